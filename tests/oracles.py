@@ -1,0 +1,50 @@
+"""Closed forms and naive references that the tests compare with; each says its formula."""
+
+import itertools
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from trainables.sharpness.objective import Loss
+
+
+def quadratic(hessian: Tensor, gradient: Tensor, center: Tensor, offset: float = 0.0) -> Loss:
+    """offset + g.(p - x) + (p - x)' H (p - x) / 2, so that x = center has loss offset, gradient g, Hessian H."""
+
+    def loss(params: Tensor) -> Tensor:
+        step = params - center
+        return offset + gradient @ step + step @ (hessian @ step) / 2
+
+    return loss
+
+
+def half_widths(params: Tensor, epsilon: float) -> Tensor:
+    """b_i = epsilon (|x_i| + 1)."""
+    return epsilon * (params.abs() + 1)
+
+
+def separable_gain(curvatures: Tensor, gradient: Tensor, widths: Tensor) -> float:
+    """max over |y_i| <= b_i of sum g_i y_i + h_i y_i^2 / 2 = sum |g_i| b_i + h_i b_i^2 / 2, for h_i >= 0."""
+    return float((gradient.abs() * widths + curvatures * widths**2 / 2).sum())
+
+
+def best_corner(loss: Callable[[Tensor], Tensor], params: Tensor, widths: Tensor) -> float:
+    """max of the loss over all 2^n corners of the box: the maximum over the box where the loss is convex."""
+    corners = torch.tensor(list(itertools.product((-1.0, 1.0), repeat=len(params))), dtype=params.dtype)
+    return max(float(loss(params + corner * widths)) for corner in corners)
+
+
+def dense_hessian(loss: Loss, params: Tensor) -> Tensor:
+    """The full Hessian, (n, n), by autograd."""
+    return torch.autograd.functional.hessian(loss, params)  # type: ignore[no-any-return,no-untyped-call]
+
+
+def softmax_regression(inputs: Tensor, labels: Tensor, classes: int) -> Loss:
+    """Mean cross-entropy of logits X W, W (d, classes) as a flat vector."""
+
+    def loss(params: Tensor) -> Tensor:
+        logits = inputs @ params.view(inputs.shape[1], classes)
+        return torch.nn.functional.cross_entropy(logits, labels)
+
+    return loss

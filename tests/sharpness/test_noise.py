@@ -1,0 +1,262 @@
+"""Noise scales against known per-example gradients, unbiasedness; stability against the descents themselves."""
+
+import math
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import pytest
+import torch
+from oracles import quadratic
+from torch import Tensor, nn
+
+from trainables.sharpness.edge_of_stability import Form, stability, stability_threshold
+from trainables.sharpness.noise import (
+    BatchLoss,
+    example_loss,
+    gradient_noise_scale,
+    noise_scale_from_norms,
+    per_example_noise_scale,
+    sgd_noise_scale,
+)
+from trainables.sharpness.objective import Objective
+
+
+def random(seed: int, *shape: int) -> Tensor:
+    return torch.randn(*shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+
+
+def pull(centers: Tensor) -> BatchLoss:
+    """Mean of |p - c_i|^2 / 2: example i has the gradient p - c_i."""
+    return lambda params, indices: ((params - centers[indices]) ** 2).sum(dim=1).mean() / 2
+
+
+def exact(gradients: Tensor) -> tuple[float, float]:
+    """tr(Sigma) with N - 1, and |g|^2 - tr(Sigma) / N."""
+    mean = gradients.mean(dim=0)
+    trace = float(((gradients - mean) ** 2).sum()) / (len(gradients) - 1)
+    return trace, float(mean @ mean) - trace / len(gradients)
+
+
+@pytest.mark.parametrize("chunk_size", [None, 7, 1])
+def test_per_example_is_exact(chunk_size: int | None) -> None:
+    centers, x = random(0, 30, 4) + 1, random(1, 4)
+    trace, squared = exact(x - centers)
+    result = per_example_noise_scale(pull(centers), x, examples=30, chunk_size=chunk_size)
+    assert result.trace == pytest.approx(trace, rel=1e-12)
+    assert result.squared_gradient == pytest.approx(squared, rel=1e-12)
+    assert result.value == pytest.approx(trace / squared, rel=1e-12)
+
+
+def test_jackknife_leaves_each_example_out() -> None:
+    centers, x = random(2, 20, 3) + 1, random(3, 3)
+    result = per_example_noise_scale(pull(centers), x, examples=20)
+    left_out = torch.tensor([exact(x - torch.cat([centers[:i], centers[i + 1 :]])) for i in range(20)]).double()
+    columns = torch.cat([left_out, left_out[:, :1] / left_out[:, 1:]], dim=1)
+    expected = ((columns - columns.mean(dim=0)) ** 2).sum(dim=0) * 19 / 20
+    stderrs = torch.tensor([result.trace_stderr, result.squared_gradient_stderr, result.stderr]).double()
+    torch.testing.assert_close(stderrs, expected.sqrt(), rtol=1e-5, atol=0)
+
+
+@pytest.mark.parametrize(("small", "big"), [(1, 2), (2, 10), (5, 40)])
+def test_two_batch_sizes_are_unbiased(small: int, big: int) -> None:
+    """Over seeds, for the population that the examples stand for; big = N gives both without the noise of draws."""
+    centers, x = random(4, 40, 3) + 1, random(5, 3)
+    trace, squared = exact(x - centers)
+    results = [
+        gradient_noise_scale(pull(centers), x, examples=40, small_batch=small, big_batch=big, draws=4, seed=seed)
+        for seed in range(200)
+    ]
+    for values, expected in (
+        (torch.tensor([result.trace for result in results]), trace),
+        (torch.tensor([result.squared_gradient for result in results]), squared),
+    ):
+        assert abs(float(values.mean()) - expected) <= 4 * float(values.std()) / 200**0.5 + 1e-12
+    assert results[0].evaluations == 2 + 4 * big // small
+
+
+def test_estimates_are_of_the_population() -> None:
+    """Fresh examples from N(m, s^2 1) each time: tr(Sigma) = 3 s^2 and |G|^2 = |x - m|^2 on average, by both ways."""
+    x, per_example, batches = torch.zeros(3).double(), [], []
+    for seed in range(300):
+        loss = pull(0.5 + 2 * random(1000 + seed, 12, 3))
+        per_example.append(per_example_noise_scale(loss, x, examples=12))
+        batches.append(gradient_noise_scale(loss, x, examples=12, small_batch=3, big_batch=12, draws=2, seed=seed))
+    for results in (per_example, batches):
+        for values, expected in (
+            (torch.tensor([result.trace for result in results]), 12.0),
+            (torch.tensor([result.squared_gradient for result in results]), 0.75),
+        ):
+            assert abs(float(values.mean()) - expected) <= 4 * float(values.std()) / 300**0.5
+
+
+def test_standard_errors_cover() -> None:
+    centers, x = random(6, 400, 3) + 2, torch.zeros(3).double()
+    trace, squared = exact(x - centers)
+    results = [
+        gradient_noise_scale(pull(centers), x, examples=400, small_batch=2, big_batch=20, draws=30, seed=seed)
+        for seed in range(60)
+    ]
+    scores = torch.tensor([(result.value - trace / squared) / result.stderr for result in results])
+    assert float((scores.abs() <= 2).double().mean()) >= 0.85
+    assert all(result.converged for result in results)
+
+
+def test_at_the_minimum_it_is_undetermined() -> None:
+    centers = random(7, 50, 3)
+    result = per_example_noise_scale(pull(centers), centers.mean(dim=0), examples=50)
+    assert math.isnan(result.value)
+    assert result.squared_gradient == pytest.approx(-result.trace / 50)
+    assert not result.converged
+
+
+def test_linear_regression_through_a_model() -> None:
+    """The bound form is the mean cross-entropy; per-example gradients of a linear layer are (p_i - y_i) a_i'."""
+    model = nn.Sequential(nn.Flatten(), nn.Linear(6, 3), nn.Dropout(0.5)).train()
+    inputs, labels, kept = (
+        random(8, 25, 2, 3).float(),
+        torch.arange(25) % 3,
+        nn.utils.parameters_to_vector(model.parameters()),
+    )
+    loss, params = example_loss(model, inputs, labels)
+    p = (inputs.double().flatten(1) @ params[:18].view(3, 6).T + params[18:]).softmax(dim=1)
+    errors = p - nn.functional.one_hot(labels, 3)
+    gradients = torch.cat([(errors[:, :, None] * inputs.double().flatten(1)[:, None]).flatten(1), errors], dim=1)
+    result = per_example_noise_scale(loss, params, examples=25, chunk_size=10)
+    assert (result.trace, result.squared_gradient) == pytest.approx(exact(gradients), rel=1e-10)
+    assert params.dtype == torch.float64
+    assert model.training
+    assert torch.equal(kept, nn.utils.parameters_to_vector(model.parameters()))
+
+
+def test_convolution_and_batch_norm_through_a_model() -> None:
+    model = nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2), nn.ReLU(), nn.Flatten(), nn.Linear(8, 2))
+    inputs, labels = random(9, 12, 1, 4, 4), torch.arange(12) % 2
+    loss, params = example_loss(model, inputs, labels)
+
+    def at(indices: Tensor, p: Tensor) -> Tensor:
+        return loss(p, indices)
+
+    gradients = torch.stack(
+        [Objective(partial(at, torch.tensor([i]))).value_and_gradient(params)[1] for i in range(12)]
+    )
+    result = per_example_noise_scale(loss, params, examples=12)
+    assert (result.trace, result.squared_gradient) == pytest.approx(exact(gradients), rel=1e-10)
+    single, params32 = example_loss(model, inputs, labels, dtype=torch.float32)
+    assert per_example_noise_scale(single, params32, examples=12).trace == pytest.approx(result.trace, rel=1e-4)
+
+
+def test_frozen_parameters_stay_constant() -> None:
+    model = nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 2)).double()
+    inputs, labels = random(15, 10, 3), torch.arange(10) % 2
+    whole, everything = example_loss(model, inputs, labels)
+    model[0].requires_grad_(False)
+    loss, params = example_loss(model, inputs, labels)
+    assert torch.equal(params, everything[16:])
+    assert torch.equal(loss(params, torch.arange(10)), whole(everything, torch.arange(10)))
+
+
+def test_from_norms_and_not_finite() -> None:
+    result = noise_scale_from_norms(torch.tensor([5.0, 5.0]), torch.tensor([2.0, 2.0]), small_batch=1, big_batch=4)
+    assert (result.squared_gradient, result.trace, result.value, result.stderr) == (1.0, 4.0, 4.0, 0.0)
+    infinite = per_example_noise_scale(lambda p, i: (p.sum() * i.double()).mean() / 0.0, torch.ones(2), examples=4)
+    assert math.isnan(infinite.value)
+    assert not infinite.converged
+
+
+def test_repeatable() -> None:
+    loss, x, state = pull(random(10, 16, 2)), random(11, 2), torch.get_rng_state()
+    first, again, other = (
+        gradient_noise_scale(loss, x, examples=16, small_batch=2, big_batch=8, seed=seed) for seed in (1, 1, 2)
+    )
+    assert first == again != other
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_sgd_noise_scale() -> None:
+    assert sgd_noise_scale(0.1, 10, 1000) == pytest.approx(9.9)
+    assert sgd_noise_scale(0.1, 10, 1000, momentum=0.9) == pytest.approx(99)
+    assert sgd_noise_scale(0.1, 1000, 1000) == 0
+
+
+@pytest.mark.parametrize("preconditioned", [False, True])
+@pytest.mark.parametrize(
+    ("form", "momentum"),
+    [("heavy_ball", 0.0), ("heavy_ball", 0.9), ("nesterov", 0.9), ("averaged", 0.9)],
+)
+def test_descent_diverges_just_above_the_edge(form: Form, momentum: float, preconditioned: bool) -> None:
+    root, x = random(12, 6, 6), random(13, 6)
+    hessian = root @ root.T + torch.eye(6).double()
+    scale = random(14, 6).exp() if preconditioned else torch.ones(6).double()
+    top = float(torch.linalg.eigvals(hessian / scale[:, None]).real.max())
+    loss = quadratic(hessian, 0 * x, 0 * x)
+    for ratio in (0.98, 1.02):
+        learning_rate = ratio * stability_threshold(1.0, momentum=momentum, form=form) / top
+        result = stability(
+            loss,
+            x,
+            learning_rate=learning_rate,
+            momentum=momentum,
+            form=form,
+            preconditioner=scale if preconditioned else None,
+            tol=1e-8,
+        )
+        assert result.ratio == pytest.approx(ratio, rel=1e-9)
+        assert result.converged
+        end = descend(lambda p: hessian @ p, x, learning_rate, momentum, form, scale)
+        assert (end < 1e-3) if ratio < 1 else (end > 1e3)
+
+
+def descend(
+    gradient: Callable[[Tensor], Tensor], x: Tensor, learning_rate: float, momentum: float, form: str, scale: Tensor
+) -> float:
+    """|x| after 2000 steps, as torch.optim.SGD and Adam (second moment held) take them."""
+    velocity = torch.zeros_like(x)
+    for _ in range(2000):
+        g = gradient(x)
+        velocity = momentum * velocity + (1 - momentum if form == "averaged" else 1) * g
+        x = x - learning_rate * (g + momentum * velocity if form == "nesterov" else velocity) / scale
+    return float(x.norm())
+
+
+def test_stability_of_a_loss_not_finite_and_of_float32() -> None:
+    result = stability(lambda p: p.sum() / 0, torch.ones(3), learning_rate=0.1)
+    assert math.isnan(result.ratio)
+    assert not result.converged
+    flat = stability(lambda p: (p**2).sum(), torch.ones(3), learning_rate=0.1, preconditioner=torch.full((3,), 4.0))
+    assert flat.ratio == pytest.approx(0.1 * 2 / 4 / 2, rel=1e-6)
+
+
+CENTERS = torch.ones(8, 2)
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: per_example_noise_scale(pull(CENTERS), torch.ones(2), examples=1), "`examples` must"),
+        (lambda: per_example_noise_scale(pull(CENTERS), torch.ones(2), examples=8, chunk_size=0), "`chunk_size` must"),
+        (lambda: noise(small_batch=2, big_batch=3), "`big_batch` must"),
+        (lambda: noise(small_batch=2, big_batch=10), "`big_batch` must"),
+        (lambda: noise(small_batch=2, big_batch=2), "`big_batch` must"),
+        (lambda: noise(small_batch=2, big_batch=4, draws=1), "`draws` must"),
+        (lambda: noise_scale_from_norms(torch.ones(2), torch.ones(3), small_batch=1, big_batch=2), "`big` must"),
+        (lambda: noise_scale_from_norms(torch.ones(2), torch.ones(2), small_batch=2, big_batch=2), "`big_batch` must"),
+        (lambda: sgd_noise_scale(0.1, 0, 10), "`batch_size` must"),
+        (lambda: sgd_noise_scale(-0.1, 1, 10), "`learning_rate` must"),
+        (lambda: stability_threshold(0.1, momentum=1.0), "`momentum` must"),
+        (lambda: stability_threshold(0.1, form="adam"), "`form` must"),  # type: ignore[arg-type]
+        (lambda: edge(torch.ones(3)), "`preconditioner` must"),
+        (lambda: edge(torch.zeros(2)), "`preconditioner` must"),
+    ],
+)
+def test_bad_arguments(call: Callable[[], Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        call()
+
+
+def noise(**arguments: int) -> Any:
+    return gradient_noise_scale(pull(CENTERS), torch.ones(2), examples=8, **arguments)
+
+
+def edge(preconditioner: Tensor) -> Any:
+    return stability(lambda p: (p**2).sum(), torch.ones(2), learning_rate=0.1, preconditioner=preconditioner)

@@ -1,0 +1,191 @@
+"""Spectral density: exact nodes and weights, moments, dense references, broadening, ends that have not settled."""
+
+import math
+
+import pytest
+import torch
+from oracles import dense_hessian, quadratic, softmax_regression
+from torch import Tensor
+
+from trainables.sharpness.lanczos import random_signs
+from trainables.sharpness.objective import Loss
+from trainables.sharpness.spectrum import spectral_density
+
+
+def random(seed: int, *shape: int) -> Tensor:
+    return torch.randn(*shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+
+
+def rotated(eigenvalues: Tensor, seed: int = 0) -> Tensor:
+    """A dense symmetric matrix with these eigenvalues, in random directions."""
+    basis = torch.linalg.qr(random(seed, len(eigenvalues), len(eigenvalues))).Q
+    return (basis * eigenvalues) @ basis.T
+
+
+def with_hessian(matrix: Tensor) -> tuple[Loss, Tensor]:
+    """A quadratic with this Hessian, and a point."""
+    point = torch.zeros(len(matrix), dtype=matrix.dtype)
+    return quadratic(matrix, point + 1, point), point
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+def test_two_eigenvalues_on_the_diagonal(dtype: torch.dtype) -> None:
+    """A Rademacher probe puts exactly 1/n on every coordinate: nodes 5 and -1, weights 30 % and 70 %, in 2 steps."""
+    diagonal = torch.tensor([5.0] * 30 + [-1.0] * 70, dtype=dtype)
+    result = spectral_density(*with_hessian(torch.diag(diagonal)), samples=3)
+    tolerance = 1e2 * torch.finfo(dtype).eps
+    torch.testing.assert_close(result.nodes, torch.tensor([-1.0, 5.0] * 3, dtype=torch.float64), rtol=tolerance, atol=0)
+    torch.testing.assert_close(
+        result.weights, torch.tensor([0.7, 0.3] * 3, dtype=torch.float64) / 3, rtol=tolerance, atol=0
+    )
+    assert result.probes.tolist() == [0, 0, 1, 1, 2, 2]
+    assert (result.evaluations, result.converged) == (2 + 3 * 2, True)
+
+
+def test_two_eigenvalues_in_random_directions() -> None:
+    """Nodes are exact still; the weight of 5 from one probe has a variance of 2 * .3 * .7 / n or a little less."""
+    eigenvalues = torch.tensor([5.0] * 30 + [-1.0] * 70).double()
+    result = spectral_density(*with_hessian(rotated(eigenvalues)), samples=50)
+    torch.testing.assert_close(result.nodes, torch.tensor([-1.0, 5.0] * 50).double(), rtol=1e-12, atol=0)
+    share, stderr = result.mean(lambda nodes: (nodes > 2).double())
+    assert stderr == pytest.approx((2 * 0.3 * 0.7 / 100 / 50) ** 0.5, rel=0.4)  # 4 / sqrt(2 * 49)
+    assert abs(share - 0.3) <= 4 * stderr
+
+
+def test_all_steps_of_one_probe_are_all_eigenvalues() -> None:
+    eigenvalues = torch.linspace(-2, 3, 12).double()
+    result = spectral_density(*with_hessian(rotated(eigenvalues)), samples=1, steps=100)
+    torch.testing.assert_close(result.nodes, eigenvalues, rtol=1e-10, atol=1e-10)
+    assert (result.evaluations, result.converged) == (14, True)
+    assert float(result.weights.sum()) == pytest.approx(1, rel=1e-14)
+
+
+def test_a_probe_sees_its_moments_exactly() -> None:
+    """The Gauss quadrature of 6 nodes has v^T H^p v for p up to 11; on a diagonal that is tr(H^p) / n."""
+    diagonal = random(3, 80)
+    result = spectral_density(*with_hessian(torch.diag(diagonal)), samples=1, steps=6)
+    for power in range(12):
+        value, stderr = result.mean(lambda nodes, power=power: nodes**power)  # type: ignore[misc]
+        scale = float((diagonal.abs() ** power).mean())
+        assert value == pytest.approx(float((diagonal**power).mean()), abs=1e-11 * scale)
+        assert math.isnan(stderr)
+
+
+@pytest.mark.parametrize("spectrum", ["indefinite", "outliers"])
+def test_moments_are_the_trace_and_the_frobenius_norm(spectrum: str) -> None:
+    bulk = torch.linspace(-1, 1, 195).double()
+    ends = [-8.0, 9, 12, 20, 50] if spectrum == "outliers" else [0.0] * 5
+    eigenvalues = torch.cat([bulk, torch.tensor(ends).double()])
+    result = spectral_density(*with_hessian(rotated(eigenvalues)), samples=40, steps=20)
+    for power in (1, 2):
+        value, stderr = result.mean(lambda nodes, power=power: nodes**power)  # type: ignore[misc]
+        assert abs(value - float((eigenvalues**power).mean())) <= 4 * stderr
+
+
+def test_the_standard_error_covers() -> None:
+    """Two standard errors of 10 probes (9 degrees of freedom) hold the truth in 92 %, +- 4 sqrt(.92 .08 / 100)."""
+    eigenvalues = torch.cat([torch.linspace(-1, 1, 95), torch.tensor([4.0, 5, 6, 8, 9])]).double()
+    loss, x = with_hessian(rotated(eigenvalues))
+    inside = 0
+    for seed in range(100):
+        value, stderr = spectral_density(loss, x, samples=10, steps=12, seed=seed).mean(lambda t: torch.exp(-t * t))
+        inside += abs(value - float(torch.exp(-(eigenvalues**2)).mean())) <= 2 * stderr
+    assert inside >= 81
+
+
+def test_softmax_regression_at_zero() -> None:
+    """H = X^T X / N kron (1/K - 1/K^2): its distinct eigenvalues are sigma^2 / (N K) and 0."""
+    inputs, labels = random(5, 40, 6), torch.randint(0, 3, (40,), generator=torch.Generator().manual_seed(6))
+    loss, params = softmax_regression(inputs, labels, 3), torch.zeros(18, dtype=torch.float64)
+    result = spectral_density(loss, params, samples=1)
+    expected = torch.cat([torch.zeros(1).double(), torch.linalg.svdvals(inputs).flip(0) ** 2 / (40 * 3)])
+    near = (result.nodes[:, None] - expected).abs() < 1e-9  # several nodes at one eigenvalue: see lanczos.py
+    assert (near.sum(1) == 1).all()
+    weights = (near * result.weights[:, None]).sum(0)
+    start = random_signs(params, torch.Generator().manual_seed(0)).view(6, 3)
+    inside = torch.linalg.svd(inputs, full_matrices=False).Vh.flip(0) @ (start - start.mean(1, keepdim=True))
+    torch.testing.assert_close(weights[1:], (inside**2).sum(1) / 18, rtol=1e-9, atol=0)
+    assert float(weights.sum()) == pytest.approx(1, rel=1e-12)
+    assert result.converged
+
+
+def test_network_against_the_dense_hessian() -> None:
+    """The broadened density of many probes is that of the true eigenvalues, within the sampling error."""
+    inputs, target, params = random(7, 20, 3), random(8, 20), random(9, 20)
+
+    def loss(p: Tensor) -> Tensor:
+        hidden = torch.tanh(inputs @ p[:12].view(3, 4) + p[12:16])
+        return ((hidden @ p[16:] - target) ** 2).mean()
+
+    exact = torch.linalg.eigvalsh(dense_hessian(loss, params))
+    result = spectral_density(loss, params, samples=200, steps=20)
+    grid, width = torch.linspace(float(exact[0]) - 1, float(exact[-1]) + 1, 200).double(), 0.3
+
+    def gaussian(offsets: Tensor) -> Tensor:
+        return torch.exp(-((offsets / width) ** 2) / 2) / (width * math.sqrt(2 * math.pi))
+
+    expected = gaussian(grid[:, None] - exact).mean(1)
+    for point, value in zip(grid, expected, strict=True):
+        estimate, stderr = result.mean(lambda t, point=point: gaussian(t - point))  # type: ignore[misc]
+        assert float(result.density(point, width)) == pytest.approx(estimate, rel=1e-10, abs=1e-300)
+        assert abs(estimate - float(value)) <= 4.5 * stderr + 1e-12
+    integral = float(torch.trapezoid(result.density(grid, width), grid))
+    assert integral == pytest.approx(1, abs=2e-3)  # 1 / 0.3 = 3.3 standard deviations beyond either end
+
+
+def test_linear_loss_is_one_node_at_zero() -> None:
+    result = spectral_density(lambda p: p.sum(), torch.ones(7).double(), samples=2)
+    assert result.nodes.tolist() == [0.0, 0.0]
+    assert result.weights.tolist() == [0.5, 0.5]
+    assert (result.evaluations, result.converged) == (4, True)
+
+
+def test_too_few_steps_are_admitted() -> None:
+    loss, x = with_hessian(rotated(torch.linspace(0, 1, 200).double()))
+    assert not spectral_density(loss, x, steps=5).converged
+    assert spectral_density(loss, x, steps=60).converged
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+def test_no_ghosts(dtype: torch.dtype) -> None:
+    """Without reorthogonalization the large eigenvalue comes back; its weight would still be right, its count not."""
+    eigenvalues = torch.cat([torch.linspace(0, 1, 199), torch.tensor([1e3])]).double()
+    result = spectral_density(*with_hessian(rotated(eigenvalues).to(dtype)), samples=2, steps=100)
+    assert int((result.nodes > 2).sum()) == 2
+    assert float(result.weights.sum()) == pytest.approx(1, rel=1e-12)
+
+
+def test_repetition_and_the_global_generator() -> None:
+    loss, x = with_hessian(rotated(random(13, 80)))
+    before, state = x.clone(), torch.get_rng_state()
+    first = spectral_density(loss, x, steps=10)
+    assert torch.equal(torch.get_rng_state(), state)
+    torch.rand(3)
+    second, other = spectral_density(loss, x, steps=10), spectral_density(loss, x, steps=10, seed=1)
+    assert torch.equal(first.nodes, second.nodes)
+    assert torch.equal(first.weights, second.weights)
+    assert not torch.equal(first.nodes, other.nodes)
+    assert torch.equal(x, before)
+
+
+def test_not_finite_is_a_result() -> None:
+    """A loss that is infinite, and one whose second derivative is, at a point where it is finite."""
+    for loss in (lambda p: p.sum() / 0.0, lambda p: (p**1.5).sum()):
+        result = spectral_density(loss, torch.zeros(9).double())
+        assert torch.isnan(result.nodes).all()
+        assert torch.isnan(result.weights).all()
+        assert math.isnan(result.mean(torch.abs)[0])
+        assert not result.converged
+
+
+@pytest.mark.parametrize(("arguments", "message"), [({"steps": 0}, "`steps` must"), ({"samples": 0}, "`samples` must")])
+def test_bad_arguments(arguments: dict[str, int], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        spectral_density(lambda p: (p**2).sum(), torch.ones(3).double(), **arguments)
+
+
+@pytest.mark.parametrize("width", [0.0, -1.0, math.nan])
+def test_bad_width(width: float) -> None:
+    result = spectral_density(lambda p: (p**2).sum(), torch.ones(3).double())
+    with pytest.raises(ValueError, match="`width` must"):
+        result.density(torch.zeros(1), width)

@@ -1,0 +1,1 @@
+"""One trial: a network trained at a batch size, and the sharpness of the minimum it found."""

@@ -1,0 +1,219 @@
+"""Worst-case sharpness: the largest loss rise in a ball around the weights.
+
+    ball_sharpness = max f(x + d) - f(x)  over  d = radius * c * u,  ||u|| <= 1,  c = 1 (plain) or |x| (adaptive)
+
+with the l2 or l-infinity norm of u; plain: Foret et al. 2021 (SAM, arXiv 2010.01412), adaptive: Kwon et al.
+2021 (ASAM, arXiv 2102.11600). To first order it is radius ||c g||_2 or radius ||c g||_1, which is what a SAM step sees;
+at a good minimum g is nearly 0, and the second order decides: for l2 radius^2 lambda_max(D H D) / 2, D = diag(c).
+
+The maximum is never known, only bounded from below by the best point visited. The search, in u, with G = df/du:
+
+- power steps, u <- G / ||G||_2 or sign(G): the ball's furthest point along the gradient (Frank-Wolfe with a full step,
+  the generalized power method of Journee et al. 2010, monotone where f is convex), from the SAM point, along the
+  largest curvature at x (Lanczos) both ways, from random directions, and opposite the best point so far;
+- then from the best, projected ascent with Barzilai-Borwein steps, also to maxima inside and where power steps crawl.
+
+On two MLPs trained on digits (26122 weights, 9 balls each) this spent 32 to 85 evaluations and came within 2 % of the
+best of 40 starts, but for one wide ball where it fell 9 % short.
+
+Traps: the plain measure changes at will as a ReLU network's layers are rescaled (Dinh et al. 2017); the l-infinity
+radius is per weight, so that ball reaches sqrt(n) times as far; with negative curvature power steps swing to and fro.
+"""
+
+import math
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from trainables.sharpness.hessian import hessian_eigenvalues
+from trainables.sharpness.objective import Loss, Objective, as_objective, evaluate_center
+
+Norm = Literal["l2", "linf"]
+
+POWER_LIMIT, LANCZOS_STEPS, POLISH_LIMIT = 10, 20, 60
+RANDOM_STARTS: dict[Norm, int] = {"l2": 2, "linf": 6}  # l-infinity balls have many local maxima, at their corners
+SETTLED_GAP = 1e-3  # of the gain: where the polish ends
+CONVERGED_GAP = 1e-2  # of the gain: where a start ends, and where the result is said to have converged
+
+
+@dataclass(frozen=True)
+class BallSharpness:
+    """`value` = the loss rise, in nats; `loss_center` = f(x).
+
+    `converged` says that at the best point no first-order move inside the ball promises more than 1 % of the value
+    (the Frank-Wolfe gap ||G||_dual - G.u): a stationary point, not proof of the global maximum. Where f(x) is not
+    finite, `value` is NaN; other points with a loss that is not finite are passed over.
+    """
+
+    value: float
+    loss_center: float
+    evaluations: int
+    converged: bool
+
+
+@dataclass(frozen=True)
+class MSharpness:
+    """`value` = the mean of the groups' own worst-case rises `values`, by their sizes, in nats.
+
+    `converged`: every group did. One group whose f(x) is not finite makes `value` NaN.
+    """
+
+    value: float
+    values: tuple[float, ...]
+    evaluations: int
+    converged: bool
+
+
+def ball_sharpness(
+    loss: Loss | Objective, params: Tensor, *, radius: float, norm: Norm = "l2", adaptive: bool = False, seed: int = 0
+) -> BallSharpness:
+    """max f(x + d) - f(x) over ||d|| <= radius, or adaptive d_i = |x_i| e_i with ||e|| <= radius; `params` is x, (n,).
+
+    Never below the (A)SAM point's rise, never negative. Adaptive: a zero weight does not move, and rescaling
+    w1 <- a w1, w2 <- w2 / a of a ReLU network leaves the value alone. `seed` draws the starts. Costs 30 to 85
+    gradients and Hessian-vector products as a rule, at most 185. Raises ValueError for a radius that is not a number
+    above 0, another norm, and for a loss that is not deterministic.
+    """
+    if not (math.isfinite(radius) and radius > 0):
+        raise ValueError(f"`radius` must be a number above 0, got {radius}")
+    if norm not in ("l2", "linf"):
+        raise ValueError(f"`norm` must be 'l2' or 'linf', got {norm!r}")
+    objective = as_objective(loss)
+    before = objective.evaluations
+    center, gradient = evaluate_center(objective, params)
+    if not math.isfinite(center):
+        return BallSharpness(math.nan, center, objective.evaluations - before, False)
+    reach = radius * (params.detach().abs() if adaptive else torch.ones_like(params.detach()))
+    search = _BallSearch(_InBall(objective, params.detach(), reach), center, reach * gradient, norm)
+    search.run(seed)
+    converged = search.gap(search.best_unit, search.best_gradient) <= CONVERGED_GAP * search.best_gain
+    return BallSharpness(search.best_gain, center, objective.evaluations - before, converged)
+
+
+def m_sharpness(
+    losses: Iterable[Loss | Objective],
+    params: Tensor,
+    *,
+    radius: float,
+    norm: Norm = "l2",
+    adaptive: bool = False,
+    seed: int = 0,
+    sizes: Iterable[int] | None = None,
+) -> MSharpness:
+    """sum_j m_j (max f_j(x + d_j) - f_j(x)) / sum_j m_j: every group of m_j examples has its own worst d_j.
+
+    `losses` are the groups' mean losses f_j, taken one at a time, so a generator may make each one when its turn
+    comes; `sizes` their m_j, all the same if None. With one group it is `ball_sharpness`; smaller groups give larger
+    values (if each maximum is found). Foret et al. 2021 (m-sharpness); Andriushchenko and Flammarion 2022 (arXiv
+    2206.06232). Costs what `ball_sharpness` does, on every group, so about as many passes over the data. Raises
+    ValueError for no groups, sizes that are not above 0 or not as many as losses, and as `ball_sharpness`.
+    """
+    weights = None if sizes is None else list(sizes)
+    if weights is not None and any(weight <= 0 for weight in weights):
+        raise ValueError(f"`sizes` must be above 0, got {min(weights)}; leave empty groups out")
+    results = [ball_sharpness(loss, params, radius=radius, norm=norm, adaptive=adaptive, seed=seed) for loss in losses]
+    weights = weights or [1] * len(results)
+    if not results or len(weights) != len(results):
+        raise ValueError(f"`losses` must be some, and as many as `sizes`, got {len(results)} and {len(weights)}")
+    values = tuple(result.value for result in results)
+    mean = sum(weight * value for weight, value in zip(weights, values, strict=True)) / sum(weights)
+    return MSharpness(mean, values, sum(r.evaluations for r in results), all(r.converged for r in results))
+
+
+class _InBall(Objective):
+    """f(x + reach * u) as a function of u, reach = radius * c."""
+
+    def __init__(self, objective: Objective, params: Tensor, reach: Tensor) -> None:
+        self._objective, self._params, self._reach = objective, params, reach
+        self.evaluations = 0  # counted by the inner objective
+
+    def value_and_gradient(self, params: Tensor) -> tuple[float, Tensor]:
+        value, gradient = self._objective.value_and_gradient(self._params + self._reach * params)
+        return value, self._reach * gradient
+
+    def hessian(self, params: Tensor) -> Callable[[Tensor], Tensor]:
+        product = self._objective.hessian(self._params + self._reach * params)
+        return lambda vector: self._reach * product(self._reach * vector)
+
+
+class _BallSearch:
+    """The unit ball, and the best point u of it visited so far. `gradient` is G at the centre."""
+
+    def __init__(self, objective: _InBall, center: float, gradient: Tensor, norm: Norm) -> None:
+        self.objective, self.center, self.norm = objective, center, norm
+        self.best_gain, self.best_unit = 0.0, torch.zeros_like(gradient)
+        self.best_gradient = gradient
+
+    def run(self, seed: int) -> None:
+        """All starts, the first of them the SAM point, then the polish of the best."""
+        self._power(self.best_gradient)
+        origin = torch.zeros_like(self.best_unit)
+        lanczos = hessian_eigenvalues(self.objective, origin, tol=1e-2, seed=seed, max_iterations=LANCZOS_STEPS)
+        generator = torch.Generator().manual_seed(seed)
+        random = torch.randn(RANDOM_STARTS[self.norm], len(origin), dtype=torch.float64, generator=generator).to(origin)
+        for start in (lanczos.vectors[0], -lanczos.vectors[0], *random):
+            self._power(start)
+        self._power(-self.best_unit)
+        self._polish()
+
+    def gap(self, unit: Tensor, gradient: Tensor) -> float:
+        """max over the ball of G.(v - u), the Frank-Wolfe gap: 0 exactly at a stationary point."""
+        dual = _length(gradient, 1 if self.norm == "linf" else 2)
+        return dual - float(gradient.double() @ unit.double())
+
+    def _visit(self, unit: Tensor) -> tuple[float, Tensor]:
+        """The gain (-inf for a loss that is not finite) and G at u; remembers the best."""
+        value, gradient = self.objective.value_and_gradient(unit)
+        gain = value - self.center if math.isfinite(value) else -math.inf
+        if gain > self.best_gain:
+            self.best_gain, self.best_unit, self.best_gradient = gain, unit, gradient
+        return gain, gradient
+
+    def _power(self, direction: Tensor) -> None:
+        """u <- the furthest point along the gradient, until it has settled or no longer gains."""
+        last = -math.inf
+        for _ in range(POWER_LIMIT):
+            length = _length(direction)
+            if not 0 < length < math.inf:
+                return
+            unit = direction.sign() if self.norm == "linf" else direction / length
+            gain, direction = self._visit(unit)
+            if not (gain > last and self.gap(unit, direction) > CONVERGED_GAP * gain):
+                return
+            last = gain
+
+    def _polish(self) -> None:
+        """Projected ascent: a quarter of the step after a loss, s.s / |s.y| (Barzilai-Borwein) after a gain."""
+        unit, gain, gradient = self.best_unit, self.best_gain, self.best_gradient
+        step = 1 / max(_length(gradient), 1e-300)
+        for _ in range(POLISH_LIMIT):
+            if not self.gap(unit, gradient) > SETTLED_GAP * gain:
+                return
+            direction = self._tangent(unit, gradient)
+            trial = self._project(unit + step * direction)
+            trial_gain, trial_gradient = self._visit(trial)
+            if not trial_gain > gain:
+                step /= 4
+                continue
+            moved = trial - unit
+            bend = abs(float(moved @ (self._tangent(trial, trial_gradient) - direction)))
+            step = min(float(moved @ moved) / bend, 1e3 * step) if bend > 0 else 4 * step
+            unit, gain, gradient = trial, trial_gain, trial_gradient
+
+    def _project(self, unit: Tensor) -> Tensor:
+        return unit.clamp(-1, 1) if self.norm == "linf" else unit / max(1.0, _length(unit))
+
+    def _tangent(self, unit: Tensor, gradient: Tensor) -> Tensor:
+        """G without what points out of the ball."""
+        if self.norm == "linf":
+            return torch.where((unit.abs() >= 1) & (unit * gradient > 0), 0.0, gradient)
+        outwards = max(0.0, float(unit @ gradient)) if _length(unit) > 1 - 1e-6 else 0.0
+        return gradient - outwards * unit
+
+
+def _length(vector: Tensor, order: int = 2) -> float:
+    """In float64: the squares of small float32 numbers underflow."""
+    return float(torch.linalg.vector_norm(vector, ord=order, dtype=torch.float64))

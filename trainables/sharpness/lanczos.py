@@ -1,0 +1,126 @@
+"""The Lanczos recurrence with full reorthogonalization, and the random vectors that it and other probes start from.
+
+From a unit vector q_1, H q_j = b_{j-1} q_{j-1} + a_j q_j + b_j q_{j+1} makes an orthonormal basis Q in which H is
+tridiagonal, T = Q^T H Q, with a on the diagonal and b beside it (Golub and Van Loan, Matrix Computations, chapter 10).
+Every new vector is orthogonalized twice against all before it: without that, eigenvalues that have converged come back
+as copies ("ghosts"), in a list of eigenvalues as in a density.
+
+Traps: a basis is seen to close only when it does so within a few steps. Over many, rounding errors in the directions
+that `start` has no part in have grown by the time when it should close, and the recurrence goes on, to true copies of
+eigenvalues: right for a density, whose weights they share, and no proof for a list of the largest that one of several
+equal ones is not missing.
+
+Memory: a vector of n numbers for every step. Random vectors are drawn on the CPU, in float64, and then moved and
+rounded, so that a seed means the same on every device and in every dtype.
+"""
+
+import math
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from torch import Tensor
+
+Array = np.ndarray[tuple[int, ...], np.dtype[np.float64]]
+
+FIRST_ROWS = 16  # of the basis, which doubles when it is full
+
+
+class Lanczos:
+    """The recurrence for `product`, v -> H v, from `start`, (n,), a step at a time, at most `limit` <= n of them.
+
+    After each `step`: `basis` (size, n) has orthonormal rows, `diagonal` and `off_diagonal` are a_1..a_size and
+    b_1..b_{size-1}, `norm` is b_size, what H Q leaves outside of Q. Where that is at rounding level the basis has
+    `closed`: it is invariant under H, and holds one copy of each distinct eigenvalue that `start` has a part in. A
+    further step then goes on in a new random direction, drawn from `generator`, to a further copy of those that
+    have one; `closures` counts how often that happened.
+    """
+
+    def __init__(
+        self, product: Callable[[Tensor], Tensor], start: Tensor, limit: int, generator: torch.Generator
+    ) -> None:
+        self._product = product
+        self._generator = generator
+        self._limit = limit
+        self._rows = start.new_empty(min(limit, FIRST_ROWS), start.numel())
+        self._next = start / torch.linalg.vector_norm(start)
+        self.diagonal: list[float] = []
+        self.off_diagonal: list[float] = []
+        self.norm = math.nan
+        self.closed = False
+        self.closures = 0
+
+    @property
+    def size(self) -> int:
+        return len(self.diagonal)
+
+    @property
+    def basis(self) -> Tensor:
+        return self._rows[: self.size]
+
+    @property
+    def full(self) -> bool:
+        return self.size == self._limit
+
+    def step(self) -> bool:
+        """One Hessian-vector product; False where it is not finite, and then there is nothing to go on from."""
+        if self.size:
+            self.off_diagonal.append(0.0 if self.closed else self.norm)
+        if self.size == len(self._rows):
+            self._rows = torch.cat([self._rows, torch.empty_like(self._rows)])[: self._limit]
+        self._rows[self.size] = random_unit(self.basis, self._generator) if self.closed else self._next
+        image = self._product(self._rows[self.size])
+        self.diagonal.append(float(self._rows[self.size] @ image))
+        image = orthogonalized(image, self.basis)
+        self.norm = float(torch.linalg.vector_norm(image))
+        if not (math.isfinite(self.diagonal[-1]) and math.isfinite(self.norm)):
+            return False
+        self.closed = self.norm <= rounding(image) * self._scale()
+        self.closures += self.closed
+        self._next = image / self.norm
+        return True
+
+    def eigh(self) -> tuple[Array, Array]:
+        """Eigenvalues of T, (size,), ascending, and its eigenvectors as columns, (size, size)."""
+        matrix = np.diag(self.diagonal) + np.diag(self.off_diagonal, 1) + np.diag(self.off_diagonal, -1)
+        values, vectors = np.linalg.eigh(matrix)
+        return values, vectors
+
+    def _scale(self) -> float:
+        """The largest row sum of |T|: between the largest |eigenvalue| of T and three times that."""
+        beside = np.abs([0.0, *self.off_diagonal, 0.0])
+        return float((np.abs(self.diagonal) + beside[:-1] + beside[1:]).max())
+
+
+def rounding(vector: Tensor) -> float:
+    """The relative size of what rounding leaves of a vector, (n,), that should be zero: eps sqrt(n)."""
+    return float(torch.finfo(vector.dtype).eps) * math.sqrt(vector.numel())
+
+
+def orthogonalized(vector: Tensor, basis: Tensor) -> Tensor:
+    """The part of `vector`, (n,), that is orthogonal to the orthonormal rows of `basis`, (k, n).
+
+    Twice, because what the first pass leaves by rounding is large where little of the vector is left.
+    """
+    for _ in range(2):
+        vector = vector - (basis @ vector) @ basis
+    return vector
+
+
+def random_normal(params: Tensor, generator: torch.Generator) -> Tensor:
+    """A standard normal vector like `params`, (n,)."""
+    return torch.randn(params.numel(), dtype=torch.float64, generator=generator).to(params)
+
+
+def random_signs(params: Tensor, generator: torch.Generator) -> Tensor:
+    """A Rademacher vector like `params`, (n,): each number is 1 or -1, equally likely and independent."""
+    return (2 * torch.randint(2, (params.numel(),), generator=generator) - 1).to(params)
+
+
+def random_unit(basis: Tensor, generator: torch.Generator) -> Tensor:
+    """A random unit vector, (n,), orthogonal to the orthonormal rows of `basis`, (k, n), k < n."""
+    vector = random_normal(basis.new_empty(basis.shape[1]), generator)
+    for _ in range(2):
+        vector = orthogonalized(vector, basis)
+        vector = vector / torch.linalg.vector_norm(vector)
+    return vector

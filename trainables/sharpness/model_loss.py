@@ -1,0 +1,219 @@
+"""The bound form: the mean cross-entropy of a model on given data, as a function of its flat parameters.
+
+The caller's model is never written to, moved or switched: this works on a copy in eval mode (dropout off), in float64
+unless told otherwise. Chunks are weighted by their examples. Batch norm has three modes (the same function without it):
+
+- `running`: the trained running statistics, the loss of the model as it is deployed.
+- `batch`: the statistics of the batch that a layer sees, as in the code of Keskar et al. 2017 (arXiv 1609.04836). Data
+  is cut, in its order (shuffle sorted data first), into batches of `batch_size`; a last one of 1 joins the one before.
+- `recalibrated`: at every point the statistics of all the data there, each layer's with those before it recalibrated.
+  Right for averaged (Izmailov et al. 2018, SWA, arXiv 1803.05407, section 3.2) and interpolated weights, which running
+  statistics do not belong to. It equals `batch` with batch_size = N, in chunks.
+
+The gradient is always that of the value, through the statistics: with them held constant it would belong to another
+function than line searches see. In chunks, `recalibrated` is f(x) = L(x, s), s = S(x, s): the moments S of all layers'
+inputs are means over examples, as L is, and depend on earlier layers' s only. So df/dx is the x-part of the gradient of
+L + m . S over the point (x, s, m), with multipliers m = its s-part, exact after one iteration per layer; the same on
+the point's tangent gives Hessian-vector products.
+
+Traps: averaged batch statistics (torch's update_bn) depend on the cuts, since later layers see inputs normalized batch
+by batch; variances here divide by N, running ones by N - 1; what a module caches in inference mode has no gradients.
+"""
+
+import copy
+from collections.abc import Callable, Iterator
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.nn.functional import cross_entropy
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from trainables.sharpness.objective import Objective
+
+BatchNorm = Literal["running", "batch", "recalibrated"]
+Product = Callable[[Tensor], Tensor]
+
+CHUNK_NUMBERS = 2**20  # input numbers in a chunk: fixed, so that a value never depends on the free memory
+
+
+class ModelLoss(Objective):
+    """f(params) = mean over (inputs, labels) of the cross-entropy, nats per example.
+
+    `inputs` (N, ...), floating point or integer (token ids), on the device where the work is to be done; `labels` (N,)
+    class ids or (N, K) probabilities. `params` (n,) are the model's parameters that require gradients at the time of
+    the call, in the order of `model.parameters()`, a shared one once; the others (frozen) stay constant.
+
+    A gradient costs a forward and backward pass, a Hessian-vector product about two. In chunks, `recalibrated` with L
+    layers makes a gradient L + 1 and a product 2 L + 1 times as dear, with L + 1 forward passes more at every point: if
+    memory allows, set `chunk_size` to N. Raises ValueError for unfit data, parameters, statistics or sizes.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        inputs: Tensor,
+        labels: Tensor,
+        *,
+        dtype: torch.dtype = torch.float64,
+        chunk_size: int | None = None,
+        batch_norm: BatchNorm = "running",
+        batch_size: int | None = None,
+    ) -> None:
+        _check(model, len(inputs), len(labels), chunk_size, batch_norm, batch_size)
+        self.shapes = {name: own.shape for name, own in model.named_parameters() if own.requires_grad}
+        self._model = copy.deepcopy(model).to(inputs.device, dtype).eval().requires_grad_(False)
+        self._sizes = [shape.numel() for shape in self.shapes.values()]
+        own = dict(self._model.named_parameters())
+        self.params = torch.cat([own[name].reshape(-1) for name in self.shapes])
+        self.evaluations, self.examples, self.batch_norm, self.batch_size = 0, len(inputs), batch_norm, batch_size
+        self._inputs = inputs.to(dtype) if inputs.is_floating_point() else inputs
+        self._labels = labels.to(inputs.device, dtype if labels.is_floating_point() else labels.dtype)
+        chunk = chunk_size or max(1, CHUNK_NUMBERS // max(1, inputs[0].numel()))
+        self._fits = self.examples <= chunk  # so a graph of all the data may be kept
+        self._cuts = [len(cut) for cut in torch.arange(self.examples).split(batch_size or chunk)]
+        if batch_size and len(self._cuts) > 1 and self._cuts[-1] == 1:
+            self._cuts[-2:] = [batch_size + 1]
+        self._widths: list[int] = []  # of the statistics in a point, call by call: a layer may be used twice
+        layers = [] if batch_norm == "running" else [m for m in self._model.modules() if isinstance(m, _BatchNorm)]
+        self._in_chunks = batch_norm == "recalibrated" and not self._fits and bool(layers)
+        for layer in layers:
+            layer.running_mean = layer.running_var = None  # in eval mode, it then takes those of its inputs
+            if self._in_chunks:  # its own norm becomes the identity
+                layer.running_mean = self.params.new_zeros(layer.num_features)
+                layer.running_var = torch.ones_like(layer.running_mean) - layer.eps
+                layer.register_forward_pre_hook(self._normalize)
+
+    def value(self, params: Tensor) -> float:
+        self.evaluations += 1
+        with torch.no_grad():
+            point = self.point(params)
+            return float(torch.stack([self._sum(point, *chunk) for chunk in self._chunks()]).sum()) / self.examples
+
+    def value_and_gradient(self, params: Tensor) -> tuple[float, Tensor]:
+        self.evaluations += 1
+        value, gradient = self._value_and_gradient(self._with_multipliers(self.point(params)))
+        return value, gradient[: len(params)]
+
+    def hessian(self, params: Tensor) -> Product:
+        def of_chunk(leaf: Tensor, inputs: Tensor, labels: Tensor) -> Product:
+            (gradient,) = self._differentiate(self._sum(leaf, inputs, labels), leaf, create_graph=True)
+            return lambda v: torch.autograd.grad(gradient, leaf, v, retain_graph=True, materialize_grads=True)[0]
+
+        return self.products(self._with_multipliers(self.point(params)), of_chunk)
+
+    def products(self, point: Tensor, of_chunk: Callable[[Tensor, Tensor, Tensor], Product]) -> Product:
+        """v -> M v, (n,), N M the sum of `of_chunk(leaf, inputs, labels)`, whose graphs are kept if the data fits."""
+        leaf = point.detach().clone().requires_grad_()
+        with torch.enable_grad():
+            kept = [of_chunk(leaf, *chunk) for chunk in self._chunks()] if self._fits else []
+
+        @torch.enable_grad()
+        def summed(vector: Tensor) -> Tensor:
+            total = torch.zeros_like(vector)
+            for product in kept or (of_chunk(leaf, *chunk) for chunk in self._chunks()):
+                total += product(vector)
+            return total / self.examples
+
+        def product(vector: Tensor) -> Tensor:
+            self.evaluations += 1
+            tangent = torch.cat([vector, vector.new_zeros(len(leaf) - len(vector))])
+            for _ in range(2 * len(self._widths)):  # the statistics' tangent first, then the multipliers'
+                _, statistics, multipliers = summed(tangent).split(self._split)
+                tangent = torch.cat([vector, multipliers, statistics])
+            return summed(tangent)[: len(vector)]
+
+        return product
+
+    def outputs(self, point: Tensor, inputs: Tensor) -> tuple[Tensor, Tensor]:
+        """The logits of a chunk, and 0 with the gradient of m . S, m the multipliers in `point`."""
+        params, statistics, multipliers = point.split(self._split)
+        given = [piece.view(2, -1) for piece in statistics.split(self._widths)] if self._widths else []
+        logits, moments = self._forward(params, given, inputs)
+        coupling = len(inputs) * (multipliers @ torch.cat([point[:0], *(one.view(-1) for one in moments)]))
+        return logits, coupling - coupling.detach()
+
+    def _forward(self, params: Tensor, given: list[Tensor], inputs: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """The logits, and (2, channels) for every call of a hooked layer: see `_normalize`."""
+        pieces = zip(self.shapes.items(), params.split(self._sizes), strict=True)
+        weights = {name: piece.view(shape) for (name, shape), piece in pieces}
+        self._given, self._seen = given, list[Tensor]()
+        with sdpa_kernel(SDPBackend.MATH):  # the one attention with second derivatives
+            logits = functional_call(self._model, weights, (inputs,))
+        seen, self._given, self._seen = self._seen, [], []  # so that no graph outlives its chunk
+        return logits, seen
+
+    def _normalize(self, layer: _BatchNorm, arguments: tuple[Tensor]) -> tuple[Tensor]:
+        """The inputs by the given (mean, variance), or by their own if none is given yet; notes the moments."""
+        (inputs,) = arguments
+        rows = inputs.movedim(1, -1).flatten(0, -2)
+        known = self._given[len(self._seen) :]
+        mean, second = known[0] if known else (rows.mean(0), rows.var(0, correction=0))
+        center = mean.detach()  # moments about a number: the variance there, and yet a mean over examples
+        self._seen.append(torch.stack([rows.mean(0), (rows - center).square().mean(0)]))
+        deviation = (second - (mean - center).square() + layer.eps).sqrt()
+        return (((inputs.movedim(1, -1) - mean) / deviation).movedim(-1, 1),)
+
+    @torch.no_grad()
+    def point(self, params: Tensor) -> Tensor:
+        """`params`; `recalibrated` in chunks, then its statistics, layer by layer, and multipliers of 0."""
+        given: list[Tensor] = []
+        while self._in_chunks:
+            seen = [self._forward(params, given, inputs)[1][len(given) :] for inputs, _ in self._chunks()]
+            if not seen[0]:  # every layer has its statistics
+                break
+            shares = self.params.new_tensor(self._cuts)[:, None] / self.examples
+            means, variances = torch.stack([moments[0] for moments in seen], dim=1)
+            mean = (shares * means).sum(0)
+            given.append(torch.stack([mean, (shares * (variances + (means - mean).square())).sum(0)]))
+        self._widths = [one.numel() for one in given]
+        self._split = [len(params), sum(self._widths), sum(self._widths)]
+        return torch.cat([params, *(one.view(-1) for one in given), params.new_zeros(self._split[2])])
+
+    def _sum(self, point: Tensor, inputs: Tensor, labels: Tensor) -> Tensor:
+        """The summed cross-entropy of one chunk; float64 as a number, whatever the network computes in."""
+        logits, coupling = self.outputs(point, inputs)
+        return cross_entropy(logits, labels, reduction="none").sum(dtype=torch.float64) + coupling
+
+    def _value_and_gradient(self, point: Tensor) -> tuple[float, Tensor]:
+        leaf = point.detach().clone().requires_grad_()
+        total, gradient = torch.zeros((), dtype=torch.float64, device=leaf.device), torch.zeros_like(leaf)
+        for inputs, labels in self._chunks():
+            with torch.enable_grad():
+                loss = self._sum(leaf, inputs, labels)
+            gradient += self._differentiate(loss, leaf)[0]
+            total += loss.detach()
+        return total.item() / self.examples, gradient / self.examples
+
+    def _with_multipliers(self, point: Tensor) -> Tensor:
+        """`point` with the multipliers that make the first part of its gradient that of `params`."""
+        for _ in self._widths:
+            gradient = self._value_and_gradient(point)[1]
+            point = torch.cat([*point.split(self._split)[:2], gradient.split(self._split)[1]])
+        return point
+
+    def _chunks(self) -> Iterator[tuple[Tensor, Tensor]]:
+        return zip(self._inputs.split(self._cuts), self._labels.split(self._cuts), strict=True)
+
+
+def _check(
+    model: nn.Module, examples: int, labels: int, chunk_size: int | None, mode: str, batch_size: int | None
+) -> None:
+    layers = [module for module in model.modules() if isinstance(module, _BatchNorm)]
+    odd = [f"{name} of {own.dtype}" for name, own in model.named_parameters() if not own.is_floating_point()]
+    if examples == 0 or examples != labels:
+        raise ValueError(f"`inputs` must hold as many examples as `labels`, and some, got {examples} and {labels}")
+    if odd:
+        raise ValueError(f"`model` must have floating-point parameters, got {', '.join(odd)}; make them buffers")
+    if not any(own.requires_grad for own in model.parameters()):
+        raise ValueError("`model` must have parameters that require gradients, got none; unfreeze those to measure")
+    if mode not in get_args(BatchNorm):
+        raise ValueError(f"`batch_norm` must be one of {', '.join(get_args(BatchNorm))}, got {mode!r}")
+    if (batch_size is None or batch_size < 2 or chunk_size is not None) if mode == "batch" else batch_size is not None:
+        raise ValueError(f"`batch_size` must be 2 or more with 'batch', and no chunk_size; else None, got {batch_size}")
+    if mode == "running" and any(layer.running_mean is None for layer in layers):
+        raise ValueError("`batch_norm` must be 'batch' or 'recalibrated' for layers without running statistics")
+    if mode != "running" and layers and examples == 1:
+        raise ValueError(f"`inputs` must hold 2 examples or more for batch_norm={mode!r}, got 1; use 'running'")
