@@ -1,0 +1,42 @@
+"""What all tests share: one thread, the digits, and a short way to say a configuration."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+
+from trainables.config import TrialConfig
+from trainables.data import Source, load_source
+
+
+@pytest.fixture(autouse=True, scope="session")
+def one_thread() -> None:
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def digits() -> Source:
+    return load_source("digits")
+
+
+@pytest.fixture(scope="session")
+def make_config(digits: Source) -> Callable[..., TrialConfig]:
+    """`make_config(batch_size=16, ...)`: a quick trial on digits, changed as asked."""
+
+    def make(**changes: Any) -> TrialConfig:
+        fields: dict[str, Any] = {
+            "dataset": "digits",
+            "data_fingerprint": digits.fingerprint,
+            "train_size": 300,
+            "test_size": 1497,
+            "split_seed": 0,
+            "model_options": '{"widths": [16]}',
+            "learning_rate": 0.01,
+            "batch_size": 32,
+            "epochs": 4,
+            "measure_examples": 300,
+        }
+        return TrialConfig(**fields | changes)
+
+    return make

@@ -1,0 +1,206 @@
+"""Datasets: splits, standard layouts, image files, a user's own; and one clear line for each thing wrong."""
+
+import io
+import sys
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+import torchvision
+from PIL import Image
+
+from trainables.data import Source, load_dataset, load_source
+from trainables.errors import UserError
+
+
+def test_digits() -> None:
+    dataset = load_dataset("digits", split_seed=3)
+    assert dataset.train_inputs.shape == (300, 64)
+    assert dataset.test_inputs.shape == (1497, 64)
+    assert dataset.train_inputs.dtype == torch.float32
+    assert (dataset.train_inputs.min(), dataset.train_inputs.max()) == (0, 1)
+    assert dataset.num_classes == 10
+
+
+def test_splits_are_disjoint_whole_and_seeded(digits: Source) -> None:
+    one, same, other = (digits.split(300, 1497, seed) for seed in (0, 0, 1))
+    rows = torch.cat([one.train_inputs, one.test_inputs])
+    order = np.lexsort(rows.numpy().T), np.lexsort(digits.inputs.T)
+    assert np.array_equal(rows.numpy()[order[0]], digits.inputs[order[1]])
+    assert torch.equal(one.train_inputs, same.train_inputs)
+    assert not torch.equal(one.train_inputs, other.train_inputs)
+
+
+def test_subsets_of_a_fixed_split(digits: Source) -> None:
+    source = Source("fixed", digits.inputs[:500], digits.labels[:500], digits.inputs[500:], digits.labels[500:], 10)
+    whole = source.split(500, 1297, None)
+    assert np.array_equal(whole.train_inputs.numpy(), digits.inputs[:500])
+    part = source.split(100, 50, 1)
+    assert len(part.train_labels) == 100
+    assert len(part.test_labels) == 50
+    assert len(torch.unique(part.train_inputs, dim=0)) == len(np.unique(part.train_inputs.numpy(), axis=0))
+
+
+def test_shared_arrays_stay_as_they_are(digits: Source) -> None:
+    """Ray shares arrays read only: a view of one must never be written to."""
+    inputs = digits.inputs.copy()
+    inputs.flags.writeable = False
+    source = Source("fixed", inputs, digits.labels, digits.inputs[:5], digits.labels[:5], 10)
+    dataset = source.split(len(inputs), 5, None)
+    assert dataset.train_inputs.data_ptr() == inputs.ctypes.data  # no copy
+    batch = dataset.train_inputs[torch.arange(10)]
+    batch.add_(1)
+    assert np.array_equal(inputs, digits.inputs)
+
+
+def test_the_fingerprint_follows_the_contents(digits: Source) -> None:
+    changed = digits.inputs.copy()
+    changed[0, 0] += 0.5
+    other = Source("digits", changed, digits.labels, None, None, 10)
+    same = Source("elsewhere", digits.inputs.copy(), digits.labels, None, None, 10)
+    assert other.fingerprint != digits.fingerprint == same.fingerprint
+
+
+def write_mnist(root: Path) -> None:
+    """MNIST's own file format, with a few random images."""
+    raw = root / "MNIST" / "raw"
+    raw.mkdir(parents=True)
+    generator = np.random.default_rng(0)
+    for part, count in (("train", 30), ("t10k", 20)):
+        images = generator.integers(0, 256, (count, 28, 28), dtype=np.uint8)
+        labels = generator.integers(0, 10, count, dtype=np.uint8)
+        header = np.array([0x803, count, 28, 28], dtype=">i4").tobytes()
+        (raw / f"{part}-images-idx3-ubyte").write_bytes(header + images.tobytes())
+        (raw / f"{part}-labels-idx1-ubyte").write_bytes(
+            np.array([0x801, count], dtype=">i4").tobytes() + labels.tobytes()
+        )
+
+
+def test_mnist_layout(tmp_path: Path) -> None:
+    write_mnist(tmp_path)
+    source = load_source("mnist", root=tmp_path)
+    raw = torchvision.datasets.MNIST(str(tmp_path), train=True)
+    assert source.inputs.shape == (30, 1, 28, 28)
+    assert source.test_inputs is not None
+    assert source.test_inputs.shape == (20, 1, 28, 28)
+    np.testing.assert_allclose(source.inputs[:, 0], raw.data.numpy() / 255, rtol=1e-6)
+
+
+def test_mnist_truncated(tmp_path: Path) -> None:
+    write_mnist(tmp_path)
+    file = tmp_path / "MNIST" / "raw" / "train-images-idx3-ubyte"
+    file.write_bytes(file.read_bytes()[:-100])
+    with pytest.raises(UserError, match="`dataset` mnist must lie whole in torchvision's layout"):
+        load_source("mnist", root=tmp_path)
+
+
+@pytest.mark.parametrize("name", ["mnist", "cifar10"])
+def test_missing_files_are_not_downloaded_unasked(tmp_path: Path, name: str) -> None:
+    with pytest.raises(UserError, match="--download fetches it"):
+        load_source(name, root=tmp_path)
+
+
+def encoded(pixels: np.ndarray, mode: str = "RGB") -> bytes:  # type: ignore[type-arg]
+    buffer = io.BytesIO()
+    Image.fromarray(pixels, mode).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def write_parquet(folder: Path, *, column: str = "image", size: int = 8, count: int = 12) -> np.ndarray:  # type: ignore[type-arg]
+    pixels = np.random.default_rng(1).integers(0, 256, (count, size, size, 3), dtype=np.uint8)
+    images = [{"bytes": encoded(image), "path": None} for image in pixels]
+    kind = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+    table = pa.table({column: pa.array(images, kind), "label": pa.array([row % 3 for row in range(count)])})
+    folder.mkdir(exist_ok=True)
+    for part in ("train-00000-of-00001", "test-00000-of-00001"):
+        pq.write_table(table, folder / f"{part}.parquet")
+    return pixels
+
+
+@pytest.mark.parametrize("column", ["image", "img"])
+def test_parquet(tmp_path: Path, column: str) -> None:
+    pixels = write_parquet(tmp_path, column=column)
+    source = load_source("parquet", root=tmp_path)
+    np.testing.assert_allclose(source.inputs, pixels.transpose(0, 3, 1, 2) / 255, rtol=1e-6)
+    assert source.labels.tolist() == [row % 3 for row in range(12)]
+    assert source.num_classes == 3
+
+
+def test_parquet_mistakes(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="`data-dir` must be a folder with"):
+        load_source("parquet", root=tmp_path)
+    write_parquet(tmp_path)
+    train = tmp_path / "train-00000-of-00001.parquet"
+    whole = train.read_bytes()
+    train.write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(UserError, match="must hold whole Parquet files"):
+        load_source("parquet", root=tmp_path)
+    pq.write_table(pa.table({"pixels": [1], "label": [0]}), train)
+    with pytest.raises(UserError, match="columns image and label, got pixels, label"):
+        load_source("parquet", root=tmp_path)
+    pq.write_table(pa.table({"image": [b"x"], "label": [0]}), train)
+    with pytest.raises(UserError, match="image is struct<bytes>, got binary"):
+        load_source("parquet", root=tmp_path)
+    pq.write_table(pa.table({"image": [{"bytes": b"no image"}], "label": [0]}), train)
+    with pytest.raises(UserError, match=r"readable images, got .* row 0"):
+        load_source("parquet", root=tmp_path)
+    pq.write_table(pa.table({"image": [{"bytes": encoded(np.zeros((9, 9, 3), np.uint8))}], "label": [0]}), train)
+    with pytest.raises(UserError, match="inputs of one shape"):
+        load_source("parquet", root=tmp_path)
+
+
+def test_image_folder(tmp_path: Path) -> None:
+    generator = np.random.default_rng(2)
+    for part in ("train", "test"):
+        for name in ("ant", "bee"):
+            (tmp_path / part / name).mkdir(parents=True)
+            for index in range(3):
+                pixels = generator.integers(0, 256, (6, 5), dtype=np.uint8)
+                (tmp_path / part / name / f"{index}.png").write_bytes(encoded(pixels, "L"))
+    source = load_source("image_folder", root=tmp_path)
+    assert source.inputs.shape == (6, 1, 6, 5)
+    assert source.labels.tolist() == [0, 0, 0, 1, 1, 1]
+    (tmp_path / "test" / "bee").rename(tmp_path / "test" / "cow")
+    with pytest.raises(UserError, match="same classes in train and test, got bee, cow"):
+        load_source("image_folder", root=tmp_path)
+    with pytest.raises(UserError, match="must hold train/CLASS/IMAGE files"):
+        load_source("image_folder", root=tmp_path / "nowhere")
+
+
+OWN = """
+import numpy as np
+def build():
+    x = np.linspace(0, 1, 40).reshape(10, 4)
+    return x, np.arange(10) % 2, x[:4], np.arange(4) % 2
+def pool():
+    return np.zeros((10, 4)), np.arange(10) % 2, None, None
+def broken(): raise RuntimeError("no disk")
+def short(): return 1, 2
+def floats(): return np.zeros((3, 2)), np.zeros(3), None, None
+def nan(): return np.full((3, 2), np.nan), np.zeros(3, int), None, None
+value = 3
+"""
+
+
+def test_own_dataset(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "own_data.py").write_text(OWN)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    source = load_source("own_data:build")
+    assert (source.inputs.dtype, source.num_classes, source.input_shape) == (np.float32, 2, (4,))
+    assert load_dataset("own_data:pool", train_size=6).test_inputs.shape == (4, 4)
+    for name, message in {
+        "own_data:broken": "RuntimeError: no disk",
+        "own_data:short": "must return",
+        "own_data:floats": "integer labels",
+        "own_data:nan": "finite inputs",
+        "own_data:absent": "`dataset` must be an importable",
+        "own_data:value": "`dataset` must name a function",
+        "no_such_module:build": "ModuleNotFoundError",
+        "imagenet": "`dataset` must be one of digits, mnist",
+    }.items():
+        with pytest.raises(UserError, match=message):
+            load_source(name)

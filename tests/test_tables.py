@@ -1,0 +1,154 @@
+"""Tables: nothing lost and nothing doubled, whatever is interrupted; the large-batch gap by hand."""
+
+import json
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+
+from trainables import tables
+from trainables.config import TrialConfig
+from trainables.errors import UserError
+from trainables.tables import Record, compact, finished_trials, large_batch_gaps, read_tables, write_record
+
+Make = Callable[..., TrialConfig]
+
+
+def record(config: TrialConfig, **changes: Any) -> Record:
+    trial = {
+        "trial_id": config.trial_id,
+        "status": "completed",
+        **vars(config.canonical()),
+        "test_accuracy": 0.9,
+        "flags": [],
+    }
+    epochs = [{"epoch": 1, "train_loss": 0.5}, {"epoch": 2, "train_loss": math.nan}]
+    return Record(trial | changes, epochs, [{"measure": "box_sharpness", "value": 1.5}])
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "trials").mkdir()
+    return tmp_path
+
+
+def test_records_become_tables(folder: Path, make_config: Make) -> None:
+    for seed in range(3):
+        write_record(folder, record(make_config(seed=seed)))
+    before = read_tables(folder)
+    compact(folder)
+    assert not list((folder / "trials").iterdir())
+    assert sorted(file.name for file in folder.iterdir()) == [
+        "epochs.parquet",
+        "measures.parquet",
+        "trials",
+        "trials.parquet",
+    ]
+    after = read_tables(folder)
+    for name in tables.SCHEMAS:
+        assert getattr(before, name).equals(getattr(after, name))
+        assert pq.read_table(folder / f"{name}.parquet").equals(getattr(after, name))
+    assert after.trials.num_rows == 3
+    assert after.epochs.num_rows == 6
+    assert after.epochs["train_loss"].null_count == 3  # not a number is missing
+    assert after.trials.schema.names[: 2 + len(vars(make_config()))] == [
+        "trial_id",
+        "status",
+        *vars(make_config()),
+    ]
+
+
+def test_a_trial_that_ran_again_is_one_row(folder: Path, make_config: Make) -> None:
+    write_record(folder, record(make_config(), status="failed"))
+    compact(folder)
+    assert finished_trials(folder) == set()
+    write_record(folder, record(make_config()))
+    compact(folder)
+    merged = read_tables(folder)
+    assert merged.trials["status"].to_pylist() == ["completed"]
+    assert merged.epochs.num_rows == 2
+    assert finished_trials(folder) == {make_config().trial_id}
+
+
+@pytest.mark.parametrize("writes", range(4))
+def test_an_interrupted_compaction(
+    folder: Path, make_config: Make, monkeypatch: pytest.MonkeyPatch, writes: int
+) -> None:
+    """Killed after any of its steps, a compaction leaves every trial there once, and the next one ends well."""
+    write_record(folder, record(make_config(seed=0)))
+    compact(folder)
+    write_record(folder, record(make_config(seed=1)))
+    left = writes
+    original = tables.write_atomically
+
+    def write(path: Path, content: bytes) -> None:
+        nonlocal left
+        if left == 0:
+            raise KeyboardInterrupt
+        left -= 1
+        original(path, content)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(tables, "write_atomically", write)
+        if writes < 3:
+            with pytest.raises(KeyboardInterrupt):
+                compact(folder)
+        else:
+            compact(folder)
+    for _ in range(2):
+        seen = read_tables(folder)
+        assert sorted(seen.trials["seed"].to_pylist()) == [0, 1]
+        assert seen.epochs.num_rows == 4
+        compact(folder)
+
+
+def test_the_large_batch_gap_by_hand() -> None:
+    names = list(TrialConfig.__dataclass_fields__)
+
+    def row(
+        batch_size: int, accuracy: float | None, *, seed: int = 0, status: str = "completed", **changes: Any
+    ) -> dict[str, Any]:
+        return {
+            **dict.fromkeys(names),
+            "batch_size": batch_size,
+            "seed": seed,
+            "status": status,
+            "test_accuracy": accuracy,
+            **changes,
+        }
+
+    rows = [
+        row(16, 0.9, seed=0),
+        row(16, 0.8, seed=1),
+        row(64, 0.7),
+        row(16, 0.75, switch_epoch=2, switch_batch_size=64),
+        row(64, 0.6, learning_rate=0.5),  # no small batch at this learning rate
+        row(64, None, status="failed"),
+        row(8, 0.99, status="diverged"),  # no reference
+    ]
+    gaps = large_batch_gaps(rows)
+    assert gaps[:4] == pytest.approx([-0.05, 0.05, 0.15, 0.1])
+    assert gaps[4:6] == [None, None]
+
+
+def test_bad_folders(folder: Path, make_config: Make) -> None:
+    with pytest.raises(UserError, match="`results` must be a folder that a sweep has written"):
+        read_tables(folder)
+    write_record(folder, record(make_config()))
+    file = folder / "trials" / f"{make_config().trial_id}.json"
+    whole = file.read_bytes()
+    file.write_bytes(whole[:50])
+    with pytest.raises(UserError, match="must hold whole records"):
+        read_tables(folder)
+    file.write_text(json.dumps({**json.loads(whole), "format": 99}))
+    with pytest.raises(UserError, match="records of format 1, got 99"):
+        read_tables(folder)
+    file.write_bytes(whole)
+    compact(folder)
+    parquet = folder / "trials.parquet"
+    parquet.write_bytes(parquet.read_bytes()[:100])
+    with pytest.raises(UserError, match="must hold whole tables"):
+        read_tables(folder)

@@ -1,0 +1,138 @@
+"""A trial end to end without Ray: same configuration, same numbers, also when it is interrupted."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from trainables import tables
+from trainables.config import TrialConfig
+from trainables.data import Source
+from trainables.measures import MEASURES
+from trainables.tables import TRIALS, Record
+from trainables.trial import Trial, run_trial
+
+Make = Callable[..., TrialConfig]
+CLOCKS = ("train_seconds", "sharpness_seconds", "finished_at")
+
+
+def numbers(record: Record) -> tuple[object, ...]:
+    """Everything in a record but the time it took."""
+    rows = [
+        [{k: v for k, v in row.items() if k not in ("seconds", *CLOCKS)} for row in part]
+        for part in (record.epochs, record.measures)
+    ]
+    return {k: v for k, v in record.trial.items() if k not in CLOCKS}, *rows
+
+
+def test_the_record(make_config: Make, digits: Source) -> None:
+    record = run_trial(make_config(epochs=60, target_loss=0.05), digits)
+    row = record.trial
+    assert set(row) <= set(TRIALS.names)
+    assert all(set(measure) <= set(tables.MEASURES.names) for measure in record.measures)
+    assert (row["status"], row["reached_target"], row["epochs_done"]) == (
+        "completed",
+        True,
+        len(record.epochs),
+    )
+    assert row["train_loss"] == record.epochs[-1]["train_loss"] <= 0.05
+    assert row["generalization_gap"] == pytest.approx(row["train_accuracy"] - row["test_accuracy"])
+    assert 0 < row["box_sharpness_paper"] <= row["box_sharpness"]
+    assert row["hessian_max_eig"] > 0
+    settings = {(m["measure"], m.get("epsilon"), m["method"]) for m in record.measures}
+    assert settings == {
+        *(("box_sharpness", epsilon, method) for epsilon in (1e-3, 5e-4) for method in ("paper", "strong")),
+        ("hessian_max_eig", None, "lanczos"),
+    }
+    for measure in record.measures:
+        assert (measure["split"], measure["examples"], measure["dtype"]) == ("train", 300, "float64")
+        if measure["measure"] == "box_sharpness":
+            assert measure["loss_center"] == pytest.approx(row["train_loss"], rel=1e-4)
+
+
+def test_the_docs_have_every_measure() -> None:
+    page = (Path(__file__).parents[1] / "docs" / "measures.md").read_text()
+    assert [name for name in MEASURES if f"**`{name}`**" not in page] == []
+
+
+def test_the_same_configuration_gives_the_same_numbers(make_config: Make, digits: Source) -> None:
+    torch.manual_seed(123)  # the caller's random state plays no part
+    one = run_trial(make_config(), digits)
+    torch.manual_seed(456)
+    assert numbers(one) == numbers(run_trial(make_config(), digits))
+    assert numbers(one) != numbers(run_trial(make_config(seed=1), digits))
+
+
+@pytest.mark.parametrize("stop_after", [1, 2, 3])
+@pytest.mark.parametrize("optimizer", ["adam", "sgd"])
+def test_a_resumed_trial_is_bit_identical(
+    make_config: Make, digits: Source, tmp_path: Path, stop_after: int, optimizer: str
+) -> None:
+    """Dropout, batch norm, warmup, a switch with and without its optimizer's state: all go on where they were."""
+    config = make_config(
+        model="c1",
+        model_options="{}",
+        train_size=40,
+        test_size=30,
+        measure_examples=25,
+        batch_size=16,
+        warmup_epochs=1.5,
+        switch_epoch=2,
+        switch_batch_size=40,
+        switch_optimizer_state="keep" if optimizer == "sgd" else "reset",
+        optimizer=optimizer,
+    )
+    images = Source("images", digits.inputs.reshape(-1, 1, 8, 8), digits.labels, None, None, 10)
+    whole = Trial(config, images)
+    assert whole.train()
+    path = tmp_path / "trial.pt"
+    first = Trial(config, images)
+    for _ in range(stop_after):
+        first.training.train_epoch()
+    first.save(path)
+    second = Trial(config, images)
+    assert second.resume(path)
+    assert second.training.epochs_done == stop_after
+    second.train()
+    for one, other in zip(whole.training.epochs, second.training.epochs, strict=True):
+        assert {**one, "seconds": 0} == {**other, "seconds": 0}
+    weights = second.training.model.state_dict()
+    assert all(torch.equal(weights[name], value) for name, value in whole.training.model.state_dict().items())
+
+
+def test_a_spoilt_checkpoint_is_no_checkpoint(make_config: Make, digits: Source, tmp_path: Path) -> None:
+    path = tmp_path / "trial.pt"
+    trial = Trial(make_config(), digits)
+    assert not trial.resume(path)
+    trial.training.train_epoch()
+    trial.save(path)
+    path.write_bytes(path.read_bytes()[:200])
+    fresh = Trial(make_config(), digits)
+    assert not fresh.resume(path)
+    assert fresh.training.epochs_done == 0
+
+
+@pytest.mark.parametrize("rate", [1e3, 1e9, 1e30])
+def test_divergence_is_a_result(make_config: Make, digits: Source, rate: float) -> None:
+    record = run_trial(make_config(optimizer="sgd", learning_rate=rate, momentum=0.0, epochs=50), digits)
+    assert record.trial["status"] == "diverged"
+    assert record.trial["flags"] == ["diverged"]
+    assert record.trial["box_sharpness"] is None
+    assert record.measures == []
+    assert len(record.epochs) < 50
+
+
+def test_flags(make_config: Make, digits: Source) -> None:
+    short = run_trial(make_config(epochs=1, target_loss=1e-6), digits)
+    assert {"missed target loss", "train accuracy below 99.9 %"} <= set(short.trial["flags"])
+    early = run_trial(make_config(epochs=50, target_loss=2.0, switch_epoch=40, switch_batch_size=300), digits)
+    assert "ended before its switch" in early.trial["flags"]
+
+
+def test_weights_load_without_pickle(make_config: Make, digits: Source, tmp_path: Path) -> None:
+    trial = Trial(make_config(), digits)
+    trial.train()
+    trial.save_weights(tmp_path / "weights.pt")
+    weights = torch.load(tmp_path / "weights.pt", weights_only=True)
+    assert all(torch.equal(weights[name], value) for name, value in trial.training.model.state_dict().items())

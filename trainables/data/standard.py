@@ -1,0 +1,68 @@
+"""The datasets everybody knows: scikit-learn's digits (bundled, so always there), MNIST and CIFAR-10.
+
+MNIST and CIFAR-10 are read in torchvision's own layout and downloaded only when asked. torchvision compares the
+files' published checksums before it opens them (CIFAR-10's are pickles), so no foreign pickle is ever loaded.
+Inputs are scaled to [0, 1] and not normalized further, as in Keskar et al. 2017.
+"""
+
+from pathlib import Path
+
+import numpy as np
+from sklearn.datasets import load_digits
+from torchvision.datasets import CIFAR10, MNIST
+
+from trainables.data.dataset import Source
+from trainables.errors import UserError
+
+DIGITS_TRAIN_SIZE = 300  # few enough for the large-batch gap to show; the other 1497 images test
+
+
+def read_digits(root: Path, download: bool) -> Source:
+    """1797 images of 8x8 pixels in one pool, flattened to 64 inputs (scikit-learn; UCI optical digits)."""
+    images, labels = load_digits(return_X_y=True)
+    return Source(
+        "digits",
+        (images / 16.0).astype(np.float32),
+        labels.astype(np.int64),
+        None,
+        None,
+        num_classes=10,
+        default_train_size=DIGITS_TRAIN_SIZE,
+    )
+
+
+def read_mnist(root: Path, download: bool) -> Source:
+    """60000 training and 10000 test images, (1, 28, 28)."""
+    return _read_torchvision("mnist", MNIST, root, download)
+
+
+def read_cifar10(root: Path, download: bool) -> Source:
+    """50000 training and 10000 test images, (3, 32, 32)."""
+    return _read_torchvision("cifar10", CIFAR10, root, download)
+
+
+def _read_torchvision(name: str, layout: type[MNIST] | type[CIFAR10], root: Path, download: bool) -> Source:
+    try:
+        train, test = (layout(root=str(root), train=train, download=download) for train in (True, False))
+    except (RuntimeError, OSError, ValueError, EOFError) as error:
+        way_out = "--data-dir names another folder" if download else "--download fetches it"
+        raise UserError(
+            f"`dataset` {name} must lie whole in torchvision's layout under {root}, "
+            f"got {str(error).splitlines()[0]!r}; {way_out}"
+        ) from error
+    return Source(
+        name,
+        _channels_first(np.asarray(train.data)),
+        np.asarray(train.targets, dtype=np.int64),
+        _channels_first(np.asarray(test.data)),
+        np.asarray(test.targets, dtype=np.int64),
+        num_classes=10,
+    )
+
+
+def _channels_first(
+    images: np.ndarray[tuple[int, ...], np.dtype[np.uint8]],
+) -> np.ndarray[tuple[int, ...], np.dtype[np.float32]]:
+    """uint8 images (N, H, W) or (N, H, W, 3) as float32 in [0, 1], (N, 1, H, W) or (N, 3, H, W)."""
+    images = images[:, None] if images.ndim == 3 else images.transpose(0, 3, 1, 2)
+    return np.divide(images, 255, dtype=np.float32)

@@ -1,0 +1,47 @@
+"""A user's own model or dataset by import path, `package.module:attribute`."""
+
+import hashlib
+import importlib
+import inspect
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from trainables.errors import UserError
+
+
+def is_import_path(name: str) -> bool:
+    """Whether `name` is an import path and not the name of something built in."""
+    return ":" in name
+
+
+def load_callable(path: str, argument: str) -> Callable[..., Any]:
+    """The callable at `package.module:attribute`; the current directory is searched as well.
+
+    Raises UserError, naming `argument`, when the module cannot be imported or holds no such callable.
+    """
+    module_name, _, attribute = path.partition(":")
+    here = str(Path.cwd())
+    if here not in sys.path:
+        sys.path.append(here)
+    try:
+        target = getattr(importlib.import_module(module_name), attribute)
+    except Exception as error:
+        raise UserError(
+            f"`{argument}` must be an importable `package.module:function`, got {path!r} "
+            f"({type(error).__name__}: {error})"
+        ) from error
+    if not callable(target):
+        raise UserError(f"`{argument}` must name a function, got {path!r}, which is {type(target).__name__}")
+    return target  # type: ignore[no-any-return]
+
+
+def source_fingerprint(path: str, argument: str) -> str:
+    """A hash of the file that defines the callable, so that edited code makes new trials, not stale results."""
+    target = load_callable(path, argument)
+    try:
+        source = Path(inspect.getfile(target)).read_bytes()
+    except (TypeError, OSError):
+        source = path.encode()
+    return hashlib.sha256(source).hexdigest()[:16]

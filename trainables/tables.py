@@ -1,0 +1,273 @@
+"""The tables of a sweep, and how a trial's numbers get into them without ever being lost or doubled.
+
+While a sweep runs, each trial that ends leaves one record file, `trials/<trial_id>.json`, written under another
+name and renamed, so it is there whole or not at all. `compact` merges the records into three Parquet tables
+
+    trials.parquet    a row per trial
+    epochs.parquet    a row per trial and epoch
+    measures.parquet  a row per trial, measure and setting
+
+and removes them only when all three are in place; a record that is both in the tables and in a file is one trial,
+and the file wins. So whatever is interrupted, tables plus records hold every trial that ended, once. Missing values
+are null; numbers that are not finite are null too.
+"""
+
+import dataclasses
+import json
+import math
+import os
+import types
+import typing
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from trainables.config import TrialConfig
+from trainables.errors import UserError
+
+Row = dict[str, Any]
+
+_ARROW_TYPES: dict[type, pa.DataType] = {int: pa.int64(), float: pa.float64(), str: pa.string()}
+
+
+def _arrow_type(annotation: Any) -> pa.DataType:
+    if isinstance(annotation, types.UnionType):
+        annotation = next(part for part in typing.get_args(annotation) if part is not types.NoneType)
+    return _ARROW_TYPES[annotation]
+
+
+TRIALS = pa.schema(
+    [
+        ("trial_id", pa.string()),
+        ("status", pa.string()),  # completed, diverged, failed
+        *((field.name, _arrow_type(field.type)) for field in dataclasses.fields(TrialConfig)),
+        ("epochs_done", pa.int64()),
+        ("steps", pa.int64()),
+        ("train_loss", pa.float64()),
+        ("train_accuracy", pa.float64()),
+        ("test_loss", pa.float64()),
+        ("test_accuracy", pa.float64()),
+        ("generalization_gap", pa.float64()),
+        ("large_batch_gap", pa.float64()),
+        ("box_sharpness", pa.float64()),
+        ("box_sharpness_paper", pa.float64()),
+        ("hessian_max_eig", pa.float64()),
+        ("reached_target", pa.bool_()),
+        ("flags", pa.list_(pa.string())),
+        ("parameters", pa.int64()),
+        ("train_seconds", pa.float64()),
+        ("sharpness_seconds", pa.float64()),
+        ("resumed_epoch", pa.int64()),  # where a checkpoint was taken up; null where the trial ran through
+        ("finished_at", pa.string()),  # UTC, ISO 8601
+        ("device", pa.string()),
+        ("threads", pa.int64()),
+        ("host", pa.string()),
+        ("python_version", pa.string()),
+        ("torch_version", pa.string()),
+        ("ray_version", pa.string()),
+        ("error", pa.string()),
+    ]
+)
+
+EPOCHS = pa.schema(
+    [
+        ("trial_id", pa.string()),
+        ("epoch", pa.int64()),
+        ("step", pa.int64()),
+        ("train_loss", pa.float64()),
+        ("train_accuracy", pa.float64()),
+        ("test_loss", pa.float64()),
+        ("test_accuracy", pa.float64()),
+        ("lr", pa.float64()),
+        ("batch_size", pa.int64()),
+        ("seconds", pa.float64()),
+    ]
+)
+
+MEASURES = pa.schema(
+    [
+        ("trial_id", pa.string()),
+        ("measure", pa.string()),  # box_sharpness, hessian_max_eig, ...
+        ("epsilon", pa.float64()),
+        ("scale", pa.float64()),  # the radius of a ball, the standard deviation of a perturbation
+        ("space", pa.string()),  # full
+        ("method", pa.string()),  # paper, strong, lanczos, ...
+        ("value", pa.float64()),
+        ("loss_center", pa.float64()),
+        ("residual", pa.float64()),
+        ("stderr", pa.float64()),
+        ("evaluations", pa.int64()),
+        ("converged", pa.bool_()),
+        ("seconds", pa.float64()),
+        ("split", pa.string()),  # train
+        ("examples", pa.int64()),
+        ("batch_norm", pa.string()),  # running, batch, recalibrated
+        ("batch_norm_batch_size", pa.int64()),
+        ("dtype", pa.string()),
+        ("seed", pa.int64()),
+    ]
+)
+
+SCHEMAS = {"trials": TRIALS, "epochs": EPOCHS, "measures": MEASURES}
+RECORD_FORMAT = 1
+
+
+@dataclasses.dataclass(frozen=True)
+class Record:
+    """All rows of one trial that ended."""
+
+    trial: Row
+    epochs: list[Row]
+    measures: list[Row]
+
+
+@dataclasses.dataclass(frozen=True)
+class Tables:
+    """The tables of a sweep, with the schemas TRIALS, EPOCHS and MEASURES."""
+
+    trials: pa.Table
+    epochs: pa.Table
+    measures: pa.Table
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Writes `path` whole or not at all: under another name first, flushed to the disk, then renamed."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    with temporary.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)
+
+
+def write_record(folder: Path, record: Record) -> None:
+    """Leaves the record file of one trial in the results folder."""
+    content = {"format": RECORD_FORMAT, **_finite(dataclasses.asdict(record))}
+    write_atomically(folder / "trials" / f"{record.trial['trial_id']}.json", json.dumps(content).encode())
+
+
+def read_tables(folder: Path) -> Tables:
+    """Everything known of a sweep: its Parquet tables and the records that are not in them yet.
+
+    Raises UserError where `folder` holds no sweep, or a table that cannot be read.
+    """
+    return _merge(folder, _record_files(folder))
+
+
+def compact(folder: Path) -> Tables:
+    """Merges the records into the Parquet tables, each replaced in one step, then removes the records."""
+    record_files = _record_files(folder)
+    tables = _merge(folder, record_files)
+    for name in SCHEMAS:
+        buffer = pa.BufferOutputStream()
+        pq.write_table(getattr(tables, name), buffer, compression="zstd")
+        write_atomically(folder / f"{name}.parquet", buffer.getvalue().to_pybytes())
+    for file in record_files:
+        file.unlink()
+    return tables
+
+
+def finished_trials(folder: Path) -> set[str]:
+    """The keys of the trials that need not run again: those completed or diverged."""
+    if not _record_files(folder) and not (folder / "trials.parquet").exists():
+        return set()
+    trials = read_tables(folder).trials
+    done = trials.filter(pc.is_in(trials["status"], pa.array(["completed", "diverged"])))
+    return set(done["trial_id"].to_pylist())
+
+
+def large_batch_gaps(trials: list[Row]) -> list[float | None]:
+    """`large_batch_gap` of each trial: the small-batch reference's test accuracy minus its own.
+
+    The reference is the mean over the completed trials at the smallest batch size, without a switch, whose
+    configuration is otherwise the same but for `seed`: same learning rate, warmup, data and split. None where
+    there is none.
+    """
+    smallest: dict[tuple[object, ...], int] = {}
+    references: dict[tuple[object, ...], list[float]] = {}
+    completed = [row for row in trials if row["status"] == "completed" and row["switch_epoch"] is None]
+    for row in completed:
+        study = tuple(row[name] for name in SAME_STUDY)
+        smallest[study] = min(row["batch_size"], smallest.get(study, row["batch_size"]))
+    for row in completed:
+        if row["batch_size"] == smallest[tuple(row[name] for name in SAME_STUDY)]:
+            references.setdefault(_reference_key(row), []).append(row["test_accuracy"])
+    gaps: list[float | None] = []
+    for row in trials:
+        accuracies = references.get(_reference_key(row))
+        known = accuracies is not None and row["test_accuracy"] is not None
+        gaps.append(math.fsum(accuracies) / len(accuracies) - row["test_accuracy"] if known and accuracies else None)
+    return gaps
+
+
+# The fields that make trials one study: within it, the smallest batch size is the reference.
+SAME_STUDY = ("data_fingerprint", "train_size", "model", "model_options", "model_fingerprint", "optimizer")
+_NOT_MATCHED = {
+    "batch_size", "switch_epoch", "switch_batch_size", "switch_learning_rate", "switch_optimizer_state", "seed",
+}  # fmt: skip
+
+
+def _reference_key(row: Row) -> tuple[object, ...]:
+    return tuple(row[field.name] for field in dataclasses.fields(TrialConfig) if field.name not in _NOT_MATCHED)
+
+
+def _record_files(folder: Path) -> list[Path]:
+    return sorted((folder / "trials").glob("[!.]*.json"))
+
+
+def _merge(folder: Path, record_files: list[Path]) -> Tables:
+    if not record_files and not (folder / "trials.parquet").exists():
+        raise UserError(f"`results` must be a folder that a sweep has written, got {folder}, without trials.parquet")
+    records = [_read_record(file) for file in record_files]
+    pending = pa.array([record.trial["trial_id"] for record in records], pa.string())
+    new: dict[str, list[Row]] = {"trials": [record.trial for record in records], "epochs": [], "measures": []}
+    for record in records:
+        key = {"trial_id": record.trial["trial_id"]}
+        new["epochs"] += [key | row for row in record.epochs]
+        new["measures"] += [key | row for row in record.measures]
+    merged = {}
+    for name, schema in SCHEMAS.items():
+        known = _read_parquet(folder / f"{name}.parquet", schema)
+        kept = known.filter(pc.invert(pc.is_in(known["trial_id"], pending)))
+        merged[name] = pa.concat_tables([kept, pa.Table.from_pylist(new[name], schema=schema)])
+    trials = merged["trials"]
+    column = pa.array(large_batch_gaps(trials.to_pylist()), pa.float64())
+    merged["trials"] = trials.set_column(trials.schema.get_field_index("large_batch_gap"), "large_batch_gap", column)
+    return Tables(**merged)
+
+
+def _read_parquet(path: Path, schema: pa.Schema) -> pa.Table:
+    if not path.exists():
+        return schema.empty_table()
+    try:
+        table = pq.read_table(path)
+        missing = [name for name in schema.names if name not in table.column_names]
+        if missing:
+            raise UserError(f"`results` must hold tables of this version, got {path} without {', '.join(missing)}")
+        return table.select(schema.names).cast(schema)
+    except (pa.ArrowException, OSError) as error:
+        raise UserError(f"`results` must hold whole tables, got {path}, which cannot be read ({error})") from error
+
+
+def _read_record(path: Path) -> Record:
+    try:
+        content = json.loads(path.read_bytes())
+        if content["format"] != RECORD_FORMAT:
+            raise UserError(f"`results` must hold records of format {RECORD_FORMAT}, got {content['format']} in {path}")
+        return Record(content["trial"], content["epochs"], content["measures"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(f"`results` must hold whole records, got {path}, which cannot be read ({error})") from error
+
+
+def _finite(value: Any) -> Any:
+    """`value` with every number that is not finite replaced by None."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, dict):
+        return {key: _finite(part) for key, part in value.items()}
+    if isinstance(value, list):
+        return [_finite(part) for part in value]
+    return value

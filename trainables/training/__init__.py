@@ -1,0 +1,1 @@
+"""How a trial trains: batches, schedule, optimizer, evaluation, and the loop over epochs."""
