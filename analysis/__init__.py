@@ -1,0 +1,1 @@
+"""From the tables of a sweep to its answer: statistics, figures, summary and report.html."""

@@ -1,0 +1,104 @@
+"""How sharpness and the gap go together: which trials enter which rank correlation, and why.
+
+Three views of one question, from the roughest to the fairest:
+
+- pooled: all trials at once. Learning rate and data split move both sides, so it can show what is not there.
+- within a learning rate: one number for each.
+- matched: ranks are taken inside each set of trials that differ in batch size and switch alone (same learning rate,
+  warmup, seed and split), so that the difficulty of a split cannot enter. This is the headline.
+
+The reference trials. `large_batch_gap` subtracts the small-batch reference, so the reference's own gap is 0
+(or, with several seeds on one split, scatters around 0) by construction. Pooled and within a learning rate
+the reference trials are therefore left out: as points pinned at the flat end they would raise the correlation
+for free. In the matched view the reference's accuracy is a constant of the set, so ranking by gap is ranking
+by test error; there the reference is a measurement like any other and stays in. Test error and generalization
+gap need no reference: all trials enter.
+
+Trials off target (see analysis.load) are left out of the headline; `with_off_target` is the same with them.
+"""
+
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import pandas as pd
+
+from analysis.load import REPLICATE, Measure, Sweep, axes, comparable, measures_of
+from analysis.statistics import Correlation, GranulatedKendall, granulated_kendall, rank_correlation
+
+GAP = "large_batch_gap"
+TARGETS = (GAP, "test_error", "generalization_gap")
+BOOTSTRAP_SEED = 0
+
+
+@dataclass(frozen=True)
+class Association:
+    """The rank correlation of one sharpness measure with one target, in each of the views above.
+
+    `within_learning_rate` is given for the large-batch gap alone, and empty for other targets.
+    """
+
+    measure: Measure
+    target: str
+    pooled: Correlation
+    within_learning_rate: dict[float, Correlation]
+    matched: Correlation
+    matched_with_off_target: Correlation
+    pooled_with_off_target: Correlation
+
+
+@lru_cache(maxsize=64)
+def associate(sweep: Sweep, measure: Measure, target: str = GAP) -> Association:
+    """The rank correlation of `measure` with `target` (a column of TARGETS) in every view, in [-1, 1]."""
+    everything = comparable(sweep)
+    on_target = everything[~everything["off_target"]]
+    rates = sorted(everything["learning_rate"].unique().tolist()) if target == GAP else []
+    pooled, matched = _plain(on_target, measure, target), _matched(on_target, measure, target)
+    same = len(on_target) == len(everything)
+    return Association(
+        measure=measure,
+        target=target,
+        pooled=pooled,
+        within_learning_rate={
+            rate: _plain(on_target[on_target["learning_rate"] == rate], measure, target) for rate in rates
+        },
+        matched=matched,
+        matched_with_off_target=matched if same else _matched(everything, measure, target),
+        pooled_with_off_target=pooled if same else _plain(everything, measure, target),
+    )
+
+
+def granulated(sweep: Sweep) -> dict[Measure, GranulatedKendall]:
+    """The granulated Kendall coefficient of every measure with the test error, inside replicates.
+
+    The axes are batch size, learning rate, warmup and switch epoch, as far as they vary; the test error (not
+    the gap, whose reference changes with the learning rate) is the target. On target trials only.
+    """
+    frame = comparable(sweep)
+    frame = frame[~frame["off_target"]]
+    varying = axes(sweep.trials)
+    names = [name for name in ("batch_size", "learning_rate", "warmup_epochs", "switch_epoch") if name in varying]
+    within = [name for name in varying if name in REPLICATE]
+    return {
+        measure: granulated_kendall(frame, measure.column, "test_error", names, within=within)
+        for measure in measures_of(sweep)
+    }
+
+
+def _plain(frame: pd.DataFrame, measure: Measure, target: str) -> Correlation:
+    rows = frame[~frame["is_reference"]] if target == GAP else frame
+    return _rank_correlation(rows, measure, target, strata=None)
+
+
+def _matched(frame: pd.DataFrame, measure: Measure, target: str) -> Correlation:
+    return _rank_correlation(frame, measure, target, strata=frame["matched_set"])
+
+
+def _rank_correlation(rows: pd.DataFrame, measure: Measure, target: str, strata: Any) -> Correlation:
+    return rank_correlation(
+        rows[measure.column].astype("float64"),
+        rows[target].astype("float64"),
+        rows["configuration"],
+        strata=strata,
+        seed=BOOTSTRAP_SEED,
+    )

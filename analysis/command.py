@@ -1,0 +1,32 @@
+"""The command line that all scripts of the analysis share: one folder in, lines out, errors in one line."""
+
+import argparse
+import sys
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import NoReturn
+
+from trainables.errors import UserError
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: error: {message}\n")
+
+
+def run(action: Callable[[Path], Iterable[object]], arguments: list[str], description: str | None) -> int:
+    """Calls `action` with the results folder and prints a line for each thing it returns.
+
+    Returns the exit status: 0, or 2 with one line on stderr where the folder is no sweep or has not what is
+    needed.
+    """
+    parser = _Parser(description=(description or "").split("\n\n")[0], allow_abbrev=False)
+    parser.add_argument("results", type=Path, help="the folder of a sweep, such as results/batch_grid")
+    folder = parser.parse_args(arguments).results
+    try:
+        for line in action(folder):
+            print(line)
+    except UserError as error:
+        print(f"{parser.prog}: error: {error}", file=sys.stderr)
+        return 2
+    return 0

@@ -1,0 +1,100 @@
+"""Sweeps made up for the tests, as records: the numbers are chosen, so the answers are known."""
+
+import itertools
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from trainables.config import TrialConfig
+from trainables.tables import Record, compact, write_record
+
+BASE: dict[str, Any] = {
+    "dataset": "digits",
+    "data_fingerprint": "abc",
+    "train_size": 512,
+    "test_size": 1000,
+    "learning_rate": 0.01,
+    "batch_size": 16,
+    "epochs": 40,
+    "target_loss": 1e-3,
+    "measure_examples": 512,
+}
+
+
+def record(
+    accuracy: float = 0.9, sharpness: float | None = 1.0, row: dict[str, Any] | None = None, **config: Any
+) -> Record:
+    """The record of a completed trial all of its measures from `sharpness`; `row` changes columns."""
+    trial = TrialConfig(**(BASE | config)).canonical()
+    fields = {
+        "status": "completed",
+        "trial_id": trial.trial_id,
+        **vars(trial),
+        "epochs_done": 20,
+        "train_accuracy": 1.0,
+        "test_accuracy": accuracy,
+        "generalization_gap": 1.0 - accuracy,
+        "box_sharpness": sharpness,
+        "box_sharpness_paper": sharpness and sharpness / 3,
+        "hessian_max_eig": sharpness and 2 * sharpness,
+        "flags": [],
+        "train_seconds": 1.0,
+        "sharpness_seconds": 2.0,
+        "finished_at": "2026-01-01T00:00:00+00:00",
+        "device": "cpu",
+        "host": "here",
+        "torch_version": "2",
+    }
+    common = {"space": "full", "converged": True, "measure": "box_sharpness", "epsilon": 5e-4}
+    measures = [
+        {**common, "method": method, "value": sharpness and factor * sharpness}
+        for method, factor in (("paper", 0.1), ("strong", 0.5))
+    ]
+    return Record(fields | (row or {}), [], measures)
+
+
+def failed(error: str, **config: Any) -> Record:
+    """The record of a failed trial, as trainables.trial leaves it."""
+    trial = TrialConfig(**(BASE | config)).canonical()
+    row = {"status": "failed", "trial_id": trial.trial_id, **vars(trial), "flags": ["failed"], "error": error}
+    return Record(row, [], [])
+
+
+def grid(
+    batch_sizes: Iterable[int] = (16, 64, 512),
+    learning_rates: Iterable[float] = (0.003, 0.01),
+    seeds: Iterable[int] = (0, 1, 2),
+    switch_epochs: Iterable[int | None] = (None, 5),
+    warmups: Iterable[float] = (0.0,),
+) -> list[Record]:
+    """A sweep in which sharpness and gap grow with the batch, splits differ, and a switch helps."""
+    random = np.random.default_rng(0)
+    records: dict[str, Record] = {}
+    axes = itertools.product(batch_sizes, learning_rates, seeds, switch_epochs, warmups)
+    for size, rate, seed, switch, warmup in axes:
+        at_end = 512 if switch is not None else size
+        doublings = np.log2(at_end / 16) - (1.5 if switch is not None else 0)
+        found = record(
+            accuracy=0.95 - 0.01 * seed - 0.002 * doublings - rate / 10 + random.normal(0, 5e-4),
+            sharpness=float(np.exp(doublings - 100 * rate + random.normal(0, 0.05))),
+            batch_size=size,
+            learning_rate=rate,
+            seed=seed,
+            split_seed=seed,
+            switch_epoch=switch,
+            switch_batch_size=None if switch is None else 512,
+            warmup_epochs=warmup,
+        )
+        records.setdefault(found.trial["trial_id"], found)
+    return list(records.values())
+
+
+def write(folder: Path, records: Iterable[Record]) -> Path:
+    """Writes the records as a results folder with real Parquet files; returns its path."""
+    (folder / "trials").mkdir(parents=True)
+    for entry in records:
+        write_record(folder, entry)
+    compact(folder)
+    return folder

@@ -1,0 +1,200 @@
+"""The figures: what is drawn and said, looked up in the Figure object, and the scripts around them."""
+
+import subprocess
+import sys
+import xml.etree.ElementTree as ElementTree
+from pathlib import Path
+
+import numpy as np
+import pytest
+from made_up import failed, grid, record
+
+from analysis.batch_size_curves import batch_size_curves
+from analysis.figures import batch_size_colours, plain_number, save, three_digits
+from analysis.gap_vs_sharpness import gap_vs_sharpness
+from analysis.learning_rate_heatmap import learning_rate_heatmap
+from analysis.load import comparable, load_sweep
+from analysis.statistics import mean_over_replicates
+from analysis.switch_point import switch_point
+from trainables.errors import UserError
+
+ROOT = Path(__file__).resolve().parents[2]
+DRAWN = (gap_vs_sharpness, batch_size_curves, switch_point, learning_rate_heatmap)
+
+
+def words(figure):
+    legends = [text.get_text() for legend in figure.legends for text in legend.get_texts()]
+    panels = [t for a in figure.axes for t in (a.get_xlabel(), a.get_ylabel(), a.get_title(), a.get_title("left"))]
+    return " ".join([*legends, *panels, figure.get_supxlabel()]).replace("\n", " ")
+
+
+def test_gap_map(write_sweep):
+    records = grid()
+    for entry in records:
+        entry.trial["flags"] = ["paper method far below strong"]
+    records[3].trial["flags"] = ["missed target loss"]
+    figure = gap_vs_sharpness(load_sweep(write_sweep(records)))
+    said = words(figure)
+    assert len(figure.axes) == 4
+    assert all(axes.get_xscale() == "log" for axes in figure.axes)
+    for text in (
+        "large-batch gap [percentage points]",
+        "box sharpness, epsilon 1e-3, strong [%]",
+        "box sharpness, epsilon 1e-3, paper [%]",
+        "box sharpness, epsilon 5e-4, strong [%]",
+        "hessian_max_eig",
+        "matched ρ = +",
+        "pooled ρ = ",
+        "learning rate 0.003: ρ",
+        "reference",
+        "off target",
+        "paper far below strong",
+        "switched",
+    ):
+        assert text in said, text
+    points = np.concatenate([c.get_offsets() for c in figure.axes[0].collections if len(c.get_offsets())])
+    assert {tuple(np.round(point, 9)) for point in points} == {
+        (round(entry["box_sharpness"], 9), round(100 * entry["large_batch_gap"], 9))
+        for entry in comparable(load_sweep(write_sweep(records, "again"))).to_dict("records")
+    }
+
+
+def test_gap_map_counts_what_a_log_axis_cannot_show(write_sweep):
+    records = [
+        *grid(),
+        record(0.8, sharpness=0.0, seed=9, batch_size=64),
+        record(0.9, sharpness=None, seed=9),
+    ]
+    said = words(gap_vs_sharpness(load_sweep(write_sweep(records))))
+    assert "2 trials without a value above 0 not shown" in said
+
+
+def test_curves_draw_means_and_intervals(write_sweep):
+    sweep = load_sweep(write_sweep(grid()))
+    figure = batch_size_curves(sweep)
+    said = words(figure)
+    for text in (
+        "test accuracy [%]",
+        "batch size [examples]",
+        "large-batch gap [percentage points]",
+        "3 replicates",
+    ):
+        assert text in said, text
+    line = figure.axes[0].lines[0]
+    frame = comparable(sweep)
+    rows = frame[(frame["learning_rate"] == 0.003) & (frame["batch_size"] == 16) & ~frame["is_switched"]]
+    mean = mean_over_replicates(rows, "test_accuracy")
+    assert line.get_ydata()[0] == pytest.approx(100 * mean.value)
+    bar = figure.axes[0].lines[1].get_ydata()
+    assert list(bar) == pytest.approx([100 * mean.interval.low, 100 * mean.interval.high])
+    assert [tick.get_text() for tick in figure.axes[0].get_xticklabels()] == ["16", "64", "512"]
+
+
+def test_one_replicate_has_no_bars_and_says_so(write_sweep):
+    figure = batch_size_curves(load_sweep(write_sweep(grid(seeds=[0], learning_rates=[0.01]))))
+    assert len(figure.axes[0].lines) == 1 + 1  # the line, and the empty line of hollow points
+    assert "One replicate (seed, split_seed): no intervals." in words(figure)
+
+
+def test_switch_points_run_from_large_to_small(write_sweep):
+    figure = switch_point(load_sweep(write_sweep(grid(switch_epochs=(None, 5, 20)))))
+    ticks = [label.get_text().split("\n")[0] for label in figure.axes[0].get_xticklabels()]
+    assert ticks == ["0", "5", "20", "none"]
+    assert "16 → 512 64 → 512" in words(figure)
+    assert len(figure.axes[0].lines[0].get_xdata()) == 4
+
+
+def test_heat_maps_print_the_means_in_readable_colours(write_sweep):
+    sweep = load_sweep(write_sweep(grid()))
+    figure = learning_rate_heatmap(sweep)
+    texts = [text.get_text() for text in figure.axes[0].texts]
+    assert len(texts) == 6
+    frame = comparable(sweep)
+    rows = frame[(frame["learning_rate"] == 0.01) & (frame["batch_size"] == 16) & ~frame["is_switched"]]
+    assert texts[0] == f"{100 * rows['test_accuracy'].mean():.1f}"
+    assert {text.get_color() for axes in figure.axes for text in axes.texts} == {"black", "white"}
+    stacked = learning_rate_heatmap(load_sweep(write_sweep(grid(batch_sizes=[2**k for k in range(8)]), "wide")))
+    assert len({axes.get_position().x0 for axes in stacked.axes}) == 1
+
+
+def test_a_heat_map_with_holes_and_one_value(write_sweep):
+    sweep = load_sweep(write_sweep([record(batch_size=16), record(batch_size=32, learning_rate=0.1)]))
+    assert [text.get_text() for text in learning_rate_heatmap(sweep).axes[1].texts] == ["1.00", "1.00"]
+
+
+def test_what_cannot_be_drawn_is_said(write_sweep):
+    only_failed = load_sweep(write_sweep([failed("boom")], "failed"))
+    for draw in DRAWN:
+        with pytest.raises(UserError, match=r"^`results` must hold .*, got .* in "):
+            draw(only_failed)
+    one_size = load_sweep(write_sweep(grid(batch_sizes=[16], switch_epochs=[None]), "one"))
+    for draw in (gap_vs_sharpness, batch_size_curves, switch_point):
+        with pytest.raises(UserError, match="got"):
+            draw(one_size)
+    assert learning_rate_heatmap(one_size).axes
+
+
+def test_save_writes_png_and_svg_of_the_right_size_and_nothing_else(write_sweep):
+    folder = write_sweep(grid())
+    paths = save(batch_size_curves(load_sweep(folder)), folder, "curves")
+    assert sorted(path.name for path in (folder / "figures").iterdir()) == ["curves.png", "curves.svg"]
+    png = paths[0].read_bytes()
+    assert png.startswith(b"\x89PNG")
+    assert int.from_bytes(png[16:20]) == 1420  # 7.1 inches at 200 dpi
+    assert ElementTree.parse(paths[1]).getroot().tag.endswith("svg")
+    before = paths[1].read_bytes()
+    save(batch_size_curves(load_sweep(folder)), folder, "curves")
+    assert paths[1].read_bytes() == before
+
+
+def test_colours_are_distinct_and_ordered_by_rank():
+    colours = batch_size_colours([512, 16, 64, 16])
+    assert list(colours) == [16, 64, 512]
+    lightness = [0.2126 * r + 0.7152 * g + 0.0722 * b for r, g, b, _ in colours.values()]
+    assert lightness == sorted(lightness)
+
+
+def test_numbers():
+    assert [plain_number(v) for v in (0.00123, 12.34, 12345.0, 2e6, 0.5)] == [
+        "0.00123",
+        "12.3",
+        "12300",
+        "2e+06",
+        "0.5",
+    ]
+    assert [three_digits(v) for v in (0.58, 12.0, 300.0, 0.0)] == ["0.580", "12.0", "300", "0"]
+
+
+def script(name, *arguments, cwd):
+    command = [sys.executable, str(ROOT / "analysis" / name), *map(str, arguments)]
+    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=120)
+
+
+def test_scripts_work_from_anywhere_and_print_what_they_wrote(write_sweep, tmp_path):
+    folder = write_sweep(grid())
+    done = script("switch_point.py", folder, cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert [Path(line).name for line in done.stdout.splitlines()] == ["switch_point.png", "switch_point.svg"]
+
+
+@pytest.mark.parametrize("name", ["gap_vs_sharpness.py", "report.py", "summary.py"])
+def test_a_bad_folder_is_one_line_and_status_2(name, tmp_path):
+    done = script(name, tmp_path / "nothing", cwd=tmp_path)
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert done.stderr.startswith(f"{name}: error: `results` must ")
+    assert done.stderr.count("\n") == 1
+
+
+def test_a_sweep_without_the_data_is_one_line_and_status_2(write_sweep, tmp_path):
+    folder = write_sweep(grid(switch_epochs=[None]))
+    done = script("switch_point.py", folder, cwd=tmp_path)
+    assert done.returncode == 2
+    assert done.stderr.count("\n") == 1
+    assert not (folder / "figures").exists()
+
+
+def test_no_argument_is_status_2_and_one_line(tmp_path):
+    done = script("learning_rate_heatmap.py", cwd=tmp_path)
+    assert done.returncode == 2
+    assert done.stderr.count("\n") == 1
