@@ -1,0 +1,107 @@
+"""The grid: axes of values in, distinct trials out.
+
+Each combination of batch size, learning rate, warmup, switch-point, seed and split seed is a trial, in canonical
+form, so that combinations that mean the same trial (a switch to the same batch size, a switch after the last
+epoch) are in the list once. The order is by replicate first, so that a sweep that is interrupted has covered
+the whole grid for its first seeds, and within a replicate smallest batch, hence longest trial, first.
+"""
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from trainables.config import DEFAULT_MEASURES, TrialConfig, model_options_json
+from trainables.data import Source
+from trainables.errors import UserError
+from trainables.measures import MEASURES
+
+
+@dataclass(frozen=True, kw_only=True)
+class Grid:
+    """The axes, and what all trials have in common.
+
+    `split_seeds` None gives each seed a data split of its own (split_seed = seed); a list is an axis of its own.
+    `switch_batch_size` None is the largest batch size of the grid. `measures` are those beside the default ones.
+    """
+
+    batch_sizes: Sequence[int]
+    learning_rates: Sequence[float]
+    warmup_epochs: Sequence[float] = (0.0,)
+    switch_epochs: Sequence[int | None] = (None,)
+    seeds: Sequence[int] = (0,)
+    split_seeds: Sequence[int] | None = None
+    switch_batch_size: int | None = None
+    switch_learning_rate: str = "keep"
+    switch_optimizer_state: str = "reset"
+    model: str = "mlp"
+    model_options: dict[str, object]
+    model_fingerprint: str | None = None
+    optimizer: str = "adam"
+    momentum: float | None = None
+    weight_decay: float = 0.0
+    epochs: int
+    target_loss: float | None = None
+    train_size: int | None = None
+    test_size: int | None = None
+    measure_examples: int | None = None
+    measure_dtype: str = "float64"
+    measures: Sequence[str] = ()
+    measure_batch_norm: str = "running"
+    measure_batch_size: int | None = None
+
+    def __post_init__(self) -> None:
+        axes = ("batch_sizes", "learning_rates", "warmup_epochs", "switch_epochs", "seeds", "split_seeds")
+        for axis in axes:
+            values = getattr(self, axis)
+            if values is not None and len(values) == 0:
+                raise UserError(f"`{axis}` must hold at least one value, got none")
+        for name in self.measures:
+            if name not in MEASURES:
+                raise UserError(f"`measures` must be among {', '.join(MEASURES)}, got {name!r}")
+
+
+def expand(grid: Grid, source: Source) -> list[TrialConfig]:
+    """The distinct trials of `grid` on `source`; raises UserError for the first value out of range."""
+    train_size, test_size = source.sizes(grid.train_size, grid.test_size)
+    extra = set(grid.measures) - set(DEFAULT_MEASURES)
+    drawn = source.is_drawn(train_size, test_size)
+    replicates = [
+        (seed, split_seed)
+        for seed in grid.seeds
+        for split_seed in ([seed] if grid.split_seeds is None else grid.split_seeds)
+    ]
+    cells = itertools.product(
+        replicates, sorted(grid.batch_sizes), grid.learning_rates, grid.warmup_epochs, grid.switch_epochs
+    )
+    trials: dict[str, TrialConfig] = {}
+    for (seed, split_seed), batch_size, learning_rate, warmup_epochs, switch_epoch in cells:
+        config = TrialConfig(
+            dataset=source.name,
+            data_fingerprint=source.fingerprint,
+            train_size=train_size,
+            test_size=test_size,
+            split_seed=split_seed if drawn else None,
+            model=grid.model,
+            model_options=model_options_json(grid.model_options),
+            model_fingerprint=grid.model_fingerprint,
+            optimizer=grid.optimizer,
+            learning_rate=learning_rate,
+            momentum=grid.momentum,
+            weight_decay=grid.weight_decay,
+            batch_size=batch_size,
+            warmup_epochs=warmup_epochs,
+            switch_epoch=switch_epoch,
+            switch_batch_size=None if switch_epoch is None else grid.switch_batch_size or max(grid.batch_sizes),
+            switch_learning_rate=None if switch_epoch is None else grid.switch_learning_rate,
+            switch_optimizer_state=None if switch_epoch is None else grid.switch_optimizer_state,
+            epochs=grid.epochs,
+            target_loss=grid.target_loss,
+            seed=seed,
+            measure_examples=min(grid.measure_examples or train_size, train_size),
+            measure_dtype=grid.measure_dtype,
+            measure_batch_norm=grid.measure_batch_norm,
+            measure_batch_size=grid.measure_batch_size,
+            measures=",".join([*DEFAULT_MEASURES, *(name for name in MEASURES if name in extra)]),
+        ).canonical()
+        trials.setdefault(config.trial_id, config)
+    return list(trials.values())

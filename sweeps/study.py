@@ -1,0 +1,127 @@
+"""A study from its options to its report: data, grid, trials, tables, figures, answer."""
+
+import argparse
+import datetime
+import json
+import os
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+
+from analysis.load import load_sweep
+from analysis.report import write_report
+from analysis.summary import summary_lines
+from sweeps.estimate import estimate
+from sweeps.grid import Grid, expand
+from sweeps.launch import Placement, missing_trials, own_results_folder, run_trials
+from sweeps.progress import Progress, duration
+from trainables.config import TrialConfig
+from trainables.data import Source, load_source
+from trainables.errors import UserError
+from trainables.importing import is_import_path, source_fingerprint
+from trainables.models import build_model
+from trainables.tables import write_atomically
+
+
+def run_study(options: argparse.Namespace) -> int:
+    """Runs what `sweeps.options.parse` has read; returns the exit status. Raises UserError for what cannot run."""
+    console = Console(highlight=False, markup=False)
+    source = load_source(options.dataset, root=options.data_dir, download=options.download)
+    grid = _grid(options)
+    configs = expand(grid, source)
+    build_model(grid.model, source.input_shape, source.num_classes, **grid.model_options)
+    placement = Placement(
+        address=options.address,
+        cpus_per_trial=options.cpus_per_trial,
+        gpus_per_trial=options.gpus_per_trial,
+        checkpoint_seconds=options.checkpoint_seconds,
+        keep_weights=options.keep_weights,
+        dashboard=options.dashboard,
+    )
+    folder = (options.results / options.name).expanduser().absolute()
+    if options.dry_run:
+        _dry_run(console, configs, source, folder, placement)
+        return 0
+    started = time.monotonic()
+    with own_results_folder(folder, resume=options.resume):
+        missing = missing_trials(folder, configs)
+        _note_run(folder, planned=len(configs))
+        done = len(configs) - len(missing)
+        console.print(f"{len(configs)} trials" + (f", {done} of them done already" if done else "") + f" -> {folder}")
+        progress = Progress(missing, already_done=done, console=console)
+        tables, interrupted = run_trials(missing, source, folder, placement, progress)
+        if interrupted:
+            left = len(missing_trials(folder, configs))
+            console.print(f"Interrupted: {len(configs) - left} of {len(configs)} trials are kept; --resume goes on.")
+            return 130
+        report = write_report(folder)
+        console.print()
+        for line in summary_lines(load_sweep(folder)):
+            console.print(line, soft_wrap=True)
+        console.print(f"Report: {report}\n{duration(time.monotonic() - started)} in all.", soft_wrap=True)
+        wanted = {config.trial_id for config in configs}
+        failed = [row for row in tables.trials.to_pylist() if row["status"] == "failed" and row["trial_id"] in wanted]
+        for row in failed[:3]:
+            reason = row["error"].strip().splitlines()[-1]
+            print(f"failed: batch size {row['batch_size']}, seed {row['seed']}: {reason}", file=sys.stderr)
+        return 1 if failed else 0
+
+
+def _grid(options: argparse.Namespace) -> Grid:
+    if options.momentum is not None and options.optimizer == "adam":
+        raise UserError(f"`momentum` must be left out for adam, got {options.momentum}; --optimizer sgd uses it")
+    return Grid(
+        batch_sizes=options.batch_sizes,
+        learning_rates=options.learning_rates,
+        warmup_epochs=options.warmup_epochs,
+        switch_epochs=options.switch_epochs,
+        seeds=options.seeds,
+        split_seeds=options.split_seeds,
+        switch_batch_size=options.switch_batch_size,
+        switch_learning_rate=options.switch_learning_rate,
+        switch_optimizer_state=options.switch_optimizer_state,
+        model=options.model,
+        model_options=dict(options.model_options),
+        model_fingerprint=source_fingerprint(options.model, "model") if is_import_path(options.model) else None,
+        optimizer=options.optimizer,
+        momentum=options.momentum,
+        weight_decay=options.weight_decay,
+        epochs=options.epochs,
+        target_loss=options.target_loss,
+        train_size=options.train_size,
+        test_size=options.test_size,
+        measure_examples=options.measure_examples,
+        measure_dtype=options.measure_dtype,
+        measures=options.measures,
+        measure_batch_norm=options.measure_batch_norm,
+        measure_batch_size=options.measure_batch_size,
+    )
+
+
+def _dry_run(
+    console: Console, configs: Sequence[TrialConfig], source: Source, folder: Path, placement: Placement
+) -> None:
+    """Prints every trial with its time, their number, and the time of the whole."""
+    missing = missing_trials(folder, configs)
+    times = estimate(missing, source, threads=int(placement.cpus_per_trial)) if missing else None
+    for config in configs:
+        seconds = times.trial_seconds.get(config.trial_id) if times else None
+        console.print(f"{config.trial_id}  {config.label:<32}  {'done' if seconds is None else f'{seconds:.1f} s'}")
+    console.print(f"{len(configs)} trials, {len(configs) - len(missing)} of them done already in {folder}")
+    if times is not None:
+        bound = " at most: trials that reach the target loss end earlier" if times.is_bound else ""
+        console.print(f"about {duration(times.seconds)}{bound} (pilots on this machine's CPU)")
+
+
+def _note_run(folder: Path, planned: int) -> None:
+    """Leaves what was asked for beside the tables, for the report."""
+    note = {
+        "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
+        "started_at": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "planned": planned,
+        "cores": os.cpu_count(),
+    }
+    write_atomically(folder / "sweep.json", json.dumps(note).encode())

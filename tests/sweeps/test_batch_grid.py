@@ -1,0 +1,330 @@
+"""The main job as a user runs it: real Ray, real files, and `kill -9` where it hurts.
+
+The numbers of a sweep are compared with the same trials run one after another in this process: equal to the last
+bit, whatever ran beside them and whoever was killed.
+"""
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pyarrow.parquet as pq
+import pytest
+
+from sweeps.batch_grid import main
+from sweeps.grid import Grid, expand
+from trainables.data import Source
+from trainables.tables import SCHEMAS
+from trainables.trial import run_trial
+
+SCRIPT = Path(__file__).parents[2] / "sweeps" / "batch_grid.py"
+QUICK = {
+    "batch_sizes": [30, 300],
+    "learning_rates": [0.01],
+    "switch_epochs": [None, 2],
+    "seeds": [0, 1],
+    "epochs": 6,
+}
+LONG = {
+    "batch_sizes": [8],
+    "learning_rates": [0.001],
+    "switch_epochs": [None],
+    "seeds": [0, 1, 2],
+    "epochs": 500,
+}
+NOT_COMPARED = (
+    "seconds",
+    "train_seconds",
+    "sharpness_seconds",
+    "finished_at",
+    "ray_version",
+    "resumed_epoch",
+    "large_batch_gap",
+)
+
+
+def arguments(results: Path, axes: dict[str, Any], *more: str) -> list[str]:
+    options = [sys.executable, str(SCRIPT), "--results", str(results), "--name", "test", "--no-dashboard"]
+    for name, values in axes.items():
+        options += [
+            f"--{name.replace('_', '-')}",
+            *map(str, values if isinstance(values, list) else [values]),
+        ]
+    return [
+        *(option.replace("None", "none") for option in options),
+        "--warmup-epochs",
+        "0",
+        "--model-options",
+        "widths=32",
+        *more,
+    ]
+
+
+def run(results: Path, axes: dict[str, Any], *more: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(arguments(results, axes, *more), capture_output=True, text=True, timeout=180, check=False)
+
+
+def start(results: Path, axes: dict[str, Any], *more: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        arguments(results, axes, *more),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def table(results: Path, name: str) -> list[dict[str, Any]]:
+    rows = pq.read_table(results / "test" / f"{name}.parquet").to_pylist()
+    return [{key: value for key, value in row.items() if key not in NOT_COMPARED} for row in rows]
+
+
+def expected(axes: dict[str, Any], source: Source) -> dict[str, list[dict[str, Any]]]:
+    """The three tables by trials run in this process."""
+    tables: dict[str, list[dict[str, Any]]] = {name: [] for name in SCHEMAS}
+    for config in expand(Grid(**axes, model_options={"widths": 32}), source):
+        record = run_trial(config, source)
+        parts = (("trials", [record.trial]), ("epochs", record.epochs), ("measures", record.measures))
+        for name, rows in parts:
+            for row in rows:
+                whole = {**dict.fromkeys(SCHEMAS[name].names), "trial_id": config.trial_id, **row}
+                tables[name].append({key: value for key, value in whole.items() if key not in NOT_COMPARED})
+    return tables
+
+
+def assert_same_numbers(results: Path, axes: dict[str, Any], source: Source) -> None:
+    def ordered(rows: list[dict[str, Any]]) -> list[str]:
+        return sorted(json.dumps(row, sort_keys=True) for row in rows)
+
+    for name, rows in expected(axes, source).items():
+        assert ordered(table(results, name)) == ordered(rows)
+
+
+def workers_of(driver: subprocess.Popen[str]) -> Iterator[psutil.Process]:
+    """The processes of Tune's actors that this driver has started."""
+    for process in psutil.Process(driver.pid).children(recursive=True):
+        if "ray::TuneTrial" in " ".join(process.cmdline()):
+            yield process
+
+
+def wait_for(condition: Any, driver: subprocess.Popen[str], seconds: float = 60) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert driver.poll() is None, driver.stdout.read() if driver.stdout else ""
+        assert time.monotonic() < deadline, "waited too long"
+        time.sleep(0.05)
+
+
+def test_a_sweep_from_start_to_report_then_widened(tmp_path: Path, digits: Source) -> None:
+    first = run(tmp_path, QUICK, "--keep-weights")
+    assert first.returncode == 0, first.stderr
+    assert_same_numbers(tmp_path, QUICK, digits)
+    folder = tmp_path / "test"
+    assert (folder / "report.html").exists()
+    assert list((folder / "figures").glob("*.png"))
+    assert list((folder / "figures").glob("*.svg"))
+    assert len(list((folder / "weights").glob("*.pt"))) == 6
+    assert list((folder / "trials").iterdir()) == []
+    assert list((folder / "checkpoints").iterdir()) == []
+    assert "rank correlation" in first.stdout
+    assert "Trial status" not in first.stdout + first.stderr  # none of Tune's own output
+    assert all(len(line) < 200 for line in first.stdout.splitlines())
+
+    again = run(tmp_path, QUICK)
+    assert again.returncode == 2
+    assert again.stderr.count("\n") == 1
+    assert "--resume goes on with them" in again.stderr
+
+    before = pq.read_table(folder / "trials.parquet")["finished_at"].to_pylist()
+    wider = {**QUICK, "seeds": [0, 1, 2]}
+    widened = run(tmp_path, wider, "--resume")
+    assert widened.returncode == 0, widened.stderr
+    assert "9 trials, 6 of them done already" in widened.stdout
+    assert_same_numbers(tmp_path, wider, digits)
+    assert pq.read_table(folder / "trials.parquet")["finished_at"].to_pylist()[:6] == before  # not run again
+
+    done = run(tmp_path, wider, "--resume")
+    assert done.returncode == 0
+    assert "Ray:" not in done.stdout  # nothing to do: Ray is not even started
+
+
+def test_a_killed_worker_and_a_killed_driver_lose_nothing(tmp_path: Path, digits: Source) -> None:
+    folder = tmp_path / "test"
+    driver = start(tmp_path, LONG, "--checkpoint-seconds", "0")
+    try:
+        wait_for(lambda: list((folder / "checkpoints").glob("*.pt")), driver)
+        next(workers_of(driver)).kill()
+        wait_for(lambda: list((folder / "trials").glob("*.json")), driver)
+        time.sleep(2.5)  # into the trials that follow
+        driver.kill()
+        driver.wait()
+    finally:
+        if driver.poll() is None:
+            driver.kill()
+    finished = {file.stem for file in (folder / "trials").glob("[!.]*.json")}
+    assert finished
+    assert len(finished) < 3
+    resumed = run(tmp_path, LONG, "--resume")
+    assert resumed.returncode == 0, resumed.stdout + resumed.stderr
+    assert_same_numbers(tmp_path, LONG, digits)
+    rows = pq.read_table(folder / "trials.parquet").to_pylist()
+    assert any(row["resumed_epoch"] for row in rows)  # a checkpoint was really taken up
+    assert not list(folder.rglob(".*.tmp"))
+    assert not list((folder / "checkpoints").iterdir())
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_keeps_what_ended(tmp_path: Path, number: signal.Signals) -> None:
+    many = {**QUICK, "seeds": list(range(200))}
+    driver = start(tmp_path, many)
+    wait_for(lambda: len(list((tmp_path / "test" / "trials").glob("*.json"))) > 3, driver)
+    driver.send_signal(number)
+    output, _ = driver.communicate(timeout=60)
+    assert driver.returncode == 130, output
+    kept = len(table(tmp_path, "trials"))
+    assert f"Interrupted: {kept} of 600 trials are kept" in output
+    assert kept > 3
+    assert "Traceback" not in output
+    assert not list((tmp_path / "test" / "trials").glob("*.json"))
+
+
+def test_two_sweeps_cannot_share_a_folder(tmp_path: Path) -> None:
+    driver = start(tmp_path, LONG)
+    try:
+        wait_for(lambda: (tmp_path / "test" / "sweep.json").exists(), driver)
+        second = run(tmp_path, LONG, "--resume")
+        assert second.returncode == 2
+        assert "`name` must not be in use by another sweep" in second.stderr
+    finally:
+        driver.send_signal(signal.SIGTERM)
+        driver.communicate(timeout=60)
+
+
+OWN = """
+import os, signal
+from torch import nn
+def build(input_shape, num_classes, *, mode="fine"):
+    if os.environ.get("RAY_JOB_ID") or os.getpid() != int(os.environ["DRIVER"]):
+        if mode == "raise": raise RuntimeError("out of luck")
+        if mode == "die": os.kill(os.getpid(), signal.SIGKILL)
+    return nn.Sequential(nn.Flatten(), nn.Linear(64, num_classes))
+"""
+
+
+@pytest.mark.parametrize(("mode", "reason"), [("raise", "RuntimeError: out of luck"), ("die", "died")])
+def test_a_failing_trial_is_a_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mode: str, reason: str) -> None:
+    """A user's model that raises, or kills its worker each time, in the worker alone."""
+    (tmp_path / "own_failing.py").write_text(OWN)
+    monkeypatch.chdir(tmp_path)
+    axes = {
+        "batch_sizes": [300],
+        "learning_rates": [0.01],
+        "switch_epochs": [None],
+        "seeds": [0],
+        "epochs": 2,
+    }
+    options = arguments(tmp_path, axes, "--model", "own_failing:build", "--model-options", f"mode={mode}")
+    code = (
+        "import os, runpy, sys; os.environ['DRIVER'] = str(os.getpid()); sys.argv = sys.argv[1:]; "
+        "sys.path.insert(0, ''); runpy.run_path(sys.argv[0], run_name='__main__')"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", code, *options[1:]], capture_output=True, text=True, timeout=180, check=False
+    )
+    assert result.returncode == 1, result.stdout + result.stderr
+    (row,) = pq.read_table(tmp_path / "test" / "trials.parquet").to_pylist()
+    assert row["status"] == "failed"
+    assert reason in row["error"]
+    assert "failed: batch size 300" in result.stderr
+
+
+def test_dry_run_writes_nothing(tmp_path: Path) -> None:
+    result = run(tmp_path, QUICK, "--dry-run")
+    assert result.returncode == 0, result.stderr
+    assert "6 trials, 0 of them done already" in result.stdout
+    assert "about" in result.stdout
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_foreign_folder_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "test").mkdir()
+    (tmp_path / "test" / "thesis.tex").write_text("precious")
+    result = run(tmp_path, QUICK, "--resume")
+    assert result.returncode == 2
+    assert "which holds other files" in result.stderr
+    assert [file.name for file in (tmp_path / "test").iterdir()] == ["thesis.tex"]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--dataset", "imagenet"], "`dataset` must be one of digits, mnist"),
+        (["--dataset", "mnist", "--data-dir", "/nonexistent"], "--download fetches it"),
+        (["--batch-sizes", "5000"], "`batch_size` must be between 1 and the 300 training examples, got 5000"),
+        (["--learning-rates", "-0.1"], "argument --learning-rates: must be a number above 0, got -0.1"),
+        (["--learning-rates", "nan"], "must be a number above 0, got nan"),
+        (["--batch-size", "16"], "unknown option --batch-size; did you mean --batch-sizes?"),
+        (["--switch-epochs", "soon"], "must be none or a whole number of 0 or more, got soon"),
+        (["--model", "resnet"], "`model` must be one of mlp, f1, c1"),
+        (["--optimizer", "lion"], "invalid choice: 'lion'"),
+        (["--model-options", "widths"], "must be KEY=VALUE, got widths"),
+        (
+            ["--model-options", "depth=3"],
+            "`model-options` must be among widths, batch_norm for mlp, got 'depth'",
+        ),
+        (["--momentum", "0.5"], "`momentum` must be left out for adam"),
+        (["--name", "../up"], "must be a plain folder name"),
+        (["--cpus-per-trial", "0"], "must be a whole number of 1 or more, got 0"),
+        (["--results", "/proc/nowhere"], "`results` must be a folder that can be written"),
+        (["--warmup-epochs", "1000"], "`warmup_epochs` must be between 0 and `epochs`"),
+        (["--address", "127.0.0.1:1"], "`address` must be a Ray cluster that can be reached"),
+    ],
+)
+def test_mistakes_get_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], options: list[str], message: str
+) -> None:
+    try:
+        status: object = main(["--results", str(tmp_path), "--no-dashboard", *options])
+    except SystemExit as exit:
+        status = exit.code
+    error = capsys.readouterr().err
+    assert status == 2
+    assert message in error
+    assert error.count("\n") == 1, error
+    assert not list(tmp_path.rglob("*.parquet"))
+
+
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        ("--cpus-per-trial", "must fit one node, got 4000 CPUs"),
+        ("--gpus-per-trial", "must fit one node, got 1 CPUs and 4000 GPUs"),
+    ],
+)
+def test_too_much_asked_of_ray(tmp_path: Path, option: str, message: str) -> None:
+    result = run(tmp_path, QUICK, option, "4000")
+    assert result.returncode == 2
+    assert message in result.stderr
+    assert result.stderr.count("\n") == 1, result.stderr
+
+
+def test_help_is_quick_and_names_everything() -> None:
+    result = subprocess.run(
+        [sys.executable, "-X", "importtime", str(SCRIPT), "--help"],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    assert " torch" not in result.stderr  # nothing heavy is imported for it
+    assert result.stdout.count("python sweeps/batch_grid.py") == 3
+    from trainables.data import DATASETS
+    from trainables.models import MODELS
+
+    assert all(f"{name}, " in result.stdout for name in [*DATASETS, *MODELS])

@@ -1,0 +1,90 @@
+"""The grid: every distinct combination once, in an order that serves a sweep that is interrupted."""
+
+from collections import Counter
+from typing import Any
+
+import pytest
+
+from sweeps.grid import Grid, expand
+from trainables.data import Source
+from trainables.errors import UserError
+
+
+def grid(**changes: Any) -> Grid:
+    fields: dict[str, Any] = {
+        "batch_sizes": [16, 300],
+        "learning_rates": [0.01],
+        "model_options": {},
+        "epochs": 10,
+    }
+    return Grid(**fields | changes)
+
+
+def test_every_combination(digits: Source) -> None:
+    trials = expand(
+        grid(
+            batch_sizes=[16, 64, 300],
+            learning_rates=[0.01, 0.1],
+            warmup_epochs=[0, 2],
+            switch_epochs=[None, 5],
+            seeds=[0, 1, 2],
+        ),
+        digits,
+    )
+    # Batch size 300 has no switch of its own, to 300: (2 * 2 + 1) * 2 * 2 * 3.
+    assert len(trials) == 60
+    assert len({trial.trial_id for trial in trials}) == 60
+    assert Counter(trial.switch_batch_size for trial in trials) == {None: 36, 300: 24}
+    assert all(trial.split_seed == trial.seed for trial in trials)
+    seeds = [trial.seed for trial in trials]
+    assert seeds == sorted(seeds)
+    assert [trial.batch_size for trial in trials if trial.seed == 0] == sorted(
+        trial.batch_size for trial in trials if trial.seed == 0
+    )
+
+
+def test_combinations_that_mean_the_same_trial(digits: Source) -> None:
+    assert len(expand(grid(switch_epochs=[None, 10, 20]), digits)) == 2  # switches after the last epoch
+    assert len(expand(grid(switch_epochs=[None, 0]), digits)) == 2  # from 16 at once to 300
+    assert len(expand(grid(learning_rates=[0.01, 1e-2], seeds=[0, 0]), digits)) == 2
+
+
+def test_split_seeds_as_an_axis(digits: Source) -> None:
+    trials = expand(grid(seeds=[0, 1], split_seeds=[5, 6, 7]), digits)
+    assert len(trials) == 12
+    assert {(trial.seed, trial.split_seed) for trial in trials} == {(s, p) for s in (0, 1) for p in (5, 6, 7)}
+
+
+def test_a_fixed_split_is_no_axis(digits: Source) -> None:
+    """Where all training and test examples are used, the split seed means nothing."""
+    fixed = Source("fixed", digits.inputs[:500], digits.labels[:500], digits.inputs[500:], digits.labels[500:], 10)
+    trials = expand(grid(split_seeds=[5, 6, 7]), fixed)
+    assert len(trials) == 2
+    assert {trial.split_seed for trial in trials} == {None}
+    assert len(expand(grid(split_seeds=[5, 6, 7], train_size=400), fixed)) == 6
+
+
+def test_switch_batch_size(digits: Source) -> None:
+    (small, _) = expand(grid(switch_epochs=[3], switch_batch_size=100), digits)
+    assert (small.switch_batch_size, small.switch_learning_rate, small.switch_optimizer_state) == (
+        100,
+        "keep",
+        "reset",
+    )
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            {"batch_sizes": [16, 5000]},
+            "`batch_size` must be between 1 and the 300 training examples, got 5000",
+        ),
+        ({"batch_sizes": []}, "`batch_sizes` must hold at least one value"),
+        ({"train_size": 1797}, "`train_size` must be between 1 and 1796, got 1797"),
+        ({"test_size": 1498}, "`test_size` must be between 1 and 1497, got 1498"),
+    ],
+)
+def test_bad_grids(digits: Source, changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        expand(grid(**changes), digits)
