@@ -64,14 +64,11 @@ FIGURES: tuple[tuple[Callable[[Sweep], Figure], str, str], ...] = (
 MANY_TRIALS = 30  # beyond which the table of all trials starts folded
 
 
-def write_report(folder: str | Path) -> Path:
-    """Writes all figures that the sweep has data for, and FOLDER/report.html whole or not at all; returns its
-    path.
+def write_report(sweep: Sweep) -> Path:
+    """Writes all figures that the sweep has data for, and report.html whole or not at all; returns its path.
 
-    Raises UserError where `folder` holds no sweep or cannot be written.
+    Raises UserError where the folder cannot be written.
     """
-    folder = Path(folder)
-    sweep = load_sweep(folder)
     template = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
         autoescape=True,
@@ -96,11 +93,13 @@ def write_report(folder: str | Path) -> Path:
         trials=tables.trial_table(sweep),
         many=len(sweep.trials) > MANY_TRIALS,
     )
-    path = folder / "report.html"
+    path = sweep.folder / "report.html"
     try:
         write_atomically(path, page.encode())
     except OSError as error:
-        raise UserError(f"`results` must be a folder that can be written, got {folder} ({error.strerror})") from error
+        raise UserError(
+            f"`results` must be a folder that can be written, got {sweep.folder} ({error.strerror})"
+        ) from error
     return path
 
 
@@ -114,7 +113,7 @@ def _figure(sweep: Sweep, draw: Callable[[Sweep], Figure], title: str, text: str
 
 
 def main(arguments: list[str]) -> int:
-    return run(lambda folder: [write_report(folder)], arguments, __doc__)
+    return run(lambda folder: [write_report(load_sweep(folder))], arguments, __doc__)
 
 
 if __name__ == "__main__":

@@ -27,6 +27,9 @@ def main(arguments: list[str]) -> int:
     except UserError as error:
         print(f"batch_grid.py: error: {error}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print("batch_grid.py: interrupted; every finished trial is kept, --resume goes on", file=sys.stderr)
+        return 130
 
 
 if __name__ == "__main__":

@@ -57,9 +57,10 @@ def run_study(options: argparse.Namespace) -> int:
             left = len(missing_trials(folder, configs))
             console.print(f"Interrupted: {len(configs) - left} of {len(configs)} trials are kept; --resume goes on.")
             return 130
-        report = write_report(folder)
+        sweep = load_sweep(folder)  # once: its bootstraps serve report and summary
+        report = write_report(sweep)
         console.print()
-        for line in summary_lines(load_sweep(folder)):
+        for line in summary_lines(sweep):
             console.print(line, soft_wrap=True)
         console.print(f"Report: {report}\n{duration(time.monotonic() - started)} in all.", soft_wrap=True)
         wanted = {config.trial_id for config in configs}

@@ -9,6 +9,17 @@ from torch import Tensor
 from trainables.sharpness.objective import Loss
 
 
+def random(seed: int, *shape: int) -> Tensor:
+    """Standard normal numbers in float64, the same for a seed."""
+    return torch.randn(*shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+
+
+def rotated(eigenvalues: Tensor, seed: int = 0) -> Tensor:
+    """A dense symmetric matrix with these eigenvalues, in random directions."""
+    basis = torch.linalg.qr(random(seed, len(eigenvalues), len(eigenvalues))).Q
+    return (basis * eigenvalues) @ basis.T
+
+
 def quadratic(hessian: Tensor, gradient: Tensor, center: Tensor, offset: float = 0.0) -> Loss:
     """offset + g.(p - x) + (p - x)' H (p - x) / 2, so that x = center has loss offset, gradient g, Hessian H."""
 
@@ -17,6 +28,12 @@ def quadratic(hessian: Tensor, gradient: Tensor, center: Tensor, offset: float =
         return offset + gradient @ step + step @ (hessian @ step) / 2
 
     return loss
+
+
+def with_hessian(matrix: Tensor) -> tuple[Loss, Tensor]:
+    """A quadratic with this Hessian, and a point."""
+    point = torch.zeros(len(matrix), dtype=matrix.dtype)
+    return quadratic(matrix, point + 1, point), point
 
 
 def half_widths(params: Tensor, epsilon: float) -> Tensor:

@@ -8,6 +8,7 @@ from html.parser import HTMLParser
 import pytest
 from made_up import failed, grid, record, write
 
+from analysis.load import load_sweep
 from analysis.report import write_report
 from trainables.errors import UserError
 
@@ -52,7 +53,7 @@ def report(tmp_path_factory):
     folder = write(tmp_path_factory.mktemp("report"), records)
     command = ["sweeps/batch_grid.py", "--name", HOSTILE]
     (folder / "sweep.json").write_text(json.dumps({"command": command, "started_at": HOSTILE, "planned": 40}))
-    path = write_report(folder)
+    path = write_report(load_sweep(folder))
     assert path == folder / "report.html"
     return path.read_text()
 
@@ -108,7 +109,7 @@ def test_it_is_written_for_poor_sweeps_too(write_sweep, case):
         "one replicate": grid(seeds=[0], learning_rates=[0.01]),
         "zero sharpness": [record(0.9, 0.0, batch_size=size, seed=s) for size in (16, 32) for s in (0, 1)],
     }[case]
-    page = Page(write_report(write_sweep(records)).read_text())
+    page = Page(write_report(load_sweep(write_sweep(records))).read_text())
     assert ("img" in page.tags) == (case != "all failed")
     if case in ("one trial", "all failed", "one batch size"):
         assert "Not drawn: `results` must hold" in page.text
@@ -117,5 +118,5 @@ def test_it_is_written_for_poor_sweeps_too(write_sweep, case):
 
 def test_a_bad_folder_leaves_nothing(tmp_path):
     with pytest.raises(UserError):
-        write_report(tmp_path)
+        write_report(load_sweep(tmp_path))
     assert list(tmp_path.iterdir()) == []

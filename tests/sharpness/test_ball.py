@@ -5,15 +5,11 @@ from typing import Any
 
 import pytest
 import torch
-from oracles import best_corner, quadratic
+from oracles import best_corner, quadratic, random
 from torch import Tensor
 
 from trainables.sharpness.ball import ball_sharpness, m_sharpness
 from trainables.sharpness.objective import Loss, Objective
-
-
-def random(seed: int, *shape: int) -> Tensor:
-    return torch.randn(*shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
 
 
 def symmetric(seed: int, n: int, shift: float = 0.0) -> Tensor:

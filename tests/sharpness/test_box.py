@@ -4,17 +4,13 @@ import math
 
 import pytest
 import torch
-from oracles import best_corner, half_widths, quadratic, separable_gain
+from oracles import best_corner, half_widths, quadratic, random, separable_gain
 from torch import Tensor
 
 from trainables.sharpness import box_sharpness, box_sharpness_by_method
 from trainables.sharpness.objective import Objective
 
 EPSILONS = [1e-3, 5e-4]
-
-
-def random(seed: int, *shape: int) -> Tensor:
-    return torch.randn(*shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
 
 
 @pytest.mark.parametrize("epsilon", EPSILONS)

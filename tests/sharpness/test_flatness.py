@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 import torch
-from oracles import dense_hessian, quadratic
+from oracles import dense_hessian, quadratic, random
 from torch import Tensor, nn
 
 from trainables.sharpness.flatness import (
@@ -14,10 +14,6 @@ from trainables.sharpness.flatness import (
     relative_flatness,
     weight_slice,
 )
-
-
-def random(seed: int, *shape: int) -> Tensor:
-    return torch.randn(*shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
 
 
 def psd(seed: int, n: int) -> Tensor:

@@ -4,14 +4,10 @@ import math
 
 import pytest
 import torch
-from oracles import dense_hessian, quadratic, softmax_regression
+from oracles import dense_hessian, quadratic, random, softmax_regression
 from torch import Tensor
 
 from trainables.sharpness import hessian_eigenvalues
-
-
-def random(seed: int, *shape: int) -> Tensor:
-    return torch.randn(*shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
 
 
 def symmetric(seed: int, n: int) -> Tensor:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from oracles import quadratic
+from oracles import quadratic, random
 from torch import Tensor, nn
 
 from trainables.sharpness.edge_of_stability import Form, stability, stability_threshold
@@ -20,10 +20,6 @@ from trainables.sharpness.noise import (
     sgd_noise_scale,
 )
 from trainables.sharpness.objective import Objective
-
-
-def random(seed: int, *shape: int) -> Tensor:
-    return torch.randn(*shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
 
 
 def pull(centers: Tensor) -> BatchLoss:

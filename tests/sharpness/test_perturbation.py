@@ -5,17 +5,13 @@ from typing import Any
 
 import pytest
 import torch
-from oracles import quadratic
+from oracles import quadratic, random
 from torch import Tensor
 
 from trainables.sharpness.objective import Loss, Objective
 from trainables.sharpness.perturbation import pac_bayes_width, perturbation_sharpness
 
 KINDS = ["gaussian", "sphere", "box"]
-
-
-def random(seed: int, *shape: int) -> Tensor:
-    return torch.randn(*shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
 
 
 def symmetric(seed: int, n: int) -> Tensor:

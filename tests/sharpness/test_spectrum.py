@@ -4,28 +4,11 @@ import math
 
 import pytest
 import torch
-from oracles import dense_hessian, quadratic, softmax_regression
+from oracles import dense_hessian, random, rotated, softmax_regression, with_hessian
 from torch import Tensor
 
 from trainables.sharpness.lanczos import random_signs
-from trainables.sharpness.objective import Loss
 from trainables.sharpness.spectrum import spectral_density
-
-
-def random(seed: int, *shape: int) -> Tensor:
-    return torch.randn(*shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
-
-
-def rotated(eigenvalues: Tensor, seed: int = 0) -> Tensor:
-    """A dense symmetric matrix with these eigenvalues, in random directions."""
-    basis = torch.linalg.qr(random(seed, len(eigenvalues), len(eigenvalues))).Q
-    return (basis * eigenvalues) @ basis.T
-
-
-def with_hessian(matrix: Tensor) -> tuple[Loss, Tensor]:
-    """A quadratic with this Hessian, and a point."""
-    point = torch.zeros(len(matrix), dtype=matrix.dtype)
-    return quadratic(matrix, point + 1, point), point
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])

@@ -5,10 +5,10 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from oracles import dense_hessian, quadratic, softmax_regression
+from oracles import dense_hessian, random, rotated, softmax_regression, with_hessian
 from torch import Tensor
 
-from trainables.sharpness.objective import Loss, Objective
+from trainables.sharpness.objective import Objective
 from trainables.sharpness.trace import HessianFrobenius, HessianTrace, hessian_frobenius, hessian_trace
 
 Measure = Callable[..., HessianTrace | HessianFrobenius]
@@ -21,22 +21,6 @@ SPECTRA = {  # of 150 eigenvalues
     "power law": 1 / torch.arange(1, 151).double(),
     "indefinite": torch.cat([torch.tensor([30.0, -9, 8, 5, -3]), torch.linspace(-0.1, 0.2, 145)]).double(),
 }
-
-
-def random(seed: int, *shape: int) -> Tensor:
-    return torch.randn(*shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
-
-
-def rotated(eigenvalues: Tensor, seed: int = 0) -> Tensor:
-    """A dense symmetric matrix with these eigenvalues, in random directions."""
-    basis = torch.linalg.qr(random(seed, len(eigenvalues), len(eigenvalues))).Q
-    return (basis * eigenvalues) @ basis.T
-
-
-def with_hessian(matrix: Tensor) -> tuple[Loss, Tensor]:
-    """A quadratic with this Hessian, and a point."""
-    point = torch.zeros(len(matrix), dtype=matrix.dtype)
-    return quadratic(matrix, point + 1, point), point
 
 
 class WithProduct(Objective):

@@ -5,14 +5,10 @@ from typing import Any
 
 import pytest
 import torch
-from oracles import quadratic
+from oracles import quadratic, random
 from torch import Tensor
 
 from trainables.sharpness.volume import laplace_log_evidence, local_entropy
-
-
-def random(seed: int, *shape: int) -> Tensor:
-    return torch.randn(*shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
 
 
 def psd(seed: int, n: int) -> Tensor:
