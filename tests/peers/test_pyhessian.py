@@ -46,7 +46,7 @@ def test_largest_eigenvalue_where_it_is_the_largest_in_magnitude(network: Networ
     (theirs,), _ = of_network(network).eigenvalues(maxIter=1000, tol=1e-5)
     ours = float(hessian_eigenvalues(network.loss, network.loss.params, tol=1e-8).values[0])
     second, largest = network.eigenvalues.abs().sort().values[-2:].tolist()
-    assert ours == pytest.approx(float(network.eigenvalues[-1]), rel=1e-12)
+    assert ours == pytest.approx(float(network.eigenvalues[-1]), rel=1e-8)
     ratio = (second / largest) ** 2
     assert theirs == pytest.approx(ours, rel=1e-5 / (1 - ratio) + 2e-6 / largest)
 

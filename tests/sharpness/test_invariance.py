@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from trainables.sharpness import Objective, hessian_eigenvalues
 from trainables.sharpness.flatness import filter_normalized_sharpness, relative_flatness, weight_slice
 from trainables.sharpness.invariance import rescalable_pairs, rescale, rescaling_invariance
-from trainables.sharpness.noise import example_loss, per_example_noise_scale
+from trainables.sharpness.model_loss import ModelLoss
+from trainables.sharpness.noise import per_example_noise_scale
 from trainables.sharpness.perturbation import perturbation_sharpness
 from trainables.sharpness.volume import local_entropy
 
@@ -36,10 +37,14 @@ def mlp() -> nn.Sequential:
 
 def on_loss(measure: Callable[[Objective, Tensor, nn.Module], float]) -> Callable[[nn.Module], float]:
     def bound(model: nn.Module) -> float:
-        loss, params = example_loss(model, INPUTS, LABELS)
-        return measure(Objective(lambda p: loss(p, torch.arange(24))), params, model)
+        loss = ModelLoss(model, INPUTS, LABELS)
+        return measure(loss, loss.params, model)
 
     return bound
+
+
+def gradient_variance(loss: ModelLoss) -> float:
+    return per_example_noise_scale(loss.of_examples, loss.params, examples=loss.examples).trace
 
 
 def layer_flatness(name: str) -> Callable[[nn.Module], float]:
@@ -69,7 +74,7 @@ RAW = {
     "largest eigenvalue": on_loss(lambda f, x, m: float(hessian_eigenvalues(f, x).values[0])),
     "perturbation": on_loss(lambda f, x, m: perturbation_sharpness(f, x, scale=0.1).mean),
     "local entropy": on_loss(lambda f, x, m: local_entropy(f, x, gamma=50.0, samples=32).value),
-    "gradient noise": lambda m: per_example_noise_scale(*example_loss(m, INPUTS, LABELS), examples=24).trace,
+    "gradient noise": lambda m: gradient_variance(ModelLoss(m, INPUTS, LABELS)),
 }
 
 

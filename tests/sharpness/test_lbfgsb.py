@@ -13,7 +13,7 @@ import torch
 from scipy.optimize import Bounds, OptimizeResult, minimize
 from torch import Tensor
 
-from trainables.sharpness import lbfgsb
+from trainables.sharpness import lbfgsb, limited_memory
 from trainables.sharpness.lbfgsb import BoxMinimum, minimize_in_box
 from trainables.sharpness.line_search import Sample, wolfe_step
 
@@ -179,7 +179,7 @@ PROBLEMS = {
 @pytest.mark.parametrize("name", PROBLEMS)
 @pytest.mark.parametrize(("memory", "at_once"), [(10, 1 << 16), (10, 3), (3, 1 << 16), (1, 1 << 16)])
 def test_points_are_scipys(name: str, memory: int, at_once: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lbfgsb, "AT_ONCE", at_once)
+    monkeypatch.setattr(limited_memory, "AT_ONCE", at_once)
     ours = assert_like_scipy(PROBLEMS[name](), 100, memory, 1e-10, 1e-6)
     assert ours.iterations > 1
 
@@ -261,7 +261,7 @@ def dense_target(search: lbfgsb._Search) -> Tensor:
 @pytest.mark.parametrize("at_once", [1 << 16, 4])
 @pytest.mark.parametrize("seed", range(100, 120))
 def test_every_model_is_minimized(seed: int, at_once: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lbfgsb, "AT_ONCE", at_once)
+    monkeypatch.setattr(limited_memory, "AT_ONCE", at_once)
     n, memory = (int(torch.randint(1, top, (), generator=generator(seed))) for top in (50, 12))
     aim, checked = lbfgsb._Search._aim, []
 
@@ -310,14 +310,14 @@ def test_linear_function_ends_exactly_in_the_vertex(scale: float) -> None:
 
 
 def test_indefinite_pairs_are_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
-    inverse, calls = lbfgsb._Pairs._saddle_inverse, []
+    inverse, calls = limited_memory.Pairs._saddle_inverse, []
 
-    def failing(pairs: lbfgsb._Pairs, a: Tensor, b: Tensor, c: Tensor) -> Tensor:
+    def failing(pairs: limited_memory.Pairs, a: Tensor, b: Tensor, c: Tensor) -> Tensor:
         calls.append(pairs.count)
         return inverse(pairs, -a if len(calls) in (3, 4, 8) else a, b, c)
 
     expected, _, _ = run(convex(4, 50), iterations=100, gradient_tolerance=1e-6)
-    monkeypatch.setattr(lbfgsb._Pairs, "_saddle_inverse", failing)
+    monkeypatch.setattr(limited_memory.Pairs, "_saddle_inverse", failing)
     result, _, _ = run(convex(4, 50), iterations=100, gradient_tolerance=1e-6)
     assert calls[:10] == [1, 1, 2, 1, 1, 1, 2, 2, 1, 1]
     assert result.converged

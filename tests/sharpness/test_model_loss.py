@@ -11,7 +11,13 @@ from torch.func import functional_call
 from torch.nn.functional import cross_entropy
 
 from trainables.models import build_model
-from trainables.sharpness import ModelLoss, box_sharpness, hessian_eigenvalues
+from trainables.sharpness import (
+    ModelLoss,
+    box_sharpness,
+    hessian_eigenvalues,
+    logit_normalized_sharpness,
+    model_loss,
+)
 
 
 def data(examples: int = 23) -> tuple[Tensor, Tensor]:
@@ -195,6 +201,79 @@ def test_frozen_parameters_stay_constant() -> None:
     gradient, all_gradient = (loss.value_and_gradient(loss.params)[1] for loss in (part, whole))
     torch.testing.assert_close(gradient, all_gradient[frozen:])
     assert part.value(part.params) == pytest.approx(whole.value(whole.params), rel=1e-14)
+
+
+def test_parts_of_the_data() -> None:
+    """`on` and `of_examples` are the loss of those examples, and leave the whole one as it is."""
+    model, (inputs, labels) = network(), data()
+    whole, chosen = ModelLoss(model, inputs, labels), torch.tensor([3, 1, 20])
+    expected = ModelLoss(model, inputs[chosen], labels[chosen]).value(whole.params)
+    before = whole.value(whole.params)
+    part = whole.on(chosen)
+    assert (part.examples, part.evaluations) == (3, 0)
+    assert part.value(whole.params) == pytest.approx(expected, rel=1e-13)
+    assert float(whole.of_examples(whole.params, chosen).detach()) == pytest.approx(expected, rel=1e-13)
+    assert whole.value(whole.params) == before
+    batches = ModelLoss(small_network(), inputs, labels, **BATCH)
+    for loss in (batches, ModelLoss(small_network(), inputs, labels, batch_norm="recalibrated", chunk_size=5)):
+        small = loss.on(slice(0, 11))
+        expected = ModelLoss(small_network(), inputs[:11], labels[:11], **BATCH).value(loss.params)
+        assert small.value(loss.params) == pytest.approx(expected, rel=1e-12)
+
+
+def test_normalized_logits() -> None:
+    """z / std(z): a factor on the logits changes nothing; value and derivatives are those of autograd."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Flatten(), nn.Linear(64, 3), nn.Tanh(), nn.Linear(3, 4))
+    loss = ModelLoss(model, *data()).with_normalized_logits(2.0)
+    inputs, labels = data()
+
+    def reference(params: Tensor) -> Tensor:
+        own = dict(model.double().named_parameters())
+        pieces = zip(own, params.split([one.numel() for one in own.values()]), strict=True)
+        weights = {name: piece.view(own[name].shape) for name, piece in pieces}
+        logits = functional_call(model, weights, (inputs.double(),))
+        centered = logits - logits.mean(1, keepdim=True)
+        return cross_entropy(2.0 * centered / (centered**2).mean(1, keepdim=True).sqrt(), labels)
+
+    assert_equal(loss, reference)
+    scaled = loss.params.clone()
+    scaled[-16:] *= 5  # the last layer
+    assert loss.value(scaled) == pytest.approx(loss.value(loss.params), rel=1e-12)
+    for norm in ("l2", "linf"):
+        with torch.no_grad():
+            factor = copy.deepcopy(model)
+            for parameter in factor[3].parameters():  # type: ignore[union-attr]
+                parameter.mul_(5)
+        plain, times = (
+            logit_normalized_sharpness(ModelLoss(m, *data()), radius=0.1, norm=norm).value  # type: ignore[arg-type]
+            for m in (model, factor)
+        )
+        assert times == pytest.approx(plain, rel=1e-6)
+    with pytest.raises(ValueError, match="`scale` must be a number above 0, got 0"):
+        loss.with_normalized_logits(0.0)
+
+
+def test_chunks_are_as_large_as_memory_allows(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By what a forward pass keeps: two hidden vectors and the inputs, of 8 bytes a number; never by what is free."""
+    model = nn.Sequential(nn.Flatten(), nn.Linear(64, 100), nn.Tanh(), nn.Linear(100, 4))
+    monkeypatch.setattr(model_loss, "MEMORY", model_loss.GRAPH * 10 * 8 * (64 + 100))
+    assert ModelLoss(model, *data())._cuts == [10, 10, 3]
+    monkeypatch.setattr(model_loss, "MEMORY", 1)
+    assert ModelLoss(model, *data())._cuts == [1] * 23
+
+
+def test_a_small_loss_has_digits_in_float32() -> None:
+    """Cross-entropy of 1e-9 and less, which float32 alone rounds to 0 or to steps of 1e-7."""
+    model = nn.Linear(2, 2, bias=False)
+    model.weight.data = torch.tensor([[20.0, 0.0], [0.0, 20.0]])
+    inputs, labels = torch.eye(2), torch.tensor([0, 1])
+    single, double = (ModelLoss(model, inputs, labels, dtype=dtype) for dtype in (torch.float32, torch.float64))
+    value, gradient = single.value_and_gradient(single.params)
+    expected, expected_gradient = double.value_and_gradient(double.params)
+    assert value == pytest.approx(expected, rel=1e-5)
+    assert 0 < value < 3e-9
+    torch.testing.assert_close(gradient.double(), expected_gradient, rtol=1e-5, atol=0)
 
 
 def test_what_cannot_be_measured() -> None:

@@ -11,9 +11,9 @@ from oracles import quadratic, random
 from torch import Tensor, nn
 
 from trainables.sharpness.edge_of_stability import Form, stability, stability_threshold
+from trainables.sharpness.model_loss import ModelLoss
 from trainables.sharpness.noise import (
     BatchLoss,
-    example_loss,
     gradient_noise_scale,
     noise_scale_from_norms,
     per_example_noise_scale,
@@ -114,7 +114,8 @@ def test_linear_regression_through_a_model() -> None:
         torch.arange(25) % 3,
         nn.utils.parameters_to_vector(model.parameters()),
     )
-    loss, params = example_loss(model, inputs, labels)
+    bound = ModelLoss(model, inputs, labels)
+    loss, params = bound.of_examples, bound.params
     p = (inputs.double().flatten(1) @ params[:18].view(3, 6).T + params[18:]).softmax(dim=1)
     errors = p - nn.functional.one_hot(labels, 3)
     gradients = torch.cat([(errors[:, :, None] * inputs.double().flatten(1)[:, None]).flatten(1), errors], dim=1)
@@ -128,7 +129,8 @@ def test_linear_regression_through_a_model() -> None:
 def test_convolution_and_batch_norm_through_a_model() -> None:
     model = nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2), nn.ReLU(), nn.Flatten(), nn.Linear(8, 2))
     inputs, labels = random(9, 12, 1, 4, 4), torch.arange(12) % 2
-    loss, params = example_loss(model, inputs, labels)
+    bound = ModelLoss(model, inputs, labels)
+    loss, params = bound.of_examples, bound.params
 
     def at(indices: Tensor, p: Tensor) -> Tensor:
         return loss(p, indices)
@@ -138,18 +140,10 @@ def test_convolution_and_batch_norm_through_a_model() -> None:
     )
     result = per_example_noise_scale(loss, params, examples=12)
     assert (result.trace, result.squared_gradient) == pytest.approx(exact(gradients), rel=1e-10)
-    single, params32 = example_loss(model, inputs, labels, dtype=torch.float32)
-    assert per_example_noise_scale(single, params32, examples=12).trace == pytest.approx(result.trace, rel=1e-4)
-
-
-def test_frozen_parameters_stay_constant() -> None:
-    model = nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 2)).double()
-    inputs, labels = random(15, 10, 3), torch.arange(10) % 2
-    whole, everything = example_loss(model, inputs, labels)
-    model[0].requires_grad_(False)
-    loss, params = example_loss(model, inputs, labels)
-    assert torch.equal(params, everything[16:])
-    assert torch.equal(loss(params, torch.arange(10)), whole(everything, torch.arange(10)))
+    single = ModelLoss(model, inputs, labels, dtype=torch.float32)
+    assert per_example_noise_scale(single.of_examples, single.params, examples=12).trace == pytest.approx(
+        result.trace, rel=1e-4
+    )
 
 
 def test_from_norms_and_not_finite() -> None:

@@ -30,12 +30,12 @@ class WithProduct(Objective):
         super().__init__(lambda params: params.sum())
         self._matrix = matrix
 
-    def hessian(self, params: Tensor) -> Callable[[Tensor], Tensor]:
+    def value_and_hessian(self, params: Tensor) -> tuple[float, Callable[[Tensor], Tensor]]:
         def product(vector: Tensor) -> Tensor:
             self.evaluations += 1
             return self._matrix @ vector
 
-        return product
+        return self.value(params), product
 
 
 @pytest.mark.parametrize("power", [1, 2])
@@ -154,7 +154,8 @@ def test_stops_at_the_tolerance(method: str) -> None:
 @pytest.mark.parametrize("measure", MEASURES.values())
 def test_linear_loss_has_no_curvature(measure: Measure, method: str) -> None:
     result = measure(lambda p: p.sum(), torch.ones(200).double(), method=method)
-    assert (result.value, result.stderr, result.converged, result.evaluations) == (0.0, 0.0, True, 22)
+    spent = {"xtrace": 3, "hutchinson": 22}[method]  # one product shows `xtrace` that there is no rank
+    assert (result.value, result.stderr, result.converged, result.evaluations) == (0.0, 0.0, True, spent)
 
 
 @pytest.mark.parametrize("method", METHODS)

@@ -3,8 +3,8 @@
 `ModelLoss` makes such a loss of a model and data; docs/measures.md says what each measure is and when it misleads.
 """
 
-from trainables.sharpness.ball import BallSharpness, MSharpness, ball_sharpness, m_sharpness
-from trainables.sharpness.box import BoxSharpness, box_sharpness, box_sharpness_by_method
+from trainables.sharpness.ball import BallSharpness, MSharpness, ball_sharpness, logit_normalized_sharpness, m_sharpness
+from trainables.sharpness.box import BoxSharpness, box_sharpness, box_sharpness_grid
 from trainables.sharpness.edge_of_stability import Stability, stability, stability_threshold
 from trainables.sharpness.flatness import (
     FilterNormalizedSharpness,
@@ -21,7 +21,6 @@ from trainables.sharpness.model_loss import ModelLoss
 from trainables.sharpness.noise import (
     BatchLoss,
     GradientNoiseScale,
-    example_loss,
     gradient_noise_scale,
     noise_scale_from_norms,
     per_example_noise_scale,
@@ -63,9 +62,8 @@ __all__ = [
     "Stability",
     "ball_sharpness",
     "box_sharpness",
-    "box_sharpness_by_method",
+    "box_sharpness_grid",
     "coordinates",
-    "example_loss",
     "filter_normalized_direction",
     "filter_normalized_sharpness",
     "gradient_noise_scale",
@@ -74,6 +72,7 @@ __all__ = [
     "hessian_trace",
     "laplace_log_evidence",
     "local_entropy",
+    "logit_normalized_sharpness",
     "m_sharpness",
     "noise_scale_from_norms",
     "pac_bayes_width",

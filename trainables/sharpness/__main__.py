@@ -3,13 +3,15 @@
     python -m trainables.sharpness results/NAME/weights/TRIAL_ID.pt --measures hessian_trace l2_ball_sharpness
     python -m trainables.sharpness weights.pt --model my_package.nets:build --dataset my_package.data:load
 
-A trial's own model and data split are read from the tables beside its weights. Weights are a state_dict, loaded without
-executing anything. This is the one file here that knows of models and data: it binds them to the measures.
+A trial's own model, data split, batch norm and learning rate are read from the tables beside its weights. Weights are a
+state_dict, loaded without executing anything. This is the one file here that knows of models and data: it binds them to
+the measures.
 """
 
 import argparse
 import dataclasses
 import json
+import math
 import sys
 from pathlib import Path
 from typing import Any
@@ -18,27 +20,21 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
+from rich.console import Console
 from rich.progress import track
 
 from trainables.checkpoint import load_checkpoint
-from trainables.config import DEFAULT_MEASURES, MEASURE_DTYPES, TrialConfig
+from trainables.config import DEFAULT_MEASURES, MEASURE_BATCH_NORMS, MEASURE_DTYPES, TrialConfig
 from trainables.data import Dataset, load_source
 from trainables.errors import UserError
-from trainables.measures import MEASURES, loss_of, measure
+from trainables.measures import MEASURES, Context, loss_of, measure
 from trainables.models import build_model
+from trainables.sharpness import ModelLoss
 from trainables.tables import Row, read_tables
 
 COLUMNS = (
-    "measure",
-    "method",
-    "epsilon",
-    "scale",
-    "value",
-    "stderr",
-    "residual",
-    "converged",
-    "evaluations",
-    "seconds",
+    *("measure", "method", "epsilon", "scale", "space", "value", "stderr", "residual"),
+    *("converged", "evaluations", "seconds"),
 )
 
 
@@ -60,24 +56,32 @@ def main(arguments: list[str]) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m trainables.sharpness", description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("weights", type=Path, help="a state_dict, such as results/NAME/weights/TRIAL_ID.pt")
-    parser.add_argument(
-        "--measures", nargs="+", default=list(DEFAULT_MEASURES), metavar="NAME", help=", ".join(MEASURES)
+    add = parser.add_argument
+    add("weights", type=Path, help="a state_dict, such as results/NAME/weights/TRIAL_ID.pt")
+    add("--measures", nargs="+", default=list(DEFAULT_MEASURES), metavar="NAME", help=", ".join(MEASURES))
+    add("--model", metavar="NAME", help="of weights that are no trial's: a name or package.module:function")
+    add(
+        "--model-options",
+        type=json.loads,
+        default={},
+        metavar="JSON",
+        help="of that model, such as '{\"widths\": [8]}'",
     )
-    parser.add_argument(
-        "--model", metavar="NAME", help="of weights that are no trial's: a name or package.module:function"
+    add("--dataset", metavar="NAME", help="likewise: a name or package.module:function")
+    add("--dataset-options", type=json.loads, default={}, metavar="JSON", help="of the dataset")
+    add("--data-dir", type=Path, default=Path("data"), metavar="DIR", help="where the dataset's files are")
+    add("--examples", type=int, metavar="N", help="training examples to measure on (default: the trial's, or all)")
+    add("--dtype", choices=MEASURE_DTYPES, help="(default: the trial's, or float64)")
+    add("--batch-norm", choices=MEASURE_BATCH_NORMS, help="(default: the trial's, or running)")
+    add("--batch-norm-batch-size", type=int, metavar="N", help="of --batch-norm batch")
+    add(
+        "--learning-rate", type=float, metavar="X", help="for stability and sgd_noise_scale (default: the trial's last)"
     )
-    parser.add_argument("--dataset", metavar="NAME", help="likewise")
-    parser.add_argument(
-        "--data-dir", type=Path, default=Path("data"), metavar="DIR", help="where the dataset's files are"
-    )
-    parser.add_argument(
-        "--examples", type=int, metavar="N", help="training examples to measure on (default: the trial's, or all)"
-    )
-    parser.add_argument("--dtype", choices=MEASURE_DTYPES, help="(default: the trial's, or float64)")
-    parser.add_argument("--device", default="cpu", help="such as cuda (default: %(default)s)")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the rows there too")
-    parser.add_argument("--parquet", type=Path, metavar="FILE", help="write the rows there too")
+    add("--momentum", type=float, metavar="X", help="likewise")
+    add("--batch-size", type=int, metavar="N", help="likewise, for sgd_noise_scale")
+    add("--device", default="cpu", help="such as cuda (default: %(default)s)")
+    add("--json", type=Path, metavar="FILE", help="write the rows there too")
+    add("--parquet", type=Path, metavar="FILE", help="write the rows there too")
     return parser
 
 
@@ -85,59 +89,112 @@ def _measure(options: argparse.Namespace) -> list[Row]:
     for name in options.measures:
         if name not in MEASURES:
             raise UserError(f"`measures` must be among {', '.join(MEASURES)}, got {name!r}")
-    device = torch.device(options.device)
+    for argument in ("json", "parquet"):
+        path = getattr(options, argument)
+        if path is not None and (path.is_dir() or not path.absolute().parent.is_dir()):
+            raise UserError(f"`{argument}` must be a file in a folder that exists, got {path}")
+    loss, context = _bind(options)
+    about: Row = {
+        "space": "full",
+        "split": "train",
+        "examples": loss.examples,
+        "batch_norm": loss.batch_norm,
+        "batch_norm_batch_size": loss.batch_size,
+        "dtype": str(loss.params.dtype).removeprefix("torch."),
+    }
+    if not math.isfinite(center := loss.value(loss.params)):
+        raise UserError(f"`weights` must give a finite loss on the data, got {center}; these have diverged")
+    rows: list[Row] = []
+    steps = track(
+        options.measures,
+        description="measuring",
+        transient=True,
+        console=Console(stderr=True),
+        disable=not sys.stderr.isatty(),
+    )
+    for name in steps:
+        rows += [{**about, **row} for row in measure(loss, [name], context)]
+    return [{name: None if _is_missing(value) else value for name, value in row.items()} for row in rows]
+
+
+def _bind(options: argparse.Namespace) -> tuple[ModelLoss, Context | None]:
+    """The loss of the weights, and what is known of the optimizer."""
+    device = _device(options.device)
     state = load_checkpoint(options.weights, device)
     if state is None:
         raise UserError(
             f"`weights` must be a state_dict saved by torch.save, got {options.weights}, which cannot be read"
         )
-    config = None if options.model else _config_of(options.weights)
-    data, model_name, model_options = _data(options, config)
-    model = build_model(model_name, data.input_shape, data.num_classes, **model_options)
+    config: TrialConfig | None = None
+    last: Row = {}
+    if not options.model:
+        config, last = _trial_of(options.weights)
+    data, name, model_options = _data(options, config)
+    model = build_model(name, data.input_shape, data.num_classes, input_dtype=data.input_dtype, **model_options)
     try:
         model.load_state_dict(state)
-    except RuntimeError as error:
-        raise UserError(
-            f"`weights` must fit the model {model_name}, got {str(error).splitlines()[-1].strip()}"
-        ) from error
-    examples = options.examples or (config.measure_examples if config else len(data.train_labels))
-    dtype = options.dtype or (config.measure_dtype if config else MEASURE_DTYPES[0])
-    loss = loss_of(model.to(device), data.to(device), examples=examples, dtype=dtype)
-    rows: list[Row] = []
-    for name in track(options.measures, description="measuring", transient=True):
-        rows += measure(loss, [name])
-    return rows
+    except (RuntimeError, TypeError, AttributeError) as error:
+        raise UserError(f"`weights` must fit the model {name}, got {str(error).splitlines()[-1].strip()}") from error
+    batch_norm, batch_size = options.batch_norm, options.batch_norm_batch_size
+    if config is not None and batch_norm is None:
+        batch_norm, batch_size = config.measure_batch_norm, batch_size or config.measure_batch_size
+    loss = loss_of(
+        model.to(device),
+        data.to(device),
+        examples=options.examples or (config.measure_examples if config else len(data.train_labels)),
+        dtype=options.dtype or (config.measure_dtype if config else MEASURE_DTYPES[0]),
+        batch_norm=batch_norm or MEASURE_BATCH_NORMS[0],
+        batch_size=batch_size,
+    )
+    rate = options.learning_rate or last.get("lr")
+    if rate is None:
+        return loss, None
+    momentum = options.momentum if options.momentum is not None else (config.momentum if config else None)
+    batch_size = options.batch_size or last.get("batch_size")
+    return loss, Context(rate, batch_size, len(data.train_labels), momentum or 0.0)
 
 
 def _data(options: argparse.Namespace, config: TrialConfig | None) -> tuple[Dataset, str, dict[str, Any]]:
     """The data, and the name and options of the model."""
+    if config is None and not options.dataset:
+        raise UserError("`dataset` must be given with `model`, got none")
+    name = options.dataset if config is None else config.dataset
+    source = load_source(name, root=options.data_dir, options=options.dataset_options)
     if config is None:
-        if not options.dataset:
-            raise UserError("`dataset` must be given with `model`, got none")
-        source = load_source(options.dataset, root=options.data_dir)
-        return source.split(*source.sizes(None, None), 0), options.model, {}
-    source = load_source(config.dataset, root=options.data_dir)
+        return source.split(*source.sizes(None, None), 0), options.model, options.model_options
     if source.fingerprint != config.data_fingerprint:
         raise UserError(
             f"`data-dir` must hold the data that the trial was trained on, got other contents in {options.data_dir}"
         )
-    return (
-        source.split(config.train_size, config.test_size, config.split_seed),
-        config.model,
-        json.loads(config.model_options),
-    )
+    sizes = config.train_size, config.test_size, config.split_seed, config.validation_size or 0
+    return source.split(*sizes), config.model, json.loads(config.model_options)
 
 
-def _config_of(weights: Path) -> TrialConfig:
-    """The configuration of the trial whose weights these are, from the tables of its sweep."""
-    trials = read_tables(weights.resolve().parents[1]).trials.to_pylist()
+def _trial_of(weights: Path) -> tuple[TrialConfig, Row]:
+    """The configuration of the trial whose weights these are, from its sweep's tables, and its last epoch's row."""
+    tables = read_tables(weights.resolve().parents[1])
     names = [field.name for field in dataclasses.fields(TrialConfig)]
-    for row in trials:
+    for row in tables.trials.to_pylist():
         if row["trial_id"] == weights.stem:
-            return TrialConfig(**{name: row[name] for name in names})
+            epochs = [epoch for epoch in tables.epochs.to_pylist() if epoch["trial_id"] == weights.stem]
+            last = max(epochs, key=lambda epoch: int(epoch["epoch"])) if epochs else {}
+            return TrialConfig(**{name: row[name] for name in names}), last
     raise UserError(
         f"`weights` must be those of a trial in the tables beside them, got {weights}; or give --model and --dataset"
     )
+
+
+def _device(name: str) -> torch.device:
+    try:
+        device = torch.device(name)
+        torch.zeros(1, device=device)
+    except (RuntimeError, AssertionError, ValueError) as error:
+        raise UserError(f"`device` must be one that torch has here, got {name!r}") from error
+    return device
+
+
+def _is_missing(value: Any) -> bool:
+    return isinstance(value, float) and not math.isfinite(value)
 
 
 def _table(rows: list[Row]) -> str:

@@ -6,35 +6,38 @@ with the l2 or l-infinity norm of u; plain: Foret et al. 2021 (SAM, arXiv 2010.0
 2021 (ASAM, arXiv 2102.11600). To first order it is radius ||c g||_2 or radius ||c g||_1, which is what a SAM step sees;
 at a good minimum g is nearly 0, and the second order decides: for l2 radius^2 lambda_max(D H D) / 2, D = diag(c).
 
-The maximum is never known, only bounded from below by the best point visited. The search, in u, with G = df/du:
+The maximum is never known, only bounded from below by the best point visited. l-infinity is a box, and searched as one
+(`box_search`). For l2 the search, in u, with G = df/du:
 
-- power steps, u <- G / ||G||_2 or sign(G): the ball's furthest point along the gradient (Frank-Wolfe with a full step,
-  the generalized power method of Journee et al. 2010, monotone where f is convex), from the SAM point, along the
+- power steps, u <- G / ||G||_2: the ball's furthest point along the gradient (Frank-Wolfe with a full step, the
+  generalized power method of Journee et al. 2010, monotone where f is convex), from the SAM point, along the
   largest curvature at x (Lanczos) both ways, from random directions, and opposite the best point so far;
 - then from the best, projected ascent with Barzilai-Borwein steps, also to maxima inside and where power steps crawl.
 
-On two MLPs trained on digits (26122 weights, 9 balls each) this spent 32 to 85 evaluations and came within 2 % of the
-best of 40 starts, but for one wide ball where it fell 9 % short.
+On two MLPs trained on digits (26122 weights, 9 balls each) this came within 2 % of the best of 40 starts, but for one
+wide ball where it fell 9 % short.
 
 Traps: the plain measure changes at will as a ReLU network's layers are rescaled (Dinh et al. 2017); the l-infinity
 radius is per weight, so that ball reaches sqrt(n) times as far; with negative curvature power steps swing to and fro.
 """
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
 import torch
 from torch import Tensor
 
+from trainables.sharpness.box_search import BoxSearch
 from trainables.sharpness.hessian import hessian_eigenvalues
-from trainables.sharpness.objective import Loss, Objective, as_objective, evaluate_center
+from trainables.sharpness.model_loss import ModelLoss
+from trainables.sharpness.objective import Loss, Objective, Substituted, as_objective, check_step, evaluate_center
 
 Norm = Literal["l2", "linf"]
 
-POWER_LIMIT, LANCZOS_STEPS, POLISH_LIMIT = 10, 20, 60
-RANDOM_STARTS: dict[Norm, int] = {"l2": 2, "linf": 6}  # l-infinity balls have many local maxima, at their corners
+POWER_LIMIT, LANCZOS_STEPS, POLISH_LIMIT, RANDOM_STARTS = 10, 20, 60, 2
+RANDOM_CORNERS = 32  # evaluations
 SETTLED_GAP = 1e-3  # of the gain: where the polish ends
 CONVERGED_GAP = 1e-2  # of the gain: where a start ends, and where the result is said to have converged
 
@@ -73,8 +76,8 @@ def ball_sharpness(
     """max f(x + d) - f(x) over ||d|| <= radius, or adaptive d_i = |x_i| e_i with ||e|| <= radius; `params` is x, (n,).
 
     Never below the (A)SAM point's rise, never negative. Adaptive: a zero weight does not move, and rescaling
-    w1 <- a w1, w2 <- w2 / a of a ReLU network leaves the value alone. `seed` draws the starts. Costs 30 to 85
-    gradients and Hessian-vector products as a rule, at most 185. Raises ValueError for a radius that is not a number
+    w1 <- a w1, w2 <- w2 / a of a ReLU network leaves the value alone. `seed` draws the starts. Costs 30 to 100
+    gradients and Hessian-vector products as a rule. Raises ValueError for a radius that is not a number
     above 0, another norm, and for a loss that is not deterministic.
     """
     if not (math.isfinite(radius) and radius > 0):
@@ -87,10 +90,16 @@ def ball_sharpness(
     if not math.isfinite(center):
         return BallSharpness(math.nan, center, objective.evaluations - before, False)
     reach = radius * (params.detach().abs() if adaptive else torch.ones_like(params.detach()))
-    search = _BallSearch(_InBall(objective, params.detach(), reach), center, reach * gradient, norm)
-    search.run(seed)
-    converged = search.gap(search.best_unit, search.best_gradient) <= CONVERGED_GAP * search.best_gain
-    return BallSharpness(search.best_gain, center, objective.evaluations - before, converged)
+    check_step("radius", radius, torch.linalg.vector_norm(reach) if norm == "linf" else reach.max(), params)
+    search: BoxSearch | _BallSearch
+    if norm == "linf":
+        search = BoxSearch(Substituted(objective, params, lambda y: y, lambda v: v), center, gradient, reach)
+        search.strong(torch.Generator().manual_seed(seed), random_evaluations=RANDOM_CORNERS)
+    else:
+        inner = Substituted(objective, params, lambda u: reach * u, lambda v: reach * v)
+        search = _BallSearch(inner, center, reach * gradient)
+        search.run(seed)
+    return BallSharpness(search.best_gain, center, objective.evaluations - before, search.converged)
 
 
 def m_sharpness(
@@ -123,29 +132,30 @@ def m_sharpness(
     return MSharpness(mean, values, sum(r.evaluations for r in results), all(r.converged for r in results))
 
 
-class _InBall(Objective):
-    """f(x + reach * u) as a function of u, reach = radius * c."""
+def logit_normalized_sharpness(
+    loss: ModelLoss, *, radius: float, norm: Norm = "l2", adaptive: bool = True, scale: float = 1.0, seed: int = 0
+) -> BallSharpness:
+    """`ball_sharpness` of the loss of normalized logits, scale * z / sqrt(mean_k (z_k - mean z)^2), at its own weights.
 
-    def __init__(self, objective: Objective, params: Tensor, reach: Tensor) -> None:
-        self._objective, self._params, self._reach = objective, params, reach
-        self.evaluations = 0  # counted by the inner objective
-
-    def value_and_gradient(self, params: Tensor) -> tuple[float, Tensor]:
-        value, gradient = self._objective.value_and_gradient(self._params + self._reach * params)
-        return value, self._reach * gradient
-
-    def hessian(self, params: Tensor) -> Callable[[Tensor], Tensor]:
-        product = self._objective.hessian(self._params + self._reach * params)
-        return lambda vector: self._reach * product(self._reach * vector)
+    A network can lower its loss, and change any sharpness, by a factor on its logits alone; here the factor is fixed
+    for every example, so that weights are compared by the directions of their logits. Andriushchenko et al. 2023 (arXiv
+    2302.07011), with `adaptive`. Errors and cost as `ball_sharpness`; also ValueError for a scale not above 0.
+    """
+    normalized = loss.with_normalized_logits(scale)
+    return ball_sharpness(normalized, loss.params, radius=radius, norm=norm, adaptive=adaptive, seed=seed)
 
 
 class _BallSearch:
     """The unit ball, and the best point u of it visited so far. `gradient` is G at the centre."""
 
-    def __init__(self, objective: _InBall, center: float, gradient: Tensor, norm: Norm) -> None:
-        self.objective, self.center, self.norm = objective, center, norm
+    def __init__(self, objective: Objective, center: float, gradient: Tensor) -> None:
+        self.objective, self.center = objective, center
         self.best_gain, self.best_unit = 0.0, torch.zeros_like(gradient)
         self.best_gradient = gradient
+
+    @property
+    def converged(self) -> bool:
+        return self.gap(self.best_unit, self.best_gradient) <= CONVERGED_GAP * self.best_gain
 
     def run(self, seed: int) -> None:
         """All starts, the first of them the SAM point, then the polish of the best."""
@@ -153,7 +163,7 @@ class _BallSearch:
         origin = torch.zeros_like(self.best_unit)
         lanczos = hessian_eigenvalues(self.objective, origin, tol=1e-2, seed=seed, max_iterations=LANCZOS_STEPS)
         generator = torch.Generator().manual_seed(seed)
-        random = torch.randn(RANDOM_STARTS[self.norm], len(origin), dtype=torch.float64, generator=generator).to(origin)
+        random = torch.randn(RANDOM_STARTS, len(origin), dtype=torch.float64, generator=generator).to(origin)
         for start in (lanczos.vectors[0], -lanczos.vectors[0], *random):
             self._power(start)
         self._power(-self.best_unit)
@@ -161,8 +171,7 @@ class _BallSearch:
 
     def gap(self, unit: Tensor, gradient: Tensor) -> float:
         """max over the ball of G.(v - u), the Frank-Wolfe gap: 0 exactly at a stationary point."""
-        dual = _length(gradient, 1 if self.norm == "linf" else 2)
-        return dual - float(gradient.double() @ unit.double())
+        return _length(gradient) - float(gradient.double() @ unit.double())
 
     def _visit(self, unit: Tensor) -> tuple[float, Tensor]:
         """The gain (-inf for a loss that is not finite) and G at u; remembers the best."""
@@ -179,7 +188,7 @@ class _BallSearch:
             length = _length(direction)
             if not 0 < length < math.inf:
                 return
-            unit = direction.sign() if self.norm == "linf" else direction / length
+            unit = direction / length
             gain, direction = self._visit(unit)
             if not (gain > last and self.gap(unit, direction) > CONVERGED_GAP * gain):
                 return
@@ -204,16 +213,14 @@ class _BallSearch:
             unit, gain, gradient = trial, trial_gain, trial_gradient
 
     def _project(self, unit: Tensor) -> Tensor:
-        return unit.clamp(-1, 1) if self.norm == "linf" else unit / max(1.0, _length(unit))
+        return unit / max(1.0, _length(unit))
 
     def _tangent(self, unit: Tensor, gradient: Tensor) -> Tensor:
         """G without what points out of the ball."""
-        if self.norm == "linf":
-            return torch.where((unit.abs() >= 1) & (unit * gradient > 0), 0.0, gradient)
         outwards = max(0.0, float(unit @ gradient)) if _length(unit) > 1 - 1e-6 else 0.0
         return gradient - outwards * unit
 
 
-def _length(vector: Tensor, order: int = 2) -> float:
+def _length(vector: Tensor) -> float:
     """In float64: the squares of small float32 numbers underflow."""
-    return float(torch.linalg.vector_norm(vector, ord=order, dtype=torch.float64))
+    return float(torch.linalg.vector_norm(vector, dtype=torch.float64))

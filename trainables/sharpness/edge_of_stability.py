@@ -19,9 +19,8 @@ from typing import Literal
 
 from torch import Tensor, zeros_like
 
-from trainables.sharpness.flatness import Substituted
 from trainables.sharpness.hessian import hessian_eigenvalues
-from trainables.sharpness.objective import Loss, Objective, as_objective
+from trainables.sharpness.objective import Loss, Objective, Substituted, as_objective
 
 Form = Literal["heavy_ball", "nesterov", "averaged"]
 

@@ -19,13 +19,14 @@ in n dimensions nearly nothing of the sharpest ones.
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
-from trainables.sharpness.objective import Loss, Objective, as_objective, evaluate_center
+from trainables.sharpness.lanczos import random_normal
+from trainables.sharpness.objective import Loss, Objective, Substituted, as_objective, evaluate_center
 from trainables.sharpness.trace import hessian_trace
 
 PRODUCTS = 200
@@ -63,38 +64,6 @@ class FilterNormalizedSharpness:
     evaluations: int
 
 
-class Substituted(Objective):
-    """f(x + M u) as a function of u; `forward` is u -> M u and `adjoint` v -> M^T v. Both objectives count."""
-
-    def __init__(
-        self,
-        objective: Objective,
-        params: Tensor,
-        forward: Callable[[Tensor], Tensor],
-        adjoint: Callable[[Tensor], Tensor],
-    ) -> None:
-        super().__init__(lambda u: params + forward(u))  # never called: every method goes to `objective`
-        self._objective, self._params, self._forward, self._adjoint = objective, params, forward, adjoint
-
-    def value(self, params: Tensor) -> float:
-        self.evaluations += 1
-        return self._objective.value(self._params + self._forward(params))
-
-    def value_and_gradient(self, params: Tensor) -> tuple[float, Tensor]:
-        self.evaluations += 1
-        value, gradient = self._objective.value_and_gradient(self._params + self._forward(params))
-        return value, self._adjoint(gradient)
-
-    def hessian(self, params: Tensor) -> Callable[[Tensor], Tensor]:
-        inner = self._objective.hessian(self._params + self._forward(params))
-
-        def product(vector: Tensor) -> Tensor:
-            self.evaluations += 1
-            return self._adjoint(inner(self._forward(vector)))
-
-        return product
-
-
 def weight_slice(model: nn.Module, name: str | None = None) -> tuple[slice, tuple[int, ...]]:
     """Where in `ModelLoss.params` the parameter `name` lies, and its shape; None: the last of >= 2 dimensions."""
     trained = [(key, parameter) for key, parameter in model.named_parameters() if parameter.requires_grad]
@@ -122,7 +91,7 @@ def relative_flatness(
     """kappa_Tr of the layer whose weights are params[layer], of `shape` (out, in) or, for a convolution, (out, ...).
 
     Costs min(out, in) * in Hessian-vector products, and is then exact, where that is at most `samples`; else at most
-    `samples` products of `hessian_trace`, which are spent until stderr <= tol * |value|. And two gradients.
+    `samples` products of `hessian_trace`, which are spent until stderr <= tol * |value|. And a loss and a gradient.
     Invariant: rescaling whole layers of a ReLU network (a in one, 1/a in another), and single neurons of the layer's
     own output; not single neurons of its input. A convolution is taken as the linear map of its unfolded patches.
     Raises ValueError for a slice that does not hold `shape`, and as `hessian_trace`.
@@ -171,7 +140,7 @@ def filter_normalized_sharpness(
     """Mean and maximum over directions d of f(x + t d) - f(x), for each t of `distances`, in units of the weights.
 
     t = 1 moves every filter by its own norm. The same samples / 2 directions, each both ways, serve every distance;
-    the standard error is that of their pair means. Costs samples * len(distances) losses and 2 gradients.
+    the standard error is that of their pair means. Costs samples * len(distances) losses and 1 gradient more.
     Invariant: rescaling whole layers of a ReLU network, the neurons of each by one factor. Raises ValueError for
     distances that are none or not above 0, samples that are odd or below 4, and shapes that do not fill `params`.
     """
@@ -212,7 +181,7 @@ def _direction(params: Tensor, shapes: Sequence[Sequence[int]], generator: torch
             pieces.append(torch.zeros_like(piece))
             continue
         rows = piece.view(shape[0], -1)
-        draw = torch.randn(rows.shape, dtype=torch.float64, generator=generator).to(rows.device)
+        draw = random_normal(piece, generator).double().view_as(rows)
         lengths = torch.linalg.vector_norm(rows, dim=1, keepdim=True, dtype=torch.float64)
         draw *= lengths / torch.linalg.vector_norm(draw, dim=1, keepdim=True)
         pieces.append(draw.to(params.dtype).view(-1))

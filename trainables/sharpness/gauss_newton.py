@@ -18,13 +18,11 @@ Traps: where the fit is poor R is not small, and G hides negative curvature; the
 the layers do together, so that the largest eigenvalue of H is at least that of every block, and the trace their sum.
 """
 
-from collections.abc import Callable
-
 import torch
 from torch import Tensor
 
 from trainables.sharpness.model_loss import ModelLoss, Product
-from trainables.sharpness.objective import Objective
+from trainables.sharpness.objective import Objective, Substituted
 
 
 class GaussNewton(Objective):
@@ -46,28 +44,29 @@ class GaussNewton(Objective):
         self.evaluations += 1
         return self._of.value_and_gradient(params)
 
-    def hessian(self, params: Tensor) -> Product:
-        """The map v -> G v, (n,), at `params`."""
+    def value_and_hessian(self, params: Tensor) -> tuple[float, Product]:
+        """The loss and the map v -> G v, (n,), at `params`."""
         product = self._of.products(self._of.point(params), self._of_chunk)
 
         def counted(vector: Tensor) -> Tensor:
             self.evaluations += 1
             return product(vector)
 
-        return counted
+        return self.value(params), counted
 
     def _of_chunk(self, leaf: Tensor, inputs: Tensor, labels: Tensor) -> Product:
         """v -> sum_n J_n' H_n J_n v over the chunk; at multipliers 0, `coupling` adds how statistics depend on v."""
         logits, coupling = self._of.outputs(leaf, inputs)
-        probabilities = logits.detach().softmax(1)
+        probabilities = logits.detach().softmax(-1)
+        tokens = logits[0, ..., 0].numel()  # an example's loss is the mean over them; 1 without
         dual = torch.zeros_like(logits, requires_grad=True)
         pulled = _gradient(logits, leaf, dual)  # J' u, linear in u
         coupled = _gradient(coupling, leaf, None) if len(leaf) > len(self._of.params) else None
 
         def product(vector: Tensor) -> Tensor:
             (moved,) = torch.autograd.grad(pulled, dual, vector, retain_graph=True)  # J v
-            weighted = probabilities * (moved - (probabilities * moved).sum(1, keepdim=True))
-            (total,) = torch.autograd.grad(logits, leaf, weighted, retain_graph=True)
+            weighted = probabilities * (moved - (probabilities * moved).sum(-1, keepdim=True))
+            (total,) = torch.autograd.grad(logits, leaf, weighted / tokens, retain_graph=True)
             if coupled is not None:
                 total = total + torch.autograd.grad(coupled, leaf, vector, retain_graph=True)[0]
             return total
@@ -79,7 +78,7 @@ def _gradient(outputs: Tensor, leaf: Tensor, dual: Tensor | None) -> Tensor:
     return torch.autograd.grad(outputs, leaf, dual, create_graph=True, materialize_grads=True)[0]
 
 
-class Restricted(Objective):
+class Restricted(Substituted):
     """f as a function of some coordinates, the others held at `params`: x[where] -> f(x), its Hessian H[where, where].
 
     `where` is a slice, or an index (m,) without repetition. Any measure works on a layer or a group of parameters:
@@ -91,37 +90,18 @@ class Restricted(Objective):
     """
 
     def __init__(self, objective: Objective, params: Tensor, where: Tensor | slice) -> None:
-        self._of, self._all, self._where = objective, params.detach().clone(), where
-        self.params = self._all[where].clone()
-        self.evaluations = 0
-        reached = torch.zeros_like(self._all)
-        reached[where] = 1
+        self.params = params.detach()[where].clone()
+        reached, held = torch.zeros_like(params), params.detach().clone()
+        reached[where], held[where] = 1, 0
         if self.params.numel() != int(reached.count_nonzero()):
             raise ValueError("`where` must name every coordinate once, got some repeatedly; pass where.unique()")
 
-    def value(self, params: Tensor) -> float:
-        self.evaluations += 1
-        return self._of.value(self._put(params, self._all))
+        def put(part: Tensor) -> Tensor:
+            whole = torch.zeros_like(held)
+            whole[where] = part.detach()
+            return whole
 
-    def value_and_gradient(self, params: Tensor) -> tuple[float, Tensor]:
-        self.evaluations += 1
-        value, gradient = self._of.value_and_gradient(self._put(params, self._all))
-        return value, gradient[self._where]
-
-    def hessian(self, params: Tensor) -> Callable[[Tensor], Tensor]:
-        product = self._of.hessian(self._put(params, self._all))
-        zeros = torch.zeros_like(self._all)
-
-        def block(vector: Tensor) -> Tensor:
-            self.evaluations += 1
-            return product(self._put(vector, zeros))[self._where]
-
-        return block
-
-    def _put(self, part: Tensor, rest: Tensor) -> Tensor:
-        whole = rest.clone()
-        whole[self._where] = part.detach()
-        return whole
+        super().__init__(objective, held, put, lambda vector: vector[where])
 
 
 def coordinates(loss: ModelLoss, *names: str) -> Tensor:

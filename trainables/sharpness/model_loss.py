@@ -21,6 +21,7 @@ by batch; variances here divide by N, running ones by N - 1; what a module cache
 """
 
 import copy
+import math
 from collections.abc import Callable, Iterator
 from typing import Literal, get_args
 
@@ -28,23 +29,26 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.nn.functional import cross_entropy
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from trainables.loss import cross_entropy
 from trainables.sharpness.objective import Objective
 
 BatchNorm = Literal["running", "batch", "recalibrated"]
 Product = Callable[[Tensor], Tensor]
 
-CHUNK_NUMBERS = 2**20  # input numbers in a chunk: fixed, so that a value never depends on the free memory
+MEMORY = 2**30  # bytes that a chunk's graph may take on a CPU: fixed, so that a value never depends on what is free
+SHARE_OF_DEVICE = 16  # of an accelerator's whole memory, one part
+GRAPH = 4  # times what a forward pass keeps: a graph of the gradient, and its gradient
 
 
 class ModelLoss(Objective):
-    """f(params) = mean over (inputs, labels) of the cross-entropy, nats per example.
+    """f(params) = mean over (inputs, labels) of the cross-entropy, nats per example or token.
 
     `inputs` (N, ...), floating point or integer (token ids), on the device where the work is to be done; `labels` (N,)
-    class ids or (N, K) probabilities. `params` (n,) are the model's parameters that require gradients at the time of
-    the call, in the order of `model.parameters()`, a shared one once; the others (frozen) stay constant.
+    class ids or (N, K) probabilities, or (N, T) for logits (N, T, K). `params` (n,) are the model's parameters that
+    require gradients at the time of the call, in the order of `model.parameters()`, a shared one once; the others
+    (frozen) stay constant.
 
     A gradient costs a forward and backward pass, a Hessian-vector product about two. In chunks, `recalibrated` with L
     layers makes a gradient L + 1 and a product 2 L + 1 times as dear, with L + 1 forward passes more at every point: if
@@ -68,41 +72,109 @@ class ModelLoss(Objective):
         self._sizes = [shape.numel() for shape in self.shapes.values()]
         own = dict(self._model.named_parameters())
         self.params = torch.cat([own[name].reshape(-1) for name in self.shapes])
-        self.evaluations, self.examples, self.batch_norm, self.batch_size = 0, len(inputs), batch_norm, batch_size
+        self.batch_norm, self.batch_size = batch_norm, batch_size
         self._inputs = inputs.to(dtype) if inputs.is_floating_point() else inputs
-        self._labels = labels.to(inputs.device, dtype if labels.is_floating_point() else labels.dtype)
-        chunk = chunk_size or max(1, CHUNK_NUMBERS // max(1, inputs[0].numel()))
-        self._fits = self.examples <= chunk  # so a graph of all the data may be kept
-        self._cuts = [len(cut) for cut in torch.arange(self.examples).split(batch_size or chunk)]
-        if batch_size and len(self._cuts) > 1 and self._cuts[-1] == 1:
-            self._cuts[-2:] = [batch_size + 1]
-        self._widths: list[int] = []  # of the statistics in a point, call by call: a layer may be used twice
+        self._labels = labels.to(inputs.device, torch.float64 if labels.is_floating_point() else labels.dtype)
+        self._tape = _Tape()
+        self._logit_scale: float | None = None
         layers = [] if batch_norm == "running" else [m for m in self._model.modules() if isinstance(m, _BatchNorm)]
-        self._in_chunks = batch_norm == "recalibrated" and not self._fits and bool(layers)
         for layer in layers:
             layer.running_mean = layer.running_var = None  # in eval mode, it then takes those of its inputs
-            if self._in_chunks:  # its own norm becomes the identity
-                layer.running_mean = self.params.new_zeros(layer.num_features)
-                layer.running_var = torch.ones_like(layer.running_mean) - layer.eps
-                layer.register_forward_pre_hook(self._normalize)
+        self._chunk = chunk_size or (self._examples_that_fit() if len(inputs) > 2 else len(inputs))
+        self._cut()
+        self._in_chunks = batch_norm == "recalibrated" and not self._fits and bool(layers)
+        for layer in layers if self._in_chunks else []:  # its own norm becomes the identity
+            layer.running_mean = self.params.new_zeros(layer.num_features)
+            layer.running_var = torch.ones_like(layer.running_mean) - layer.eps
+            layer.register_forward_pre_hook(self._tape.normalize)
+
+    def _cut(self) -> None:
+        """Into chunks, or into the batches of batch norm."""
+        self.examples, self.evaluations = len(self._inputs), 0
+        self._fits = self.examples <= self._chunk  # so a graph of all the data may be kept
+        self._cuts = [len(cut) for cut in torch.arange(self.examples).split(self.batch_size or self._chunk)]
+        if self.batch_size and len(self._cuts) > 1 and self._cuts[-1] == 1:
+            self._cuts[-2:] = [self.batch_size + 1]
+        self._widths: list[int] = []  # of the statistics in a point, call by call: a layer may be used twice
+        self._split = [len(self.params), 0, 0]
+
+    def on(self, examples: slice | Tensor) -> "ModelLoss":
+        """The same loss on some of its examples; the model and the data are shared."""
+        part = copy.copy(self)
+        part._inputs, part._labels = self._inputs[examples], self._labels[examples]
+        part._cut()
+        return part
+
+    def with_normalized_logits(self, scale: float = 1.0) -> "ModelLoss":
+        """The same loss of scale * z / sqrt(mean_k (z_k - mean z)^2), z the logits of an example.
+
+        A factor on all logits then changes nothing, neither the loss nor a sharpness that is invariant in the weights
+        (Andriushchenko et al. 2023, arXiv 2302.07011). Raises ValueError for a scale that is not a number above 0.
+        """
+        if not (math.isfinite(scale) and scale > 0):
+            raise ValueError(f"`scale` must be a number above 0, got {scale}")
+        normalized = copy.copy(self)
+        normalized._logit_scale, normalized.evaluations = scale, 0
+        return normalized
+
+    def of_examples(self, params: Tensor, indices: Tensor) -> Tensor:
+        """The mean loss of the examples at `indices`, (b,), differentiable: a batch, also to batch norm."""
+        self._widths, self._split = [], [len(params), 0, 0]
+        return self._sum(params, self._inputs[indices], self._labels[indices]) / len(indices)
+
+    def _examples_that_fit(self) -> int:
+        """How many examples' graph takes the memory to spend, by what a forward pass of two keeps for derivatives."""
+        leaf = self.params.clone().requires_grad_()
+        own, kept = leaf.untyped_storage().data_ptr(), dict[int, int]()
+
+        def note(tensor: Tensor) -> Tensor:
+            storage = tensor.untyped_storage()
+            if storage.data_ptr() != own:
+                size = min(tensor.numel() * tensor.element_size(), storage.nbytes())
+                kept[tensor.data_ptr()] = max(size, kept.get(tensor.data_ptr(), 0))
+            return tensor
+
+        with (
+            torch.random.fork_rng(devices=[leaf.device] if leaf.is_cuda else []),
+            torch.enable_grad(),
+            torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor),
+        ):
+            outputs = self._forward(leaf, [], self._inputs[:2])
+        del outputs  # kept until here, so that no address is used twice
+        memory = MEMORY
+        if leaf.is_cuda:
+            memory = torch.cuda.get_device_properties(leaf.device).total_memory // SHARE_OF_DEVICE
+        return max(1, 2 * memory // (GRAPH * max(1, sum(kept.values()))))
 
     def value(self, params: Tensor) -> float:
         self.evaluations += 1
         with torch.no_grad():
             point = self.point(params)
-            return float(torch.stack([self._sum(point, *chunk) for chunk in self._chunks()]).sum()) / self.examples
+            return (
+                float(self._over_all(torch.stack([self._sum(point, *chunk) for chunk in self._chunks()]).sum()))
+                / self.examples
+            )
 
     def value_and_gradient(self, params: Tensor) -> tuple[float, Tensor]:
         self.evaluations += 1
         value, gradient = self._value_and_gradient(self._with_multipliers(self.point(params)))
         return value, gradient[: len(params)]
 
-    def hessian(self, params: Tensor) -> Product:
+    def value_and_hessian(self, params: Tensor) -> tuple[float, Product]:
+        values: list[Tensor] = []
+
         def of_chunk(leaf: Tensor, inputs: Tensor, labels: Tensor) -> Product:
-            (gradient,) = self._differentiate(self._sum(leaf, inputs, labels), leaf, create_graph=True)
+            loss = self._sum(leaf, inputs, labels)
+            if self._fits:
+                values.append(loss.detach())
+            (gradient,) = self._differentiate(loss, leaf, create_graph=True)
             return lambda v: torch.autograd.grad(gradient, leaf, v, retain_graph=True, materialize_grads=True)[0]
 
-        return self.products(self._with_multipliers(self.point(params)), of_chunk)
+        product = self.products(self._with_multipliers(self.point(params)), of_chunk)
+        if not values:  # every product makes its graphs anew
+            return self.value(params), product
+        self.evaluations += 1
+        return float(self._over_all(torch.stack(values).sum())) / self.examples, product
 
     def products(self, point: Tensor, of_chunk: Callable[[Tensor, Tensor, Tensor], Product]) -> Product:
         """v -> M v, (n,), N M the sum of `of_chunk(leaf, inputs, labels)`, whose graphs are kept if the data fits."""
@@ -115,7 +187,7 @@ class ModelLoss(Objective):
             total = torch.zeros_like(vector)
             for product in kept or (of_chunk(leaf, *chunk) for chunk in self._chunks()):
                 total += product(vector)
-            return total / self.examples
+            return self._over_all(total) / self.examples
 
         def product(vector: Tensor) -> Tensor:
             self.evaluations += 1
@@ -132,29 +204,20 @@ class ModelLoss(Objective):
         params, statistics, multipliers = point.split(self._split)
         given = [piece.view(2, -1) for piece in statistics.split(self._widths)] if self._widths else []
         logits, moments = self._forward(params, given, inputs)
+        logits = logits.double()  # small losses have digits, in float32 too
+        if self._logit_scale is not None:
+            logits = logits * (self._logit_scale / logits.std(-1, correction=0, keepdim=True))
         coupling = len(inputs) * (multipliers @ torch.cat([point[:0], *(one.view(-1) for one in moments)]))
         return logits, coupling - coupling.detach()
 
     def _forward(self, params: Tensor, given: list[Tensor], inputs: Tensor) -> tuple[Tensor, list[Tensor]]:
-        """The logits, and (2, channels) for every call of a hooked layer: see `_normalize`."""
+        """The logits, and (2, channels) for every call of a hooked layer: see `_Tape`."""
         pieces = zip(self.shapes.items(), params.split(self._sizes), strict=True)
         weights = {name: piece.view(shape) for (name, shape), piece in pieces}
-        self._given, self._seen = given, list[Tensor]()
+        self._tape.begin(given)
         with sdpa_kernel(SDPBackend.MATH):  # the one attention with second derivatives
             logits = functional_call(self._model, weights, (inputs,))
-        seen, self._given, self._seen = self._seen, [], []  # so that no graph outlives its chunk
-        return logits, seen
-
-    def _normalize(self, layer: _BatchNorm, arguments: tuple[Tensor]) -> tuple[Tensor]:
-        """The inputs by the given (mean, variance), or by their own if none is given yet; notes the moments."""
-        (inputs,) = arguments
-        rows = inputs.movedim(1, -1).flatten(0, -2)
-        known = self._given[len(self._seen) :]
-        mean, second = known[0] if known else (rows.mean(0), rows.var(0, correction=0))
-        center = mean.detach()  # moments about a number: the variance there, and yet a mean over examples
-        self._seen.append(torch.stack([rows.mean(0), (rows - center).square().mean(0)]))
-        deviation = (second - (mean - center).square() + layer.eps).sqrt()
-        return (((inputs.movedim(1, -1) - mean) / deviation).movedim(-1, 1),)
+        return logits, self._tape.end()
 
     @torch.no_grad()
     def point(self, params: Tensor) -> Tensor:
@@ -166,8 +229,9 @@ class ModelLoss(Objective):
                 break
             shares = self.params.new_tensor(self._cuts)[:, None] / self.examples
             means, variances = torch.stack([moments[0] for moments in seen], dim=1)
-            mean = (shares * means).sum(0)
-            given.append(torch.stack([mean, (shares * (variances + (means - mean).square())).sum(0)]))
+            mean = self._over_all((shares * means).sum(0))
+            variance = self._over_all((shares * (variances + (means - mean).square())).sum(0))
+            given.append(torch.stack([mean, variance]))
         self._widths = [one.numel() for one in given]
         self._split = [len(params), sum(self._widths), sum(self._widths)]
         return torch.cat([params, *(one.view(-1) for one in given), params.new_zeros(self._split[2])])
@@ -185,7 +249,7 @@ class ModelLoss(Objective):
                 loss = self._sum(leaf, inputs, labels)
             gradient += self._differentiate(loss, leaf)[0]
             total += loss.detach()
-        return total.item() / self.examples, gradient / self.examples
+        return self._over_all(total).item() / self.examples, self._over_all(gradient) / self.examples
 
     def _with_multipliers(self, point: Tensor) -> Tensor:
         """`point` with the multipliers that make the first part of its gradient that of `params`."""
@@ -194,8 +258,39 @@ class ModelLoss(Objective):
             point = torch.cat([*point.split(self._split)[:2], gradient.split(self._split)[1]])
         return point
 
+    def _over_all(self, total: Tensor) -> Tensor:
+        """The sum over all examples, from that over `_chunks`: for subclasses that have some of them elsewhere."""
+        return total
+
     def _chunks(self) -> Iterator[tuple[Tensor, Tensor]]:
         return zip(self._inputs.split(self._cuts), self._labels.split(self._cuts), strict=True)
+
+
+class _Tape:
+    """What the hooks of batch norm layers are given and see in one forward pass, call by call."""
+
+    def __init__(self) -> None:
+        self._given: list[Tensor] = []
+        self._seen: list[Tensor] = []
+
+    def begin(self, given: list[Tensor]) -> None:
+        self._given, self._seen = given, []
+
+    def end(self) -> list[Tensor]:
+        """What was seen; forgotten here, so that no graph outlives its chunk."""
+        seen, self._given, self._seen = self._seen, [], []
+        return seen
+
+    def normalize(self, layer: _BatchNorm, arguments: tuple[Tensor]) -> tuple[Tensor]:
+        """The inputs by the given (mean, variance), or by their own if none is given yet; notes the moments."""
+        (inputs,) = arguments
+        rows = inputs.movedim(1, -1).flatten(0, -2)
+        known = self._given[len(self._seen) :]
+        mean, second = known[0] if known else (rows.mean(0), rows.var(0, correction=0))
+        center = mean.detach()  # moments about a number: the variance there, and yet a mean over examples
+        self._seen.append(torch.stack([rows.mean(0), (rows - center).square().mean(0)]))
+        deviation = (second - (mean - center).square() + layer.eps).sqrt()
+        return (((inputs.movedim(1, -1) - mean) / deviation).movedim(-1, 1),)
 
 
 def _check(

@@ -17,20 +17,18 @@ negative: take examples that were not trained on. Near any minimum |G|^2 is a sm
 these change as a network's layers are rescaled (`rescaling_invariance`).
 """
 
-import copy
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
-from torch.func import functional_call
-from torch.nn.functional import cross_entropy
+from torch import Tensor
 
 from trainables.sharpness.edge_of_stability import check_optimizer
 from trainables.sharpness.objective import Objective, evaluate_center
 
-BatchLoss = Callable[[Tensor, Tensor], Tensor]  # (params (n,), indices (b,)) -> mean loss of these examples, ()
+# (params (n,), indices (b,)) -> mean loss of these examples, (): of a model it is `ModelLoss.of_examples`.
+BatchLoss = Callable[[Tensor, Tensor], Tensor]
 
 CHUNK_NUMBERS = 2**23  # of per-example gradients held at once
 SURE = 2.0  # standard errors that |G|^2 is to be above 0
@@ -52,26 +50,6 @@ class GradientNoiseScale:
     squared_gradient_stderr: float
     evaluations: int
     converged: bool
-
-
-def example_loss(
-    model: nn.Module, inputs: Tensor, labels: Tensor, *, dtype: torch.dtype = torch.float64
-) -> tuple[BatchLoss, Tensor]:
-    """The bound form: mean cross-entropy of the examples at given indices, in nats, and the model's `params`, (n,).
-
-    On a copy in eval mode (trained batch norm statistics, no dropout); `params` as those of `ModelLoss`.
-    """
-    shapes = {name: parameter.shape for name, parameter in model.named_parameters() if parameter.requires_grad}
-    frozen = copy.deepcopy(model).to(inputs.device, dtype).eval().requires_grad_(False)
-    data = inputs.to(dtype) if inputs.is_floating_point() else inputs
-    targets = labels.to(inputs.device, dtype if labels.is_floating_point() else labels.dtype)
-
-    def loss(params: Tensor, indices: Tensor) -> Tensor:
-        pieces = params.split([shape.numel() for shape in shapes.values()])
-        weights = {name: piece.view(shapes[name]) for name, piece in zip(shapes, pieces, strict=True)}
-        return cross_entropy(functional_call(frozen, weights, (data[indices],)), targets[indices])
-
-    return loss, torch.cat([frozen.get_parameter(name).reshape(-1) for name in shapes])
 
 
 def gradient_noise_scale(

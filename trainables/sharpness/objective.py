@@ -1,26 +1,35 @@
 """A loss over a flat parameter vector, with its derivatives and a count of what they cost.
 
 Every measure works on an `Objective`. A plain function `loss(params) -> scalar` becomes one by itself, and
-derivatives then come from autograd; a loss over much data (`ModelLoss`) works in chunks instead.
+derivatives then come from autograd; a loss over much data (`ModelLoss`) works in chunks instead; `Substituted` is a
+loss under a linear change of variables, which is what boxes, balls, preconditioners and single layers are.
 
 Traps this file is for: a loss that is not a deterministic function of its argument (dropout, augmentation, batch
 norm in train mode) makes every difference of losses meaningless, so it is refused; a float32 sum over many
-examples loses the small differences that sharpness is made of, so values are Python floats, summed in float64.
+examples loses the small differences that sharpness is made of, so values are Python floats, summed in float64; a step
+below the rounding of the parameters themselves is no step, so it is refused too.
 """
 
 import math
 from collections.abc import Callable
+from typing import TypeVar
 
 import torch
 from torch import Tensor
 
+T = TypeVar("T")
 Loss = Callable[[Tensor], Tensor]
+Map = Callable[[Tensor], Tensor]
+
+ROUNDINGS = 1024  # of a loss, that two evaluations at one point may differ by
+LEAST_STEP = 8  # roundings of the parameters: what a step that is to be seen has to measure
 
 
 class Objective:
     """`loss(params)`, (n,) -> (), twice differentiable where second derivatives are asked for.
 
-    `evaluations` counts the calls of the loss, of its gradient and of Hessian-vector products, each as one.
+    `evaluations` counts the calls of the loss, of its gradient, of the graph that Hessian-vector products use, and
+    of these products, each as one.
     """
 
     def __init__(self, loss: Loss) -> None:
@@ -42,11 +51,13 @@ class Objective:
             (gradient,) = self._differentiate(loss, leaf)
         return float(loss.detach()), gradient
 
-    def hessian(self, params: Tensor) -> Callable[[Tensor], Tensor]:
-        """The map v -> H v at `params`; the gradient's graph is built once and used by every product."""
+    def value_and_hessian(self, params: Tensor) -> tuple[float, Map]:
+        """The loss and the map v -> H v at `params`; the gradient's graph is built once and used by every product."""
+        self.evaluations += 1
         leaf = params.detach().clone().requires_grad_()
         with torch.enable_grad():
-            (gradient,) = self._differentiate(self._checked(self._loss(leaf)), leaf, create_graph=True)
+            loss = self._checked(self._loss(leaf))
+            (gradient,) = self._differentiate(loss, leaf, create_graph=True)
 
         def product(vector: Tensor) -> Tensor:
             self.evaluations += 1
@@ -55,7 +66,11 @@ class Objective:
             (result,) = torch.autograd.grad(gradient, leaf, vector, retain_graph=True, materialize_grads=True)
             return result.detach()
 
-        return product
+        return float(loss.detach()), product
+
+    def hessian(self, params: Tensor) -> Map:
+        """The map v -> H v at `params`."""
+        return self.value_and_hessian(params)[1]
 
     def _differentiate(self, loss: Tensor, leaf: Tensor, create_graph: bool = False) -> tuple[Tensor, ...]:
         if not loss.requires_grad:
@@ -71,26 +86,78 @@ class Objective:
         return loss
 
 
+class Substituted(Objective):
+    """f(x + M u) as a function of u; `forward` is u -> M u and `adjoint` v -> M^T v. Both objectives count."""
+
+    def __init__(self, objective: Objective, params: Tensor, forward: Map, adjoint: Map) -> None:
+        self._objective, self._params, self._forward, self._adjoint = objective, params.detach(), forward, adjoint
+        self.evaluations = 0
+
+    def value(self, params: Tensor) -> float:
+        self.evaluations += 1
+        return self._objective.value(self._params + self._forward(params))
+
+    def value_and_gradient(self, params: Tensor) -> tuple[float, Tensor]:
+        self.evaluations += 1
+        value, gradient = self._objective.value_and_gradient(self._params + self._forward(params))
+        return value, self._adjoint(gradient)
+
+    def value_and_hessian(self, params: Tensor) -> tuple[float, Map]:
+        self.evaluations += 1
+        value, inner = self._objective.value_and_hessian(self._params + self._forward(params))
+
+        def product(vector: Tensor) -> Tensor:
+            self.evaluations += 1
+            return self._adjoint(inner(self._forward(vector)))
+
+        return value, product
+
+
 def as_objective(loss: Loss | Objective) -> Objective:
     """`loss` itself if it is an Objective, else wrapped as one."""
     return loss if isinstance(loss, Objective) else Objective(loss)
 
 
 def evaluate_center(objective: Objective, params: Tensor) -> tuple[float, Tensor]:
-    """Loss and gradient at `params`, evaluated twice to see that they are a function of `params` alone.
+    """Loss and gradient at `params`, after a look at whether the loss is a function of `params` alone.
 
-    Raises ValueError for parameters that are not one floating-point vector and for a loss that is not
-    deterministic. A loss that is not finite is returned as it is.
+    Costs a value and a gradient; a random loss draws other numbers in each, and the caller's random state is put back.
+    Raises ValueError for parameters that are not one floating-point vector and for a loss that is not deterministic.
+    A loss that is not finite is returned as it is.
     """
-    if params.ndim != 1 or params.numel() == 0:
-        raise ValueError(f"`params` must be one flat vector (n,), n > 0, got shape {tuple(params.shape)}")
-    if not params.is_floating_point():
-        raise ValueError(f"`params` must be floating point, got {params.dtype}; convert with .to(torch.float64)")
-    value, gradient = objective.value_and_gradient(params)
-    again, gradient_again = objective.value_and_gradient(params)
-    if math.isfinite(value) and not (value == again and torch.equal(gradient, gradient_again)):
+    return _twice(objective, params, objective.value_and_gradient)
+
+
+def hessian_at_center(objective: Objective, params: Tensor) -> tuple[float, Map]:
+    """The loss and the map v -> H v at `params`, with the checks of `evaluate_center`."""
+    return _twice(objective, params, objective.value_and_hessian)
+
+
+def _twice(objective: Objective, params: Tensor, evaluate: Callable[[Tensor], tuple[float, T]]) -> tuple[float, T]:
+    check_params(params)
+    with torch.random.fork_rng(devices=[params.device] if params.is_cuda else []):
+        value = objective.value(params)
+        again, derivative = evaluate(params)
+    rounding = ROUNDINGS * torch.finfo(params.dtype).eps * abs(value)  # kernels differ with and without a graph
+    if math.isfinite(value) and not abs(value - again) <= rounding:
         raise ValueError(
             f"`loss` must be deterministic, got {value!r} and then {again!r} at the same parameters; "
             "switch off dropout and augmentation (eval mode) and fix the data"
         )
-    return value, gradient
+    return value, derivative
+
+
+def check_params(params: Tensor) -> None:
+    """Raises ValueError for parameters that are not one floating-point vector."""
+    if params.ndim != 1 or params.numel() == 0:
+        raise ValueError(f"`params` must be one flat vector (n,), n > 0, got shape {tuple(params.shape)}")
+    if not params.is_floating_point():
+        raise ValueError(f"`params` must be floating point, got {params.dtype}; convert with .to(torch.float64)")
+
+
+def check_step(name: str, value: float, length: float | Tensor, params: Tensor) -> None:
+    """Raises ValueError where a step of l2 norm `length` is lost in the rounding of `params`: it would measure 0."""
+    least = LEAST_STEP * torch.finfo(params.dtype).eps * float(torch.linalg.vector_norm(params.detach().double()))
+    if float(length) < least:
+        kind = str(params.dtype).removeprefix("torch.")
+        raise ValueError(f"`{name}` must be large enough to move weights of {kind}, got {value}; work in float64")

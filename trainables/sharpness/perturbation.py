@@ -27,7 +27,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from trainables.sharpness.objective import Loss, Objective, as_objective, evaluate_center
+from trainables.sharpness.lanczos import random_normal
+from trainables.sharpness.objective import Loss, Objective, as_objective, check_step, evaluate_center
 
 Kind = Literal["gaussian", "sphere", "box"]
 
@@ -88,8 +89,8 @@ def perturbation_sharpness(
     |x_i|, so that a zero weight does not move and rescaling w1 <- a w1, w2 <- w2 / a of a ReLU network (without
     biases, or with them rescaled) leaves every sample's loss alone; the plain measure changes at will.
 
-    Costs `samples` losses and 2 gradients. Raises ValueError for a scale that is not a number above 0, another kind,
-    samples that are odd or below 4, and for a loss that is not deterministic.
+    Costs `samples` losses and 1 gradient more. Raises ValueError for a scale that is not a number above 0, another
+    kind, samples that are odd or below 4, and for a loss that is not deterministic.
     """
     _check_positive("scale", scale)
     if kind not in ("gaussian", "sphere", "box"):
@@ -99,6 +100,9 @@ def perturbation_sharpness(
     before = objective.evaluations
     center, _ = evaluate_center(objective, params)
     mean = largest = stderr = math.nan
+    spread = {"gaussian": 1.0, "sphere": params.numel() ** -0.5, "box": 3**-0.5}[kind]
+    lengths = params.detach().abs() if adaptive else torch.ones_like(params)
+    check_step("scale", scale, scale * spread * torch.linalg.vector_norm(lengths), params)
     if math.isfinite(center):
         rises = _rises(objective, params, center, scale, _draws(params, kind, adaptive, samples, seed))
         if rises.isfinite().all():
@@ -127,7 +131,7 @@ def pac_bayes_width(
     bisected on the logarithm, every other step where the power law through both ends has it, to the relative
     tolerance `tol`. Where the mean rise crosses the target more than once, one upward crossing is found.
 
-    Costs `samples` losses per width, 4 to 8 widths as a rule, and 2 gradients. Raises ValueError for a target or
+    Costs `samples` losses per width, 4 to 8 widths as a rule, and 1 gradient more. Raises ValueError for a target or
     tol that is not a number above 0, and as `perturbation_sharpness`.
     """
     _check_positive("target", target)
@@ -187,12 +191,11 @@ def _draws(params: Tensor, kind: Kind, adaptive: bool, samples: int, seed: int) 
     generator = torch.Generator().manual_seed(seed)
     for _ in range(samples // 2):
         if kind == "box":
-            draw = 2 * torch.rand(params.shape, dtype=torch.float64, generator=generator) - 1
+            draw = (2 * torch.rand(params.shape, dtype=torch.float32, generator=generator) - 1).to(params)
         else:
-            draw = torch.randn(params.shape, dtype=torch.float64, generator=generator)
+            draw = random_normal(params, generator)
         if kind == "sphere":
-            draw /= torch.linalg.vector_norm(draw)
-        draw = draw.to(params)
+            draw = draw / torch.linalg.vector_norm(draw)
         yield draw * params.detach().abs() if adaptive else draw
 
 

@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 
 from trainables.sharpness.lanczos import Lanczos, random_signs
-from trainables.sharpness.objective import Loss, Objective, as_objective, evaluate_center
+from trainables.sharpness.objective import Loss, Objective, as_objective, hessian_at_center
 
 STEPS = 60
 SAMPLES = 5
@@ -68,6 +68,13 @@ class SpectralDensity:
         offsets = (points.to(self.nodes)[..., None] - self.nodes) / width
         return (torch.exp(-(offsets**2) / 2) @ self.weights) / (width * math.sqrt(2 * math.pi))
 
+    def quantiles(self, shares: Tensor) -> Tensor:
+        """The least node up to which a share of all weight lies, for each of `shares` in [0, 1], like them."""
+        nodes, order = self.nodes.sort()
+        below = self.weights[order].cumsum(0)
+        index = torch.searchsorted(below, shares.to(below) * below[-1] * (1 - 1e-12)).clamp(max=len(nodes) - 1)
+        return nodes[index].to(shares)
+
 
 def spectral_density(
     loss: Loss | Objective,
@@ -79,9 +86,9 @@ def spectral_density(
 ) -> SpectralDensity:
     """The density of the eigenvalues of the Hessian of `loss` at `params`, (n,), in units of the loss.
 
-    Costs at most samples * steps Hessian-vector products (`samples` counts probes here) and two gradients, and memory
-    for `steps` vectors; a probe ends early, and is exact, when its basis is invariant under H, at the latest after n
-    steps. Raises ValueError for steps or samples below 1, and for a loss that is not deterministic.
+    Costs at most samples * steps Hessian-vector products (`samples` counts probes here), a loss and a gradient, and
+    memory for `steps` vectors; a probe ends early, and is exact, when its basis is invariant under H, at the latest
+    after n steps. Raises ValueError for steps or samples below 1, and for a loss that is not deterministic.
     """
     if steps < 1:
         raise ValueError(f"`steps` must be at least 1, got {steps}")
@@ -89,10 +96,9 @@ def spectral_density(
         raise ValueError(f"`samples` must be at least 1, got {samples}; its standard errors need 2")
     objective = as_objective(loss)
     before = objective.evaluations
-    center, _ = evaluate_center(objective, params)
+    center, product = hessian_at_center(objective, params)
     if not math.isfinite(center):
         return _not_finite(objective.evaluations - before)
-    product = objective.hessian(params)
     generator = torch.Generator().manual_seed(seed)
     nodes: list[Tensor] = []
     weights: list[Tensor] = []

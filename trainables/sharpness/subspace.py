@@ -29,7 +29,5 @@ def random_subspace(
     if columns not in ("unit", "gaussian"):
         raise ValueError(f"`columns` must be 'unit' or 'gaussian', got {columns!r}")
     generator = torch.Generator().manual_seed(seed)
-    matrix = torch.randn(n, dimension, dtype=torch.float64, generator=generator)
-    if columns == "unit":
-        matrix /= torch.linalg.vector_norm(matrix, dim=0)
-    return matrix.to(params)
+    matrix = torch.randn(n, dimension, dtype=torch.float32, generator=generator).to(params)
+    return matrix if columns == "gaussian" else matrix / torch.linalg.vector_norm(matrix, dim=0)

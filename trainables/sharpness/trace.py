@@ -24,14 +24,13 @@ import torch
 from torch import Tensor
 
 from trainables.sharpness.lanczos import random_signs
-from trainables.sharpness.objective import Loss, Objective, as_objective, evaluate_center
+from trainables.sharpness.objective import Loss, Objective, as_objective, hessian_at_center
 from trainables.sharpness.xtrace import XTrace
 
 Method = Literal["xtrace", "hutchinson"]
 
 SAMPLES = 100
 TOLERANCE = 0.02
-CHECK_EVERY = 20  # samples, between looks at the standard error
 LEAST_SAMPLES = {"xtrace": 4, "hutchinson": 2}  # two probes, for a standard error
 
 
@@ -71,9 +70,9 @@ def hessian_trace(
 
     `samples` is the most Hessian-vector products to spend, two for each probe of `xtrace` and one of `hutchinson`;
     up to that many parameters the trace is computed exactly, by n products. Ends early when the standard error is
-    at most tol * |value|; with tol=0 all samples are spent and the estimate is unbiased. Besides: two gradients, and
-    for `xtrace` memory for 2 * samples vectors. Raises ValueError for samples below 2 (`xtrace`: 4), tol < 0, another
-    method, and a loss that is not deterministic.
+    at most tol * |value|; with tol=0 all samples are spent and the estimate is unbiased. Besides: a loss, a gradient,
+    and for `xtrace` memory for samples / 2 vectors (||H||_F^2: samples). Raises ValueError for samples below 2
+    (`xtrace`: 4), tol < 0, another method, and a loss that is not deterministic.
     """
     return HessianTrace(*_estimate(loss, params, 1, samples, method, tol, seed))
 
@@ -109,10 +108,9 @@ def _estimate(
         raise ValueError(f"`tol` must be 0 or more, got {tol}; 0 spends all samples")
     objective = as_objective(loss)
     before = objective.evaluations
-    center, _ = evaluate_center(objective, params)
+    center, product = hessian_at_center(objective, params)
     value = stderr = math.nan
     if math.isfinite(center):
-        product = objective.hessian(params)
         if params.numel() <= samples:
             value, stderr = _exact(product, params, power), 0.0
         else:
@@ -148,9 +146,9 @@ def _sampled(
     for count in range(1, probes + 1):
         if not estimator.add_probe():
             return math.nan, math.nan
-        if count == probes or count * kind.products % CHECK_EVERY == 0:
+        if count == probes or count * kind.products % kind.check_every == 0 or estimator.finished:
             value, stderr = estimator.estimate()
-            if stderr <= tol * abs(value):
+            if stderr <= tol * abs(value) or estimator.finished:
                 break
     return value, stderr
 
@@ -158,7 +156,7 @@ def _sampled(
 class _Hutchinson:
     """The mean of z^T H^power z over Rademacher vectors like `like`, (n,); one product for each probe."""
 
-    products = 1
+    products, check_every, finished = 1, 20, False
 
     def __init__(
         self,

@@ -27,6 +27,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from trainables.sharpness.lanczos import random_normal
 from trainables.sharpness.objective import Loss, Objective, as_objective, evaluate_center
 
 SAMPLES = 256
@@ -83,7 +84,7 @@ def local_entropy(
 
     `gamma` is one over the squared radius of the neighbourhood's each direction; `beta` = 1 takes the loss as it is,
     beta = N makes a mean over N examples the sum, as in a posterior. Drawn as samples / 2 antithetic pairs (d, -d).
-    Costs `samples` losses and 2 gradients. Invariant under a ReLU network's rescaling only if adaptive (biases
+    Costs `samples` losses and 1 gradient more. Invariant under a ReLU network's rescaling only if adaptive (biases
     rescaled too). Raises ValueError for gamma or beta not above 0, samples odd or below 4, `least_share` outside
     (0, 1], and a loss that is not deterministic.
     """
@@ -101,7 +102,7 @@ def local_entropy(
     width = (x.abs() if adaptive else torch.ones_like(x)) / gamma**0.5
     rises = torch.full((samples // 2, 2), math.nan, dtype=torch.float64)
     for pair in range(len(rises) if math.isfinite(center) else 0):
-        step = width * torch.randn(x.shape, dtype=torch.float64, generator=generator).to(x)
+        step = width * random_normal(x, generator)
         rises[pair] = torch.tensor([objective.value(x + step) - center, objective.value(x - step) - center])
     value, stderr, share = _log_mean_exp(-beta * rises)
     spent = objective.evaluations - before

@@ -18,9 +18,12 @@ first variance and 1/3 of the second hold it once, and overrate the parts of hig
 of 300 eigenvalues, 12 to 100 samples, 200 seeds each: two such standard errors held the truth in 91 to 100 % of the
 runs, two of the paper's in 70 to 96 %.
 
-Traps: the paper's formulas divide by the triangular factor R of H [z_1 ... z_m], which is singular as soon as the
-rank of H is below m (a linear loss, softmax regression); here the vectors that it gives come from orthogonal
-factorizations instead.
+Memory: Q, one vector for each probe (for H^2 H Q as well), and small matrices. z_i and H z_i are needed for one step
+only, as the products that later ones would want follow from symmetry: z_j^T H z_i = (H z_j)^T z_i, and H z_j is a
+combination of rows of Q.
+
+Once a new H z lies in Q to rounding, the rank of H is used up: tr(Q B Q^T) is all of it, but for what that last z,
+which is independent of Q, sees outside; then no probe is added.
 """
 
 from collections.abc import Callable
@@ -28,18 +31,18 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from trainables.sharpness.lanczos import orthogonalized, random_normal, random_unit, rounding
+from trainables.sharpness.lanczos import random_normal, rounding
 
-PARALLEL = 1e3  # roundings: unit vectors closer than that count as one, as they are once the rank of H is used up
+PARALLEL = 1e3  # roundings: unit vectors closer than that count as one
 
 
 class XTrace:
     """The estimate of tr(H^power), power 1 or 2, for `product`, v -> H v, on vectors like `like`, (n,).
 
-    At most `limit` <= n probes, each for two products; memory for 4 * limit vectors.
+    At most `limit` <= n probes, each for two products; memory for `power` * `limit` vectors.
     """
 
-    products = 2
+    products, check_every = 2, 10
 
     def __init__(
         self,
@@ -52,52 +55,79 @@ class XTrace:
         self._product = product
         self._power = power
         self._generator = generator
-        self._rows = like.new_empty(4, limit, like.numel())
+        self._like = like
+        self._q = like.new_empty(limit, like.numel())
+        self._hq = like.new_empty(limit if power == 2 else 0, like.numel())
         self._count = 0
+        self._r, self._overlap, self._hessian, self._squared = torch.zeros(4, limit, limit, dtype=torch.float64)
+        self._forms, self._norms = torch.zeros(2, limit, dtype=torch.float64)
+        self.finished = False  # the rank of H is used up
 
     def add_probe(self) -> bool:
         """One more z, H z, direction q of Q, and H q; False where a product is not finite."""
-        z, y, q, hq = self._rows
-        i = self._count
-        z[i] = random_normal(z[i], self._generator)
-        y[i] = self._product(z[i])
-        rest = orthogonalized(y[i], q[:i])
-        norm, whole = torch.linalg.vector_norm(rest), torch.linalg.vector_norm(y[i])
-        spanned = bool(norm <= rounding(rest) * whole)  # Q holds the range of H already
-        q[i] = random_unit(q[:i], self._generator) if spanned else rest / norm
-        hq[i] = self._product(q[i])
+        i, known = self._count, self._q[: self._count]
+        z = random_normal(self._like, self._generator)
+        y = self._product(z)
+        self._norms[i], self._forms[i] = _dot(z, z), _dot(z if self._power == 1 else y, y)
+        self._overlap[i, :i] = _column(known, z)
+        rest = y
+        for _ in range(2):
+            step = known @ rest
+            rest = rest - step @ known
+            self._r[:i, i] += step.double().cpu()
+        norm = torch.linalg.vector_norm(rest)
+        if not bool(torch.isfinite(norm)):
+            return False
+        if norm <= rounding(rest) * torch.linalg.vector_norm(y):
+            self.finished = True
+            return True
+        q = self._q[i] = rest / norm
+        self._r[i, i] = float(norm)
+        mixed = self._r[:i, :i].T @ self._overlap[i, :i]  # z_j^T H z_i, j < i
+        self._overlap[:i, i] = (mixed - self._overlap[:i, :i] @ self._r[:i, i]) / float(norm)
+        self._overlap[i, i] = _dot(q, z)
+        hq = self._product(q)
         self._count += 1
-        return bool(torch.isfinite(norm) and torch.isfinite(hq[i]).all())
+        _fill(self._hessian, _column(self._q[: self._count], hq))
+        if self._power == 2:
+            self._hq[i] = hq
+            _fill(self._squared, _column(self._hq[: self._count], hq))
+        return bool(self._hessian[i].isfinite().all())
 
     def estimate(self) -> tuple[float, float]:
         """The mean of all t_i, and its standard error, from at least two probes."""
-        z, y, q, hq = self._rows[:, : self._count]
-        sketch = _Sketch(z, y, q, hq, self._power)
+        m = self._count
+        r, overlap, hessian = (matrix[:m, :m] for matrix in (self._r, self._overlap, self._hessian))
+        core, cross = (hessian, r.T) if self._power == 1 else (self._squared[:m, :m], r.T @ hessian)
+        if self.finished:
+            inside, seen = self._overlap[m, :m], self._r[:m, m]
+            seen = seen if self._power == 1 else hessian @ seen
+            rest = float(self._forms[m] + inside @ (core @ inside - 2 * seen))
+            return float(core.trace()) + rest, abs(rest)
+        sketch = _Sketch(r, overlap, core, cross, self._forms[:m], self._norms[:m], self._like)
         terms = sketch.terms()
-        means = torch.stack([sketch.mean_without(j) for j in range(self._count)])
-        paper = terms.var() / self._count
-        jackknife = ((means - means.mean()) ** 2).sum() * (self._count - 1) / self._count
+        means = torch.stack([sketch.mean_without(j) for j in range(m)])
+        paper = terms.var() / m
+        jackknife = ((means - means.mean()) ** 2).sum() * (m - 1) / m
         return float(terms.mean()), float(((2 * paper + jackknife) / 3).sqrt())
 
 
 class _Sketch:
-    """All that the estimate needs of z, H z, Q and H Q, (m, n) each, as float64 matrices of size (m, m).
+    """The t_i from matrices of size (m, m) alone: R = Q Y^T, `overlap` = Z Q^T, `core` = Q B Q^T, `cross` = Z B Q^T.
 
-    R = Q Y^T, with the y_i = H z_i as rows of Y, is triangular. With s_i the unit vector orthogonal to all columns of R
-    but column i, P_i = Q^T (1 - s_i s_i^T) Q; for the range without z_i and z_j, both s_i and s_j are taken out.
+    R, with the y_i = H z_i as rows of Y, is triangular. With s_i the unit vector orthogonal to all columns of R but
+    column i, which is row i of R^-1, P_i = Q^T (1 - s_i s_i^T) Q; for the range without z_i and z_j, both s_i and s_j
+    are taken out. `forms` are the z_i^T B z_i, `norms` the |z_i|^2.
     """
 
-    def __init__(self, z: Tensor, y: Tensor, q: Tensor, hq: Tensor, power: int) -> None:
-        self._probes, self._n = z.shape
-        r = (q @ y.T).double().cpu()
-        self._overlap = (z @ q.T).double().cpu()  # rows: Q z_i
-        self._core = (q @ hq.T if power == 1 else hq @ hq.T).double().cpu()  # Q B Q^T
-        self._cross = r.T if power == 1 else (y @ hq.T).double().cpu()  # rows: Q B z_i
-        self._forms = ((z if power == 1 else y) * y).sum(1, dtype=torch.float64).cpu()  # z_i^T B z_i
-        self._norms = (z * z).sum(1, dtype=torch.float64).cpu()
-        columns = torch.arange(self._probes)
-        self._parallel = PARALLEL * torch.finfo(z.dtype).eps
-        self._s = torch.stack([torch.linalg.qr(r[:, columns != i], mode="complete").Q[:, -1] for i in columns])
+    def __init__(
+        self, r: Tensor, overlap: Tensor, core: Tensor, cross: Tensor, forms: Tensor, norms: Tensor, like: Tensor
+    ) -> None:
+        self._probes, self._n = len(r), like.numel()
+        self._overlap, self._core, self._cross, self._forms, self._norms = overlap, core, cross, forms, norms
+        self._parallel = PARALLEL * torch.finfo(like.dtype).eps
+        inverse = torch.linalg.solve_triangular(r, torch.eye(len(r), dtype=r.dtype), upper=True)
+        self._s = inverse / torch.linalg.vector_norm(inverse, dim=1, keepdim=True)
 
     def terms(self) -> Tensor:
         """All t_i, (m,)."""
@@ -120,3 +150,17 @@ class _Sketch:
         rest = self._forms + (inside * (inside @ self._core - 2 * self._cross)).sum(1)
         outside = self._norms - (inside**2).sum(1)
         return known + rest * (self._n - self._probes + len(left_out)) / outside
+
+
+def _dot(a: Tensor, b: Tensor) -> float:
+    return float(torch.dot(a, b))
+
+
+def _column(rows: Tensor, vector: Tensor) -> Tensor:
+    return (rows @ vector).double().cpu()
+
+
+def _fill(matrix: Tensor, column: Tensor) -> None:
+    """The last row and column of the leading block of a symmetric matrix."""
+    last = len(column) - 1
+    matrix[last, : last + 1] = matrix[: last + 1, last] = column

@@ -1,0 +1,185 @@
+"""Every measure by name: documented, repeatable, blind to chunks and order, and it leaves the caller's model alone."""
+
+import copy
+import math
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from trainables.errors import UserError
+from trainables.measures import MEASURES, Context, measure
+from trainables.sharpness import ModelLoss, hessian_eigenvalues, stability
+from trainables.tables import MEASURES as TABLE
+
+DOCUMENTATION = Path(__file__).parents[2] / "docs" / "measures.md"
+CONTEXT = Context(learning_rate=0.1, batch_size=4, train_size=30, momentum=0.9)
+OF_STEPS = {"stability", "sgd_noise_scale"}
+# What depends on which examples come together: groups and batches.
+OF_GROUPS = {"m_sharpness", "adaptive_m_sharpness", "gradient_noise_scale"}
+
+
+def network() -> nn.Module:
+    torch.manual_seed(0)
+    layers = [nn.Linear(5, 4), nn.BatchNorm1d(4), nn.Tanh(), nn.Dropout(0.3), nn.Linear(4, 3)]
+    model = nn.Sequential(*layers)
+    model(data()[0])
+    return model
+
+
+def data(examples: int = 30) -> tuple[Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(1)
+    return torch.randn(examples, 5, generator=generator), torch.randint(0, 3, (examples,), generator=generator)
+
+
+def values(loss: ModelLoss, name: str) -> list[tuple[str, float]]:
+    rows = measure(loss, [name], CONTEXT)
+    return [
+        (f"{row['method']} {row.get('space')} {row.get('scale')} {row.get('epsilon')}", row["value"]) for row in rows
+    ]
+
+
+def test_every_measure_is_documented() -> None:
+    named = set(re.findall(r"\*\*`(\w+)`\*\*", DOCUMENTATION.read_text()))
+    assert set(MEASURES) - named == set()
+    assert {name for name in named if name.islower()} - set(MEASURES) == set()
+
+
+@pytest.mark.parametrize("name", MEASURES)
+def test_a_measure_leaves_everything_as_it_was(name: str) -> None:
+    """Parameters, buffers, gradients, modes and the random state, bit for bit; and it gives the same numbers again."""
+    model, (inputs, labels) = network(), data()
+    nn.functional.cross_entropy(model(inputs), labels).backward()
+    before = copy.deepcopy(model.state_dict())
+    gradients = [parameter.grad.clone() for parameter in model.parameters()]  # type: ignore[union-attr]
+    state, modes = torch.get_rng_state(), [module.training for module in model.modules()]
+    loss = ModelLoss(model, inputs, labels)
+    first = values(loss, name)
+    assert first == values(ModelLoss(model, inputs, labels), name)
+    assert torch.equal(state, torch.get_rng_state())
+    assert modes == [module.training for module in model.modules()]
+    assert all(torch.equal(before[key], value) for key, value in model.state_dict().items())
+    assert all(torch.equal(old, new.grad) for old, new in zip(gradients, model.parameters(), strict=True))  # type: ignore[arg-type]
+    rows = measure(loss, [name], CONTEXT)
+    assert all(set(row) <= set(TABLE.names) for row in rows)
+    assert all(type(row["value"]) is float and type(row["converged"]) is bool for row in rows if "converged" in row)
+    assert all(isinstance(row["evaluations"], int) for row in rows)
+    assert len({key for key, _ in first}) == len(first)  # no two rows look alike
+
+
+@pytest.mark.parametrize("name", [name for name in MEASURES if name not in OF_STEPS])
+def test_chunks_and_order_do_not_change_a_value(name: str) -> None:
+    """To rounding, which the searches and random bases carry on."""
+    model, (inputs, labels) = network(), data()
+    order = torch.arange(30) if name in OF_GROUPS else torch.randperm(30, generator=torch.Generator().manual_seed(2))
+    whole = values(ModelLoss(model, inputs, labels), name)
+    cut = values(ModelLoss(model, inputs[order], labels[order], chunk_size=7), name)
+    for (one, expected), (other, value) in zip(whole, cut, strict=True):
+        assert one == other
+        assert value == pytest.approx(expected, rel=1e-5, abs=1e-10, nan_ok=True)
+
+
+@pytest.mark.parametrize("name", MEASURES)
+@pytest.mark.parametrize("options", [{"batch_norm": "batch", "batch_size": 10}, {"batch_norm": "recalibrated"}])
+def test_measures_work_in_every_mode_of_batch_norm(name: str, options: dict[str, Any]) -> None:
+    rows = measure(ModelLoss(network(), *data(), **options), [name], CONTEXT)
+    assert rows
+    assert all(math.isfinite(row["value"]) or name == "gradient_noise_scale" for row in rows)
+
+
+@pytest.mark.parametrize("name", [name for name in MEASURES if name not in OF_STEPS])
+def test_float32_is_near_float64(name: str) -> None:
+    double, single = (
+        values(ModelLoss(network(), *data(), dtype=dtype), name) for dtype in (torch.float64, torch.float32)
+    )
+    for (one, expected), (other, value) in zip(double, single, strict=True):
+        assert one == other
+        assert value == pytest.approx(expected, rel=0.02, abs=1e-4, nan_ok=True)
+
+
+class Noisy(nn.Module):
+    """Dropout by function, which eval mode does not switch off."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(5, 3)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        return self.linear(nn.functional.dropout(inputs, 0.5))  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize("name", [name for name in MEASURES if name != "sgd_noise_scale"])
+def test_a_random_loss_is_refused_and_the_random_state_put_back(name: str) -> None:
+    torch.manual_seed(5)
+    loss = ModelLoss(Noisy(), *data())
+    state = torch.get_rng_state()
+    with pytest.raises(ValueError, match=r"must be deterministic.*dropout and augmentation"):
+        measure(loss, [name], CONTEXT)
+    assert torch.equal(state, torch.get_rng_state())
+
+
+@pytest.mark.parametrize("name", [name for name in MEASURES if name not in OF_STEPS])
+def test_a_loss_that_is_not_finite_is_a_result(name: str) -> None:
+    inputs, labels = data()
+    inputs[3, 2] = math.inf
+    rows = measure(ModelLoss(nn.Linear(5, 3), inputs, labels), [name], CONTEXT)
+    assert not any(math.isfinite(row["value"]) for row in rows)
+    assert not any(row.get("converged") for row in rows if "variance" not in row["method"])
+
+
+@pytest.mark.parametrize("name", OF_STEPS)
+def test_measures_of_steps_need_the_optimizer(name: str) -> None:
+    with pytest.raises(UserError, match=f"`learning_rate` must be given for the measure {name}, got none"):
+        measure(ModelLoss(network(), *data()), [name])
+
+
+def test_stability_forms() -> None:
+    """eta lambda / 2; eta lambda / (2 + 2 beta); with Adam the preconditioned Hessian."""
+    loss = ModelLoss(network(), *data())
+    top = float(hessian_eigenvalues(loss, loss.params).values[0])
+    plain, momentum = measure(loss, ["stability"], CONTEXT)
+    assert (plain["method"], plain["value"]) == ("plain", pytest.approx(0.1 * top / 2))
+    assert (momentum["method"], momentum["value"]) == ("momentum", pytest.approx(0.1 * top / 3.8))
+    assert momentum["evaluations"] == 0
+    scale = torch.linspace(0.5, 2, len(loss.params)).double()
+    _, adam = measure(loss, ["stability"], Context(0.1, momentum=0.9, preconditioner=scale))
+    own = stability(loss, loss.params, learning_rate=0.1, momentum=0.9, form="averaged", preconditioner=scale)
+    assert (adam["method"], adam["value"]) == ("adam", own.ratio)
+
+
+@pytest.mark.parametrize("kind", ["adam", "sgd", "adagrad"])
+def test_the_context_of_an_optimizer(kind: str) -> None:
+    model, (inputs, labels) = network(), data()
+    model[0].bias.requires_grad_(False)
+    optimizer: torch.optim.Optimizer = {
+        "adam": lambda: torch.optim.Adam(model.parameters(), lr=0.01, betas=(0.8, 0.9), eps=1e-3),
+        "sgd": lambda: torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.7),
+        "adagrad": lambda: torch.optim.Adagrad(model.parameters(), lr=0.01),
+    }[kind]()
+    for _ in range(2):
+        optimizer.zero_grad()
+        nn.functional.cross_entropy(model(inputs), labels).backward()
+        optimizer.step()
+    context = Context.of(optimizer, 8, 30)
+    assert (context.learning_rate, context.batch_size, context.train_size) == (0.01, 8, 30)
+    assert context.momentum == {"adam": 0.8, "sgd": 0.7, "adagrad": 0.0}[kind]
+    assert (context.preconditioner is not None) == (kind == "adam")
+    if context.preconditioner is not None:
+        assert context.preconditioner.shape == ModelLoss(model, inputs, labels).params.shape
+        moment = optimizer.state[model[0].weight]["exp_avg_sq"].double().reshape(-1)
+        torch.testing.assert_close(context.preconditioner[:20], (moment / (1 - 0.9**2)).sqrt() + 1e-3)
+
+
+def test_layers_and_quantiles_are_rows() -> None:
+    loss = ModelLoss(network(), *data())
+    assert [row["space"] for row in measure(loss, ["layer_trace"])] == ["0", "1", "4"]
+    whole = measure(loss, ["hessian_trace"])[0]["value"]
+    assert sum(row["value"] for row in measure(loss, ["layer_trace"])) == pytest.approx(whole, rel=1e-9)
+    top = measure(loss, ["hessian_max_eig"])[0]["value"]
+    assert all(row["value"] <= top * 1.001 for row in measure(loss, ["layer_max_eig"]))
+    quantiles = measure(loss, ["spectral_density"])
+    assert [row["value"] for row in quantiles] == sorted(row["value"] for row in quantiles)
+    assert quantiles[-1]["value"] == pytest.approx(top, rel=1e-2)

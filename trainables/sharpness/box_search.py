@@ -1,0 +1,163 @@
+"""The largest rise of a loss over a box |y_i| <= b_i: what the box metric and l-infinity balls have in common.
+
+The maximum is never known, only bounded from below by the best point visited. Two searches:
+
+- `paper`: L-BFGS-B on -f from y = 0, 10 iterations, all tolerances 0.
+- `strong`: sign ascent, y <- b * sign(gradient) (exact ascent where f is convex), from the gradient's own signs, from
+  given corners and from random ones; with few coordinates flips of one sign at a time; then L-BFGS-B on the scaled
+  objective in unit-box variables y = b * u, |u_i| <= 1, from the centre and from the best point so far.
+
+Where the gradient is small f is nearly even around the centre, so the corner opposite a maximum is near another one,
+which differs in height by the odd terms. The random starts are new corners and the best one with 30 % of its signs
+flipped, in turn.
+"""
+
+import math
+
+import torch
+from torch import Tensor
+
+from trainables.sharpness.lbfgsb import minimize_in_box
+from trainables.sharpness.objective import Objective
+
+PAPER_ITERATIONS = 10
+STRONG_ITERATIONS = 12
+SIGN_ASCENT_LIMIT = 20
+RANDOM_EVALUATIONS = 64
+HALVINGS = 8
+FEW = 16  # coordinates: so few that single flips are affordable
+FLIP_STARTS = 24
+FLIPPED_SHARE = 0.3
+SETTLED_GAP = 1e-3  # of the gain: where a search ends
+CONVERGED_GAP = 1e-2  # of the gain: where the result is said to have converged
+
+
+class BoxSearch:
+    """The box around y = 0 of `objective`, a function of y, and the best point of it visited so far.
+
+    `center` and `gradient` are f(0) and its gradient, (n,); `half_widths` b, (n,), may be 0 where nothing moves. Points
+    where f is not finite are passed over.
+    """
+
+    def __init__(self, objective: Objective, center: float, gradient: Tensor, half_widths: Tensor) -> None:
+        self._objective = objective
+        self._center = center
+        self._center_gradient = gradient
+        self._half_widths = half_widths
+        self.best_gain = 0.0
+        self.best_point = torch.zeros_like(half_widths)
+        self._best_gradient = gradient
+
+    @property
+    def converged(self) -> bool:
+        """Whether no first-order move inside the box promises more than 1 % of the gain: a stationary point."""
+        return self._gap(self.best_point, self._best_gradient) <= CONVERGED_GAP * self.best_gain
+
+    def paper(self) -> None:
+        """L-BFGS-B on -f over |y_i| <= b_i from y = 0."""
+
+        def negative(point: Tensor) -> tuple[float, Tensor]:
+            gain, gradient = self._visit(point)
+            return -gain, -gradient
+
+        start = torch.zeros_like(self._half_widths)
+        minimize_in_box(negative, start, -self._half_widths, self._half_widths, iterations=PAPER_ITERATIONS)
+
+    def strong(
+        self, generator: torch.Generator, *, random_evaluations: int = RANDOM_EVALUATIONS, corner: Tensor | None = None
+    ) -> None:
+        """All starts; then L-BFGS-B once more from the best point of all, unless it has settled.
+
+        The signs of `corner` are one start more, which takes the place of most others with few coordinates.
+        """
+        self._sign_ascent(self._center_gradient.sign())
+        self._first_finite(self._half_widths * self._center_gradient.sign())
+        if corner is not None:
+            self._sign_ascent(corner.sign())
+        self._sign_ascent(-self.best_point.sign())
+        enough = self._objective.evaluations + random_evaluations
+        fresh = True
+        while self._objective.evaluations < enough:
+            self._sign_ascent(self._random_signs(generator, fresh))
+            fresh = not fresh
+        if len(self._half_widths) <= FEW:
+            for start in range(FLIP_STARTS if corner is None else 1):
+                signs = self._random_signs(generator, start % 2 == 1) if start else self.best_point.sign()
+                self._flip_ascent(signs)
+        self._unit_box_ascent(torch.zeros_like(self._half_widths), self._center_gradient)
+        if self._gap(self.best_point, self._best_gradient) > SETTLED_GAP * self.best_gain:
+            self._unit_box_ascent(self.best_point / self._safe_widths(), self._best_gradient)
+
+    def _first_finite(self, point: Tensor) -> None:
+        """Nearer and nearer to the centre, while nothing there has a finite loss."""
+        for halving in range(1, HALVINGS):
+            if self.best_gain > 0 or not point.any():
+                return
+            self._visit(point / 2**halving)
+
+    def _random_signs(self, generator: torch.Generator, fresh: bool) -> Tensor:
+        """Of a new corner, or of the best one with some flipped."""
+        draw = torch.rand(self._half_widths.shape, dtype=torch.float32, generator=generator).to(self._half_widths)
+        return (draw - 0.5).sign() if fresh else torch.where(draw < FLIPPED_SHARE, -1.0, 1.0) * self.best_point.sign()
+
+    def _visit(self, point: Tensor) -> tuple[float, Tensor]:
+        """The gain f(y) - f(0) and the gradient; remembers the best finite gain."""
+        value, gradient = self._objective.value_and_gradient(point)
+        gain = value - self._center
+        if math.isfinite(gain) and gain > self.best_gain:
+            self.best_gain, self.best_point, self._best_gradient = gain, point, gradient
+        return gain, gradient
+
+    def _gap(self, point: Tensor, gradient: Tensor) -> float:
+        """The Frank-Wolfe gap, max over the box of gradient . (v - y): 0 exactly at a stationary point."""
+        return float((gradient.abs() * self._half_widths - gradient * point).sum(dtype=torch.float64))
+
+    def _sign_ascent(self, signs: Tensor) -> tuple[float, Tensor]:
+        """Signs <- those of the gradient until it has settled or no longer gains; one without a gradient stays.
+
+        Returns the gain and the signs of the best corner on the way.
+        """
+        best, best_signs = -math.inf, signs
+        for _ in range(SIGN_ASCENT_LIMIT):
+            if not signs.any():
+                break
+            point = self._half_widths * signs
+            gain, gradient = self._visit(point)
+            if not gain > best:
+                break
+            best, best_signs = gain, signs
+            if self._gap(point, gradient) <= SETTLED_GAP * gain:
+                break
+            signs = torch.where(gradient == 0, signs, gradient.sign())
+        return best, best_signs
+
+    def _flip_ascent(self, signs: Tensor) -> None:
+        """Sign ascent, and from where that ends flips of one sign each, until none of them gains."""
+        best, signs = self._sign_ascent(signs)
+        waiting = len(signs)
+        index = 0
+        while waiting > 0:
+            flipped = signs.clone()
+            flipped[index] *= -1
+            gain, end = self._sign_ascent(flipped)
+            waiting -= 1
+            if gain > best:
+                best, signs, waiting = gain, end, len(signs)
+            index = (index + 1) % len(signs)
+
+    def _unit_box_ascent(self, start: Tensor, gradient: Tensor) -> None:
+        """L-BFGS-B on the gain in u, scaled so that its gradient at the start is 1 on average: then the first step
+        crosses the box, instead of being as short as the gradient is small."""
+        scale = float((self._half_widths * gradient).abs().mean(dtype=torch.float64))
+        if not 0 < scale < math.inf:
+            return
+
+        def negative(unit: Tensor) -> tuple[float, Tensor]:
+            gain, gradient = self._visit(self._half_widths * unit)
+            return -gain / scale, gradient * (self._half_widths / -scale)
+
+        ones = torch.ones_like(self._half_widths)
+        minimize_in_box(negative, start, -ones, ones, iterations=STRONG_ITERATIONS, gradient_tolerance=1e-3)
+
+    def _safe_widths(self) -> Tensor:
+        return self._half_widths.masked_fill(self._half_widths == 0, 1.0)
