@@ -1,6 +1,8 @@
 """Datasets: splits, standard layouts, image files, a user's own; and one clear line for each thing wrong."""
 
+import hashlib
 import io
+import pickle
 import sys
 from pathlib import Path
 
@@ -18,8 +20,8 @@ from trainables.errors import UserError
 
 def test_digits() -> None:
     dataset = load_dataset("digits", split_seed=3)
-    assert dataset.train_inputs.shape == (300, 64)
-    assert dataset.test_inputs.shape == (1497, 64)
+    assert dataset.train_inputs.shape == (300, 1, 8, 8)
+    assert dataset.test_inputs.shape == (1497, 1, 8, 8)
     assert dataset.train_inputs.dtype == torch.float32
     assert (dataset.train_inputs.min(), dataset.train_inputs.max()) == (0, 1)
     assert dataset.num_classes == 10
@@ -27,9 +29,9 @@ def test_digits() -> None:
 
 def test_splits_are_disjoint_whole_and_seeded(digits: Source) -> None:
     one, same, other = (digits.split(300, 1497, seed) for seed in (0, 0, 1))
-    rows = torch.cat([one.train_inputs, one.test_inputs])
-    order = np.lexsort(rows.numpy().T), np.lexsort(digits.inputs.T)
-    assert np.array_equal(rows.numpy()[order[0]], digits.inputs[order[1]])
+    rows = torch.cat([one.train_inputs, one.test_inputs]).numpy().reshape(-1, 64)
+    order = np.lexsort(rows.T), np.lexsort(digits.inputs.reshape(-1, 64).T)
+    assert np.array_equal(rows[order[0]], digits.inputs.reshape(-1, 64)[order[1]])
     assert torch.equal(one.train_inputs, same.train_inputs)
     assert not torch.equal(one.train_inputs, other.train_inputs)
 
@@ -42,6 +44,47 @@ def test_subsets_of_a_fixed_split(digits: Source) -> None:
     assert len(part.train_labels) == 100
     assert len(part.test_labels) == 50
     assert len(torch.unique(part.train_inputs, dim=0)) == len(np.unique(part.train_inputs.numpy(), axis=0))
+
+
+def numbered(own_test: bool) -> Source:
+    """Every input is its own number; test inputs from 1000."""
+    inputs, test = np.arange(100, dtype=np.float32)[:, None], 1000 + np.arange(20, dtype=np.float32)[:, None]
+    labels = np.arange(100) % 2
+    return Source("numbered", inputs, labels, test if own_test else None, labels[:20] if own_test else None, 2)
+
+
+@pytest.mark.parametrize(
+    ("own_test", "sizes"), [(True, (50, 10)), (True, (70, 20)), (False, (50, 10)), (False, (60, 20))]
+)
+def test_validation_takes_the_place_of_the_test_set(own_test: bool, sizes: tuple[int, int]) -> None:
+    """Training is the same with and without; validation is neither in it nor in the test set, and no test is there."""
+    source = numbered(own_test)
+    plain, tuning = source.split(*sizes, 3), source.split(*sizes, 3, validation_size=20)
+    assert torch.equal(plain.train_inputs, tuning.train_inputs)
+    assert torch.equal(tuning.test_labels, (tuning.test_inputs[:, 0] % 2).long())
+    train, test, held = (
+        set(part[:, 0].tolist()) for part in (plain.train_inputs, plain.test_inputs, tuning.test_inputs)
+    )
+    assert (len(train), len(test), len(held)) == (*sizes, 20)
+    assert not train & held
+    assert not test & (train | held)
+    assert max(held) < 100  # from the training part
+    assert not torch.equal(tuning.test_inputs, source.split(*sizes, 4, validation_size=20).test_inputs)
+
+
+def test_sizes_beside_validation() -> None:
+    assert numbered(True).sizes(None, None, 30) == (70, 20)
+    assert numbered(False).sizes(None, None, 30) == (56, 14)
+    assert numbered(False).sizes(40, None, 30) == (40, 30)
+    for own_test, sizes, message in [
+        (True, (None, None, 100), "`validation_size` must be between 0 and 99, got 100"),
+        (True, (80, None, 30), "`train_size` must be between 1 and 70 beside 30 for validation, got 80"),
+        (False, (50, 30, 30), "`test_size` must be between 1 and 20 beside 30 for validation, got 30"),
+    ]:
+        with pytest.raises(UserError, match=message):
+            numbered(own_test).sizes(*sizes)
+    with pytest.raises(UserError, match="`train_size` must be between 1 and 95 beside 5 for validation, got 100"):
+        numbered(True).split(100, 20, 0, validation_size=5)
 
 
 def test_shared_arrays_stay_as_they_are(digits: Source) -> None:
@@ -58,7 +101,7 @@ def test_shared_arrays_stay_as_they_are(digits: Source) -> None:
 
 def test_the_fingerprint_follows_the_contents(digits: Source) -> None:
     changed = digits.inputs.copy()
-    changed[0, 0] += 0.5
+    changed[0] += 0.5
     other = Source("digits", changed, digits.labels, None, None, 10)
     same = Source("elsewhere", digits.inputs.copy(), digits.labels, None, None, 10)
     assert other.fingerprint != digits.fingerprint == same.fingerprint
@@ -97,7 +140,34 @@ def test_mnist_truncated(tmp_path: Path) -> None:
         load_source("mnist", root=tmp_path)
 
 
-@pytest.mark.parametrize("name", ["mnist", "cifar10"])
+def write_cifar100(root: Path) -> np.ndarray:  # type: ignore[type-arg]
+    """CIFAR-100's own layout, with a few random images; torchvision compares checksums, so the test replaces those."""
+    folder = root / "cifar-100-python"
+    folder.mkdir(parents=True)
+    pixels = np.random.default_rng(0).integers(0, 256, (6, 3 * 32 * 32), dtype=np.uint8)
+    for part in ("train", "test"):
+        entry = {"data": pixels, "fine_labels": [99, 0, 1, 2, 3, 4], "coarse_labels": [0] * 6}
+        (folder / part).write_bytes(pickle.dumps(entry))
+    (folder / "meta").write_bytes(pickle.dumps({"fine_label_names": [str(label) for label in range(100)]}))
+    return pixels
+
+
+def test_cifar100_layout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pixels = write_cifar100(tmp_path)
+    with pytest.raises(UserError, match="`dataset` cifar100 must lie whole in torchvision's layout"):
+        load_source("cifar100", root=tmp_path)  # the checksums are not those published
+    files = {name: (tmp_path / "cifar-100-python" / name).read_bytes() for name in ("train", "test", "meta")}
+    sums = {name: hashlib.md5(content).hexdigest() for name, content in files.items()}
+    layout = torchvision.datasets.CIFAR100
+    monkeypatch.setattr(layout, "train_list", [["train", sums["train"]]])
+    monkeypatch.setattr(layout, "test_list", [["test", sums["test"]]])
+    monkeypatch.setattr(layout, "meta", {**layout.meta, "md5": sums["meta"]})
+    source = load_source("cifar100", root=tmp_path)
+    assert (source.num_classes, source.labels.tolist()) == (100, [99, 0, 1, 2, 3, 4])
+    np.testing.assert_allclose(source.inputs, pixels.reshape(6, 3, 32, 32) / 255, rtol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["mnist", "cifar10", "cifar100"])
 def test_missing_files_are_not_downloaded_unasked(tmp_path: Path, name: str) -> None:
     with pytest.raises(UserError, match="--download fetches it"):
         load_source(name, root=tmp_path)
@@ -180,6 +250,9 @@ def pool():
 def broken(): raise RuntimeError("no disk")
 def short(): return 1, 2
 def floats(): return np.zeros((3, 2)), np.zeros(3), None, None
+def sized(*, size=3): return np.zeros((size, 2)), np.zeros(size, int), None, None
+def counts(): return np.ones((3, 2), int), np.zeros(3, int), None, None
+def tokens(): return np.array([[0, 1], [2, 5]]), np.array([[1, 2], [5, 0]]), None, None
 def nan(): return np.full((3, 2), np.nan), np.zeros(3, int), None, None
 value = 3
 """
@@ -192,6 +265,14 @@ def test_own_dataset(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     source = load_source("own_data:build")
     assert (source.inputs.dtype, source.num_classes, source.input_shape) == (np.float32, 2, (4,))
     assert load_dataset("own_data:pool", train_size=6).test_inputs.shape == (4, 4)
+    assert len(load_source("own_data:sized", options={"size": 7}).inputs) == 7
+    assert load_source("own_data:counts").inputs.dtype == np.float32
+    tokens = load_source("own_data:tokens")
+    assert (tokens.input_dtype, tokens.inputs.dtype, tokens.num_classes) == (torch.int64, np.int64, 6)
+    with pytest.raises(UserError, match="`dataset-options` must be among size for own_data:sized, got 'width'"):
+        load_source("own_data:sized", options={"width": 7})
+    with pytest.raises(UserError, match=r"`dataset-options` must be among \(none\) for digits, got 'size'"):
+        load_source("digits", options={"size": 7})
     for name, message in {
         "own_data:broken": "RuntimeError: no disk",
         "own_data:short": "must return",

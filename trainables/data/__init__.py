@@ -1,41 +1,57 @@
 """Datasets by name, or by import path: `load_source` reads one, `load_dataset` reads and splits it.
 
-A dataset of your own is a function `build() -> (train_inputs, train_labels, test_inputs, test_labels)`, arrays
+A dataset of your own is a function `build(**options) -> (train_inputs, train_labels, test_inputs, test_labels)`, arrays
 or tensors, given as `package.module:build`; the test pair may be None, then the split is drawn from the one pool.
+Integer inputs (N, T) with labels (N, T) are tokens and stay int64; all other inputs become float32.
+
+A dataset's options (`context` of text, `inputs` of timit) change what is read, and so its fingerprint: a trial's
+configuration needs no other trace of them.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from trainables.data.dataset import Dataset, Source
+from trainables.data.dataset import Dataset, Inputs, Source
 from trainables.data.image_files import read_image_folder, read_parquet
-from trainables.data.standard import read_cifar10, read_digits, read_mnist
+from trainables.data.speech import read_timit
+from trainables.data.standard import read_cifar10, read_cifar100, read_digits, read_mnist
+from trainables.data.text import read_text
 from trainables.errors import UserError
 from trainables.importing import is_import_path, load_callable
+from trainables.options import check_options
 
 __all__ = ["DATASETS", "Dataset", "Source", "load_dataset", "load_source"]
 
-DATASETS: dict[str, Callable[[Path, bool], Source]] = {
+DATASETS: dict[str, Callable[..., Source]] = {
     "digits": read_digits,
     "mnist": read_mnist,
     "cifar10": read_cifar10,
+    "cifar100": read_cifar100,
+    "timit": read_timit,
+    "text": read_text,
     "parquet": read_parquet,
     "image_folder": read_image_folder,
 }
 
 
-def load_source(name: str, *, root: str | Path = "data", download: bool = False) -> Source:
-    """Reads the dataset `name` (one of DATASETS, or `package.module:function`) from the folder `root`.
+def load_source(
+    name: str, *, root: str | Path = "data", download: bool = False, options: Mapping[str, Any] | None = None
+) -> Source:
+    """Reads the dataset `name` (one of DATASETS, or `package.module:function`) from the folder or file `root`.
 
-    Raises UserError for an unknown name, and for files that are missing, truncated or of another layout.
+    Raises UserError for an unknown name or option, and for files that are missing, truncated or of another layout.
     """
+    options = dict(options or {})
     if is_import_path(name):
-        return _from_function(name)
+        return _from_function(name, options)
     if name not in DATASETS:
         raise UserError(f"`dataset` must be one of {', '.join(DATASETS)} or `package.module:function`, got {name!r}")
-    return DATASETS[name](Path(root), download)
+    check_options("dataset-options", name, DATASETS[name], options, after=2)
+    return DATASETS[name](Path(root), download, **options)
 
 
 def load_dataset(
@@ -43,18 +59,23 @@ def load_dataset(
     *,
     root: str | Path = "data",
     download: bool = False,
+    options: Mapping[str, Any] | None = None,
     train_size: int | None = None,
     test_size: int | None = None,
     split_seed: int = 0,
+    validation_size: int = 0,
 ) -> Dataset:
     """One split of the dataset `name`: all of it, or as many examples as asked, drawn by `split_seed`."""
-    source = load_source(name, root=root, download=download)
-    return source.split(*source.sizes(train_size, test_size), split_seed)
+    source = load_source(name, root=root, download=download, options=options)
+    sizes = source.sizes(train_size, test_size, validation_size)
+    return source.split(*sizes, split_seed, validation_size)
 
 
-def _from_function(name: str) -> Source:
+def _from_function(name: str, options: dict[str, Any]) -> Source:
+    build = load_callable(name, "dataset")
+    check_options("dataset-options", name, build, options, after=0)
     try:
-        parts = load_callable(name, "dataset")()
+        parts = build(**options)
         train_inputs, train_labels, test_inputs, test_labels = (
             None if part is None else np.asarray(part) for part in parts
         )
@@ -70,11 +91,17 @@ def _from_function(name: str) -> Source:
     label_parts = [train_labels] if test_labels is None else [train_labels, test_labels]
     if not all(np.issubdtype(labels.dtype, np.integer) for labels in label_parts):
         raise UserError(f"`dataset` {name} must return integer labels, got {label_parts[0].dtype}")
+    input_parts = [train_inputs] if test_inputs is None else [train_inputs, test_inputs]
+    is_tokens = train_labels.ndim == 2 and all(np.issubdtype(inputs.dtype, np.integer) for inputs in input_parts)
+
+    def kept(inputs: NDArray[Any]) -> Inputs:
+        return inputs.astype(np.int64) if is_tokens else inputs.astype(np.float32)
+
     return Source(
         name,
-        train_inputs.astype(np.float32),
+        kept(train_inputs),
         train_labels.astype(np.int64),
-        None if test_inputs is None else test_inputs.astype(np.float32),
+        None if test_inputs is None else kept(test_inputs),
         None if test_labels is None else test_labels.astype(np.int64),
-        num_classes=1 + max(int(labels.max(initial=0)) for labels in label_parts),
+        num_classes=1 + max(int(ids.max(initial=0)) for ids in label_parts + (input_parts if is_tokens else [])),
     )

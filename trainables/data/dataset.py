@@ -1,8 +1,8 @@
 """What a trial trains and tests on, as tensors in memory, and the shared arrays that it is drawn from.
 
 A `Source` holds the arrays as they were read, once per node: NumPy, because Ray shares a NumPy array between
-processes without a copy, and it is read only. A `Dataset` is one split of it. Inputs are float32 and scaled to
-[0, 1] before sharing, so nobody has a reason to write to them; every batch is an indexed copy.
+processes without a copy, and it is read only. A `Dataset` is one split of it. Inputs are numbers, float32 and scaled
+before sharing, so nobody has a reason to write to them, or tokens, int64; every batch is an indexed copy.
 """
 
 import hashlib
@@ -18,10 +18,16 @@ from torch import Tensor
 from trainables.errors import UserError
 from trainables.seeds import generator
 
+Inputs = NDArray[np.float32] | NDArray[np.int64]
+
 
 @dataclass(frozen=True)
 class Dataset:
-    """Tensors of one split: inputs (N, ...) float32, labels (N,) int64 in [0, num_classes)."""
+    """Tensors of one split: inputs (N, ...) float32 or int64, labels (N,) int64 in [0, num_classes); for a language
+    model inputs (N, T) int64 tokens and labels (N, T), the token that follows each.
+
+    A dataset for tuning has no test examples: its test tensors hold examples held out for validation.
+    """
 
     train_inputs: Tensor
     train_labels: Tensor
@@ -32,6 +38,10 @@ class Dataset:
     @property
     def input_shape(self) -> tuple[int, ...]:
         return tuple(self.train_inputs.shape[1:])
+
+    @property
+    def input_dtype(self) -> torch.dtype:
+        return self.train_inputs.dtype
 
     def to(self, device: torch.device) -> "Dataset":
         """The same data on `device` (itself where it is there already)."""
@@ -50,9 +60,9 @@ class Source:
     then training and test examples are drawn from the same pool, by `split_seed`."""
 
     name: str
-    inputs: NDArray[np.float32]
+    inputs: Inputs
     labels: NDArray[np.int64]
-    test_inputs: NDArray[np.float32] | None
+    test_inputs: Inputs | None
     test_labels: NDArray[np.int64] | None
     num_classes: int
     default_train_size: int | None = None
@@ -66,13 +76,19 @@ class Source:
                     f"`dataset` {self.name} must have training and test inputs of one shape, "
                     f"got {self.inputs.shape[1:]} and {self.test_inputs.shape[1:]}"
                 )
+            if self.test_inputs.dtype != self.inputs.dtype:
+                raise UserError(
+                    f"`dataset` {self.name} must have training and test inputs of one type, "
+                    f"got {self.inputs.dtype} and {self.test_inputs.dtype}"
+                )
         for part, inputs, labels in pairs:
             if len(inputs) == 0:
                 raise UserError(f"`dataset` {self.name} must hold {part} examples, got none")
-            if labels.shape != (len(inputs),):
+            of_tokens = self.input_dtype == torch.int64
+            if labels.shape != (inputs.shape if of_tokens else (len(inputs),)):
                 raise UserError(
-                    f"`dataset` {self.name} must have one label for each {part} input, "
-                    f"got {len(inputs)} inputs and labels of shape {labels.shape}"
+                    f"`dataset` {self.name} must have one label for each {part} {'token' if of_tokens else 'input'}, "
+                    f"got inputs of shape {inputs.shape} and labels of shape {labels.shape}"
                 )
             if labels.min() < 0 or labels.max() >= self.num_classes:
                 raise UserError(
@@ -81,10 +97,20 @@ class Source:
                 )
             if not np.isfinite(inputs).all():
                 raise UserError(f"`dataset` {self.name} must have finite inputs, got NaN or infinity in the {part} set")
+            if of_tokens and (inputs.min() < 0 or inputs.max() >= self.num_classes):
+                raise UserError(
+                    f"`dataset` {self.name} must have tokens from 0 to {self.num_classes - 1}, "
+                    f"got {inputs.min()} to {inputs.max()} in the {part} set"
+                )
 
     @property
     def input_shape(self) -> tuple[int, ...]:
         return tuple(self.inputs.shape[1:])
+
+    @property
+    def input_dtype(self) -> torch.dtype:
+        """int64 for tokens, each of which has a label; float32 for numbers."""
+        return torch.int64 if self.inputs.dtype == np.int64 else torch.float32
 
     @cached_property
     def fingerprint(self) -> str:
@@ -96,19 +122,24 @@ class Source:
                 digest.update(np.ascontiguousarray(array).data)
         return digest.hexdigest()[:16]
 
-    def sizes(self, train_size: int | None, test_size: int | None) -> tuple[int, int]:
-        """The numbers of training and test examples of a split; None takes all there are.
+    def sizes(self, train_size: int | None, test_size: int | None, validation_size: int = 0) -> tuple[int, int]:
+        """The numbers of training and test examples of a split that leaves `validation_size` others for validation;
+        None takes all there are.
 
         Raises UserError where the source has too few examples.
         """
+        pool = len(self.inputs)
+        if not 0 <= validation_size < pool:
+            raise UserError(f"`validation_size` must be between 0 and {pool - 1}, got {validation_size}")
+        available = pool - validation_size
         if self.test_inputs is None:
-            train = train_size or self.default_train_size or round(0.8 * len(self.inputs))
-            _require_size("train_size", train, len(self.inputs) - 1)
-            test = test_size or len(self.inputs) - train
-            _require_size("test_size", test, len(self.inputs) - train)
+            train = train_size or self.default_train_size or round(0.8 * available)
+            _require_size("train_size", train, available - 1, validation_size)
+            test = test_size or available - train
+            _require_size("test_size", test, available - train, validation_size)
         else:
-            train = train_size or self.default_train_size or len(self.inputs)
-            _require_size("train_size", train, len(self.inputs))
+            train = train_size or self.default_train_size or available
+            _require_size("train_size", train, available, validation_size)
             test = test_size or len(self.test_inputs)
             _require_size("test_size", test, len(self.test_inputs))
         return train, test
@@ -119,18 +150,25 @@ class Source:
             return True
         return train_size < len(self.inputs) or test_size < len(self.test_inputs)
 
-    def split(self, train_size: int, test_size: int, split_seed: int | None) -> Dataset:
-        """The split drawn by `split_seed`: uniformly, without replacement, training and test disjoint."""
+    def split(self, train_size: int, test_size: int, split_seed: int | None, validation_size: int = 0) -> Dataset:
+        """The split drawn by `split_seed`: uniformly, without replacement, training and test disjoint.
+
+        With `validation_size` V > 0 the same training examples, and in the place of the test examples V others, never
+        those of training or test: a trial that is tuned on such a split holds no test example at all. The test
+        examples are those of the same sizes and `split_seed` without validation. Raises UserError as `sizes` does.
+        """
+        self.sizes(train_size, test_size, validation_size)
         seed = split_seed or 0
         if self.test_inputs is None or self.test_labels is None:
-            order = torch.randperm(len(self.inputs), generator=generator(seed, "split"))
-            train: Tensor | None = order[:train_size]
-            test: Tensor | None = order[train_size : train_size + test_size]
-            test_inputs, test_labels = self.inputs, self.labels
+            train, others = _draw(len(self.inputs), train_size, seed, "split")
+            test: Tensor | None = others[:test_size]
+            others, test_inputs, test_labels = others[test_size:], self.inputs, self.labels
         else:
-            train = _draw(len(self.inputs), train_size, seed, "training split")
-            test = _draw(len(self.test_inputs), test_size, seed, "test split")
+            train, others = _draw(len(self.inputs), train_size, seed, "training split")
+            test, _ = _draw(len(self.test_inputs), test_size, seed, "test split")
             test_inputs, test_labels = self.test_inputs, self.test_labels
+        if validation_size:
+            test, test_inputs, test_labels = others[:validation_size], self.inputs, self.labels
         return Dataset(
             _take(self.inputs, train),
             _take(self.labels, train),
@@ -140,19 +178,21 @@ class Source:
         )
 
 
-def _require_size(name: str, size: int, available: int) -> None:
+def _require_size(name: str, size: int, available: int, validation_size: int = 0) -> None:
     if not 1 <= size <= available:
-        raise UserError(f"`{name}` must be between 1 and {available}, got {size}")
+        beside = f" beside {validation_size} for validation" if validation_size else ""
+        raise UserError(f"`{name}` must be between 1 and {available}{beside}, got {size}")
 
 
-def _draw(available: int, size: int, seed: int, purpose: str) -> Tensor | None:
-    """Indices of `size` of the `available` examples, or None for all of them in their own order."""
+def _draw(available: int, size: int, seed: int, purpose: str) -> tuple[Tensor | None, Tensor]:
+    """Indices of `size` of the `available` examples, None for all of them in their own order; and of the others."""
     if size == available:
-        return None
-    return torch.randperm(available, generator=generator(seed, purpose))[:size]
+        return None, torch.arange(0)
+    order = torch.randperm(available, generator=generator(seed, purpose))
+    return order[:size], order[size:]
 
 
-def _take(array: NDArray[np.float32] | NDArray[np.int64], indices: Tensor | None) -> Tensor:
+def _take(array: Inputs, indices: Tensor | None) -> Tensor:
     if indices is not None:
         return torch.from_numpy(array[indices.numpy()])
     with warnings.catch_warnings():  # Ray shares read-only arrays; nothing here writes to them

@@ -1,7 +1,7 @@
-"""The datasets everybody knows: scikit-learn's digits (bundled, so always there), MNIST and CIFAR-10.
+"""The datasets everybody knows: scikit-learn's digits (bundled, so always there), MNIST, CIFAR-10 and CIFAR-100.
 
-MNIST and CIFAR-10 are read in torchvision's own layout and downloaded only when asked. torchvision compares the
-files' published checksums before it opens them (CIFAR-10's are pickles), so no foreign pickle is ever loaded.
+The others are read in torchvision's own layout and downloaded only when asked. torchvision compares the files'
+published checksums before it opens them (CIFAR's are pickles), so no foreign pickle is ever loaded.
 Inputs are scaled to [0, 1] and not normalized further, as in Keskar et al. 2017.
 """
 
@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 from sklearn.datasets import load_digits
-from torchvision.datasets import CIFAR10, MNIST
+from torchvision.datasets import CIFAR10, CIFAR100, MNIST
 
 from trainables.data.dataset import Source
 from trainables.errors import UserError
@@ -18,11 +18,11 @@ DIGITS_TRAIN_SIZE = 300  # few enough for the large-batch gap to show; the other
 
 
 def read_digits(root: Path, download: bool) -> Source:
-    """1797 images of 8x8 pixels in one pool, flattened to 64 inputs (scikit-learn; UCI optical digits)."""
+    """1797 images of 8x8 pixels in one pool, (1, 8, 8) (scikit-learn; UCI optical digits)."""
     images, labels = load_digits(return_X_y=True)
     return Source(
         "digits",
-        (images / 16.0).astype(np.float32),
+        (images / 16.0).astype(np.float32).reshape(-1, 1, 8, 8),
         labels.astype(np.int64),
         None,
         None,
@@ -41,7 +41,14 @@ def read_cifar10(root: Path, download: bool) -> Source:
     return _read_torchvision("cifar10", CIFAR10, root, download)
 
 
-def _read_torchvision(name: str, layout: type[MNIST] | type[CIFAR10], root: Path, download: bool) -> Source:
+def read_cifar100(root: Path, download: bool) -> Source:
+    """50000 training and 10000 test images, (3, 32, 32), in 100 fine classes."""
+    return _read_torchvision("cifar100", CIFAR100, root, download, num_classes=100)
+
+
+def _read_torchvision(
+    name: str, layout: type[MNIST] | type[CIFAR10], root: Path, download: bool, num_classes: int = 10
+) -> Source:
     try:
         train, test = (layout(root=str(root), train=train, download=download) for train in (True, False))
     except (RuntimeError, OSError, ValueError, EOFError) as error:
@@ -56,7 +63,7 @@ def _read_torchvision(name: str, layout: type[MNIST] | type[CIFAR10], root: Path
         np.asarray(train.targets, dtype=np.int64),
         _channels_first(np.asarray(test.data)),
         np.asarray(test.targets, dtype=np.int64),
-        num_classes=10,
+        num_classes=num_classes,
     )
 
 

@@ -4,34 +4,38 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
+
+from trainables.loss import cross_entropy
 
 CHUNK_NUMBERS = 2**20  # input numbers in a chunk: fixed, so that a value never depends on the free memory
+TOKEN_NUMBERS = 2**8  # what a token, a single number, counts for: its logits and activations are many
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """`loss` in nats per example, `accuracy` in [0, 1]."""
+    """`loss` in nats per example (per token, where every token has a label), `accuracy` in [0, 1], likewise."""
 
     loss: float
     accuracy: float
 
 
-def evaluate(model: nn.Module, inputs: Tensor, labels: Tensor) -> Evaluation:
+def evaluate(model: nn.Module, inputs: Tensor, labels: Tensor, *, cuts: list[int] | None = None) -> Evaluation:
     """Mean cross-entropy (each example's in the model's precision, summed in float64) and share of hits.
 
-    `inputs` (N, ...), `labels` (N,); each module's own training mode is put back afterwards.
+    `inputs` (N, ...), `labels` (N,), or (N, T) for logits (N, T, K); each module's own training mode is put back
+    afterwards. `cuts`, sizes that sum to N, are for networks whose outputs depend on what is in a batch.
     """
     modes = [(module, module.training) for module in model.modules()]
     model.eval()
     loss = torch.zeros((), dtype=torch.float64, device=inputs.device)
     hits = torch.zeros((), dtype=torch.int64, device=inputs.device)
-    chunk = max(1, CHUNK_NUMBERS // max(1, inputs[0].numel()))
+    numbers = inputs[0].numel() * (1 if inputs.is_floating_point() else TOKEN_NUMBERS)
+    chunk = cuts or max(1, CHUNK_NUMBERS // max(1, numbers))
     with torch.inference_mode():
         for part, targets in zip(inputs.split(chunk), labels.split(chunk), strict=True):
             logits = model(part)
             loss += cross_entropy(logits, targets, reduction="none").sum(dtype=torch.float64)
-            hits += (logits.argmax(1) == targets).sum()
+            hits += (logits.argmax(-1) == targets).sum()
     for module, training in modes:
         module.training = training
-    return Evaluation(loss.item() / len(inputs), hits.item() / len(inputs))
+    return Evaluation(loss.item() / len(inputs), hits.item() / labels.numel())

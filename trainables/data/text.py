@@ -1,0 +1,95 @@
+"""A language model's data from any text: windows of `context` tokens, each token's label the token that follows it.
+
+`root` is one text file, whose last 10 % is the test part, or a folder with one `*train*` and one `*test*` file (.txt or
+.tokens) as PTB, text8 and WikiText come: `train.txt` and `test.txt`, `ptb.train.txt` and `ptb.test.txt`. At level
+`char` a token is a character; at level `word` what white space separates, and `<eos>` at the end of a line, as is the
+custom on PTB (Mikolov et al. 2010). A part of L tokens is cut into floor((L - 1) / context) windows that do not
+overlap, so that every token is predicted at most once in an epoch; no token of one part is seen in the other.
+
+The vocabulary is that of the training part, sorted. Words that it holds but once, and words that it does not hold, are
+`<unk>`: else the unknown word would never be trained. A character that only the test part holds is `<unk>` as well; a
+text without such has none. PTB's own files are cut to 10000 words already and lose none. PTB by characters comes as
+words of one letter (`ptb.char.train.txt`): read it at level `word`.
+"""
+
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from trainables.data.dataset import Source
+from trainables.errors import UserError
+
+LEVELS = ("char", "word")
+TEST_SHARE = 0.1
+ENDINGS = (".txt", ".tokens")
+UNKNOWN = "<unk>"
+END = "<eos>"
+
+
+def read_text(root: Path, download: bool, *, level: str = "char", context: int = 64) -> Source:
+    """Inputs (N, context) int64 token ids, labels (N, context) the same a token later; classes are the vocabulary.
+
+    Raises UserError for files that are missing or no UTF-8, and for a part with fewer than `context` + 1 tokens.
+    """
+    if level not in LEVELS:
+        raise UserError(f"`level` must be one of {', '.join(LEVELS)}, got {level!r}")
+    if type(context) is not int or context < 1:
+        raise UserError(f"`context` must be a positive integer, got {context!r}")
+    train, test = _read_parts(root, level)
+    counts = Counter(train)
+    if level == "word":
+        known = {word for word, count in counts.items() if count > 1} | {UNKNOWN}
+    else:
+        known = set(counts) | ({UNKNOWN} if set(test) - set(counts) else set())
+    ids = {token: index for index, token in enumerate(sorted(known))}
+    (train_inputs, train_labels), (test_inputs, test_labels) = (
+        _windows(np.array([ids.get(token, ids.get(UNKNOWN)) for token in tokens], dtype=np.int64), context, part)
+        for tokens, part in ((train, "training"), (test, "test"))
+    )
+    return Source("text", train_inputs, train_labels, test_inputs, test_labels, len(ids))
+
+
+def _read_parts(root: Path, level: str) -> tuple[list[str], list[str]]:
+    """The tokens of the training and the test part."""
+    if root.is_dir():
+        train, test = (_tokens(_one_file(root, part), level) for part in ("train", "test"))
+        return train, test
+    if not root.is_file():
+        raise UserError(f"`data-dir` must be a text file, or a folder with a train and a test text, got {root}")
+    tokens = _tokens(root, level)
+    cut = len(tokens) - round(TEST_SHARE * len(tokens))
+    return tokens[:cut], tokens[cut:]
+
+
+def _one_file(root: Path, part: str) -> Path:
+    found = sorted(file for file in root.glob(f"*{part}*") if file.suffix in ENDINGS)
+    if len(found) != 1:
+        names = ", ".join(file.name for file in found) or "none"
+        raise UserError(
+            f"`data-dir` must be a text file, or hold one *{part}*.txt, got {names} in {root}; "
+            "name the file, or put the two into a folder of their own"
+        )
+    return found[0]
+
+
+def _tokens(file: Path, level: str) -> list[str]:
+    try:
+        text = file.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"`data-dir` must hold UTF-8 text, got {file} ({error})") from error
+    if level == "char":
+        return list(text)
+    return [word for line in text.splitlines() for word in (*line.split(), END)]
+
+
+def _windows(tokens: NDArray[np.int64], context: int, part: str) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    windows = (len(tokens) - 1) // context
+    if windows < 1:
+        raise UserError(
+            f"`context` must be shorter than the {part} text of {len(tokens)} tokens, got {context}; "
+            "a smaller context or a longer text"
+        )
+    end = windows * context
+    return tokens[:end].reshape(windows, context), tokens[1 : end + 1].reshape(windows, context)
