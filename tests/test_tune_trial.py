@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import ray
@@ -9,10 +10,11 @@ import ray
 from trainables.config import TrialConfig
 from trainables.data import Source
 from trainables.tables import read_tables
+from trainables.trial import run_trial
 from trainables.tune_trial import TuneTrial
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def local_ray() -> Iterator[None]:
     ray.init(address="local", num_cpus=1, include_dashboard=False, log_to_driver=False)
     yield
@@ -37,25 +39,67 @@ class Worker:
         return shared.inputs.flags.writeable, shared.fingerprint, statuses
 
 
-def test_trials_share_read_only_data_and_leave_it_alone(
-    local_ray: None, make_config: Callable[..., TrialConfig], digits: Source, tmp_path: Path
-) -> None:
-    (tmp_path / "trials").mkdir()
-    (tmp_path / "checkpoints").mkdir()
-    fixed = Source("fixed", digits.inputs[:300], digits.labels[:300], digits.inputs[300:], digits.labels[300:], 10)
-    configs = {config.trial_id: config for config in (make_config(seed=seed, epochs=2) for seed in range(3))}
+def drive(configs: dict[str, TrialConfig], source: Source, folder: Path) -> tuple[bool, str, list[str]]:
+    """Runs the trials one after another in one worker, their records in `folder`."""
+    for part in ("trials", "checkpoints"):
+        (folder / part).mkdir()
     shared = {
         "configs": ray.put(configs),
-        "source": ray.put(fixed),
-        "folder": str(tmp_path),
+        "source": ray.put(source),
+        "folder": str(folder),
         "cpus": 1,
         "gpus": 0,
         "checkpoint_seconds": 0.0,
         "keep_weights": False,
+        "reuse_actors": True,
     }
-    writeable, fingerprint, statuses = ray.get(Worker.remote().run.remote(shared, list(configs)))
+    found: tuple[bool, str, list[str]] = ray.get(Worker.remote().run.remote(shared, list(configs)))
+    return found
+
+
+def test_trials_share_read_only_data_and_leave_it_alone(
+    local_ray: None, make_config: Callable[..., TrialConfig], digits: Source, tmp_path: Path
+) -> None:
+    fixed = Source("fixed", digits.inputs[:300], digits.labels[:300], digits.inputs[300:], digits.labels[300:], 10)
+    configs = {config.trial_id: config for config in (make_config(seed=seed, epochs=2) for seed in range(3))}
+    writeable, fingerprint, statuses = drive(configs, fixed, tmp_path)
     assert not writeable  # Ray's object store: one copy on the node, seen by all its workers
     assert fingerprint == fixed.fingerprint
     assert statuses == ["completed"] * 3
     assert sorted(read_tables(tmp_path).trials["trial_id"].to_pylist()) == sorted(configs)
     assert list((tmp_path / "checkpoints").iterdir()) == []
+
+
+def test_trials_that_switch_start_from_the_states_another_left(
+    local_ray: None, make_config: Callable[..., TrialConfig], digits: Source, tmp_path: Path
+) -> None:
+    """To the same bits as if each had trained from its beginning."""
+    switches: dict[str, Any] = {"switch_batch_size": 300, "epochs": 5}
+    trials = [make_config(epochs=5), *(make_config(switch_epoch=epoch, **switches) for epoch in (2, 3))]
+    trials.append(make_config(switch_epoch=2, **switches, measure_every=2))  # needs measures of the epochs before
+    drive({trial.trial_id: trial for trial in trials}, digits, tmp_path)
+    tables = read_tables(tmp_path)
+    rows = {row["trial_id"]: row for row in tables.trials.to_pylist()}
+    assert [rows[trial.trial_id]["resumed_epoch"] for trial in trials] == [None, 2, 3, None]
+    assert len(list((tmp_path / "checkpoints").glob("warm-start-*.pt"))) == 2
+    for trial in trials:
+        alone = run_trial(trial, digits)
+        pairs = (
+            (
+                [rows[trial.trial_id]],
+                [alone.trial],
+                ("train_seconds", "sharpness_seconds", "finished_at", "resumed_epoch"),
+            ),
+            (of(tables.epochs, trial), alone.epochs, ("seconds",)),
+            (of(tables.measures, trial), alone.measures, ("seconds",)),
+        )
+        for left, expected, not_compared in pairs:
+            assert len(left) == len(expected)
+            for row, same in zip(left, expected, strict=True):
+                assert {name: row[name] for name in same if name not in not_compared} == {
+                    name: value for name, value in same.items() if name not in not_compared
+                }
+
+
+def of(table: Any, trial: TrialConfig) -> list[dict[str, Any]]:
+    return [row for row in table.to_pylist() if row["trial_id"] == trial.trial_id]

@@ -7,7 +7,8 @@ nothing stale is reused.
 
 Two configurations that describe the same run have one canonical form (`TrialConfig.canonical`): a switch to
 the batch size already in force, or after the last epoch, is no switch; a switch before the first epoch is a
-run at the other batch size; momentum means nothing to Adam.
+run at the other batch size; momentum means nothing to Adam. What goes beyond plain training at one batch size is
+in trainables.remedies.
 """
 
 import dataclasses
@@ -18,10 +19,21 @@ from dataclasses import dataclass
 from typing import Any
 
 from trainables.errors import UserError
+from trainables.remedies import (
+    DECAYED,
+    STEP_DECAY_FACTOR,
+    Remedies,
+    batch_schedule,
+    positive,
+    remedy_of,
+    require,
+    require_choice,
+)
 
-NUMBERS_VERSION = 1  # raise it when a change of this code changes the numbers of an unchanged configuration
+NUMBERS_VERSION = 2  # raise it when a change of this code changes the numbers of an unchanged configuration
 
-OPTIMIZERS = ("adam", "sgd")
+OPTIMIZERS = ("adam", "sgd", "adagrad", "gradient_descent", "lbfgs")
+FULL_BATCH_OPTIMIZERS = ("gradient_descent", "lbfgs")  # with line searches, on the whole training set
 DEFAULT_MEASURES = ("box_sharpness", "hessian_max_eig")  # those of trials.parquet, always measured
 MEASURE_DTYPES = ("float64", "float32")
 MEASURE_BATCH_NORMS = ("running", "batch", "recalibrated")
@@ -32,7 +44,7 @@ SWITCH_OPTIMIZER_STATES = ("reset", "keep")
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrialConfig:
+class TrialConfig(Remedies):
     """One cell of the grid. Raises UserError for a value out of range.
 
     `epochs` is the number of passes over the training set, or the cap when `target_loss` (nats per example,
@@ -40,7 +52,10 @@ class TrialConfig:
     epochs the trial goes on at `switch_batch_size`, with its learning rate kept or scaled by the ratio of the
     batch sizes (`linear`) or its root (`sqrt`), and with the optimizer's state `reset` or kept. `measures` are the
     names, joined by commas, of what is measured at the end, on `measure_examples` of the training examples, with
-    batch norm in the mode `measure_batch_norm` (see trainables.sharpness.model_loss); `batch` has a batch size.
+    batch norm in the mode `measure_batch_norm` (see trainables.sharpness.model_loss); `batch` has a batch size. They
+    are measured along the run too, after every `measure_every` epochs, or as often as stays within `measure_share` of
+    the training time. With a `validation_size` so many of the training examples are held out and take the place of the
+    test set, which such a trial never sees.
     """
 
     dataset: str
@@ -48,6 +63,7 @@ class TrialConfig:
     train_size: int
     test_size: int
     split_seed: int | None = None
+    validation_size: int | None = None
     model: str = "mlp"
     model_options: str = "{}"
     model_fingerprint: str | None = None
@@ -69,25 +85,28 @@ class TrialConfig:
     measures: str = ",".join(DEFAULT_MEASURES)
     measure_batch_norm: str = "running"
     measure_batch_size: int | None = None
+    measure_every: int | None = None
+    measure_share: float | None = None
 
     def __post_init__(self) -> None:
-        _require_choice("optimizer", self.optimizer, OPTIMIZERS)
-        _require_choice("measure_dtype", self.measure_dtype, MEASURE_DTYPES)
-        _require_choice("measure_batch_norm", self.measure_batch_norm, MEASURE_BATCH_NORMS)
-        _require_choice("switch_learning_rate", self.switch_learning_rate, (None, *SWITCH_LEARNING_RATES))
-        _require_choice("switch_optimizer_state", self.switch_optimizer_state, (None, *SWITCH_OPTIMIZER_STATES))
-        _require("train_size", self.train_size, self.train_size >= 1, "be at least 1")
-        _require("test_size", self.test_size, self.test_size >= 1, "be at least 1")
-        _require("epochs", self.epochs, self.epochs >= 1, "be at least 1")
-        _require("seed", self.seed, self.seed >= 0, "be 0 or more")
-        _require("split_seed", self.split_seed, self.split_seed is None or self.split_seed >= 0, "be 0 or more")
-        _require("learning_rate", self.learning_rate, _positive(self.learning_rate), "be a number above 0")
-        _require("weight_decay", self.weight_decay, _at_least_zero(self.weight_decay), "be a number of 0 or more")
+        super().__post_init__()
+        require_choice("optimizer", self.optimizer, OPTIMIZERS)
+        require_choice("measure_dtype", self.measure_dtype, MEASURE_DTYPES)
+        require_choice("measure_batch_norm", self.measure_batch_norm, MEASURE_BATCH_NORMS)
+        require_choice("switch_learning_rate", self.switch_learning_rate, (None, *SWITCH_LEARNING_RATES))
+        require_choice("switch_optimizer_state", self.switch_optimizer_state, (None, *SWITCH_OPTIMIZER_STATES))
+        require("train_size", self.train_size, self.train_size >= 1, "be at least 1")
+        require("test_size", self.test_size, self.test_size >= 1, "be at least 1")
+        require("epochs", self.epochs, self.epochs >= 1, "be at least 1")
+        require("seed", self.seed, self.seed >= 0, "be 0 or more")
+        require("split_seed", self.split_seed, self.split_seed is None or self.split_seed >= 0, "be 0 or more")
+        require("learning_rate", self.learning_rate, positive(self.learning_rate), "be a number above 0")
+        require("weight_decay", self.weight_decay, _at_least_zero(self.weight_decay), "be a number of 0 or more")
         if self.momentum is not None:
-            _require("momentum", self.momentum, 0 <= self.momentum < 1, "be in [0, 1)")
+            require("momentum", self.momentum, 0 <= self.momentum < 1, "be in [0, 1)")
         if self.target_loss is not None:
-            _require("target_loss", self.target_loss, _positive(self.target_loss), "be a number above 0")
-        _require(
+            require("target_loss", self.target_loss, positive(self.target_loss), "be a number above 0")
+        require(
             "warmup_epochs",
             self.warmup_epochs,
             _at_least_zero(self.warmup_epochs) and self.warmup_epochs <= self.epochs,
@@ -95,32 +114,85 @@ class TrialConfig:
         )
         for name, size in (("batch_size", self.batch_size), ("switch_batch_size", self.switch_batch_size)):
             if size is not None:
-                _require(
+                require(
                     name,
                     size,
                     1 <= size <= self.train_size,
                     f"be between 1 and the {self.train_size} training examples",
                 )
-        _require(
+        require(
             "measure_examples",
             self.measure_examples,
             1 <= self.measure_examples <= self.train_size,
             f"be between 1 and the {self.train_size} training examples",
         )
         if self.measure_batch_size is not None:
-            _require("measure_batch_size", self.measure_batch_size, self.measure_batch_size >= 2, "be at least 2")
+            require("measure_batch_size", self.measure_batch_size, self.measure_batch_size >= 2, "be at least 2")
+        require(
+            "measure_every", self.measure_every, self.measure_every is None or self.measure_every >= 1, "be 1 or more"
+        )
+        require(
+            "measure_share",
+            self.measure_share,
+            self.measure_share is None or positive(self.measure_share),
+            "be above 0",
+        )
+        if self.measure_every is not None and self.measure_share is not None:
+            raise UserError("`measure_every` must be left out with `measure_share`, got both")
+        if self.validation_size is not None:
+            require("validation_size", self.validation_size, self.validation_size >= 1, "be 1 or more")
         if self.switch_epoch is not None:
-            _require("switch_epoch", self.switch_epoch, self.switch_epoch >= 0, "be 0 or more, or none")
+            require("switch_epoch", self.switch_epoch, self.switch_epoch >= 0, "be 0 or more, or none")
             if self.switch_batch_size is None:
                 raise UserError("`switch_batch_size` must be given with `switch_epoch`, got none")
+        self._check_combinations()
+
+    def _check_combinations(self) -> None:
+        """Parts that cannot act together, each in one line."""
+        for _, size in batch_schedule(self.batch_schedule):
+            require(
+                "batch_schedule", size, size <= self.train_size, f"stay within the {self.train_size} training examples"
+            )
+        growing = [name for name in ("switch_epoch", "batch_schedule") if getattr(self, name) is not None]
+        growing += ["decay_by=batch_size"] * (self.decay_by == "batch_size")
+        if len(growing) > 1:
+            raise UserError(f"`batch_schedule` must be the only change of the batch size, got {' with '.join(growing)}")
+        if self.same_steps and self.switch_epoch is not None:
+            raise UserError("`same_steps` must be left out with switch_epoch, got both")
+        if self.layer_adaptation and self.optimizer not in ("adam", "sgd"):
+            raise UserError(f"`layer_adaptation` must be with sgd (LARS) or adam (LAMB), got {self.optimizer}")
+        if self.optimizer in FULL_BATCH_OPTIMIZERS:
+            if self.batch_size != self.train_size:
+                raise UserError(
+                    f"`batch_size` must be all {self.train_size} training examples for {self.optimizer}, "
+                    f"got {self.batch_size}"
+                )
+            require("weight_decay", self.weight_decay, self.weight_decay == 0, f"be 0 for {self.optimizer}")
+            line_search_needs_one_loss = (
+                "sam_radius", "weight_adversary", "input_adversary", "proximal", "clip_norm", "noise_batch_size",
+                "augmentation", "switch_epoch", "batch_schedule",
+            )  # fmt: skip
+            for name in line_search_needs_one_loss:
+                if getattr(self, name) is not None:
+                    raise UserError(
+                        f"`{name}` must be left out for {self.optimizer}, whose line search needs one fixed loss"
+                    )
 
     def canonical(self) -> "TrialConfig":
         """The one form shared by all configurations that describe this same run."""
         changes: dict[str, Any] = {}
-        if self.optimizer == "adam":
+        if self.optimizer != "sgd":
             changes["momentum"] = None
+            changes["momentum_correction"] = True
         elif self.momentum is None:
             changes["momentum"] = DEFAULT_MOMENTUM
+        if self.base_batch_size == self.batch_size:
+            changes |= {"learning_rate_scaling": None, "same_steps": False, "base_batch_size": None}
+        elif self.learning_rate_scaling is None and not self.same_steps:
+            changes["base_batch_size"] = None
+        if self.decay == "step":
+            changes["decay_factor"] = self.decay_factor or STEP_DECAY_FACTOR
+            changes["decay_by"] = self.decay_by or DECAYED[0]
         if self.measure_batch_norm != "batch":
             changes["measure_batch_size"] = None
         elif self.measure_batch_size is None or self.measure_batch_size > self.measure_examples:
@@ -141,10 +213,27 @@ class TrialConfig:
                 "switch_optimizer_state",
             ):
                 changes[name] = None
+            if self.batch_schedule is not None:
+                changes["switch_learning_rate"] = self.switch_learning_rate or SWITCH_LEARNING_RATES[0]
+            changes |= self._without_what_needs_large_batches(changes.get("batch_size", self.batch_size))
         else:
             changes["switch_learning_rate"] = self.switch_learning_rate or SWITCH_LEARNING_RATES[0]
             changes["switch_optimizer_state"] = self.switch_optimizer_state or SWITCH_OPTIMIZER_STATES[0]
         return dataclasses.replace(self, **changes)
+
+    def _without_what_needs_large_batches(self, batch_size: int) -> dict[str, Any]:
+        """Ghost batch norm and matched noise mean nothing to batches that are no larger than theirs."""
+        if self.batch_schedule is not None or self.decay_by == "batch_size":
+            return {}
+        names = ("ghost_batch_size", "noise_batch_size")
+        return {name: None for name in names if (getattr(self, name) or 0) >= batch_size}
+
+    @property
+    def total_epochs(self) -> int:
+        """The epochs of the whole trial: `epochs`, stretched to as many steps as the base batch size has."""
+        if self.same_steps and self.base_batch_size is not None:
+            return math.ceil(self.epochs * self.batch_size / self.base_batch_size)
+        return self.epochs
 
     @property
     def trial_id(self) -> str:
@@ -152,9 +241,27 @@ class TrialConfig:
 
         A field at its default is left out, so that a field added later leaves the keys of old trials alone.
         """
+        return self._key(frozenset())
+
+    @property
+    def is_warm_started(self) -> bool:
+        """Whether the trial can start from another's state at its switch: not if it has rows of its own from before."""
+        return self.switch_epoch is not None and self.measure_every is None and self.measure_share is None
+
+    @property
+    def warm_start_id(self) -> str:
+        """The key of the training up to a switch: shared by all trials that are the same run until then."""
+        other = {name for name in vars(self) if name.startswith(("measure", "switch_"))} | {"target_loss"}
+        if self.decay != "cosine":
+            other.add("epochs")
+        return self._key(frozenset(other))
+
+    def _key(self, left_out: frozenset[str]) -> str:
         canonical = self.canonical()
         fields = {field.name: (getattr(canonical, field.name), field.default) for field in dataclasses.fields(self)}
-        content = {name: value for name, (value, default) in fields.items() if value != default}
+        content = {
+            name: value for name, (value, default) in fields.items() if value != default and name not in left_out
+        }
         text = json.dumps({"numbers_version": NUMBERS_VERSION, **content}, sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
@@ -166,6 +273,8 @@ class TrialConfig:
             parts.append(f"w{self.warmup_epochs:g}")
         if self.switch_epoch is not None:
             parts.append(f"s{self.switch_epoch}-{self.switch_batch_size}")
+        if (remedy := remedy_of(vars(self))) != "none":
+            parts.append(remedy)
         return " ".join([*parts, f"seed{self.seed}"])
 
 
@@ -174,19 +283,5 @@ def model_options_json(options: dict[str, Any]) -> str:
     return json.dumps(options, sort_keys=True)
 
 
-def _positive(value: float) -> bool:
-    return math.isfinite(value) and value > 0
-
-
 def _at_least_zero(value: float) -> bool:
     return math.isfinite(value) and value >= 0
-
-
-def _require(name: str, value: object, holds: bool, rule: str) -> None:
-    if not holds:
-        raise UserError(f"`{name}` must {rule}, got {value}")
-
-
-def _require_choice(name: str, value: object, allowed: tuple[object, ...]) -> None:
-    names = ", ".join(str(choice) for choice in allowed if choice is not None)
-    _require(name, value, value in allowed, f"be one of {names}")

@@ -12,6 +12,7 @@ and the file wins. So whatever is interrupted, tables plus records hold every tr
 are null; numbers that are not finite are null too.
 """
 
+import contextlib
 import dataclasses
 import json
 import math
@@ -27,10 +28,11 @@ import pyarrow.parquet as pq
 
 from trainables.config import TrialConfig
 from trainables.errors import UserError
+from trainables.remedies import REMEDIES, base_remedies, remedy_of
 
 Row = dict[str, Any]
 
-_ARROW_TYPES: dict[type, pa.DataType] = {int: pa.int64(), float: pa.float64(), str: pa.string()}
+_ARROW_TYPES: dict[type, pa.DataType] = {int: pa.int64(), float: pa.float64(), str: pa.string(), bool: pa.bool_()}
 
 
 def _arrow_type(annotation: Any) -> pa.DataType:
@@ -39,11 +41,14 @@ def _arrow_type(annotation: Any) -> pa.DataType:
     return _ARROW_TYPES[annotation]
 
 
+_FIELDS = sorted(dataclasses.fields(TrialConfig), key=lambda field: field.name in REMEDIES)
+
 TRIALS = pa.schema(
     [
         ("trial_id", pa.string()),
         ("status", pa.string()),  # completed, diverged, failed
-        *((field.name, _arrow_type(field.type)) for field in dataclasses.fields(TrialConfig)),
+        *((field.name, _arrow_type(field.type)) for field in _FIELDS),
+        ("remedy", pa.string()),  # what the trial does beyond the plain ones of its study, or none
         ("epochs_done", pa.int64()),
         ("steps", pa.int64()),
         ("train_loss", pa.float64()),
@@ -81,6 +86,7 @@ EPOCHS = pa.schema(
         ("train_accuracy", pa.float64()),
         ("test_loss", pa.float64()),
         ("test_accuracy", pa.float64()),
+        ("distance", pa.float64()),  # l2 distance of the weights from the start
         ("lr", pa.float64()),
         ("batch_size", pa.int64()),
         ("seconds", pa.float64()),
@@ -90,6 +96,7 @@ EPOCHS = pa.schema(
 MEASURES = pa.schema(
     [
         ("trial_id", pa.string()),
+        ("epoch", pa.int64()),  # epochs done when it was measured: those of the trial, or fewer along the run
         ("measure", pa.string()),  # box_sharpness, hessian_max_eig, ...
         ("epsilon", pa.float64()),
         ("scale", pa.float64()),  # the radius of a ball, the standard deviation of a perturbation
@@ -152,8 +159,12 @@ def write_record(folder: Path, record: Record) -> None:
 def read_tables(folder: Path) -> Tables:
     """Everything known of a sweep: its Parquet tables and the records that are not in them yet.
 
-    Raises UserError where `folder` holds no sweep, or a table that cannot be read.
+    Empty tables where no trial has ended yet. Raises UserError where `folder` holds no sweep, or a table that
+    cannot be read.
     """
+    for _ in range(3):
+        with contextlib.suppress(FileNotFoundError):  # a record that `compact` has just merged: look again
+            return _merge(folder, _record_files(folder))
     return _merge(folder, _record_files(folder))
 
 
@@ -179,21 +190,33 @@ def finished_trials(folder: Path) -> set[str]:
     return set(done["trial_id"].to_pylist())
 
 
+def remedies(trials: list[Row]) -> list[str]:
+    """`remedy` of each trial: what it does beyond the plain trials of its study."""
+    studies: dict[tuple[object, ...], list[Row]] = {}
+    for row in trials:
+        studies.setdefault(_study(row), []).append(row)
+    bases = {study: base_remedies(rows) for study, rows in studies.items()}
+    return [remedy_of(row, bases[_study(row)]) for row in trials]
+
+
 def large_batch_gaps(trials: list[Row]) -> list[float | None]:
     """`large_batch_gap` of each trial: the small-batch reference's test accuracy minus its own.
 
-    The reference is the mean over the completed trials at the smallest batch size, without a switch, whose
+    The reference is the mean over the completed trials at the smallest batch size, without a switch or a remedy, whose
     configuration is otherwise the same but for `seed`: same learning rate, warmup, data and split. None where
-    there is none.
+    there is none. `trials` have their `remedy`.
     """
     smallest: dict[tuple[object, ...], int] = {}
     references: dict[tuple[object, ...], list[float]] = {}
-    completed = [row for row in trials if row["status"] == "completed" and row["switch_epoch"] is None]
-    for row in completed:
-        study = tuple(row[name] for name in SAME_STUDY)
-        smallest[study] = min(row["batch_size"], smallest.get(study, row["batch_size"]))
-    for row in completed:
-        if row["batch_size"] == smallest[tuple(row[name] for name in SAME_STUDY)]:
+    plain = [
+        row
+        for row in trials
+        if row["status"] == "completed" and row["switch_epoch"] is None and row["remedy"] == "none"
+    ]
+    for row in plain:
+        smallest[_study(row)] = min(row["batch_size"], smallest.get(_study(row), row["batch_size"]))
+    for row in plain:
+        if row["batch_size"] == smallest[_study(row)]:
             references.setdefault(_reference_key(row), []).append(row["test_accuracy"])
     gaps: list[float | None] = []
     for row in trials:
@@ -204,14 +227,22 @@ def large_batch_gaps(trials: list[Row]) -> list[float | None]:
 
 
 # The fields that make trials one study: within it, the smallest batch size is the reference.
-SAME_STUDY = ("data_fingerprint", "train_size", "model", "model_options", "model_fingerprint", "optimizer")
+SAME_STUDY = (
+    "data_fingerprint", "train_size", "validation_size", "model", "model_options", "model_fingerprint", "optimizer",
+)  # fmt: skip
 _NOT_MATCHED = {
     "batch_size", "switch_epoch", "switch_batch_size", "switch_learning_rate", "switch_optimizer_state", "seed",
+    "measure_every", "measure_share", *REMEDIES,
 }  # fmt: skip
+_MATCHED = tuple(field.name for field in dataclasses.fields(TrialConfig) if field.name not in _NOT_MATCHED)
+
+
+def _study(row: Row) -> tuple[object, ...]:
+    return tuple(row[name] for name in SAME_STUDY)
 
 
 def _reference_key(row: Row) -> tuple[object, ...]:
-    return tuple(row[field.name] for field in dataclasses.fields(TrialConfig) if field.name not in _NOT_MATCHED)
+    return tuple(row[name] for name in _MATCHED)
 
 
 def _record_files(folder: Path) -> list[Path]:
@@ -219,7 +250,7 @@ def _record_files(folder: Path) -> list[Path]:
 
 
 def _merge(folder: Path, record_files: list[Path]) -> Tables:
-    if not record_files and not (folder / "trials.parquet").exists():
+    if not (folder / "trials").is_dir() and not (folder / "trials.parquet").exists():
         raise UserError(f"`results` must be a folder that a sweep has written, got {folder}, without trials.parquet")
     records = [_read_record(file) for file in record_files]
     pending = pa.array([record.trial["trial_id"] for record in records], pa.string())
@@ -233,9 +264,12 @@ def _merge(folder: Path, record_files: list[Path]) -> Tables:
         known = _read_parquet(folder / f"{name}.parquet", schema)
         kept = known.filter(pc.invert(pc.is_in(known["trial_id"], pending)))
         merged[name] = pa.concat_tables([kept, pa.Table.from_pylist(new[name], schema=schema)])
-    trials = merged["trials"]
-    column = pa.array(large_batch_gaps(trials.to_pylist()), pa.float64())
-    merged["trials"] = trials.set_column(trials.schema.get_field_index("large_batch_gap"), "large_batch_gap", column)
+    rows = merged["trials"].to_pylist()
+    for row, remedy in zip(rows, remedies(rows), strict=True):
+        row["remedy"] = remedy
+    for row, gap in zip(rows, large_batch_gaps(rows), strict=True):
+        row["large_batch_gap"] = gap
+    merged["trials"] = pa.Table.from_pylist(rows, schema=TRIALS)
     return Tables(**merged)
 
 

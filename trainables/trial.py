@@ -4,40 +4,64 @@ It knows nothing of Ray: `run_trial` is a plain function of its configuration an
 drives the same `Trial` in slices of time, with checkpoints between them.
 """
 
+import dataclasses
 import datetime
+import itertools
 import json
+import math
 import platform
 import time
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from trainables import measures
 from trainables.checkpoint import load_checkpoint, save_checkpoint
 from trainables.config import TrialConfig
-from trainables.data import Source
+from trainables.data import Dataset, Source
+from trainables.memory import SMALLER
 from trainables.models import build_model
 from trainables.seeds import derive_seed
+from trainables.shared_loss import share
 from trainables.tables import Record, Row
+from trainables.training.batches import epoch_batches
 from trainables.training.loop import Training
+from trainables.training.parallel import Workers
+from trainables.training.parts import Parts
+from trainables.training.schedule import batch_size_at
 
 HIGH_TRAIN_ACCURACY = 0.999
 PAPER_FAR_BELOW_STRONG = 0.5
 
 
 class Trial:
-    """One configuration on `source`, on one device: `train`, then `measure`, then `record`."""
+    """One configuration on `source`: `train`, then `measure`, then `record`.
 
-    def __init__(self, config: TrialConfig, source: Source, device: torch.device | None = None) -> None:
+    On one device; or by several `workers`, each with a Trial of its own, of which one keeps record and checkpoint. No
+    more than `micro_batch_size` examples of a batch are taken at once.
+    """
+
+    def __init__(
+        self,
+        config: TrialConfig,
+        source: Source,
+        device: torch.device | None = None,
+        workers: Workers | None = None,
+        micro_batch_size: int | None = None,
+    ) -> None:
         self.config = config.canonical()
         self.device = device or torch.device("cpu")
-        data = source.split(config.train_size, config.test_size, config.split_seed).to(self.device)
+        data = source.split(config.train_size, config.test_size, config.split_seed, config.validation_size or 0)
+        data = data.to(self.device)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(derive_seed(config.seed, "weights"))
-            model = build_model(config.model, data.input_shape, data.num_classes, **json.loads(config.model_options))
-        self.training = Training(self.config, model.to(self.device), data)
+            model = _build(config, data)
+        self.training = Training(self.config, model.to(self.device), data, workers, micro_batch_size)
         self.measures: list[Row] = []
+        self.after_epoch: Callable[[], None] = lambda: None
         self.resumed_epoch: int | None = None
 
     def train(self, seconds: float = float("inf")) -> bool:
@@ -45,13 +69,16 @@ class Trial:
         started = time.perf_counter()
         while not self.training.finished:
             self.training.train_epoch()
+            self.after_epoch()
+            if self.training.workers.agreed(self._is_measured_now()):
+                self.measure()
             if time.perf_counter() - started > seconds:
                 break
         return self.training.finished
 
     def measure(self) -> None:
-        """The sharpness of the minimum, rows of measures.parquet, on training data. A diverged trial has none."""
-        if self.training.diverged:
+        """The sharpness at the weights of now: rows of measures.parquet, on training data; none if diverged."""
+        if self.training.diverged or not self.config.measures:
             return
         config = self.config
         loss = measures.loss_of(
@@ -62,7 +89,9 @@ class Trial:
             batch_norm=config.measure_batch_norm,
             batch_size=config.measure_batch_size,
         )
+        loss = share(loss, self.training.workers)
         about = {
+            "epoch": self.training.epochs_done,
             "space": "full",
             "split": "train",
             "examples": config.measure_examples,
@@ -70,7 +99,11 @@ class Trial:
             "batch_norm_batch_size": config.measure_batch_size,
             "dtype": config.measure_dtype,
         }
-        self.measures = [{**about, **row} for row in measures.measure(loss, config.measures.split(","))]
+        context = measures.Context.of(
+            self.training.optimizer, self.training.epochs[-1]["batch_size"], config.train_size
+        )
+        names = config.measures.split(",")
+        self.measures += [{**about, **row} for row in measures.measure(loss, names, context)]
 
     def record(self) -> Record:
         """The rows of a trial that trained to its end and was measured."""
@@ -95,9 +128,13 @@ class Trial:
         }
         return Record(row, self.training.epochs, self.measures)
 
+    def smaller_micro_batch(self) -> int | None:
+        """The micro-batch size to try again with after running out of memory; None where batches cannot be cut so."""
+        return self.training.parts.smaller(_largest_batch(self.config), SMALLER)
+
     def save(self, path: Path) -> None:
         """A checkpoint from which `resume` goes on to the same numbers."""
-        save_checkpoint(path, self.training.state_dict())
+        save_checkpoint(path, {**self.training.state_dict(), "measures": self.measures})
 
     def save_weights(self, path: Path) -> None:
         """The final weights and buffers, to be loaded with torch.load(path, weights_only=True)."""
@@ -108,11 +145,28 @@ class Trial:
         state = load_checkpoint(path, self.device)
         if state is not None:
             self.training.load_state_dict(state)
+            self.measures = list(state["measures"])
             self.resumed_epoch = self.training.epochs_done
         return state is not None
 
+    def _is_measured_now(self) -> bool:
+        """Whether this is a moment along the run to measure: the end of the training is not one.
+
+        The first moment of a `measure_share` is the first epoch, to learn what measuring costs.
+        """
+        every, share = self.config.measure_every, self.config.measure_share
+        if self.training.finished:
+            return False
+        if every is not None:
+            return self.training.epochs_done % every == 0
+        moments = len({row["epoch"] for row in self.measures})
+        spent = math.fsum(row["seconds"] for row in self.measures)
+        return share is not None and (moments == 0 or spent * (moments + 1) / moments <= share * self.training.seconds)
+
     def _value(self, measure: str, method: str, epsilon: float | None) -> float | None:
         for row in self.measures:
+            if row["epoch"] != self.training.epochs_done:
+                continue
             if row["measure"] == measure and row["method"] == method and row.get("epsilon") == epsilon:
                 return float(row["value"])
         return None
@@ -133,9 +187,59 @@ class Trial:
         strong = self._value("box_sharpness", "strong", measures.EPSILONS[0])
         if paper is not None and strong is not None and paper < PAPER_FAR_BELOW_STRONG * strong:
             flags.append("paper method far below strong")
-        if any(row.get("converged") is False for row in self.measures if row["method"] != "paper"):
+        last_rows = [row for row in self.measures if row["epoch"] == self.training.epochs_done]
+        if any(row.get("converged") is False for row in last_rows if row["method"] != "paper"):
             flags.append("a measure did not converge")
         return flags
+
+
+def check_trial(config: TrialConfig, source: Source) -> None:
+    """Raises UserError where the model or a remedy does not fit the data, by one update on two examples of zeros."""
+    data = _zeros(source)
+    few = dataclasses.replace(
+        config,
+        train_size=2,
+        batch_size=2,
+        measure_examples=2,
+        switch_epoch=None,
+        switch_batch_size=None,
+        batch_schedule=None,
+    )
+    with torch.random.fork_rng(devices=[]):
+        Training(few, _build(config, data), data).train_epoch()
+
+
+def check_micro_batches(
+    configs: Iterable[TrialConfig], source: Source, micro_batch_size: int, workers: int = 1
+) -> None:
+    """Raises UserError where batch norm has to see more examples of a batch together than a micro-batch holds."""
+    data = _zeros(source)
+    models: dict[tuple[str, str], nn.Module] = {}
+    for config in (config.canonical() for config in configs):
+        key = config.model, config.model_options
+        if key not in models:
+            with torch.random.fork_rng(devices=[]):
+                models[key] = _build(config, data)
+        for batch_size in {batch_size_at(config, epoch) for epoch in range(config.total_epochs)}:
+            sizes = {len(batch) for batch in epoch_batches(config.train_size, batch_size, seed=0, epoch=0)}
+            for rank, size in itertools.product(range(workers), sizes):
+                Parts(models[key], Workers(rank, workers), micro_batch_size, config.ghost_batch_size).of(size)
+
+
+def _largest_batch(config: TrialConfig) -> int:
+    return max(batch_size_at(config, epoch) for epoch in range(config.total_epochs))
+
+
+def _zeros(source: Source) -> Dataset:
+    """Two examples of the source's shapes."""
+    inputs = torch.zeros(2, *source.input_shape, dtype=source.input_dtype)
+    labels = torch.zeros(2, *source.labels.shape[1:], dtype=torch.int64)
+    return Dataset(inputs, labels, inputs, labels, source.num_classes)
+
+
+def _build(config: TrialConfig, data: Dataset) -> nn.Module:
+    options = json.loads(config.model_options)
+    return build_model(config.model, data.input_shape, data.num_classes, input_dtype=data.input_dtype, **options)
 
 
 def run_trial(config: TrialConfig, source: Source, device: torch.device | None = None) -> Record:

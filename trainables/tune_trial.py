@@ -1,12 +1,14 @@
-"""The Ray Tune adapter: the only file of this package that knows Ray.
+"""The Ray Tune adapter; with `parallel_trial`, for trials of several workers, all of this package that knows Ray.
 
 Why it is as it is (Ray 2.50 to 2.60):
 - A Tune step is a slice of time, not an epoch: reporting every epoch of a trial of half a second would cost more
   than the trial. Numbers do not depend on where the slices fall.
-- Actors are reused for the next trial of the same resources, so `reset_config` does what `setup` does.
+- Actors are reused for the next trial of the same resources, so `reset_config` does what `setup` does. Ray reads
+  an actor's name once; what it does now is in its process title, which the dashboard shows, and in its log.
 - Checkpoints and records are ours, under the trial's own key in the results folder. When a worker is killed Tune
   runs the trial anew, it finds its checkpoint, and goes on to the same numbers; so does a new driver.
-- An exception inside a trial becomes its `failed` record: the actor lives on and takes the next trial.
+- An exception inside a trial becomes its `failed` record: the actor lives on and takes the next trial. A trial that
+  ran out of memory is tried once more first, with smaller micro-batches.
 """
 
 import os
@@ -21,10 +23,23 @@ from ray import tune
 
 from trainables.config import TrialConfig
 from trainables.data import Source
+from trainables.memory import GIB, free_memory, is_out_of_memory, limit_memory
 from trainables.tables import Record, write_record
 from trainables.trial import Trial, failed_record
 
 SLICE_SECONDS = 2.0
+REPORTED = (  # to Tune: for the display, the metrics and the trackers; tables are written from records
+    "epoch",
+    "lr",
+    "batch_size",
+    "train_loss",
+    "train_accuracy",
+    "test_accuracy",
+    "epochs_done",
+    "generalization_gap",
+    "box_sharpness",
+    "hessian_max_eig",
+)
 
 
 class TuneTrial(tune.Trainable):  # type: ignore[misc]
@@ -32,52 +47,73 @@ class TuneTrial(tune.Trainable):  # type: ignore[misc]
 
     The Tune configuration has `trial_id`; `configs` and `source`, object references to the TrialConfigs by their
     key and to the shared Source; `folder`, the results folder; `cpus` and `gpus` of a trial; `checkpoint_seconds`
-    between checkpoints; and `keep_weights`.
+    between checkpoints; `keep_weights`; and `reuse_actors`, whether this actor will be given other trials. It may have
+    `memory`, the GiB that a trial may take, and `micro_batch_size`.
     """
 
     @classmethod
     def default_resource_request(cls, config: dict[str, Any]) -> tune.PlacementGroupFactory:
-        return tune.PlacementGroupFactory([{"CPU": config["cpus"], "GPU": config["gpus"]}])
+        return tune.PlacementGroupFactory([resources(config)])
 
     def setup(self, config: dict[str, Any]) -> None:
-        _limit_threads(config["cpus"])
+        limit_threads(config["cpus"])
         self._device = torch.device("cuda" if config["gpus"] else "cpu")
+        self._given_micro_batch_size: int | None = config.get("micro_batch_size")
         self._folder = Path(config["folder"])
         self._keep_weights = config["keep_weights"]
+        self._reuse_actors = config["reuse_actors"]
         self._checkpoint_seconds = config["checkpoint_seconds"]
         self._configs: dict[str, TrialConfig] = ray.get(config["configs"])
         self._source: Source = ray.get(config["source"])
+        self._warm_starts: dict[str, set[int]] = {}
+        for trial in self._configs.values():
+            if trial.is_warm_started and trial.switch_epoch is not None:
+                self._warm_starts.setdefault(trial.warm_start_id, set()).add(trial.switch_epoch)
         self._begin(config["trial_id"])
+        self._limit_memory(config)
+
+    def __repr__(self) -> str:
+        """The name of the actor in Ray's dashboard."""
+        return f"{self._config.label}, then others" if self._reuse_actors else self._config.label
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         self._begin(new_config["trial_id"])
         return True
 
     def step(self) -> dict[str, Any]:
+        ray._raylet.setproctitle(f"ray::{type(self).__name__}({self._config.label})")  # until Ray sets its own
         try:
             record = self._advance()
-        except Exception:
-            record = failed_record(self._config, traceback.format_exc(), self._device)
+        except Exception as error:
+            record = self._after(error, traceback.format_exc())
         if record is None:
             last = self._trial.training.epochs[-1] if self._trial else {}
             return {**_metrics(last), "done": False}
         record.trial["ray_version"] = ray.__version__
         write_record(self._folder, record)
         self._checkpoint.unlink(missing_ok=True)
-        return {**_metrics(record.trial), "status": record.trial["status"], "done": True}
+        last = record.epochs[-1] if record.epochs else {}
+        return {**_metrics({**record.trial, **last}), "status": record.trial["status"], "done": True}
 
     def _begin(self, trial_id: str) -> None:
         self._config = self._configs[trial_id]
         self._checkpoint = self._folder / "checkpoints" / f"{trial_id}.pt"
         self._trial: Trial | None = None
+        self._micro_batch_size = self._given_micro_batch_size
+        self._ran_out_of_memory = False
         self._saved_at = time.monotonic()
+        print(f"trial {trial_id}: {self._config.label}", flush=True)  # the actor's log in Ray's dashboard
 
     def _advance(self) -> Record | None:
         """One slice of work; the record when the trial has come to its end."""
         if self._trial is None:
-            self._trial = Trial(self._config, self._source, self._device)
-            self._trial.resume(self._checkpoint)
-        finished = self._trial.train(SLICE_SECONDS)
+            self._trial = trial = Trial(
+                self._config, self._source, self._device, micro_batch_size=self._micro_batch_size
+            )
+            trial.after_epoch = lambda: self._leave_warm_start(trial)
+            if not trial.resume(self._checkpoint) and self._config.is_warm_started:
+                trial.resume(self._warm_start(self._config.switch_epoch))
+        finished = self._train(self._trial)
         if time.monotonic() - self._saved_at > self._checkpoint_seconds:
             self._trial.save(self._checkpoint)
             self._saved_at = time.monotonic()
@@ -90,21 +126,57 @@ class TuneTrial(tune.Trainable):  # type: ignore[misc]
         self._trial = None
         return record
 
+    def _limit_memory(self, config: dict[str, Any]) -> None:
+        limit_memory(self._device, gib=config.get("memory"), gpu_share=config["gpus"])
+
+    def _after(self, error: Exception, text: str) -> Record | None:
+        """The record of a trial that raised `error`; None where it is tried again, with a smaller micro-batch."""
+        trial, self._trial = self._trial, None
+        if is_out_of_memory(error):
+            smaller = trial.smaller_micro_batch() if trial and not self._ran_out_of_memory else None
+            del trial
+            free_memory()
+            if smaller is not None:
+                self._micro_batch_size, self._ran_out_of_memory = smaller, True
+                print(f"out of memory: again from the last checkpoint with micro_batch_size {smaller}", flush=True)
+                return None
+            text += out_of_memory(self._micro_batch_size)
+        return failed_record(self._config, text, self._device)
+
+    def _train(self, trial: Trial) -> bool:
+        """Trains for a slice of time; returns whether the training is finished."""
+        return trial.train(SLICE_SECONDS)
+
+    def _warm_start(self, epoch: int | None) -> Path:
+        return self._folder / "checkpoints" / f"warm-start-{self._config.warm_start_id}-{epoch}.pt"
+
+    def _leave_warm_start(self, trial: Trial) -> None:
+        """Leaves the state of this epoch for the trials that switch here and are the same run until now.
+
+        They would come to the same numbers without it; so it is only a saving, and a missing file no fault.
+        """
+        epoch = trial.training.epochs_done
+        if epoch in self._warm_starts.get(self._config.warm_start_id, ()) and not self._warm_start(epoch).exists():
+            trial.save(self._warm_start(epoch))
+
 
 def _metrics(row: dict[str, Any]) -> dict[str, Any]:
-    names = (
-        "train_loss",
-        "train_accuracy",
-        "test_accuracy",
-        "box_sharpness",
-        "hessian_max_eig",
-        "epochs_done",
-        "epoch",
-    )
-    return {name: row[name] for name in names if row.get(name) is not None}
+    return {name: row[name] for name in REPORTED if row.get(name) is not None}
 
 
-def _limit_threads(cpus: float) -> None:
+def resources(config: dict[str, Any]) -> dict[str, float]:
+    """What one process of a trial asks Ray for."""
+    memory = {"memory": float(round(config["memory"] * GIB))} if config.get("memory") else {}
+    return {"CPU": config["cpus"], "GPU": config["gpus"], **memory}
+
+
+def out_of_memory(micro_batch_size: int | None) -> str:
+    """The last line of the reason why a trial failed."""
+    tried = f" with micro_batch_size {micro_batch_size}" if micro_batch_size else ""
+    return f"\nout of memory{tried}; give --workers-per-trial, --micro-batch-size, ghost_batch_size or more memory"
+
+
+def limit_threads(cpus: float) -> None:
     """As many threads as the trial has CPUs, and reproducible kernels: numbers must not depend on the neighbours."""
     torch.set_num_threads(max(1, int(cpus)))
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")

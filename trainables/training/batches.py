@@ -10,9 +10,14 @@ from torch import Tensor
 from trainables.seeds import generator
 
 
-def epoch_batches(examples: int, batch_size: int, *, seed: int, epoch: int) -> list[Tensor]:
-    """Index tensors that together hold 0 .. examples - 1 once, in the order of (`seed`, `epoch`)."""
-    order = torch.randperm(examples, generator=generator(seed, "batches", epoch))
+def epoch_batches(
+    examples: int, batch_size: int, *, seed: int, epoch: int, device: torch.device | None = None
+) -> list[Tensor]:
+    """Index tensors that together hold 0 .. examples - 1 once, in the order of (`seed`, `epoch`).
+
+    They are brought to `device` in one piece: a copy for each batch would make the device wait.
+    """
+    order = torch.randperm(examples, generator=generator(seed, "batches", epoch)).to(device or "cpu")
     batches = list(order.split(batch_size))
     if batch_size > 1 and len(batches) > 1 and len(batches[-1]) == 1:
         batches[-2:] = [torch.cat(batches[-2:])]

@@ -3,6 +3,8 @@
 A `Training` can be saved after any epoch and goes on to bit-identical numbers: all randomness of an epoch is
 derived from (seed, epoch) when the epoch starts, so weights, buffers, optimizer state and the history are the
 whole state. Nothing in an epoch waits for the device: losses are looked at once an epoch is done.
+
+Several workers train one network by each running this loop: same weights, same draws, their own parts of every batch.
 """
 
 import math
@@ -11,26 +13,47 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
 
-from trainables.config import TrialConfig
+from trainables.config import FULL_BATCH_OPTIMIZERS, TrialConfig
 from trainables.data import Dataset
 from trainables.seeds import derive_seed
 from trainables.training.batches import epoch_batches
-from trainables.training.evaluate import evaluate
-from trainables.training.optimizers import build_optimizer
+from trainables.training.evaluate import Evaluation
+from trainables.training.ghost_batch_norm import use_ghost_batch_norm
+from trainables.training.optimizers import build_optimizer, scale_velocity
+from trainables.training.parallel import Workers, evaluate_together
+from trainables.training.parts import Parts
 from trainables.training.schedule import batch_size_at, learning_rate_at
+from trainables.training.update import Update
 
 DIVERGED_LOSS = 100.0  # times the loss of guessing all classes alike
 
 
 class Training:
-    """Trains `model` (changed in place) on `data` as `config` says; both on one device."""
+    """Trains `model` (changed in place) on `data` as `config` says; both on one device.
 
-    def __init__(self, config: TrialConfig, model: nn.Module, data: Dataset) -> None:
+    `workers` are those of the trial, `micro_batch_size` the most examples of a batch that a worker takes at once: where
+    the work is done, which changes numbers by rounding alone.
+    """
+
+    def __init__(
+        self,
+        config: TrialConfig,
+        model: nn.Module,
+        data: Dataset,
+        workers: Workers | None = None,
+        micro_batch_size: int | None = None,
+    ) -> None:
         self.config = config
         self.model = model
         self.data = data
+        if config.ghost_batch_size is not None:
+            use_ghost_batch_norm(model, config.ghost_batch_size)
+        self._start = [parameter.detach().clone() for parameter in model.parameters()]
+        self.workers = workers or Workers()
+        self._micro_batch_size = micro_batch_size
+        self.parts = Parts(model, self.workers, micro_batch_size, config.ghost_batch_size)
+        self._update = Update(config, model, data, self.parts)
         self.optimizer = build_optimizer(config, model.parameters())
         self.step = 0
         self.seconds = 0.0
@@ -55,27 +78,15 @@ class Training:
 
     @property
     def finished(self) -> bool:
-        return bool(self.diverged or self.reached_target or self.epochs_done >= self.config.epochs)
+        return bool(self.diverged or self.reached_target or self.epochs_done >= self.config.total_epochs)
 
     def train_epoch(self) -> None:
         """One pass over the data, then evaluation on all of the training and test set: one row of `epochs`."""
         started = time.perf_counter()
-        config, data, epoch = self.config, self.data, self.epochs_done
-        size = batch_size_at(config, epoch)
-        if epoch > 0 and epoch == config.switch_epoch and config.switch_optimizer_state == "reset":
-            self.optimizer = build_optimizer(config, self.model.parameters())
-        torch.manual_seed(derive_seed(config.seed, "noise", epoch))  # dropout masks and the like
-        self.model.train()
-        seen = 0
-        for batch in epoch_batches(config.train_size, size, seed=config.seed, epoch=epoch):
-            seen += len(batch)
-            rate = learning_rate_at(config, epoch + seen / config.train_size, size)
-            for group in self.optimizer.param_groups:
-                group["lr"] = rate
-            self._update(batch.to(data.train_labels.device))
-            self.step += 1
-        train = evaluate(self.model, data.train_inputs, data.train_labels)
-        test = evaluate(self.model, data.test_inputs, data.test_labels)
+        data, epoch = self.data, self.epochs_done
+        size, rate = self.pass_over_data()
+        train = self._evaluate(data.train_inputs, data.train_labels)
+        test = self._evaluate(data.test_inputs, data.test_labels)
         seconds = time.perf_counter() - started
         self.seconds += seconds
         self.epochs.append(
@@ -86,17 +97,49 @@ class Training:
                 "train_accuracy": train.accuracy,
                 "test_loss": test.loss,
                 "test_accuracy": test.accuracy,
+                "distance": self._distance(),
                 "lr": rate,
                 "batch_size": size,
                 "seconds": seconds,
             }
         )
 
-    def _update(self, batch: Tensor) -> None:
-        self.optimizer.zero_grad()
-        logits = self.model(self.data.train_inputs[batch])
-        cross_entropy(logits, self.data.train_labels[batch]).backward()
-        self.optimizer.step()
+    def pass_over_data(self) -> tuple[int, float]:
+        """The updates of the next epoch; returns its batch size, and the learning rate of the last update."""
+        config, epoch = self.config, self.epochs_done
+        size = batch_size_at(config, epoch)
+        if epoch > 0 and epoch == config.switch_epoch and config.switch_optimizer_state == "reset":
+            self.optimizer = build_optimizer(config, self.model.parameters())
+        torch.manual_seed(derive_seed(config.seed, "noise", epoch))  # dropout masks and the like
+        self.model.train()
+        self._update.begin_epoch(epoch)
+        seen = 0
+        device = self.data.train_labels.device
+        for batch in epoch_batches(config.train_size, size, seed=config.seed, epoch=epoch, device=device):
+            seen += len(batch)
+            rate = learning_rate_at(config, epoch + seen / config.train_size, size)
+            self._set_learning_rate(rate)
+            self._update(self.optimizer, batch)
+            self.step += 1
+        return size, rate
+
+    def _evaluate(self, inputs: Tensor, labels: Tensor) -> Evaluation:
+        return evaluate_together(self.workers, self.model, inputs, labels, self._micro_batch_size)
+
+    def _set_learning_rate(self, rate: float) -> None:
+        if self.config.optimizer in FULL_BATCH_OPTIMIZERS:
+            return  # their line search finds it
+        for group in self.optimizer.param_groups:
+            if not self.config.momentum_correction and group["lr"] != rate:
+                scale_velocity(self.optimizer, group["lr"] / rate)
+            group["lr"] = rate
+
+    def _distance(self) -> float:
+        """The l2 distance of the weights from the start."""
+        norms = [
+            torch.dist(now.detach(), start) for now, start in zip(self.model.parameters(), self._start, strict=True)
+        ]
+        return float(torch.linalg.vector_norm(torch.stack(norms)))
 
     def state_dict(self) -> dict[str, Any]:
         """Tensors, numbers and text alone, so that it loads without executing anything."""

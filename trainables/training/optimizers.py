@@ -1,4 +1,4 @@
-"""The optimizers, PyTorch's own in their fused form (one kernel for all parameters, on CPU and GPU)."""
+"""The optimizers: PyTorch's own in their fused form (one kernel for all parameters), and those for large batches."""
 
 from collections.abc import Iterable
 
@@ -6,16 +6,40 @@ import torch
 from torch import nn
 
 from trainables.config import TrialConfig
+from trainables.training.full_batch import GradientDescent, full_batch_lbfgs
+from trainables.training.lamb import LAMB
+from trainables.training.lars import LARS
 
 
 def build_optimizer(config: TrialConfig, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
-    """Adam (beta 0.9, 0.999, epsilon 1e-8) or SGD with momentum; weight decay as an L2 term in the gradient."""
-    if config.optimizer == "adam":
-        return torch.optim.Adam(parameters, lr=config.learning_rate, weight_decay=config.weight_decay, fused=True)
-    return torch.optim.SGD(
-        parameters,
-        lr=config.learning_rate,
-        momentum=config.canonical().momentum or 0.0,
-        weight_decay=config.weight_decay,
-        fused=True,
-    )
+    """Adam (beta 0.9, 0.999, epsilon 1e-8), SGD with momentum or Adagrad; with layer adaptation LAMB and LARS.
+
+    Weight decay is an L2 term in the gradient; LARS and LAMB have their own. `gradient_descent` and `lbfgs` search
+    along a line, and take a closure.
+    """
+    rate, decay = config.learning_rate, config.weight_decay
+    momentum = config.canonical().momentum or 0.0
+    match config.optimizer, config.layer_adaptation:
+        case "adam", False:
+            return torch.optim.Adam(parameters, lr=rate, weight_decay=decay, fused=True)
+        case "sgd", False:
+            return torch.optim.SGD(parameters, lr=rate, momentum=momentum, weight_decay=decay, fused=True)
+        case "adam", True:
+            return LAMB(parameters, lr=rate, weight_decay=decay)
+        case "sgd", True:
+            return LARS(parameters, lr=rate, momentum=momentum, weight_decay=decay)
+        case "adagrad", _:
+            return torch.optim.Adagrad(parameters, lr=rate, weight_decay=decay, fused=True)
+        case "gradient_descent", _:
+            return GradientDescent(parameters, lr=rate)
+        case _:
+            return full_batch_lbfgs(parameters, rate)
+
+
+def scale_velocity(optimizer: torch.optim.Optimizer, factor: float) -> None:
+    """Multiplies every momentum buffer: an SGD velocity that has absorbed the learning rate of its time."""
+    buffers = [
+        state["momentum_buffer"] for state in optimizer.state.values() if state.get("momentum_buffer") is not None
+    ]
+    if buffers:
+        torch._foreach_mul_(buffers, factor)

@@ -1,0 +1,55 @@
+"""How much memory a trial may take, and what running out of it looks like.
+
+On a GPU it is PyTorch's allocator that refuses, beyond a share of the device; the CUDA context, about half a GiB,
+comes on top. On Linux CPUs it is the kernel: `RLIMIT_DATA`, the private writable memory of the process beyond what it
+has when the limit is set, so neither code nor Ray's shared object store counts. Elsewhere there is no such limit.
+PyTorch then raises an error and the process lives on; a library that cannot cope ends it, and the trial goes on from
+its checkpoint.
+"""
+
+import gc
+import resource
+from pathlib import Path
+
+import torch
+
+GIB = 2**30
+SMALLER = 8  # times: a trial is tried again once only
+_MESSAGES = (
+    "can't allocate memory", "cannot allocate memory", "out of memory", "alloc_failed", "bad_alloc",
+    "could not create a memory",
+)  # fmt: skip
+
+
+def limit_memory(device: torch.device, *, gib: float | None, gpu_share: float = 1.0) -> None:
+    """Lets this process take `gib` GiB more on a CPU; on a GPU `gib` in all, and no more than `gpu_share` of it."""
+    if device.type == "cuda":
+        total = torch.cuda.get_device_properties(device).total_memory
+        torch.cuda.set_per_process_memory_fraction(min(gpu_share, 1.0, gib * GIB / total if gib else 1.0), device)
+    elif gib is not None and (taken := _private_bytes()) is not None:
+        _, hard = resource.getrlimit(resource.RLIMIT_DATA)
+        limit = taken + round(gib * GIB)
+        resource.setrlimit(resource.RLIMIT_DATA, (limit if hard < 0 else min(limit, hard), hard))
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether `error` is what PyTorch, Python or a library of theirs raises where memory is refused."""
+    if isinstance(error, MemoryError | torch.OutOfMemoryError):
+        return True
+    return isinstance(error, RuntimeError) and any(message in str(error).lower() for message in _MESSAGES)
+
+
+def free_memory() -> None:
+    """Gives back what nothing refers to any more."""
+    gc.collect()
+    if torch.cuda.is_initialized():
+        torch.cuda.empty_cache()
+
+
+def _private_bytes() -> int | None:
+    """The private writable memory of this process, None where Linux's /proc is not there."""
+    try:
+        lines = Path("/proc/self/status").read_text().splitlines()
+    except OSError:
+        return None
+    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("VmData:")), None)

@@ -1,0 +1,185 @@
+"""What a trial may do beyond plain training at one batch size: every remedy tried against the large-batch gap.
+
+Each is a field that is off by default, so any of them can be combined, and each is one part of the loop:
+
+    learning_rate_scaling  peak rate times batch_size / base_batch_size (`linear`, Goyal et al. 2017, arXiv
+                           1706.02677) or its root (`sqrt`, Hoffer et al. 2017, arXiv 1705.08741)
+    same_steps             epochs times batch_size / base_batch_size: as many steps as the small batch (Hoffer et al.)
+    batch_schedule         "5:64,10:256": batch 64 once 5 epochs are done, 256 once 10 are
+    decay                  `cosine` to 0 over the epochs, or `step`: times decay_factor after each of decay_epochs
+    decay_by               `batch_size` divides the batch size by decay_factor instead (Smith et al. 2018, arXiv
+                           1711.00489); when it cannot grow further the learning rate decays for the rest
+    momentum_correction    False keeps an SGD velocity that has absorbed the old learning rate (Goyal et al., remark 2);
+                           PyTorch's form is corrected by construction
+    layer_adaptation       LARS with sgd (You et al. 2017, arXiv 1708.03888), LAMB with adam (arXiv 1904.00962)
+    ghost_batch_size       batch norm over groups of so many examples (Hoffer et al.)
+    noise_batch_size       gradient noise matched to this smaller batch (Hoffer et al.)
+    sam_radius             gradients at the worst point near by, SAM (Foret et al. 2021, arXiv 2010.01412);
+                           with sam_adaptive ASAM (Kwon et al. 2021, arXiv 2102.11600)
+    clip_norm              the gradient's l2 norm at most this
+    label_smoothing        targets mixed with the uniform distribution
+    augmentation           `paper` (flips, rotations, shifts) or `crop_flip`
+    proximal, weight_adversary, input_adversary   conservative, robust and adversarial training (Keskar et al. 2017)
+"""
+
+import difflib
+import functools
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import Any
+
+from trainables.errors import UserError
+
+SCALINGS = ("linear", "sqrt")
+DECAYS = ("cosine", "step")
+DECAYED = ("learning_rate", "batch_size")
+AUGMENTATIONS = ("paper", "crop_flip")
+STEP_DECAY_FACTOR = 0.1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Remedies:
+    """The fields of a trial's configuration that are remedies, all off. Raises UserError for a value out of range."""
+
+    learning_rate_scaling: str | None = None
+    base_batch_size: int | None = None
+    same_steps: bool = False
+    batch_schedule: str | None = None
+    decay: str | None = None
+    decay_epochs: str | None = None
+    decay_factor: float | None = None
+    decay_by: str | None = None
+    momentum_correction: bool = True
+    layer_adaptation: bool = False
+    ghost_batch_size: int | None = None
+    noise_batch_size: int | None = None
+    sam_radius: float | None = None
+    sam_adaptive: bool = False
+    clip_norm: float | None = None
+    label_smoothing: float = 0.0
+    augmentation: str | None = None
+    proximal: float | None = None
+    weight_adversary: float | None = None
+    input_adversary: float | None = None
+
+    def __post_init__(self) -> None:
+        require_choice("learning_rate_scaling", self.learning_rate_scaling, (None, *SCALINGS))
+        require_choice("decay", self.decay, (None, *DECAYS))
+        require_choice("decay_by", self.decay_by, (None, *DECAYED))
+        require_choice("augmentation", self.augmentation, (None, *AUGMENTATIONS))
+        for name in ("same_steps", "momentum_correction", "layer_adaptation", "sam_adaptive"):
+            require(name, getattr(self, name), type(getattr(self, name)) is bool, "be true or false")
+        for name in ("sam_radius", "clip_norm", "proximal", "weight_adversary", "input_adversary"):
+            value = getattr(self, name)
+            require(name, value, value is None or positive(value), "be a number above 0")
+        for name, least in (("base_batch_size", 1), ("ghost_batch_size", 2), ("noise_batch_size", 1)):
+            value = getattr(self, name)
+            require(name, value, value is None or (type(value) is int and value >= least), f"be {least} or more")
+        require("label_smoothing", self.label_smoothing, 0 <= self.label_smoothing < 1, "be in [0, 1)")
+        factor = self.decay_factor
+        require("decay_factor", factor, factor is None or 0 < factor < 1, "be between 0 and 1")
+        if self.decay == "step" and not self.decay_epochs:
+            raise UserError("`decay_epochs` must be given with decay=step, such as 30,60, got none")
+        if self.decay != "step" and (self.decay_epochs or self.decay_factor or self.decay_by):
+            raise UserError(f"`decay` must be step for decay_epochs, decay_factor and decay_by, got {self.decay}")
+        if (self.learning_rate_scaling or self.same_steps) and self.base_batch_size is None:
+            raise UserError("`base_batch_size` must be given with learning_rate_scaling and same_steps, got none")
+        require(
+            "sam_adaptive", self.sam_adaptive, not self.sam_adaptive or self.sam_radius is not None, "have sam_radius"
+        )
+        exclusive = [name for name in ("sam_radius", "weight_adversary", "proximal") if getattr(self, name) is not None]
+        if len(exclusive) > 1:
+            raise UserError(f"`remedies` must take the gradient in one way, got {' with '.join(exclusive)}; choose one")
+        if self.proximal is not None and self.clip_norm is not None:
+            raise UserError("`clip_norm` must be left out with proximal, whose inner steps are not clipped, got both")
+        decay_epochs(self.decay_epochs)
+        batch_schedule(self.batch_schedule)
+
+
+REMEDIES = tuple(field.name for field in fields(Remedies))
+_DEFAULTS = {field.name: field.default for field in fields(Remedies)}
+_KINDS = {
+    field.name: next(kind for kind in (bool, int, float, str) if kind.__name__ in str(field.type))
+    for field in fields(Remedies)
+}
+_ABOUT_OTHERS = {"base_batch_size"}  # says how another remedy is meant, is none itself
+
+
+@functools.lru_cache
+def decay_epochs(text: str | None) -> tuple[int, ...]:
+    """The epochs after which step decay acts, in order: "30,60" gives (30, 60)."""
+    try:
+        epochs = tuple(int(part) for part in text.split(",")) if text else ()
+    except ValueError:
+        epochs = (0,)
+    if any(epoch < 1 for epoch in epochs) or list(epochs) != sorted(set(epochs)):
+        raise UserError(f"`decay_epochs` must be rising whole numbers of 1 or more, such as 30,60, got {text}")
+    return epochs
+
+
+@functools.lru_cache
+def batch_schedule(text: str | None) -> tuple[tuple[int, int], ...]:
+    """The (epochs done, batch size) pairs in order: "5:64,10:256" gives ((5, 64), (10, 256))."""
+    try:
+        pairs = [tuple(int(number) for number in part.split(":")) for part in text.split(",")] if text else []
+    except ValueError:
+        pairs = [()]
+    rising = all(len(pair) == 2 and pair[0] >= 1 and pair[1] >= 1 for pair in pairs)
+    if not rising or [pair[0] for pair in pairs] != sorted({pair[0] for pair in pairs}):
+        raise UserError(f"`batch_schedule` must be EPOCH:BATCH,... with rising epochs, such as 5:64,10:256, got {text}")
+    return tuple((pair[0], pair[1]) for pair in pairs)
+
+
+def read_remedy(text: str) -> dict[str, Any]:
+    """`none`, or FIELD=VALUE joined by commas, as typed values; "decay=step,decay_epochs=10,20" has two fields."""
+    remedy: dict[str, Any] = {}
+    for part in re.split(r",(?=[a-z_]+=)", text) if text.lower() != "none" else []:
+        name, equals, value = part.partition("=")
+        if not equals or name not in REMEDIES:
+            close = difflib.get_close_matches(name, REMEDIES, n=1)
+            way_out = f"did you mean {close[0]}?" if close else f"the fields are {', '.join(REMEDIES)}"
+            raise UserError(f"`remedies` must be none or FIELD=VALUE,..., got {text}; {way_out}")
+        kind = _KINDS[name]
+        try:
+            remedy[name] = {"true": True, "false": False}[value.lower()] if kind is bool else kind(value)
+        except (ValueError, KeyError):
+            rule = {bool: "true or false", int: "a whole number", float: "a number"}[kind]
+            raise UserError(f"`{name}` must be {rule}, got {value}") from None
+    return remedy
+
+
+def remedy_of(row: Mapping[str, Any], base: Mapping[str, Any] = _DEFAULTS) -> str:
+    """What a trial does beyond `base`, the plain training of its study: "sam_radius=0.05 clip_norm=1", or "none"."""
+    names = [name for name in REMEDIES if name not in _ABOUT_OTHERS and row[name] != base[name]]
+    return " ".join(f"{name}={_shown(row[name])}" for name in names) or "none"
+
+
+def base_remedies(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """What plain training means in a study: each field off where any trial has it off, else its commonest value."""
+    base = {}
+    for name in REMEDIES:
+        values = [row[name] for row in rows]
+        base[name] = _DEFAULTS[name] if _DEFAULTS[name] in values or not values else max(values, key=values.count)
+    return base
+
+
+def _shown(value: object) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def positive(value: float) -> bool:
+    return math.isfinite(value) and value > 0
+
+
+def require(name: str, value: object, holds: bool, rule: str) -> None:
+    if not holds:
+        raise UserError(f"`{name}` must {rule}, got {value}")
+
+
+def require_choice(name: str, value: object, allowed: tuple[object, ...]) -> None:
+    names = ", ".join(str(choice) for choice in allowed if choice is not None)
+    require(name, value, value in allowed, f"be one of {names}")

@@ -1,0 +1,79 @@
+"""LARS: SGD with momentum whose rate is adapted to each layer (You, Gitman, Ginsburg 2017, arXiv 1708.03888).
+
+For a weight w of two or more dimensions, with gradient g (Algorithm 1 of the paper):
+
+    local = trust * ||w|| / (||g|| + weight_decay * ||w||)
+    v     = momentum * v + local * (g + weight_decay * w)
+    w     = w - lr * v
+
+The rate stays outside the velocity v, as in PyTorch's SGD; the paper has it inside. Both are the same at a constant
+rate, and this form needs no correction when the rate changes (Goyal et al. 2017, remark 2).
+
+Trap: biases and the scales and shifts of norms (one dimension) are neither adapted nor decayed, as is the custom: they
+start at 0 or near it, and a rate in proportion to their norm would freeze them. They take plain SGD steps with the same
+`lr`, which LARS wants far larger than SGD. Where ||w|| is 0, or both ||g|| and the decay, local is 1.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.optim.optimizer import ParamsT
+
+
+class LARS(torch.optim.Optimizer):
+    """`lr`, `momentum`, `weight_decay` and `trust` (the paper's eta) hold per parameter group."""
+
+    def __init__(
+        self,
+        params: ParamsT,
+        lr: float,
+        *,
+        momentum: float = 0.9,
+        weight_decay: float = 0.0,
+        trust: float = 0.001,
+    ) -> None:
+        super().__init__(params, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay, "trust": trust})
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
+        """One update of all parameters that have a gradient; with a closure, from the gradient that it computes."""
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        for group in self.param_groups:
+            parameters = [p for p in group["params"] if p.grad is not None]
+            if parameters:
+                self._update(parameters, group)
+        return loss
+
+    def _update(self, parameters: list[Tensor], group: dict[str, Any]) -> None:
+        layers = [p for p in parameters if p.ndim > 1]
+        others = [p for p in parameters if p.ndim <= 1]
+        directions = [p.grad for p in others if p.grad is not None]
+        if layers:
+            gradients = [p.grad for p in layers if p.grad is not None]
+            ratios = _local_rates(layers, gradients, group["trust"], group["weight_decay"])
+            steps = torch._foreach_add(gradients, layers, alpha=group["weight_decay"])
+            torch._foreach_mul_(steps, ratios)
+            directions = [*steps, *directions]
+        parameters = layers + others
+        if group["momentum"]:
+            for p in parameters:
+                if "momentum_buffer" not in self.state[p]:
+                    self.state[p]["momentum_buffer"] = torch.zeros_like(p)
+            velocities = [self.state[p]["momentum_buffer"] for p in parameters]
+            torch._foreach_mul_(velocities, group["momentum"])
+            torch._foreach_add_(velocities, directions)
+            directions = velocities
+        torch._foreach_add_(parameters, directions, alpha=-group["lr"])
+
+
+def _local_rates(weights: list[Tensor], gradients: list[Tensor], trust: float, weight_decay: float) -> list[Tensor]:
+    """`local` of each layer, as scalars on the device: nothing waits for it."""
+    weight_norms = torch.stack(torch._foreach_norm(weights))
+    below = torch.stack(torch._foreach_norm(gradients)) + weight_decay * weight_norms
+    defined = (weight_norms > 0) & (below > 0)
+    return list(torch.where(defined, trust * weight_norms / below, 1.0).unbind())

@@ -1,0 +1,191 @@
+"""How a batch is cut: into one share per worker, and each into micro-batches that fit the memory; the numbers stay.
+
+The gradient of the whole batch's mean loss is the sum over its parts of their own means, each weighted by its share of
+the examples. What could depend on the cut does not:
+
+- Batch norm. A part holds whole groups: single examples without batch norm, ghost batch norm's groups, or else the
+  batch. Taken in order, the groups of a part are those that the layer makes of it (group j holds j, j + k, ...), so no
+  layer knows that its input is a part. Where there are fewer groups than workers they are spread over all of these
+  and synchronized instead. Running statistics take the groups in the order that they have in the batch.
+- Dropout. A part's masks are its rows of the masks of the whole batch, which are drawn for every part.
+- A worker without examples repeats a part with weight 0, so that all draw and exchange the same things.
+
+Traps: masks are the whole batch's only where `F.dropout` and its kin get tensors whose first dimension is the batch.
+The dropout inside nn.LSTM draws its own, the same for every part. A layer that is called twice in one pass takes both
+calls of a part before the next part into its running statistics.
+"""
+
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+from trainables.errors import UserError
+from trainables.training.parallel import Workers
+from trainables.training.synchronized_batch_norm import (
+    Groups,
+    Spread,
+    batch_norms,
+    combined_running_statistics,
+    use_synchronized_batch_norm,
+)
+
+DROPOUTS = (F.dropout, F.dropout1d, F.dropout2d, F.dropout3d)
+
+
+@dataclass(frozen=True)
+class Part:
+    """Some examples of a batch: `rows`, where in it they are, and `weight`, their share in its mean, or 0."""
+
+    rows: Tensor
+    weight: float
+    groups: Groups | None = None  # where they are spread over the workers
+
+
+class Parts:
+    """Cuts the batches that `model` is trained on, for one of `workers`; `micro_batch_size` None cuts no further.
+
+    Changes the model's batch norm where workers may have to synchronize it.
+    """
+
+    def __init__(
+        self, model: nn.Module, workers: Workers, micro_batch_size: int | None, ghost_batch_size: int | None
+    ) -> None:
+        self.model = model
+        self.workers = workers
+        self._micro = micro_batch_size or sys.maxsize
+        self._layers = batch_norms(model)
+        self._group = (ghost_batch_size or sys.maxsize) if self._layers else 1
+        self._spread = Spread(workers)
+        if workers.count > 1:
+            use_synchronized_batch_norm(model, self._spread)
+        self._of_size: dict[int, list[Part]] = {}
+
+    def smaller(self, count: int, times: int) -> int | None:
+        """A micro-batch size about `times` smaller than what a batch of `count` is cut into; None where none is."""
+        size = min(self._group, count)
+        largest = max(len(part.rows) for part in self.of(count))
+        smaller = max(size, largest // times)
+        return smaller if smaller < largest else None
+
+    def leave_whole(self, count: int) -> bool:
+        """Whether a batch of `count` examples is one part."""
+        return self.workers.count == 1 and count <= self._micro
+
+    def gradient(self, count: int, loss: Callable[[Tensor], Tensor]) -> Tensor:
+        """Leaves in `.grad`, which is empty before, the gradient of a batch's mean loss; returns that loss.
+
+        `loss(rows)` is the mean over these examples of the batch.
+        """
+        losses = []
+
+        def add(part: Part) -> None:
+            share = loss(part.rows) * part.weight
+            share.backward()
+            losses.append(share.detach())
+
+        groups = self._groups(count)[-1]
+        tracking = [layer for layer in self._layers if layer.training and layer.track_running_stats]
+        if tracking and 1 < self.workers.count <= groups:
+            with combined_running_statistics(tracking, self.workers, groups):
+                self.run(count, add)
+        else:
+            self.run(count, add)
+        return self.workers.sum_gradients(self.model.parameters(), torch.stack(losses).sum())
+
+    def run(self, count: int, work: Callable[[Part], None]) -> None:
+        """`work` on each of this worker's parts of a batch of `count`, with the random numbers of one pass over it."""
+        parts = self.of(count)
+        cuda = [self._device] if self._device.type == "cuda" else []
+        for part in parts:
+            is_last = part is parts[-1]
+            with torch.random.fork_rng(cuda, enabled=not is_last), _MasksOfBatch(part.rows, count):
+                self._spread.groups = part.groups
+                try:
+                    work(part)
+                finally:
+                    self._spread.groups = None
+
+    def of(self, count: int) -> list[Part]:
+        """This worker's parts of a batch of `count` examples.
+
+        Raises UserError where a micro-batch cannot hold one group of batch norm.
+        """
+        if count not in self._of_size:
+            self._of_size[count] = self._cut(count)
+        return self._of_size[count]
+
+    def _cut(self, count: int) -> list[Part]:
+        size, regular, groups = self._groups(count)
+        if self._layers and groups < self.workers.count:
+            return [self._part_of_spread_groups(count, size * regular, regular, groups)]
+        self._check_micro(size, count)
+        strided = torch.arange(size * regular).view(size, regular)  # a column is a group
+        rest = torch.arange(size * regular, count)
+
+        def rows(first: int, last: int) -> Tensor:
+            own = strided[:, first : min(last, regular)].reshape(-1)
+            return (torch.cat([own, rest]) if last > regular else own).to(self._device)
+
+        own = self.workers.share(groups)
+        step = max(1, self._micro // size)
+        found = [rows(first, min(first + step, own.stop)) for first in range(own.start, own.stop, step)]
+        return [Part(one, len(one) / count) for one in found] or [Part(rows(0, 1), 0.0)]
+
+    def _part_of_spread_groups(self, count: int, in_regular: int, regular: int, groups: int) -> Part:
+        own = self.workers.share(count)
+        self._check_micro(own.stop - own.start, count)
+        group = torch.full((count,), regular)  # the last one, where it is not regular
+        group[:in_regular] = torch.arange(in_regular) % max(1, regular)
+        sizes = torch.bincount(group, minlength=groups)
+        rows = torch.arange(count)[own] if own.stop > own.start else torch.arange(1)
+        member = F.one_hot(group[rows], groups)
+        counted = member if own.stop > own.start else torch.zeros_like(member)
+        spread = Groups(*(tensor.to(self._device) for tensor in (member, counted, sizes)))
+        return Part(rows.to(self._device), (own.stop - own.start) / count, spread)
+
+    def _groups(self, count: int) -> tuple[int, int, int]:
+        """The size and number of the regular groups of a batch, and the number of all: see ghost_batch_norm."""
+        size = min(self._group, count)
+        regular, left = divmod(count, size)
+        if left == 1 and regular:  # a single example joins the last one
+            return size, regular - 1, regular
+        return size, regular, regular + (left > 0)
+
+    def _check_micro(self, needed: int, count: int) -> None:
+        if self._layers and needed > self._micro:
+            raise UserError(
+                f"`micro_batch_size` must be at least {needed} for a network with batch norm, which sees these "
+                f"examples of a batch of {count} together, got {self._micro}; give a smaller ghost_batch_size"
+            )
+
+    @property
+    def _device(self) -> torch.device:
+        return next(self.model.parameters()).device
+
+
+class _MasksOfBatch(TorchFunctionMode):
+    """Inside, dropout takes `rows` of the mask that it would draw for the whole batch of `count`."""
+
+    def __init__(self, rows: Tensor, count: int) -> None:
+        super().__init__()
+        self._rows, self._count = rows, count
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if func not in DROPOUTS or len(self._rows) == self._count:
+            return func(*args, **kwargs)
+        return self._masked(func, *args, **kwargs)
+
+    def _masked(
+        self, dropout: Any, input: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False
+    ) -> Tensor:
+        if not training or p == 0 or input.ndim == 0 or len(input) != len(self._rows):
+            return dropout(input, p, training, inplace)  # type: ignore[no-any-return]
+        mask: Tensor = dropout(input.new_ones(self._count, *input.shape[1:]), p, True)
+        return input * mask[self._rows]
