@@ -1,26 +1,32 @@
-"""The answer of a sweep in sentences, worded by the evidence.
+"""The answer of a sweep in three sentences, worded by the evidence: what is free, what predicts it, what helps.
 
 Each sentence names its number, its 95 % interval and what it rests on. Where an interval holds zero the
 sentence says that the data do not show it, never that it is so; where there is no interval it says why. An
 association is called one: batch size moves both the sharpness and the gap, so that they go together does not
-make one the cause.
+make one the cause, and rescaled networks (analysis.rescaling) show that sharpness by itself cannot be it.
 
-The comparisons are fixed before the numbers are seen (largest batch against smallest; smallest batch with the
-latest switch against the largest batch), so no sentence picks the best of many.
+The comparisons are fixed before the numbers are seen (the largest batch against the smallest; remedies at the largest
+batch); where the best of several is named, its p-value is corrected for how many there were.
 """
 
 from dataclasses import dataclass
 
-import pandas as pd
-
-from analysis.association import Association, associate
+from analysis.association import Association, associate, beyond_hyperparameters, compared
+from analysis.free_batch import MARGIN, FreeBatch, free_batch
 from analysis.load import BOX_STRONG, MAX_EIG, Sweep, comparable
-from analysis.statistics import Correlation, Mean, mean_over_replicates, paired_difference
+from analysis.means import Mean, mean_over_replicates, paired_difference
+from analysis.remedies import remedies
+from analysis.statistics import Correlation
+
+RESCALING = (
+    "By itself sharpness cannot be the cause: rescaled layers give a ReLU network the same function with a Hessian as "
+    "sharp as one likes (Dinh et al. 2017)"
+)
 
 
 @dataclass(frozen=True)
 class BatchSizeRow:
-    """One batch size, over all completed trials without a switch; accuracy and gap are fractions."""
+    """One batch size, over all completed trials without a switch or a remedy; accuracy and gap are fractions."""
 
     batch_size: int
     trials: int
@@ -35,7 +41,7 @@ class BatchSizeRow:
 def by_batch_size(sweep: Sweep) -> list[BatchSizeRow]:
     """A row per batch size: means over replicates; the gap is paired with the reference inside replicates."""
     frame = comparable(sweep)
-    pure = frame[~frame["is_switched"]]
+    pure = frame[frame["is_plain"]]
     references = pure[pure["is_reference"]]
     return [
         BatchSizeRow(
@@ -53,43 +59,62 @@ def by_batch_size(sweep: Sweep) -> list[BatchSizeRow]:
 
 
 def answer(sweep: Sweep) -> list[str]:
-    """Up to three sentences: is there a gap, does sharpness go with it, does a switch close it."""
-    return [text for text in (gap_sentence(sweep), association_sentence(sweep), switch_sentence(sweep)) if text]
+    """Three sentences: what batch size costs nothing, whether sharpness predicted it, what remedy helps beyond."""
+    return [cost_sentence(sweep), association_sentence(sweep), remedy_sentence(sweep)]
 
 
-def gap_sentence(sweep: Sweep) -> str:
-    """How much the largest batch loses to the smallest, and at which batch sizes the loss is clear."""
+def cost_sentence(sweep: Sweep, margin: float = MARGIN) -> str:
+    """The largest batch that costs at most `margin` (a fraction), and what is lost beyond it."""
     rows = by_batch_size(sweep)
     if not rows:
-        return "No trial without a switch has completed, so there is no gap to measure."
-    smallest, largest = rows[0], rows[-1]
-    if largest.gap is None or largest.is_reference:
+        return "No trial without a switch or a remedy has completed, so there is no gap to measure."
+    found, largest = free_batch(sweep, "matched", margin), rows[-1]
+    if found is None or largest.gap is None or largest.is_reference:
         return "No two batch sizes can be compared, so there is no large-batch gap to measure."
-    gap, points = largest.gap, f"{100 * abs(largest.gap.value):.2f} percentage points"
-    caveat = _off_target(smallest, largest)
+    at_most = f"{100 * margin:g} percentage points"
+    caveat = _off_target(rows[0], largest)
+    if largest.gap.interval is None:
+        return (
+            f"Batch {largest.batch_size} {_change(largest.gap)} against batch {found.reference} "
+            f"({_replicates(largest.gap)}: no interval, so no evidence of more than chance){caveat}."
+        )
+    lost = f"batch {largest.batch_size} {_lost(largest.gap)}"
+    if found.largest == found.reference:
+        first = found.rows[0]
+        bound = "" if first.upper is None else f" (batch {first.batch_size} may lose up to {100 * first.upper:.2f})"
+        text = f"No batch above {found.reference} is shown to cost less than {at_most}{bound}; {lost}"
+    else:
+        passed = next(row for row in found.rows if row.batch_size == found.largest)
+        assert passed.upper is not None
+        bound = f"it loses at most {100 * passed.upper:.2f}" if passed.upper > 0 else "it loses nothing"
+        text = (
+            f"Up to batch {found.largest} nothing is lost beyond a margin of {at_most} against batch {found.reference} "
+            f"({bound}, one-sided 95 %, paired inside {_replicates(passed.lost)})"
+        )
+        text += f"; {lost}" if found.largest != largest.batch_size else f", the largest tried: it {_lost(largest.gap)}"
+    tuned = free_batch(sweep, "tuned", margin)
+    return f"{text}{caveat}{_tuned(tuned)}."
+
+
+def _tuned(found: FreeBatch | None) -> str:
+    """What the largest batch loses when each batch size has a setting of its own."""
+    if found is None:
+        return ""
+    by = "a validation set" if found.chosen_by == "validation" else "the other replicates"
+    free = f"free up to batch {found.largest}" if found.largest != found.reference else "none is shown to be free"
+    return f"; each at its own best setting, chosen by {by}, it {_lost(found.rows[-1].lost)}, and {free}"
+
+
+def _change(gap: Mean) -> str:
+    return f"{'gains' if gap.value < 0 else 'loses'} {100 * abs(gap.value):.2f} percentage points"
+
+
+def _lost(gap: Mean) -> str:
+    """`loses 0.96 percentage points (95 % interval [+0.50, +1.43])`, and whether that is clear."""
     if gap.interval is None:
-        place = "higher" if gap.value < 0 else "lower"
-        return (
-            f"At batch {largest.batch_size} test accuracy is {points} {place} than at {smallest.batch_size} "
-            f"({_replicates(gap)}: no interval, so no evidence of more than chance){caveat}."
-        )
-    where = f"{_points_interval(gap)}, paired inside {_replicates(gap)}"
-    if gap.interval.holds(0):
-        return (
-            f"The data do not show a large-batch gap at batch {largest.batch_size}: against batch "
-            f"{smallest.batch_size} it is {100 * gap.value:+.2f} percentage points ({where}), which holds "
-            "zero."
-        )
-    if gap.value < 0:
-        return (
-            f"Batch {largest.batch_size} generalizes better than batch {smallest.batch_size}: its test "
-            f"accuracy is {points} higher (large-batch gap {where}){caveat}."
-        )
-    clear = [str(row.batch_size) for row in rows if row.gap and row.gap.interval and row.gap.interval.low > 0]
-    return (
-        f"Batch {largest.batch_size} generalizes worse than batch {smallest.batch_size}: its test accuracy "
-        f"is {points} lower ({where}); the interval lies above zero at batch {', '.join(clear)}{caveat}."
-    )
+        return f"{_change(gap)} ({_replicates(gap)}: no interval)"
+    unclear = ", which holds zero" if gap.interval.holds(0) else ""
+    return f"{_change(gap)} (loss: {_points_interval(gap)}{unclear})"
 
 
 def _off_target(smallest: BatchSizeRow, largest: BatchSizeRow) -> str:
@@ -100,7 +125,7 @@ def _off_target(smallest: BatchSizeRow, largest: BatchSizeRow) -> str:
 
 
 def association_sentence(sweep: Sweep) -> str:
-    """Whether box sharpness and the gap go together: matched, and beside it pooled."""
+    """Whether box sharpness and the gap go together: matched, beyond the hyperparameters, and beside it pooled."""
     association = associate(sweep, BOX_STRONG)
     shown, among = headline(association)
     if shown.value is None or shown.interval is None:
@@ -113,40 +138,66 @@ def association_sentence(sweep: Sweep) -> str:
     if shown.interval.holds(0):
         return (
             "The data do not show that box sharpness and the gap go together: among trials that differ in "
-            f"batch size and switch alone their rank correlation is {value}, and the interval holds zero."
+            f"batch size and switch alone their rank correlation is {value}, and the interval holds zero. {RESCALING}."
         )
-    more, tail = ("larger" if shown.value > 0 else "smaller"), ""
+    more, frame = ("larger" if shown.value > 0 else "smaller"), compared(sweep)
+    on_target = frame[~frame["off_target"]] if shown is association.matched else frame
+    (beyond,) = beyond_hyperparameters(on_target, [BOX_STRONG.column])
+    if beyond.interval is None:
+        seen = "nothing can be said"
+    else:
+        seen = "nothing is shown" if beyond.interval.holds(0) else "something is left"
+    tail = f"; beyond what batch size and the other hyperparameters tell {seen} ({correlation_text(beyond)})"
     pooled = association.pooled
     if pooled.interval is not None and (pooled.interval.holds(0) or (pooled.interval.low > 0) != (shown.value > 0)):
         seen = "is not clear" if pooled.interval.holds(0) else "turns round"
-        tail = f"; pooled over learning rates and splits it {seen} ({correlation_text(pooled)})"
+        tail += f"; pooled over learning rates and splits it {seen} ({correlation_text(pooled)})"
     return (
         f"Among trials that differ in batch size and switch alone, sharper minima go with a {more} gap: "
-        f"the rank correlation of box sharpness and gap is {value}, an association, not a cause{tail}."
+        f"the rank correlation of box sharpness and gap is {value}, an association, not a cause{tail}. {RESCALING}."
     )
 
 
-def switch_sentence(sweep: Sweep) -> str | None:
-    """What a start at the smallest batch gains over the large batch alone; None without switched trials."""
-    frame = comparable(sweep)
-    switched, pure = frame[frame["is_switched"]], frame[~frame["is_switched"]]
-    if switched.empty:
-        return None
-    pick = switched.sort_values(["batch_size", "switch_epoch"], ascending=[True, False]).iloc[0]
-    small, large, epoch = int(pick["batch_size"]), int(pick["switch_batch_size"]), int(pick["switch_epoch"])
-    same = (switched["batch_size"] == small) & (switched["switch_batch_size"] == large)
-    started: pd.DataFrame = switched[same & (switched["switch_epoch"] == epoch)]
-    gain = paired_difference(started, pure[pure["batch_size"] == large], "test_accuracy")
-    if gain is None:
-        return None
-    change = (
-        f"Going on at batch {large} after {epoch} epochs at batch {small} changes test accuracy by "
-        f"{100 * gain.value:+.2f} percentage points against batch {large} alone "
+def remedy_sentence(sweep: Sweep) -> str:
+    """The best remedy at the largest batch that any was tried at, or that none was."""
+    tried = remedies(sweep)
+    if not tried:
+        return "No remedy was tried against the gap (`--remedies`, `--switch-epochs`)."
+    tried = tuple(remedy for remedy in tried if remedy.batch_size == tried[0].batch_size)
+    best = next((remedy for remedy in tried if remedy.helps), tried[0])
+    only, at = len(tried) == 1, f"tried at batch {best.batch_size}"
+    if best.gain.interval is None:
+        start = (
+            f"The one remedy {at}, {best.name},"
+            if only
+            else f"Of {len(tried)} remedies {at}, {best.name} gains most: it"
+        )
+        return (
+            f"{start} changes test accuracy by {100 * best.gain.value:+.2f} percentage points "
+            f"({_replicates(best.gain)}: no interval)."
+        )
+    gain = (
+        f"{100 * best.gain.value:+.2f} percentage points ({_points_interval(best.gain)}, corrected p "
+        f"{best.corrected_p:.2g})"
     )
-    if gain.interval is None:
-        return f"{change}({_replicates(gain)}: no interval)."
-    end = "; as the interval holds zero, no clear change" if gain.interval.holds(0) else ""
-    return f"{change}({_points_interval(gain)}, paired inside {_replicates(gain)}){end}."
+    if not best.helps:
+        start = f"The one remedy {at} does" if only else f"Of {len(tried)} remedies {at} none does"
+        verb = "not clearly help" if only else "clearly help"
+        return f"{start} {verb} after correction for all that was tried: {best.name} changes test accuracy by {gain}."
+    start = (
+        f"The one remedy {at} clearly helps,"
+        if only
+        else f"Of {len(tried)} remedies {at} the best that clearly helps is"
+    )
+    text = f"{start} {best.name}: {gain}"
+    if best.share is not None and best.share.interval is not None:
+        ends = f"[{100 * best.share.interval.low:.0f}, {100 * best.share.interval.high:.0f}]"
+        text += f", {100 * best.share.value:.0f} % {ends} of the gap".replace("-", "−")
+    if best.seconds_ratio is not None:
+        text += f", at {best.seconds_ratio.value:.2g} times the training time"
+    if best.box_sharpness_ratio is not None:
+        text += f" and {best.box_sharpness_ratio.value:.2g} times the box sharpness"
+    return f"{text}."
 
 
 def headline(association: Association) -> tuple[Correlation, str]:

@@ -7,6 +7,10 @@ Three views of one question, from the roughest to the fairest:
 - matched: ranks are taken inside each set of trials that differ in batch size and switch alone (same learning rate,
   warmup, seed and split), so that the difficulty of a split cannot enter. This is the headline.
 
+And one question more, `beyond_hyperparameters`: what is left inside a replicate when everything that was known before
+training (batch size, learning rate, ...) is taken out of both sides. Without it a measure may tell the batch size
+alone.
+
 The reference trials. `large_batch_gap` subtracts the small-batch reference, so the reference's own gap is 0
 (or, with several seeds on one split, scatters around 0) by construction. Pooled and within a learning rate
 the reference trials are therefore left out: as points pinned at the flat end they would raise the correlation
@@ -14,17 +18,25 @@ for free. In the matched view the reference's accuracy is a constant of the set,
 by test error; there the reference is a measurement like any other and stays in. Test error and generalization
 gap need no reference: all trials enter.
 
-Trials off target (see analysis.load) are left out of the headline; `with_off_target` is the same with them.
+Trials off target (see analysis.load) are left out of the headline; `with_off_target` is the same with them. Trials with
+a remedy are left out of all of it, unless `pool_remedies` asks for them: then the matched sets hold every remedy.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
 import pandas as pd
 
-from analysis.load import REPLICATE, Measure, Sweep, axes, comparable, measures_of
-from analysis.statistics import Correlation, GranulatedKendall, granulated_kendall, rank_correlation
+from analysis.load import NO_REMEDY, NOT_TRAINING, REPLICATE, Measure, Sweep, axes, comparable, measures_of
+from analysis.statistics import (
+    Correlation,
+    GranulatedKendall,
+    granulated_kendall,
+    rank_correlation,
+    rank_correlations,
+)
 
 GAP = "large_batch_gap"
 TARGETS = (GAP, "test_error", "generalization_gap")
@@ -48,9 +60,9 @@ class Association:
 
 
 @lru_cache(maxsize=64)
-def associate(sweep: Sweep, measure: Measure, target: str = GAP) -> Association:
+def associate(sweep: Sweep, measure: Measure, target: str = GAP, *, pool_remedies: bool = False) -> Association:
     """The rank correlation of `measure` with `target` (a column of TARGETS) in every view, in [-1, 1]."""
-    everything = comparable(sweep)
+    everything = compared(sweep, pool_remedies=pool_remedies)
     on_target = everything[~everything["off_target"]]
     rates = sorted(everything["learning_rate"].unique().tolist()) if target == GAP else []
     pooled, matched = _plain(on_target, measure, target), _matched(on_target, measure, target)
@@ -68,17 +80,50 @@ def associate(sweep: Sweep, measure: Measure, target: str = GAP) -> Association:
     )
 
 
+def compared(sweep: Sweep, *, pool_remedies: bool = False) -> pd.DataFrame:
+    """The trials that correlations are over: those without a remedy, or all, matched across remedies."""
+    frame = comparable(sweep)
+    if pool_remedies:
+        return frame.assign(matched_set=frame["remedy_set"])
+    return frame[frame["remedy"] == NO_REMEDY]
+
+
+def hyperparameters(frame: pd.DataFrame) -> tuple[list[str], list[str]]:
+    """The axes of a granulated statistic, as far as they vary, and the columns of the replicate to hold fixed."""
+    varying = axes(frame)
+    named = [name for name in ("batch_size", "learning_rate", "warmup_epochs", "switch_epoch") if name in varying]
+    return [*named, *(["remedy"] if frame["remedy"].nunique() > 1 else [])], [n for n in varying if n in REPLICATE]
+
+
+def beyond_hyperparameters(frame: pd.DataFrame, columns: Sequence[str], target: str = GAP) -> list[Correlation]:
+    """The partial rank correlations inside replicates, given all hyperparameters that vary in `frame` (`given`)."""
+    rows = frame[~frame["is_reference"]] if target == GAP else frame
+    encoded = [codes for name in given(frame) for codes in _encoded(rows[name])]
+    distinct = {tuple(pd.factorize(column, sort=True)[0]): column for column in encoded}  # a switch's options repeat it
+    return rank_correlations(
+        [rows[column].astype("float64") for column in columns],
+        rows[target].astype("float64"),
+        list(distinct.values()),
+        rows["configuration"],
+        strata=rows["replicate"],
+        seed=BOOTSTRAP_SEED,
+    )
+
+
+def given(frame: pd.DataFrame) -> list[str]:
+    """The hyperparameters that vary in `frame`."""
+    return [name for name in axes(frame) if name not in (*REPLICATE, *NOT_TRAINING, "measures")]
+
+
 def granulated(sweep: Sweep) -> dict[Measure, GranulatedKendall]:
     """The granulated Kendall coefficient of every measure with the test error, inside replicates.
 
     The axes are batch size, learning rate, warmup and switch epoch, as far as they vary; the test error (not
     the gap, whose reference changes with the learning rate) is the target. On target trials only.
     """
-    frame = comparable(sweep)
+    frame = compared(sweep)
+    names, within = hyperparameters(frame)
     frame = frame[~frame["off_target"]]
-    varying = axes(sweep.trials)
-    names = [name for name in ("batch_size", "learning_rate", "warmup_epochs", "switch_epoch") if name in varying]
-    within = [name for name in varying if name in REPLICATE]
     return {
         measure: granulated_kendall(frame, measure.column, "test_error", names, within=within)
         for measure in measures_of(sweep)
@@ -102,3 +147,13 @@ def _rank_correlation(rows: pd.DataFrame, measure: Measure, target: str, strata:
         strata=strata,
         seed=BOOTSTRAP_SEED,
     )
+
+
+def _encoded(column: pd.Series) -> list[Any]:
+    """A hyperparameter as numbers to be ranked: itself and whether it is null, or an indicator for each text."""
+    if pd.api.types.is_numeric_dtype(column):
+        numbers = column.astype("float64")
+        missing = numbers.isna()
+        return [numbers.fillna(numbers.max() + 1), *([missing] if missing.any() else [])]
+    labels = column.fillna("none").astype(str)
+    return [labels == label for label in sorted(labels.unique())[1:]]

@@ -3,7 +3,7 @@
 
     python analysis/batch_size_curves.py results/NAME
 
-Completed trials without a switch only. A point averages over whatever else varies (warmup) inside a
+Completed trials without a switch or a remedy only. A point averages over whatever else varies (warmup) inside a
 replicate, then over replicates; its bar is the 95 % t-interval over replicates. Accuracy is averaged plainly,
 sharpness by its logarithm (geometric mean). The bars of accuracy hold the difficulty of the split, which all
 batch sizes share, so bars that overlap do not speak against a gap; the gap's own bars do not hold it, as each
@@ -39,7 +39,7 @@ from analysis.figures import (
     two_lines,
 )
 from analysis.load import BOX_STRONG, MAX_EIG, Sweep, comparable, load_sweep
-from analysis.statistics import Mean, mean_over_replicates, paired_difference
+from analysis.means import Mean, mean_over_replicates, paired_difference
 from trainables.errors import UserError
 
 
@@ -67,13 +67,13 @@ PANELS = (ACCURACY, GAP, SHARPNESS, EIGENVALUE)
 
 
 def batch_size_curves(sweep: Sweep) -> Figure:
-    """The figure. Raises UserError for fewer than two batch sizes among completed trials without a switch."""
+    """The figure. Raises UserError for fewer than two batch sizes among completed trials without switch or remedy."""
     frame = comparable(sweep)
-    frame = frame[~frame["is_switched"]]
+    frame = frame[frame["is_plain"]]
     sizes = sorted(frame["batch_size"].unique().tolist())
     if len(sizes) < 2:
         raise UserError(
-            "`results` must hold completed trials without a switch at two batch sizes or more, "
+            "`results` must hold completed trials without a switch or a remedy at two batch sizes or more, "
             f"got {len(sizes)} batch sizes in {sweep.folder}"
         )
     references = frame[frame["is_reference"]]

@@ -8,6 +8,8 @@ from typing import NoReturn
 
 from trainables.errors import UserError
 
+Add = Callable[[argparse.ArgumentParser], object]
+
 
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
@@ -20,11 +22,19 @@ def run(action: Callable[[Path], Iterable[object]], arguments: list[str], descri
     Returns the exit status: 0, or 2 with one line on stderr where the folder is no sweep or has not what is
     needed.
     """
+    return run_with_options(lambda options: action(options.results), arguments, description, lambda parser: None)
+
+
+def run_with_options(
+    action: Callable[[argparse.Namespace], Iterable[object]], arguments: list[str], description: str | None, add: Add
+) -> int:
+    """As `run`, with the options that `add` gives the parser; `action` gets them all, the folder as `results`."""
     parser = _Parser(description=(description or "").split("\n\n")[0], allow_abbrev=False)
     parser.add_argument("results", type=Path, help="the folder of a sweep, such as results/batch_grid")
-    folder = parser.parse_args(arguments).results
+    add(parser)
+    options = parser.parse_args(arguments)
     try:
-        for line in action(folder):
+        for line in action(options):
             print(line)
     except UserError as error:
         print(f"{parser.prog}: error: {error}", file=sys.stderr)

@@ -25,7 +25,7 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullForma
 
 from analysis.load import REPLICATE, SWITCH, Measure
 from analysis.load import axes as axes_of
-from analysis.statistics import Mean
+from analysis.means import Mean
 from trainables.errors import UserError
 from trainables.tables import write_atomically
 

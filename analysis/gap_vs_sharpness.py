@@ -8,7 +8,7 @@ hollow a trial off target, a cross (paper panel) a trial whose `paper` maximum i
 `strong` one: there the paper's maximizer failed, and the point lies too far to the left. Above each panel
 Spearman's rank correlation; analysis.association says which trials enter which number. The reference trials,
 small and pale, have a gap of 0 by construction. A sharpness that is null or 0 has no place on a log axis;
-such trials are counted in the title.
+such trials are counted in the title. Trials with a remedy are in analysis/remedies.py's figure, not here.
 """
 
 import sys
@@ -24,7 +24,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from analysis.association import Association, associate
+from analysis.association import Association, associate, compared
 from analysis.command import run
 from analysis.figures import (
     GREY,
@@ -49,7 +49,6 @@ from analysis.load import (
     PAPER_FLAG,
     Measure,
     Sweep,
-    comparable,
     has_flag,
     load_sweep,
     measures_of,
@@ -65,7 +64,7 @@ HEADINGS = ("batch size", "learning rate", "trial")
 
 def gap_vs_sharpness(sweep: Sweep) -> Figure:
     """The gap map. Raises UserError where no trial beside the reference has both a gap and a sharpness."""
-    frame = comparable(sweep)
+    frame = compared(sweep)
     frame = frame[frame["large_batch_gap"].notna()]
     further = [measure for measure in measures_of(sweep) if measure not in MEASURES and measure.method != "paper"]
     panels = [measure for measure in (*PANELS, *further) if len(measure_values(frame, measure))]

@@ -2,7 +2,7 @@
 
     python analysis/learning_rate_heatmap.py results/NAME
 
-Each cell is the mean over replicates of its completed trials without a switch (sharpness: geometric mean,
+Each cell is the mean over replicates of its completed trials without a switch or a remedy (sharpness: geometric mean,
 coloured on a log scale), printed in the cell; a cell without one stays blank. Cells are evenly spaced,
 whatever the values. An asterisk marks a cell that holds trials off target. The learning rate is the
 configured peak.
@@ -27,7 +27,7 @@ from analysis.batch_size_curves import ACCURACY, EIGENVALUE, SHARPNESS
 from analysis.command import run
 from analysis.figures import LABELS, footnote, new_figure, note, save, three_digits, two_lines
 from analysis.load import Sweep, comparable, load_sweep
-from analysis.statistics import Mean
+from analysis.means import Mean
 from trainables.errors import UserError
 
 PANELS = (ACCURACY, SHARPNESS, EIGENVALUE)
@@ -38,9 +38,11 @@ LIGHT = 0.45  # the luminance from which text on a colour is black
 def learning_rate_heatmap(sweep: Sweep) -> Figure:
     """The figure. Raises UserError where no trial without a switch has completed."""
     frame = comparable(sweep)
-    frame = frame[~frame["is_switched"]]
+    frame = frame[frame["is_plain"]]
     if frame.empty:
-        raise UserError(f"`results` must hold completed trials without a switch, got none in {sweep.folder}")
+        raise UserError(
+            f"`results` must hold completed trials without a switch or a remedy, got none in {sweep.folder}"
+        )
     references = frame[frame["is_reference"]]
     sizes = sorted(frame["batch_size"].unique().tolist())
     rates = sorted(frame["learning_rate"].unique().tolist(), reverse=True)

@@ -7,6 +7,9 @@ from it:
 - only trials that completed have a minimum to speak of; diverged and failed ones are counted, never averaged;
 - a trial that ended before its switch is a copy, number for number, of the trial without a switch: counted
 once;
+- trials that hold out a validation set never saw the test set: they choose settings (`chosen_on_validation`) and stay
+  out of every number, unless the sweep has no others;
+- `is_plain` trials, without a switch and without a remedy, are what headline figures and the batch-size table show;
 - `off_target` trials (missed the target loss, or train accuracy below 99.9 %) sit at another training loss, where
   sharpness means something else: in the tables and drawn hollow, left out of the headline correlation, which is
   always given with and without them;
@@ -18,6 +21,7 @@ Trap: pandas has a `DataFrame.flags` of its own; the column is `frame["flags"]`.
 import dataclasses
 import json
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -25,11 +29,14 @@ import pandas as pd
 
 from trainables.config import TrialConfig
 from trainables.errors import UserError
+from trainables.remedies import REMEDIES
 from trainables.tables import SAME_STUDY, read_tables
 
 CONFIGURATION = tuple(field.name for field in dataclasses.fields(TrialConfig))
 REPLICATE = ("seed", "split_seed")
 SWITCH = ("switch_epoch", "switch_batch_size", "switch_learning_rate", "switch_optimizer_state")
+NO_REMEDY = "none"
+NOT_TRAINING = ("validation_size", "measure_every", "measure_share")  # fields that leave the training itself alone
 OFF_TARGET_FLAGS = frozenset({"missed target loss", "train accuracy below 99.9 %"})
 COPY_FLAG = "ended before its switch"
 PAPER_FLAG = "paper method far below strong"
@@ -45,6 +52,7 @@ class Measure:
     method: str
     epsilon: float | None = None
     space: str = "full"
+    scale: float | None = None
 
 
 BOX_STRONG = Measure("box_sharpness", "box sharpness, epsilon 1e-3, strong [%]", "box_sharpness", "strong", 1e-3)
@@ -118,41 +126,88 @@ def comparable(sweep: Sweep) -> pd.DataFrame:
     """The completed trials, each once, with the columns that the statistics need.
 
     `replicate`: number of the (seed, split_seed). `configuration`: number of the configuration but for those
-    two. `matched_set`: number of the trials that differ in nothing but batch size and switch. `is_switched`,
-    `is_reference`, `off_target`: see the top of this file. `test_error`: 1 - test accuracy, in [0, 1].
-    And the column of every measure of `measures_of`.
+    two. `setting`: number of what is left of it without batch size, switch and remedy (learning rate, warmup, ...).
+    `remedy_set`: number of the (setting, replicate): trials that differ in batch size, switch and remedy alone.
+    `matched_set`: the same, and with one remedy. `is_switched`, `is_plain`, `is_reference`, `off_target`: see the top
+    of this file. `test_error`: 1 - test accuracy, in [0, 1]. `distance`: l2 distance of the final weights from the
+    start, where it is known. And the column of every measure of `measures_of`.
     """
+    frame = _completed(sweep)
+    tested = frame["validation_size"].isna()
+    return frame[tested].copy() if tested.any() else frame.copy()
+
+
+def chosen_on_validation(sweep: Sweep) -> pd.DataFrame:
+    """The completed plain trials that held out a validation set, whose `test_accuracy` is that set's; may be empty."""
+    frame = _completed(sweep)
+    return frame[frame["validation_size"].notna() & frame["is_plain"]].copy()
+
+
+@lru_cache(maxsize=4)
+def _completed(sweep: Sweep) -> pd.DataFrame:
     trials = sweep.trials
     frame = trials[(trials["status"] == "completed") & ~has_flag(trials, {COPY_FLAG})].copy()
+    changed = {"batch_size", *SWITCH, *REMEDIES, *NOT_TRAINING}
+    shared = [name for name in CONFIGURATION if name not in changed]
     frame["replicate"] = number_of(frame, REPLICATE)
     frame["configuration"] = number_of(frame, [name for name in CONFIGURATION if name not in REPLICATE])
-    changed = {"batch_size", *SWITCH}
-    frame["matched_set"] = number_of(frame, [name for name in CONFIGURATION if name not in changed])
+    frame["setting"] = number_of(frame, [name for name in shared if name not in REPLICATE])
+    frame["remedy_set"] = number_of(frame, shared)
+    frame["matched_set"] = number_of(frame, [*shared, "remedy"])
     frame["is_switched"] = frame["switch_epoch"].notna()
+    frame["is_plain"] = ~frame["is_switched"] & frame["remedy"].eq(NO_REMEDY)
     frame["off_target"] = has_flag(frame, OFF_TARGET_FLAGS)
-    pure = frame[~frame["is_switched"]]
-    smallest = pure.groupby(number_of(frame, SAME_STUDY).loc[pure.index])["batch_size"].transform("min")
-    frame["is_reference"] = pure["batch_size"].eq(smallest).reindex(frame.index, fill_value=False)
+    plain = frame[frame["is_plain"]]
+    smallest = plain.groupby(number_of(frame, SAME_STUDY).loc[plain.index])["batch_size"].transform("min")
+    frame["is_reference"] = plain["batch_size"].eq(smallest).reindex(frame.index, fill_value=False)
     frame["test_error"] = 1.0 - frame["test_accuracy"]
+    last = sweep.epochs.sort_values("epoch").drop_duplicates("trial_id", keep="last").set_index("trial_id")
+    frame["distance"] = frame["trial_id"].map(last["distance"]).astype("float64")
     for measure in measures_of(sweep):
         if measure in IN_TRIALS:
             continue
-        frame[measure.column] = frame["trial_id"].map(_values_of(sweep.measures, measure)).astype("float64")
+        frame[measure.column] = frame["trial_id"].map(rows_of(sweep, measure)["value"]).astype("float64")
     return frame
 
 
 def measures_of(sweep: Sweep) -> tuple[Measure, ...]:
     """MEASURES, and one for each further setting that measures.parquet has values of."""
-    settings = sweep.measures.loc[sweep.measures["value"].notna(), ["measure", "method", "epsilon", "space"]]
-    found = list(MEASURES)
-    for row in settings.drop_duplicates().sort_values(["measure", "epsilon", "method"]).itertuples():
-        epsilon = None if pd.isna(row.epsilon) else float(row.epsilon)
-        setting = (row.measure, row.method, epsilon, row.space)
-        if setting not in [(known.measure, known.method, known.epsilon, known.space) for known in found]:
-            label = row.measure if epsilon is None else f"{row.measure}, epsilon {epsilon:g}, {row.method} [%]"
-            column = row.measure if epsilon is None else f"{row.measure}_{row.method}_{epsilon:g}"
-            found.append(Measure(column, label, row.measure, row.method, epsilon, row.space))
-    return tuple(found)
+    final = _final_measures(sweep)
+    names = ["measure", "method", "epsilon", "scale", "space"]
+    found = {_setting(known): known for known in MEASURES}
+    settings = final.loc[final["value"].notna(), names].drop_duplicates()
+    for name, method, *numbers, space in settings.sort_values(names).itertuples(index=False):
+        epsilon, scale = (None if pd.isna(number) else float(number) for number in numbers)
+        label, column = name, name
+        if epsilon is not None:
+            label, column = f"{name}, epsilon {epsilon:g}, {method} [%]", f"{name}_{method}_{epsilon:g}"
+        elif settings["measure"].eq(name).sum() > 1:
+            label, column = f"{name}, {method}, scale {scale:g}" if scale else f"{name}, {method}", f"{name}_{method}"
+            column += f"_{scale:g}" if scale else ""
+        measure = Measure(column, label, name, method, epsilon, space, scale)
+        found.setdefault(_setting(measure), measure)
+    return tuple(found.values())
+
+
+def rows_of(sweep: Sweep, measure: Measure) -> pd.DataFrame:
+    """The final rows of measures.parquet that hold the measure, one for each trial, indexed by trial_id."""
+    rows, setting = _final_measures(sweep), _setting(measure)
+    same = (rows["measure"] == measure.measure) & (rows["method"] == measure.method) & (rows["space"] == measure.space)
+    for name, value in (("epsilon", setting[2]), ("scale", setting[3])):
+        same &= rows[name].isna() if value is None else rows[name] == value
+    return rows[same].drop_duplicates("trial_id").set_index("trial_id")
+
+
+@lru_cache(maxsize=4)
+def _final_measures(sweep: Sweep) -> pd.DataFrame:
+    """The rows of measures.parquet of the final weights: those taken along the run are another matter."""
+    done = sweep.measures["trial_id"].map(sweep.trials.set_index("trial_id")["epochs_done"])
+    epoch = sweep.measures["epoch"]
+    return sweep.measures[epoch.isna() | (epoch == done)]
+
+
+def _setting(measure: Measure) -> tuple[Any, ...]:
+    return measure.measure, measure.method, measure.epsilon, measure.scale, measure.space
 
 
 def has_flag(trials: pd.DataFrame, flags: frozenset[str] | set[str]) -> Any:
@@ -178,16 +233,6 @@ def _values(column: Any) -> list[Any]:
     ):
         values = [int(value) for value in values]  # pandas turns an integer column with nulls into floats
     return [*values, None] if column.isna().any() else values
-
-
-def _values_of(measures: pd.DataFrame, wanted: Measure) -> Any:
-    rows = measures[
-        (measures["measure"] == wanted.measure)
-        & (measures["method"] == wanted.method)
-        & (measures["epsilon"].isna() if wanted.epsilon is None else measures["epsilon"] == wanted.epsilon)
-        & (measures["space"] == wanted.space)
-    ]
-    return rows.drop_duplicates("trial_id").set_index("trial_id")["value"]
 
 
 def _about(path: Path) -> dict[str, Any]:

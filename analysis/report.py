@@ -1,11 +1,10 @@
-"""report.html of a sweep: the answer first, then the evidence, then what was run and what went wrong.
+"""report.html of a sweep: the answer first, then the map, the evidence, what was run and what went wrong.
 
     python analysis/report.py results/NAME
 
-One file that needs nothing else: figures are embedded as data URIs, there is no script and no request to
-anywhere, so it can be mailed or put on a server as it is. Every text that comes from the sweep (names,
-options, errors) is escaped by Jinja2. A figure that the sweep has no data for is replaced by the reason. All
-figures are also written to results/NAME/figures/.
+One file that needs nothing else: data, scripts and styles stand in it, and it speaks to nobody (analysis/page says
+how), so it can be mailed or put on a server as it is: the page of `python analysis/serve.py`, with its data inside.
+The figures for papers are written beside it, to results/NAME/figures/, those that the sweep has data for.
 """
 
 import sys
@@ -14,54 +13,40 @@ from pathlib import Path
 if __name__ == "__main__":
     sys.path[0] = str(Path(__file__).resolve().parents[1])  # else analysis/statistics.py shadows the standard library's
 
-import base64
+import contextlib
 from collections.abc import Callable
-from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from matplotlib.figure import Figure
 
-from analysis import report_tables as tables
-from analysis.answer import answer
 from analysis.batch_size_curves import batch_size_curves
 from analysis.command import run
+from analysis.critical_batch import critical_batch_figure
 from analysis.figures import save
+from analysis.free_batch import free_batch_figure
 from analysis.gap_vs_sharpness import gap_vs_sharpness
+from analysis.leaderboard import leaderboard_figure
 from analysis.learning_rate_heatmap import learning_rate_heatmap
-from analysis.load import Sweep, axes, constants, load_sweep
-from analysis.summary import counts_line, flag_counts
+from analysis.load import Sweep, load_sweep
+from analysis.page import page_html
+from analysis.page.data import page_data
+from analysis.progress import progress_of
+from analysis.remedies import remedies_figure
 from analysis.switch_point import switch_point
+from analysis.threshold_batch import threshold_figure
 from trainables.errors import UserError
 from trainables.tables import write_atomically
 
-FIGURES: tuple[tuple[Callable[[Sweep], Figure], str, str], ...] = (
-    (
-        gap_vs_sharpness,
-        "The gap map",
-        "Large-batch gap in percentage points against four measures of sharpness on log axes, a point per "
-        "trial, with Spearman's rank correlation and its 95 % interval above each panel.",
-    ),
-    (
-        batch_size_curves,
-        "Accuracy, gap and sharpness against batch size",
-        "Test accuracy, large-batch gap, box sharpness and largest Hessian eigenvalue against batch size, "
-        "a line per learning rate, with 95 % intervals over replicates; trials without a switch.",
-    ),
-    (
-        switch_point,
-        "The switch-point",
-        "Final test accuracy, large-batch gap, box sharpness and largest Hessian eigenvalue against the "
-        "epoch at which training goes on at the large batch, a line per pair of batch sizes, with 95 % "
-        "intervals over replicates.",
-    ),
-    (
-        learning_rate_heatmap,
-        "Learning rate and batch size",
-        "Heat maps of test accuracy, box sharpness and largest Hessian eigenvalue over learning rate and "
-        "batch size, means over replicates; trials without a switch.",
-    ),
-)
-MANY_TRIALS = 30  # beyond which the table of all trials starts folded
+FIGURES: dict[str, Callable[[Sweep], Figure]] = {
+    "gap_vs_sharpness": gap_vs_sharpness,
+    "batch_size_curves": batch_size_curves,
+    "switch_point": switch_point,
+    "learning_rate_heatmap": learning_rate_heatmap,
+    "free_batch": free_batch_figure,
+    "threshold_batch": threshold_figure,
+    "critical_batch": critical_batch_figure,
+    "remedies": remedies_figure,
+    "leaderboard": leaderboard_figure,
+}
 
 
 def write_report(sweep: Sweep) -> Path:
@@ -69,30 +54,7 @@ def write_report(sweep: Sweep) -> Path:
 
     Raises UserError where the folder cannot be written.
     """
-    template = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    ).get_template("report.html")
-    page = template.render(
-        name=sweep.name,
-        counts=counts_line(sweep),
-        answer=answer(sweep),
-        figures=[_figure(sweep, *entry) for entry in FIGURES],
-        batch_sizes=tables.batch_size_rows(sweep),
-        correlations=tables.correlation_rows(sweep),
-        kendall=tables.kendall_table(sweep),
-        axes={name: ", ".join(tables.shown(value) for value in values) for name, values in axes(sweep.trials).items()},
-        constants={name: tables.shown(value) for name, value in constants(sweep.trials).items()},
-        run=tables.run_facts(sweep),
-        flags=flag_counts(sweep),
-        flagged=tables.flagged_rows(sweep),
-        unfinished=tables.unfinished_trials(sweep),
-        trials=tables.trial_table(sweep),
-        many=len(sweep.trials) > MANY_TRIALS,
-    )
+    page = page_html(sweep.name, page_data(sweep, progress_of(sweep.trials, sweep.folder)))
     path = sweep.folder / "report.html"
     try:
         write_atomically(path, page.encode())
@@ -100,16 +62,10 @@ def write_report(sweep: Sweep) -> Path:
         raise UserError(
             f"`results` must be a folder that can be written, got {sweep.folder} ({error.strerror})"
         ) from error
+    for name, draw in FIGURES.items():
+        with contextlib.suppress(UserError):  # the sweep has no data for it
+            save(draw(sweep), sweep.folder, name)
     return path
-
-
-def _figure(sweep: Sweep, draw: Callable[[Sweep], Figure], title: str, text: str) -> dict[str, Any]:
-    """A figure as data URI, or why there is none."""
-    try:
-        image = save(draw(sweep), sweep.folder, draw.__name__)[0].read_bytes()
-    except UserError as error:
-        return {"title": title, "text": text, "uri": None, "reason": str(error)}
-    return {"title": title, "text": text, "uri": "data:image/png;base64," + base64.b64encode(image).decode()}
 
 
 def main(arguments: list[str]) -> int:

@@ -1,6 +1,6 @@
-"""The tables of report.html, as text: batch sizes, rank correlations, what was run, what went wrong, trials.
+"""The tables of the page, as text: remedies, predictors, batch sizes, correlations, what was run, what went wrong.
 
-Nothing is escaped here: the template does that, for every cell.
+Nothing is escaped here: the page puts every cell in as text.
 """
 
 import shlex
@@ -9,28 +9,36 @@ from typing import Any
 from analysis.answer import by_batch_size, correlation_text
 from analysis.association import TARGETS, associate, granulated
 from analysis.figures import plain_number
-from analysis.load import Sweep, axes, measures_of
+from analysis.free_batch import free_batch
+from analysis.leaderboard import Leaderboard, leaderboard
+from analysis.load import Sweep, axes, comparable, measures_of
+from analysis.remedies import _tried, remedies
 from analysis.summary import plus_minus, with_interval
+from trainables.errors import UserError
+from trainables.remedies import REMEDIES
 
 TARGET_NAMES = {
     "large_batch_gap": "large-batch gap",
     "test_error": "test error",
     "generalization_gap": "generalization gap",
 }
-FIRST_COLUMNS = ("batch_size", "learning_rate", "warmup_epochs", "switch_epoch", "seed", "split_seed")
+FIRST_COLUMNS = ("batch_size", "remedy", "learning_rate", "warmup_epochs", "switch_epoch", "seed", "split_seed")
 
 
-def batch_size_rows(sweep: Sweep) -> list[list[str]]:
+def batch_size_rows(sweep: Sweep) -> list[tuple[int, list[str]]]:
+    """The batch size, and the cells of its row."""
     return [
-        [
-            str(row.batch_size),
-            f"{row.trials} ({row.off_target} off target)" if row.off_target else str(row.trials),
-            str(row.accuracy.replicates if row.accuracy else 0),
-            plus_minus(row.accuracy),
-            "reference" if row.is_reference else plus_minus(row.gap),
-            with_interval(row.box_sharpness),
-            with_interval(row.max_eig),
-        ]
+        (
+            row.batch_size,
+            [
+                f"{row.batch_size} ({row.off_target} off target)" if row.off_target else str(row.batch_size),
+                str(row.accuracy.replicates if row.accuracy else 0),
+                plus_minus(row.accuracy),
+                "reference" if row.is_reference else plus_minus(row.gap),
+                with_interval(row.box_sharpness),
+                with_interval(row.max_eig),
+            ],
+        )
         for row in by_batch_size(sweep)
     ]
 
@@ -80,15 +88,8 @@ def run_facts(sweep: Sweep) -> dict[str, str]:
     return facts
 
 
-def flagged_rows(sweep: Sweep) -> list[list[str]]:
-    rows = sweep.trials[sweep.trials["status"] == "completed"]
-    reasons = [("" if flags is None else ", ".join(flags)) for flags in rows["flags"]]
-    names = _names(sweep)
-    return [[names[key], key, reason] for key, reason in zip(rows["trial_id"], reasons, strict=True) if reason]
-
-
-def unfinished_trials(sweep: Sweep) -> list[dict[str, str]]:
-    """Diverged and failed trials: which, why, and the whole error."""
+def unfinished_trials(sweep: Sweep) -> list[tuple[str, list[str]]]:
+    """Diverged and failed trials: the trial_id, and status, name and last line of the error."""
     rows, names = sweep.trials[sweep.trials["status"] != "completed"], _names(sweep)
     found = []
     for row in rows.to_dict("records"):
@@ -97,57 +98,93 @@ def unfinished_trials(sweep: Sweep) -> list[dict[str, str]]:
         if row["status"] == "diverged" and not last:
             epochs = f" after {row['epochs_done']:g} epochs" if row["epochs_done"] == row["epochs_done"] else ""
             last = f"the loss was no longer finite{epochs}"
-        found.append(
-            {
-                "name": names[row["trial_id"]],
-                "id": row["trial_id"],
-                "status": row["status"],
-                "why": last,
-                "error": error,
-            }
-        )
+        found.append((row["trial_id"], [row["status"], names[row["trial_id"]], last]))
     return found
 
 
-def trial_table(sweep: Sweep) -> dict[str, Any]:
-    """The table of all trials: what varies, what came out."""
-    varying = _telling_axes(sweep)
-    scales = {"test_accuracy": 100.0, "large_batch_gap": 100.0}
-    results = ("test_accuracy", "large_batch_gap", "box_sharpness", "hessian_max_eig", "epochs_done")
-    rows = sweep.trials.sort_values([*varying, "trial_id"], na_position="first").to_dict("records")
-    cells = [
-        [
-            *(shown(row[name]) for name in varying),
-            row["status"],
-            *(shown(scales[name] * row[name], "{:.2f}") if name in scales else shown(row[name]) for name in results),
-            "" if row["flags"] is None else ", ".join(flag for flag in row["flags"] if flag != row["status"]),
-            row["trial_id"],
-        ]
-        for row in rows
-    ]
-    head = [
-        "test accuracy [%]",
-        "large-batch gap [% points]",
-        "box sharpness [%]",
-        "largest eigenvalue",
-        "epochs",
-    ]
-    return {"head": [*varying, "status", *head, "flags", "trial"], "rows": cells}
+def remedy_rows(sweep: Sweep) -> list[tuple[list[str], list[str]]]:
+    """The cells of each remedy at each batch size, and its trial_ids; ratios as `1.02 times`."""
+    frame = comparable(sweep)
+    found = remedies(sweep)
+    trials = {
+        (name, size): rows["trial_id"].tolist()
+        for name, size, rows in (_tried(frame, found[0].reference) if found else ())
+    }
+    return [
+        (
+            [
+                row.name,
+                f"{row.batch_size} ({row.off_target} off target)" if row.off_target else str(row.batch_size),
+                plus_minus(row.gain),
+                _p_value(row.corrected_p),
+                plus_minus(row.share),
+                plus_minus(row.remaining),
+                *(f"{ratio.value:.3g} times" if ratio else "–" for ratio in
+                  (row.seconds_ratio, row.steps_ratio, row.box_sharpness_ratio, row.max_eig_ratio)),
+            ],
+            trials[row.name, row.batch_size],
+        )
+        for row in found
+    ]  # fmt: skip
 
 
-def _telling_axes(sweep: Sweep) -> list[str]:
-    """The axes worth a column: no option of a switch without a choice, no split seed that is the seed."""
+def standings(sweep: Sweep) -> Leaderboard | None:
+    """The leaderboard for the large-batch gap; None where there is nothing to compare."""
+    try:
+        return leaderboard(sweep)
+    except UserError:
+        return None
+
+
+def leaderboard_rows(board: Leaderboard) -> list[list[str]]:
+    rows = []
+    for row in board.standings:
+        worst = row.sign_error.worst
+        where = f" ({worst.axis} {shown(worst.values[0])} / {shown(worst.values[1])})" if worst else ""
+        rows.append(
+            [
+                row.name if row.is_measure else f"{row.name} (no sharpness)",
+                correlation_text(row.matched),
+                *(_coefficient(part.value) for part in (row.matched_tau, row.at_matched_loss)),
+                correlation_text(row.partial),
+                _coefficient(row.granulated.mean),
+                f"{worst.sign_error:.2f}{where}" if worst else "–",
+                _p_value(row.corrected_p),
+                shown(row.seconds) if row.seconds is not None else "–",
+            ]
+        )
+    return rows
+
+
+def free_batch_rows(sweep: Sweep) -> list[tuple[int, list[str]]]:
+    """The batch size, and the cells of its row, in both comparisons as far as the sweep has them."""
+    rows = []
+    for found in (free_batch(sweep, "matched"), free_batch(sweep, "tuned")):
+        if found is None:
+            continue
+        name = "matched" if found.comparison == "matched" else f"tuned, by {found.chosen_by}"
+        for row in found.rows:
+            passed = {True: "yes", False: "not shown", None: "one replicate"}[row.free]
+            most = "–" if row.upper is None else f"{100 * row.upper:.2f}".replace("-", "−")
+            rows.append((row.batch_size, [name, str(row.batch_size), plus_minus(row.lost), most, passed]))
+    return rows
+
+
+def telling_axes(sweep: Sweep) -> list[str]:
+    """The axes worth a column: no option of a switch without a choice, no split seed that is the seed, one remedy."""
     found = axes(sweep.trials)
     if sweep.trials["seed"].equals(sweep.trials["split_seed"]):
         found.pop("split_seed", None)
     one_choice = [name for name, values in found.items() if values[-1] is None and len(values) == 2]
-    telling = [name for name in found if name not in one_choice or name == "switch_epoch"]
+    telling = [name for name in found if name not in REMEDIES and (name not in one_choice or name == "switch_epoch")]
+    if sweep.trials["remedy"].nunique() > 1:
+        telling.append("remedy")  # in words what its fields say
     return sorted(telling, key=lambda name: FIRST_COLUMNS.index(name) if name in FIRST_COLUMNS else -1)
 
 
 def _names(sweep: Sweep) -> dict[str, str]:
     """What sets each trial apart, in words, by trial_id."""
-    varying = _telling_axes(sweep)
+    varying = telling_axes(sweep)
     return {
         row["trial_id"]: ", ".join(f"{name} {shown(row[name])}" for name in varying) or "the only trial"
         for row in sweep.trials[["trial_id", *varying]].to_dict("records")
@@ -163,6 +200,10 @@ def shown(value: Any, style: str | None = None) -> str:
     if isinstance(value, float):
         return style.format(value) if style else plain_number(value)
     return str(value)
+
+
+def _p_value(value: float | None) -> str:
+    return "–" if value is None else "below 0.001" if value < 0.001 else f"{value:.3f}"
 
 
 def _coefficient(value: float | None) -> str:

@@ -1,65 +1,44 @@
-"""The statistics of a sweep: rank correlations, means over replicates, paired differences, granulated Kendall.
+"""The rank statistics of a sweep: Spearman's correlation, plain, stratified and partial; granulated Kendall.
 
-Three traps shape this file. Trials are not independent: those of one configuration differ by seed and split
-alone, so a bootstrap over single trials gives intervals that are too narrow; whole configurations are
-resampled. Trials that share a replicate share its split and its luck, so the n of a mean is the number of
-replicates, and differences are taken inside a replicate. Pooled correlations mislead, as the learning rate
-and the split move both sides; the stratified rank correlation and the granulated Kendall coefficient compare
-only what is alike.
+Two traps shape this file. Trials are not independent: those of one configuration differ by seed and split alone, so a
+bootstrap over single trials gives intervals that are too narrow; whole configurations are resampled. Pooled
+correlations mislead, as the learning rate and the split move both sides; the stratified rank correlation and the
+granulated Kendall coefficient compare only what is alike. Means are in analysis.means, what is counted over pairs in
+analysis.kendall.
 
 What cannot be computed (too few points, constant values) is None, never NaN and never a warning.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-from scipy import stats
 
-CONFIDENCE = 0.95
+from analysis.means import CONFIDENCE, Interval
+from analysis.pairs import Floats, Integers, pairs_within, signs
+from analysis.ranks import StratumRanks, correlations
+
 RESAMPLES = 2000
 LEAST_POINTS = 3
 LEAST_GROUPS = 5  # a percentile bootstrap of fewer groups mostly redraws the same few
 LEAST_DEFINED = 0.9  # of the resamples, for an interval to be given
 _CHUNK = 100_000  # numbers per array while bootstrapping: they stay in the cache
 
-Floats = npt.NDArray[np.float64]
-Integers = npt.NDArray[np.int64]
-
-
-@dataclass(frozen=True)
-class Interval:
-    """A 95 % interval, in the units of the value it belongs to."""
-
-    low: float
-    high: float
-
-    def holds(self, value: float) -> bool:
-        """Whether `value` lies inside, ends included."""
-        return self.low <= value <= self.high
-
-
-@dataclass(frozen=True)
-class Mean:
-    """A mean over replicates (of `trials` trials in all); the interval is None for a single replicate."""
-
-    value: float
-    interval: Interval | None
-    replicates: int
-    trials: int
-
 
 @dataclass(frozen=True)
 class Correlation:
-    """A rank correlation in [-1, 1] over `trials` trials in `groups` groups; None where it is undefined."""
+    """A rank correlation in [-1, 1] over `trials` trials in `groups` groups; None where it is undefined.
+
+    `p_value`: of no correlation, from the resamples that the interval comes from; None where there is none.
+    """
 
     value: float | None
     interval: Interval | None
     trials: int
     groups: int
+    p_value: float | None = None
 
 
 @dataclass(frozen=True)
@@ -96,63 +75,108 @@ def rank_correlation(
     x, y, groups, strata: (n,). Sources: Spearman 1904; Davison and Hinkley 1997, sections 2.4 and 3.8
     (clusters); Liu et al. 2018, Biometrics 74:595 (rank correlation conditional on a category).
     """
-    xs, ys = np.asarray(x, dtype=np.float64), np.asarray(y, dtype=np.float64)
-    known = np.isfinite(xs) & np.isfinite(ys)
-    xs, ys = xs[known], ys[known]
-    group_codes = pd.factorize(np.asarray(groups)[known], sort=True)[0].astype(np.int64)
-    strata_codes = np.zeros(xs.size, dtype=np.int64)
-    if strata is not None:
-        strata_codes = pd.factorize(np.asarray(strata)[known], sort=True)[0].astype(np.int64)
-    number = int(group_codes.max(initial=-1)) + 1
-    undefined = Correlation(None, None, xs.size, number)
-    if xs.size < LEAST_POINTS:
-        return undefined
-    ranks = _StratumRanks(xs, strata_codes), _StratumRanks(ys, strata_codes)
-    value = _correlations(*ranks, np.ones((1, xs.size)))[0]
-    if not np.isfinite(value):
-        return undefined
-    interval = None
-    if number >= LEAST_GROUPS:
-        generator = np.random.default_rng(seed)
-        drawn = generator.multinomial(number, np.full(number, 1 / number), size=resamples)
-        chunks = max(1, resamples * xs.size // _CHUNK)
-        parts = [_correlations(*ranks, part[:, group_codes]) for part in np.array_split(drawn, chunks)]
-        interval = _percentiles(np.concatenate(parts))
-    return Correlation(float(value), interval, xs.size, number)
+    return partial_rank_correlation(x, y, (), groups, strata=strata, resamples=resamples, seed=seed)
 
 
-def mean_over_replicates(frame: pd.DataFrame, value: str, *, scale: Literal["linear", "log"] = "linear") -> Mean | None:
-    """The mean of a column with a 95 % t-interval over replicates.
+def partial_rank_correlation(
+    x: npt.ArrayLike,
+    y: npt.ArrayLike,
+    given: Sequence[npt.ArrayLike],
+    groups: npt.ArrayLike,
+    *,
+    strata: npt.ArrayLike | None = None,
+    resamples: int = RESAMPLES,
+    seed: int = 0,
+) -> Correlation:
+    """The rank correlation of x and y given other variables: what is left when their ranks are taken out of both.
 
-        m_r = mean of the cells of replicate r;   mean = sum_r m_r / n;   mean +- t(0.975, n - 1) s / sqrt(n)
+        e = a - Z (Z' Z)^+ Z' a,   f = b - Z (Z' Z)^+ Z' b,   rho = sum_i e_i f_i / sqrt(sum_i e_i^2 sum_i f_i^2)
 
-    n is the number of replicates (column `replicate`), not of trials: the cells inside a replicate (learning
-    rates, warmups) share its split and its luck, so they are averaged first. `log` does the same to
-    logarithms and goes back: a geometric mean and an interval above 0, for sharpness that spans decades;
-    values that are not above 0 have no logarithm and are left out. The interval is None for one replicate or
-    where all agree exactly. The t-interval takes replicates as independent: where several seeds share a split
-    it is too narrow for new splits.
+    a and b are the ranks of `rank_correlation`, the columns of Z those of the variables `given` (inside strata too, so
+    that no intercept is needed). Without `given` it is `rank_correlation`. A category enters as its 0/1 indicators,
+    which ranking leaves as they are.
 
-    Returns None where no value is known. Source: Student 1908.
+    Trap: it takes out what is monotone in each given variable and additive over them, no more; with few distinct values
+    of x beyond what is given, what is left is noise. x, y, groups, strata, each of given: (n,). Source: Kendall and
+    Gibbons 1990, Rank Correlation Methods, chapter 8; Conover 1999, section 5.4 (residuals of ranks).
     """
-    rows = _known(frame[["replicate", value]], value, scale)
-    return _mean(rows.groupby("replicate")[value].mean(), len(rows), scale)
+    return rank_correlations([x], y, given, groups, strata=strata, resamples=resamples, seed=seed)[0]
 
 
-def paired_difference(first: pd.DataFrame, second: pd.DataFrame, value: str) -> Mean | None:
-    """The mean of first minus second, paired inside replicates, with a 95 % t-interval.
+def rank_correlations(
+    xs: Sequence[npt.ArrayLike],
+    y: npt.ArrayLike,
+    given: Sequence[npt.ArrayLike],
+    groups: npt.ArrayLike,
+    *,
+    strata: npt.ArrayLike | None = None,
+    resamples: int = RESAMPLES,
+    seed: int = 0,
+) -> list[Correlation]:
+    """`partial_rank_correlation` of each of `xs`, from the same resamples: for many it is several times as quick."""
+    columns = [np.asarray(x, dtype=np.float64) for x in xs]
+    others = [np.asarray(column, dtype=np.float64) for column in (y, *given)]
+    usable = np.logical_and.reduce([np.isfinite(column) for column in others])
+    alike: dict[bytes, list[int]] = {}  # those that are known for the same points share their resamples
+    for place, column in enumerate(columns):
+        alike.setdefault((usable & np.isfinite(column)).tobytes(), []).append(place)
+    found: dict[int, Correlation] = {}
+    for mask, places in alike.items():
+        known = np.frombuffer(mask, dtype=np.bool_)
+        points = int(known.sum())
+        group_codes = codes(groups, known)
+        strata_codes = np.zeros(points, dtype=np.int64) if strata is None else codes(strata, known)
+        number = int(group_codes.max(initial=-1)) + 1
+        if points < LEAST_POINTS:
+            found |= {place: Correlation(None, None, points, number) for place in places}
+            continue
+        predictors = [StratumRanks(columns[place][known], strata_codes) for place in places]
+        target, *controls = [StratumRanks(column[known], strata_codes) for column in others]
 
-        d_r = mean over the matched sets of replicate r of (first - second);   then as mean_over_replicates
+        def statistic(
+            counts: Integers,
+            predictors: list[StratumRanks] = predictors,
+            target: StratumRanks = target,
+            controls: list[StratumRanks] = controls,
+            group_codes: Integers = group_codes,
+        ) -> Floats:
+            return correlations(predictors, target, controls, counts[:, group_codes])
 
-    A matched set (column `matched_set`) holds the trials that differ in batch size and switch alone: same
-    learning rate, warmup, seed and split. Sets that one side lacks (a trial that diverged) are left out on
-    both sides, so a missing trial cannot pose as a difference. Units: those of `value`. Returns None where
-    nothing is matched.
+        results = bootstrapped(statistic, points, number, resamples, seed, trials=points)
+        found |= dict(zip(places, results, strict=True))
+    return [found[place] for place in range(len(columns))]
+
+
+def bootstrapped(
+    statistic: Callable[[Integers], Floats], width: int, groups: int, resamples: int, seed: int, *, trials: int
+) -> list[Correlation]:
+    """Correlations with their percentile intervals and p-values, from resamples of whole groups.
+
+        p = 2 min(#{rho* <= 0}, #{rho* >= 0}) / B, at least 1 / B and at most 1
+
+    so that p < 0.05 where the interval leaves out 0. `statistic` takes how often each group occurs, (B, groups), and
+    gives (k, B) values, with arrays of B x `width` numbers on the way. Both are None for fewer than 5 groups. Source:
+    Efron and Tibshirani 1993, sections 13.3 and 15.4.
     """
-    keys = ["replicate", "matched_set"]
-    sides = [_known(side[[*keys, value]], value, "linear").groupby(keys)[value] for side in (first, second)]
-    difference = (sides[0].mean() - sides[1].mean()).dropna()
-    return _mean(difference.groupby("replicate").mean(), len(difference), "linear")
+    values = statistic(np.ones((1, groups), dtype=np.int64))[:, 0]
+    if groups < LEAST_GROUPS:
+        drawn_values = np.full((len(values), 1), np.nan)
+    else:
+        drawn = np.random.default_rng(seed).multinomial(groups, np.full(groups, 1 / groups), size=resamples)
+        chunks = min(max(1, resamples * width // _CHUNK), resamples)
+        drawn_values = np.concatenate([statistic(part) for part in np.array_split(drawn, chunks)], axis=1)
+    found = []
+    for value, resampled in zip(values, drawn_values, strict=True):
+        interval = _percentiles(resampled) if np.isfinite(value) else None
+        tail = min(int(np.sum(resampled <= 0)), int(np.sum(resampled >= 0)))
+        p = None if interval is None else min(1.0, max(2 * tail, 1) / resamples)
+        found.append(Correlation(float(value) if np.isfinite(value) else None, interval, trials, groups, p))
+    return found
+
+
+def codes(labels: npt.ArrayLike, known: npt.NDArray[np.bool_]) -> Integers:
+    """The labels of the known points as integers from 0."""
+    return np.asarray(pd.factorize(np.asarray(labels)[known], sort=True)[0], dtype=np.int64)
 
 
 def granulated_kendall(
@@ -172,52 +196,21 @@ def granulated_kendall(
     Source: Jiang et al. 2020, arXiv 1912.02178, section 2.2.2 (equations for psi_i and Psi).
     """
     rows = frame[np.isfinite(frame[measure].astype("float64")) & np.isfinite(frame[target].astype("float64"))]
+    x, y = rows[measure].to_numpy(np.float64), rows[target].to_numpy(np.float64)
     coefficients: dict[str, float | None] = {}
     for axis in axes:
         fixed = [name for name in (*axes, *within) if name != axis]
-        cells = rows.groupby(fixed, dropna=False) if fixed else [((), rows)]
-        found = [_kendall(cell[measure], cell[target]) for _, cell in cells if cell[axis].nunique(dropna=False) > 1]
-        defined = [value for value in found if value is not None]
-        coefficients[axis] = float(np.mean(defined)) if defined else None
+        cells = rows.groupby(fixed, dropna=False).ngroup() if fixed else pd.Series(0, index=rows.index)
+        varies = rows[axis].groupby(cells).transform("nunique", dropna=False).to_numpy() > 1
+        pairs = pairs_within(cells[varies].to_numpy())
+        a, b = signs(x[varies], pairs), signs(y[varies], pairs)
+        cell = cells[varies].to_numpy()[pairs[0]]
+        agreement, *squares = (np.bincount(cell, product) for product in (a * b, a * a, b * b))
+        scale = np.sqrt(squares[0] * squares[1])
+        defined = agreement[scale > 0] / scale[scale > 0]
+        coefficients[axis] = float(defined.mean()) if defined.size else None
     known = [value for value in coefficients.values() if value is not None]
     return GranulatedKendall(coefficients, float(np.mean(known)) if known else None)
-
-
-class _StratumRanks:
-    """Centred, scaled mid-ranks inside strata, for many weightings of the same points at once."""
-
-    def __init__(self, values: Floats, strata: Integers) -> None:
-        self._order = np.lexsort((values, strata))
-        ordered, stratum = values[self._order], strata[self._order]
-        new_stratum = np.r_[True, stratum[1:] != stratum[:-1]]
-        new_value = new_stratum | np.r_[True, ordered[1:] != ordered[:-1]]
-        self._ties = np.flatnonzero(new_value)  # where each run of equal values starts
-        self._strata = np.flatnonzero(new_stratum[self._ties])  # the runs that start a stratum
-        self._stratum_of_tie = np.cumsum(new_stratum[self._ties]) - 1
-        self._tie_of_point = np.empty(values.size, dtype=np.int64)
-        self._tie_of_point[self._order] = np.cumsum(new_value) - 1
-
-    def __call__(self, weights: Floats) -> Floats:
-        """a_i of `rank_correlation` where point i occurs weights[b, i] times; both are (B, n)."""
-        tied = np.add.reduceat(weights[:, self._order], self._ties, axis=1)
-        below = np.cumsum(tied, axis=1) - tied
-        below -= below[:, self._strata][:, self._stratum_of_tie]
-        size = np.add.reduceat(tied, self._strata, axis=1)[:, self._stratum_of_tie]
-        ranks: Floats = (below + tied / 2) / np.maximum(size, 1) - 0.5
-        return ranks[:, self._tie_of_point]
-
-
-def _correlations(x_ranks: _StratumRanks, y_ranks: _StratumRanks, weights: npt.NDArray[Any]) -> Floats:
-    """The correlation under each row of weights (B, n); NaN where a side is constant."""
-    weights = weights.astype(np.float64)
-    a, b = x_ranks(weights), y_ranks(weights)
-    weighted = weights * a
-    covariance = np.einsum("bn,bn->b", weighted, b)
-    scale = np.sqrt(np.einsum("bn,bn->b", weighted, a) * np.einsum("bn,bn,bn->b", weights, b, b))
-    result = np.full(len(weights), np.nan)
-    np.divide(covariance, scale, out=result, where=scale > 1e-12)
-    clipped: Floats = np.clip(result, -1.0, 1.0)
-    return clipped
 
 
 def _percentiles(values: Floats) -> Interval | None:
@@ -226,31 +219,3 @@ def _percentiles(values: Floats) -> Interval | None:
         return None
     low, high = np.quantile(defined, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
     return Interval(float(low), float(high))
-
-
-def _known(rows: pd.DataFrame, value: str, scale: str) -> pd.DataFrame:
-    rows = rows.assign(**{value: rows[value].astype("float64")})
-    rows = rows[np.isfinite(rows[value])]
-    if scale == "log":
-        rows = rows[rows[value] > 0]
-        rows = rows.assign(**{value: np.log(rows[value])})
-    return rows
-
-
-def _mean(by_replicate: Any, trials: int, scale: str) -> Mean | None:
-    n = len(by_replicate)
-    if n == 0:
-        return None
-    centre, interval = float(by_replicate.mean()), None
-    back = np.exp if scale == "log" else float
-    spread = float(by_replicate.std(ddof=1)) if n > 1 else 0.0
-    if spread > 1e-12 * max(1.0, abs(centre)):
-        half = float(stats.t.ppf((1 + CONFIDENCE) / 2, n - 1)) * spread / n**0.5
-        interval = Interval(float(back(centre - half)), float(back(centre + half)))
-    return Mean(float(back(centre)), interval, n, trials)
-
-
-def _kendall(measure: Any, target: Any) -> float | None:
-    if measure.nunique() < 2 or target.nunique() < 2:
-        return None
-    return float(stats.kendalltau(measure, target).statistic)

@@ -23,7 +23,7 @@ from analysis.association import associate
 from analysis.command import run
 from analysis.figures import plain_number, three_digits
 from analysis.load import BOX_STRONG, MAX_EIG, REPLICATE, SWITCH, Sweep, axes, comparable, load_sweep
-from analysis.statistics import Mean
+from analysis.means import Mean
 
 COLUMNS = 80
 STATUSES = ("completed", "diverged", "failed")
@@ -107,14 +107,14 @@ def _basis(sweep: Sweep, means: list[Mean | None]) -> str:
     """What the table averages over, and how many replicates its intervals rest on."""
     frame = comparable(sweep)
     counts = sorted({mean.replicates for mean in means if mean is not None})
-    over = [name for name in axes(frame[~frame["is_switched"]]) if name not in (*REPLICATE, *SWITCH, "batch_size")]
+    over = [name for name in axes(frame[frame["is_plain"]]) if name not in (*REPLICATE, *SWITCH, "batch_size")]
     averaged = f", averaged over {', '.join(over)} first" if over else ""
     if not counts:
-        return "No trial without a switch has completed."
+        return "No trial without a switch or a remedy has completed."
     if counts[-1] == 1:
-        return f"Trials without a switch; one replicate (seed, split_seed), so no intervals{averaged}."
+        return f"Trials without a switch or a remedy; one replicate (seed, split_seed), so no intervals{averaged}."
     span = f"{counts[0]}" if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
-    return f"Trials without a switch; 95 % t-intervals over {span} replicates (seed, split_seed){averaged}."
+    return f"Trials without a switch or a remedy; 95 % t-intervals over {span} replicates (seed, split_seed){averaged}."
 
 
 def _correlations(sweep: Sweep) -> list[str]:

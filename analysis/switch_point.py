@@ -7,7 +7,7 @@ the left end "0" is the large batch from the start, on the right end "none" the 
 between lie the switch epochs, evenly spaced whatever their values. A line per pair of batch sizes. Completed
 trials; means and 95 % t-intervals over replicates as in batch_size_curves. A trial that ended before its
 switch never switched and is not shown, as it is the trial at "none" again. Off target trials make a point
-hollow.
+hollow. Trials with a remedy are not shown.
 """
 
 import sys
@@ -36,14 +36,15 @@ from analysis.figures import (
     save,
     two_lines,
 )
-from analysis.load import Sweep, comparable, load_sweep
-from analysis.statistics import Mean
+from analysis.load import NO_REMEDY, Sweep, comparable, load_sweep
+from analysis.means import Mean
 from trainables.errors import UserError
 
 
 def switch_point(sweep: Sweep) -> Figure:
     """The figure. Raises UserError where no completed trial has switched its batch size."""
     frame = comparable(sweep)
+    frame = frame[frame["remedy"] == NO_REMEDY]
     switched = frame[frame["is_switched"]]
     if switched.empty:
         raise UserError(f"`results` must hold completed trials with a switch-point, got none in {sweep.folder}")

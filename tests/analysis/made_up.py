@@ -24,9 +24,15 @@ BASE: dict[str, Any] = {
 
 
 def record(
-    accuracy: float = 0.9, sharpness: float | None = 1.0, row: dict[str, Any] | None = None, **config: Any
+    accuracy: float = 0.9,
+    sharpness: float | None = 1.0,
+    row: dict[str, Any] | None = None,
+    history: Iterable[dict[str, Any]] = (),
+    found: Iterable[dict[str, Any]] = (),
+    **config: Any,
 ) -> Record:
-    """The record of a completed trial all of its measures from `sharpness`; `row` changes columns."""
+    """The record of a completed trial, all of its measures from `sharpness`; `row` changes columns, `history` are its
+    epochs, `found` further rows of measures."""
     trial = TrialConfig(**(BASE | config)).canonical()
     fields = {
         "status": "completed",
@@ -52,7 +58,7 @@ def record(
         {**common, "method": method, "value": sharpness and factor * sharpness}
         for method, factor in (("paper", 0.1), ("strong", 0.5))
     ]
-    return Record(fields | (row or {}), [], measures)
+    return Record(fields | (row or {}), list(history), [*measures, *found])
 
 
 def failed(error: str, **config: Any) -> Record:
@@ -89,6 +95,34 @@ def grid(
         )
         records.setdefault(found.trial["trial_id"], found)
     return list(records.values())
+
+
+def law(
+    b_crit: float = 100.0,
+    s_min: float = 50.0,
+    batch_sizes: Iterable[int] = (8, 32, 128, 512),
+    factors: Iterable[float] = (1.0,),
+    noise: float = 0.0,
+    learning_rates: Iterable[float] = (0.01,),
+) -> list[Record]:
+    """A sweep whose steps to a loss of 0.001 follow S = s_min (1 + b_crit / B), times the factor of each seed and
+    e^(noise N(0, 1)); three times as many at every learning rate but the first."""
+    random = np.random.default_rng(0)
+    records = []
+    for size, (seed, factor), (place, rate) in itertools.product(
+        batch_sizes, enumerate(factors), enumerate(learning_rates)
+    ):
+        steps = s_min * (1 + b_crit / size) * factor * np.exp(noise * random.normal()) * (3 if place else 1)
+        epochs = steps * size / BASE["train_size"]
+        # The loss falls from 1 to 1e-3 over these epochs, linear in its logarithm, so that interpolation is exact.
+        ends = [*range(1, int(np.ceil(epochs)) + 1)]
+        history = [
+            {"epoch": epoch, "step": epoch * BASE["train_size"] / size, "train_loss": float(1e-3 ** (epoch / epochs))}
+            for epoch in ends
+        ]
+        config = {"batch_size": size, "learning_rate": rate, "seed": seed, "split_seed": seed}
+        records.append(record(history=history, row={"epochs_done": len(ends)}, **config))
+    return records
 
 
 def write(folder: Path, records: Iterable[Record]) -> Path:

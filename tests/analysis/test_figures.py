@@ -14,7 +14,7 @@ from analysis.figures import batch_size_colours, plain_number, save, three_digit
 from analysis.gap_vs_sharpness import gap_vs_sharpness
 from analysis.learning_rate_heatmap import learning_rate_heatmap
 from analysis.load import comparable, load_sweep
-from analysis.statistics import mean_over_replicates
+from analysis.means import mean_over_replicates
 from analysis.switch_point import switch_point
 from trainables.errors import UserError
 

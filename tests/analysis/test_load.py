@@ -7,7 +7,17 @@ import pytest
 from made_up import failed, grid, record
 
 from analysis.association import associate
-from analysis.load import BOX_STRONG, axes, comparable, constants, load_sweep
+from analysis.load import (
+    BOX_STRONG,
+    MEASURES,
+    axes,
+    chosen_on_validation,
+    comparable,
+    constants,
+    load_sweep,
+    measures_of,
+    rows_of,
+)
 from trainables.errors import UserError
 
 
@@ -111,3 +121,51 @@ def test_off_target_trials_are_in_the_second_number_only(write_sweep):
     association = associate(load_sweep(write_sweep(records)), BOX_STRONG)
     assert association.matched.trials == 29
     assert association.matched_with_off_target.trials == 30
+
+
+def test_plain_trials_have_neither_switch_nor_remedy_and_alone_are_references(write_sweep):
+    records = [
+        record(batch_size=16),
+        record(batch_size=16, sam_radius=0.05),
+        record(batch_size=64),
+        record(batch_size=64, clip_norm=1.0),
+        record(batch_size=16, switch_epoch=5, switch_batch_size=64),
+    ]
+    frame = comparable(load_sweep(write_sweep(records)))
+    assert frame["is_plain"].sum() == 2
+    assert frame.loc[frame["is_reference"], "batch_size"].tolist() == [16]
+    assert frame["remedy_set"].nunique() == frame["setting"].nunique() == 1
+    assert frame.groupby("remedy")["matched_set"].nunique().tolist() == [1, 1, 1]
+    assert frame["matched_set"].nunique() == 3
+
+
+def test_trials_with_a_validation_set_choose_and_are_not_counted(write_sweep):
+    records = [record(0.9), record(0.8, batch_size=64), record(0.1, validation_size=50)]
+    sweep = load_sweep(write_sweep(records))
+    assert comparable(sweep)["test_accuracy"].tolist() != chosen_on_validation(sweep)["test_accuracy"].tolist() == [0.1]
+    assert len(comparable(sweep)) == 2
+    alone = load_sweep(write_sweep(records[2:], "alone"))
+    assert len(comparable(alone)) == 1  # nothing was tested: they are all there is
+
+
+def test_measures_are_those_of_the_final_weights_one_for_each_setting(write_sweep):
+    ball = {"measure": "ball", "method": "ascent", "space": "full"}
+    found = [
+        {**ball, "scale": 0.5, "value": 1.0, "epoch": 20, "seconds": 2.0},
+        {**ball, "scale": 0.5, "value": 9.0, "epoch": 10},
+        {**ball, "scale": 2.0, "value": 3.0, "epoch": 20},
+        {"measure": "trace", "method": "xtrace", "space": "full", "value": 4.0, "epoch": 20},
+    ]
+    sweep = load_sweep(write_sweep([record(found=found), record(batch_size=64)]))
+    further = {measure.column: measure for measure in measures_of(sweep) if measure not in MEASURES}
+    assert sorted(further) == ["ball_ascent_0.5", "ball_ascent_2", "trace"]
+    row = comparable(sweep).set_index("batch_size").loc[16]
+    assert (row["ball_ascent_0.5"], row["ball_ascent_2"], row["trace"]) == (1.0, 3.0, 4.0)
+    assert rows_of(sweep, further["ball_ascent_0.5"])["seconds"].tolist() == [2.0]
+
+
+def test_what_comparable_gives_may_be_changed(write_sweep):
+    sweep = load_sweep(write_sweep([record(), record(batch_size=64)]))
+    frame = comparable(sweep)
+    frame["test_accuracy"] = 0.0
+    assert comparable(sweep)["test_accuracy"].tolist() == [0.9, 0.9]

@@ -1,4 +1,4 @@
-"""analysis.statistics: worked by hand first, then against SciPy and naive loops."""
+"""analysis.statistics: worked by hand first, then against SciPy, least squares and naive loops."""
 
 import itertools
 import warnings
@@ -9,11 +9,11 @@ import pytest
 from scipy import stats
 
 from analysis.statistics import (
-    Interval,
+    bootstrapped,
     granulated_kendall,
-    mean_over_replicates,
-    paired_difference,
+    partial_rank_correlation,
     rank_correlation,
+    rank_correlations,
 )
 
 
@@ -112,52 +112,83 @@ def test_few_groups_have_no_interval():
     assert found.interval is None
 
 
-def replicates(**columns):
-    return pd.DataFrame(columns)
+def test_p_value_by_hand():
+    # Of 10 resamples 8 are above 0, one is 0 and one below: p = 2 * 2 / 10, as 0 counts on both sides.
+    values = iter([np.array([[0.5]]), np.array([[0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.0, -0.1]])])
+    (found,) = bootstrapped(lambda counts: next(values), 1, 5, 10, 0, trials=5)
+    assert found.p_value == pytest.approx(0.4)
+    values = iter([np.array([[0.5]]), np.full((1, 10), 0.5)])
+    (found,) = bootstrapped(lambda counts: next(values), 1, 5, 10, 0, trials=5)
+    assert found.p_value == pytest.approx(0.1)  # 1 / B
 
 
-def test_mean_by_hand_counts_replicates_not_trials():
-    # Replicate means 1, 2, 3: mean 2, s = 1, half-width t(0.975, 2) / sqrt(3) = 4.302653 / 1.732051
-    frame = replicates(replicate=[0, 0, 1, 1, 2], value=[0.0, 2.0, 1.5, 2.5, 3.0])
-    mean = mean_over_replicates(frame, "value")
-    assert (mean.value, mean.replicates, mean.trials) == (2.0, 3, 5)
-    assert mean.interval.high == pytest.approx(2 + 4.30265273 / 3**0.5, abs=1e-7)
-    assert mean.interval.low == pytest.approx(2 - 4.30265273 / 3**0.5, abs=1e-7)
+def test_p_value_is_below_5_percent_where_the_interval_leaves_out_zero():
+    generator = np.random.default_rng(8)
+    for strength in np.linspace(0, 0.8, 12):
+        x = generator.normal(size=40)
+        found = rank_correlation(x, strength * x + generator.normal(size=40), np.arange(40), resamples=400)
+        if abs(found.p_value - 0.05) > 0.01:  # a quantile lies between two resamples
+            assert (found.p_value < 0.05) == (not found.interval.holds(0))
 
 
-def test_mean_is_scipys_t_interval():
-    values = np.random.default_rng(6).normal(size=7)
-    mean = mean_over_replicates(replicates(replicate=range(7), value=values), "value")
-    reference = stats.ttest_1samp(values, 0).confidence_interval(0.95)
-    assert (mean.interval.low, mean.interval.high) == pytest.approx((reference.low, reference.high))
+def test_partial_correlation_of_ranks_by_hand():
+    # Ranks x 1 2 3 4 5, y 2 1 4 3 5, z 1 3 2 5 4: r_xy = 0.8, r_xz = 0.8, r_yz = 0.3
+    # partial = (0.8 - 0.8 * 0.3) / sqrt((1 - 0.64) (1 - 0.09)) = 0.56 / sqrt(0.3276)
+    x, y, z = [1, 2, 3, 4, 5], [20, 10, 40, 30, 50], [0.1, 0.3, 0.2, 0.5, 0.4]
+    assert stats.spearmanr(y, z).statistic == pytest.approx(0.3)
+    found = partial_rank_correlation(x, y, [z], range(5), resamples=10)
+    assert found.value == pytest.approx(0.56 / 0.3276**0.5, abs=1e-12)
 
 
-def test_log_mean_is_geometric_and_leaves_out_zeros():
-    frame = replicates(replicate=[0, 1, 2], value=[1.0, 100.0, 0.0])
-    mean = mean_over_replicates(frame, "value", scale="log")
-    assert mean.value == pytest.approx(10.0)
-    assert mean.interval.low > 0
-    assert mean.replicates == 2
+def residual_correlation(x, y, given):
+    """The partial rank correlation by least squares with an intercept."""
+    ranks = [stats.rankdata(column) for column in (x, y)]
+    design = np.column_stack([np.ones(len(x)), *[stats.rankdata(column) for column in given]])
+    left = [rank - design @ np.linalg.lstsq(design, rank, rcond=None)[0] for rank in ranks]
+    return stats.pearsonr(*left).statistic
 
 
-def test_means_without_an_interval():
-    one = mean_over_replicates(replicates(replicate=[0, 0], value=[1.0, 2.0]), "value")
-    assert one.value == 1.5
-    assert one.interval is None
-    alike = mean_over_replicates(replicates(replicate=[0, 1], value=[0.1, 0.1]), "value")
-    assert alike.interval is None
-    assert mean_over_replicates(replicates(replicate=[0], value=[np.nan]), "value") is None
+def test_partial_correlation_is_that_of_least_squares_residuals_in_every_resample():
+    generator = np.random.default_rng(9)
+    batch, rate = generator.integers(0, 5, 60), generator.integers(0, 3, 60)
+    x = batch + generator.normal(size=60)
+    y = batch - rate + generator.normal(size=60)
+    groups, given = np.arange(60) // 4, [batch, rate, 2 * rate + 1, rate == 1]  # the third is the second again
+    found = partial_rank_correlation(x, y, given, groups, resamples=60, seed=3)
+    assert found.value == pytest.approx(residual_correlation(x, y, given), abs=1e-9)
+    drawn = np.random.default_rng(3).multinomial(15, np.full(15, 1 / 15), size=60)
+    values = []
+    for counts in drawn:
+        picked = np.concatenate([np.tile(np.flatnonzero(groups == g), counts[g]) for g in range(15)])
+        values.append(residual_correlation(x[picked], y[picked], [column[picked] for column in given]))
+    low, high = np.quantile(values, [0.025, 0.975])
+    assert (found.interval.low, found.interval.high) == pytest.approx((low, high), abs=1e-9)
 
 
-def test_paired_difference_by_hand():
-    # Splits differ by 10, which pairing removes: differences 1 and 3 in replicate 0, 2 in replicate 1.
-    first = replicates(replicate=[0, 0, 1], matched_set=[0, 1, 2], value=[11.0, 13.0, 2.0])
-    second = replicates(replicate=[0, 0, 1, 1], matched_set=[0, 1, 2, 3], value=[10.0, 10.0, 0.0, 99.0])
-    found = paired_difference(first, second, "value")
-    assert found.value == 2.0
-    assert found.replicates == 2
-    assert found.interval is None  # both replicates say 2
-    assert paired_difference(first, second.assign(matched_set=9), "value") is None
+def test_partial_correlation_sees_through_a_common_cause_and_keeps_what_is_beyond():
+    generator = np.random.default_rng(10)
+    batch = np.repeat(np.arange(6), 30)
+    x, y = batch + generator.normal(size=(2, 180))
+    assert rank_correlation(x, y, np.arange(180)).value > 0.6
+    assert abs(partial_rank_correlation(x, y, [batch], np.arange(180)).value) < 0.2
+    assert partial_rank_correlation(x, x + 0.1 * y, [batch], np.arange(180)).value > 0.9
+
+
+def test_nothing_is_left_of_what_is_given():
+    x = np.random.default_rng(11).normal(size=30)
+    found = partial_rank_correlation(x, np.arange(30), [np.exp(x)], np.arange(30))
+    assert (found.value, found.interval, found.p_value) == (None, None, None)
+
+
+def test_a_stratified_partial_correlation_needs_no_intercepts():
+    generator = np.random.default_rng(12)
+    strata = np.repeat(np.arange(3), 10)
+    x, y, z = generator.normal(size=(3, 30)) + 100 * strata
+    parts = [[stats.rankdata(column[strata == s]) - 5.5 for s in range(3)] for column in (x, y, z)]
+    a, b, c = (np.concatenate(part) for part in parts)
+    left = [rank - c * (rank @ c) / (c @ c) for rank in (a, b)]
+    found = partial_rank_correlation(x, y, [z], np.arange(30), strata=strata)
+    assert found.value == pytest.approx(left[0] @ left[1] / np.sqrt((left[0] @ left[0]) * (left[1] @ left[1])))
 
 
 def test_granulated_kendall_by_hand():
@@ -215,6 +246,19 @@ def test_granulated_kendall_undefined():
     assert granulated_kendall(frame.iloc[:0], "mu", "g", ["a", "b"]).mean is None
 
 
-def test_interval_holds_its_ends():
-    assert Interval(0.0, 1.0).holds(0.0)
-    assert not Interval(0.1, 1.0).holds(0.0)
+def test_granulated_kendall_is_scipys_tau_b_where_values_are_tied():
+    generator = np.random.default_rng(13)
+    frame = pd.DataFrame({"a": np.repeat(np.arange(9), 4), "b": np.tile(np.arange(4), 9)})
+    frame["mu"], frame["g"] = generator.integers(0, 3, (2, 36))
+    expected = [stats.kendalltau(cell["mu"], cell["g"]).statistic for _, cell in frame.groupby("b")]
+    assert granulated_kendall(frame, "mu", "g", ["a", "b"]).coefficients["a"] == pytest.approx(np.nanmean(expected))
+
+
+def test_many_at_once_are_each_alone():
+    generator = np.random.default_rng(14)
+    y, z, *xs = generator.normal(size=(5, 30))
+    xs[1] = np.where(np.arange(30) == 4, np.nan, xs[1])
+    groups = np.arange(30) // 3
+    found = rank_correlations(xs, y, [z], groups, resamples=50)
+    assert found == [partial_rank_correlation(x, y, [z], groups, resamples=50) for x in xs]
+    assert [each.trials for each in found] == [30, 29, 30]

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from made_up import failed, grid, record
 
-from analysis.answer import association_sentence, by_batch_size, gap_sentence, switch_sentence
+from analysis.answer import RESCALING, answer, association_sentence, by_batch_size, cost_sentence, remedy_sentence
 from analysis.load import load_sweep
 from analysis.summary import summary_lines
 
@@ -31,27 +31,49 @@ def test_table_by_batch_size(write_sweep):
 
 
 def test_a_clear_gap_is_told(write_sweep):
-    sentence = gap_sentence(load_sweep(write_sweep(grid())))
-    assert sentence.startswith("Batch 512 generalizes worse than batch 16")
-    assert "3 replicates" in sentence
+    sentence = cost_sentence(load_sweep(write_sweep(grid())))
+    assert sentence.startswith(
+        "Up to batch 64 nothing is lost beyond a margin of 0.5 percentage points against batch 16"
+    )
+    assert "one-sided 95 %, paired inside 3 replicates); batch 512 loses" in sentence
+    assert "chosen by the other replicates, it loses" in sentence
+    assert "holds zero" not in sentence
 
 
 def test_no_gap_is_not_told_as_one(write_sweep):
     random = np.random.default_rng(1)
     records = changed(grid(), test_accuracy=lambda trial: 0.9 + random.normal(0, 0.01))
-    assert gap_sentence(load_sweep(write_sweep(records))).startswith("The data do not show a large-batch gap")
+    sentence = cost_sentence(load_sweep(write_sweep(records)))
+    assert sentence.startswith("No batch above 16 is shown to cost less than 0.5 percentage points")
+    assert "which holds zero" in sentence
 
 
 def test_a_reversed_gap_is_told(write_sweep):
     records = changed(grid(), test_accuracy=lambda trial: 1.8 - trial["test_accuracy"])
-    assert "generalizes better" in gap_sentence(load_sweep(write_sweep(records)))
+    sentence = cost_sentence(load_sweep(write_sweep(records)))
+    assert "Up to batch 512 nothing is lost" in sentence
+    assert "(it loses nothing, one-sided" in sentence
+    assert "the largest tried: it gains" in sentence
+
+
+def test_the_margin_is_the_readers(write_sweep):
+    sweep = load_sweep(write_sweep(grid()))
+    assert cost_sentence(sweep, 0.05).startswith(
+        "Up to batch 512 nothing is lost beyond a margin of 5 percentage points"
+    )
+
+
+def test_the_answer_is_three_sentences(write_sweep):
+    texts = answer(load_sweep(write_sweep(grid())))
+    assert len(texts) == 3
+    assert texts[2].startswith("Of 2 remedies tried at batch 512")
 
 
 def test_one_replicate_gives_no_interval_and_says_so(write_sweep):
     sweep = load_sweep(write_sweep(grid(seeds=[0])))
-    assert "1 replicate: no interval" in gap_sentence(sweep)
-    assert "no interval" in switch_sentence(sweep)
-    assert any("no intervals" in line for line in summary_lines(sweep))
+    assert "1 replicate: no interval" in cost_sentence(sweep)
+    assert "no interval" in remedy_sentence(sweep)
+    assert "no intervals" in " ".join(summary_lines(sweep))
 
 
 def many(**columns):
@@ -62,6 +84,8 @@ def test_an_association_is_called_one(write_sweep):
     sentence = association_sentence(load_sweep(write_sweep(many())))
     assert "sharper minima go with a larger gap" in sentence
     assert "an association, not a cause" in sentence
+    assert "beyond what batch size and the other hyperparameters tell" in sentence
+    assert sentence.endswith(f"{RESCALING}.")
 
 
 def test_the_reverse_is_told_too(write_sweep):
@@ -74,8 +98,9 @@ def test_nothing_is_claimed_when_the_interval_holds_zero(write_sweep):
     sentence = association_sentence(load_sweep(write_sweep(many(box_sharpness=lambda trial: random.uniform()))))
     assert sentence.startswith("The data do not show")
     assert "holds zero" in sentence
-    for claim in ("explain", "track", "cause", "go with a"):
+    for claim in ("explain", "predict", "track", "because", "go with a"):
         assert claim not in sentence
+    assert RESCALING in sentence
 
 
 def test_too_few_trials_claim_nothing(write_sweep):
@@ -83,24 +108,23 @@ def test_too_few_trials_claim_nothing(write_sweep):
     assert association_sentence(sweep).startswith("There are too few trials")
 
 
-def test_switch_gain_is_paired(write_sweep):
-    sentence = switch_sentence(load_sweep(write_sweep(grid())))
-    start = "Going on at batch 512 after 5 epochs at batch 16 changes test accuracy by +0"
-    assert sentence.startswith(start)  # one and a half doublings at 0.2 points each, but for noise
-    assert 0.2 < float(sentence.removeprefix(start).split()[0]) < 0.4
-    assert switch_sentence(load_sweep(write_sweep(grid(switch_epochs=[None]), "none"))) is None
+def test_the_gain_of_a_switch_is_paired(write_sweep):
+    sentence = remedy_sentence(load_sweep(write_sweep(grid())))
+    assert "batch 16 for the first 5 epochs: +0" in sentence or "batch 64 for the first 5 epochs: +0" in sentence
+    gain = float(sentence.split("epochs: ")[1].split()[0])
+    assert 0.2 < gain < 0.4  # one and a half doublings at 0.2 points each, but for noise
 
 
 @pytest.mark.parametrize("scale", [1e-6, 1.0, 1e5])
 def test_lines_fit_80_columns_and_count_everything(write_sweep, scale):
-    records = [*grid(seeds=range(12)), failed("boom", seed=99)]
+    records = [*grid(seeds=range(5)), failed("boom", seed=99)]
     records = changed(records, box_sharpness=lambda t: scale * t.get("box_sharpness", 1.0))
     records[0].trial["flags"] = ["missed target loss", "paper method far below strong"]
     lines = summary_lines(load_sweep(write_sweep(records)))
     path = next(place for place, line in enumerate(lines) if line.startswith("In "))
     assert max(len(line) for place, line in enumerate(lines) if place != path) <= 80
     text = "\n".join(lines)
-    assert "120 completed, 0 diverged, 1 failed" in text
+    assert "50 completed, 0 diverged, 1 failed" in text
     assert "missed target loss 1; paper method far below strong 1" in text
     assert "off target too" in text
     assert "trials.parquet, epochs.parquet, measures.parquet" in text
@@ -109,4 +133,4 @@ def test_lines_fit_80_columns_and_count_everything(write_sweep, scale):
 def test_all_failed(write_sweep):
     text = "\n".join(summary_lines(load_sweep(write_sweep([failed("boom"), failed("bang", seed=1)]))))
     assert "0 completed, 0 diverged, 2 failed" in text
-    assert "No trial without a switch has completed" in text
+    assert "No trial without a switch or a remedy has completed" in text

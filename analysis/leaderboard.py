@@ -1,0 +1,253 @@
+"""Which measure predicts the gap? Every measure of a sweep beside what is known for nothing: a leaderboard.
+
+    python analysis/leaderboard.py results/NAME
+
+A row per measure and setting, and for comparison rows of what is no sharpness (training loss, batch size, learning
+rate, epochs, distance from the start): a measure that does not beat the batch size tells nothing that was not known
+before training. The columns, each worked out in docs/statistics.md:
+
+- matched: Spearman's rank correlation inside sets that differ in batch size and switch alone, the headline;
+- matched tau: the same as Kendall's coefficient, and at matched loss only over pairs within 0.1 decades of loss;
+- partial: what is left of Spearman's inside a replicate when all hyperparameters are taken out of both sides;
+- psi: granulated Kendall; sign error: in the worst environment, where 0.5 is a coin;
+- p: of the matched correlation, by Holm corrected for all rows; seconds: mean cost of measuring one trial.
+
+On target trials without a remedy only (all of them at matched loss, which is what the window is for). Ranked by the
+size of the matched correlation: a measure that predicts with the wrong sign stands high, with its sign.
+"""
+
+import sys
+from pathlib import Path
+
+if __name__ == "__main__":
+    sys.path[0] = str(Path(__file__).resolve().parents[1])  # else analysis/statistics.py shadows the standard library's
+
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+
+from analysis.association import BOOTSTRAP_SEED, GAP, beyond_hyperparameters, compared, given, hyperparameters
+from analysis.command import run
+from analysis.figures import GREY, LINE_COLOURS, footnote, legend_key, new_figure, plain_number, save
+from analysis.kendall import SignError, kendall_correlation, sign_error
+from analysis.load import Sweep, load_sweep, measures_of, rows_of
+from analysis.multiplicity import corrected
+from analysis.statistics import Correlation, GranulatedKendall, granulated_kendall, rank_correlations
+from trainables.errors import UserError
+
+TARGET_LABELS = {
+    GAP: "large-batch gap",
+    "generalization_gap": "generalization gap",
+    "test_loss": "test loss",
+    "test_error": "test error",
+}
+COMPARISONS = {
+    "train_loss": "training loss",
+    "batch_size": "batch size",
+    "learning_rate": "learning rate",
+    "epochs_done": "epochs trained",
+    "distance": "distance from the start",
+}
+LOSS_WINDOW = 0.1  # decades of training loss within which two trials count as equally far trained: a factor of 1.26
+
+
+@dataclass(frozen=True)
+class Standing:
+    """How well one predictor does; see the top of the file. `seconds` is None where no time was recorded."""
+
+    name: str
+    column: str
+    is_measure: bool
+    matched: Correlation
+    matched_tau: Correlation
+    at_matched_loss: Correlation
+    partial: Correlation
+    granulated: GranulatedKendall
+    sign_error: SignError
+    corrected_p: float | None
+    seconds: float | None
+
+
+@dataclass(frozen=True)
+class Leaderboard:
+    """The standings, best first, over `trials` trials; `off_target_too` where too few were on target."""
+
+    target: str
+    trials: int
+    off_target_too: bool
+    axes: tuple[str, ...]
+    given: tuple[str, ...]
+    standings: tuple[Standing, ...]
+
+
+@lru_cache(maxsize=16)
+def leaderboard(sweep: Sweep, target: str = GAP) -> Leaderboard:
+    """The standings of all measures and comparisons for a column of TARGET_LABELS.
+
+    Raises UserError for another target, and where fewer than two trials may be compared.
+    """
+    if target not in TARGET_LABELS:
+        raise UserError(f"`target` must be one of {', '.join(TARGET_LABELS)}, got {target}")
+    everything = compared(sweep)
+    everything = everything[everything[target].notna()]
+    frame = everything[~everything["off_target"]]
+    off_target_too = frame["matched_set"].duplicated().sum() == 0
+    frame = everything if off_target_too else frame
+    if len(frame) < 2:
+        raise UserError(
+            f"`results` must hold at least two completed trials with a {TARGET_LABELS[target]}, "
+            f"got {len(frame)} in {sweep.folder}"
+        )
+    names, within = hyperparameters(frame)
+    predictors = [(m.column, m.label, rows_of(sweep, m)["seconds"].mean()) for m in measures_of(sweep)]
+    predictors += [(column, label, np.nan) for column, label in COMPARISONS.items()]
+    predictors = [each for each in predictors if frame[each[0]].notna().sum() >= 2]
+    columns = [column for column, *_ in predictors]
+    matched = rank_correlations(
+        [frame[column].astype("float64") for column in columns],
+        frame[target].astype("float64"),
+        (),
+        frame["configuration"],
+        strata=frame["matched_set"],
+        seed=BOOTSTRAP_SEED,
+    )
+    partial = beyond_hyperparameters(frame, columns, target)
+    p_values = corrected([found.p_value for found in matched])
+    loss = np.log10(everything["train_loss"].astype("float64").where(everything["train_loss"] > 0))
+    ordered = "test_error" if target == GAP else target  # the gap's reference changes with the learning rate
+    standings = [
+        Standing(
+            name=label,
+            column=column,
+            is_measure=column not in COMPARISONS,
+            matched=matched[place],
+            matched_tau=_tau(frame, column, target),
+            at_matched_loss=_tau(everything, column, target, window=(loss, LOSS_WINDOW)),
+            partial=partial[place],
+            granulated=granulated_kendall(frame, column, ordered, names, within=within),
+            sign_error=sign_error(frame, column, ordered, names, within=within),
+            corrected_p=p_values[place],
+            seconds=None if pd.isna(seconds) else float(seconds),
+        )
+        for place, (column, label, seconds) in enumerate(predictors)
+    ]
+    standings.sort(key=lambda standing: abs(standing.matched.value or 0.0), reverse=True)
+    return Leaderboard(target, len(frame), off_target_too, tuple(names), tuple(given(frame)), tuple(standings))
+
+
+def _tau(frame: pd.DataFrame, column: str, target: str, window: tuple[Any, float] | None = None) -> Correlation:
+    return kendall_correlation(
+        frame[column].astype("float64"),
+        frame[target].astype("float64"),
+        frame["configuration"],
+        strata=frame["matched_set"],
+        window=window,
+        seed=BOOTSTRAP_SEED,
+    )
+
+
+def leaderboard_frame(board: Leaderboard) -> pd.DataFrame:
+    """The leaderboard as a table of plain numbers, a row per predictor, null where something is undefined."""
+    rows = []
+    for standing in board.standings:
+        row: dict[str, Any] = {"predictor": standing.name, "is_measure": standing.is_measure}
+        for name in ("matched", "matched_tau", "at_matched_loss", "partial"):
+            found: Correlation = getattr(standing, name)
+            row[name] = found.value
+            row[f"{name}_low"], row[f"{name}_high"] = (
+                (found.interval.low, found.interval.high) if found.interval else (None, None)
+            )
+        row["p"], row["corrected_p"] = standing.matched.p_value, standing.corrected_p
+        row |= {f"psi_{axis}": value for axis, value in standing.granulated.coefficients.items()}
+        worst = standing.sign_error.worst
+        row |= {"psi": standing.granulated.mean, "mean_sign_error": standing.sign_error.mean}
+        row["worst_sign_error"] = worst.sign_error if worst else None
+        row["worst_environment"] = f"{worst.axis} {worst.values[0]} / {worst.values[1]}" if worst else None
+        rows.append(row | {"seconds": standing.seconds, "trials": standing.matched.trials})
+    return pd.DataFrame(rows)
+
+
+def leaderboard_figure(sweep: Sweep, target: str = GAP) -> Figure:
+    """A dot and interval per predictor: matched and partial rank correlation, and beside them the sign errors."""
+    board = leaderboard(sweep, target)
+    rows = board.standings[::-1]
+    places = range(len(rows))
+    with new_figure(height=1.25 + 0.26 * len(rows)) as figure:
+        left, right = figure.subplots(1, 2, sharey=True, width_ratios=[2.2, 1])
+        for place, standing in zip(places, rows, strict=True):
+            colour = LINE_COLOURS[0] if standing.is_measure else GREY
+            _dot(left, place + 0.12, standing.matched, colour, filled=True)
+            _dot(left, place - 0.16, standing.partial, colour, filled=False)
+            errors = standing.sign_error
+            if errors.worst is not None:
+                right.plot([errors.mean, errors.worst.sign_error], [place, place], color=colour, linewidth=0.9)
+                right.plot([errors.mean], [place], marker="|", color=colour, markersize=7)
+                right.plot([errors.worst.sign_error], [place], marker="o", color=colour, markersize=4.5)
+        left.axvline(0, color=GREY, linewidth=0.8, zorder=1)
+        right.axvline(0.5, color=GREY, linewidth=0.8, linestyle="--", zorder=1)
+        left.set_yticks(list(places), [_short(standing) for standing in rows])
+        left.set_xlabel(f"rank correlation with the {TARGET_LABELS[target]}")
+        right.set_xlabel("sign error (0.5: a coin)")
+        right.set_xlim(0, 1.03)
+        keys = [
+            legend_key("matched", marker="o", color="black"),
+            legend_key("partial, given the hyperparameters", marker="o", color="black", markerfacecolor="white"),
+            legend_key("mean", marker="|", color="black"),
+            legend_key("worst environment", marker="o", color="black"),
+        ]
+        figure.legend(handles=keys, loc="outside upper center", ncols=4, frameon=False)
+        also = ", off target ones too" if board.off_target_too else ""
+        footnote(
+            figure,
+            f"{board.trials} trials{also}; 95 % bootstrap intervals over configurations. Grey: no sharpness. "
+            "*: corrected p below 0.05.",
+        )
+    return figure
+
+
+def _dot(axes_: Any, place: float, found: Correlation, colour: str, *, filled: bool) -> None:
+    if found.value is None:
+        return
+    if found.interval is not None:
+        axes_.plot([found.interval.low, found.interval.high], [place, place], color=colour, linewidth=0.9)
+    face = colour if filled else "white"
+    axes_.plot([found.value], [place], marker="o", color=colour, markerfacecolor=face, markersize=4.5)
+
+
+def _short(standing: Standing) -> str:
+    clear = standing.corrected_p is not None and standing.corrected_p < 0.05
+    return standing.name.replace(" [%]", "").replace(", hessian_max_eig", "") + (" *" if clear else "")
+
+
+def leaderboard_lines(board: Leaderboard) -> list[str]:
+    """The leaderboard as lines of text."""
+    head = ("predictor of the " + TARGET_LABELS[board.target], "matched [95 %]", "partial", "psi", "worst", "p", "s")
+    lines: list[tuple[str, ...]] = [head]
+    for standing in board.standings:
+        interval, worst = standing.matched.interval, standing.sign_error.worst
+        ends = f" [{interval.low:+.2f}, {interval.high:+.2f}]" if interval else ""
+        matched = "" if standing.matched.value is None else f"{standing.matched.value:+.2f}{ends}"
+        numbers = [standing.partial.value, standing.granulated.mean, worst.sign_error if worst else None]
+        texts = ["" if number is None else f"{number:+.2f}" for number in numbers[:2]]
+        texts.append("" if numbers[2] is None else f"{numbers[2]:.2f}")
+        texts.append("" if standing.corrected_p is None else f"{standing.corrected_p:.3f}")
+        texts.append("" if standing.seconds is None else plain_number(standing.seconds))
+        lines.append((_short(standing), matched, *texts))
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    return ["  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines]
+
+
+def main(arguments: list[str]) -> int:
+    def show(folder: Path) -> list[object]:
+        sweep = load_sweep(folder)
+        return [*leaderboard_lines(leaderboard(sweep)), *save(leaderboard_figure(sweep), folder, "leaderboard")]
+
+    return run(show, arguments, __doc__)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,178 @@
+"""How far a sweep is, from its results folder alone: trials by state, time left, whether a run holds the folder.
+
+Time left is work left over speed. Work is counted in seconds of trials (training and measuring), because a small batch
+takes many times longer than a large one; speed is how many seconds of trials the run does per second:
+
+    left = sum_b missing_b * mean_b / speed,    speed = (seconds of the trials ended in this run) / (time of this run)
+
+where mean_b is the mean over the ended trials of batch size b (of all sizes where b has none yet), and missing_b the
+trials planned at b less those ended. The plan by batch size is `batch_sizes` of sweep.json; without it all missing
+trials are taken as the mean one.
+
+Whether a run goes on is read from the lock that it holds on FOLDER/.lock, in /proc/locks: nothing is locked or written
+here. That sees runs on this machine only.
+"""
+
+import datetime
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from trainables.errors import UserError
+from trainables.tables import read_tables
+
+STATUSES = ("completed", "diverged", "failed")
+
+
+@dataclass(frozen=True)
+class SizeProgress:
+    """The trials of one batch size; `seconds` is the mean time of those ended (None where none has)."""
+
+    batch_size: int
+    planned: int | None
+    ended: int
+    seconds: float | None
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Where a sweep stands. Times in seconds; `planned`, `seconds_left` and `last_ended_at` are None where unknown."""
+
+    planned: int | None
+    counts: dict[str, int]
+    is_running: bool
+    seconds_left: float | None
+    last_ended_at: datetime.datetime | None
+    last_trial: str | None
+    sizes: tuple[SizeProgress, ...]
+
+    @property
+    def ended(self) -> int:
+        """Trials that need not run again unless asked: completed, diverged, failed."""
+        return sum(self.counts.values())
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether every planned trial ended."""
+        return self.planned is not None and self.ended >= self.planned
+
+    @property
+    def sentence(self) -> str:
+        """The state in words: `running, 41 of 144 trials ended, about 1 min 20 s left`."""
+        of = f"{self.ended} of {self.planned}" if self.planned is not None else f"{self.ended}"
+        if self.is_finished or (self.planned is None and not self.is_running):
+            return f"{of} trials ended"
+        left = f", about {duration(self.seconds_left)}" if self.seconds_left is not None else ""
+        if self.is_running:
+            return f"running, {of} trials ended" + (f"{left} left" if left else "")
+        work = f"{left} of work left" if left else ""
+        return f"no run on this machine (stopped, or running elsewhere), {of} trials ended{work}"
+
+
+def read_progress(folder: str | Path) -> Progress:
+    """The progress of the sweep in `folder`, also before its first trial ended.
+
+    Raises UserError where `folder` holds no sweep, or a table or record that cannot be read.
+    """
+    folder = Path(folder)
+    return progress_of(ended_trials(folder), folder)
+
+
+def ended_trials(folder: Path) -> pd.DataFrame:
+    """trials.parquet and the records not in it yet, as a frame; empty where no trial of the sweep has ended."""
+    try:
+        return read_tables(folder).trials.to_pandas()
+    except UserError:
+        begun = (folder / "sweep.json").exists() and not (folder / "trials.parquet").exists()
+        if begun and not any((folder / "trials").glob("[!.]*.json")):
+            return pd.DataFrame()
+        raise
+
+
+def progress_of(trials: pd.DataFrame, folder: Path) -> Progress:
+    """The progress where the trials that ended are `trials` (columns of trials.parquet)."""
+    about = read_about(folder)
+    planned = about.get("planned") if isinstance(about.get("planned"), int) else None
+    running = holds_lock(folder)
+    if trials.empty:
+        return Progress(planned, dict.fromkeys(STATUSES, 0), running, None, None, None, ())
+    status = trials["status"]
+    seconds = trials["train_seconds"].fillna(0.0) + trials["sharpness_seconds"].fillna(0.0)
+    ended_at = pd.to_datetime(trials["finished_at"], utc=True, errors="coerce")
+    last = ended_at.idxmax() if ended_at.notna().any() else None
+    sizes = _sizes(trials["batch_size"], seconds.where(status != "failed"), about.get("batch_sizes"))
+    return Progress(
+        planned=planned,
+        counts={name: int((status == name).sum()) for name in STATUSES},
+        is_running=running,
+        seconds_left=_seconds_left(sizes, planned, seconds, ended_at, about.get("started_at"), running),
+        last_ended_at=None if last is None else ended_at[last].to_pydatetime(),
+        last_trial=None if last is None else str(trials["trial_id"][last]),
+        sizes=sizes,
+    )
+
+
+def read_about(folder: Path) -> dict[str, Any]:
+    """sweep.json, or nothing where it is absent or not whole: it only says where the sweep came from."""
+    try:
+        content = json.loads((folder / "sweep.json").read_bytes())
+    except (OSError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
+def holds_lock(folder: Path) -> bool:
+    """Whether a process of this machine holds FOLDER/.lock, as a sweep does while it runs; False where unknown."""
+    try:
+        inode = (folder / ".lock").stat().st_ino
+        locks = Path("/proc/locks").read_text()
+    except OSError:
+        return False
+    fields = [line.split() for line in locks.splitlines()]
+    return any(len(field) > 5 and field[1] == "FLOCK" and field[5].endswith(f":{inode}") for field in fields)
+
+
+def duration(seconds: float | None) -> str:
+    """Seconds as people say them: `1 min 20 s`."""
+    if seconds is None:
+        return "unknown time"
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f"{hours} h {minutes:02d} min"
+    return f"{minutes} min {seconds:02d} s" if minutes else f"{seconds} s"
+
+
+def _sizes(batch_size: Any, seconds: Any, plan: Any) -> tuple[SizeProgress, ...]:
+    plan = {int(size): int(number) for size, number in plan.items()} if isinstance(plan, dict) else {}
+    found = []
+    for size in sorted({*plan, *(int(size) for size in batch_size.unique())}):
+        own = seconds[batch_size == size]
+        mean = own.mean()
+        found.append(SizeProgress(size, plan.get(size), len(own), None if pd.isna(mean) else float(mean)))
+    return tuple(found)
+
+
+def _seconds_left(
+    sizes: tuple[SizeProgress, ...], planned: int | None, seconds: Any, ended_at: Any, started_at: Any, running: bool
+) -> float | None:
+    start = pd.to_datetime(started_at, utc=True, errors="coerce") if isinstance(started_at, str) else pd.NaT
+    ended = len(seconds)
+    if planned is None or planned <= ended or pd.isna(start):
+        return None
+    in_this_run = ended_at >= start
+    work = float(seconds[in_this_run].sum())
+    first = (ended_at - pd.to_timedelta(seconds, unit="s"))[in_this_run].min()
+    start = max(start, first)  # before the first trial began nothing could be done
+    until = pd.Timestamp.now(tz="UTC") if running else ended_at.max()
+    if work <= 0 or until <= start:
+        return None
+    everything = float(seconds.mean())
+    by_size = [(max(0, size.planned - size.ended), size.seconds) for size in sizes if size.planned is not None]
+    missing = sum(number for number, _ in by_size)
+    work_left = sum(number * (everything if mean is None else mean) for number, mean in by_size)
+    work_left += max(0, planned - ended - missing) * everything
+    return float(work_left * (until - start).total_seconds() / work)

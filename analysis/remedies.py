@@ -1,0 +1,180 @@
+"""What buys the large-batch gap back? Every remedy at every large batch: its gain, its cost, and whether it flattened.
+
+    python analysis/remedies.py results/NAME
+
+A remedy is whatever a trial does beyond plain training (column `remedy`), or a start at a smaller batch that goes on at
+the large one after some epochs (a switch). Each is compared with plain training at the same large batch and with plain
+training at the smallest batch, paired inside replicates among trials that differ in batch size, switch and remedy
+alone:
+
+    gain = accuracy(remedy, B) - accuracy(plain, B),     gap = accuracy(plain, smallest) - accuracy(plain, B)
+    share bought back = gain / gap                       (Fieller's interval; None where the gap is not clear)
+    remaining = accuracy(plain, smallest) - accuracy(remedy, B)
+
+Cost and flatness are ratios to plain training at the large batch: training seconds, steps, sharpness; geometric means.
+The p-values of the gains are Holm's, corrected for all remedies and batch sizes tried; the intervals are not corrected,
+and the gain of the best of many is too large on average. A ratio of seconds compares trials that may have shared a
+machine with others. Remedies are ranked by their gain, at the largest batch first.
+"""
+
+import sys
+from pathlib import Path
+
+if __name__ == "__main__":
+    sys.path[0] = str(Path(__file__).resolve().parents[1])  # else analysis/statistics.py shadows the standard library's
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from analysis.command import run
+from analysis.figures import GREY, batch_size_colours, footnote, legend_key, log_axis, new_figure, save
+from analysis.load import BOX_STRONG, MAX_EIG, NO_REMEDY, Sweep, comparable, load_sweep
+from analysis.means import Mean, differences_by_replicate, paired_difference, ratio_of_means
+from analysis.multiplicity import corrected
+from trainables.errors import UserError
+
+
+@dataclass(frozen=True)
+class Remedy:
+    """One remedy at one large batch. Accuracies are fractions; ratios are to plain training at this batch.
+
+    `reference`: the smallest batch size, which `share` and `remaining` are measured from. None where nothing matches.
+    """
+
+    name: str
+    batch_size: int
+    reference: int
+    trials: int
+    off_target: int
+    gain: Mean
+    corrected_p: float | None
+    share: Mean | None
+    remaining: Mean | None
+    seconds_ratio: Mean | None
+    steps_ratio: Mean | None
+    box_sharpness_ratio: Mean | None
+    max_eig_ratio: Mean | None
+
+    @property
+    def helps(self) -> bool:
+        """Whether the gain is clear after correction for all that was tried."""
+        return self.corrected_p is not None and self.corrected_p < 0.05 and self.gain.value > 0
+
+
+@lru_cache(maxsize=16)
+def remedies(sweep: Sweep) -> tuple[Remedy, ...]:
+    """All remedies that can be compared, those at the largest batch first, by gain; empty where none was tried."""
+    frame = comparable(sweep)
+    plain = frame[frame["is_plain"]]
+    if plain.empty:
+        return ()
+    smallest = int(plain["batch_size"].min())
+    reference, found = plain[plain["is_reference"]], []
+    for name, size, rows in _tried(frame, smallest):
+        alone = plain[plain["batch_size"] == size]
+        gain = paired_difference(rows, alone, "test_accuracy", match="remedy_set")
+        if gain is None:
+            continue
+        gains = differences_by_replicate(rows, alone, "test_accuracy", match="remedy_set")["mean"]
+        gaps = differences_by_replicate(reference, alone, "test_accuracy", match="remedy_set")["mean"]
+        share = ratio_of_means(gains, gaps)
+        seconds, steps, box, eig = (
+            paired_difference(rows, alone, column, match="remedy_set", scale="log")
+            for column in ("train_seconds", "steps", BOX_STRONG.column, MAX_EIG.column)
+        )
+        remaining = paired_difference(reference, rows, "test_accuracy", match="remedy_set")
+        share = share if share is not None and share.interval is not None else None
+        counted = len(rows), int(rows["off_target"].sum())
+        found.append((name, size, smallest, *counted, gain, share, remaining, seconds, steps, box, eig))
+    p_values = corrected([row[5].p_value for row in found])
+    whole = [Remedy(*row[:6], p, *row[6:]) for row, p in zip(found, p_values, strict=True)]
+    return tuple(sorted(whole, key=lambda remedy: (-remedy.batch_size, -remedy.gain.value)))
+
+
+def _tried(frame: pd.DataFrame, smallest: int) -> Iterator[tuple[str, int, pd.DataFrame]]:
+    """Name, large batch and trials of each remedy; those with a switch are named and counted by where they go on."""
+    unswitched = frame[~frame["is_switched"] & (frame["remedy"] != NO_REMEDY) & (frame["batch_size"] > smallest)]
+    for (name, size), rows in unswitched.groupby(["remedy", "batch_size"]):
+        yield str(name), int(size), rows
+    options = ["remedy", "batch_size", "switch_epoch", "switch_batch_size"]
+    choices = [name for name in ("switch_learning_rate", "switch_optimizer_state") if frame[name].nunique() > 1]
+    for (remedy, start, epoch, size, *chosen), rows in frame[frame["is_switched"]].groupby([*options, *choices]):
+        name = f"batch {int(start)} for the first {int(epoch)} epochs"
+        name += "".join(
+            f", {option.removeprefix('switch_')} {value}" for option, value in zip(choices, chosen, strict=True)
+        )
+        if size > smallest:
+            yield name if remedy == NO_REMEDY else f"{name}, {remedy}", int(size), rows
+
+
+def remedies_figure(sweep: Sweep) -> Figure:
+    """A dot and interval per remedy and large batch: gain, box sharpness ratio, and training time ratio.
+
+    Raises UserError where no remedy can be compared.
+    """
+    rows = remedies(sweep)[::-1]
+    if not rows:
+        raise UserError(
+            "`results` must hold completed trials with a remedy or a switch, and plain ones at the same batch size, "
+            f"got none to compare in {sweep.folder}"
+        )
+    colours = batch_size_colours([row.batch_size for row in rows])
+    with new_figure(height=1.3 + 0.24 * len(rows)) as figure:
+        gains, flatness, cost = figure.subplots(1, 3, sharey=True, width_ratios=[1.6, 1, 1])
+        for place, row in enumerate(rows):
+            colour = colours[row.batch_size]
+            _dot(gains, place, row.gain, colour, factor=100.0, hollow=row.off_target > 0)
+            gap = None if row.remaining is None else 100 * (row.gain.value + row.remaining.value)
+            if gap is not None:
+                gains.plot([gap], [place], marker="|", color="black", markersize=8)
+            _dot(flatness, place, row.box_sharpness_ratio, colour)
+            _dot(cost, place, row.seconds_ratio, colour)
+            if row.steps_ratio is not None:
+                cost.plot([row.steps_ratio.value], [place], marker="x", color=colour, markersize=4, linestyle="none")
+        gains.axvline(0, color=GREY, linewidth=0.8, zorder=1)
+        for axes in (flatness, cost):
+            axes.axvline(1, color=GREY, linewidth=0.8, zorder=1)
+            if axes.has_data():
+                log_axis(axes, "x")
+        gains.set_yticks(range(len(rows)), [f"{row.name}{' *' if row.helps else ''}" for row in rows])
+        gains.set_xlabel("test accuracy gained\n[percentage points]")
+        flatness.set_xlabel("box sharpness,\nratio to plain")
+        cost.set_xlabel("training time (×: steps),\nratio to plain")
+        keys = [legend_key(f"{size}", marker="o", color=colour) for size, colour in colours.items()]
+        keys.append(legend_key("the whole gap", marker="|", color="black"))
+        figure.legend(
+            handles=keys, loc="outside upper center", ncols=len(keys), frameon=False, title="large batch size"
+        )
+        replicates = max(row.gain.replicates for row in rows)
+        footnote(
+            figure,
+            f"Against plain training at the same batch size, paired; 95 % t-intervals over {replicates} replicates.\n"
+            f"*: clear after correction for {len(rows)} comparisons. Hollow: holds trials off target.",
+        )
+    return figure
+
+
+def _dot(
+    axes: Axes, place: float, mean: Mean | None, colour: object, *, factor: float = 1.0, hollow: bool = False
+) -> None:
+    if mean is None:
+        return
+    style: Any = {"color": colour, "linewidth": 0.9}
+    if mean.interval is not None:
+        axes.plot([factor * mean.interval.low, factor * mean.interval.high], [place, place], **style)
+    face = "white" if hollow else colour
+    axes.plot([factor * mean.value], [place], marker="o", markersize=4.5, markerfacecolor=face, **style)
+
+
+def main(arguments: list[str]) -> int:
+    return run(lambda folder: save(remedies_figure(load_sweep(folder)), folder, "remedies"), arguments, __doc__)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

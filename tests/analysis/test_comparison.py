@@ -1,0 +1,241 @@
+"""One kind of trial against another on made-up sweeps, whose gaps and ratios are chosen, so the answers are known."""
+
+import csv
+import dataclasses
+import itertools
+import math
+
+import pytest
+from made_up import record
+
+from analysis.comparison import compare, gap_and_ratio, points, small_and_large, write_table
+from analysis.evolution import along, at_losses, distance_ratio, evolution
+from analysis.evolution import report as evolution_report
+from analysis.load import comparable, load_sweep
+from analysis.means import Interval, Mean
+from analysis.optimization_issue import by_optimizer
+from analysis.optimization_issue import report as optimization_report
+from analysis.paper_remedies import against_small
+from analysis.paper_remedies import report as remedies_report
+from analysis.resilience import main as resilience_main
+from analysis.resilience import report as resilience_report
+from analysis.resilience import resilience, variant_names
+from analysis.warm_start import report as warm_start_report
+from analysis.warm_start import warm_starts
+from trainables.errors import UserError
+
+SEEDS = range(4)
+LUCK = (0.004, -0.001, 0.002, -0.005)  # of a replicate: shared by all of its trials, so it cancels
+NOISE = (0.001, -0.001, 0.0005, -0.0005)  # of a large-batch trial: sums to 0
+
+
+def trials(seed_accuracy=0.95, sharpness=1.0, noise=0.0, **config):
+    """A trial for each seed, with its seed's luck."""
+    return [
+        record(seed_accuracy + LUCK[seed] + noise * NOISE[seed], sharpness, seed=seed, split_seed=seed, **config)
+        for seed in SEEDS
+    ]
+
+
+def small_large(gap=0.01, ratio=10.0, **config):
+    return [*trials(batch_size=16, **config), *trials(0.95 - gap, ratio, noise=1.0, batch_size=512, **config)]
+
+
+def test_gap_and_ratio_are_paired(write_sweep):
+    sweep = load_sweep(write_sweep(small_large()))
+    small, large = small_and_large(comparable(sweep), sweep)
+    found = compare("large", large, small)
+    assert (found.batch_size, found.trials, found.off_target) == (512, 4, 0)
+    assert found.gap.value == pytest.approx(0.01)
+    half = 3.18244630528 * math.sqrt(sum(noise**2 for noise in NOISE) / 3) / 2  # t(0.975, 3); the luck is not in it
+    assert (found.gap.interval.low, found.gap.interval.high) == pytest.approx((0.01 - half, 0.01 + half))
+    assert found.ratio.value == pytest.approx(10)
+    assert found.worse is True
+    assert found.sharper is None  # all replicates agree exactly: no interval
+    other = compare("small", small, large)
+    assert (other.worse, other.ratio.value) == (False, pytest.approx(0.1))
+    assert compare("same", large, large).worse is None
+
+
+def test_one_batch_size_is_not_enough(write_sweep):
+    sweep = load_sweep(write_sweep(trials(batch_size=16)))
+    with pytest.raises(UserError, match=r"a small and at a large batch, .* got batch sizes 16 in"):
+        small_and_large(comparable(sweep), sweep)
+
+
+def test_texts_and_files(tmp_path):
+    mean = Mean(0.0096, Interval(-0.005, 0.0143), 4, 4)
+    assert points(mean) == "+0.96 [−0.50, +1.43]"
+    assert points(None) == "–"
+    path = write_table(tmp_path, "name", ["name", "gap"], [["a", mean], ["b", None], ["c", Mean(1.0, None, 1, 1)]])
+    assert list(csv.reader(path.open())) == [
+        ["name", "gap", "gap_low", "gap_high"],
+        ["a", "0.0096", "-0.005", "0.0143"],
+        ["b", "", "", ""],
+        ["c", "1.0", "", ""],
+    ]
+
+
+def test_figure_marks_what_is_off_target(write_sweep):
+    records = small_large()
+    records[-1].trial["flags"] = ["missed target loss"]
+    sweep = load_sweep(write_sweep(records))
+    small, large = small_and_large(comparable(sweep), sweep)
+    figure = gap_and_ratio([compare("large", large, small)], "the small batch")
+    gaps, ratios = figure.axes
+    (dot,) = [line for line in gaps.lines if line.get_marker() == "o"]
+    assert dot.get_xdata() == pytest.approx([1.0])  # percentage points
+    assert dot.get_markerfacecolor() == "white"
+    assert ratios.get_xscale() == "log"
+    assert "Hollow" in figure.get_supxlabel()
+
+
+def test_variants_are_named_by_what_is_uncommon():
+    widths = {"widths": [128, 128]}
+    variants = [
+        {"optimizer": "adam", **widths},
+        {"optimizer": "adam", **widths, "activation": "tanh"},
+        {"optimizer": "adam", **widths, "batch_norm": True},
+        {"optimizer": "adam", "widths": [32]},
+        {"optimizer": "sgd", **widths},
+    ]
+    assert variant_names(variants) == ["base", "activation tanh", "batch_norm on", "widths 32", "optimizer sgd"]
+
+
+def test_resilience(write_sweep, capsys):
+    options = [f'{{"activation": "{name}"}}' for name in ("relu", "tanh", "gelu")]
+    records = [
+        *small_large(model_options="{}"),
+        *small_large(gap=0.0, model_options=options[1]),
+        *small_large(gap=-0.02, model_options=options[2]),
+        *small_large(gap=0.03, optimizer="sgd", learning_rate=0.1),
+        *trials(optimizer="adagrad", batch_size=16),  # its large batch diverged: nothing to compare
+    ]
+    folder = write_sweep(records)
+    found = {row.name: row for row in resilience(load_sweep(folder))}
+    assert {name: row.worse for name, row in found.items()} == {
+        "base": True,
+        "activation tanh": None,
+        "activation gelu": False,
+        "optimizer sgd": True,
+    }
+    assert found["optimizer sgd"].gap.value == pytest.approx(0.03)  # against its own small batch
+    lines = resilience_report(folder)
+    assert any("clearly worse in 2 of 4 variants, clearly the other way round in 1" in line for line in lines)
+    assert {file.name for file in (folder / "figures").iterdir()} == {
+        f"resilience.{kind}" for kind in ("csv", "png", "svg")
+    }
+    assert resilience_main([str(write_sweep(trials(batch_size=16), "one batch"))]) == 2
+    assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_not_an_optimization_issue(write_sweep):
+    folder = write_sweep(
+        [
+            *small_large(),
+            *trials(0.93, 20.0, noise=1.0, batch_size=512, optimizer="lbfgs", learning_rate=1.0),
+            *trials(0.95, 20.0, noise=1.0, batch_size=512, optimizer="gradient_descent", learning_rate=1.0),
+        ]
+    )
+    first, *others = by_optimizer(load_sweep(folder))
+    assert (first.name, first.batch_size, first.gap.value) == ("Adam", 16, 0)
+    assert {row.name: round(row.gap.value, 9) for row in others} == {
+        "Adam": 0.01,
+        "L-BFGS": 0.02,
+        "gradient descent": 0,
+    }
+    text = " ".join(optimization_report(folder))
+    assert "Full-batch L-BFGS ends at the target in 4 of 4 trials and tests clearly worse than Adam at batch 16" in text
+    assert "gradient descent ends at the target in 4 of 4 trials and does not clearly differ in test accuracy" in text
+    with pytest.raises(UserError, match="trials of gradient_descent or lbfgs"):
+        by_optimizer(load_sweep(write_sweep(small_large(), "no full batch")))
+
+
+def test_paper_remedies(write_sweep):
+    noisy = {"batch_size": 512, "noise": -1.0}
+    folder = write_sweep(
+        [*small_large(), *trials(0.945, 9.0, proximal=1e-3, **noisy), *trials(0.92, 0.5, augmentation="paper", **noisy)]
+    )
+    found = against_small(load_sweep(folder))
+    assert [(row.name, round(row.gap.value, 9), round(row.ratio.value, 9)) for row, _ in found] == [
+        ("plain", 0.01, 10),
+        ("proximal=0.001", 0.005, 9),
+        ("augmentation=paper", 0.03, 0.5),
+    ]
+    assert [round(remedy.gain.value, 9) for _, remedy in found[1:]] == [0.005, -0.02]
+    text = " ".join(remedies_report(folder))
+    assert "proximal=0.001 gives accuracy back" in text
+    assert "augmentation=paper costs accuracy" in text
+    with pytest.raises(UserError, match="with a remedy at batch 512"):
+        against_small(load_sweep(write_sweep(small_large(), "no remedy")))
+
+
+def test_warm_start(write_sweep):
+    switched = [
+        trials(accuracy, sharpness, noise=-1.0, batch_size=16, switch_epoch=epoch, switch_batch_size=512)
+        for epoch, accuracy, sharpness in ((10, 0.949, 2.0), (2, 0.942, 5.0))
+    ]
+    for entry in switched[0][:3]:
+        entry.trial["resumed_epoch"] = 10
+    folder = write_sweep([*small_large(), *itertools.chain(*switched)])
+    found = warm_starts(load_sweep(folder))
+    assert [(row.name, round(row.gap.value, 9), round(row.ratio.value, 9)) for row, _ in found] == [
+        ("0 (large batch)", 0.01, 10),
+        ("2", 0.008, 5),
+        ("10", 0.001, 2),
+        ("none (small batch)", 0, 1),
+    ]
+    assert [gain and round(gain.value, 9) for _, gain in found] == [None, 0.002, 0.009, 0.01]
+    assert any("3 of 8 trials with a switch started" in line for line in warm_start_report(folder))
+    with pytest.raises(UserError, match="trials that went from batch 16 to 512"):
+        warm_starts(load_sweep(write_sweep(small_large(), "no switch")))
+
+
+def along_a_run(entry, losses, sharpness, distance):
+    """The record with a measured epoch for each loss: box sharpness `sharpness(loss)`."""
+    epochs = [
+        {"epoch": epoch, "train_loss": loss, "distance": distance * epoch / len(losses)}
+        for epoch, loss in enumerate(losses, start=1)
+    ]
+    box = {"measure": "box_sharpness", "method": "strong", "space": "full", "epsilon": 1e-3}
+    measures = [{**box, "epoch": row["epoch"], "value": sharpness(row["train_loss"])} for row in epochs]
+    entry.trial["epochs_done"] = len(losses)
+    return dataclasses.replace(entry, epochs=epochs, measures=measures)
+
+
+def test_evolution(write_sweep):
+    """Sharpness is a power of the loss, so that interpolation by logarithms is exact."""
+    falling = [2.0, 0.5, 0.04, 0.07, 0.02, 0.002]  # it rises once
+    records = [
+        *(along_a_run(entry, falling, lambda loss: loss, 6.0) for entry in trials(batch_size=16)),
+        *(along_a_run(entry, [1.5, 0.2, 0.008], lambda loss: 0.4 / loss, 2.0) for entry in trials(batch_size=512)),
+    ]
+    folder = write_sweep(records)
+    sweep = load_sweep(folder)
+    assert len(along(sweep)) == 4 * (6 + 3)
+    found = at_losses(along(sweep))
+    by_level = {level: rows.set_index("batch_size")["box_sharpness"] for level, rows in found.groupby("level")}
+    assert set(by_level) == {1, 0.3, 0.1, 0.03, 0.01, 0.003}  # 0.001 is never reached
+    for level in (1, 0.3, 0.1, 0.03, 0.01):
+        assert by_level[level].loc[16].to_numpy() == pytest.approx([level] * 4)
+        assert by_level[level].loc[512].to_numpy() == pytest.approx([0.4 / level] * 4)
+    assert set(by_level[0.003].index) == {16}
+    assert distance_ratio(sweep).value == pytest.approx(3)
+    text = " ".join(evolution_report(folder))
+    assert "Batch 16: from loss 1 to 0.01 box sharpness changes by the factor 0.01" in text
+    assert "Batch 512: from loss 1 to 0.01 box sharpness changes by the factor 100" in text
+    assert "batch 16 over batch 512: 3.00" in text
+    sharpness, distance = evolution(sweep).axes
+    assert len(sharpness.lines) == len(distance.lines) == 8
+    assert sharpness.xaxis_inverted()
+
+
+def test_evolution_needs_moments(write_sweep):
+    with pytest.raises(UserError, match="measured along the run"):
+        along(load_sweep(write_sweep(small_large())))
+
+
+def test_runs_that_share_no_loss(write_sweep):
+    small = (along_a_run(entry, [0.2, 0.02], lambda loss: loss, 1.0) for entry in trials(batch_size=16))
+    large = (along_a_run(entry, [2.0, 0.5], lambda loss: loss, 1.0) for entry in trials(batch_size=512))
+    assert any("share no training loss" in line for line in evolution_report(write_sweep([*small, *large])))

@@ -1,0 +1,155 @@
+"""The critical batch size: the law it is fitted to, worked by hand, and tables made by it."""
+
+import dataclasses
+
+import numpy as np
+import pandas as pd
+import pytest
+from made_up import law, record
+from scipy.optimize import curve_fit
+
+from analysis.critical_batch import critical_batch, critical_batch_figure, critical_batch_sentence
+from analysis.load import load_sweep
+from analysis.means import mean_over_replicates
+from analysis.replicates import cells, over_replicates, weighted_mean
+from analysis.steps_to_loss import fit_steps, steps_to_loss
+from trainables.errors import UserError
+
+
+def test_steps_to_a_loss_by_hand():
+    epochs = pd.DataFrame(
+        {
+            "trial_id": ["a"] * 3 + ["b"] * 2 + ["c"] * 2,
+            "epoch": [1, 2, 3, 1, 2, 1, 2],
+            "step": [10, 20, 30, 4, 8, 1, 2],
+            "train_loss": [1.0, 0.1, 0.001, 0.5, 0.2, 0.01, 0.02],
+        },
+        index=[5, 6, 7, 1, 2, 3, 9],
+    )
+    found = steps_to_loss(epochs.sample(frac=1, random_state=0), 0.01)
+    # a: log10 falls from -1 to -3 between steps 20 and 30, and is -2 half-way; c is there at its first look; b never.
+    assert found.loc["a"].to_dict() == pytest.approx({"step": 25.0, "epoch": 2.5})
+    assert found.loc["c"].to_dict() == {"step": 1.0, "epoch": 1.0}
+    assert "b" not in found.index
+
+
+def test_the_law_is_the_source_s():
+    """S = S_min (1 + B_crit / B) with E = S B solves (S / S_min - 1) (E / E_min - 1) = 1, E_min = B_crit S_min."""
+    for size in (3.0, 100.0, 4096.0):
+        steps = 50 * (1 + 120 / size)
+        assert (steps / 50 - 1) * (steps * size / (120 * 50) - 1) == pytest.approx(1)
+
+
+@pytest.mark.parametrize("b_crit", [0.5, 40.0, 700.0])
+def test_an_exact_law_is_found_again(b_crit):
+    sizes = np.array([4.0, 16.0, 64.0, 256.0])
+    critical, least, misfit = fit_steps(sizes, 30 * (1 + b_crit / sizes))
+    assert (critical, least) == pytest.approx((b_crit, 30), rel=1e-5)
+    assert misfit < 1e-6
+
+
+def test_the_fit_is_scipys_least_squares_of_logarithms():
+    sizes = 2.0 ** np.arange(3, 11)
+    steps = 30 * (1 + 80 / sizes) * np.exp(0.2 * np.random.default_rng(0).normal(size=8))
+    reference, _ = curve_fit(lambda b, c, s: s + np.log1p(np.exp(c) / b), sizes, np.log(steps), p0=[4.0, 3.0])
+    critical, least, misfit = fit_steps(sizes, steps)
+    assert np.log([critical, least]) == pytest.approx(reference, abs=1e-5)
+    residuals = np.log(steps) - np.log(least * (1 + critical / sizes))
+    assert misfit == pytest.approx(np.sqrt(np.mean(residuals**2)))
+
+
+def test_a_sweep_by_the_law_gives_it_back_with_an_interval(write_sweep):
+    sweep = load_sweep(write_sweep(law(factors=(0.8, 1.0, 1.25), noise=0.05)))
+    found = critical_batch(sweep)
+    assert found.target_loss == 1e-3
+    assert found.b_crit.value == pytest.approx(100, rel=0.15)
+    assert found.s_min.value == pytest.approx(50, rel=0.1)
+    assert found.e_min.value == pytest.approx(found.b_crit.value * found.s_min.value)
+    assert found.b_crit.interval.holds(100)
+    assert found.s_min.interval.low < 45 < 55 < found.s_min.interval.high
+    assert not found.extrapolated
+    assert found.left_out == ()
+    # A replicate that is slower by a factor throughout has more steps, and the same critical batch size.
+    assert np.ptp(np.log([found.s_min.interval.low, found.s_min.interval.high])) > np.ptp(
+        np.log([found.b_crit.interval.low, found.b_crit.interval.high])
+    )
+    assert "was not measured" in critical_batch_sentence(sweep)
+
+
+def test_the_fastest_setting_is_chosen_and_one_that_misses_the_loss_once_is_not(write_sweep):
+    records = law(learning_rates=(0.01, 0.003, 0.1), factors=(1.0, 1.01, 1.02))
+    fastest = [entry for entry in records if entry.trial["learning_rate"] == 0.01]
+    found = critical_batch(load_sweep(write_sweep(records, "all")))
+    assert {row.learning_rate for row in found.rows} == {0.01}
+    assert not any(row.at_edge for row in found.rows)
+    lost = next(entry for entry in fastest if entry.trial["batch_size"] == 32)
+    records[records.index(lost)] = dataclasses.replace(lost, epochs=lost.epochs[:-1])
+    found = critical_batch(load_sweep(write_sweep(records, "missed")))
+    assert {row.batch_size: row.at_edge for row in found.rows} == {8: False, 32: True, 128: False, 512: False}
+
+
+def test_a_batch_size_that_never_arrives_is_left_out_and_too_few_are_an_error(write_sweep):
+    records = [
+        dataclasses.replace(entry, epochs=entry.epochs[:-1]) if entry.trial["batch_size"] == 8 else entry
+        for entry in law(factors=(1.0, 1.1, 1.2))
+    ]
+    found = critical_batch(load_sweep(write_sweep(records)))
+    assert found.left_out == (8,)
+    assert [row.batch_size for row in found.rows] == [32, 128, 512]
+    short = load_sweep(write_sweep(law(batch_sizes=(8, 32)), "short"))
+    with pytest.raises(UserError, match=r"^`results` must hold at least 3 batch sizes .* got 2 in"):
+        critical_batch(short)
+    assert critical_batch_sentence(short).startswith("No critical batch size")
+    with pytest.raises(UserError, match="with their epochs"):
+        critical_batch(load_sweep(write_sweep([record()], "none")))
+
+
+def test_the_default_target_without_a_target_loss_is_what_every_batch_size_reaches(write_sweep):
+    records = law()
+    untold = [dataclasses.replace(entry, trial={**entry.trial, "target_loss": None}) for entry in records]
+    reached = max(entry.epochs[-1]["train_loss"] for entry in records)
+    assert critical_batch(load_sweep(write_sweep(untold))).target_loss == pytest.approx(reached)
+
+
+def test_noise_scale_is_that_until_the_target(write_sweep):
+    def with_noise(entry, *epochs):
+        rows = [
+            {"measure": "gradient_noise_scale", "method": "x", "value": 10.0 ** (k + 1), "epoch": epoch}
+            for k, epoch in enumerate(epochs)
+        ]
+        return dataclasses.replace(entry, measures=rows)
+
+    during = [with_noise(entry, 1, entry.trial["epochs_done"], entry.trial["epochs_done"] + 1) for entry in law()]
+    found = critical_batch(load_sweep(write_sweep(during)))
+    assert found.noise_epochs == 2
+    assert found.rows[-1].noise_scale.value == pytest.approx(10**1.5)  # the third comes after the target
+    at_end = load_sweep(write_sweep([with_noise(entry, entry.trial["epochs_done"]) for entry in law()], "end"))
+    assert "at the end of training alone, where it overstates" in critical_batch_sentence(at_end)
+
+
+def test_the_figure_marks_what_it_shows(write_sweep):
+    figure = critical_batch_figure(load_sweep(write_sweep(law(learning_rates=(0.01, 0.003), factors=(1, 1.1, 0.9)))))
+    legend = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert legend == ["8", "32", "128", "512", "best learning rate at the end of the grid"]
+    assert "critical batch size 100" in figure.get_supxlabel()
+
+
+def test_the_interval_of_a_mean_is_the_t_interval_but_for_chance():
+    values = np.random.default_rng(1).normal(size=(1, 6))
+    centre, half = over_replicates(lambda counts: weighted_mean(values, counts), 6)
+    reference = mean_over_replicates(pd.DataFrame({"replicate": range(6), "x": values[0]}), "x")
+    assert centre[0] == pytest.approx(reference.value)
+    assert half[0] == pytest.approx((reference.interval.high - reference.interval.low) / 2, rel=0.1)
+    assert over_replicates(lambda counts: weighted_mean(values[:, :2], counts), 2)[1] is None
+
+
+def test_cells_average_what_they_hold_and_know_their_holes():
+    frame = pd.DataFrame(
+        {"batch_size": [8, 8, 8, 4], "setting": [1, 1, 0, 0], "replicate": [0, 0, 2, 0], "x": [1.0, 3.0, 5.0, 7.0]}
+    )
+    found = cells(frame, "x")
+    assert (found.sizes, found.settings, found.replicates) == ((4, 8), (0, 1), (0, 2))
+    expected = [[[7, np.nan], [np.nan, np.nan]], [[np.nan, 5], [2, np.nan]]]
+    np.testing.assert_array_equal(found.values, expected)
+    mean = weighted_mean(found.values, np.array([2, 1]))
+    np.testing.assert_array_equal(mean, [[7, np.nan], [5, 2]])

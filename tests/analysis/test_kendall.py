@@ -1,0 +1,114 @@
+"""analysis.kendall and analysis.pairs: worked by hand, then against SciPy and naive loops."""
+
+import itertools
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import stats
+
+from analysis.kendall import kendall_correlation, sign_error
+from analysis.pairs import pairs_within
+
+
+def test_pairs_are_those_of_each_cell_once():
+    cells = np.array([1, 0, 1, 2, 1, 0])
+    found = {tuple(sorted(pair)) for pair in zip(*pairs_within(cells), strict=True)}
+    assert found == {(i, j) for i, j in itertools.combinations(range(6), 2) if cells[i] == cells[j]}
+    assert len(pairs_within(cells)[0]) == 4
+    assert len(pairs_within([])[0]) == 0
+
+
+def test_kendall_by_hand():
+    # Pairs of (1, 2), (2, 1), (3, 3): one discordant, two concordant.
+    assert kendall_correlation([1, 2, 3], [2, 1, 3], range(3)).value == pytest.approx(1 / 3)
+
+
+@pytest.mark.parametrize("ties", [False, True])
+def test_kendall_is_scipys_tau_b(ties):
+    generator = np.random.default_rng(1)
+    x = generator.integers(0, 5, 50) if ties else generator.normal(size=50)
+    y = x + generator.integers(0, 4, 50)
+    expected = stats.kendalltau(x, y).statistic
+    assert kendall_correlation(x, y, np.arange(50), resamples=20).value == pytest.approx(expected, abs=1e-12)
+
+
+def naive(x, y, groups, strata, loss, width):
+    agreement, first, second = 0.0, 0.0, 0.0
+    for i, j in itertools.combinations(range(len(x)), 2):
+        if strata[i] == strata[j] and abs(loss[i] - loss[j]) <= width:
+            a, b = np.sign(x[i] - x[j]), np.sign(y[i] - y[j])
+            agreement, first, second = agreement + a * b, first + a * a, second + b * b
+    return agreement / np.sqrt(first * second)
+
+
+@pytest.mark.parametrize("strata", [np.zeros(24, dtype=int), np.arange(24) % 3])
+def test_strata_window_and_bootstrap_are_the_naive_ones(strata):
+    generator = np.random.default_rng(2)
+    x, y, loss = generator.normal(size=(3, 24))
+    groups = np.arange(24) // 3
+    found = kendall_correlation(x, y, groups, strata=strata, window=(loss, 0.8), resamples=80, seed=5)
+    assert found.value == pytest.approx(naive(x, y, groups, strata, loss, 0.8), abs=1e-12)
+    assert (found.trials, found.groups) == (24, 8)
+    values = []
+    for counts in np.random.default_rng(5).multinomial(8, np.full(8, 1 / 8), size=80):
+        picked = np.concatenate([np.tile(np.flatnonzero(groups == g), counts[g]) for g in range(8)])
+        values.append(naive(x[picked], y[picked], groups, strata[picked], loss[picked], 0.8))
+    low, high = np.quantile(values, [0.025, 0.975])
+    assert (found.interval.low, found.interval.high) == pytest.approx((low, high), abs=1e-12)
+
+
+def test_a_window_compares_only_what_was_trained_equally_far():
+    # x orders y inside each of two losses, and the other way round between them.
+    x, y, loss = [1, 2, 11, 12], [11, 12, 1, 2], [0.0, 0.01, 1.0, 1.01]
+    assert kendall_correlation(x, y, range(4)).value < 0
+    assert kendall_correlation(x, y, range(4), window=(loss, 0.1)).value == 1.0
+    assert kendall_correlation(x, y, range(4), window=(loss, 0.001)).value is None
+
+
+def test_what_is_not_finite_is_left_out():
+    found = kendall_correlation([1, 2, 3, np.nan], [1, 2, 3, 0], range(4), window=([0, 0, 0, 0], 1))
+    assert (found.value, found.trials) == (1.0, 3)
+    assert kendall_correlation([1, 2], [1, 2], range(2)).value is None
+
+
+def test_sign_error_by_hand():
+    # Along a, from 1 to 2: at b = 1 mu rises and g rises (right), at b = 2 mu rises and g falls (wrong): 1/2.
+    # Along b, from 1 to 2: at a = 1 mu falls and g rises (wrong), at a = 2 mu is tied: 3/4.
+    frame = pd.DataFrame({"a": [1, 2, 1, 2], "b": [1, 1, 2, 2], "mu": [2.0, 3.0, 1.0, 3.0], "g": [1, 2, 4, 3]})
+    found = sign_error(frame, "mu", "g", ["a", "b"], least_pairs=2)
+    assert [(e.axis, e.values, e.pairs, e.sign_error) for e in found.environments] == [
+        ("a", (1, 2), 2, 0.5),
+        ("b", (1, 2), 2, 0.75),
+    ]
+    assert found.worst.axis == "b"
+    assert found.mean == pytest.approx(0.625)
+
+
+def test_sign_error_is_the_naive_one():
+    generator = np.random.default_rng(3)
+    grid = itertools.product([16, 32, 64], [0.1, 0.2], ["x", "y", None], range(4))
+    frame = pd.DataFrame(grid, columns=["size", "rate", "kind", "seed"])[5:]
+    frame["mu"], frame["g"] = generator.normal(size=(2, len(frame)))
+    axes, rows = ["size", "rate", "kind"], frame.astype(object).where(frame.notna(), None).to_dict("records")
+    expected = {}
+    for first, second in itertools.combinations(rows, 2):
+        differ = [name for name in axes if first[name] != second[name]]
+        if len(differ) == 1 and first["seed"] == second["seed"]:
+            key = differ[0], frozenset([first[differ[0]], second[differ[0]]])
+            right = (first["mu"] - second["mu"]) * (first["g"] - second["g"]) > 0
+            expected.setdefault(key, []).append(not right)
+    found = sign_error(frame, "mu", "g", axes, within=["seed"], least_pairs=1)
+    got = {(e.axis, frozenset(e.values)): (e.pairs, e.sign_error) for e in found.environments}
+    assert got == {key: (len(wrong), pytest.approx(np.mean(wrong))) for key, wrong in expected.items()}
+    assert found.worst.sign_error == max(error for _, error in got.values())
+
+
+def test_a_measure_that_fails_in_one_environment_is_found_out():
+    frame = pd.DataFrame(itertools.product(range(4), range(20)), columns=["size", "seed"])
+    frame["g"] = frame["size"]
+    frame["mu"] = frame["size"].where(frame["size"] < 2, 5 - frame["size"])  # 0, 1, 3, 2
+    found = sign_error(frame, "mu", "g", ["size"], within=["seed"])
+    assert (found.worst.values, found.worst.sign_error) == ((2, 3), 1.0)
+    assert found.mean == pytest.approx(1 / 6)
+    assert sign_error(frame, "mu", "g", ["size"], within=["seed"], least_pairs=21).worst is None

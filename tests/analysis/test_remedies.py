@@ -1,0 +1,107 @@
+"""Remedies: gains, shares, costs and flatness, worked by hand; and that nothing else counts a trial with a remedy."""
+
+import pytest
+from made_up import failed, grid, record
+
+from analysis.answer import by_batch_size, remedy_sentence
+from analysis.association import associate
+from analysis.batch_size_curves import batch_size_curves
+from analysis.load import BOX_STRONG, comparable, load_sweep
+from analysis.remedies import remedies, remedies_figure
+from analysis.statistics import rank_correlation
+from trainables.errors import UserError
+
+SMALL, LARGE = [0.90, 0.93, 0.91, 0.95], [0.88, 0.905, 0.89, 0.93]  # the gap: 0.02, 0.025, 0.02, 0.02
+SAM = [0.891, 0.915, 0.902, 0.941]  # gains 0.011, 0.010, 0.012, 0.011
+
+
+def trials(accuracies, sharpness=1.0, row=None, **config):
+    return [
+        record(accuracy, sharpness, row, seed=seed, split_seed=seed, **config)
+        for seed, accuracy in enumerate(accuracies)
+    ]
+
+
+def plain():
+    return trials(SMALL, 1.0, {"steps": 1000}, batch_size=16) + trials(LARGE, 4.0, {"steps": 100}, batch_size=256)
+
+
+def with_sam():
+    spent = {"train_seconds": 2.0, "steps": 150}
+    return plain() + trials(SAM, 2.0, spent, batch_size=256, sam_radius=0.05)
+
+
+def test_a_remedy_by_hand(write_sweep):
+    (found,) = remedies(load_sweep(write_sweep(with_sam())))
+    assert (found.name, found.batch_size, found.reference, found.trials) == ("sam_radius=0.05", 256, 16, 4)
+    assert found.gain.value == pytest.approx(0.011)
+    assert found.share.value == pytest.approx(0.011 / 0.02125)
+    assert found.share.interval.holds(0.5)
+    assert found.remaining.value == pytest.approx(0.02125 - 0.011)
+    assert found.seconds_ratio.value == pytest.approx(2.0)
+    assert found.steps_ratio.value == pytest.approx(1.5)
+    assert found.box_sharpness_ratio.value == pytest.approx(0.5)
+    assert found.max_eig_ratio.value == pytest.approx(0.5)
+    assert found.corrected_p == found.gain.p_value < 0.05
+    assert found.helps
+
+
+def test_a_switch_is_a_remedy_of_the_batch_it_goes_on_at_and_all_are_corrected(write_sweep):
+    started = {"switch_epoch": 5, "switch_batch_size": 256}
+    records = with_sam() + trials([0.89, 0.90, 0.89, 0.94], batch_size=16, **started)
+    first, second = remedies(load_sweep(write_sweep(records)))
+    assert (first.name, second.name) == ("sam_radius=0.05", "batch 16 for the first 5 epochs")
+    assert second.gain.value == pytest.approx((0.01 - 0.005 + 0 + 0.01) / 4)
+    assert first.corrected_p == pytest.approx(2 * first.gain.p_value)
+    assert not second.helps
+    figure = remedies_figure(load_sweep(write_sweep(records, "figure")))
+    ticks = [tick.get_text() for tick in figure.axes[0].get_yticklabels()]
+    assert ticks == ["batch 16 for the first 5 epochs", "sam_radius=0.05 *"]
+
+
+def test_a_gap_that_is_not_clear_has_no_share(write_sweep):
+    records = trials(SMALL, batch_size=16) + trials([0.92, 0.91, 0.89, 0.96], batch_size=256)
+    (found,) = remedies(load_sweep(write_sweep(records + trials(SAM, batch_size=256, sam_radius=0.05))))
+    assert found.share is None
+
+
+def test_the_sentence_names_the_best_that_is_clear(write_sweep):
+    sentence = remedy_sentence(load_sweep(write_sweep(with_sam())))
+    assert sentence.startswith("The one remedy tried at batch 256 clearly helps, sam_radius=0.05: +1.10")
+    for said in ("52 % [", "of the gap", "2 times the training time", "0.5 times the box sharpness"):
+        assert said in sentence
+    useless = plain() + trials([0.9, 0.88, 0.9, 0.92], batch_size=256, clip_norm=1.0)
+    sentence = remedy_sentence(load_sweep(write_sweep(useless, "useless")))
+    assert "does not clearly help after correction" in sentence
+    one = [entry for entry in with_sam() if entry.trial["seed"] == 0]
+    assert "1 replicate: no interval" in remedy_sentence(load_sweep(write_sweep(one, "one")))
+    assert remedy_sentence(load_sweep(write_sweep(plain(), "plain"))).startswith("No remedy was tried")
+
+
+def test_nothing_to_compare(write_sweep):
+    for name, records in (("plain", plain()), ("failed", [failed("boom")])):
+        sweep = load_sweep(write_sweep(records, name))
+        assert remedies(sweep) == ()
+        with pytest.raises(UserError, match=r"^`results` must hold completed trials with a remedy"):
+            remedies_figure(sweep)
+
+
+def test_headline_numbers_do_not_count_trials_with_a_remedy(write_sweep):
+    alone = load_sweep(write_sweep(plain(), "alone"))
+    both = load_sweep(write_sweep(with_sam() + trials([0.5] * 4, batch_size=16, sam_radius=0.05), "both"))
+    assert [vars(row) for row in by_batch_size(both)] == [vars(row) for row in by_batch_size(alone)]
+    assert associate(both, BOX_STRONG).matched == associate(alone, BOX_STRONG).matched
+    drawn = [figure.axes[0].lines[0].get_ydata().tolist() for figure in map(batch_size_curves, (alone, both))]
+    assert drawn[0] == drawn[1]
+
+
+def test_remedies_are_pooled_only_when_asked_for(write_sweep):
+    sweep = load_sweep(write_sweep(grid() + [entry for entry in with_sam() if entry.trial["sam_radius"]] + plain()))
+    frame = comparable(sweep)
+    assert associate(sweep, BOX_STRONG).matched.trials == (frame["remedy"] == "none").sum() == len(frame) - 4
+    pooled = associate(sweep, BOX_STRONG, pool_remedies=True).matched
+    assert pooled.trials == len(frame)
+    expected = rank_correlation(
+        frame["box_sharpness"], frame["large_batch_gap"], frame["configuration"], strata=frame["remedy_set"]
+    )
+    assert pooled.value == pytest.approx(expected.value)

@@ -1,0 +1,233 @@
+"""The live page: what the server says, to whom, and that it heals when the folder does."""
+
+import contextlib
+import fcntl
+import http.client
+import json
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from browser import Watched, chromium
+from made_up import failed, grid, record, write
+
+from analysis.serve import LiveData, main, serving
+from trainables.errors import UserError
+from trainables.tables import write_record
+
+SCRIPT = Path(__file__).parents[2] / "analysis" / "serve.py"
+
+
+def make(results):
+    folder = write(results / "live", grid(seeds=[0], learning_rates=[0.01]))
+    (results / "secret.txt").write_text("secret")
+    (folder / "sweep.json").write_text(json.dumps({"planned": 9, "started_at": "2026-01-01T00:00:00+00:00"}))
+    return folder
+
+
+@contextlib.contextmanager
+def reading(folder):
+    with serving(folder, port=0) as running:
+        until(lambda: json.loads(running.live.content[1])["answer"])
+        yield running
+
+
+@pytest.fixture
+def sweep(tmp_path):
+    return make(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory):
+    """Of a sweep that no test changes."""
+    with reading(make(tmp_path_factory.mktemp("results"))) as running:
+        yield running
+
+
+@pytest.fixture
+def server_of_a_run(sweep):
+    with reading(sweep) as running:
+        yield running
+
+
+def until(holds, seconds=60.0):
+    end = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < end, "did not happen in time"
+        time.sleep(0.02)
+
+
+def ask(server, path="/", method="GET", **headers):
+    """Status, headers and body; the path goes out as it is written."""
+    connection = http.client.HTTPConnection("127.0.0.1", server.server_port, timeout=10)
+    connection.putrequest(method, path, skip_host=True)
+    for name, value in {"Host": f"127.0.0.1:{server.server_port}", **headers}.items():
+        connection.putheader(name.replace("_", "-"), value)
+    connection.endheaders()
+    answer = connection.getresponse()
+    body = answer.read()
+    connection.close()
+    return answer.status, dict(answer.getheaders()), body
+
+
+def test_it_serves_the_page_and_its_data(server):
+    status, headers, page = ask(server)
+    assert (status, headers["Content-Type"]) == (200, "text/html; charset=utf-8")
+    assert b'id="data"' not in page
+    assert b"connect-src &#39;self&#39;" in page
+    status, headers, body = ask(server, "/data.json")
+    data = json.loads(body)
+    assert status == 200
+    assert (data["name"], data["progress"]["planned"], len(data["trials"]["trial_id"])) == ("live", 9, 5)
+    assert data["message"] is None
+    assert headers["X-Content-Type-Options"] == "nosniff"
+    assert "Access-Control-Allow-Origin" not in headers
+    assert not {"Server"} & {name for name in headers if "Python" in headers[name]}
+
+
+def test_nothing_is_sent_when_nothing_changed(server_of_a_run):
+    server = server_of_a_run
+    _, headers, body = ask(server, "/data.json")
+    status, _, again = ask(server, "/data.json", If_None_Match=headers["ETag"])
+    assert (status, again) == (304, b"")
+    assert len(body) > 1000
+    write_record(server.live.folder, failed("later", batch_size=8))
+    until(lambda: ask(server, "/data.json", If_None_Match=headers["ETag"])[0] == 200)
+    assert len(json.loads(ask(server, "/data.json")[2])["trials"]["trial_id"]) == 6
+
+
+def test_head_has_no_body_and_nothing_else_is_answered(server):
+    status, headers, body = ask(server, "/data.json", method="HEAD")
+    assert (status, body) == (200, b"")
+    assert int(headers["Content-Length"]) > 1000
+    for method in ("POST", "PUT", "DELETE", "PATCH", "OPTIONS"):
+        status, headers, _ = ask(server, "/data.json", method=method)
+        assert (status, headers["Allow"]) == (405, "GET, HEAD")
+    assert ask(server, method="BREW")[0] == 501
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/../secret.txt", "/..%2fsecret.txt", "/%2e%2e/secret.txt", "//etc/passwd", "/../../../../../../etc/passwd",
+        "/trials.parquet",
+        "/data.json/../secret.txt", "/data.json/", "/./data.json", "/..\\secret.txt", "/data.json%00",
+        "http://127.0.0.1/etc/passwd", "/?file=../secret.txt", "/sweep.json", "*", "secret.txt", "/report.html",
+    ],
+)  # fmt: skip
+def test_no_path_leads_to_a_file(server, path):
+    status, _, body = ask(server, path)
+    assert status in (400, 404)
+    assert b"secret" not in body
+    assert b"root:" not in body
+
+
+@pytest.mark.parametrize(
+    "host", ["evil.example", "evil.example:{port}", "127.0.0.1", "127.0.0.1.evil.example:{port}", ""]
+)
+def test_another_name_is_refused(server, host):
+    status, _, body = ask(server, "/data.json", Host=host.format(port=server.server_port))
+    assert status == 403
+    assert b"trial_id" not in body
+    assert ask(server, "/data.json", Host=f"localhost:{server.server_port}")[0] == 200
+
+
+def test_it_listens_on_this_machine_alone(server):
+    assert server.socket.getsockname()[0] == "127.0.0.1"
+    own = socket.gethostbyname(socket.gethostname())
+    if not own.startswith("127."):
+        with pytest.raises(OSError, match=r"refused|timed out"):
+            socket.create_connection((own, server.server_port), timeout=1)
+
+
+def test_a_broken_folder_is_a_message_until_it_is_whole(sweep):
+    live = LiveData(sweep)
+
+    def message():
+        live.look()
+        return json.loads(live.content[1])["message"]
+
+    assert message() is None
+    known = json.loads(live.content[1])["trials"]["trial_id"]
+    half = sweep / "trials" / "half.json"
+    half.write_text('{"format": 1, "tri')
+    assert "whole records" in message()
+    assert json.loads(live.content[1])["trials"]["trial_id"] == known  # the last that could be read stays
+    half.write_text('{"format": 99, "trial": {}, "epochs": [], "measures": []}')
+    assert "format" in message()
+    half.unlink()
+    assert message() is None
+    whole = (sweep / "trials.parquet").read_bytes()
+    (sweep / "trials.parquet").write_bytes(whole[: len(whole) // 2])
+    assert "cannot be read" in message().lower()
+    (sweep / "trials.parquet").write_bytes(whole)
+    assert message() is None
+
+
+def test_before_the_first_trial_and_while_a_run_holds_the_folder(tmp_path):
+    (tmp_path / "new" / "trials").mkdir(parents=True)
+    folder = tmp_path / "new"
+    (folder / "sweep.json").write_text(json.dumps({"planned": 4, "started_at": "2026-01-01T00:00:00+00:00"}))
+    live = LiveData(folder)
+    with (folder / ".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        live.look()
+        data = json.loads(live.content[1])
+        assert data["message"] == "No trial has ended yet."
+        assert (data["progress"]["sentence"], data["progress"]["is_running"]) == ("running, 0 of 4 trials ended", True)
+    live.look()  # the run let go of the folder
+    assert json.loads(live.content[1])["progress"]["is_running"] is False
+
+
+@pytest.mark.parametrize("case", ["nothing", "no sweep", "no port"])
+def test_what_cannot_be_served_is_one_line(tmp_path, sweep, capsys, case):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        folder = {"nothing": tmp_path / "missing", "no sweep": tmp_path, "no port": sweep}[case]
+        assert main([str(folder), "--port", str(taken.getsockname()[1])]) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert ("`port`" if case == "no port" else "`results`") in error
+
+
+def test_ports_out_of_range_are_refused(sweep):
+    with pytest.raises(UserError, match="port"), serving(sweep, port=70000):
+        pass
+
+
+def test_as_a_script_it_says_where_it_is(sweep):
+    command = [sys.executable, str(SCRIPT), str(sweep), "--port", "0"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        line = process.stdout.readline()
+        port = int(line.split()[0].rpartition(":")[2])
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+        connection.request("GET", "/")
+        assert connection.getresponse().status == 200
+        process.terminate()
+        assert process.wait(timeout=10) != 2
+
+
+def test_the_open_page_follows_the_sweep(server_of_a_run):
+    server = server_of_a_run
+    with chromium() as browser:
+        watched = Watched(browser)
+        page = watched.page
+        page.goto(server.address)
+        page.wait_for_selector("tr[data-trial]")
+        assert page.locator("tr[data-trial]").count() == 5
+        page.uncheck("input[data-key='log x']")
+        page.click("button[data-key='sort batch_size']")
+        late = record(0.5, 3.0, batch_size=32, row={"finished_at": "2026-01-01T00:01:00+00:00"})
+        write_record(server.live.folder, late)
+        page.wait_for_selector(f"tr[data-trial='{late.trial['trial_id']}']", timeout=60_000)
+        assert not page.is_checked("input[data-key='log x']")  # what the reader chose stays
+        assert page.evaluate("document.activeElement.dataset.key") == "sort batch_size"
+        assert "6 of 9 trials ended" in page.locator("#state").inner_text()
+        assert {request.rpartition("/")[0] for request in watched.requests} == {server.address}
+        assert watched.errors == []
+        page.context.set_offline(True)
+        page.wait_for_selector("#notice:has-text('does not answer')", timeout=60_000)
+        assert page.locator("tr[data-trial]").count() == 6
