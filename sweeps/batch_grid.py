@@ -13,23 +13,20 @@ from pathlib import Path
 if __name__ == "__main__":
     sys.path[0] = str(Path(__file__).resolve().parents[1])  # the project, not this folder
 
+from sweeps.arguments import run_command
 from sweeps.options import parse
-from trainables.errors import UserError
 
 
 def main(arguments: list[str]) -> int:
     """Runs the sweep; returns the exit status: 0 success, 1 failed trials, 2 bad arguments, 130 interrupted."""
     options = parse(arguments)
-    try:
-        from sweeps.study import run_study  # heavy imports only for options that are right
 
-        return run_study(options)
-    except UserError as error:
-        print(f"batch_grid.py: error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("batch_grid.py: interrupted; every finished trial is kept, --resume goes on", file=sys.stderr)
-        return 130
+    def run() -> int:
+        from sweeps.study import run_grid  # heavy imports only for options that are right
+
+        return run_grid(options)
+
+    return run_command("batch_grid.py", run)
 
 
 if __name__ == "__main__":

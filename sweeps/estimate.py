@@ -1,10 +1,12 @@
 """How long a sweep will take, from short pilots: nothing about the machine, the model or the data is assumed.
 
-For each batch size one trial of the grid trains for a moment. If it comes to its end, its time is known; if not,
-its pace is carried on to its last epoch, and the estimate is a bound from above where a target loss may end
-trials earlier. The measures are counted in gradients of the loss they work on.
+For each kind of trial (batch size, network, optimizer, remedy) one of the grid trains for a moment. If it comes to its
+end, its time is known; if not, its pace is carried on to its last epoch, and the estimate is a bound from above where
+a target loss may end trials earlier. The measures are counted in gradients of the loss they work on, and as often
+as a trial measures along its run.
 """
 
+import dataclasses
 import os
 import time
 from collections.abc import Sequence
@@ -14,6 +16,7 @@ import torch
 
 from trainables.config import TrialConfig
 from trainables.data import Source
+from trainables.remedies import REMEDIES
 from trainables.sharpness import ModelLoss
 from trainables.trial import Trial
 
@@ -38,11 +41,11 @@ def estimate(configs: Sequence[TrialConfig], source: Source, *, threads: int) ->
     try:
         pilots = {}
         for config in configs:
-            if config.batch_size not in pilots:
-                pilots[config.batch_size] = _pilot(config, source)
+            if _kind(config) not in pilots:
+                pilots[_kind(config)] = _pilot(config, source)
     finally:
         torch.set_num_threads(before)
-    trial_seconds = {config.trial_id: pilots[config.batch_size][0] for config in configs}
+    trial_seconds = {config.trial_id: pilots[_kind(config)][0] for config in configs}
     slots = max(1, len(os.sched_getaffinity(0)) // threads)
     return Estimate(
         seconds=START_AND_REPORT_SECONDS + sum(trial_seconds.values()) / min(slots, max(1, len(configs))),
@@ -51,13 +54,19 @@ def estimate(configs: Sequence[TrialConfig], source: Source, *, threads: int) ->
     )
 
 
+def _kind(config: TrialConfig) -> tuple[object, ...]:
+    """What a trial's time depends on: trials of one kind share a pilot."""
+    remedies = tuple(getattr(config, name) for name in REMEDIES)
+    return config.batch_size, config.model, config.model_options, config.optimizer, config.measures, *remedies
+
+
 def _pilot(config: TrialConfig, source: Source) -> tuple[float, bool]:
     """The seconds of one trial, and whether its training came to its end in the pilot."""
-    trial = Trial(config, source)
+    trial = Trial(dataclasses.replace(config, measure_every=None, measure_share=None), source)
     finished = trial.train(PILOT_SECONDS)
     training = trial.training.seconds
     if not finished:
-        training *= config.epochs / trial.training.epochs_done
+        training *= config.total_epochs / trial.training.epochs_done
     data = trial.training.data
     examples = slice(config.measure_examples)
     loss = ModelLoss(
@@ -69,4 +78,7 @@ def _pilot(config: TrialConfig, source: Source) -> tuple[float, bool]:
     loss.value_and_gradient(loss.params)
     started = time.perf_counter()
     loss.value_and_gradient(loss.params)
-    return training + MEASURE_GRADIENTS * (time.perf_counter() - started), finished
+    once = MEASURE_GRADIENTS * (time.perf_counter() - started)
+    epochs = trial.training.epochs_done if finished else config.total_epochs
+    along = once * ((epochs - 1) // config.measure_every) if config.measure_every else 0.0
+    return training * (1 + (config.measure_share or 0.0)) + along + once, finished

@@ -3,17 +3,20 @@
 Each combination of batch size, learning rate, warmup, switch-point, seed and split seed is a trial, in canonical
 form, so that combinations that mean the same trial (a switch to the same batch size, a switch after the last
 epoch) are in the list once. The order is by replicate first, so that a sweep that is interrupted has covered
-the whole grid for its first seeds, and within a replicate smallest batch, hence longest trial, first.
+the whole grid for its first seeds, and within a replicate smallest batch, hence longest trial, first. Trials with a
+switch come after all others: they start from the state that those have left at the switch epoch.
 """
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from trainables.config import DEFAULT_MEASURES, TrialConfig, model_options_json
 from trainables.data import Source
 from trainables.errors import UserError
 from trainables.measures import MEASURES
+from trainables.remedies import REMEDIES
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,7 +24,9 @@ class Grid:
     """The axes, and what all trials have in common.
 
     `split_seeds` None gives each seed a data split of its own (split_seed = seed); a list is an axis of its own.
-    `switch_batch_size` None is the largest batch size of the grid. `measures` are those beside the default ones.
+    `switch_batch_size` None is the largest batch size of the grid. `remedies` is an axis too: each is a set of fields
+    of trainables.remedies, the empty one plain training; their `base_batch_size` is the smallest of the grid where
+    it is not given. `measures` are those beside the default ones.
     """
 
     batch_sizes: Sequence[int]
@@ -30,6 +35,7 @@ class Grid:
     switch_epochs: Sequence[int | None] = (None,)
     seeds: Sequence[int] = (0,)
     split_seeds: Sequence[int] | None = None
+    remedies: Sequence[Mapping[str, Any]] = ({},)
     switch_batch_size: int | None = None
     switch_learning_rate: str = "keep"
     switch_optimizer_state: str = "reset"
@@ -43,14 +49,17 @@ class Grid:
     target_loss: float | None = None
     train_size: int | None = None
     test_size: int | None = None
+    validation_size: int | None = None
     measure_examples: int | None = None
     measure_dtype: str = "float64"
     measures: Sequence[str] = ()
     measure_batch_norm: str = "running"
     measure_batch_size: int | None = None
+    measure_every: int | None = None
+    measure_share: float | None = None
 
     def __post_init__(self) -> None:
-        axes = ("batch_sizes", "learning_rates", "warmup_epochs", "switch_epochs", "seeds", "split_seeds")
+        axes = ("batch_sizes", "learning_rates", "warmup_epochs", "switch_epochs", "seeds", "split_seeds", "remedies")
         for axis in axes:
             values = getattr(self, axis)
             if values is not None and len(values) == 0:
@@ -58,11 +67,15 @@ class Grid:
         for name in self.measures:
             if name not in MEASURES:
                 raise UserError(f"`measures` must be among {', '.join(MEASURES)}, got {name!r}")
+        for remedy in self.remedies:
+            for name in remedy:
+                if name not in REMEDIES:
+                    raise UserError(f"`remedies` must be made of {', '.join(REMEDIES)}, got {name!r}")
 
 
 def expand(grid: Grid, source: Source) -> list[TrialConfig]:
     """The distinct trials of `grid` on `source`; raises UserError for the first value out of range."""
-    train_size, test_size = source.sizes(grid.train_size, grid.test_size)
+    train_size, test_size = source.sizes(grid.train_size, grid.test_size, grid.validation_size or 0)
     extra = set(grid.measures) - set(DEFAULT_MEASURES)
     drawn = source.is_drawn(train_size, test_size)
     replicates = [
@@ -71,16 +84,19 @@ def expand(grid: Grid, source: Source) -> list[TrialConfig]:
         for split_seed in ([seed] if grid.split_seeds is None else grid.split_seeds)
     ]
     cells = itertools.product(
-        replicates, sorted(grid.batch_sizes), grid.learning_rates, grid.warmup_epochs, grid.switch_epochs
+        replicates, sorted(grid.batch_sizes), grid.learning_rates, grid.warmup_epochs, grid.switch_epochs, grid.remedies
     )
     trials: dict[str, TrialConfig] = {}
-    for (seed, split_seed), batch_size, learning_rate, warmup_epochs, switch_epoch in cells:
+    for (seed, split_seed), batch_size, learning_rate, warmup_epochs, switch_epoch, remedy in cells:
+        if "learning_rate_scaling" in remedy or "same_steps" in remedy:
+            remedy = {"base_batch_size": min(grid.batch_sizes), **remedy}
         config = TrialConfig(
             dataset=source.name,
             data_fingerprint=source.fingerprint,
             train_size=train_size,
             test_size=test_size,
             split_seed=split_seed if drawn else None,
+            validation_size=grid.validation_size,
             model=grid.model,
             model_options=model_options_json(grid.model_options),
             model_fingerprint=grid.model_fingerprint,
@@ -92,7 +108,7 @@ def expand(grid: Grid, source: Source) -> list[TrialConfig]:
             warmup_epochs=warmup_epochs,
             switch_epoch=switch_epoch,
             switch_batch_size=None if switch_epoch is None else grid.switch_batch_size or max(grid.batch_sizes),
-            switch_learning_rate=None if switch_epoch is None else grid.switch_learning_rate,
+            switch_learning_rate=grid.switch_learning_rate,
             switch_optimizer_state=None if switch_epoch is None else grid.switch_optimizer_state,
             epochs=grid.epochs,
             target_loss=grid.target_loss,
@@ -101,7 +117,10 @@ def expand(grid: Grid, source: Source) -> list[TrialConfig]:
             measure_dtype=grid.measure_dtype,
             measure_batch_norm=grid.measure_batch_norm,
             measure_batch_size=grid.measure_batch_size,
+            measure_every=grid.measure_every,
+            measure_share=grid.measure_share,
+            **remedy,
             measures=",".join([*DEFAULT_MEASURES, *(name for name in MEASURES if name in extra)]),
         ).canonical()
         trials.setdefault(config.trial_id, config)
-    return list(trials.values())
+    return sorted(trials.values(), key=lambda config: config.switch_epoch is not None)

@@ -3,6 +3,7 @@
 Finished trials are found by their keys in the results folder and only the missing ones are started. `Tuner.restore`
 is not used: a killed driver would make it run finished trials again, and it ignores a changed grid (Ray 2.60).
 SIGINT and SIGTERM stop at once: every trial that ended has its record, and those in flight have checkpoints.
+Where Ray is started here, all of its services listen on 127.0.0.1 alone.
 """
 
 import contextlib
@@ -14,9 +15,10 @@ import shutil
 import signal
 import socket
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import FrameType
+from typing import Any
 
 # Read by Ray when it is imported: no output, no loggers and no usage report of its own.
 os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
@@ -26,12 +28,16 @@ os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 
 import ray
 from ray import tune
+from ray._private import ray_constants
 
+from sweeps.metrics import Metrics
 from sweeps.progress import Progress
+from sweeps.trackers import trackers
 from trainables.config import TrialConfig
 from trainables.data import Source
 from trainables.errors import UserError
-from trainables.tables import Tables, compact, finished_trials, write_record
+from trainables.memory import GIB
+from trainables.tables import Row, Tables, compact, finished_trials, read_tables, write_record
 from trainables.trial import failed_record
 from trainables.tune_trial import TuneTrial
 
@@ -42,21 +48,36 @@ WORKER_DEATHS_ALLOWED = 3
 class Placement:
     """Where trials run: nothing here can change a trial's numbers, except by the device's own rounding.
 
-    `address` None starts Ray on this machine. `gpus_per_trial` None is one GPU where there is one, else none.
+    `address` None starts Ray on this machine. `gpus_per_trial` None is one GPU where there is one, else none. With
+    `dashboard` the sweep's numbers are published through Ray's metrics too; `track` are the (kind, target) of trackers.
+    CPUs, GPUs and `memory_per_trial` (GiB) are those of each of `workers_per_trial` workers; `micro_batch_size` is the
+    most examples that one takes at once.
     """
 
     address: str | None = None
     cpus_per_trial: float = 1
     gpus_per_trial: float | None = None
+    workers_per_trial: int = 1
+    memory_per_trial: float | None = None
+    micro_batch_size: int | None = None
     checkpoint_seconds: float = 10.0
     keep_weights: bool = False
+    reuse_actors: bool = True
     dashboard: bool = True
+    track: tuple[tuple[str, str | None], ...] = ()
 
     def __post_init__(self) -> None:
         if not self.cpus_per_trial > 0:
             raise UserError(f"`cpus-per-trial` must be above 0, got {self.cpus_per_trial}")
         if self.gpus_per_trial is not None and self.gpus_per_trial < 0:
             raise UserError(f"`gpus-per-trial` must be 0 or more, got {self.gpus_per_trial}")
+        if self.workers_per_trial < 1:
+            raise UserError(f"`workers-per-trial` must be 1 or more, got {self.workers_per_trial}")
+        if self.workers_per_trial > 1 and not float(self.gpus_per_trial or 0).is_integer():
+            raise UserError(
+                f"`gpus-per-trial` must be a whole number with several workers per trial, got {self.gpus_per_trial}; "
+                "NCCL takes no two workers on one GPU"
+            )
 
 
 @contextlib.contextmanager
@@ -103,22 +124,49 @@ def run_trials(
 
     Raises UserError where Ray has no resources for a trial, before any trial starts.
     """
-    interrupted = False
-    if configs:
-        try:
-            with _ray(placement) as (gpus_per_trial, dashboard):
-                progress.begin(ray.cluster_resources(), dashboard)
-                _tune(configs, source, folder, placement, gpus_per_trial, progress)
-        except KeyboardInterrupt:
-            interrupted = True
-        finally:
-            progress.end()
+    by_key = {config.trial_id: config for config in configs}
+
+    def fit_grid(gpus_per_trial: float) -> None:
+        space = {"trial_id": tune.grid_search(list(by_key)), "configs": ray.put(by_key)}
+        trainable: type[TuneTrial] = TuneTrial
+        search = {}
+        if placement.workers_per_trial > 1:
+            from trainables.parallel_trial import ParallelTrial  # Ray Train takes seconds to import
+
+            trainable = ParallelTrial
+            room = _room(placement, gpus_per_trial)  # none on a cluster that has still to grow
+            search["max_concurrent_trials"] = room // placement.workers_per_trial or None
+        fit(trainable, space, by_key, source, folder, placement, gpus_per_trial, progress, **search)
+
+    interrupted = bool(configs) and under_ray(placement, progress, fit_grid)
     if not interrupted:
-        for config in missing_trials(folder, configs):
-            if not (folder / "trials" / f"{config.trial_id}.json").exists():
-                reason = progress.errors.get(config.trial_id, "the worker died and no reason is known")
-                write_record(folder, failed_record(config, reason))
-    return compact(folder), interrupted
+        write_failures(folder, missing_trials(folder, configs), progress)
+    tables = compact(folder)
+    if not interrupted and not missing_trials(folder, configs):
+        for state in (folder / "checkpoints").glob("warm-start-*.pt"):  # of no use to anybody now
+            state.unlink()
+    return tables, interrupted
+
+
+def under_ray(placement: Placement, progress: Progress, run: Callable[[float], None]) -> bool:
+    """Calls `run` with the GPUs of a trial while connected to Ray; returns whether it was interrupted."""
+    try:
+        with _ray(placement) as (gpus_per_trial, dashboard):
+            progress.begin(ray.cluster_resources(), dashboard)
+            run(gpus_per_trial)
+    except KeyboardInterrupt:
+        return True
+    finally:
+        progress.end()
+    return False
+
+
+def write_failures(folder: Path, configs: Iterable[TrialConfig], progress: Progress) -> None:
+    """Leaves the records of trials that could not leave one themselves, such as those whose worker died."""
+    for config in configs:
+        if not (folder / "trials" / f"{config.trial_id}.json").exists():
+            reason = progress.errors.get(config.trial_id, "the worker died and no reason is known")
+            write_record(folder, failed_record(config, reason))
 
 
 @contextlib.contextmanager
@@ -127,6 +175,7 @@ def _ray(placement: Placement) -> Iterator[tuple[float, str | None]]:
     warnings.filterwarnings("ignore", category=FutureWarning, module="ray")
     try:
         if placement.address is None:
+            ray_constants.ENABLE_RAY_CLUSTER = False  # what Ray calls it when all its services stay on 127.0.0.1
             context = ray.init(
                 address="local",
                 include_dashboard=placement.dashboard,
@@ -177,43 +226,62 @@ def _check_resources(placement: Placement) -> float:
     gpus = placement.gpus_per_trial
     if gpus is None:
         gpus = 1.0 if most_gpus >= 1 else 0.0
-    fits = any(node.get("CPU", 0.0) >= placement.cpus_per_trial and node.get("GPU", 0.0) >= gpus for node in nodes)
-    if not fits and placement.address is None:
+    if _room(placement, gpus) < placement.workers_per_trial and placement.address is None:
+        of_memory = f" and {placement.memory_per_trial:g} GiB" if placement.memory_per_trial else ""
+        of_workers = f", {placement.workers_per_trial} times" if placement.workers_per_trial > 1 else ""
         raise UserError(
             f"`cpus-per-trial` and `gpus-per-trial` must fit one node, got {placement.cpus_per_trial:g} CPUs and "
-            f"{gpus:g} GPUs where a node has at most {max(node.get('CPU', 0.0) for node in nodes):g} CPUs "
-            f"and {most_gpus:g} GPUs"
+            f"{gpus:g} GPUs{of_memory}{of_workers} where a node has at most "
+            f"{max(node.get('CPU', 0.0) for node in nodes):g} CPUs, {most_gpus:g} GPUs and "
+            f"{max(node.get('memory', 0.0) for node in nodes) / GIB:.3g} GiB"
         )
     return gpus
 
 
-def _tune(
-    configs: Sequence[TrialConfig],
+def _room(placement: Placement, gpus: float) -> int:
+    """How many workers of trials the cluster has room for at once, as it is now."""
+    asked = {"CPU": placement.cpus_per_trial, "GPU": gpus, "memory": (placement.memory_per_trial or 0.0) * GIB}
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    return sum(int(min(node.get(name, 0.0) // amount for name, amount in asked.items() if amount)) for node in nodes)
+
+
+def fit(
+    trainable: type[TuneTrial],
+    space: dict[str, Any],
+    by_key: Mapping[str, TrialConfig],
     source: Source,
     folder: Path,
     placement: Placement,
     gpus_per_trial: float,
     progress: Progress,
+    **search: Any,
 ) -> None:
+    """One run of Tune over `space`, whose `trial_id` is a key of `by_key`; `search`: further options of TuneConfig."""
     experiment = folder / "ray"
     shutil.rmtree(experiment, ignore_errors=True)  # of an earlier run; nothing of ours is in it
     if placement.keep_weights:
         (folder / "weights").mkdir(exist_ok=True)
-    by_key = {config.trial_id: config for config in configs}
     shared = {
-        "configs": ray.put(by_key),
         "folder": str(folder.resolve()),
         "source": ray.put(source),
         "cpus": placement.cpus_per_trial,
         "gpus": gpus_per_trial,
+        "workers": placement.workers_per_trial,
+        "memory": placement.memory_per_trial,
+        "micro_batch_size": placement.micro_batch_size,
         "checkpoint_seconds": placement.checkpoint_seconds,
         "keep_weights": placement.keep_weights,
+        "reuse_actors": placement.reuse_actors,
     }
+    callbacks: list[tune.Callback] = [progress, *trackers(placement.track, folder, by_key)]
+    if placement.dashboard:
+        callbacks.append(Metrics(folder.name, by_key, _ended_before(folder, by_key)))
     tune.Tuner(
-        TuneTrial,
-        param_space={"trial_id": tune.grid_search(list(by_key)), **shared},
+        trainable,
+        param_space={**space, **shared},
         tune_config=tune.TuneConfig(
-            reuse_actors=True,
+            **search,
+            reuse_actors=placement.reuse_actors,
             trial_name_creator=lambda trial: by_key[trial.config["trial_id"]].label,
             trial_dirname_creator=lambda trial: trial.config["trial_id"],
         ),
@@ -221,8 +289,16 @@ def _tune(
             name="ray",
             storage_path=str(folder.resolve()),
             verbose=0,
-            callbacks=[progress],
+            callbacks=callbacks,
             checkpoint_config=tune.CheckpointConfig(checkpoint_frequency=0, checkpoint_at_end=False),
             failure_config=tune.FailureConfig(max_failures=WORKER_DEATHS_ALLOWED),
         ),
     ).fit()
+
+
+def _ended_before(folder: Path, by_key: Mapping[str, TrialConfig]) -> list[Row]:
+    """The rows of trials that ended in an earlier run, but for those that run again."""
+    try:
+        return [row for row in read_tables(folder).trials.to_pylist() if row["trial_id"] not in by_key]
+    except UserError:  # nothing has ended yet
+        return []

@@ -15,6 +15,7 @@ from rich.live import Live
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 
+from analysis.progress import duration
 from trainables.config import TrialConfig
 
 PLAIN_SECONDS = 5.0  # between two lines where the output is not a terminal
@@ -33,6 +34,7 @@ class Progress(tune.Callback):  # type: ignore[misc]
         self._best: tuple[float, str] | None = None
         self._sharpest: tuple[float, str] | None = None
         self._begun = time.monotonic()
+        self._first_at: float | None = None
         self._printed_at = -math.inf
         self._live: Live | None = None
 
@@ -63,7 +65,7 @@ class Progress(tune.Callback):  # type: ignore[misc]
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         result = trial.last_result
-        self._end(_key(trial), result.get("status", "failed"))
+        self._end(_key(trial), result.get("status", "failed"), result.get("time_total_s", math.inf))
         self._remember(_key(trial), result)
         self._print_line(only_last=True)
 
@@ -73,9 +75,12 @@ class Progress(tune.Callback):  # type: ignore[misc]
         self._end(_key(trial), "failed")
         self._print_line(only_last=True)
 
-    def _end(self, key: str, status: str) -> None:
+    def _end(self, key: str, status: str, seconds: float = math.inf) -> None:
+        """`seconds` as the worker counts them; the driver's own count of a first trial has the worker's start in it."""
         now = time.monotonic()
-        self._ended[key] = (status, now - self._started_at.pop(key, now))
+        seconds = min(seconds, now - self._started_at.pop(key, now))
+        self._ended[key] = (status, seconds)
+        self._first_at = now - seconds if self._first_at is None else self._first_at
 
     def _remember(self, key: str, result: dict[str, Any]) -> None:
         label = self._configs[key].label
@@ -86,20 +91,29 @@ class Progress(tune.Callback):  # type: ignore[misc]
             self._sharpest = (sharpness, label)
 
     def _seconds_left(self) -> float | None:
-        """From the mean time of the ended trials of the same batch size, else of all ended ones."""
+        """Work left over speed: seconds of trials, by the mean of each batch size, over how many the run does a second.
+
+        For a batch size of which none has ended it is the mean of the nearest that has: the first to end are all of
+        one size. Speed is taken from the first trial on, not from the start of its worker. No end is nearer than that
+        of the longest trial.
+        """
         by_size: dict[int, list[float]] = {}
         for key, (_, seconds) in self._ended.items():
             by_size.setdefault(self._configs[key].batch_size, []).append(seconds)
-        everything = [seconds for sizes in by_size.values() for seconds in sizes]
-        if not everything:
+        if not by_size or self._first_at is None:
             return None
-        work = 0.0
+        means = {size: sum(known) / len(known) for size, known in by_size.items()}
+        done = sum(sum(known) for known in by_size.values())
         now = time.monotonic()
+        work = longest = 0.0
         for key, config in self._configs.items():
             if key not in self._ended:
-                known = by_size.get(config.batch_size, everything)
-                work += max(0.0, sum(known) / len(known) - (now - self._started_at.get(key, now)))
-        return work / max(1, len(self._started_at))
+                mean = means[min(means, key=lambda known: abs(math.log(known / config.batch_size)))]
+                spent = min(mean, now - self._started_at.get(key, now))
+                work += mean - spent
+                longest = max(longest, mean - spent)
+                done += spent
+        return max(longest, work * (now - self._first_at) / max(done, 1e-9))
 
     def _counts(self) -> dict[str, int]:
         statuses = [status for status, _ in self._ended.values()]
@@ -157,12 +171,10 @@ def _named(name: str, text: str | None) -> str:
     return f"{name} {text}" if text else ""
 
 
-def duration(seconds: float | None) -> str:
-    """Seconds as people say them: `1 min 20 s`."""
-    if seconds is None:
-        return "unknown time"
-    minutes, seconds = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    if hours:
-        return f"{hours} h {minutes:02d} min"
-    return f"{minutes} min {seconds:02d} s" if minutes else f"{seconds} s"
+def consoles(*, plain: bool, quiet: bool) -> tuple[Console, Console]:
+    """Where a run talks while it goes on, and where it says what came of it: `quiet` silences the first.
+
+    With `plain` there are no colours and no display that moves, as where the output is not a terminal.
+    """
+    last = Console(highlight=False, markup=False, force_terminal=False if plain else None)
+    return (Console(quiet=True) if quiet else last), last

@@ -6,41 +6,57 @@ import json
 import os
 import sys
 import time
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from rich.console import Console
 
 from analysis.load import load_sweep
+from analysis.progress import duration
 from analysis.report import write_report
 from analysis.summary import summary_lines
 from sweeps.estimate import estimate
 from sweeps.grid import Grid, expand
 from sweeps.launch import Placement, missing_trials, own_results_folder, run_trials
-from sweeps.progress import Progress, duration
+from sweeps.progress import Progress, consoles
 from trainables.config import TrialConfig
 from trainables.data import Source, load_source
 from trainables.errors import UserError
 from trainables.importing import is_import_path, source_fingerprint
-from trainables.models import build_model
 from trainables.tables import write_atomically
+from trainables.trial import check_trial
+
+Finish = Callable[[Path, Console], None]
 
 
-def run_study(options: argparse.Namespace) -> int:
+def run_grid(options: argparse.Namespace) -> int:
     """Runs what `sweeps.options.parse` has read; returns the exit status. Raises UserError for what cannot run."""
-    console = Console(highlight=False, markup=False)
-    source = load_source(options.dataset, root=options.data_dir, download=options.download)
-    grid = _grid(options)
-    configs = expand(grid, source)
-    build_model(grid.model, source.input_shape, source.num_classes, **grid.model_options)
-    placement = Placement(
-        address=options.address,
-        cpus_per_trial=options.cpus_per_trial,
-        gpus_per_trial=options.gpus_per_trial,
-        checkpoint_seconds=options.checkpoint_seconds,
-        keep_weights=options.keep_weights,
-        dashboard=options.dashboard,
+    source = load_source(
+        options.dataset, root=options.data_dir, download=options.download, options=dict(options.dataset_options)
     )
+    grid = grid_of(options)
+    return run_study(expand(grid, source), source, options, report_and_answer)
+
+
+def report_and_answer(folder: Path, console: Console) -> None:
+    """Writes report.html and figures, and prints the answer."""
+    sweep = load_sweep(folder)  # once: its bootstraps serve report and summary
+    report = write_report(sweep)
+    console.print()
+    for line in summary_lines(sweep):
+        console.print(line, soft_wrap=True)
+    console.print(f"Report: {report}", soft_wrap=True)
+
+
+def run_study(configs: Sequence[TrialConfig], source: Source, options: argparse.Namespace, finish: Finish) -> int:
+    """Runs those of `configs` on `source` that are missing in the folder of `options` (sweeps.arguments.add_run), then
+    `finish`; returns the exit status. Raises UserError for what cannot run, before anything is written.
+    """
+    talk, console = consoles(plain=options.plain, quiet=options.quiet)
+    for config in {_parts(config): config for config in configs}.values():
+        check_trial(config, source)
+    placement = placement_of(options)
     folder = (options.results / options.name).expanduser().absolute()
     if options.dry_run:
         _dry_run(console, configs, source, folder, placement)
@@ -48,21 +64,17 @@ def run_study(options: argparse.Namespace) -> int:
     started = time.monotonic()
     with own_results_folder(folder, resume=options.resume):
         missing = missing_trials(folder, configs)
-        _note_run(folder, planned=len(configs))
+        note_run(folder, len(configs), batch_sizes=Counter(config.batch_size for config in configs))
         done = len(configs) - len(missing)
-        console.print(f"{len(configs)} trials" + (f", {done} of them done already" if done else "") + f" -> {folder}")
-        progress = Progress(missing, already_done=done, console=console)
+        talk.print(f"{len(configs)} trials" + (f", {done} of them done already" if done else "") + f" -> {folder}")
+        progress = Progress(missing, already_done=done, console=talk)
         tables, interrupted = run_trials(missing, source, folder, placement, progress)
         if interrupted:
             left = len(missing_trials(folder, configs))
             console.print(f"Interrupted: {len(configs) - left} of {len(configs)} trials are kept; --resume goes on.")
             return 130
-        sweep = load_sweep(folder)  # once: its bootstraps serve report and summary
-        report = write_report(sweep)
-        console.print()
-        for line in summary_lines(sweep):
-            console.print(line, soft_wrap=True)
-        console.print(f"Report: {report}\n{duration(time.monotonic() - started)} in all.", soft_wrap=True)
+        finish(folder, console)
+        talk.print(f"{duration(time.monotonic() - started)} in all.", soft_wrap=True)
         wanted = {config.trial_id for config in configs}
         failed = [row for row in tables.trials.to_pylist() if row["status"] == "failed" and row["trial_id"] in wanted]
         for row in failed[:3]:
@@ -71,7 +83,28 @@ def run_study(options: argparse.Namespace) -> int:
         return 1 if failed else 0
 
 
-def _grid(options: argparse.Namespace) -> Grid:
+def placement_of(options: argparse.Namespace) -> Placement:
+    """Where trials run, from the options of `sweeps.arguments.add_run`."""
+    return Placement(
+        address=options.address,
+        cpus_per_trial=options.cpus_per_trial,
+        gpus_per_trial=options.gpus_per_trial,
+        checkpoint_seconds=options.checkpoint_seconds,
+        keep_weights=options.keep_weights,
+        reuse_actors=options.reuse_actors,
+        dashboard=options.dashboard,
+        track=tuple(options.track),
+    )
+
+
+def _parts(config: TrialConfig) -> tuple[object, ...]:
+    """What decides whether a trial's parts fit its data and each other."""
+    has_adversary = config.input_adversary is not None
+    return config.model, config.model_options, config.augmentation, has_adversary, config.ghost_batch_size is not None
+
+
+def grid_of(options: argparse.Namespace) -> Grid:
+    """The grid of the options of batch_grid.py, or of options with the same names."""
     if options.momentum is not None and options.optimizer == "adam":
         raise UserError(f"`momentum` must be left out for adam, got {options.momentum}; --optimizer sgd uses it")
     return Grid(
@@ -81,6 +114,7 @@ def _grid(options: argparse.Namespace) -> Grid:
         switch_epochs=options.switch_epochs,
         seeds=options.seeds,
         split_seeds=options.split_seeds,
+        remedies=options.remedies,
         switch_batch_size=options.switch_batch_size,
         switch_learning_rate=options.switch_learning_rate,
         switch_optimizer_state=options.switch_optimizer_state,
@@ -99,6 +133,8 @@ def _grid(options: argparse.Namespace) -> Grid:
         measures=options.measures,
         measure_batch_norm=options.measure_batch_norm,
         measure_batch_size=options.measure_batch_size,
+        measure_every=options.measure_every,
+        measure_share=options.measure_share,
     )
 
 
@@ -117,12 +153,20 @@ def _dry_run(
         console.print(f"about {duration(times.seconds)}{bound} (pilots on this machine's CPU)")
 
 
-def _note_run(folder: Path, planned: int) -> None:
-    """Leaves what was asked for beside the tables, for the report."""
+def note_run(
+    folder: Path,
+    planned: int,
+    arguments: Sequence[str] | None = None,
+    batch_sizes: Mapping[int, int] | None = None,
+) -> None:
+    """Leaves what was asked for beside the tables, for report and status: the number of trials `planned`, also by
+    batch size, and the command with its `arguments` (None: those of the process).
+    """
     note = {
-        "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
+        "command": [Path(sys.argv[0]).name, *(sys.argv[1:] if arguments is None else arguments)],
         "started_at": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "planned": planned,
+        "batch_sizes": batch_sizes,
         "cores": os.cpu_count(),
     }
     write_atomically(folder / "sweep.json", json.dumps(note).encode())

@@ -1,0 +1,233 @@
+"""What the command lines of all scripts share: one-line errors, readers of values, the options of a run.
+
+Nothing heavy is imported here, so `--help` answers at once.
+"""
+
+import argparse
+import difflib
+import json
+import math
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NoReturn
+
+from trainables.errors import UserError
+
+
+class Parser(argparse.ArgumentParser):
+    """Says what is wrong in one line, and exits with status 2."""
+
+    def error(self, message: str) -> NoReturn:
+        unknown = message.removeprefix("unrecognized arguments: ")
+        if unknown != message:
+            known = [option for action in self._actions for option in action.option_strings]
+            close = difflib.get_close_matches(unknown.split()[0].split("=")[0], known, n=1)
+            message = f"unknown option {unknown.split()[0]}; " + (
+                f"did you mean {close[0]}?" if close else "see --help"
+            )
+        print(f"{self.prog}: error: {message}", file=sys.stderr)
+        sys.exit(2)
+
+
+def run_command(program: str, run: Callable[[], int]) -> int:
+    """The exit status of `run`: its own (0 success, 1 failed trials), 2 for a user's mistake, 130 when interrupted."""
+    try:
+        return run()
+    except UserError as error:
+        print(f"{program}: error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print(f"{program}: interrupted; every finished trial is kept, --resume goes on", file=sys.stderr)
+        return 130
+
+
+SCALES = ("small", "paper")
+TRACKERS = {"mlflow": "mlflow", "wandb": "wandb"}  # what --track takes, and the package it needs
+
+
+def add_scale(parser: Parser) -> None:
+    """`--scale`: what runs here in minutes, or what the paper ran."""
+    parser.add_argument(
+        "--scale",
+        choices=SCALES,
+        default=SCALES[0],
+        help="small: minutes on two cores; paper: the sizes of Keskar et al. 2017, for GPUs (default: %(default)s)",
+    )
+
+
+def add_data(parser: Parser, *, dataset: str) -> None:
+    """The options that name a dataset."""
+    data = parser.add_argument_group("data")
+    data.add_argument(
+        "--dataset",
+        default=dataset,
+        metavar="NAME",
+        help="digits, mnist, cifar10, cifar100, parquet, image_folder, text, timit, or "
+        "your package.module:function (default: %(default)s)",
+    )
+    data.add_argument(
+        "--data-dir",
+        type=Path,
+        default=Path("data"),
+        metavar="DIR",
+        help="where its files are (default: %(default)s)",
+    )
+    data.add_argument("--download", action="store_true", help="fetch mnist, cifar10 or cifar100 into --data-dir")
+    data.add_argument(
+        "--dataset-options",
+        nargs="+",
+        type=key_value,
+        default=[],
+        metavar="KEY=VALUE",
+        help="such as context=32 level=char for text",
+    )
+
+
+def add_run(parser: Parser, *, name: str) -> None:
+    """The options of a run: where its results go, what it may use, whether it goes on with an earlier one."""
+    run = parser.add_argument_group("the run")
+    run.add_argument(
+        "--name",
+        type=plain_name,
+        default=name,
+        help="the sweep's folder in --results (default: %(default)s)",
+    )
+    run.add_argument("--results", type=Path, default=Path("results"), metavar="DIR", help="(default: %(default)s)")
+    run.add_argument(
+        "--resume",
+        action="store_true",
+        help="go on with the sweep of this name; the grid may be wider than before",
+    )
+    run.add_argument(
+        "--dry-run",
+        action="store_true",
+        help="print the trials, their number and an estimate of the time, and run nothing",
+    )
+    run.add_argument("--keep-weights", action="store_true", help="keep each trial's final weights in weights/")
+    run.add_argument(
+        "--checkpoint-seconds",
+        type=number(least=0),
+        default=10.0,
+        metavar="X",
+        help="at most so much training is lost when a worker dies, and an epoch or 2 s (default: %(default)g)",
+    )
+    run.add_argument("--address", help="a Ray cluster, such as auto (default: start Ray on this machine)")
+    run.add_argument(
+        "--cpus-per-trial",
+        type=integer(1),
+        default=1,
+        metavar="N",
+        help="threads of a trial; fixed, so that numbers do not depend on it by accident (default: %(default)s)",
+    )
+    run.add_argument(
+        "--gpus-per-trial",
+        type=number(least=0),
+        metavar="X",
+        help="may be a fraction (default: 1 where there is a GPU)",
+    )
+    run.add_argument(
+        "--workers-per-trial",
+        type=integer(1),
+        default=1,
+        metavar="N",
+        help="share each batch among N workers, each with the CPUs, GPUs and memory named here (default: %(default)s)",
+    )
+    run.add_argument(
+        "--micro-batch-size",
+        type=integer(1),
+        metavar="N",
+        help="take at most N examples of a batch at once, to the same numbers (default: all)",
+    )
+    run.add_argument(
+        "--memory-per-trial",
+        type=number(above=0),
+        metavar="GIB",
+        help="a trial that takes more is tried once more in smaller micro-batches, then failed (default: no limit)",
+    )
+    run.add_argument(
+        "--own-actors",
+        dest="reuse_actors",
+        action="store_false",
+        help="a worker of its own for each trial, named by its configuration in Ray's dashboard; some seconds a trial",
+    )
+    watch = parser.add_argument_group("watching it (docs/watching.md)")
+    watch.add_argument("--no-dashboard", dest="dashboard", action="store_false", help="start Ray without its dashboard")
+    watch.add_argument(
+        "--track",
+        nargs="+",
+        type=tracker,
+        default=[],
+        metavar="TRACKER",
+        help="mlflow (a file in the sweep's folder), mlflow:URI, wandb or wandb:PROJECT (default: none)",
+    )
+    display = watch.add_mutually_exclusive_group()
+    display.add_argument("--plain", action="store_true", help="plain lines, as where the output is not a terminal")
+    display.add_argument("--quiet", action="store_true", help="nothing but the summary at the end")
+
+
+def add_axis(group: Any, option: str, kind: Callable[[str], Any], default: list[Any], text: str) -> None:
+    shown = " ".join("none" if value is None else f"{value:g}" for value in default)
+    group.add_argument(option, nargs="+", type=kind, default=default, metavar="X", help=f"{text} (default: {shown})")
+
+
+def integer(least: int) -> Callable[[str], int]:
+    def read(text: str) -> int:
+        try:
+            value = int(text)
+        except ValueError:
+            value = least - 1
+        if value < least:
+            raise argparse.ArgumentTypeError(f"must be a whole number of {least} or more, got {text}")
+        return value
+
+    return read
+
+
+def integer_or_none(text: str) -> int | None:
+    if text.lower() == "none":
+        return None
+    try:
+        return integer(0)(text)
+    except argparse.ArgumentTypeError:
+        raise argparse.ArgumentTypeError(f"must be none or a whole number of 0 or more, got {text}") from None
+
+
+def number(*, above: float | None = None, least: float | None = None) -> Callable[[str], float]:
+    rule = f"above {above:g}" if above is not None else f"of {least:g} or more"
+
+    def read(text: str) -> float:
+        try:
+            value = float(text)
+        except ValueError:
+            value = math.nan
+        if not math.isfinite(value) or (above is not None and value <= above) or (least is not None and value < least):
+            raise argparse.ArgumentTypeError(f"must be a number {rule}, got {text}")
+        return value
+
+    return read
+
+
+def tracker(text: str) -> tuple[str, str | None]:
+    kind, _, target = text.partition(":")
+    if kind not in TRACKERS:
+        raise argparse.ArgumentTypeError(f"must be mlflow, mlflow:URI, wandb or wandb:PROJECT, got {text!r}")
+    return kind, target or None
+
+
+def key_value(text: str) -> tuple[str, Any]:
+    key, equals, value = text.partition("=")
+    if not equals or not key.isidentifier():
+        raise argparse.ArgumentTypeError(f"must be KEY=VALUE, got {text}")
+    for candidate in (value, f"[{value}]"):
+        try:
+            return key, json.loads(candidate)
+        except ValueError:
+            continue
+    return key, value
+
+
+def plain_name(text: str) -> str:
+    if not text or text.startswith(".") or Path(text).name != text:
+        raise argparse.ArgumentTypeError(f"must be a plain folder name, got {text!r}")
+    return text

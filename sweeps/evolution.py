@@ -1,0 +1,65 @@
+"""Sharpness along the run, and how far from the start it ends (Keskar et al. 2017, section 4).
+
+    python sweeps/evolution.py
+
+Small and large batch from the same first weights; box sharpness every few epochs against the training loss of that
+moment, and the distance of the final weights from the start. About a minute on two cores.
+"""
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+if __name__ == "__main__":
+    sys.path[0] = str(Path(__file__).resolve().parents[1])  # the project, not this folder
+
+from typing import TYPE_CHECKING
+
+from sweeps.arguments import Parser, integer, number
+from sweeps.two_batches import TwoBatches, run_script
+
+if TYPE_CHECKING:
+    from trainables.config import TrialConfig
+
+MEASURE_EVERY = {"small": (2, 4), "paper": (5, 5)}
+
+
+def plan(study: TwoBatches) -> "list[TrialConfig]":
+    """Both batches, measured along the run."""
+    options = study.options
+    if options.measure_share is not None:
+        return study.trials(study.small, study.large, measure_share=options.measure_share)
+    small, large = options.measure_every or MEASURE_EVERY[options.scale]
+    return [*study.trials(study.small, measure_every=small), *study.trials(study.large, measure_every=large)]
+
+
+def report(folder: Path) -> Sequence[str]:
+    from analysis.evolution import report
+
+    return report(folder)
+
+
+def add_options(parser: Parser) -> None:
+    either = parser.add_mutually_exclusive_group()
+    either.add_argument(
+        "--measure-every",
+        nargs=2,
+        type=integer(1),
+        metavar=("SMALL", "LARGE"),
+        help="epochs between two measurements at either batch (default: 2 4; the paper's scale: 5 5)",
+    )
+    either.add_argument(
+        "--measure-share",
+        type=number(above=0),
+        metavar="X",
+        help="measure as often as takes at most this share of the training time",
+    )
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Runs the study; returns the exit status."""
+    return run_script("evolution", __doc__, arguments, plan, report, seeds=8, add_options=add_options)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,218 @@
+"""From batch sizes and remedies to trials: one Optuna study for each, then the best of each trained again.
+
+Which trial is next, and what its end means, without Ray: `Campaign.next` says what can start now, `Campaign.end` takes
+what came of it. Studies are tuned side by side; a study that has spent its budget is retrained while others go on.
+
+Tuning and testing are apart by construction. Tuning trials hold out `validation_size` examples of the training pool and
+never see the test set; where a dataset is one pool (digits), a test set is taken from it first, once for all. What is
+chosen is then trained with fresh seeds and fresh draws of the training examples from that pool, and tested once.
+
+Each batch size is trained again at two settings: `tuned`, its own best, and `untuned`, the best of the smallest batch
+without a remedy, which is what a comparison at one fixed setting would have used.
+"""
+
+import dataclasses
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from sweeps.grid import Grid, expand
+from sweeps.optuna_study import Budget, Outcome, Point, Rules, TuningStudy
+from sweeps.search_space import Values
+from trainables.config import TrialConfig
+from trainables.data import Source
+from trainables.errors import UserError
+from trainables.remedies import remedy_of
+from trainables.seeds import generator
+
+
+@dataclass(frozen=True)
+class Cell:
+    """What is tuned by itself: a batch size with a remedy: its name (`none`), and its fields of trainables.remedies."""
+
+    batch_size: int
+    remedy: str
+    fields: tuple[tuple[str, Any], ...] = ()
+
+    @property
+    def name(self) -> str:
+        return f"batch {self.batch_size}" + (f", {self.remedy}" if self.remedy != "none" else "")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """All that is tuned and trained again. `grid`: what every trial shares, its axes aside; `seeds`: of the retraining.
+
+    Raises UserError for a tuning seed among `seeds`, a first batch size without a plain study, and whatever no trial
+    of the plan could be.
+    """
+
+    grid: Grid
+    source: Source
+    validation_size: int
+    rules: Rules
+    budget: Budget
+    seeds: Sequence[int]
+
+    def __post_init__(self) -> None:
+        if self.rules.seed in self.seeds:
+            raise UserError(f"`tuning-seed` must not be among the seeds of the retraining, got {self.rules.seed}")
+        if not any(remedy == {} for remedy in self.grid.remedies):
+            raise UserError("`remedies` must hold none, the reference of all others, got none of it")
+        ends = [
+            self.rules.space.whole({}),
+            {name: getattr(self.rules.space, name)[1] for name in self.rules.space.whole({})},
+        ]
+        for cell in self.cells:
+            for values in ends:
+                self.retrained(cell, values)
+                self.tuned(cell, values)
+
+    @property
+    def cells(self) -> list[Cell]:
+        """Every batch size with every remedy, smallest batch first, those that mean the same trial once."""
+        smallest = min(self.grid.batch_sizes)
+        found: dict[tuple[int, str], Cell] = {}
+        for size in sorted(set(self.grid.batch_sizes)):
+            for remedy in self.grid.remedies:
+                if "learning_rate_scaling" in remedy or "same_steps" in remedy:
+                    remedy = {"base_batch_size": smallest, **remedy}
+                cell = Cell(size, "", tuple(sorted(remedy.items())))
+                name = remedy_of(vars(self._config(cell, self.rules.space.whole({}), 0)))
+                found.setdefault((size, name), dataclasses.replace(cell, remedy=name))
+        return sorted(found.values(), key=lambda cell: (cell.batch_size, cell.remedy != "none"))
+
+    def tuned(self, cell: Cell, values: Values) -> TrialConfig:
+        """The tuning trial at `values`: it has validation examples and no test set, and measures no sharpness."""
+        config = self._config(cell, values, self.rules.seed, self.validation_size)
+        return dataclasses.replace(config, measures="")
+
+    def retrained(self, cell: Cell, values: Values) -> list[TrialConfig]:
+        """The trials at `values` that are tested: a fresh seed and split each."""
+        return [self._config(cell, values, seed) for seed in self.seeds]
+
+    def _config(self, cell: Cell, values: Values, seed: int, validation_size: int | None = None) -> TrialConfig:
+        grid = dataclasses.replace(
+            self.grid,
+            batch_sizes=[cell.batch_size],
+            remedies=[dict(cell.fields)],
+            learning_rates=[values["learning_rate"]],
+            warmup_epochs=[values["warmup_epochs"]],
+            weight_decay=values["weight_decay"],
+            seeds=[seed],
+            validation_size=validation_size,
+        )
+        return expand(grid, self.source)[0]
+
+
+def with_test_set(source: Source, test_size: int | None) -> Source:
+    """`source` itself where it has a test set; else with `test_size` examples of its one pool (None: half) as such.
+
+    The draw is the same in every run. Raises UserError where nothing would be left to train on.
+    """
+    if source.test_inputs is not None:
+        return source
+    pool = len(source.inputs)
+    size = test_size or pool // 2
+    if not 1 <= size < pool:
+        raise UserError(f"`test_size` must be between 1 and {pool - 1}, got {size}")
+    order = torch.randperm(pool, generator=generator(0, "test set")).numpy()
+    test, rest = order[:size], order[size:]
+    return dataclasses.replace(
+        source,
+        inputs=source.inputs[rest],
+        labels=source.labels[rest],
+        test_inputs=source.inputs[test],
+        test_labels=source.labels[test],
+    )
+
+
+@dataclass(frozen=True)
+class Known:
+    """What the results folder holds of a trial that ended in an earlier run."""
+
+    outcome: Outcome
+    curve: Sequence[Point]
+
+
+class Campaign:
+    """Runs through `plan`: `next`, `report`, `end`, until nothing is open and nothing is next."""
+
+    def __init__(self, plan: Plan, studies: Mapping[Cell, TuningStudy], known: Mapping[str, Known]) -> None:
+        self.plan, self.studies = plan, studies
+        self.open: dict[str, tuple[Cell, int | None]] = {}  # running trials; the number in the study where tuning
+        self.failed: dict[str, TrialConfig] = {}
+        self.begun: dict[str, TrialConfig] = {}
+        self._known = known
+        self._retraining: dict[Cell, dict[str, dict[str, TrialConfig]]] = {cell: {} for cell in studies}
+
+    def next(self) -> TrialConfig | None:
+        """The next trial to start now; None while nothing can start, and, with none open, when all is done."""
+        while (ready := next(self._ready(), None)) is not None:
+            cell, number, config = ready
+            key = config.trial_id
+            self.begun[key] = config
+            self.open[key] = (cell, number)
+            if key not in self._known:
+                return config
+            self.report(key, self._known[key].curve)
+            self.end(self._known[key].outcome)
+        return None
+
+    def report(self, key: str, curve: Sequence[Point]) -> bool:
+        """Notes how far the open trial `key` is; returns whether it is to be stopped early."""
+        cell, number = self.open[key]
+        if number is None:
+            return False
+        self.studies[cell].report(number, curve)
+        return self.studies[cell].should_stop(number, curve)
+
+    def end(self, outcome: Outcome) -> None:
+        """Notes how an open trial ended."""
+        cell, number = self.open.pop(outcome.trial_id)
+        if number is not None:
+            self.studies[cell].end(number, outcome)
+        if outcome.status == "failed":
+            self.failed[outcome.trial_id] = self.begun[outcome.trial_id]
+
+    def retraining(self, cell: Cell) -> dict[str, dict[str, TrialConfig]]:
+        """The trials, by key, that train `cell` again at the settings known so far: `tuned`, `untuned`."""
+        found = self._retraining[cell]
+        for name, study in (("tuned", self.studies[cell]), ("untuned", self.studies[self.reference])):
+            if name not in found and study.is_finished and (best := study.best()) is not None:
+                found[name] = {config.trial_id: config for config in self.plan.retrained(cell, best[1])}
+        return found
+
+    def missing(self) -> dict[Cell, int]:
+        """How many trials of each cell have not ended yet, as far as can be known."""
+        found = {}
+        for cell, study in self.studies.items():
+            keys = {key for configs in self.retraining(cell).values() for key in configs}
+            ended = sum(key in self._known or (key in self.begun and key not in self.open) for key in keys)
+            retraining = (1 if cell == self.reference else 2) * len(self.plan.seeds)
+            found[cell] = study.planned - study.ended + retraining - ended
+        return found
+
+    def planned(self) -> int:
+        """The number of all trials, as far as can be known."""
+        tuning = sum(study.planned for study in self.studies.values())
+        return tuning + (2 * len(self.studies) - 1) * len(self.plan.seeds)
+
+    @property
+    def reference(self) -> Cell:
+        """The smallest batch size without a remedy."""
+        return next(iter(self.studies))
+
+    def _ready(self) -> Iterator[tuple[Cell, int | None, TrialConfig]]:
+        for cell, study in self.studies.items():
+            for number, values in study.proposals():
+                config = self.plan.tuned(cell, values)
+                if config.trial_id not in self.begun:
+                    yield cell, number, config
+        for cell in self.studies:
+            for configs in self.retraining(cell).values():
+                for key, config in configs.items():
+                    if key not in self.begun:
+                        yield cell, None, config

@@ -1,0 +1,233 @@
+"""From the options of tuned_gap.py to its tables and answer.
+
+Beside the tables of every sweep the results folder holds
+
+    optuna.db        the studies, unless `--storage` says otherwise
+    tuning.parquet   a row per tuning trial, also of those stopped early, which have no row in trials.parquet
+    tuning.json      what was tuned how, and which trials are the retrained ones
+"""
+
+import argparse
+import dataclasses
+import json
+import math
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from rich.console import Console
+
+from analysis.progress import duration
+from analysis.tuned_gap import tuned_gap_lines
+from sweeps.estimate import estimate
+from sweeps.launch import Placement, own_results_folder, write_failures
+from sweeps.optuna_study import OBJECTIVES, Budget, Rules, TuningStudy, hidden, open_storage
+from sweeps.progress import consoles
+from sweeps.search_space import STARTUP_POINTS, Space
+from sweeps.study import grid_of, note_run, placement_of
+from sweeps.tuning import Campaign, Known, Plan, with_test_set
+from sweeps.tuning_tune import TuningProgress, curve_of, outcome_of, run_campaign
+from trainables.config import TrialConfig
+from trainables.data import Source, load_source
+from trainables.tables import Row, compact, read_tables, write_atomically
+from trainables.trial import check_trial
+
+TUNING = pa.schema(
+    [
+        ("batch_size", pa.int64()),
+        ("remedy", pa.string()),
+        ("number", pa.int64()),  # in its study, from 0
+        ("trial_id", pa.string()),
+        ("status", pa.string()),  # completed, diverged, stopped (early), failed
+        ("learning_rate", pa.float64()),
+        ("warmup_epochs", pa.float64()),
+        ("weight_decay", pa.float64()),
+        ("validation_loss", pa.float64()),
+        ("validation_accuracy", pa.float64()),
+        ("epochs_done", pa.int64()),
+        ("steps", pa.int64()),
+        ("train_seconds", pa.float64()),
+    ]
+)
+
+
+def run_tuned_gap(options: argparse.Namespace) -> int:
+    """Runs what `sweeps.tuned_gap.parse` has read; returns the exit status. Raises UserError for what cannot run."""
+    source = load_source(
+        options.dataset, root=options.data_dir, download=options.download, options=dict(options.dataset_options)
+    )
+    plan = plan_of(options, with_test_set(source, options.test_size))
+    source = plan.source
+    for cell in plan.cells:
+        check_trial(plan.tuned(cell, plan.rules.space.whole({})), source)
+    placement = placement_of(options)
+    folder = (options.results / options.name).expanduser().absolute()
+    talk, console = consoles(plain=options.plain, quiet=options.quiet)
+    if options.dry_run:
+        _dry_run(console, plan, folder, placement)
+        return 0
+    started = time.monotonic()
+    storage = options.storage or f"sqlite:///{folder / 'optuna.db'}"
+    opened = open_storage(options.storage) if options.storage else None  # a mistake leaves no folder behind
+    with own_results_folder(folder, resume=options.resume):
+        opened = opened or open_storage(storage)
+        campaign = begin(plan, opened, options.name, known_trials(folder, plan.rules.grace_epochs), options.resume)
+        note_run(folder, campaign.planned(), [hidden(word) for word in sys.argv[1:]])
+        done = campaign.planned() - sum(campaign.missing().values())
+        talk.print(
+            f"{len(plan.cells)} Optuna studies and the retraining, {campaign.planned()} trials"
+            + (f", {done} of them done already" if done else "")
+            + f" -> {folder}",
+            soft_wrap=True,
+        )
+        talk.print(f"Watch the studies: optuna-dashboard {hidden(storage)}", soft_wrap=True)
+        progress = TuningProgress(campaign, done, talk)
+        interrupted = run_campaign(campaign, folder, placement, progress)
+        if not interrupted:
+            write_failures(folder, campaign.failed.values(), progress)
+        compact_if_any(folder)
+        write_tuning(folder, campaign)
+        if interrupted:
+            left = sum(campaign.missing().values())
+            console.print(f"Interrupted: {campaign.planned() - left} trials are kept; --resume goes on.")
+            return 130
+        _say(folder, console)
+        talk.print(f"{duration(time.monotonic() - started)} in all.", soft_wrap=True)
+        return _exit_status(folder, campaign)
+
+
+def plan_of(options: argparse.Namespace, source: Source) -> Plan:
+    """The plan of the options, on a source that has a test set."""
+    grid = grid_of(options)
+    train_size, test_size = source.sizes(options.train_size, options.test_size, options.validation_size)
+    space = Space(
+        learning_rate=tuple(options.learning_rate_range),
+        warmup_epochs=tuple(options.warmup_epochs_range),
+        weight_decay=tuple(options.weight_decay_range),
+    )
+    return Plan(
+        grid=dataclasses.replace(grid, train_size=train_size, test_size=test_size),
+        source=source,
+        validation_size=options.validation_size,
+        rules=Rules(
+            space=space,
+            objective=next(name for name in OBJECTIVES if name.endswith(options.objective)),
+            seed=options.tuning_seed,
+            round_size=options.round_size,
+            grace_epochs=options.grace_epochs,
+        ),
+        budget=Budget(steps=options.budget_steps) if options.budget_steps else Budget(trials=options.trials),
+        seeds=options.seeds,
+    )
+
+
+def begin(plan: Plan, storage: Any, name: str, known: dict[str, Known], resume: bool) -> Campaign:
+    """The campaign of `plan`, its studies named `NAME: batch 64, none` and so on."""
+    studies = {
+        cell: TuningStudy(
+            f"{name}: batch {cell.batch_size}, {cell.remedy}",
+            storage,
+            plan.rules,
+            plan.budget,
+            subject=plan.tuned(cell, plan.rules.space.whole({})).trial_id,
+            resume=resume,
+        )
+        for cell in plan.cells
+    }
+    return Campaign(plan, studies, known)
+
+
+def known_trials(folder: Path, grace_epochs: int) -> dict[str, Known]:
+    """The completed and diverged trials of the results folder, by key."""
+    if not (folder / "trials.parquet").exists() and not any((folder / "trials").glob("[!.]*.json")):
+        return {}
+    tables = read_tables(folder)
+    epochs: dict[str, list[Row]] = {}
+    for row in tables.epochs.to_pylist():
+        epochs.setdefault(row["trial_id"], []).append(row)
+    return {
+        row["trial_id"]: Known(outcome_of(row), curve_of(epochs.get(row["trial_id"], []), grace_epochs))
+        for row in tables.trials.to_pylist()
+        if row["status"] in ("completed", "diverged")
+    }
+
+
+def compact_if_any(folder: Path) -> None:
+    """Merges the records, where a trial has ended with one."""
+    if (folder / "trials.parquet").exists() or any((folder / "trials").glob("[!.]*.json")):
+        compact(folder)
+
+
+def write_tuning(folder: Path, campaign: Campaign) -> None:
+    """Leaves tuning.parquet and tuning.json, each whole or not at all."""
+    plan, cells, rows = campaign.plan, [], []
+    for cell, study in campaign.studies.items():
+        rows += [{"batch_size": cell.batch_size, "remedy": cell.remedy, **row} for row in study.rows()]
+        best = study.best() if study.is_finished else None
+        cells.append(
+            {
+                "batch_size": cell.batch_size,
+                "remedy": cell.remedy,
+                "study": study.name,
+                "best": None if best is None else {"number": best[0], **best[1]},
+                "edges": [] if best is None else plan.rules.space.edges(best[1]),
+                "trials": {name: list(configs) for name, configs in campaign.retraining(cell).items()},
+            }
+        )
+    about = {
+        "objective": plan.rules.objective,
+        "space": dataclasses.asdict(plan.rules.space),
+        "budget": dataclasses.asdict(plan.budget),
+        "tuning_seed": plan.rules.seed,
+        "round_size": plan.rules.round_size,
+        "grace_epochs": plan.rules.grace_epochs,
+        "validation_size": plan.validation_size,
+        "cells": cells,
+    }
+    rows = [{name: row.get(name) for name in TUNING.names} for row in rows]
+    buffer = pa.BufferOutputStream()
+    pq.write_table(pa.Table.from_pylist(rows, schema=TUNING), buffer, compression="zstd")
+    write_atomically(folder / "tuning.parquet", buffer.getvalue().to_pybytes())
+    write_atomically(folder / "tuning.json", json.dumps(about, indent=1).encode())
+
+
+def _say(folder: Path, console: Console) -> None:
+    """Prints the answer, and writes the figure."""
+    console.print()
+    for line in tuned_gap_lines(folder):
+        console.print(line, soft_wrap=True)
+
+
+def _exit_status(folder: Path, campaign: Campaign) -> int:
+    """1 where a trial failed, also a tuning trial of an earlier run, or a study came to nothing; says so in a line."""
+    rows = [row for study in campaign.studies.values() for row in study.rows()]
+    wanted = {*campaign.begun, *(row["trial_id"] for row in rows)}
+    empty = [cell.name for cell, study in campaign.studies.items() if study.best() is None]
+    for name in empty:
+        print(f"failed: {name}: no tuning trial came to a finite result", file=sys.stderr)
+    trials = read_tables(folder).trials.to_pylist()
+    failed = [row for row in trials if row["status"] == "failed" and row["trial_id"] in wanted]
+    for row in failed[:3]:
+        reason = row["error"].strip().splitlines()[-1]
+        print(f"failed: batch size {row['batch_size']}, seed {row['seed']}: {reason}", file=sys.stderr)
+    return 1 if failed or empty else 0
+
+
+def _dry_run(console: Console, plan: Plan, folder: Path, placement: Placement) -> None:
+    """Prints the studies, their number of trials, and the time of the whole."""
+    budget = plan.budget.trials or STARTUP_POINTS
+    blocks = range(math.ceil(budget / STARTUP_POINTS))
+    points = [point for block in blocks for point in plan.rules.space.startup_points(plan.rules.seed + block)]
+    configs: list[TrialConfig] = []
+    for cell in plan.cells:
+        spent = f"{plan.budget.steps} steps" if plan.budget.steps else f"{budget} trials"
+        console.print(f"{cell.name}: {spent} of tuning, {len(plan.seeds)} retrained trials at each of its settings")
+        tuning = [plan.tuned(cell, plan.rules.space.whole(point)) for point in points[:budget]]
+        configs += [*plan.retrained(cell, plan.rules.space.whole(points[0])), *tuning]
+    times = estimate(configs, plan.source, threads=int(placement.cpus_per_trial))
+    bound = " at most: trials that reach the target loss or are stopped end earlier" if times.is_bound else ""
+    if plan.budget.trials:
+        console.print(f"about {duration(times.seconds)}{bound} (pilots on this machine's CPU) -> {folder}")

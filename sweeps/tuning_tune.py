@@ -1,0 +1,211 @@
+"""The tuning under Ray Tune: our own search algorithm, scheduler and display around a `Campaign`.
+
+Tune's OptunaSearch does not fit: it has one study for a run, asks whenever a worker is free, so that a study depends on
+timing, keeps its state in a pickle, and drops a NaN as if the trial had never been. Here Tune is asked for workers, and
+the trials of all studies, then of the retraining, are one run, so workers stay warm.
+"""
+
+import dataclasses
+import math
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import ray
+from ray.tune.schedulers import FIFOScheduler, TrialScheduler
+from ray.tune.search import Searcher
+from rich.console import Console
+
+from sweeps.launch import Placement, fit, under_ray
+from sweeps.optuna_study import Outcome, Point
+from sweeps.progress import Progress
+from sweeps.tuning import Campaign
+from trainables.tables import Record, Row
+from trainables.trial import Trial
+from trainables.tune_trial import SLICE_SECONDS, TuneTrial
+
+
+class TunedTrial(TuneTrial):
+    """TuneTrial that reports at the epochs where early stopping decides, with the whole curve up to there."""
+
+    def setup(self, config: dict[str, Any]) -> None:
+        self._grace_epochs = config["grace_epochs"]
+        self._ended: list[Record] = []  # of the present step, one at most
+        super().setup(config)
+
+    def reset_config(self, new_config: dict[str, Any]) -> bool:
+        self._configs = ray.get(new_config["configs"])
+        return super().reset_config(new_config)
+
+    def step(self) -> dict[str, Any]:
+        self._ended.clear()
+        result = super().step()
+        if self._ended:
+            epochs, outcome = self._ended[0].epochs, outcome_of(self._ended[0].trial)
+        else:
+            epochs = self._trial.training.epochs if self._trial else []
+            outcome = outcome_of({"trial_id": self._config.trial_id, "status": result.get("status", "stopped")}, epochs)
+        curve = [dataclasses.astuple(point) for point in curve_of(epochs, self._grace_epochs)]
+        return {**result, "curve": curve, "outcome": dataclasses.astuple(outcome)}  # Tune would flatten a dict
+
+    def _advance(self) -> Record | None:
+        record = super()._advance()
+        self._ended += [record] if record is not None else []
+        return record
+
+    def _train(self, trial: Trial) -> bool:
+        started = time.monotonic()
+        while not trial.train(0):  # an epoch
+            if is_judged(trial.training.epochs_done, self._grace_epochs) or time.monotonic() - started > SLICE_SECONDS:
+                return False
+        return True
+
+
+def is_judged(epoch: int, grace_epochs: int) -> bool:
+    """Whether early stopping looks at trials that have done `epoch` epochs: g, 2g, 4g, ..."""
+    times, rest = divmod(epoch, grace_epochs)
+    return rest == 0 and times > 0 and times & (times - 1) == 0
+
+
+def curve_of(epochs: Sequence[Row], grace_epochs: int) -> list[Point]:
+    """The validation results where early stopping looks, from rows of epochs.parquet of a tuning trial."""
+    judged = [row for row in epochs if is_judged(row["epoch"], grace_epochs)]
+    return [Point(row["epoch"], row["test_loss"], row["test_accuracy"]) for row in judged]
+
+
+def outcome_of(row: Row, epochs: Sequence[Row] = ()) -> Outcome:
+    """How a trial ended, from its row of trials.parquet; of one that was stopped, from its last epoch."""
+    last = {**row, "epochs_done": epochs[-1]["epoch"], "steps": epochs[-1]["step"]} if epochs else row
+    last = {**last, **{name: epochs[-1][name] for name in ("test_loss", "test_accuracy")}} if epochs else last
+    seconds = math.fsum(epoch["seconds"] for epoch in epochs) if epochs else last.get("train_seconds")
+    loss, accuracy = last.get("test_loss"), last.get("test_accuracy")
+    return Outcome(
+        trial_id=row["trial_id"],
+        status=row["status"],
+        epochs_done=last.get("epochs_done") or 0,
+        steps=last.get("steps") or 0,
+        validation_loss=loss if loss is None or math.isfinite(loss) else None,
+        validation_accuracy=accuracy,
+        train_seconds=seconds or 0.0,
+    )
+
+
+class CampaignSearch(Searcher):  # type: ignore[misc]
+    """Tune's search algorithm: hands on what the campaign wants to run, and what came of it."""
+
+    def __init__(self, campaign: Campaign) -> None:
+        super().__init__(metric="test_accuracy", mode="max")  # Tune wants them; the campaign has its own objective
+        self._campaign = campaign
+        self._keys: dict[str, str] = {}  # our key of Tune's trials
+
+    def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
+        config = self._campaign.next()
+        if config is None:
+            return None if self._campaign.open else Searcher.FINISHED
+        self._keys[trial_id] = config.trial_id
+        return {"trial_id": config.trial_id, "configs": ray.put({config.trial_id: config})}
+
+    def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
+        key = self._keys.pop(trial_id)
+        if error or result is None or "outcome" not in result:
+            self._campaign.end(Outcome(key, "failed"))
+            return
+        self._campaign.report(key, [Point(*point) for point in result["curve"]])
+        self._campaign.end(Outcome(*result["outcome"]))
+
+    def save(self, checkpoint_path: str) -> None:
+        """Nothing: Optuna's storage and the results folder have it all."""
+
+    def restore(self, checkpoint_path: str) -> None:
+        raise NotImplementedError("a campaign goes on from Optuna's storage and the results folder")
+
+    def save_to_dir(self, checkpoint_dir: str, session_str: str = "default") -> None:
+        """Nothing, as `save`."""
+
+
+class EarlyStopping(FIFOScheduler):  # type: ignore[misc]
+    """Tune's scheduler: first come, first served, and the median rule of sweeps.optuna_study."""
+
+    def __init__(self, campaign: Campaign, folder: Path) -> None:
+        super().__init__()
+        self._campaign, self._folder = campaign, folder
+
+    def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
+        key = trial.config["trial_id"]
+        if not self._campaign.report(key, [Point(*point) for point in result["curve"]]):
+            return str(TrialScheduler.CONTINUE)
+        (self._folder / "checkpoints" / f"{key}.pt").unlink(missing_ok=True)
+        return str(TrialScheduler.STOP)
+
+
+class TuningProgress(Progress):
+    """The display, for trials that are not known beforehand; it shows no test accuracy before the end."""
+
+    def __init__(self, campaign: Campaign, already_done: int, console: Console) -> None:
+        super().__init__([], already_done, console)
+        self._campaign = campaign
+        self._configs = campaign.begun
+        self._refresh()
+
+    def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        self._refresh()
+        super().on_trial_start(iteration, trials, trial, **info)
+
+    def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        self._refresh()
+        trial.last_result.setdefault("status", "stopped")
+        super().on_trial_complete(iteration, trials, trial, **info)
+
+    def _refresh(self) -> None:
+        """Asks the campaign, in the driver's own thread: the display runs in another."""
+        self._missing, self._planned = self._campaign.missing(), self._campaign.planned()
+
+    def _remember(self, key: str, result: dict[str, Any]) -> None:
+        if self._configs[key].validation_size is not None:
+            accuracy = result.get("test_accuracy")
+            if accuracy is not None and (self._best is None or accuracy > self._best[0]):
+                self._best = (accuracy, self._configs[key].label)
+
+    def _best_text(self) -> str | None:
+        return None if self._best is None else f"{100 * self._best[0]:.2f} % validation accuracy ({self._best[1]})"
+
+    def _counts(self) -> dict[str, int]:
+        return {**super()._counts(), "total": self._planned, "done": self._planned - sum(self._missing.values())}
+
+    def _seconds_left(self) -> float | None:
+        by_size: dict[int, list[float]] = {}
+        for key, (_, seconds) in self._ended.items():
+            by_size.setdefault(self._configs[key].batch_size, []).append(seconds)
+        everything = [seconds for sizes in by_size.values() for seconds in sizes]
+        if not everything:
+            return None
+        work = 0.0
+        for cell, missing in self._missing.items():
+            known = by_size.get(cell.batch_size, everything)
+            work += missing * sum(known) / len(known)
+        return work / max(1, len(self._started_at))
+
+
+def run_campaign(campaign: Campaign, folder: Path, placement: Placement, progress: Progress) -> bool:
+    """Runs what is missing under Ray Tune; returns whether it was interrupted."""
+    if not sum(campaign.missing().values()):
+        return False
+
+    def fit_campaign(gpus_per_trial: float) -> None:
+        fit(
+            TunedTrial,
+            {"grace_epochs": campaign.plan.rules.grace_epochs},
+            campaign.begun,
+            campaign.plan.source,
+            folder,
+            placement,
+            gpus_per_trial,
+            progress,
+            search_alg=CampaignSearch(campaign),
+            scheduler=EarlyStopping(campaign, folder),
+            num_samples=-1,
+            max_concurrent_trials=len(campaign.studies) * campaign.plan.rules.round_size,
+        )
+
+    return under_ray(placement, progress, fit_campaign)

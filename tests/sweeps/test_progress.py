@@ -1,0 +1,113 @@
+"""The terminal: time left on a clock that the test turns, a table that fits 80 columns, plain and quiet modes."""
+
+import heapq
+import io
+import os
+import pty
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from sweeps import progress
+from sweeps.progress import Progress, consoles
+from trainables.config import TrialConfig
+
+WORKER_START = 5.0  # seconds
+SIZES = (16, 32, 64, 128, 300)
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
+    now = SimpleNamespace(seconds=1000.0)
+    monkeypatch.setattr(progress.time, "monotonic", lambda: now.seconds)
+    return now
+
+
+def result(seconds: float) -> dict[str, Any]:
+    return {"status": "completed", "time_total_s": seconds, "test_accuracy": 0.95, "box_sharpness": 0.3}
+
+
+def play(
+    configs: list[TrialConfig], seconds_of: Callable[[TrialConfig], float], slots: int, clock: SimpleNamespace
+) -> list[tuple[float, float | None]]:
+    """Runs the trials in order on `slots` workers that start slowly; returns (true time left, time left as said)."""
+    shown = Progress(configs, 0, Console(file=io.StringIO()))
+    shown.begin({"CPU": slots}, None)
+    waiting, running, said = list(configs), [], []
+
+    def start(delay: float) -> None:
+        config = waiting.pop(0)
+        trial = SimpleNamespace(config={"trial_id": config.trial_id}, last_result=result(seconds_of(config)))
+        shown.on_trial_start(0, [], trial)
+        heapq.heappush(running, (clock.seconds + delay + seconds_of(config), config.trial_id, trial))
+
+    for _ in range(slots):
+        start(WORKER_START)
+    while running:
+        at, _, trial = heapq.heappop(running)
+        clock.seconds = at
+        shown.on_trial_complete(0, [], trial)
+        if waiting:
+            start(0.04)
+        said.append((at, shown._seconds_left()))
+    return [(clock.seconds - at, left) for at, left in said]
+
+
+@pytest.mark.parametrize("slots", [1, 2, 8])
+@pytest.mark.parametrize("cost", [0.0, 0.5, -0.3])  # a trial takes 2 s times (batch size / 16) to this power
+def test_time_left_is_right_within_a_factor_of_two_after_a_tenth(
+    make_config: Callable[..., TrialConfig], clock: SimpleNamespace, slots: int, cost: float
+) -> None:
+    """Smallest batch first within a replicate, as the grid orders them, so that at first few sizes are known."""
+    configs = [make_config(batch_size=size, seed=seed) for seed in range(20) for size in SIZES]
+    history = play(configs, lambda config: 2.0 * (config.batch_size / 16) ** cost, slots, clock)
+    whole = history[0][0]
+    later = [(true, said) for true, said in history if 0.01 * whole < true < 0.9 * whole]
+    assert len(later) > 50
+    assert all(said is not None and true / 2 < said < 2 * true for true, said in later)
+
+
+def test_a_first_trial_alone_knows_a_time_left(make_config: Callable[..., TrialConfig], clock: SimpleNamespace) -> None:
+    configs = [make_config(seed=seed) for seed in range(4)]
+    assert play(configs, lambda config: 3.0, 1, clock)[0][1] == pytest.approx(9.0, rel=0.1)
+
+
+def test_the_live_table_fits_80_columns(make_config: Callable[..., TrialConfig]) -> None:
+    """Also with the longest labels there are, and hostile words in them."""
+    written = io.StringIO()
+    config = make_config(
+        batch_size=300, learning_rate=0.00123456, warmup_epochs=2.5, switch_epoch=3, switch_batch_size=16,
+        learning_rate_scaling="sqrt", base_batch_size=16, clip_norm=0.123456, seed=123456,
+    )  # fmt: skip
+    shown = Progress([config], 100, Console(file=written, width=80, force_terminal=True, markup=False))
+    shown.on_trial_start(0, [], SimpleNamespace(config={"trial_id": config.trial_id}))
+    shown.on_trial_complete(0, [], SimpleNamespace(config={"trial_id": config.trial_id}, last_result=result(3.0)))
+    plain = Console(file=written, width=80, color_system=None)
+    written.truncate(0)
+    plain.print(shown._table())
+    lines = written.getvalue().strip("\0").splitlines()
+    assert len(lines) >= 5
+    assert max(map(len, lines)) <= 80
+    assert "".join(config.label.split()) in "".join("".join(lines).split())  # wrapped, not cut
+
+
+def test_plain_and_quiet_consoles(monkeypatch: pytest.MonkeyPatch) -> None:
+    leader, follower = pty.openpty()
+    try:
+        with os.fdopen(os.dup(follower), "w") as terminal:
+            monkeypatch.setattr("sys.stdout", terminal)
+            for options, is_live, is_quiet in (
+                ({}, True, False),
+                ({"plain": True}, False, False),
+                ({"quiet": True}, False, True),
+            ):
+                talk, last = consoles(**{"plain": False, "quiet": False, **options})
+                assert (talk.is_terminal and not talk.quiet) == is_live
+                assert talk.quiet == is_quiet
+                assert not last.quiet
+    finally:
+        os.close(leader)
+        os.close(follower)
