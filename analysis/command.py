@@ -4,16 +4,11 @@ import argparse
 import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import NoReturn
 
-from trainables.errors import UserError
+from trainables import storage
+from trainables.errors import OneLineParser, UserError, one_line
 
 Add = Callable[[argparse.ArgumentParser], object]
-
-
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        self.exit(2, f"{self.prog}: error: {message}\n")
 
 
 def run(action: Callable[[Path], Iterable[object]], arguments: list[str], description: str | None) -> int:
@@ -29,14 +24,14 @@ def run_with_options(
     action: Callable[[argparse.Namespace], Iterable[object]], arguments: list[str], description: str | None, add: Add
 ) -> int:
     """As `run`, with the options that `add` gives the parser; `action` gets them all, the folder as `results`."""
-    parser = _Parser(description=(description or "").split("\n\n")[0], allow_abbrev=False)
-    parser.add_argument("results", type=Path, help="the folder of a sweep, such as results/batch_grid")
+    parser = OneLineParser(description=(description or "").split("\n\n")[0], allow_abbrev=False)
+    parser.add_argument("results", type=storage.argument, help="the folder of a sweep, such as results/batch_grid")
     add(parser)
     options = parser.parse_args(arguments)
     try:
         for line in action(options):
             print(line)
     except UserError as error:
-        print(f"{parser.prog}: error: {error}", file=sys.stderr)
+        print(f"{parser.prog}: error: {storage.scrubbed(one_line(error))}", file=sys.stderr)
         return 2
     return 0

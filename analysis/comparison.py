@@ -23,7 +23,7 @@ from analysis.load import BOX_STRONG, Sweep
 from analysis.means import Interval, Mean, mean_over_replicates, paired_difference
 from analysis.summary import plus_minus, with_interval
 from trainables.errors import UserError
-from trainables.tables import write_atomically
+from trainables.storage import write_atomically
 
 COLUMNS = 100  # of text
 

@@ -27,7 +27,7 @@ from analysis.load import REPLICATE, SWITCH, Measure
 from analysis.load import axes as axes_of
 from analysis.means import Mean
 from trainables.errors import UserError
-from trainables.tables import write_atomically
+from trainables.storage import write_atomically
 
 WIDTH = 7.1  # inches: both columns of a two-column paper
 DPI = 200

@@ -41,7 +41,7 @@ from analysis.profile_options import add_profile_options, where
 from analysis.profiles import Point, profiles
 from trainables.errors import UserError
 from trainables.sharpness.model_loss import BatchNorm
-from trainables.tables import write_atomically
+from trainables.storage import write_atomically
 
 POINTS = 25
 DIRECTIONS = 5

@@ -30,13 +30,14 @@ import pandas as pd
 from trainables.config import TrialConfig
 from trainables.errors import UserError
 from trainables.remedies import REMEDIES
+from trainables.storage import place
 from trainables.tables import SAME_STUDY, read_tables
 
 CONFIGURATION = tuple(field.name for field in dataclasses.fields(TrialConfig))
 REPLICATE = ("seed", "split_seed")
 SWITCH = ("switch_epoch", "switch_batch_size", "switch_learning_rate", "switch_optimizer_state")
 NO_REMEDY = "none"
-NOT_TRAINING = ("validation_size", "measure_every", "measure_share")  # fields that leave the training itself alone
+NOT_TRAINING = ("validation_size", "measures", "measure_every", "measure_share")  # fields that leave the training itself alone
 OFF_TARGET_FLAGS = frozenset({"missed target loss", "train accuracy below 99.9 %"})
 COPY_FLAG = "ended before its switch"
 PAPER_FLAG = "paper method far below strong"
@@ -93,7 +94,7 @@ def load_sweep(folder: str | Path) -> Sweep:
 
     Raises UserError where `folder` holds no sweep, or no trial of it has ended yet.
     """
-    folder = Path(folder)
+    folder = place(folder)
     tables = read_tables(folder)
     if tables.trials.num_rows == 0:
         raise UserError(f"`results` must hold at least one trial that ended, got none in {folder}")

@@ -47,7 +47,8 @@ from trainables.saved import State, config_of, network_of, source_of, split_of, 
 from trainables.seeds import derive_seed, generator
 from trainables.sharpness.flatness import filter_normalized_direction
 from trainables.sharpness.model_loss import BatchNorm
-from trainables.tables import Row, read_tables, write_atomically
+from trainables.storage import write_atomically
+from trainables.tables import Row, read_tables
 from trainables.training.evaluate import Evaluation, evaluate
 
 FILE = "profiles.parquet"
@@ -273,7 +274,8 @@ def _read(folder: Path) -> list[Row]:
     if not path.exists():
         return []
     try:
-        rows: list[Row] = pq.read_table(path).select(SCHEMA.names).cast(SCHEMA).to_pylist()
+        table = pq.read_table(pa.BufferReader(path.read_bytes()))
+        rows: list[Row] = table.select(SCHEMA.names).cast(SCHEMA).to_pylist()
     except (pa.ArrowException, OSError, KeyError) as error:
         raise UserError(f"`results` must hold a whole {FILE}, got {path}, which cannot be read; remove it") from error
     return rows

@@ -9,8 +9,8 @@ where mean_b is the mean over the ended trials of batch size b (of all sizes whe
 trials planned at b less those ended. The plan by batch size is `batch_sizes` of sweep.json; without it all missing
 trials are taken as the mean one.
 
-Whether a run goes on is read from the lock that it holds on FOLDER/.lock, in /proc/locks: nothing is locked or written
-here. That sees runs on this machine only.
+Whether a run goes on is read from the lock or lease that it holds (trainables/lease.py): nothing is locked or written
+here. Of a folder on a file system that sees runs on this machine only.
 """
 
 import datetime
@@ -22,6 +22,8 @@ from typing import Any
 import pandas as pd
 
 from trainables.errors import UserError
+from trainables.lease import is_held
+from trainables.storage import place
 from trainables.tables import read_tables
 
 STATUSES = ("completed", "diverged", "failed")
@@ -77,7 +79,7 @@ def read_progress(folder: str | Path) -> Progress:
 
     Raises UserError where `folder` holds no sweep, or a table or record that cannot be read.
     """
-    folder = Path(folder)
+    folder = place(folder)
     return progress_of(ended_trials(folder), folder)
 
 
@@ -96,7 +98,7 @@ def progress_of(trials: pd.DataFrame, folder: Path) -> Progress:
     """The progress where the trials that ended are `trials` (columns of trials.parquet)."""
     about = read_about(folder)
     planned = about.get("planned") if isinstance(about.get("planned"), int) else None
-    running = holds_lock(folder)
+    running = is_held(folder)
     if trials.empty:
         return Progress(planned, dict.fromkeys(STATUSES, 0), running, None, None, None, ())
     status = trials["status"]
@@ -122,17 +124,6 @@ def read_about(folder: Path) -> dict[str, Any]:
     except (OSError, ValueError):
         return {}
     return content if isinstance(content, dict) else {}
-
-
-def holds_lock(folder: Path) -> bool:
-    """Whether a process of this machine holds FOLDER/.lock, as a sweep does while it runs; False where unknown."""
-    try:
-        inode = (folder / ".lock").stat().st_ino
-        locks = Path("/proc/locks").read_text()
-    except OSError:
-        return False
-    fields = [line.split() for line in locks.splitlines()]
-    return any(len(field) > 5 and field[1] == "FLOCK" and field[5].endswith(f":{inode}") for field in fields)
 
 
 def duration(seconds: float | None) -> str:

@@ -34,7 +34,7 @@ from analysis.remedies import remedies_figure
 from analysis.switch_point import switch_point
 from analysis.threshold_batch import threshold_figure
 from trainables.errors import UserError
-from trainables.tables import write_atomically
+from trainables.storage import write_atomically
 
 FIGURES: dict[str, Callable[[Sweep], Figure]] = {
     "gap_vs_sharpness": gap_vs_sharpness,

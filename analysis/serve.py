@@ -34,8 +34,9 @@ from analysis.command import run_with_options
 from analysis.load import Sweep, load_sweep
 from analysis.page import embeddable_json, page_html
 from analysis.page.data import empty_data, statistics_data, trial_data
-from analysis.progress import ended_trials, holds_lock, progress_of
+from analysis.progress import ended_trials, progress_of
 from trainables.errors import UserError
+from trainables.lease import is_held
 
 PORT = 8321
 LOOK_SECONDS = 1.0
@@ -111,7 +112,7 @@ class LiveData:
             with contextlib.suppress(OSError):
                 file = (self.folder / name).stat()
                 found.append((name, file.st_mtime_ns, file.st_size))
-        return found, holds_lock(self.folder)
+        return found, is_held(self.folder)
 
 
 class Server(ThreadingHTTPServer):

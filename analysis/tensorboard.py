@@ -25,6 +25,7 @@ from typing import Any
 from analysis.command import run
 from trainables.config import TrialConfig
 from trainables.errors import UserError
+from trainables.storage import is_remote
 from trainables.tables import Row, read_tables
 
 CURVES = ("train_loss", "train_accuracy", "test_loss", "test_accuracy", "lr", "batch_size", "distance")
@@ -43,6 +44,8 @@ def write_events(folder: Path) -> list[str]:
     except ImportError as error:
         raise UserError("`tensorboard` must be installed, got none; pip install tensorboard") from error
 
+    if is_remote(folder):
+        raise UserError(f"`results` must be a folder here, got {folder}; fetch its tables first")
     tables = read_tables(folder)
     trials = tables.trials.to_pylist()
     epochs: dict[str, list[Row]] = {}

@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 
 from analysis.load import BOX_STRONG, NO_REMEDY, OFF_TARGET_FLAGS, REPLICATE, has_flag, load_sweep, number_of
 from analysis.means import Mean, mean_over_replicates
@@ -63,7 +65,7 @@ def load_tuned_gap(folder: Path) -> TunedGap:
     """Raises UserError where `folder` was not written by sweeps/tuned_gap.py."""
     try:
         about = json.loads((folder / "tuning.json").read_bytes())
-        tuning = pd.read_parquet(folder / "tuning.parquet")
+        tuning = pq.read_table(pa.BufferReader((folder / "tuning.parquet").read_bytes())).to_pandas()
     except (OSError, ValueError) as error:
         raise UserError(
             f"`results` must be a folder that sweeps/tuned_gap.py has written, got {folder} without a whole "

@@ -47,6 +47,7 @@ from analysis.tuned_cells import RATE, TunedCell, TunedGap, load_tuned_gap
 from trainables.errors import UserError
 
 COLUMNS = 80
+SHOWN_BELOW_BEST = 0.05  # of validation accuracy, in the figure
 
 
 def answer(found: TunedGap) -> list[str]:
@@ -216,7 +217,8 @@ def tuned_gap_figure(found: TunedGap) -> Figure:
         search.set_xlabel(f"{LABELS['learning_rate']}\n(dotted: ends of the range)")
         search.set_ylabel("validation loss" if loss else "validation accuracy [%]")
         if not loss:  # trials that learned nothing would squeeze all others
-            search.set_ylim(bottom=max(search.get_ylim()[0], 100 * found.tuning[column].median() - 15))
+            best = max(cell.validation_accuracy or 0.0 for cell in cells)
+            search.set_ylim(bottom=max(search.get_ylim()[0], 100 * (best - SHOWN_BELOW_BEST)))
         for rank, remedy in enumerate(remedies):
             mine = [cell for cell in cells if cell.remedy == remedy]
             colour = LINE_COLOURS[rank % len(LINE_COLOURS)]
@@ -236,7 +238,10 @@ def tuned_gap_figure(found: TunedGap) -> Figure:
         keys = [legend_key(f"batch {size}", marker="o", color=colour) for size, colour in colours.items()]
         keys += accuracy.get_legend_handles_labels()[0]
         figure.legend(handles=keys, loc="outside upper center", ncols=min(6, len(keys)), frameon=False)
-        footnote(figure, textwrap.fill(basis(found), 130))
+        text = basis(found) + (
+            "" if loss else f" Left: completed trials, {100 * SHOWN_BELOW_BEST:g} points below the best at most."
+        )
+        footnote(figure, textwrap.fill(text, 130))
     return figure
 
 

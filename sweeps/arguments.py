@@ -12,7 +12,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
 
-from trainables.errors import UserError
+from trainables import storage
+from trainables.errors import UserError, one_line
 
 
 class Parser(argparse.ArgumentParser):
@@ -35,7 +36,7 @@ def run_command(program: str, run: Callable[[], int]) -> int:
     try:
         return run()
     except UserError as error:
-        print(f"{program}: error: {error}", file=sys.stderr)
+        print(f"{program}: error: {storage.scrubbed(one_line(error))}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print(f"{program}: interrupted; every finished trial is kept, --resume goes on", file=sys.stderr)
@@ -93,7 +94,13 @@ def add_run(parser: Parser, *, name: str) -> None:
         default=name,
         help="the sweep's folder in --results (default: %(default)s)",
     )
-    run.add_argument("--results", type=Path, default=Path("results"), metavar="DIR", help="(default: %(default)s)")
+    run.add_argument(
+        "--results",
+        type=storage.argument,
+        default=Path("results"),
+        metavar="DIR",
+        help="a folder, or the URI of storage that all nodes reach, such as s3://bucket/path (default: %(default)s)",
+    )
     run.add_argument(
         "--resume",
         action="store_true",
@@ -111,6 +118,12 @@ def add_run(parser: Parser, *, name: str) -> None:
         default=10.0,
         metavar="X",
         help="at most so much training is lost when a worker dies, and an epoch or 2 s (default: %(default)g)",
+    )
+    run.add_argument(
+        "--trial-timeout",
+        type=number(above=0),
+        metavar="SECONDS",
+        help="a trial that takes longer in one go has failed (default: never)",
     )
     run.add_argument("--address", help="a Ray cluster, such as auto (default: start Ray on this machine)")
     run.add_argument(

@@ -8,12 +8,12 @@ Where Ray is started here, all of its services listen on 127.0.0.1 alone.
 
 import contextlib
 import dataclasses
-import fcntl
 import logging
 import os
 import shutil
 import signal
 import socket
+import tempfile
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -32,11 +32,14 @@ from ray._private import ray_constants
 
 from sweeps.metrics import Metrics
 from sweeps.progress import Progress
+from sweeps.shared_storage import check_shared
 from sweeps.trackers import trackers
 from trainables.config import TrialConfig
 from trainables.data import Source
-from trainables.errors import UserError
+from trainables.errors import UserError, one_line
+from trainables.lease import LEASE, hold
 from trainables.memory import GIB
+from trainables.storage import is_remote, remove_folder
 from trainables.tables import Row, Tables, compact, finished_trials, read_tables, write_record
 from trainables.trial import failed_record
 from trainables.tune_trial import TuneTrial
@@ -51,7 +54,7 @@ class Placement:
     `address` None starts Ray on this machine. `gpus_per_trial` None is one GPU where there is one, else none. With
     `dashboard` the sweep's numbers are published through Ray's metrics too; `track` are the (kind, target) of trackers.
     CPUs, GPUs and `memory_per_trial` (GiB) are those of each of `workers_per_trial` workers; `micro_batch_size` is the
-    most examples that one takes at once.
+    most examples that one takes at once. A trial that takes longer than `trial_timeout` seconds fails.
     """
 
     address: str | None = None
@@ -61,6 +64,7 @@ class Placement:
     memory_per_trial: float | None = None
     micro_batch_size: int | None = None
     checkpoint_seconds: float = 10.0
+    trial_timeout: float | None = None
     keep_weights: bool = False
     reuse_actors: bool = True
     dashboard: bool = True
@@ -85,30 +89,43 @@ def own_results_folder(folder: Path, *, resume: bool) -> Iterator[None]:
     """Makes `folder` and holds it for this process alone, until the process ends, however it ends.
 
     Raises UserError where another sweep is writing there, where there are results and `resume` is not asked for,
-    and where the folder is something else or cannot be written.
+    and where the folder is something else or cannot be written. A UserError in the block before any trial has ended
+    leaves nothing behind.
     """
-    try:
-        occupied = folder.exists() and any(file.name != ".lock" for file in folder.iterdir())
-        if occupied and not (folder / "trials").is_dir():
-            raise UserError(f"`name` must be a new folder or one of a sweep, got {folder}, which holds other files")
-        for part in ("trials", "checkpoints"):
-            (folder / part).mkdir(parents=True, exist_ok=True)
-        lock = (folder / ".lock").open("w")
-    except OSError as error:
-        raise UserError(f"`results` must be a folder that can be written, got {folder} ({error.strerror})") from error
-    with lock:
+    with contextlib.ExitStack() as held:
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            occupied = folder.exists() and any(not file.name.startswith((".lock", LEASE)) for file in folder.iterdir())
+            if occupied and not (folder / "trials").is_dir():
+                raise UserError(f"`name` must be a new folder or one of a sweep, got {folder}, which holds other files")
+            made = [parent for parent in folder.parents if not is_remote(folder) and not parent.exists()]
+            for part in ("trials", "checkpoints"):
+                (folder / part).mkdir(parents=True, exist_ok=True)
+            held.enter_context(hold(folder))
         except OSError as error:
-            raise UserError(f"`name` must not be in use by another sweep, got {folder}, which is") from error
+            reason = error.strerror or error
+            raise UserError(f"`results` must be a folder that can be written, got {folder} ({reason})") from error
         if occupied and not resume:
             raise UserError(
                 f"`name` must be a new folder, got {folder}, which has results; "
                 "--resume goes on with them, --name gives this sweep another folder"
             )
-        for leftover in folder.rglob(".*.tmp"):
-            leftover.unlink()
-        yield
+        _remove_half_written(folder)
+        try:
+            yield
+        except UserError:
+            if not occupied and not read_tables(folder).trials.num_rows:
+                remove_folder(folder)
+                for parent in made:  # the nearest first
+                    with contextlib.suppress(OSError):  # somebody else uses it by now
+                        parent.rmdir()
+            raise
+        _remove_half_written(folder)
+
+
+def _remove_half_written(folder: Path) -> None:
+    """Removes what was being written when its worker or driver was killed."""
+    for file in folder.rglob(".*.tmp"):
+        file.unlink(missing_ok=True)  # the last worker of a killed driver may just have finished it
 
 
 def missing_trials(folder: Path, configs: Sequence[TrialConfig]) -> list[TrialConfig]:
@@ -143,8 +160,8 @@ def run_trials(
         write_failures(folder, missing_trials(folder, configs), progress)
     tables = compact(folder)
     if not interrupted and not missing_trials(folder, configs):
-        for state in (folder / "checkpoints").glob("warm-start-*.pt"):  # of no use to anybody now
-            state.unlink()
+        for state in (folder / "checkpoints").glob("warm-start-*"):  # of no use to anybody now
+            state.unlink(missing_ok=True)
     return tables, interrupted
 
 
@@ -186,6 +203,8 @@ def _ray(placement: Placement) -> Iterator[tuple[float, str | None]]:
         else:
             _reach(placement.address)
             context = ray.init(address=placement.address, log_to_driver=False, logging_level=logging.ERROR)
+    except ray.exceptions.AuthenticationError as error:
+        raise UserError(f"`RAY_AUTH_TOKEN_PATH` must be a file with Ray's token, got {one_line(error)}") from error
     except (OSError, ValueError, RuntimeError) as error:
         raise UserError(
             f"`address` must be a Ray cluster that can be reached, got {placement.address} "
@@ -257,8 +276,7 @@ def fit(
     **search: Any,
 ) -> None:
     """One run of Tune over `space`, whose `trial_id` is a key of `by_key`; `search`: further options of TuneConfig."""
-    experiment = folder / "ray"
-    shutil.rmtree(experiment, ignore_errors=True)  # of an earlier run; nothing of ours is in it
+    check_shared(folder)
     if placement.keep_weights:
         (folder / "weights").mkdir(exist_ok=True)
     shared = {
@@ -270,30 +288,46 @@ def fit(
         "memory": placement.memory_per_trial,
         "micro_batch_size": placement.micro_batch_size,
         "checkpoint_seconds": placement.checkpoint_seconds,
+        "trial_timeout": placement.trial_timeout,
         "keep_weights": placement.keep_weights,
         "reuse_actors": placement.reuse_actors,
     }
     callbacks: list[tune.Callback] = [progress, *trackers(placement.track, folder, by_key)]
     if placement.dashboard:
         callbacks.append(Metrics(folder.name, by_key, _ended_before(folder, by_key)))
-    tune.Tuner(
-        trainable,
-        param_space={**space, **shared},
-        tune_config=tune.TuneConfig(
-            **search,
-            reuse_actors=placement.reuse_actors,
-            trial_name_creator=lambda trial: by_key[trial.config["trial_id"]].label,
-            trial_dirname_creator=lambda trial: trial.config["trial_id"],
-        ),
-        run_config=tune.RunConfig(
-            name="ray",
-            storage_path=str(folder.resolve()),
-            verbose=0,
-            callbacks=callbacks,
-            checkpoint_config=tune.CheckpointConfig(checkpoint_frequency=0, checkpoint_at_end=False),
-            failure_config=tune.FailureConfig(max_failures=WORKER_DEATHS_ALLOWED),
-        ),
-    ).fit()
+    with _place_of_ray(folder) as storage_path:
+        tune.Tuner(
+            trainable,
+            param_space={**space, **shared},
+            tune_config=tune.TuneConfig(
+                **search,
+                reuse_actors=placement.reuse_actors,
+                trial_name_creator=lambda trial: by_key[trial.config["trial_id"]].label,
+                trial_dirname_creator=lambda trial: trial.config["trial_id"],
+            ),
+            run_config=tune.RunConfig(
+                name="ray",
+                storage_path=storage_path,
+                verbose=0,
+                callbacks=callbacks,
+                checkpoint_config=tune.CheckpointConfig(checkpoint_frequency=0, checkpoint_at_end=False),
+                failure_config=tune.FailureConfig(max_failures=WORKER_DEATHS_ALLOWED),
+            ),
+        ).fit()
+
+
+@contextlib.contextmanager
+def _place_of_ray(folder: Path) -> Iterator[str]:
+    """Where Ray's own experiment folder, `ray`, goes: into the results, or beside them where they are remote.
+
+    Nothing of ours is in it, so that of an earlier run is removed.
+    """
+    if is_remote(folder):
+        with tempfile.TemporaryDirectory(prefix="large-batch-sweeps-") as local:
+            yield local
+    else:
+        shutil.rmtree(folder / "ray", ignore_errors=True)
+        yield str(folder.resolve())
 
 
 def _ended_before(folder: Path, by_key: Mapping[str, TrialConfig]) -> list[Row]:

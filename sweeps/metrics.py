@@ -120,7 +120,7 @@ class Metrics(tune.Callback):  # type: ignore[misc]
         pending = len(self._configs.keys() - self._rows.keys() - self._running.keys())
         counts = dict.fromkeys(STATES, 0) | {"pending": pending, "running": len(self._running)}
         for row in self._rows.values():
-            counts[row["status"]] += 1
+            counts[row["status"]] = counts.get(row["status"], 0) + 1  # a study may have states of its own
         for state, count in counts.items():
             self._trials.set(count, {**self._sweep, "state": state})
         for group, means in self._means.items():

@@ -193,7 +193,12 @@ class TuningStudy:
     def best(self) -> tuple[int, Values] | None:
         """Number and values of the best completed trial; ties go to the lower validation loss, then to the first."""
         ranked = [
-            (self._sign * trial.value, trial.user_attrs["outcome"]["validation_loss"] or math.inf, trial.number, trial.params)
+            (
+                self._sign * trial.value,
+                trial.user_attrs["outcome"]["validation_loss"],
+                trial.number,
+                trial.params,
+            )
             for trial in self._asked()
             if trial.state == TrialState.COMPLETE and trial.value is not None and math.isfinite(trial.value)
         ]

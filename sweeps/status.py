@@ -25,6 +25,7 @@ from rich.text import Text
 
 from analysis.progress import Progress, duration, read_progress
 from sweeps.arguments import Parser, run_command
+from trainables.storage import argument
 
 WATCH_SECONDS = 2.0
 
@@ -77,7 +78,7 @@ def _until_finished(folder: Path, progress: Progress) -> Iterator[Progress]:
 
 def main(arguments: list[str]) -> int:
     parser = Parser(prog="status.py", description=(__doc__ or "").split("\n\n")[0], allow_abbrev=False)
-    parser.add_argument("results", type=Path, help="the folder of a sweep, such as results/batch_grid")
+    parser.add_argument("results", type=argument, help="the folder of a sweep, such as results/batch_grid")
     parser.add_argument("--watch", action="store_true", help="again and again, until it is finished or Ctrl-C")
     options = parser.parse_args(arguments)
     console = Console(highlight=False, markup=False)

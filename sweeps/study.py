@@ -24,8 +24,8 @@ from trainables.config import TrialConfig
 from trainables.data import Source, load_source
 from trainables.errors import UserError
 from trainables.importing import is_import_path, source_fingerprint
-from trainables.tables import write_atomically
-from trainables.trial import check_trial
+from trainables.storage import scrubbed, write_atomically
+from trainables.trial import check_micro_batches, check_trial
 
 Finish = Callable[[Path, Console], None]
 
@@ -56,6 +56,8 @@ def run_study(configs: Sequence[TrialConfig], source: Source, options: argparse.
     talk, console = consoles(plain=options.plain, quiet=options.quiet)
     for config in {_parts(config): config for config in configs}.values():
         check_trial(config, source)
+    if options.micro_batch_size is not None:
+        check_micro_batches(configs, source, options.micro_batch_size, options.workers_per_trial)
     placement = placement_of(options)
     folder = (options.results / options.name).expanduser().absolute()
     if options.dry_run:
@@ -89,7 +91,11 @@ def placement_of(options: argparse.Namespace) -> Placement:
         address=options.address,
         cpus_per_trial=options.cpus_per_trial,
         gpus_per_trial=options.gpus_per_trial,
+        workers_per_trial=options.workers_per_trial,
+        memory_per_trial=options.memory_per_trial,
+        micro_batch_size=options.micro_batch_size,
         checkpoint_seconds=options.checkpoint_seconds,
+        trial_timeout=options.trial_timeout,
         keep_weights=options.keep_weights,
         reuse_actors=options.reuse_actors,
         dashboard=options.dashboard,
@@ -163,7 +169,7 @@ def note_run(
     batch size, and the command with its `arguments` (None: those of the process).
     """
     note = {
-        "command": [Path(sys.argv[0]).name, *(sys.argv[1:] if arguments is None else arguments)],
+        "command": [Path(sys.argv[0]).name, *map(scrubbed, sys.argv[1:] if arguments is None else arguments)],
         "started_at": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "planned": planned,
         "batch_sizes": batch_sizes,

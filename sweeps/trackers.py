@@ -22,6 +22,7 @@ from ray import tune
 from sweeps.arguments import TRACKERS
 from trainables.config import TrialConfig
 from trainables.errors import UserError
+from trainables.storage import is_remote
 
 LOGGED = (
     "train_loss", "train_accuracy", "test_accuracy", "generalization_gap", "box_sharpness", "hessian_max_eig",
@@ -103,6 +104,8 @@ def trackers(
 
 def _logger(kind: str, target: str | None, folder: Path) -> Any:
     given = f"{kind}:{target}" if target else kind
+    if kind == "mlflow" and target is None and is_remote(folder):
+        raise UserError(f"`track` must be mlflow:URI where the results are remote, got mlflow and {folder}")
     try:
         importlib.import_module(kind)
     except ImportError as error:
@@ -132,7 +135,8 @@ def _mlflow(target: str | None, folder: Path) -> Any:
 def _wandb(target: str | None, folder: Path) -> Any:
     from ray.air.integrations.wandb import WandbLoggerCallback
 
-    return WandbLoggerCallback(project=target or folder.name, group=folder.name, dir=str(folder))
+    local = None if is_remote(folder) else str(folder)
+    return WandbLoggerCallback(project=target or folder.name, group=folder.name, dir=local)
 
 
 def _parameters(config: TrialConfig) -> dict[str, Any]:

@@ -200,6 +200,15 @@ class Campaign:
         tuning = sum(study.planned for study in self.studies.values())
         return tuning + (2 * len(self.studies) - 1) * len(self.plan.seeds)
 
+    def records(self) -> dict[int, int]:
+        """How many trials of each batch size will have a record, so far as is known: those stopped early have none."""
+        found: dict[int, int] = {}
+        for cell, study in self.studies.items():
+            stopped = sum(row["status"] == "stopped" for row in study.rows())
+            retrained = (1 if cell == self.reference else 2) * len(self.plan.seeds)
+            found[cell.batch_size] = found.get(cell.batch_size, 0) + study.planned - stopped + retrained
+        return found
+
     @property
     def reference(self) -> Cell:
         """The smallest batch size without a remedy."""

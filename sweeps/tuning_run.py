@@ -20,7 +20,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from rich.console import Console
 
-from analysis.progress import duration
+from analysis.progress import duration, read_about
 from analysis.tuned_gap import tuned_gap_lines
 from sweeps.estimate import estimate
 from sweeps.launch import Placement, own_results_folder, write_failures
@@ -32,7 +32,9 @@ from sweeps.tuning import Campaign, Known, Plan, with_test_set
 from sweeps.tuning_tune import TuningProgress, curve_of, outcome_of, run_campaign
 from trainables.config import TrialConfig
 from trainables.data import Source, load_source
-from trainables.tables import Row, compact, read_tables, write_atomically
+from trainables.errors import UserError
+from trainables.storage import is_remote, write_atomically
+from trainables.tables import Row, compact, read_tables
 from trainables.trial import check_trial
 
 TUNING = pa.schema(
@@ -56,6 +58,8 @@ TUNING = pa.schema(
 
 def run_tuned_gap(options: argparse.Namespace) -> int:
     """Runs what `sweeps.tuned_gap.parse` has read; returns the exit status. Raises UserError for what cannot run."""
+    if options.workers_per_trial > 1:
+        raise UserError(f"`workers-per-trial` must be 1 for tuning, got {options.workers_per_trial}")
     source = load_source(
         options.dataset, root=options.data_dir, download=options.download, options=dict(options.dataset_options)
     )
@@ -65,6 +69,8 @@ def run_tuned_gap(options: argparse.Namespace) -> int:
         check_trial(plan.tuned(cell, plan.rules.space.whole({})), source)
     placement = placement_of(options)
     folder = (options.results / options.name).expanduser().absolute()
+    if is_remote(folder) and not options.storage:
+        raise UserError(f"`storage` must be given where the results are not on a file system, got none for {folder}")
     talk, console = consoles(plain=options.plain, quiet=options.quiet)
     if options.dry_run:
         _dry_run(console, plan, folder, placement)
@@ -75,7 +81,8 @@ def run_tuned_gap(options: argparse.Namespace) -> int:
     with own_results_folder(folder, resume=options.resume):
         opened = opened or open_storage(storage)
         campaign = begin(plan, opened, options.name, known_trials(folder, plan.rules.grace_epochs), options.resume)
-        note_run(folder, campaign.planned(), [hidden(word) for word in sys.argv[1:]])
+        records = campaign.records()
+        note_run(folder, sum(records.values()), [hidden(word) for word in sys.argv[1:]], records)
         done = campaign.planned() - sum(campaign.missing().values())
         talk.print(
             f"{len(plan.cells)} Optuna studies and the retraining, {campaign.planned()} trials"
@@ -90,6 +97,9 @@ def run_tuned_gap(options: argparse.Namespace) -> int:
             write_failures(folder, campaign.failed.values(), progress)
         compact_if_any(folder)
         write_tuning(folder, campaign)
+        records = campaign.records()
+        about = read_about(folder) | {"planned": sum(records.values()), "batch_sizes": records}
+        write_atomically(folder / "sweep.json", json.dumps(about).encode())  # now that early stopping has had its say
         if interrupted:
             left = sum(campaign.missing().values())
             console.print(f"Interrupted: {campaign.planned() - left} trials are kept; --resume goes on.")

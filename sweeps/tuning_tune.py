@@ -21,6 +21,7 @@ from sweeps.launch import Placement, fit, under_ray
 from sweeps.optuna_study import Outcome, Point
 from sweeps.progress import Progress
 from sweeps.tuning import Campaign
+from trainables.checkpoint import remove_checkpoint
 from trainables.tables import Record, Row
 from trainables.trial import Trial
 from trainables.tune_trial import SLICE_SECONDS, TuneTrial
@@ -135,7 +136,7 @@ class EarlyStopping(FIFOScheduler):  # type: ignore[misc]
         key = trial.config["trial_id"]
         if not self._campaign.report(key, [Point(*point) for point in result["curve"]]):
             return str(TrialScheduler.CONTINUE)
-        (self._folder / "checkpoints" / f"{key}.pt").unlink(missing_ok=True)
+        remove_checkpoint(self._folder / "checkpoints" / f"{key}.pt")
         return str(TrialScheduler.STOP)
 
 

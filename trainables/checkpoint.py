@@ -1,5 +1,14 @@
-"""A trial's checkpoint: one file under its key, replaced in one step, loaded without executing anything."""
+"""A trial's checkpoint: one file under its key, replaced in one step, checked and loaded without executing anything.
 
+    PATH            the newest: what torch.save wrote, with its SHA-256 as the comment of the ZIP archive that it is
+    PATH.previous   the one before, used where the newest is cut short or has flipped bytes
+
+The archive stays one that torch.load(path, weights_only=True) reads, so final weights are saved in the same way.
+Weights may be a user's own, without a checksum: PyTorch then finds a file cut short, but not every flipped byte.
+"""
+
+import contextlib
+import hashlib
 import io
 import pickle
 from pathlib import Path
@@ -7,19 +16,72 @@ from typing import Any
 
 import torch
 
-from trainables.tables import write_atomically
+from trainables.storage import patiently, write_atomically
+
+_PREFIX = b"sha256:"
+_COMMENT_SIZE = len(_PREFIX) + 64
 
 
-def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
-    """Writes `state` (tensors, numbers, text, and lists and dicts of them) to `path`, whole or not at all."""
+def save_checkpoint(path: Path, state: dict[str, Any], *, keep_previous: bool = True) -> None:
+    """Writes `state` (tensors, numbers, text, and lists and dicts of them) to `path`, whole or not at all.
+
+    What was there is kept as the one before, if asked. Storage that is away is waited for.
+    """
     buffer = io.BytesIO()
     torch.save(state, buffer)
-    write_atomically(path, buffer.getvalue())
+    content = _with_checksum(buffer.getvalue())
+
+    def write() -> None:
+        if keep_previous:
+            with contextlib.suppress(FileNotFoundError):
+                path.replace(_previous(path))
+        write_atomically(path, content)
+
+    patiently(write)
 
 
 def load_checkpoint(path: Path, device: torch.device) -> dict[str, Any] | None:
-    """What `save_checkpoint` wrote, or None where there is no readable checkpoint: the trial then starts afresh."""
+    """What `save_checkpoint` wrote last or, where that is not whole, the time before; None where neither is readable.
+
+    A file that somebody else has saved, without a checksum, is taken as it is.
+    """
+    for candidate in (path, _previous(path)):
+        state = _load(candidate, device)
+        if state is not None:
+            return state
+    return None
+
+
+def remove_checkpoint(path: Path) -> None:
+    """Removes the checkpoint and the one before."""
+    for file in (path, _previous(path)):
+        file.unlink(missing_ok=True)
+
+
+def _previous(path: Path) -> Path:
+    return path.with_suffix(".previous")
+
+
+def _load(path: Path, device: torch.device) -> dict[str, Any] | None:
     try:
-        return torch.load(path, map_location=device, weights_only=True)  # type: ignore[no-any-return]
-    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError):
+        content = path.read_bytes()
+        if not _is_whole(content):
+            return None
+        return torch.load(io.BytesIO(content), map_location=device, weights_only=True)  # type: ignore[no-any-return]
+    except (OSError, RuntimeError, EOFError, ValueError, KeyError, pickle.UnpicklingError):
         return None
+
+
+def _with_checksum(archive: bytes) -> bytes:
+    """The ZIP archive with a comment; its last two bytes are the length of the comment, 0 in what PyTorch writes."""
+    comment = _PREFIX + hashlib.sha256(archive[:-2]).hexdigest().encode()
+    return archive[:-2] + len(comment).to_bytes(2, "little") + comment
+
+
+def _is_whole(content: bytes) -> bool:
+    """Whether the checksum is that of the content, or there is none."""
+    comment = content[-_COMMENT_SIZE:]
+    if not comment.startswith(_PREFIX):
+        return True
+    body, length = content[: -_COMMENT_SIZE - 2], content[-_COMMENT_SIZE - 2 : -_COMMENT_SIZE]
+    return int.from_bytes(length, "little") == _COMMENT_SIZE and _with_checksum(body + b"\0\0") == content

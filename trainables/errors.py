@@ -4,6 +4,21 @@ Its message is a single line, "`argument` must <rule>, got <value>; <way out>", 
 it as it is and exits with status 2. Everything else that is raised is a defect and keeps its traceback.
 """
 
+import argparse
+from typing import NoReturn
+
 
 class UserError(ValueError):
     """A mistake in what was asked for; the message says what is wrong and what is allowed."""
+
+
+def one_line(error: object) -> str:
+    """The message in a single line, also where it quotes what a user's own code has raised."""
+    return " ".join(line.strip() for line in str(error).splitlines() if line.strip())
+
+
+class OneLineParser(argparse.ArgumentParser):
+    """Says what is wrong with an option in one line, and exits with status 2."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: error: {one_line(message)}\n")

@@ -7,6 +7,8 @@ Why it is as it is (Ray 2.60, Train V2):
   worth going on with, from the trial's own checkpoint, which the first worker writes, as it does the record.
 - The process group is set up here rather than by Train, whose store listens on all interfaces: ours listens on the
   address that Ray has given the node, which is 127.0.0.1 where the sweep runs on one machine.
+- A trainer's placement group outlives a controller that is killed, for Ray keeps it until the sweep ends and Train's
+  own cleaner needs the dashboard's server. So whoever comes next removes the groups that have lost their owner.
 - A trainer takes seconds to start, so this is for trials that take minutes.
 """
 
@@ -28,13 +30,16 @@ import ray
 import ray.train
 import torch
 import torch.distributed as dist
-from ray import tune
+from ray import PlacementGroupID, tune
+from ray.core.generated.gcs_pb2 import PlacementGroupTableData
 from ray.train.backend import Backend
 from ray.train.collective import broadcast_from_rank_zero
 from ray.train.torch import TorchConfig, TorchTrainer, get_device
+from ray.util.placement_group import PlacementGroup, remove_placement_group
 
 from trainables.config import TrialConfig
 from trainables.memory import is_out_of_memory, limit_memory
+from trainables.storage import arrow_path, place
 from trainables.tables import Record, write_record
 from trainables.training.parallel import Workers
 from trainables.trial import Trial, failed_record
@@ -83,7 +88,9 @@ class ParallelTrial(TuneTrial):
 
     def _fit(self, attempt: int) -> None:
         """Runs the trial from its last checkpoint to its end. Raises WorkerGroupError."""
+        _remove_orphaned_groups()
         asked = resources(self._settings)
+        storage_path, file_system = arrow_path(self._folder / "ray" / "train")
         TorchTrainer(
             work_together,
             train_loop_config={
@@ -97,7 +104,8 @@ class ParallelTrial(TuneTrial):
             ),
             run_config=ray.train.RunConfig(
                 name=f"{self._config.trial_id}-{attempt}",
-                storage_path=str(self._folder / "ray" / "train"),
+                storage_path=storage_path,
+                storage_filesystem=file_system,
                 failure_config=ray.train.FailureConfig(max_failures=0),
             ),
         ).fit()
@@ -120,7 +128,7 @@ def work_together(settings: dict[str, Any]) -> None:
     limit_threads(settings["cpus"])
     workers = _join(uses_gpu=settings["gpus"] > 0)
     config: TrialConfig = ray.get(settings["configs"])[settings["trial_id"]]
-    folder = Path(settings["folder"])
+    folder = place(settings["folder"], has_answered=True)
     checkpoint = folder / "checkpoints" / f"{config.trial_id}.pt"
     trial: Trial | None = None
     limit_memory(workers.device, gib=settings["memory"], gpu_share=settings["gpus"])
@@ -168,12 +176,12 @@ def _join(uses_gpu: bool) -> Workers:
     """Sets up the process group of this trial's workers."""
     context = ray.train.get_context()
     rank, count = context.get_world_rank(), context.get_world_size()
-    listener, place = None, None
+    listener, address = None, None
     if rank == 0:
         host = ray.util.get_node_ip_address()
         listener = socket.create_server((host, 0), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
-        place = host, listener.getsockname()[1]
-    host, port = broadcast_from_rank_zero(place)
+        address = host, listener.getsockname()[1]
+    host, port = broadcast_from_rank_zero(address)
     if host == "127.0.0.1":
         os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
     store = dist.TCPStore(  # type: ignore[attr-defined]
@@ -187,6 +195,15 @@ def _join(uses_gpu: bool) -> Workers:
     backend = "nccl" if uses_gpu else "gloo"
     dist.init_process_group(backend, store=store, rank=rank, world_size=count, timeout=COLLECTIVE_TIMEOUT)
     return Workers.of_process_group(get_device() if uses_gpu else torch.device("cpu"))
+
+
+def _remove_orphaned_groups() -> None:
+    """Removes the placement groups of dead actors: nobody else would, and their CPUs and GPUs are needed."""
+    for data in ray._private.state.state._connect_and_get_accessor().get_placement_group_table():
+        group = PlacementGroupTableData.FromString(data)
+        is_of_actor = group.creator_actor_id.strip(b"\xff") != b""  # not of the sweep itself, as Tune's are
+        if is_of_actor and group.creator_actor_dead and group.state != PlacementGroupTableData.REMOVED:
+            remove_placement_group(PlacementGroup(PlacementGroupID(group.placement_group_id)))
 
 
 def _is_loss_of_a_worker(failure: BaseException) -> bool:

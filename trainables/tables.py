@@ -16,7 +16,6 @@ import contextlib
 import dataclasses
 import json
 import math
-import os
 import types
 import typing
 from pathlib import Path
@@ -29,6 +28,7 @@ import pyarrow.parquet as pq
 from trainables.config import TrialConfig
 from trainables.errors import UserError
 from trainables.remedies import REMEDIES, base_remedies, remedy_of
+from trainables.storage import in_parallel, is_remote, patiently, write_atomically
 
 Row = dict[str, Any]
 
@@ -69,6 +69,8 @@ TRIALS = pa.schema(
         ("finished_at", pa.string()),  # UTC, ISO 8601
         ("device", pa.string()),
         ("threads", pa.int64()),
+        ("workers", pa.int64()),  # that trained it together
+        ("micro_batch_size", pa.int64()),  # examples of a batch at once; null where batches were whole
         ("host", pa.string()),
         ("python_version", pa.string()),
         ("torch_version", pa.string()),
@@ -140,20 +142,11 @@ class Tables:
     measures: pa.Table
 
 
-def write_atomically(path: Path, content: bytes) -> None:
-    """Writes `path` whole or not at all: under another name first, flushed to the disk, then renamed."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    with temporary.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
-
-
 def write_record(folder: Path, record: Record) -> None:
-    """Leaves the record file of one trial in the results folder."""
+    """Leaves the record file of one trial in the results folder. Storage that is away is waited for."""
     content = {"format": RECORD_FORMAT, **_finite(dataclasses.asdict(record))}
-    write_atomically(folder / "trials" / f"{record.trial['trial_id']}.json", json.dumps(content).encode())
+    path = folder / "trials" / f"{record.trial['trial_id']}.json"
+    patiently(lambda: write_atomically(path, json.dumps(content).encode()))
 
 
 def read_tables(folder: Path) -> Tables:
@@ -176,8 +169,7 @@ def compact(folder: Path) -> Tables:
         buffer = pa.BufferOutputStream()
         pq.write_table(getattr(tables, name), buffer, compression="zstd")
         write_atomically(folder / f"{name}.parquet", buffer.getvalue().to_pybytes())
-    for file in record_files:
-        file.unlink()
+    in_parallel(lambda file: file.unlink(missing_ok=True), record_files)
     return tables
 
 
@@ -252,7 +244,7 @@ def _record_files(folder: Path) -> list[Path]:
 def _merge(folder: Path, record_files: list[Path]) -> Tables:
     if not (folder / "trials").is_dir() and not (folder / "trials.parquet").exists():
         raise UserError(f"`results` must be a folder that a sweep has written, got {folder}, without trials.parquet")
-    records = [_read_record(file) for file in record_files]
+    records = in_parallel(_read_record, record_files)
     pending = pa.array([record.trial["trial_id"] for record in records], pa.string())
     new: dict[str, list[Row]] = {"trials": [record.trial for record in records], "epochs": [], "measures": []}
     for record in records:
@@ -277,7 +269,7 @@ def _read_parquet(path: Path, schema: pa.Schema) -> pa.Table:
     if not path.exists():
         return schema.empty_table()
     try:
-        table = pq.read_table(path)
+        table = pq.read_table(pa.BufferReader(path.read_bytes()) if is_remote(path) else path)
         missing = [name for name in schema.names if name not in table.column_names]
         if missing:
             raise UserError(f"`results` must hold tables of this version, got {path} without {', '.join(missing)}")

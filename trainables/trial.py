@@ -124,6 +124,8 @@ class Trial:
             "train_seconds": self.training.seconds,
             "sharpness_seconds": sum(row["seconds"] for row in self.measures),
             "resumed_epoch": self.resumed_epoch,
+            "workers": self.training.workers.count,
+            "micro_batch_size": self.training.micro_batch_size,
             **_place(self.device),
         }
         return Record(row, self.training.epochs, self.measures)
@@ -138,7 +140,7 @@ class Trial:
 
     def save_weights(self, path: Path) -> None:
         """The final weights and buffers, to be loaded with torch.load(path, weights_only=True)."""
-        save_checkpoint(path, self.training.model.state_dict())
+        save_checkpoint(path, self.training.model.state_dict(), keep_previous=False)
 
     def resume(self, path: Path) -> bool:
         """Goes on from the checkpoint at `path`, where there is one; returns whether there was."""

@@ -21,10 +21,13 @@ import ray
 import torch
 from ray import tune
 
+from trainables.checkpoint import remove_checkpoint
 from trainables.config import TrialConfig
 from trainables.data import Source
 from trainables.memory import GIB, free_memory, is_out_of_memory, limit_memory
+from trainables.storage import place
 from trainables.tables import Record, write_record
+from trainables.time_limit import time_limit
 from trainables.trial import Trial, failed_record
 
 SLICE_SECONDS = 2.0
@@ -48,7 +51,7 @@ class TuneTrial(tune.Trainable):  # type: ignore[misc]
     The Tune configuration has `trial_id`; `configs` and `source`, object references to the TrialConfigs by their
     key and to the shared Source; `folder`, the results folder; `cpus` and `gpus` of a trial; `checkpoint_seconds`
     between checkpoints; `keep_weights`; and `reuse_actors`, whether this actor will be given other trials. It may have
-    `memory`, the GiB that a trial may take, and `micro_batch_size`.
+    `memory`, the GiB that a trial may take, `micro_batch_size`, and `trial_timeout` in seconds.
     """
 
     @classmethod
@@ -57,9 +60,11 @@ class TuneTrial(tune.Trainable):  # type: ignore[misc]
 
     def setup(self, config: dict[str, Any]) -> None:
         limit_threads(config["cpus"])
-        self._device = torch.device("cuda" if config["gpus"] else "cpu")
+        # On a node whose GPU PyTorch cannot see the CPU does the work; the row's `device` says so.
+        self._device = torch.device("cuda" if config["gpus"] and torch.cuda.is_available() else "cpu")
         self._given_micro_batch_size: int | None = config.get("micro_batch_size")
-        self._folder = Path(config["folder"])
+        self._folder = place(config["folder"], has_answered=True)  # to the driver
+        self._timeout: float | None = config.get("trial_timeout")
         self._keep_weights = config["keep_weights"]
         self._reuse_actors = config["reuse_actors"]
         self._checkpoint_seconds = config["checkpoint_seconds"]
@@ -83,15 +88,18 @@ class TuneTrial(tune.Trainable):  # type: ignore[misc]
     def step(self) -> dict[str, Any]:
         ray._raylet.setproctitle(f"ray::{type(self).__name__}({self._config.label})")  # until Ray sets its own
         try:
-            record = self._advance()
-        except Exception as error:
-            record = self._after(error, traceback.format_exc())
+            with time_limit(self._seconds_left(), f"took more than the {self._timeout} s of --trial-timeout"):
+                record, failure = self._advance(), None
+        except (Exception, SystemExit) as error:
+            record, failure = None, (traceback.format_exc(), is_out_of_memory(error))
+        if failure is not None:  # and what the error's traceback referred to is free again
+            record = self._after(*failure)
         if record is None:
             last = self._trial.training.epochs[-1] if self._trial else {}
             return {**_metrics(last), "done": False}
         record.trial["ray_version"] = ray.__version__
         write_record(self._folder, record)
-        self._checkpoint.unlink(missing_ok=True)
+        remove_checkpoint(self._checkpoint)
         last = record.epochs[-1] if record.epochs else {}
         return {**_metrics({**record.trial, **last}), "status": record.trial["status"], "done": True}
 
@@ -101,7 +109,7 @@ class TuneTrial(tune.Trainable):  # type: ignore[misc]
         self._trial: Trial | None = None
         self._micro_batch_size = self._given_micro_batch_size
         self._ran_out_of_memory = False
-        self._saved_at = time.monotonic()
+        self._begun_at = self._saved_at = time.monotonic()
         print(f"trial {trial_id}: {self._config.label}", flush=True)  # the actor's log in Ray's dashboard
 
     def _advance(self) -> Record | None:
@@ -110,7 +118,7 @@ class TuneTrial(tune.Trainable):  # type: ignore[misc]
             self._trial = trial = Trial(
                 self._config, self._source, self._device, micro_batch_size=self._micro_batch_size
             )
-            trial.after_epoch = lambda: self._leave_warm_start(trial)
+            trial.after_epoch = self._leave_warm_start
             if not trial.resume(self._checkpoint) and self._config.is_warm_started:
                 trial.resume(self._warm_start(self._config.switch_epoch))
         finished = self._train(self._trial)
@@ -126,13 +134,16 @@ class TuneTrial(tune.Trainable):  # type: ignore[misc]
         self._trial = None
         return record
 
+    def _seconds_left(self) -> float | None:
+        return None if self._timeout is None else self._timeout - (time.monotonic() - self._begun_at)
+
     def _limit_memory(self, config: dict[str, Any]) -> None:
         limit_memory(self._device, gib=config.get("memory"), gpu_share=config["gpus"])
 
-    def _after(self, error: Exception, text: str) -> Record | None:
+    def _after(self, error: str, ran_out_of_memory: bool) -> Record | None:
         """The record of a trial that raised `error`; None where it is tried again, with a smaller micro-batch."""
         trial, self._trial = self._trial, None
-        if is_out_of_memory(error):
+        if ran_out_of_memory:
             smaller = trial.smaller_micro_batch() if trial and not self._ran_out_of_memory else None
             del trial
             free_memory()
@@ -140,8 +151,8 @@ class TuneTrial(tune.Trainable):  # type: ignore[misc]
                 self._micro_batch_size, self._ran_out_of_memory = smaller, True
                 print(f"out of memory: again from the last checkpoint with micro_batch_size {smaller}", flush=True)
                 return None
-            text += out_of_memory(self._micro_batch_size)
-        return failed_record(self._config, text, self._device)
+            error += out_of_memory(self._micro_batch_size)
+        return failed_record(self._config, error, self._device)
 
     def _train(self, trial: Trial) -> bool:
         """Trains for a slice of time; returns whether the training is finished."""
@@ -150,11 +161,13 @@ class TuneTrial(tune.Trainable):  # type: ignore[misc]
     def _warm_start(self, epoch: int | None) -> Path:
         return self._folder / "checkpoints" / f"warm-start-{self._config.warm_start_id}-{epoch}.pt"
 
-    def _leave_warm_start(self, trial: Trial) -> None:
+    def _leave_warm_start(self) -> None:
         """Leaves the state of this epoch for the trials that switch here and are the same run until now.
 
         They would come to the same numbers without it; so it is only a saving, and a missing file no fault.
         """
+        trial = self._trial
+        assert trial is not None
         epoch = trial.training.epochs_done
         if epoch in self._warm_starts.get(self._config.warm_start_id, ()) and not self._warm_start(epoch).exists():
             trial.save(self._warm_start(epoch))

@@ -5,6 +5,7 @@ together, MOST_POINTS_OF_A_TRIAL of one.
 """
 
 import contextlib
+import io
 import math
 from typing import Any
 
@@ -47,7 +48,7 @@ def profiles(sweep: Sweep) -> dict[str, list[Data]]:
     found: dict[str, list[Data]] = {}
     _spectra(sweep.measures, found)
     with contextlib.suppress(OSError, ValueError, KeyError):  # not there, or being written: the page does without
-        _paths(pd.read_parquet(sweep.folder / "profiles.parquet"), found)
+        _paths(pd.read_parquet(io.BytesIO((sweep.folder / "profiles.parquet").read_bytes())), found)
     return found
 
 

@@ -119,6 +119,9 @@ def test_a_trial_whose_worker_died_waits_again(
         published.publish()
         states.append([key[2] for key, value in scrape.items() if key[0] == "sweep_trials" and value])
     assert states == [["running"], ["pending"], ["running"], ["failed"]]
+    published.on_trial_complete(0, [], ended(config, {"status": "stopped"}))  # as tuning does
+    published.publish()
+    assert scrape["sweep_trials", "test", "stopped"] == 1
 
 
 def test_the_real_gauge_takes_what_is_set(make_config: Callable[..., TrialConfig]) -> None:

@@ -1,5 +1,6 @@
-"""Trials of two workers under real Ray, one of which is killed; and trials that run out of memory."""
+"""Trials of two workers under real Ray, killed twice; and trials that run out of memory."""
 
+import contextlib
 import threading
 import time
 from collections.abc import Callable
@@ -19,7 +20,7 @@ from trainables.tables import Tables, read_tables
 from trainables.trial import run_trial
 from trainables.tune_trial import TuneTrial
 
-EPOCHS = 120
+EPOCHS = 300
 NUMBERS = ("train_loss", "test_loss", "train_accuracy", "box_sharpness", "hessian_max_eig", "generalization_gap")
 
 
@@ -31,17 +32,46 @@ def run(folder: Path, configs: list[TrialConfig], source: Source, **placement: A
     return tables
 
 
-def kill_a_member(folder: Path, heard: set[str]) -> None:
-    """Kills a worker of the trial once there is a checkpoint; `heard` are the addresses that all listened on."""
-    while not list((folder / "checkpoints").glob("*.pt")):
-        time.sleep(0.02)
-    members = [p for p in psutil.Process().children(recursive=True) if "RayTrainWorker" in " ".join(p.cmdline())]
-    listening = [c for p in members for c in p.net_connections("inet") if c.status == psutil.CONN_LISTEN]
-    heard.update(connection.laddr.ip.removeprefix("::ffff:") for connection in listening)
-    members[-1].kill()
+def processes(name: str) -> list[psutil.Process]:
+    found = []
+    for process in psutil.Process().children(recursive=True):
+        with contextlib.suppress(psutil.Error):  # it has just ended
+            if name in " ".join(process.cmdline()):
+                found.append(process)
+    return found
 
 
-def test_two_workers_come_to_the_numbers_of_one_though_one_is_killed(
+def saved_at(folder: Path) -> float:
+    with contextlib.suppress(OSError):  # between two of them
+        return max((file.stat().st_mtime for file in (folder / "checkpoints").glob("[!.]*.pt")), default=0.0)
+    return 0.0
+
+
+def kill(folder: Path, heard: set[str], killed: list[str]) -> None:
+    """Kills a worker of the trial, and when it goes on the actor that waits for its workers.
+
+    `heard` are the addresses that the workers listened on.
+    """
+    before: set[int] = set()
+
+    def members() -> list[psutil.Process]:
+        return [process for process in processes("RayTrainWorker") if process.pid not in before]
+
+    for name in ("RayTrainWorker", "ray::ParallelTrial"):
+        while not members():
+            time.sleep(0.02)
+        since = time.time()
+        while saved_at(folder) <= since:
+            time.sleep(0.02)
+        for member in members():
+            listening = [c for c in member.net_connections("inet") if c.status == psutil.CONN_LISTEN]
+            heard.update(connection.laddr.ip.removeprefix("::ffff:") for connection in listening)
+            before.add(member.pid)
+        processes(name)[-1].kill()
+        killed.append(name)
+
+
+def test_two_workers_come_to_the_numbers_of_one_though_killed(
     tmp_path: Path, make_config: Callable[..., TrialConfig], digits: Source
 ) -> None:
     config = make_config(
@@ -53,9 +83,11 @@ def test_two_workers_come_to_the_numbers_of_one_though_one_is_killed(
         measure_every=EPOCHS - 20,
     )
     heard: set[str] = set()
-    thread = threading.Thread(target=kill_a_member, args=(tmp_path, heard), daemon=True)
+    killed: list[str] = []
+    thread = threading.Thread(target=kill, args=(tmp_path, heard, killed), daemon=True)
     thread.start()
     tables = run(tmp_path, [config], digits, workers_per_trial=2, memory_per_trial=1.0, checkpoint_seconds=0.0)
+    assert len(killed) == 2
     assert heard == {"127.0.0.1"}  # nobody else can join
     (row,) = tables.trials.to_pylist()
     assert row["status"] == "completed", row["error"]

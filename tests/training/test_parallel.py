@@ -18,7 +18,7 @@ import torch.multiprocessing as processes
 from torch import Tensor, nn
 
 from trainables.config import TrialConfig
-from trainables.data import Dataset
+from trainables.data import Dataset, Source
 from trainables.errors import UserError
 from trainables.shared_loss import share
 from trainables.sharpness import GaussNewton, ModelLoss, hessian_eigenvalues
@@ -26,6 +26,7 @@ from trainables.training.ghost_batch_norm import use_ghost_batch_norm
 from trainables.training.loop import Training
 from trainables.training.parallel import Workers, evaluate_together
 from trainables.training.parts import Parts
+from trainables.trial import check_micro_batches
 
 EXAMPLES = 27  # batches of 10, 10, 7
 CPU = torch.device("cpu")
@@ -266,3 +267,22 @@ def test_refuses() -> None:
 
     with pytest.raises(UserError, match="`workers_per_trial` must be 1 for batch norm of the type Own"):
         Parts(nn.Sequential(Own(3)), Workers(0, 2), None, None)
+
+
+def test_a_smaller_micro_batch_holds_whole_groups() -> None:
+    assert Parts(network(**PLAIN), Workers(), None, None).smaller(100, 8) == 12
+    assert Parts(network(**PLAIN), Workers(), 12, None).smaller(100, 8) == 1
+    assert Parts(network(**PLAIN), Workers(), 1, None).smaller(100, 8) is None
+    assert Parts(network(**NORMED), Workers(), None, 16).smaller(100, 8) == 16
+    assert Parts(network(**NORMED), Workers(), None, None).smaller(100, 8) is None
+
+
+def test_micro_batches_are_checked_before_a_sweep(make_config: Callable[..., TrialConfig], digits: Source) -> None:
+    plain, normed = (make_config(model_options=f'{{"batch_norm": {flag}}}') for flag in ("false", "true"))
+    check_micro_batches([plain], digits, 1)
+    check_micro_batches([normed], digits, 32)
+    check_micro_batches([normed], digits, 8, workers=4)
+    with pytest.raises(UserError, match="`micro_batch_size` must be at least 32"):
+        check_micro_batches([plain, normed], digits, 31)
+    with pytest.raises(UserError, match=r"`micro_batch_size` must be at least 8 .* got 7"):
+        check_micro_batches([normed], digits, 7, workers=4)

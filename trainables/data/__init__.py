@@ -95,7 +95,10 @@ def _from_function(name: str, options: dict[str, Any]) -> Source:
     is_tokens = train_labels.ndim == 2 and all(np.issubdtype(inputs.dtype, np.integer) for inputs in input_parts)
 
     def kept(inputs: NDArray[Any]) -> Inputs:
-        return inputs.astype(np.int64) if is_tokens else inputs.astype(np.float32)
+        try:
+            return inputs.astype(np.int64) if is_tokens else inputs.astype(np.float32)
+        except (ValueError, TypeError) as error:
+            raise UserError(f"`dataset` {name} must return inputs that are numbers, got {inputs.dtype}") from error
 
     return Source(
         name,

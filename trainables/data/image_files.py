@@ -16,7 +16,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from PIL import Image
-from torchvision.datasets import ImageFolder
 
 from trainables.data.dataset import Source
 from trainables.errors import UserError
@@ -48,6 +47,8 @@ def read_parquet(root: Path, download: bool) -> Source:
 
 def read_image_folder(root: Path, download: bool) -> Source:
     """Reads `root/train/CLASS/*` and `root/test/CLASS/*`; the classes are numbered by name."""
+    from torchvision.datasets import ImageFolder  # here: it brings PyTorch's compiler with it
+
     folders = []
     for part in ("train", "test"):
         try:
@@ -64,8 +65,12 @@ def read_image_folder(root: Path, download: bool) -> Source:
         )
     modes = []
     for folder in folders:
-        with Image.open(folder.samples[0][0]) as image:
-            modes.append(image.mode)
+        first = folder.samples[0][0]
+        try:
+            with Image.open(first) as image:
+                modes.append(image.mode)
+        except (OSError, ValueError, SyntaxError) as error:
+            raise UserError(f"`data-dir` must hold readable images, got {first} ({error})") from error
     grey = all(mode == "L" for mode in modes)
     (train_inputs, train_labels), (test_inputs, test_labels) = (
         (

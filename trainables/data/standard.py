@@ -3,13 +3,14 @@
 The others are read in torchvision's own layout and downloaded only when asked. torchvision compares the files'
 published checksums before it opens them (CIFAR's are pickles), so no foreign pickle is ever loaded.
 Inputs are scaled to [0, 1] and not normalized further, as in Keskar et al. 2017.
+
+torchvision and scikit-learn are imported where they are used: torchvision brings PyTorch's compiler with it, seconds
+and hundreds of megabytes that a worker, which gets its data from the driver, has no use for.
 """
 
 from pathlib import Path
 
 import numpy as np
-from sklearn.datasets import load_digits
-from torchvision.datasets import CIFAR10, CIFAR100, MNIST
 
 from trainables.data.dataset import Source
 from trainables.errors import UserError
@@ -19,6 +20,8 @@ DIGITS_TRAIN_SIZE = 300  # few enough for the large-batch gap to show; the other
 
 def read_digits(root: Path, download: bool) -> Source:
     """1797 images of 8x8 pixels in one pool, (1, 8, 8) (scikit-learn; UCI optical digits)."""
+    from sklearn.datasets import load_digits
+
     images, labels = load_digits(return_X_y=True)
     return Source(
         "digits",
@@ -33,22 +36,23 @@ def read_digits(root: Path, download: bool) -> Source:
 
 def read_mnist(root: Path, download: bool) -> Source:
     """60000 training and 10000 test images, (1, 28, 28)."""
-    return _read_torchvision("mnist", MNIST, root, download)
+    return _read_torchvision("mnist", "MNIST", root, download)
 
 
 def read_cifar10(root: Path, download: bool) -> Source:
     """50000 training and 10000 test images, (3, 32, 32)."""
-    return _read_torchvision("cifar10", CIFAR10, root, download)
+    return _read_torchvision("cifar10", "CIFAR10", root, download)
 
 
 def read_cifar100(root: Path, download: bool) -> Source:
     """50000 training and 10000 test images, (3, 32, 32), in 100 fine classes."""
-    return _read_torchvision("cifar100", CIFAR100, root, download, num_classes=100)
+    return _read_torchvision("cifar100", "CIFAR100", root, download, num_classes=100)
 
 
-def _read_torchvision(
-    name: str, layout: type[MNIST] | type[CIFAR10], root: Path, download: bool, num_classes: int = 10
-) -> Source:
+def _read_torchvision(name: str, layout_name: str, root: Path, download: bool, num_classes: int = 10) -> Source:
+    from torchvision import datasets
+
+    layout = getattr(datasets, layout_name)
     try:
         train, test = (layout(root=str(root), train=train, download=download) for train in (True, False))
     except (RuntimeError, OSError, ValueError, EOFError) as error:

@@ -26,7 +26,7 @@ from rich.progress import track
 from trainables.checkpoint import load_checkpoint
 from trainables.config import DEFAULT_MEASURES, MEASURE_BATCH_NORMS, MEASURE_DTYPES, TrialConfig
 from trainables.data import Dataset, load_source
-from trainables.errors import UserError
+from trainables.errors import OneLineParser, UserError, one_line
 from trainables.measures import MEASURES, Context, loss_of, measure
 from trainables.models import build_model
 from trainables.sharpness import ModelLoss
@@ -44,7 +44,7 @@ def main(arguments: list[str]) -> int:
     try:
         rows = _measure(options)
     except (UserError, ValueError) as error:
-        print(f"trainables.sharpness: error: {error}", file=sys.stderr)
+        print(f"trainables.sharpness: error: {one_line(error)}", file=sys.stderr)
         return 2
     print(_table(rows))
     if options.json:
@@ -55,7 +55,7 @@ def main(arguments: list[str]) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m trainables.sharpness", description=(__doc__ or "").split("\n")[0])
+    parser = OneLineParser(prog="python -m trainables.sharpness", description=(__doc__ or "").split("\n")[0])
     add = parser.add_argument
     add("weights", type=Path, help="a state_dict, such as results/NAME/weights/TRIAL_ID.pt")
     add("--measures", nargs="+", default=list(DEFAULT_MEASURES), metavar="NAME", help=", ".join(MEASURES))

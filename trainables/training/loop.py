@@ -51,7 +51,7 @@ class Training:
             use_ghost_batch_norm(model, config.ghost_batch_size)
         self._start = [parameter.detach().clone() for parameter in model.parameters()]
         self.workers = workers or Workers()
-        self._micro_batch_size = micro_batch_size
+        self.micro_batch_size = micro_batch_size
         self.parts = Parts(model, self.workers, micro_batch_size, config.ghost_batch_size)
         self._update = Update(config, model, data, self.parts)
         self.optimizer = build_optimizer(config, model.parameters())
@@ -124,7 +124,7 @@ class Training:
         return size, rate
 
     def _evaluate(self, inputs: Tensor, labels: Tensor) -> Evaluation:
-        return evaluate_together(self.workers, self.model, inputs, labels, self._micro_batch_size)
+        return evaluate_together(self.workers, self.model, inputs, labels, self.micro_batch_size)
 
     def _set_learning_rate(self, rate: float) -> None:
         if self.config.optimizer in FULL_BATCH_OPTIMIZERS:
