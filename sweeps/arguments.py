@@ -7,9 +7,11 @@ import argparse
 import difflib
 import json
 import math
+import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import FrameType
 from typing import Any, NoReturn
 
 from trainables import storage
@@ -32,7 +34,10 @@ class Parser(argparse.ArgumentParser):
 
 
 def run_command(program: str, run: Callable[[], int]) -> int:
-    """The exit status of `run`: its own (0 success, 1 failed trials), 2 for a user's mistake, 130 when interrupted."""
+    """The exit status of `run`: its own (0 success, 1 failed trials), 2 for a user's mistake, 130 when interrupted,
+    by SIGINT or SIGTERM.
+    """
+    previous = signal.signal(signal.SIGTERM, _interrupt)
     try:
         return run()
     except UserError as error:
@@ -41,6 +46,12 @@ def run_command(program: str, run: Callable[[], int]) -> int:
     except KeyboardInterrupt:
         print(f"{program}: interrupted; every finished trial is kept, --resume goes on", file=sys.stderr)
         return 130
+    finally:
+        signal.signal(signal.SIGTERM, previous)
+
+
+def _interrupt(signum: int, frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
 
 
 SCALES = ("small", "paper")

@@ -17,7 +17,6 @@ import tempfile
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 # Read by Ray when it is imported: no output, no loggers and no usage report of its own.
@@ -188,7 +187,8 @@ def write_failures(folder: Path, configs: Iterable[TrialConfig], progress: Progr
 
 @contextlib.contextmanager
 def _ray(placement: Placement) -> Iterator[tuple[float, str | None]]:
-    """A connection to Ray, with SIGTERM made an interrupt; yields the GPUs of a trial and the dashboard's address."""
+    """A connection to Ray; yields the GPUs of a trial and the dashboard's address."""
+    on_sigterm = signal.getsignal(signal.SIGTERM)
     warnings.filterwarnings("ignore", category=FutureWarning, module="ray")
     try:
         if placement.address is None:
@@ -210,13 +210,12 @@ def _ray(placement: Placement) -> Iterator[tuple[float, str | None]]:
             f"`address` must be a Ray cluster that can be reached, got {placement.address} "
             f"({str(error).strip().splitlines()[0]})"
         ) from error
-    previous = signal.signal(signal.SIGTERM, _interrupt)
     try:
-        logging.getLogger("ray.tune").setLevel(logging.ERROR)
+        signal.signal(signal.SIGTERM, on_sigterm)  # Ray has put one of its own there
+        logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
         url = context.dashboard_url
         yield _check_resources(placement), f"http://{url}" if url else None
     finally:
-        signal.signal(signal.SIGTERM, previous)
         ray.shutdown()
 
 
@@ -225,10 +224,6 @@ def _reach(address: str) -> None:
     host, _, port = address.removeprefix("ray://").rpartition(":")
     if host and port.isdigit():
         socket.create_connection((host, int(port)), timeout=10).close()
-
-
-def _interrupt(signum: int, frame: FrameType | None) -> None:
-    raise KeyboardInterrupt
 
 
 def _tighten_token_file() -> None:

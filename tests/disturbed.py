@@ -39,6 +39,8 @@ class Nodes(Protocol):
 
     def lose_one(self, draw: random.Random) -> list[psutil.Process]: ...
 
+    def add_one(self) -> None: ...
+
 
 class Count:
     """What was done, and what came of it."""
@@ -65,6 +67,10 @@ def title(process: psutil.Process) -> str:
         return " ".join(process.cmdline())
     except psutil.Error:
         return ""
+
+
+def is_trial(process: psutil.Process) -> bool:
+    return TRIAL.match(title(process)) is not None
 
 
 class Sweep:
@@ -155,6 +161,7 @@ class Sweep:
             self._kill("driver", [psutil.Process(self.driver.pid)])
         elif fault == "node" and self.nodes:
             self._kill(fault, self.nodes.lose_one(draw))
+            self.nodes.add_one()
         elif fault == "away":
             self._take_away(away_seconds)
         elif fault == "full":
@@ -167,7 +174,7 @@ class Sweep:
     def _kill(self, kind: str, victims: list[psutil.Process]) -> None:
         """SIGKILL for all of `victims`; the driver takes its Ray with it."""
         of_driver = any(victim.pid == self.driver.pid for victim in victims)
-        workers = [process for process in victims if TRIAL.match(title(process)) or MEMBER.match(title(process))]
+        workers = [process for process in victims if is_trial(process) or MEMBER.match(title(process))]
         if of_driver:
             workers += self._processes(TRIAL)
         self.count.repeated += sum(map(self._since_checkpoint, workers))
@@ -270,23 +277,28 @@ class ThreeNodes:
         }
         self._cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, **self._settings})
         for _ in range(2):
-            self._cluster.add_node(num_cpus=1, **self._settings)
+            self.add_one()
+        self._cluster.wait_for_nodes()
         self.address = self._cluster.address
 
     def raylets(self) -> list[int]:
         return [self._raylet(node).pid for node in (self._cluster.head_node, *self._cluster.worker_nodes)]
 
     def lose_one(self, draw: random.Random) -> list[psutil.Process]:
-        """The processes of one node, to be killed; another node takes its place."""
-        lost = draw.choice(sorted(self._cluster.worker_nodes, key=lambda node: node.unique_id))
+        """The processes of one node that trains, to be killed."""
+        nodes = sorted(self._cluster.worker_nodes, key=lambda node: self._raylet(node).pid)
+        busy = [node for node in nodes if any(map(is_trial, self._raylet(node).children(recursive=True)))]
+        lost = draw.choice(busy or nodes)
         raylet = self._raylet(lost)
         with contextlib.suppress(psutil.Error):
             raylet.suspend()  # it shall start nothing more
         processes = [psutil.Process(part.process.pid) for parts in lost.all_processes.values() for part in parts]
         processes += raylet.children(recursive=True)
         self._cluster.worker_nodes.remove(lost)
-        self._cluster.add_node(num_cpus=1, wait=False, **self._settings)
         return processes
+
+    def add_one(self) -> None:
+        self._cluster.add_node(num_cpus=1, wait=False, **self._settings)
 
     def shutdown(self) -> None:
         self._cluster.shutdown()

@@ -52,7 +52,7 @@ AXES = (
     *("--switch-epochs", "none", "100", "--switch-batch-size", "64", "--seeds", "0", "1", "2"),
     *("--epochs", "300", "--model-options", "widths=32"),
 )
-MEMBERS = ("--workers-per-trial", "2")
+MEMBERS = ("--workers-per-trial", "2", "--seeds", "0", "1", "--switch-epochs", "none", "--epochs", "100")
 KINDS = ("machine", "disk", "nodes", "members")
 OF_MACHINE = ("worker", "writing", "worker", "driver", "writing", "SIGTERM", "worker", "SIGINT")
 NOT_COMPARED = {

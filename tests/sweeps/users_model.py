@@ -27,7 +27,7 @@ class Wayward(nn.Module):
         if batch_size == NAN:
             return logits * float("nan")
         if batch_size in (LEAKS, 4, 3):  # the smaller micro-batches of a second try too
-            self.kept += [torch.zeros(2**25) for _ in range(100)]  # 128 MiB each
+            self.kept += [torch.empty(2**28) for _ in range(100)]  # 1 GiB each
         if batch_size == EXITS:
             sys.exit("enough")
         return logits
