@@ -91,6 +91,8 @@ class TuneTrial(tune.Trainable):  # type: ignore[misc]
             with time_limit(self._seconds_left(), f"took more than the {self._timeout} s of --trial-timeout"):
                 record, failure = self._advance(), None
         except (Exception, SystemExit) as error:
+            if hasattr(error, "ray_terminate_msg"):  # Ray ends this worker: no fault of the trial
+                raise
             record, failure = None, (traceback.format_exc(), is_out_of_memory(error))
         if failure is not None:  # and what the error's traceback referred to is free again
             record = self._after(*failure)
