@@ -58,10 +58,13 @@ SMALL = (  # the same on the command line
     "--model-options widths=16"
 )
 
-pytestmark = pytest.mark.skipif(
-    not (SSHD and shutil.which("rsync") and shutil.which("ssh-keygen")),
-    reason="needs an SSH server and rsync: apt-get install openssh-server rsync",
-)
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(
+        not (SSHD and shutil.which("rsync") and shutil.which("ssh-keygen")),
+        reason="needs an SSH server and rsync: apt-get install openssh-server rsync",
+    ),
+]
 
 
 def free_port(host: str = "127.0.0.1") -> int:

@@ -23,6 +23,8 @@ import pytest
 from sweeps.dashboard import grafana_dashboard, main, provision
 from trainables.errors import UserError
 
+pytestmark = pytest.mark.slow
+
 SCRIPT = Path(__file__).parents[2] / "sweeps" / "batch_grid.py"
 NAME = "watched"
 LABELS = {f"b{size} lr0.01 seed{seed}" for size in (30, 300) for seed in range(100)}

@@ -20,6 +20,8 @@ from trainables.tables import Tables, read_tables
 from trainables.trial import run_trial
 from trainables.tune_trial import TuneTrial
 
+pytestmark = pytest.mark.slow
+
 EPOCHS = 300
 NUMBERS = ("train_loss", "test_loss", "train_accuracy", "box_sharpness", "hessian_max_eig", "generalization_gap")
 

@@ -15,6 +15,8 @@ from sweeps.batch_grid import main
 from sweeps.trackers import trackers
 from trainables.errors import UserError
 
+pytestmark = pytest.mark.slow
+
 SCRIPT = Path(__file__).parents[2] / "sweeps" / "batch_grid.py"
 
 

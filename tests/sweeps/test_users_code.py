@@ -13,7 +13,10 @@ from pathlib import Path
 
 import psutil
 import pyarrow.parquet as pq
+import pytest
 import users_model as user
+
+pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).parents[2]
 
