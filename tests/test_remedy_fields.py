@@ -105,7 +105,12 @@ def test_the_name_of_a_remedy_is_relative_to_its_study(make_config: Make) -> Non
 
 def test_the_gap_is_measured_from_plain_training(make_config: Make) -> None:
     def row(accuracy: float, **changes: Any) -> dict[str, Any]:
-        return {**vars(make_config(**changes).canonical()), "status": "completed", "test_accuracy": accuracy}
+        return {
+            **vars(make_config(**changes).canonical()),
+            "status": "completed",
+            "test_accuracy": accuracy,
+            "test_loss": 1 - accuracy,
+        }
 
     rows = [
         row(0.95, batch_size=32),
@@ -124,6 +129,7 @@ def test_the_gap_is_measured_from_plain_training(make_config: Make) -> None:
         "learning_rate_scaling=sqrt",
     ]
     assert large_batch_gaps(rows) == pytest.approx([0.0, -0.02, 0.05, 0.01, 0.02])
+    assert large_batch_gaps(rows, "test_loss") == pytest.approx([0.0, 0.02, -0.05, -0.01, -0.02])
 
 
 def test_an_axis_of_the_grid(digits: Source) -> None:

@@ -55,8 +55,10 @@ TRIALS = pa.schema(
         ("train_accuracy", pa.float64()),
         ("test_loss", pa.float64()),
         ("test_accuracy", pa.float64()),
+        ("test_perplexity", pa.float64()),  # exp(test_loss), of language models
         ("generalization_gap", pa.float64()),
         ("large_batch_gap", pa.float64()),
+        ("large_batch_loss_gap", pa.float64()),  # nats per example or token
         ("box_sharpness", pa.float64()),
         ("box_sharpness_paper", pa.float64()),
         ("hessian_max_eig", pa.float64()),
@@ -191,8 +193,9 @@ def remedies(trials: list[Row]) -> list[str]:
     return [remedy_of(row, bases[_study(row)]) for row in trials]
 
 
-def large_batch_gaps(trials: list[Row]) -> list[float | None]:
-    """`large_batch_gap` of each trial: the small-batch reference's test accuracy minus its own.
+def large_batch_gaps(trials: list[Row], of: str = "test_accuracy") -> list[float | None]:
+    """`large_batch_gap` of each trial: the small-batch reference's test accuracy minus its own; or that `of` test_loss,
+    whose negative is `large_batch_loss_gap`, in nats.
 
     The reference is the mean over the completed trials at the smallest batch size, without a switch or a remedy, whose
     configuration is otherwise the same but for `seed`: same learning rate, warmup, data and split. None where
@@ -209,12 +212,12 @@ def large_batch_gaps(trials: list[Row]) -> list[float | None]:
         smallest[_study(row)] = min(row["batch_size"], smallest.get(_study(row), row["batch_size"]))
     for row in plain:
         if row["batch_size"] == smallest[_study(row)]:
-            references.setdefault(_reference_key(row), []).append(row["test_accuracy"])
+            references.setdefault(_reference_key(row), []).append(row[of])
     gaps: list[float | None] = []
     for row in trials:
-        accuracies = references.get(_reference_key(row))
-        known = accuracies is not None and row["test_accuracy"] is not None
-        gaps.append(math.fsum(accuracies) / len(accuracies) - row["test_accuracy"] if known and accuracies else None)
+        values = references.get(_reference_key(row))
+        known = values is not None and row[of] is not None
+        gaps.append(math.fsum(values) / len(values) - row[of] if known and values else None)
     return gaps
 
 
@@ -259,8 +262,9 @@ def _merge(folder: Path, record_files: list[Path]) -> Tables:
     rows = merged["trials"].to_pylist()
     for row, remedy in zip(rows, remedies(rows), strict=True):
         row["remedy"] = remedy
-    for row, gap in zip(rows, large_batch_gaps(rows), strict=True):
+    for row, gap, loss_gap in zip(rows, large_batch_gaps(rows), large_batch_gaps(rows, "test_loss"), strict=True):
         row["large_batch_gap"] = gap
+        row["large_batch_loss_gap"] = None if loss_gap is None else -loss_gap
     merged["trials"] = pa.Table.from_pylist(rows, schema=TRIALS)
     return Tables(**merged)
 

@@ -114,6 +114,7 @@ class Trial:
             "epochs_done": self.training.epochs_done,
             "steps": self.training.step,
             **{name: last[name] for name in ("train_loss", "train_accuracy", "test_loss", "test_accuracy")},
+            "test_perplexity": self._perplexity(last["test_loss"]),
             "generalization_gap": last["train_accuracy"] - last["test_accuracy"],
             "box_sharpness": self._value("box_sharpness", "strong", measures.EPSILONS[0]),
             "box_sharpness_paper": self._value("box_sharpness", "paper", measures.EPSILONS[0]),
@@ -164,6 +165,10 @@ class Trial:
         moments = len({row["epoch"] for row in self.measures})
         spent = math.fsum(row["seconds"] for row in self.measures)
         return share is not None and (moments == 0 or spent * (moments + 1) / moments <= share * self.training.seconds)
+
+    def _perplexity(self, loss: float) -> float | None:
+        """exp of the loss per token; None where examples, not tokens, have labels."""
+        return math.exp(min(loss, 700.0)) if self.training.data.train_labels.ndim > 1 else None
 
     def _value(self, measure: str, method: str, epsilon: float | None) -> float | None:
         for row in self.measures:

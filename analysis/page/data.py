@@ -35,6 +35,8 @@ RESULTS = {
     "test_accuracy": ("test accuracy [%]", 100),
     "train_accuracy": ("train accuracy [%]", 100),
     "test_loss": ("test loss [nats]", 1),
+    "test_perplexity": ("test perplexity", 1),
+    "large_batch_loss_gap": ("large-batch gap of the loss [nats]", 1),
     "train_loss": ("train loss [nats]", 1),
     "epochs_done": ("epochs", 1),
     "steps": ("steps", 1),

@@ -47,6 +47,7 @@ NOT_COMPARED = (
     "ray_version",
     "resumed_epoch",
     "large_batch_gap",
+    "large_batch_loss_gap",
     "remedy",
 )
 
