@@ -19,7 +19,6 @@ Trap: pandas has a `DataFrame.flags` of its own; the column is `frame["flags"]`.
 """
 
 import dataclasses
-import json
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -27,6 +26,7 @@ from typing import Any
 
 import pandas as pd
 
+from analysis.progress import read_about
 from trainables.config import TrialConfig
 from trainables.errors import UserError
 from trainables.remedies import REMEDIES
@@ -98,7 +98,7 @@ def load_sweep(folder: str | Path) -> Sweep:
     tables = read_tables(folder)
     if tables.trials.num_rows == 0:
         raise UserError(f"`results` must hold at least one trial that ended, got none in {folder}")
-    about = _about(folder / "sweep.json")
+    about = read_about(folder)
     command, started_at, planned = about.get("command"), about.get("started_at"), about.get("planned")
     return Sweep(
         folder=folder,
@@ -234,12 +234,3 @@ def _values(column: Any) -> list[Any]:
     ):
         values = [int(value) for value in values]  # pandas turns an integer column with nulls into floats
     return [*values, None] if column.isna().any() else values
-
-
-def _about(path: Path) -> dict[str, Any]:
-    """sweep.json, or nothing where it is absent or not whole: it only says where the sweep came from."""
-    try:
-        content = json.loads(path.read_bytes())
-    except (OSError, ValueError):
-        return {}
-    return content if isinstance(content, dict) else {}

@@ -9,7 +9,6 @@ the measures.
 """
 
 import argparse
-import dataclasses
 import json
 import math
 import sys
@@ -29,6 +28,7 @@ from trainables.data import Dataset, load_source
 from trainables.errors import OneLineParser, UserError, one_line
 from trainables.measures import MEASURES, Context, loss_of, measure
 from trainables.models import build_model
+from trainables.saved import config_of, source_of, split_of
 from trainables.sharpness import ModelLoss
 from trainables.tables import Row, read_tables
 
@@ -158,27 +158,21 @@ def _data(options: argparse.Namespace, config: TrialConfig | None) -> tuple[Data
     """The data, and the name and options of the model."""
     if config is None and not options.dataset:
         raise UserError("`dataset` must be given with `model`, got none")
-    name = options.dataset if config is None else config.dataset
-    source = load_source(name, root=options.data_dir, options=options.dataset_options)
     if config is None:
+        source = load_source(options.dataset, root=options.data_dir, options=options.dataset_options)
         return source.split(*source.sizes(None, None), 0), options.model, options.model_options
-    if source.fingerprint != config.data_fingerprint:
-        raise UserError(
-            f"`data-dir` must hold the data that the trial was trained on, got other contents in {options.data_dir}"
-        )
-    sizes = config.train_size, config.test_size, config.split_seed, config.validation_size or 0
-    return source.split(*sizes), config.model, json.loads(config.model_options)
+    source = source_of(config, root=options.data_dir, options=options.dataset_options)
+    return split_of(config, source), config.model, json.loads(config.model_options)
 
 
 def _trial_of(weights: Path) -> tuple[TrialConfig, Row]:
     """The configuration of the trial whose weights these are, from its sweep's tables, and its last epoch's row."""
     tables = read_tables(weights.resolve().parents[1])
-    names = [field.name for field in dataclasses.fields(TrialConfig)]
     for row in tables.trials.to_pylist():
         if row["trial_id"] == weights.stem:
             epochs = [epoch for epoch in tables.epochs.to_pylist() if epoch["trial_id"] == weights.stem]
             last = max(epochs, key=lambda epoch: int(epoch["epoch"])) if epochs else {}
-            return TrialConfig(**{name: row[name] for name in names}), last
+            return config_of(row), last
     raise UserError(
         f"`weights` must be those of a trial in the tables beside them, got {weights}; or give --model and --dataset"
     )
