@@ -30,7 +30,7 @@ from ray import tune
 from ray._private import ray_constants
 
 from sweeps.metrics import Metrics
-from sweeps.progress import Progress
+from sweeps.progress import Progress, key_of
 from sweeps.shared_storage import check_shared
 from sweeps.trackers import trackers
 from trainables.config import TrialConfig
@@ -297,8 +297,8 @@ def fit(
             tune_config=tune.TuneConfig(
                 **search,
                 reuse_actors=placement.reuse_actors,
-                trial_name_creator=lambda trial: by_key[trial.config["trial_id"]].label,
-                trial_dirname_creator=lambda trial: trial.config["trial_id"],
+                trial_name_creator=key_of,  # pickled into the state of every trial, so it must hold nothing
+                trial_dirname_creator=key_of,
             ),
             run_config=tune.RunConfig(
                 name="ray",

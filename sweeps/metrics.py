@@ -17,6 +17,7 @@ from typing import Any
 from ray import tune
 from ray.util.metrics import Gauge
 
+from sweeps.progress import key_of
 from trainables.config import TrialConfig
 from trainables.tables import Row, large_batch_gaps, remedies
 
@@ -83,20 +84,20 @@ class Metrics(tune.Callback):  # type: ignore[misc]
         return {}
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        self._running[_key(trial)] = {}
+        self._running[key_of(trial)] = {}
 
     def on_trial_result(self, iteration: int, trials: list[Any], trial: Any, result: Row, **info: Any) -> None:
-        self._running[_key(trial)] = result
+        self._running[key_of(trial)] = result
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        self._end(_key(trial), trial.last_result)
+        self._end(key_of(trial), trial.last_result)
 
     def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """Its worker died, and it waits for another."""
-        self._running.pop(_key(trial), None)
+        self._running.pop(key_of(trial), None)
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        self._end(_key(trial), {})
+        self._end(key_of(trial), {})
 
     def on_step_end(self, iteration: int, trials: list[Any], **info: Any) -> None:
         """Tune calls this many times a second, also while no trial reports."""
@@ -158,10 +159,6 @@ class Metrics(tune.Callback):  # type: ignore[misc]
     def _name(self, key: str) -> str:
         config = self._configs.get(key)
         return f"{config.label} {key[:6]}" if config is not None else key
-
-
-def _key(trial: Any) -> str:
-    return str(trial.config["trial_id"])
 
 
 def _tag(row: Row, tag: str) -> str:

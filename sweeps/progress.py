@@ -60,19 +60,19 @@ class Progress(tune.Callback):  # type: ignore[misc]
             self._live = None
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        self._started_at[_key(trial)] = time.monotonic()
+        self._started_at[key_of(trial)] = time.monotonic()
         self._print_line()
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         result = trial.last_result
-        self._end(_key(trial), result.get("status", "failed"), result.get("time_total_s", math.inf))
-        self._remember(_key(trial), result)
+        self._end(key_of(trial), result.get("status", "failed"), result.get("time_total_s", math.inf))
+        self._remember(key_of(trial), result)
         self._print_line(only_last=True)
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         error = trial.get_error()
-        self.errors[_key(trial)] = str(error) if error else "the worker died"
-        self._end(_key(trial), "failed")
+        self.errors[key_of(trial)] = str(error) if error else "the worker died"
+        self._end(key_of(trial), "failed")
         self._print_line(only_last=True)
 
     def _end(self, key: str, status: str, seconds: float = math.inf) -> None:
@@ -163,7 +163,8 @@ class Progress(tune.Callback):  # type: ignore[misc]
         return table
 
 
-def _key(trial: Any) -> str:
+def key_of(trial: Any) -> str:
+    """The trial_id of a trial of Tune."""
     return str(trial.config["trial_id"])
 
 

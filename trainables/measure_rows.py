@@ -44,6 +44,9 @@ from trainables.sharpness.perturbation import Kind
 from trainables.sharpness.subspace import PAPER_DIMENSION, Columns
 from trainables.tables import MEASURES as TABLE
 from trainables.tables import Row
+from trainables.training.adam import Adam
+from trainables.training.optimizer import Optimizer
+from trainables.training.optimizers import SGD
 
 EPSILONS = (1e-3, 5e-4)  # the paper's two boxes; the first is the one in trials.parquet
 SEED = 0
@@ -74,17 +77,17 @@ class Context:
     preconditioner: Tensor | None = None
 
     @classmethod
-    def of(cls, optimizer: torch.optim.Optimizer, batch_size: int, train_size: int) -> "Context":
-        """From an optimizer of torch after its last step: momentum of SGD, moments of Adam, else the rate alone."""
+    def of(cls, optimizer: Optimizer, batch_size: int, train_size: int) -> "Context":
+        """From an optimizer after its last step: momentum of SGD, moments of Adam, else the rate alone."""
         group = optimizer.param_groups[0]
         rate, parameters = (
             float(group["lr"]),
             [p for g in optimizer.param_groups for p in g["params"] if p.requires_grad],
         )
-        if isinstance(optimizer, torch.optim.SGD):
+        if isinstance(optimizer, SGD | torch.optim.SGD):
             return cls(rate, batch_size, train_size, float(group["momentum"]))
         states = [optimizer.state.get(parameter, {}) for parameter in parameters]
-        if not isinstance(optimizer, torch.optim.Adam) or not all("exp_avg_sq" in state for state in states):
+        if not isinstance(optimizer, Adam | torch.optim.Adam) or not all("exp_avg_sq" in state for state in states):
             return cls(rate, batch_size, train_size)
         first, second = group["betas"]
         corrected = [state["exp_avg_sq"] / (1 - second ** float(state["step"])) for state in states]

@@ -1,6 +1,9 @@
 """Every optimizer goes on from its saved state to the same bits, and the state loads without executing anything."""
 
+import copy
 import io
+import subprocess
+import sys
 from collections.abc import Callable
 
 import pytest
@@ -8,20 +11,32 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
+from trainables.training.adam import Adam
 from trainables.training.full_batch import GradientDescent, full_batch_lbfgs
 from trainables.training.lamb import LAMB
 from trainables.training.lars import LARS
+from trainables.training.optimizer import Optimizer
+from trainables.training.optimizers import SGD, Adagrad
 
-BUILDERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
+BUILDERS: dict[str, Callable[..., Optimizer]] = {
+    "adam": lambda parameters: Adam(parameters, 0.01, weight_decay=0.01),
+    "sgd": lambda parameters: SGD(parameters, 0.1, momentum=0.9, weight_decay=0.01),
     "lars": lambda parameters: LARS(parameters, lr=1.0, weight_decay=0.01),
     "lamb": lambda parameters: LAMB(parameters, lr=0.01, weight_decay=0.01),
     "gradient_descent": lambda parameters: GradientDescent(parameters, lr=0.1),
     "lbfgs": lambda parameters: full_batch_lbfgs(parameters, 1.0),
-    "adagrad": lambda parameters: torch.optim.Adagrad(parameters, lr=0.01, fused=True),
+    "adagrad": lambda parameters: Adagrad(parameters, 0.01, weight_decay=0.01),
 }
 
 
-def steps(model: nn.Module, optimizer: torch.optim.Optimizer, count: int) -> None:
+OF_TORCH: dict[str, Callable[..., torch.optim.Optimizer]] = {
+    "adam": lambda parameters: torch.optim.Adam(parameters, lr=0.01, weight_decay=0.01, fused=True),
+    "sgd": lambda parameters: torch.optim.SGD(parameters, lr=0.1, momentum=0.9, weight_decay=0.01, fused=True),
+    "adagrad": lambda parameters: torch.optim.Adagrad(parameters, lr=0.01, weight_decay=0.01, fused=True),
+}
+
+
+def steps(model: nn.Module, optimizer: Optimizer, count: int) -> None:
     draws = torch.Generator().manual_seed(0)
     inputs, labels = torch.randn(30, 4, generator=draws), torch.arange(30) % 3
 
@@ -54,3 +69,28 @@ def test_resumed_run_has_the_same_bits(name: str) -> None:
     for p, q, before in zip(models[0].parameters(), models[1].parameters(), start, strict=True):
         assert torch.equal(p, q)
         assert not torch.equal(p, before)
+
+
+@pytest.mark.parametrize("name", OF_TORCH)
+def test_the_same_bits_as_pytorch(name: str) -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(4, 8), nn.Tanh(), nn.Linear(8, 3))
+    model[0].bias.requires_grad_(False)  # has no gradient, and stays
+    theirs = copy.deepcopy(model)
+    steps(model, BUILDERS[name](model.parameters()), 6)
+    steps(theirs, OF_TORCH[name](theirs.parameters()), 6)
+    for p, q in zip(model.parameters(), theirs.parameters(), strict=True):
+        assert torch.equal(p, q)
+
+
+def test_a_trial_does_not_import_the_compiler() -> None:
+    """Which takes every worker a second and 150 MiB."""
+    source = (
+        "import sys; from trainables.config import TrialConfig; from trainables.data import load_source; "
+        "from trainables.trial import run_trial; digits = load_source('digits'); "
+        "run_trial(TrialConfig(dataset='digits', data_fingerprint='', train_size=50, test_size=50, batch_size=10, "
+        "learning_rate=0.01, epochs=1, measure_examples=20), digits); print('torch._dynamo' in sys.modules)"
+    )
+    assert (
+        subprocess.run([sys.executable, "-c", source], capture_output=True, text=True, check=True).stdout == "False\n"
+    )

@@ -11,13 +11,15 @@ import math
 from collections.abc import Callable, Iterable
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
+
+from trainables.training.optimizer import PlainOptimizer
 
 SUFFICIENT_DECREASE = 1e-4  # Nocedal and Wright 2006, section 3.1
 MAX_EVALUATIONS = 40
 
 
-class GradientDescent(torch.optim.Optimizer):
+class GradientDescent(PlainOptimizer):
     """x <- x - t g, t by Armijo's rule: f(x - t g) <= f(x) - 1e-4 t ||g||^2 (Nocedal and Wright 2006, algorithm 3.1).
 
     The first step tries t = `lr`, a later one the t before it, or twice that where the first trial was accepted at
@@ -25,8 +27,8 @@ class GradientDescent(torch.optim.Optimizer):
     matters to the first step alone.
     """
 
-    def __init__(self, params: Iterable[nn.Parameter], lr: float) -> None:
-        super().__init__(params, {"lr": lr})
+    def __init__(self, params: Iterable[Tensor], lr: float) -> None:
+        super().__init__(params, lr=lr)
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Tensor]) -> Tensor:  # type: ignore[override]
@@ -54,7 +56,7 @@ class GradientDescent(torch.optim.Optimizer):
         return loss
 
 
-def full_batch_lbfgs(parameters: Iterable[nn.Parameter], learning_rate: float) -> torch.optim.LBFGS:
+def full_batch_lbfgs(parameters: Iterable[Tensor], learning_rate: float) -> torch.optim.LBFGS:
     """PyTorch's L-BFGS with a strong Wolfe line search; one `step` is one iteration, its memory of 10 pairs goes on.
 
     `learning_rate` is the step that the line search tries first; 1 is natural to a quasi-Newton method. No tolerance

@@ -12,79 +12,40 @@ take Adam's step, w - lr * m_hat / (sqrt(v_hat) + eps). Where ||w|| or ||u|| is 
 this one does not clip the gradient by itself. Adam's part is PyTorch's own fused kernel.
 """
 
-from collections.abc import Callable
+from collections.abc import Iterable
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.optim.adam import adam
-from torch.optim.optimizer import ParamsT
+
+from trainables.training.adam import adam_step, moments
+from trainables.training.optimizer import PlainOptimizer
 
 
-class LAMB(torch.optim.Optimizer):
-    """`lr`, `betas`, `eps` and `weight_decay` hold per parameter group."""
+class LAMB(PlainOptimizer):
+    """`lr`, `betas`, `eps` and `weight_decay`."""
 
     def __init__(
         self,
-        params: ParamsT,
+        params: Iterable[Tensor],
         lr: float,
         *,
         betas: tuple[float, float] = (0.9, 0.999),
         eps: float = 1e-6,
         weight_decay: float = 0.0,
     ) -> None:
-        # `fused` tells load_state_dict to put the step counts on the device, where the fused kernel wants them.
-        defaults = {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay, "fused": True}
-        super().__init__(params, defaults)
+        super().__init__(params, lr=lr, betas=betas, eps=eps, weight_decay=weight_decay)
 
-    @torch.no_grad()
-    def step(self, closure: Callable[[], Any] | None = None) -> Any:
-        """One update of all parameters that have a gradient; with a closure, from the gradient that it computes."""
-        loss = None
-        if closure is not None:
-            with torch.enable_grad():
-                loss = closure()
-        for group in self.param_groups:
-            parameters = [p for p in group["params"] if p.grad is not None]
-            if parameters:
-                self._update(parameters, group)
-        return loss
-
-    def _update(self, parameters: list[Tensor], group: dict[str, Any]) -> None:
-        parameters = sorted(parameters, key=lambda p: p.ndim <= 1)  # layers first, then what is not adapted
-        layers = [p for p in parameters if p.ndim > 1]
-        directions = self._adam_directions(parameters, group)
-        if layers:
-            adapted = directions[: len(layers)]
-            torch._foreach_add_(adapted, layers, alpha=-group["weight_decay"])
-            torch._foreach_mul_(adapted, _trust_ratios(layers, adapted))
-        torch._foreach_add_(parameters, directions, alpha=group["lr"])
-
-    def _adam_directions(self, parameters: list[Tensor], group: dict[str, Any]) -> list[Tensor]:
-        """-m_hat / (sqrt(v_hat) + eps) of each parameter: where PyTorch's Adam with rate 1 goes from 0."""
-        for p in parameters:
-            if not self.state[p]:
-                self.state[p]["step"] = torch.zeros((), dtype=torch.float32, device=p.device)
-                self.state[p].update(exp_avg=torch.zeros_like(p), exp_avg_sq=torch.zeros_like(p))
-        states = [self.state[p] for p in parameters]
+    def update(self, parameters: list[Tensor], gradients: list[Tensor], group: dict[str, Any]) -> None:
+        # -m_hat / (sqrt(v_hat) + eps): where Adam with rate 1 goes from 0.
         directions = [torch.zeros_like(p) for p in parameters]
-        adam(
-            directions,
-            [p.grad for p in parameters if p.grad is not None],
-            [state["exp_avg"] for state in states],
-            [state["exp_avg_sq"] for state in states],
-            [],
-            [state["step"] for state in states],
-            fused=True,
-            amsgrad=False,
-            beta1=group["betas"][0],
-            beta2=group["betas"][1],
-            lr=1.0,
-            weight_decay=0.0,
-            eps=group["eps"],
-            maximize=False,
-        )
-        return directions
+        adam_step(directions, gradients, moments(self.state, parameters), group, lr=1.0, weight_decay=0.0)
+        adapted = [place for place, p in enumerate(parameters) if p.ndim > 1]
+        if adapted:
+            weights, updates = [parameters[place] for place in adapted], [directions[place] for place in adapted]
+            torch._foreach_add_(updates, weights, alpha=-group["weight_decay"])
+            torch._foreach_mul_(updates, _trust_ratios(weights, updates))
+        torch._foreach_add_(parameters, directions, alpha=group["lr"])
 
 
 def _trust_ratios(weights: list[Tensor], updates: list[Tensor]) -> list[Tensor]:

@@ -14,52 +14,39 @@ start at 0 or near it, and a rate in proportion to their norm would freeze them.
 `lr`, which LARS wants far larger than SGD. Where ||w|| is 0, or both ||g|| and the decay, local is 1.
 """
 
-from collections.abc import Callable
+from collections.abc import Iterable
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.optim.optimizer import ParamsT
+
+from trainables.training.optimizer import PlainOptimizer
 
 
-class LARS(torch.optim.Optimizer):
-    """`lr`, `momentum`, `weight_decay` and `trust` (the paper's eta) hold per parameter group."""
+class LARS(PlainOptimizer):
+    """`lr`, `momentum`, `weight_decay` and `trust` (the paper's eta)."""
 
     def __init__(
         self,
-        params: ParamsT,
+        params: Iterable[Tensor],
         lr: float,
         *,
         momentum: float = 0.9,
         weight_decay: float = 0.0,
         trust: float = 0.001,
     ) -> None:
-        super().__init__(params, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay, "trust": trust})
+        super().__init__(params, lr=lr, momentum=momentum, weight_decay=weight_decay, trust=trust)
 
-    @torch.no_grad()
-    def step(self, closure: Callable[[], Any] | None = None) -> Any:
-        """One update of all parameters that have a gradient; with a closure, from the gradient that it computes."""
-        loss = None
-        if closure is not None:
-            with torch.enable_grad():
-                loss = closure()
-        for group in self.param_groups:
-            parameters = [p for p in group["params"] if p.grad is not None]
-            if parameters:
-                self._update(parameters, group)
-        return loss
-
-    def _update(self, parameters: list[Tensor], group: dict[str, Any]) -> None:
-        layers = [p for p in parameters if p.ndim > 1]
-        others = [p for p in parameters if p.ndim <= 1]
-        directions = [p.grad for p in others if p.grad is not None]
-        if layers:
-            gradients = [p.grad for p in layers if p.grad is not None]
-            ratios = _local_rates(layers, gradients, group["trust"], group["weight_decay"])
-            steps = torch._foreach_add(gradients, layers, alpha=group["weight_decay"])
+    def update(self, parameters: list[Tensor], gradients: list[Tensor], group: dict[str, Any]) -> None:
+        directions = list(gradients)
+        adapted = [place for place, p in enumerate(parameters) if p.ndim > 1]
+        if adapted:
+            weights, slopes = [parameters[place] for place in adapted], [gradients[place] for place in adapted]
+            ratios = _local_rates(weights, slopes, group["trust"], group["weight_decay"])
+            steps = torch._foreach_add(slopes, weights, alpha=group["weight_decay"])
             torch._foreach_mul_(steps, ratios)
-            directions = [*steps, *directions]
-        parameters = layers + others
+            for place, step in zip(adapted, steps, strict=True):
+                directions[place] = step
         if group["momentum"]:
             for p in parameters:
                 if "momentum_buffer" not in self.state[p]:

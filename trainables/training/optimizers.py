@@ -1,17 +1,73 @@
-"""The optimizers: PyTorch's own in their fused form (one kernel for all parameters), and those for large batches."""
+"""The optimizers: PyTorch's fused updates (one kernel for all parameters), and those for large batches."""
 
 from collections.abc import Iterable
+from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor
+from torch.optim.adagrad import adagrad
+from torch.optim.sgd import sgd
 
 from trainables.config import TrialConfig
+from trainables.training.adam import Adam
 from trainables.training.full_batch import GradientDescent, full_batch_lbfgs
 from trainables.training.lamb import LAMB
 from trainables.training.lars import LARS
+from trainables.training.optimizer import Optimizer, PlainOptimizer
 
 
-def build_optimizer(config: TrialConfig, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
+class SGD(PlainOptimizer):
+    """`torch.optim.SGD(fused=True)`, to the same bits: `lr`, `momentum` and `weight_decay`."""
+
+    def __init__(
+        self, params: Iterable[Tensor], lr: float, *, momentum: float = 0.0, weight_decay: float = 0.0
+    ) -> None:
+        super().__init__(params, lr=lr, momentum=momentum, weight_decay=weight_decay)
+
+    def update(self, parameters: list[Tensor], gradients: list[Tensor], group: dict[str, Any]) -> None:
+        velocities: list[Tensor | None] = [self.state[p].get("momentum_buffer") for p in parameters]
+        sgd(
+            parameters,
+            gradients,
+            velocities,
+            fused=True,
+            weight_decay=group["weight_decay"],
+            momentum=group["momentum"],
+            lr=group["lr"],
+            dampening=0.0,
+            nesterov=False,
+            maximize=False,
+        )
+        if group["momentum"]:
+            for p, velocity in zip(parameters, velocities, strict=True):
+                self.state[p]["momentum_buffer"] = velocity
+
+
+class Adagrad(PlainOptimizer):
+    """`torch.optim.Adagrad(fused=True)`, to the same bits: `lr`, `eps` and `weight_decay`."""
+
+    def __init__(self, params: Iterable[Tensor], lr: float, *, eps: float = 1e-10, weight_decay: float = 0.0) -> None:
+        super().__init__(params, lr=lr, eps=eps, weight_decay=weight_decay)
+
+    def update(self, parameters: list[Tensor], gradients: list[Tensor], group: dict[str, Any]) -> None:
+        for p in parameters:
+            if p not in self.state:
+                self.state[p] = {"step": torch.zeros((), device=p.device), "sum": torch.zeros_like(p)}
+        adagrad(
+            parameters,
+            gradients,
+            [self.state[p]["sum"] for p in parameters],
+            [self.state[p]["step"] for p in parameters],
+            fused=True,
+            lr=group["lr"],
+            weight_decay=group["weight_decay"],
+            lr_decay=0.0,
+            eps=group["eps"],
+            maximize=False,
+        )
+
+
+def build_optimizer(config: TrialConfig, parameters: Iterable[Tensor]) -> Optimizer:
     """Adam (beta 0.9, 0.999, epsilon 1e-8), SGD with momentum or Adagrad; with layer adaptation LAMB and LARS.
 
     Weight decay is an L2 term in the gradient; LARS and LAMB have their own. `gradient_descent` and `lbfgs` search
@@ -21,22 +77,22 @@ def build_optimizer(config: TrialConfig, parameters: Iterable[nn.Parameter]) -> 
     momentum = config.canonical().momentum or 0.0
     match config.optimizer, config.layer_adaptation:
         case "adam", False:
-            return torch.optim.Adam(parameters, lr=rate, weight_decay=decay, fused=True)
+            return Adam(parameters, rate, weight_decay=decay)
         case "sgd", False:
-            return torch.optim.SGD(parameters, lr=rate, momentum=momentum, weight_decay=decay, fused=True)
+            return SGD(parameters, rate, momentum=momentum, weight_decay=decay)
         case "adam", True:
-            return LAMB(parameters, lr=rate, weight_decay=decay)
+            return LAMB(parameters, rate, weight_decay=decay)
         case "sgd", True:
-            return LARS(parameters, lr=rate, momentum=momentum, weight_decay=decay)
+            return LARS(parameters, rate, momentum=momentum, weight_decay=decay)
         case "adagrad", _:
-            return torch.optim.Adagrad(parameters, lr=rate, weight_decay=decay, fused=True)
+            return Adagrad(parameters, rate, weight_decay=decay)
         case "gradient_descent", _:
-            return GradientDescent(parameters, lr=rate)
+            return GradientDescent(parameters, rate)
         case _:
             return full_batch_lbfgs(parameters, rate)
 
 
-def scale_velocity(optimizer: torch.optim.Optimizer, factor: float) -> None:
+def scale_velocity(optimizer: Optimizer, factor: float) -> None:
     """Multiplies every momentum buffer: an SGD velocity that has absorbed the learning rate of its time."""
     buffers = [
         state["momentum_buffer"] for state in optimizer.state.values() if state.get("momentum_buffer") is not None

@@ -11,12 +11,13 @@ import torch
 from torch import Tensor, nn
 
 from trainables.training.one_loss import Closure, one_loss
+from trainables.training.optimizer import Optimizer
 
 INNER_STEPS = 3
 
 
 def proximal_step(
-    model: nn.Module, optimizer: torch.optim.Optimizer, closure: Closure, *, weight: float, steps: int = INNER_STEPS
+    model: nn.Module, optimizer: Optimizer, closure: Closure, *, weight: float, steps: int = INNER_STEPS
 ) -> Tensor:
     """`steps` updates of `model` by `optimizer` on one batch; returns the batch loss at x_k.
 

@@ -10,7 +10,6 @@ straight to gradient and step. Where a batch does not fit the memory, or is shar
 a sum over parts (trainables.training.parts); what is drawn is drawn for the whole batch.
 """
 
-import torch
 from torch import Tensor, nn
 
 from trainables.config import FULL_BATCH_OPTIMIZERS, TrialConfig
@@ -21,6 +20,7 @@ from trainables.training.augmentation import augment
 from trainables.training.gradient_noise import noise_factors
 from trainables.training.input_perturbation import adversarial_inputs
 from trainables.training.one_loss import Closure, one_loss
+from trainables.training.optimizer import Optimizer
 from trainables.training.parts import Part, Parts
 from trainables.training.proximal import proximal_step
 from trainables.training.weight_perturbation import robust_gradient, sam_gradient
@@ -41,7 +41,7 @@ class Update:
         self._augmentation = generator(self.config.seed, "augmentation", epoch)
         self._noise = generator(self.config.seed, "gradient noise", epoch)
 
-    def __call__(self, optimizer: torch.optim.Optimizer, batch: Tensor) -> None:
+    def __call__(self, optimizer: Optimizer, batch: Tensor) -> None:
         """One update from the examples whose indices are `batch` (on the data's device)."""
         config = self.config
         parts = None if self._parts.leave_whole(len(batch)) else self._parts
@@ -66,7 +66,7 @@ class Update:
             return loss
 
         if config.optimizer in FULL_BATCH_OPTIMIZERS:
-            optimizer.step(one_loss(self.model, closure))  # type: ignore[arg-type]
+            optimizer.step(one_loss(self.model, closure))
         elif config.proximal is not None:
             proximal_step(self.model, optimizer, closure, weight=config.proximal)
         else:
