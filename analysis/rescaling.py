@@ -34,6 +34,7 @@ from trainables.checkpoint import load_checkpoint
 from trainables.data import Dataset, load_source
 from trainables.models import build_model
 from trainables.sharpness import ModelLoss, ball_sharpness, box_sharpness, hessian_eigenvalues, rescaling_invariance
+from trainables.training.adam import Adam
 
 FACTOR = 8.0  # a power of two: multiplying by it rounds nothing
 EXAMPLES, STEPS, WIDTH = 100, 60, 16
@@ -126,7 +127,7 @@ def _small() -> tuple[str, nn.Module, Tensor, Tensor]:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         model = build_model("mlp", data.input_shape, data.num_classes, widths=[WIDTH, WIDTH])
-    optimizer = torch.optim.Adam(model.parameters(), lr=0.01)
+    optimizer = Adam(model.parameters(), 0.01)
     for _ in range(STEPS):
         optimizer.zero_grad()
         cross_entropy(model(data.train_inputs), data.train_labels).backward()

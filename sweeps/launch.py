@@ -24,6 +24,7 @@ os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
 os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
 os.environ.setdefault("TUNE_DISABLE_SIGINT_HANDLER", "1")
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+os.environ.setdefault("TUNE_GLOBAL_CHECKPOINT_S", "86400")  # its snapshots, of all trials, are never restored
 
 import ray
 from ray import tune
@@ -287,7 +288,7 @@ def fit(
         "keep_weights": placement.keep_weights,
         "reuse_actors": placement.reuse_actors,
     }
-    callbacks: list[tune.Callback] = [progress, *trackers(placement.track, folder, by_key)]
+    callbacks: list[tune.Callback] = [progress, _Forget(), *trackers(placement.track, folder, by_key)]
     if placement.dashboard:
         callbacks.append(Metrics(folder.name, by_key, _ended_before(folder, by_key)))
     with _place_of_ray(folder) as storage_path:
@@ -311,18 +312,29 @@ def fit(
         ).fit()
 
 
+class _Forget(tune.Callback):  # type: ignore[misc]
+    """Drops what Tune keeps of a trial that has ended: extremes, means and last values of each metric, 40 KiB a trial."""
+
+    def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        with contextlib.suppress(AttributeError):  # another version of Ray
+            trial.run_metadata.metric_analysis.clear()
+            trial.run_metadata.metric_n_steps.clear()
+
+
 @contextlib.contextmanager
 def _place_of_ray(folder: Path) -> Iterator[str]:
-    """Where Ray's own experiment folder, `ray`, goes: into the results, or beside them where they are remote.
-
-    Nothing of ours is in it, so that of an earlier run is removed.
+    """Where Ray's own experiment folder, `ray`, goes while it runs: into the results, or beside them where they are
+    remote. Nothing of ours is in it, and it is removed in the end, as is one that a killed driver left.
     """
     if is_remote(folder):
         with tempfile.TemporaryDirectory(prefix="large-batch-sweeps-") as local:
             yield local
     else:
         shutil.rmtree(folder / "ray", ignore_errors=True)
-        yield str(folder.resolve())
+        try:
+            yield str(folder.resolve())
+        finally:
+            shutil.rmtree(folder / "ray", ignore_errors=True)
 
 
 def _ended_before(folder: Path, by_key: Mapping[str, TrialConfig]) -> list[Row]:

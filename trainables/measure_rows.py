@@ -84,10 +84,10 @@ class Context:
             float(group["lr"]),
             [p for g in optimizer.param_groups for p in g["params"] if p.requires_grad],
         )
-        if isinstance(optimizer, SGD | torch.optim.SGD):
+        if isinstance(optimizer, SGD):
             return cls(rate, batch_size, train_size, float(group["momentum"]))
         states = [optimizer.state.get(parameter, {}) for parameter in parameters]
-        if not isinstance(optimizer, Adam | torch.optim.Adam) or not all("exp_avg_sq" in state for state in states):
+        if not isinstance(optimizer, Adam) or not all("exp_avg_sq" in state for state in states):
             return cls(rate, batch_size, train_size)
         first, second = group["betas"]
         corrected = [state["exp_avg_sq"] / (1 - second ** float(state["step"])) for state in states]

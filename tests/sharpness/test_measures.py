@@ -14,6 +14,9 @@ from trainables.errors import UserError
 from trainables.measures import MEASURES, Context, measure
 from trainables.sharpness import ModelLoss, hessian_eigenvalues, stability
 from trainables.tables import MEASURES as TABLE
+from trainables.training.adam import Adam
+from trainables.training.optimizer import Optimizer
+from trainables.training.optimizers import SGD, Adagrad
 
 DOCUMENTATION = Path(__file__).parents[2] / "docs" / "measures.md"
 CONTEXT = Context(learning_rate=0.1, batch_size=4, train_size=30, momentum=0.9)
@@ -154,10 +157,10 @@ def test_stability_forms() -> None:
 def test_the_context_of_an_optimizer(kind: str) -> None:
     model, (inputs, labels) = network(), data()
     model[0].bias.requires_grad_(False)
-    optimizer: torch.optim.Optimizer = {
-        "adam": lambda: torch.optim.Adam(model.parameters(), lr=0.01, betas=(0.8, 0.9), eps=1e-3),
-        "sgd": lambda: torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.7),
-        "adagrad": lambda: torch.optim.Adagrad(model.parameters(), lr=0.01),
+    optimizer: Optimizer = {
+        "adam": lambda: Adam(model.parameters(), lr=0.01, betas=(0.8, 0.9), eps=1e-3),
+        "sgd": lambda: SGD(model.parameters(), lr=0.01, momentum=0.7),
+        "adagrad": lambda: Adagrad(model.parameters(), lr=0.01),
     }[kind]()
     for _ in range(2):
         optimizer.zero_grad()
