@@ -126,21 +126,19 @@ def rank_correlations(
         points = int(known.sum())
         group_codes = codes(groups, known)
         strata_codes = np.zeros(points, dtype=np.int64) if strata is None else codes(strata, known)
+        order = np.argsort(strata_codes, kind="stable")
+        group_codes = group_codes[order]
         number = int(group_codes.max(initial=-1)) + 1
         if points < LEAST_POINTS:
             found |= {place: Correlation(None, None, points, number) for place in places}
             continue
-        predictors = [StratumRanks(columns[place][known], strata_codes) for place in places]
-        target, *controls = [StratumRanks(column[known], strata_codes) for column in others]
+        entering = (*others, *(columns[place] for place in places))
+        ranks = StratumRanks([column[known][order] for column in entering], strata_codes[order])
 
         def statistic(
-            counts: Integers,
-            predictors: list[StratumRanks] = predictors,
-            target: StratumRanks = target,
-            controls: list[StratumRanks] = controls,
-            group_codes: Integers = group_codes,
+            counts: Integers, ranks: StratumRanks = ranks, group_codes: Integers = group_codes
         ) -> Floats:
-            return correlations(predictors, target, controls, counts[:, group_codes])
+            return correlations(ranks, len(given), counts.T.astype(np.float64, order="C")[group_codes])
 
         results = bootstrapped(statistic, points, number, resamples, seed, trials=points)
         found |= dict(zip(places, results, strict=True))

@@ -12,10 +12,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from analysis.load import load_sweep
 from analysis.progress import duration
-from analysis.report import write_report
-from analysis.summary import summary_lines
 from sweeps.estimate import estimate
 from sweeps.grid import Grid, expand
 from sweeps.launch import Placement, missing_trials, own_results_folder, run_trials
@@ -41,6 +38,10 @@ def run_grid(options: argparse.Namespace) -> int:
 
 def report_and_answer(folder: Path, console: Console) -> None:
     """Writes report.html and figures, and prints the answer."""
+    from analysis.load import load_sweep  # these bring Matplotlib and SciPy: a second, and 80 MiB beside all trials
+    from analysis.report import write_report
+    from analysis.summary import summary_lines
+
     sweep = load_sweep(folder)  # once: its bootstraps serve report and summary
     report = write_report(sweep)
     console.print()

@@ -124,6 +124,7 @@ MEASURES = pa.schema(
 
 SCHEMAS = {"trials": TRIALS, "epochs": EPOCHS, "measures": MEASURES}
 RECORD_FORMAT = 1
+RECORDS_AT_ONCE = 1000  # read into memory
 
 
 @dataclasses.dataclass(frozen=True)
@@ -229,7 +230,9 @@ _NOT_MATCHED = {
     "batch_size", "switch_epoch", "switch_batch_size", "switch_learning_rate", "switch_optimizer_state", "seed",
     "measure_every", "measure_share", *REMEDIES,
 }  # fmt: skip
-_MATCHED = tuple(field.name for field in dataclasses.fields(TrialConfig) if field.name not in _NOT_MATCHED)
+_CONFIG = tuple(field.name for field in dataclasses.fields(TrialConfig))
+_MATCHED = tuple(name for name in _CONFIG if name not in _NOT_MATCHED)
+_COMPARED = [*_CONFIG, "status", "test_accuracy", "test_loss"]
 
 
 def _study(row: Row) -> tuple[object, ...]:
@@ -247,26 +250,42 @@ def _record_files(folder: Path) -> list[Path]:
 def _merge(folder: Path, record_files: list[Path]) -> Tables:
     if not (folder / "trials").is_dir() and not (folder / "trials.parquet").exists():
         raise UserError(f"`results` must be a folder that a sweep has written, got {folder}, without trials.parquet")
-    records = in_parallel(_read_record, record_files)
-    pending = pa.array([record.trial["trial_id"] for record in records], pa.string())
-    new: dict[str, list[Row]] = {"trials": [record.trial for record in records], "epochs": [], "measures": []}
-    for record in records:
-        key = {"trial_id": record.trial["trial_id"]}
-        new["epochs"] += [key | row for row in record.epochs]
-        new["measures"] += [key | row for row in record.measures]
-    merged = {}
-    for name, schema in SCHEMAS.items():
-        known = _read_parquet(folder / f"{name}.parquet", schema)
-        kept = known.filter(pc.invert(pc.is_in(known["trial_id"], pending)))
-        merged[name] = pa.concat_tables([kept, pa.Table.from_pylist(new[name], schema=schema)])
-    rows = merged["trials"].to_pylist()
+    merged = {name: [_read_parquet(folder / f"{name}.parquet", schema)] for name, schema in SCHEMAS.items()}
+    if not record_files:
+        return Tables(**{name: known for name, (known,) in merged.items()})
+    pending: list[str] = []
+    for first in range(0, len(record_files), RECORDS_AT_ONCE):
+        records = in_parallel(_read_record, record_files[first : first + RECORDS_AT_ONCE])
+        pending += [record.trial["trial_id"] for record in records]
+        new: dict[str, list[Row]] = {"trials": [record.trial for record in records], "epochs": [], "measures": []}
+        for record in records:
+            key = {"trial_id": record.trial["trial_id"]}
+            new["epochs"] += [key | row for row in record.epochs]
+            new["measures"] += [key | row for row in record.measures]
+        for name, schema in SCHEMAS.items():
+            merged[name].append(pa.Table.from_pylist(new[name], schema=schema))
+    again = pa.array(pending, pa.string())
+    for parts in merged.values():
+        parts[0] = parts[0].filter(pc.invert(pc.is_in(parts[0]["trial_id"], again)))
+    tables = {name: pa.concat_tables(parts) for name, parts in merged.items()}
+    return Tables(_with_comparisons(tables["trials"]), tables["epochs"], tables["measures"])
+
+
+def _with_comparisons(trials: pa.Table) -> pa.Table:
+    """`trials` with the columns that are relative to other trials."""
+    rows = trials.select(_COMPARED).to_pylist()
     for row, remedy in zip(rows, remedies(rows), strict=True):
         row["remedy"] = remedy
-    for row, gap, loss_gap in zip(rows, large_batch_gaps(rows), large_batch_gaps(rows, "test_loss"), strict=True):
-        row["large_batch_gap"] = gap
-        row["large_batch_loss_gap"] = None if loss_gap is None else -loss_gap
-    merged["trials"] = pa.Table.from_pylist(rows, schema=TRIALS)
-    return Tables(**merged)
+    losses = large_batch_gaps(rows, "test_loss")
+    columns = {
+        "remedy": [row["remedy"] for row in rows],
+        "large_batch_gap": large_batch_gaps(rows),
+        "large_batch_loss_gap": [None if gap is None else 0.0 - gap for gap in losses],
+    }
+    for name, values in columns.items():
+        place = trials.schema.get_field_index(name)
+        trials = trials.set_column(place, TRIALS.field(name), pa.array(values, TRIALS.field(name).type))
+    return trials
 
 
 def _read_parquet(path: Path, schema: pa.Schema) -> pa.Table:
