@@ -34,7 +34,6 @@ from analysis.statistics import (
     Correlation,
     GranulatedKendall,
     granulated_kendall,
-    rank_correlation,
     rank_correlations,
 )
 
@@ -59,25 +58,35 @@ class Association:
     pooled_with_off_target: Correlation
 
 
-@lru_cache(maxsize=64)
 def associate(sweep: Sweep, measure: Measure, target: str = GAP, *, pool_remedies: bool = False) -> Association:
     """The rank correlation of `measure` with `target` (a column of TARGETS) in every view, in [-1, 1]."""
+    return _associations(sweep, target, pool_remedies)[measure]
+
+
+@lru_cache(maxsize=8)
+def _associations(sweep: Sweep, target: str, pool_remedies: bool) -> dict[Measure, Association]:
+    """Those of all measures, which share their resamples."""
     everything = compared(sweep, pool_remedies=pool_remedies)
     on_target = everything[~everything["off_target"]]
     rates = sorted(everything["learning_rate"].unique().tolist()) if target == GAP else []
-    pooled, matched = _plain(on_target, measure, target), _matched(on_target, measure, target)
+    measures = measures_of(sweep)
+    pooled, matched = _plain(on_target, measures, target), _matched(on_target, measures, target)
     same = len(on_target) == len(everything)
-    return Association(
-        measure=measure,
-        target=target,
-        pooled=pooled,
-        within_learning_rate={
-            rate: _plain(on_target[on_target["learning_rate"] == rate], measure, target) for rate in rates
-        },
-        matched=matched,
-        matched_with_off_target=matched if same else _matched(everything, measure, target),
-        pooled_with_off_target=pooled if same else _plain(everything, measure, target),
-    )
+    matched_too = matched if same else _matched(everything, measures, target)
+    pooled_too = pooled if same else _plain(everything, measures, target)
+    by_rate = {rate: _plain(on_target[on_target["learning_rate"] == rate], measures, target) for rate in rates}
+    return {
+        measure: Association(
+            measure=measure,
+            target=target,
+            pooled=pooled[place],
+            within_learning_rate={rate: found[place] for rate, found in by_rate.items()},
+            matched=matched[place],
+            matched_with_off_target=matched_too[place],
+            pooled_with_off_target=pooled_too[place],
+        )
+        for place, measure in enumerate(measures)
+    }
 
 
 def compared(sweep: Sweep, *, pool_remedies: bool = False) -> pd.DataFrame:
@@ -130,19 +139,20 @@ def granulated(sweep: Sweep) -> dict[Measure, GranulatedKendall]:
     }
 
 
-def _plain(frame: pd.DataFrame, measure: Measure, target: str) -> Correlation:
+def _plain(frame: pd.DataFrame, measures: Sequence[Measure], target: str) -> list[Correlation]:
     rows = frame[~frame["is_reference"]] if target == GAP else frame
-    return _rank_correlation(rows, measure, target, strata=None)
+    return _rank_correlations(rows, measures, target, strata=None)
 
 
-def _matched(frame: pd.DataFrame, measure: Measure, target: str) -> Correlation:
-    return _rank_correlation(frame, measure, target, strata=frame["matched_set"])
+def _matched(frame: pd.DataFrame, measures: Sequence[Measure], target: str) -> list[Correlation]:
+    return _rank_correlations(frame, measures, target, strata=frame["matched_set"])
 
 
-def _rank_correlation(rows: pd.DataFrame, measure: Measure, target: str, strata: Any) -> Correlation:
-    return rank_correlation(
-        rows[measure.column].astype("float64"),
+def _rank_correlations(rows: pd.DataFrame, measures: Sequence[Measure], target: str, strata: Any) -> list[Correlation]:
+    return rank_correlations(
+        [rows[measure.column].astype("float64") for measure in measures],
         rows[target].astype("float64"),
+        (),
         rows["configuration"],
         strata=strata,
         seed=BOOTSTRAP_SEED,

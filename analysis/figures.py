@@ -19,6 +19,7 @@ from typing import Any, Literal
 import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullFormatter, NullLocator
@@ -82,23 +83,30 @@ def save(figure: Figure, folder: Path, name: str) -> list[Path]:
 
     Raises UserError where the folder cannot be written.
     """
-    contents = {kind: render(figure, kind) for kind in ("png", "svg")}
-    paths = [folder / "figures" / f"{name}.{kind}" for kind in contents]
+    contents = png_and_svg(figure)
+    paths = [folder / "figures" / f"{name}.{kind}" for kind in ("png", "svg")]
     try:
         paths[0].parent.mkdir(exist_ok=True)
-        for path, content in zip(paths, contents.values(), strict=True):
+        for path, content in zip(paths, contents, strict=True):
             write_atomically(path, content)
     except OSError as error:
         raise UserError(f"`results` must be a folder that can be written, got {folder} ({error.strerror})") from error
     return paths
 
 
-def render(figure: Figure, kind: str) -> bytes:
-    """The figure as the bytes of a png or svg file, the same for the same figure."""
-    buffer = io.BytesIO()
+def png_and_svg(figure: Figure) -> tuple[bytes, bytes]:
+    """The figure as the bytes of a png and of an svg file, the same for the same figure.
+
+    Laid out once, and drawn once for each: `Figure.savefig` lays out and draws twice for each of them. Afterwards the
+    figure stays as it was laid out.
+    """
+    png, svg = io.BytesIO(), io.BytesIO()
     with matplotlib.rc_context(_STYLE):
-        figure.savefig(buffer, format=kind, dpi=DPI, metadata={"Date": None} if kind == "svg" else None)
-    return buffer.getvalue()
+        figure.dpi = DPI
+        FigureCanvasAgg(figure).print_png(png)
+        figure.set_layout_engine("none")
+        FigureCanvasSVG(figure).print_svg(svg, metadata={"Date": None})
+    return png.getvalue(), svg.getvalue()
 
 
 def batch_size_colours(batch_sizes: Sequence[int]) -> dict[int, Any]:

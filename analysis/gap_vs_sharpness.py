@@ -59,6 +59,7 @@ from trainables.errors import UserError
 # The panels of every sweep; each further measure of a sweep has one of its own.
 PANELS = (BOX_STRONG, BOX_PAPER, BOX_STRONG_SMALL, MAX_EIG)
 MOST_RATES_IN_TITLE = 3
+MOST_VECTOR_POINTS = 1000  # of a panel: more of them are one image in the svg, which would have a kilobyte for each
 HEADINGS = ("batch size", "learning rate", "trial")
 
 
@@ -96,6 +97,7 @@ def gap_vs_sharpness(sweep: Sweep) -> Figure:
 
 def _panel(axes: Axes, frame: pd.DataFrame, measure: Measure, colours: Any, markers: Any) -> None:
     shown = frame.loc[measure_values(frame, measure).index]
+    rasterized = len(shown) > MOST_VECTOR_POINTS
     axes.axhline(0, color=GREY, linewidth=0.8, zorder=1)
     for (size, rate, off_target, reference), rows in shown.groupby(
         ["batch_size", "learning_rate", "off_target", "is_reference"]
@@ -110,6 +112,7 @@ def _panel(axes: Axes, frame: pd.DataFrame, measure: Measure, colours: Any, mark
             linewidths=1.0 if off_target else 0.4,
             alpha=0.45 if reference else 0.9,
             zorder=2 if reference else 3,
+            rasterized=rasterized,
         )
     switched = shown[shown["is_switched"]]
     axes.scatter(
@@ -120,6 +123,7 @@ def _panel(axes: Axes, frame: pd.DataFrame, measure: Measure, colours: Any, mark
         edgecolors="0.25",
         linewidths=0.6,
         zorder=4,
+        rasterized=rasterized,
     )
     if measure.method == "paper":
         low = shown[has_flag(shown, {PAPER_FLAG})]
@@ -131,6 +135,7 @@ def _panel(axes: Axes, frame: pd.DataFrame, measure: Measure, colours: Any, mark
             c="black",
             linewidths=0.7,
             zorder=5,
+            rasterized=rasterized,
         )
     log_axis(axes, "x")
     axes.set_xlabel(two_lines(measure.label))

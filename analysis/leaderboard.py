@@ -84,12 +84,16 @@ class Leaderboard:
     standings: tuple[Standing, ...]
 
 
-@lru_cache(maxsize=16)
 def leaderboard(sweep: Sweep, target: str = GAP) -> Leaderboard:
     """The standings of all measures and comparisons for a column of TARGET_LABELS.
 
     Raises UserError for another target, and where fewer than two trials may be compared.
     """
+    return _leaderboard(sweep, target)
+
+
+@lru_cache(maxsize=8)
+def _leaderboard(sweep: Sweep, target: str) -> Leaderboard:
     if target not in TARGET_LABELS:
         raise UserError(f"`target` must be one of {', '.join(TARGET_LABELS)}, got {target}")
     everything = compared(sweep)

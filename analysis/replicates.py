@@ -17,9 +17,8 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
-from scipy import stats
 
-from analysis.means import CONFIDENCE, Interval
+from analysis.means import CONFIDENCE, Interval, student_t
 from analysis.pairs import Floats, Integers
 from analysis.statistics import LEAST_DEFINED
 
@@ -87,6 +86,6 @@ def over_replicates(statistic: Callable[[Integers], Floats], replicates: int) ->
     defined = np.isfinite(found)
     enough = defined.mean(axis=0) >= LEAST_DEFINED
     spread = np.array([found[defined[:, k], k].std() if enough[k] else np.nan for k in range(found.shape[1])])
-    t = stats.t.ppf((1 + CONFIDENCE) / 2, replicates - 1)
+    t = student_t((1 + CONFIDENCE) / 2, replicates)
     half: Floats = t * spread * np.sqrt(replicates / (replicates - 1))
     return values, half

@@ -71,7 +71,20 @@ class Rescaling:
 
 @lru_cache(maxsize=4)
 def rescaling(sweep: Sweep) -> Rescaling:
-    """The counter-example on a network of the sweep, or on a small one; about a second."""
+    """The counter-example on a network of the sweep, or on a small one; about a second.
+
+    On one thread: the network is so small that threads cost more than they bring, several times as much where other
+    processes want the cores too, and the numbers are the same on any number of cores.
+    """
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        return _rescaling(sweep)
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _rescaling(sweep: Sweep) -> Rescaling:
     name, model, inputs, labels = _of_sweep(sweep) or _small()
     rows, errors, accuracies = [], [], (0.0, 0.0)
     for measure, value in MEASURES.items():
@@ -104,12 +117,14 @@ def rescaling_sentence(found: Rescaling) -> str:
 
 def _of_sweep(sweep: Sweep) -> tuple[str, nn.Module, Tensor, Tensor] | None:
     """The network of a trial whose weights were kept, with training examples of its own, in float64."""
-    trials = sweep.trials
+    trials, weights = sweep.trials, sweep.folder / "weights"
+    if not weights.is_dir():
+        return None
     usable = trials[(trials["status"] == "completed") & (trials["dataset"] == "digits") & (trials["model"] == "mlp")]
     source = load_source("digits")
     for row in usable[usable["data_fingerprint"] == source.fingerprint].to_dict("records"):
         options = json.loads(row["model_options"])
-        state = load_checkpoint(sweep.folder / "weights" / f"{row['trial_id']}.pt", torch.device("cpu"))
+        state = load_checkpoint(weights / f"{row['trial_id']}.pt", torch.device("cpu"))
         if state is None or options.get("batch_norm"):
             continue
         split_seed = None if row["split_seed"] != row["split_seed"] else int(row["split_seed"])

@@ -11,6 +11,7 @@ What cannot be computed (too few points, constant values) is None, never NaN and
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 import numpy.typing as npt
@@ -135,10 +136,8 @@ def rank_correlations(
         entering = (*others, *(columns[place] for place in places))
         ranks = StratumRanks([column[known][order] for column in entering], strata_codes[order])
 
-        def statistic(
-            counts: Integers, ranks: StratumRanks = ranks, group_codes: Integers = group_codes
-        ) -> Floats:
-            return correlations(ranks, len(given), counts.T.astype(np.float64, order="C")[group_codes])
+        def statistic(counts: Integers, ranks: StratumRanks = ranks, group_codes: Integers = group_codes) -> Floats:
+            return correlations(ranks, len(given), np.take(counts, group_codes, axis=1))
 
         results = bootstrapped(statistic, points, number, resamples, seed, trials=points)
         found |= dict(zip(places, results, strict=True))
@@ -160,7 +159,7 @@ def bootstrapped(
     if groups < LEAST_GROUPS:
         drawn_values = np.full((len(values), 1), np.nan)
     else:
-        drawn = np.random.default_rng(seed).multinomial(groups, np.full(groups, 1 / groups), size=resamples)
+        drawn = _drawn(groups, resamples, seed)
         chunks = min(max(1, resamples * width // _CHUNK), resamples)
         drawn_values = np.concatenate([statistic(part) for part in np.array_split(drawn, chunks)], axis=1)
     found = []
@@ -170,6 +169,14 @@ def bootstrapped(
         p = None if interval is None else min(1.0, max(2 * tail, 1) / resamples)
         found.append(Correlation(float(value) if np.isfinite(value) else None, interval, trials, groups, p))
     return found
+
+
+@lru_cache(maxsize=4)
+def _drawn(groups: int, resamples: int, seed: int) -> Integers:
+    """How often each group occurs in each resample: (resamples, groups)."""
+    drawn = np.random.default_rng(seed).multinomial(groups, np.full(groups, 1 / groups), size=resamples)
+    drawn.setflags(write=False)
+    return drawn
 
 
 def codes(labels: npt.ArrayLike, known: npt.NDArray[np.bool_]) -> Integers:

@@ -22,6 +22,7 @@ from trainables.data import Source, load_source
 from trainables.errors import UserError
 from trainables.importing import is_import_path, source_fingerprint
 from trainables.storage import scrubbed, write_atomically
+from trainables.time_limit import time_limit
 from trainables.trial import check_micro_batches, check_trial
 
 Finish = Callable[[Path, Console], None]
@@ -56,7 +57,7 @@ def run_study(configs: Sequence[TrialConfig], source: Source, options: argparse.
     """
     talk, console = consoles(plain=options.plain, quiet=options.quiet)
     for config in {_parts(config): config for config in configs}.values():
-        check_trial(config, source)
+        _check(config, source, options.trial_timeout)
     if options.micro_batch_size is not None:
         check_micro_batches(configs, source, options.micro_batch_size, options.workers_per_trial)
     placement = placement_of(options)
@@ -84,6 +85,15 @@ def run_study(configs: Sequence[TrialConfig], source: Source, options: argparse.
             reason = row["error"].strip().splitlines()[-1]
             print(f"failed: batch size {row['batch_size']}, seed {row['seed']}: {reason}", file=sys.stderr)
         return 1 if failed else 0
+
+
+def _check(config: TrialConfig, source: Source, timeout: float | None) -> None:
+    """`check_trial`, which runs a user's model in this process: it must not hang here either."""
+    try:
+        with time_limit(timeout, f"took more than the {timeout} s of --trial-timeout"):
+            check_trial(config, source)
+    except TimeoutError as error:
+        raise UserError(f"`model` must train on two examples first, got {config.model}, which {error}") from error
 
 
 def placement_of(options: argparse.Namespace) -> Placement:

@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 CODE = """
-import numpy as np, torch
+import time, numpy as np, torch
 def _data(**changes):
     parts = dict(a=np.zeros((20, 4), "float32"), b=np.arange(20) % 2, c=np.zeros((6, 4), "float32"), d=np.arange(6) % 2)
     return tuple((parts | changes).values())
@@ -42,6 +42,12 @@ class Scalar(Net):
 def model_scalar(shape, classes): return Scalar(classes)
 class Nothing(Net):
     def forward(self, x): return None
+def model_hangs(shape, classes): time.sleep(20)
+class Slow(Net):
+    def forward(self, x):
+        if self.training: time.sleep(20)
+        return super().forward(x)
+def model_hangs_in_training(shape, classes): return Slow(classes)
 def model_none(shape, classes): return Nothing(classes)
 not_callable = 3
 """
