@@ -8,8 +8,9 @@ setting for data in memory; worker processes make it slower), `tune.report` afte
 box sharpness by `scipy.optimize.minimize` with bounds and ten iterations of L-BFGS-B for the paper's two boxes, and the
 largest eigenvalue by SciPy's eigsh to 1e-3. Ours measures the same two boxes twice, by `paper` and by `strong`.
 
-Reports seconds of the whole command, trials a minute, and the share of the cores' time after the start-up (until the
-first trial could train) that went into training and measures. Both are whole processes, one after the other.
+Reports seconds of the whole command, with Ray's start and, ours, report and figures; trials a minute; and the share of
+the cores' time, from the first trial's start to the last one's end, that went into training and measures. Both are
+whole processes, one after the other.
 """
 
 import argparse
@@ -136,10 +137,12 @@ def run_plain(seeds: list[int], epochs: int, folder: Path) -> dict[str, float]:
     ).fit()
     rows = [result.metrics for result in results]
     ray.shutdown()
+    first = min(row["started"] for row in rows)
     return {
         "trials": len(rows),
         "busy_seconds": sum(row["seconds"] for row in rows),
-        "startup_seconds": min(row["started"] for row in rows) - begun,
+        "startup_seconds": first - begun,
+        "trial_seconds": max(row["started"] + row["seconds"] for row in rows) - first,
         "test_accuracy": sum(row["test_accuracy"] for row in rows) / len(rows),
     }
 
@@ -155,11 +158,13 @@ def run_ours(seeds: list[int], epochs: int, folder: Path) -> dict[str, float]:
 
     trials = pd.read_parquet(folder / "ours" / "trials.parquet")
     busy = trials["train_seconds"] + trials["sharpness_seconds"]
-    first = (pd.to_datetime(trials["finished_at"]).astype("int64") / 1e9 - busy).min()  # finished_at: whole seconds
+    ended = pd.to_datetime(trials["finished_at"]).map(lambda moment: moment.timestamp())  # whole seconds
+    first = float((ended - busy).min())
     return {
         "trials": len(trials),
         "busy_seconds": float(busy.sum()),
-        "startup_seconds": max(0.0, float(first) - begun),
+        "startup_seconds": first - begun,
+        "trial_seconds": float(ended.max()) - first,
         "test_accuracy": float(trials["test_accuracy"].mean()),
     }
 
@@ -187,7 +192,7 @@ def main() -> None:
         seconds = time.perf_counter() - begun
         found = json.loads(done.stdout.strip().splitlines()[-1])
         found |= {"seconds": seconds, "trials_per_minute": 60 * found["trials"] / seconds}
-        found["busy_share"] = found["busy_seconds"] / cores / (seconds - found["startup_seconds"])
+        found["busy_share"] = found["busy_seconds"] / cores / found["trial_seconds"]
         figures[side] = found
         print(f"{side:>5}: " + ", ".join(f"{name} {value:.3g}" for name, value in found.items()), flush=True)
     figures["ratio"] = figures["ours"]["trials_per_minute"] / figures["plain"]["trials_per_minute"]
