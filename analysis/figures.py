@@ -103,9 +103,11 @@ def png_and_svg(figure: Figure) -> tuple[bytes, bytes]:
     png, svg = io.BytesIO(), io.BytesIO()
     with matplotlib.rc_context(_STYLE):
         figure.dpi = DPI
-        FigureCanvasAgg(figure).print_png(png)
+        canvas: Any = FigureCanvasAgg(figure)  # its printing has no types
+        canvas.print_png(png)
         figure.set_layout_engine("none")
-        FigureCanvasSVG(figure).print_svg(svg, metadata={"Date": None})
+        canvas = FigureCanvasSVG(figure)
+        canvas.print_svg(svg, metadata={"Date": None})
     return png.getvalue(), svg.getvalue()
 
 

@@ -8,7 +8,8 @@ hollow a trial off target, a cross (paper panel) a trial whose `paper` maximum i
 `strong` one: there the paper's maximizer failed, and the point lies too far to the left. Above each panel
 Spearman's rank correlation; analysis.association says which trials enter which number. The reference trials,
 small and pale, have a gap of 0 by construction. A sharpness that is null or 0 has no place on a log axis;
-such trials are counted in the title. Trials with a remedy are in analysis/remedies.py's figure, not here.
+such trials are counted in the title. Many trials are drawn small, so that they can be told apart. Trials with a
+remedy are in analysis/remedies.py's figure, not here.
 """
 
 import sys
@@ -59,7 +60,9 @@ from trainables.errors import UserError
 # The panels of every sweep; each further measure of a sweep has one of its own.
 PANELS = (BOX_STRONG, BOX_PAPER, BOX_STRONG_SMALL, MAX_EIG)
 MOST_RATES_IN_TITLE = 3
-MOST_VECTOR_POINTS = 1000  # of a panel: more of them are one image in the svg, which would have a kilobyte for each
+MANY_POINTS = (
+    1000  # of a panel, beyond which they shrink, and are one image in the svg: else it had a kilobyte for each
+)
 HEADINGS = ("batch size", "learning rate", "trial")
 
 
@@ -97,7 +100,7 @@ def gap_vs_sharpness(sweep: Sweep) -> Figure:
 
 def _panel(axes: Axes, frame: pd.DataFrame, measure: Measure, colours: Any, markers: Any) -> None:
     shown = frame.loc[measure_values(frame, measure).index]
-    rasterized = len(shown) > MOST_VECTOR_POINTS
+    rasterized, area = len(shown) > MANY_POINTS, min(1.0, MANY_POINTS / max(1, len(shown)))
     axes.axhline(0, color=GREY, linewidth=0.8, zorder=1)
     for (size, rate, off_target, reference), rows in shown.groupby(
         ["batch_size", "learning_rate", "off_target", "is_reference"]
@@ -105,11 +108,11 @@ def _panel(axes: Axes, frame: pd.DataFrame, measure: Measure, colours: Any, mark
         axes.scatter(
             rows[measure.column],
             percent(rows["large_batch_gap"]),
-            s=10 if reference else 26,
+            s=area * (10 if reference else 26),
             marker=markers[rate],
             facecolors="none" if off_target else [colours[size]],
             edgecolors=[colours[size]] if off_target else "white",
-            linewidths=1.0 if off_target else 0.4,
+            linewidths=area**0.5 * (1.0 if off_target else 0.4),
             alpha=0.45 if reference else 0.9,
             zorder=2 if reference else 3,
             rasterized=rasterized,
@@ -118,10 +121,10 @@ def _panel(axes: Axes, frame: pd.DataFrame, measure: Measure, colours: Any, mark
     axes.scatter(
         switched[measure.column],
         percent(switched["large_batch_gap"]),
-        s=50,
+        s=area * 50,
         facecolors="none",
         edgecolors="0.25",
-        linewidths=0.6,
+        linewidths=area**0.5 * 0.6,
         zorder=4,
         rasterized=rasterized,
     )
@@ -130,10 +133,10 @@ def _panel(axes: Axes, frame: pd.DataFrame, measure: Measure, colours: Any, mark
         axes.scatter(
             low[measure.column],
             percent(low["large_batch_gap"]),
-            s=12,
+            s=area * 12,
             marker="x",
             c="black",
-            linewidths=0.7,
+            linewidths=area**0.5 * 0.7,
             zorder=5,
             rasterized=rasterized,
         )

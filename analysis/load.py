@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import pyarrow as pa
 
 from analysis.progress import read_about
 from trainables.config import TrialConfig
@@ -98,13 +99,16 @@ def load_sweep(folder: str | Path) -> Sweep:
     tables = read_tables(folder)
     if tables.trials.num_rows == 0:
         raise UserError(f"`results` must hold at least one trial that ended, got none in {folder}")
+    trials, epochs, measures = (table.to_pandas() for table in (tables.trials, tables.epochs, tables.measures))
+    del tables
+    pa.default_memory_pool().release_unused()
     about = read_about(folder)
     command, started_at, planned = about.get("command"), about.get("started_at"), about.get("planned")
     return Sweep(
         folder=folder,
-        trials=tables.trials.to_pandas(),
-        epochs=tables.epochs.to_pandas(),
-        measures=tables.measures.to_pandas(),
+        trials=trials,
+        epochs=epochs,
+        measures=measures,
         command=tuple(str(word) for word in command) if isinstance(command, list) else None,
         started_at=started_at if isinstance(started_at, str) else None,
         planned=planned if isinstance(planned, int) else None,

@@ -25,7 +25,8 @@ class StratumRanks:
         self._columns = []
         for values in columns:
             order = np.lexsort((values, strata))
-            run, edges = _runs((np.diff(values[order]) != 0) | new_stratum)
+            ordered = values[order]
+            run, edges = _runs((ordered[1:] != ordered[:-1]) | new_stratum)
             place = np.empty_like(run)
             place[order] = run
             self._columns.append((order, edges, place))
@@ -53,7 +54,7 @@ def correlations(ranks: StratumRanks, given: int, weights: Integers) -> Floats:
     columns = ranks(weights)
     known = np.stack([next(columns) for _ in range(1 + given)], axis=1)
     weighted = known * weights[:, None, :]
-    products = weighted @ known.transpose(0, 2, 1)
+    products = np.einsum("bin,bjn->bij", weighted, known)  # not BLAS, whose threads here wait more than they work
     inverse = np.linalg.pinv(products[:, 1:, 1:], hermitian=True) if given else products[:, 1:, 1:]
 
     def left(whole: Floats, first: Floats, second: Floats) -> Floats:
@@ -64,8 +65,8 @@ def correlations(ranks: StratumRanks, given: int, weights: Integers) -> Floats:
     square_y = left(products[:, 0, 0], across_y, across_y)
     results = []
     for column in columns:
-        across = (weighted @ column[:, :, None])[:, :, 0]
-        whole = ((weights * column)[:, None, :] @ column[:, :, None])[:, 0, 0]
+        across = np.einsum("bin,bn->bi", weighted, column)
+        whole = np.einsum("bn,bn->b", weights * column, column)
         square = left(whole, across[:, 1:], across[:, 1:])
         varies = (square > SMALLEST_SQUARE * np.maximum(1, whole)) & (
             square_y > SMALLEST_SQUARE * np.maximum(1, products[:, 0, 0])

@@ -67,8 +67,8 @@ def trial_data(sweep: Sweep, progress: Progress) -> Data:
     return {
         **empty_data(sweep.name, progress),
         "fields": fields,
-        "trials": {field["name"]: [plain(value) for value in frame[field["name"]]] for field in fields},
-        "marks": {name: [bool(value) for value in frame[name]] for name in MARKS},
+        "trials": {field["name"]: [plain(value) for value in frame[field["name"]].tolist()] for field in fields},
+        "marks": {name: frame[name].astype(bool).tolist() for name in MARKS},
         "curves": curves(sweep.epochs, frame["trial_id"]),
         "profiles": profiles(sweep),
     }

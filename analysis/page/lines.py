@@ -9,6 +9,7 @@ import io
 import math
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from analysis.load import Sweep
@@ -28,19 +29,21 @@ def curves(epochs: pd.DataFrame, order: Any) -> Data:
     """
     names = [name for name in CURVES if name in epochs and epochs[name].notna().any()]
     epochs = epochs.sort_values(["trial_id", "epoch"], ignore_index=True)
-    columns = [(name, epochs[name].tolist()) for name in names]
-    places = epochs.groupby("trial_id").indices
-    most = max(8, min(MOST_POINTS_OF_A_TRIAL, MOST_POINTS // max(1, len(places))))
-
-    def curve(rows: Any) -> Data:
-        kept = sorted({round(index * (len(rows) - 1) / (most - 1)) for index in range(most)})
+    sizes = epochs.groupby("trial_id").size()
+    most = max(8, min(MOST_POINTS_OF_A_TRIAL, MOST_POINTS // max(1, len(sizes))))
+    thinned = [sorted({round(place * (size - 1) / (most - 1)) for place in range(most)}) for size in sizes]
+    starts = np.cumsum(sizes) - sizes
+    kept = epochs.iloc[[start + place for start, places in zip(starts, thinned, strict=True) for place in places]]
+    columns = [[plain(value, digits=4) for value in kept[name].tolist()] for name in names]
+    found, first = {}, 0
+    for key, size, places in zip(sizes.index, sizes.tolist(), thinned, strict=True):
         values = []
-        for name, column in columns:
-            shown = [plain(column[rows[index]], digits=4) for index in kept]
+        for name, column in zip(names, columns, strict=True):
+            shown = column[first : first + len(places)]
             values.append(shown[0] if name != "epoch" and len(set(shown)) == 1 else shown)
-        return {"epochs": len(rows), "values": values}
-
-    return {"names": names, "trials": [curve(places[key]) if key in places else None for key in order]}
+        found[key] = {"epochs": size, "values": values}
+        first += len(places)
+    return {"names": names, "trials": [found.get(key) for key in order]}
 
 
 def profiles(sweep: Sweep) -> dict[str, list[Data]]:

@@ -1,14 +1,17 @@
 """The figures: what is drawn and said, looked up in the Figure object, and the scripts around them."""
 
+import io
 import subprocess
 import sys
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 
+import matplotlib
 import numpy as np
 import pytest
 from made_up import failed, grid, record
 
+from analysis import figures
 from analysis.batch_size_curves import batch_size_curves
 from analysis.figures import batch_size_colours, plain_number, save, three_digits
 from analysis.gap_vs_sharpness import gap_vs_sharpness
@@ -145,6 +148,31 @@ def test_save_writes_png_and_svg_of_the_right_size_and_nothing_else(write_sweep)
     before = paths[1].read_bytes()
     save(batch_size_curves(load_sweep(folder)), folder, "curves")
     assert paths[1].read_bytes() == before
+
+
+def test_drawing_once_for_each_file_gives_what_savefig_does(write_sweep):
+    sweep, buffer = load_sweep(write_sweep(grid())), io.BytesIO()
+    with matplotlib.rc_context(figures._STYLE):
+        batch_size_curves(sweep).savefig(buffer, format="png", dpi=figures.DPI)
+    png, svg = figures.png_and_svg(batch_size_curves(sweep))
+    assert png == buffer.getvalue()
+    assert ElementTree.fromstring(svg).get("width") == "511.2pt"  # 7.1 inches
+
+
+def test_many_points_are_small_and_one_image_in_the_svg(write_sweep, monkeypatch):
+    sweep = load_sweep(write_sweep(grid()))
+
+    def drawn():
+        figure = gap_vs_sharpness(sweep)
+        sizes = max(c.get_sizes()[0] for c in figure.axes[0].collections)
+        return sizes, figures.png_and_svg(figure)[1].count(b"<image")
+
+    size, images = drawn()
+    monkeypatch.setattr("analysis.gap_vs_sharpness.MANY_POINTS", 4)
+    smaller, more_images = drawn()
+    assert images == 0
+    assert smaller == pytest.approx(size * 4 / len(comparable(sweep)))
+    assert more_images >= len(gap_vs_sharpness(sweep).axes)
 
 
 def test_colours_are_distinct_and_ordered_by_rank():
