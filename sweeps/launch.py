@@ -207,6 +207,11 @@ def _ray(placement: Placement) -> Iterator[tuple[float, str | None]]:
         else:
             _reach(placement.address)
             context = ray.init(address=placement.address, log_to_driver=False, logging_level=logging.ERROR)
+        signal.signal(signal.SIGTERM, on_sigterm)
+    except SystemExit as exit:  # of the handler that Ray puts there meanwhile
+        signal.signal(signal.SIGTERM, on_sigterm)
+        ray.shutdown()
+        raise KeyboardInterrupt from exit
     except ray.exceptions.AuthenticationError as error:
         raise UserError(f"`RAY_AUTH_TOKEN_PATH` must be a file with Ray's token, got {one_line(error)}") from error
     except (OSError, ValueError, RuntimeError) as error:
@@ -215,7 +220,6 @@ def _ray(placement: Placement) -> Iterator[tuple[float, str | None]]:
             f"({str(error).strip().splitlines()[0]})"
         ) from error
     try:
-        signal.signal(signal.SIGTERM, on_sigterm)  # Ray has put one of its own there
         logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
         url = context.dashboard_url
         yield _check_resources(placement), f"http://{url}" if url else None

@@ -326,8 +326,12 @@ def test_a_damaged_checkpoint_is_found_and_the_one_before_is_used(
     assert loaded is not None
     assert loaded["epoch"] == 1
     assert torch.equal(loaded["w"], first["w"])
-    previous = path.with_suffix(".previous")
-    write_atomically(previous, damage(previous.read_bytes()))
+    save_checkpoint(path, second)
+    write_atomically(path, damage(path.read_bytes()))
+    loaded = load_checkpoint(path, CPU)
+    assert loaded is not None
+    assert loaded["epoch"] == 1  # and not the first damaged one, which was the newest before
+    write_atomically(path, damage(path.read_bytes()))
     assert load_checkpoint(path, CPU) is None
 
 

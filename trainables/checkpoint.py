@@ -43,13 +43,14 @@ def save_checkpoint(path: Path, state: dict[str, Any], *, keep_previous: bool = 
 def load_checkpoint(path: Path, device: torch.device) -> dict[str, Any] | None:
     """What `save_checkpoint` wrote last or, where that is not whole, the time before; None where neither is readable.
 
-    A file that somebody else has saved, without a checksum, is taken as it is.
+    A file that somebody else has saved, without a checksum, is taken as it is. The one before then takes the place of
+    the damaged one: else the next `save_checkpoint` would keep that in its stead, and might itself be cut short.
     """
-    for candidate in (path, _previous(path)):
-        state = _load(candidate, device)
-        if state is not None:
-            return state
-    return None
+    state = _load(path, device)
+    if state is None and (state := _load(_previous(path), device)) is not None:
+        with contextlib.suppress(OSError):  # where nothing can be written, this is not the place to say so
+            _previous(path).replace(path)
+    return state
 
 
 def remove_checkpoint(path: Path) -> None:

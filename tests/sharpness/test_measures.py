@@ -133,7 +133,7 @@ def test_a_loss_that_is_not_finite_is_a_result(name: str) -> None:
     assert not any(row.get("converged") for row in rows if "variance" not in row["method"])
 
 
-@pytest.mark.parametrize("name", OF_STEPS)
+@pytest.mark.parametrize("name", sorted(OF_STEPS))
 def test_measures_of_steps_need_the_optimizer(name: str) -> None:
     with pytest.raises(UserError, match=f"`learning_rate` must be given for the measure {name}, got none"):
         measure(ModelLoss(network(), *data()), [name])
