@@ -59,6 +59,22 @@ def test_records_become_tables(folder: Path, make_config: Make) -> None:
     assert set(after.trials["remedy"].to_pylist()) == {"none"}
 
 
+def test_records_are_read_in_parts(folder: Path, make_config: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    configs = [make_config(seed=seed, batch_size=size) for seed in range(3) for size in (16, 300)]
+    for config in configs[:2]:
+        write_record(folder, record(config, test_accuracy=0.5))
+    compact(folder)
+    for config in configs:  # the first two again
+        write_record(folder, record(config))
+    whole = read_tables(folder)
+    monkeypatch.setattr(tables, "RECORDS_AT_ONCE", 2)
+    for name in tables.SCHEMAS:
+        assert getattr(read_tables(folder), name).equals(getattr(whole, name))
+    assert whole.trials["test_accuracy"].to_pylist() == [0.9] * 6
+    assert whole.trials["large_batch_gap"].to_pylist() == [0.0] * 6
+    assert whole.epochs.num_rows == 12
+
+
 def test_a_trial_that_ran_again_is_one_row(folder: Path, make_config: Make) -> None:
     write_record(folder, record(make_config(), status="failed"))
     compact(folder)

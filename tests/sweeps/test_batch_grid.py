@@ -135,6 +135,7 @@ def test_a_sweep_from_start_to_report_then_widened(tmp_path: Path, digits: Sourc
     assert len(list((folder / "weights").glob("*.pt"))) == 6
     assert list((folder / "trials").iterdir()) == []
     assert list((folder / "checkpoints").iterdir()) == []
+    assert not (folder / "ray").exists()
     assert "rank correlation" in first.stdout
     assert "Trial status" not in first.stdout + first.stderr  # none of Tune's own output
     assert all(len(line) < 200 for line in first.stdout.splitlines())
