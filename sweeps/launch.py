@@ -17,6 +17,7 @@ import tempfile
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 # Read by Ray when it is imported: no output, no loggers and no usage report of its own.
@@ -29,6 +30,7 @@ os.environ.setdefault("TUNE_GLOBAL_CHECKPOINT_S", "86400")  # its snapshots, of 
 import ray
 from ray import tune
 from ray._private import ray_constants
+from ray._private import utils as ray_utils
 
 from sweeps.metrics import Metrics
 from sweeps.progress import Progress, key_of
@@ -190,26 +192,24 @@ def write_failures(folder: Path, configs: Iterable[TrialConfig], progress: Progr
 @contextlib.contextmanager
 def _ray(placement: Placement) -> Iterator[tuple[float, str | None]]:
     """A connection to Ray; yields the GPUs of a trial and the dashboard's address."""
-    on_sigterm = signal.getsignal(signal.SIGTERM)
     warnings.filterwarnings("ignore", category=FutureWarning, module="ray")
     try:
-        if placement.address is None:
-            ray_constants.ENABLE_RAY_CLUSTER = False  # what Ray calls it when all its services stay on 127.0.0.1
-            context = ray.init(
-                address="local",
-                include_dashboard=placement.dashboard,
-                log_to_driver=False,
-                logging_level=logging.ERROR,
-            )
-            _tighten_token_file()
-        else:
-            _reach(placement.address)
-            context = ray.init(address=placement.address, log_to_driver=False, logging_level=logging.ERROR)
-        signal.signal(signal.SIGTERM, on_sigterm)
-    except SystemExit as exit:  # of the handler that Ray puts there meanwhile
-        signal.signal(signal.SIGTERM, on_sigterm)
+        with _interruptible():
+            if placement.address is None:
+                ray_constants.ENABLE_RAY_CLUSTER = False  # what Ray calls it when all its services stay on 127.0.0.1
+                context = ray.init(
+                    address="local",
+                    include_dashboard=placement.dashboard,
+                    log_to_driver=False,
+                    logging_level=logging.ERROR,
+                )
+                _tighten_token_file()
+            else:
+                _reach(placement.address)
+                context = ray.init(address=placement.address, log_to_driver=False, logging_level=logging.ERROR)
+    except KeyboardInterrupt:
         ray.shutdown()
-        raise KeyboardInterrupt from exit
+        raise
     except ray.exceptions.AuthenticationError as error:
         raise UserError(f"`RAY_AUTH_TOKEN_PATH` must be a file with Ray's token, got {one_line(error)}") from error
     except (OSError, ValueError, RuntimeError) as error:
@@ -223,6 +223,31 @@ def _ray(placement: Placement) -> Iterator[tuple[float, str | None]]:
         yield _check_resources(placement), f"http://{url}" if url else None
     finally:
         ray.shutdown()
+
+
+@contextlib.contextmanager
+def _interruptible() -> Iterator[None]:
+    """SIGINT and SIGTERM in the block, where Ray starts, end it by KeyboardInterrupt.
+
+    Ray would put a handler of its own in the place of that of SIGTERM. And what a handler raises while a process is
+    being forked is lost, so a signal is noted too, and looked for at the end.
+    """
+    arrived: list[int] = []
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        arrived.append(number)
+        raise KeyboardInterrupt
+
+    before = {number: signal.signal(number, interrupt) for number in (signal.SIGINT, signal.SIGTERM)}
+    set_by_ray, ray_utils.set_sigterm_handler = ray_utils.set_sigterm_handler, lambda handler: None
+    try:
+        yield
+        if arrived:
+            raise KeyboardInterrupt
+    finally:
+        ray_utils.set_sigterm_handler = set_by_ray
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _reach(address: str) -> None:
