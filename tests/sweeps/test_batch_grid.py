@@ -226,7 +226,7 @@ def test_two_sweeps_cannot_share_a_folder(tmp_path: Path) -> None:
 OWN = """
 import os, signal
 from torch import nn
-def build(input_shape, num_classes):
+def build(input_shape, num_classes, *, widths):
     if os.environ.get("RAY_JOB_ID") or os.getpid() != int(os.environ["DRIVER"]):
         os.kill(os.getpid(), signal.SIGKILL)
     return nn.Sequential(nn.Flatten(), nn.Linear(64, num_classes))
