@@ -42,7 +42,7 @@ from trainables.errors import UserError, one_line
 from trainables.lease import LEASE, hold
 from trainables.memory import GIB
 from trainables.storage import is_remote, remove_folder
-from trainables.tables import Row, Tables, compact, finished_trials, read_tables, write_record
+from trainables.tables import Row, Tables, compact, finished, finished_trials, read_tables, write_record
 from trainables.trial import failed_record
 from trainables.tune_trial import TuneTrial
 
@@ -161,7 +161,7 @@ def run_trials(
     if not interrupted:
         write_failures(folder, configs, progress)
     tables = compact(folder)
-    if not interrupted and not missing_trials(folder, configs):
+    if not interrupted and by_key.keys() <= finished(tables):
         for state in (folder / "checkpoints").glob("warm-start-*"):  # of no use to anybody now
             state.unlink(missing_ok=True)
     return tables, interrupted

@@ -20,6 +20,7 @@ from typing import Any
 from ray import tune
 
 from sweeps.arguments import TRACKERS
+from sweeps.progress import key_of
 from trainables.config import TrialConfig
 from trainables.errors import UserError
 from trainables.storage import is_remote
@@ -59,7 +60,7 @@ class Tracked(tune.Callback):  # type: ignore[misc]
         return {}
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        key = trial.config["trial_id"]
+        key = key_of(trial)
         if key not in self._shown:
             config = self._configs[key]
             shown = ShownTrial(trial.trial_id, config.label, _parameters(config), self._sweep, trial.local_path)
@@ -82,7 +83,7 @@ class Tracked(tune.Callback):  # type: ignore[misc]
         self._tell("on_experiment_end", list(self._shown.values()))
 
     def _of(self, trial: Any) -> ShownTrial:
-        return self._shown[trial.config["trial_id"]]
+        return self._shown[key_of(trial)]
 
     def _tell(self, method: str, *arguments: Any, **options: Any) -> None:
         if self._logger is None:

@@ -19,7 +19,7 @@ from rich.console import Console
 
 from sweeps.launch import Placement, fit, under_ray
 from sweeps.optuna_study import Outcome, Point
-from sweeps.progress import Progress
+from sweeps.progress import Progress, key_of
 from sweeps.tuning import Campaign
 from trainables.checkpoint import remove_checkpoint
 from trainables.tables import Record, Row
@@ -133,7 +133,7 @@ class EarlyStopping(FIFOScheduler):  # type: ignore[misc]
         self._campaign, self._folder = campaign, folder
 
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
-        key = trial.config["trial_id"]
+        key = key_of(trial)
         if not self._campaign.report(key, [Point(*point) for point in result["curve"]]):
             return str(TrialScheduler.CONTINUE)
         remove_checkpoint(self._folder / "checkpoints" / f"{key}.pt")

@@ -180,9 +180,13 @@ def finished_trials(folder: Path) -> set[str]:
     """The keys of the trials that need not run again: those completed or diverged."""
     if not _record_files(folder) and not (folder / "trials.parquet").exists():
         return set()
-    trials = read_tables(folder).trials
-    done = trials.filter(pc.is_in(trials["status"], pa.array(["completed", "diverged"])))
-    return set(done["trial_id"].to_pylist())
+    return finished(read_tables(folder))
+
+
+def finished(tables: Tables) -> set[str]:
+    """`finished_trials` of tables that have been read."""
+    done = pc.is_in(tables.trials["status"], pa.array(["completed", "diverged"]))
+    return set(tables.trials.filter(done)["trial_id"].to_pylist())
 
 
 def remedies(trials: list[Row]) -> list[str]:
