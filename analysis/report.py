@@ -31,6 +31,7 @@ from analysis.page import page_html
 from analysis.page.data import page_data
 from analysis.progress import progress_of
 from analysis.remedies import remedies_figure
+from analysis.rescaling import begin_rescaling
 from analysis.switch_point import switch_point
 from analysis.threshold_batch import threshold_figure
 from trainables.errors import UserError
@@ -54,17 +55,18 @@ def write_report(sweep: Sweep) -> Path:
 
     Raises UserError where the folder cannot be written.
     """
-    page = page_html(sweep.name, page_data(sweep, progress_of(sweep.trials, sweep.folder)))
+    begin_rescaling(sweep)  # seconds in another process, beside the figures
     path = sweep.folder / "report.html"
     try:
+        for name, draw in FIGURES.items():
+            with contextlib.suppress(UserError):  # the sweep has no data for it
+                save(draw(sweep), sweep.folder, name)
+        page = page_html(sweep.name, page_data(sweep, progress_of(sweep.trials, sweep.folder)))
         write_atomically(path, page.encode())
     except OSError as error:
         raise UserError(
             f"`results` must be a folder that can be written, got {sweep.folder} ({error.strerror})"
         ) from error
-    for name, draw in FIGURES.items():
-        with contextlib.suppress(UserError):  # the sweep has no data for it
-            save(draw(sweep), sweep.folder, name)
     return path
 
 

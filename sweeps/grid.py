@@ -15,7 +15,6 @@ from typing import Any
 from trainables.config import DEFAULT_MEASURES, TrialConfig, model_options_json
 from trainables.data import Source
 from trainables.errors import UserError
-from trainables.measures import MEASURES
 from trainables.remedies import REMEDIES
 
 
@@ -64,9 +63,7 @@ class Grid:
             values = getattr(self, axis)
             if values is not None and len(values) == 0:
                 raise UserError(f"`{axis}` must hold at least one value, got none")
-        for name in self.measures:
-            if name not in MEASURES:
-                raise UserError(f"`measures` must be among {', '.join(MEASURES)}, got {name!r}")
+        _in_order(self.measures)
         for remedy in self.remedies:
             for name in remedy:
                 if name not in REMEDIES:
@@ -76,7 +73,7 @@ class Grid:
 def expand(grid: Grid, source: Source) -> list[TrialConfig]:
     """The distinct trials of `grid` on `source`; raises UserError for the first value out of range."""
     train_size, test_size = source.sizes(grid.train_size, grid.test_size, grid.validation_size or 0)
-    extra = set(grid.measures) - set(DEFAULT_MEASURES)
+    measures = ",".join(_in_order(grid.measures))
     drawn = source.is_drawn(train_size, test_size)
     replicates = [
         (seed, split_seed)
@@ -120,7 +117,20 @@ def expand(grid: Grid, source: Source) -> list[TrialConfig]:
             measure_every=grid.measure_every,
             measure_share=grid.measure_share,
             **remedy,
-            measures=",".join([*DEFAULT_MEASURES, *(name for name in MEASURES if name in extra)]),
+            measures=measures,
         ).canonical()
         trials.setdefault(config.trial_id, config)
     return sorted(trials.values(), key=lambda config: config.switch_epoch is not None)
+
+
+def _in_order(measures: Sequence[str]) -> list[str]:
+    """The default measures, then the others of `measures` in the order of MEASURES; UserError for an unknown one."""
+    extra = set(measures) - set(DEFAULT_MEASURES)
+    if not extra:
+        return list(DEFAULT_MEASURES)
+    from trainables.measures import MEASURES  # brings PyTorch
+
+    for name in measures:
+        if name not in MEASURES:
+            raise UserError(f"`measures` must be among {', '.join(MEASURES)}, got {name!r}")
+    return [*DEFAULT_MEASURES, *(name for name in MEASURES if name in extra)]

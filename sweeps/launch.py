@@ -3,21 +3,14 @@
 Finished trials are found by their keys in the results folder and only the missing ones are started. `Tuner.restore`
 is not used: a killed driver would make it run finished trials again, and it ignores a changed grid (Ray 2.60).
 SIGINT and SIGTERM stop at once: every trial that ended has its record, and those in flight have checkpoints.
-Where Ray is started here, all of its services listen on 127.0.0.1 alone.
 """
 
 import contextlib
-import dataclasses
-import logging
 import os
 import shutil
-import signal
-import socket
 import tempfile
-import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 # Read by Ray when it is imported: no output, no loggers and no usage report of its own.
@@ -26,64 +19,27 @@ os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
 os.environ.setdefault("TUNE_DISABLE_SIGINT_HANDLER", "1")
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 os.environ.setdefault("TUNE_GLOBAL_CHECKPOINT_S", "86400")  # its snapshots, of all trials, are never restored
+os.environ.setdefault("RAY_prestart_worker_first_driver", "0")  # workers that no trial of Tune can take
 
 import ray
 from ray import tune
-from ray._private import ray_constants
-from ray._private import utils as ray_utils
 
+from sweeps.check import checking
 from sweeps.metrics import Metrics
+from sweeps.placement import Placement
 from sweeps.progress import Progress, key_of
+from sweeps.ray_session import ray_session, room
 from sweeps.shared_storage import check_shared
 from sweeps.trackers import trackers
 from trainables.config import TrialConfig
 from trainables.data import Source
-from trainables.errors import UserError, one_line
+from trainables.errors import UserError
 from trainables.lease import LEASE, hold
-from trainables.memory import GIB
 from trainables.storage import is_remote, remove_folder
 from trainables.tables import Row, Tables, compact, finished, finished_trials, read_tables, write_record
-from trainables.trial import failed_record
 from trainables.tune_trial import TuneTrial
 
 WORKER_DEATHS_ALLOWED = 3
-
-
-@dataclasses.dataclass(frozen=True)
-class Placement:
-    """Where trials run: nothing here can change a trial's numbers, except by the device's own rounding.
-
-    `address` None starts Ray on this machine. `gpus_per_trial` None is one GPU where there is one, else none. With
-    `dashboard` the sweep's numbers are published through Ray's metrics too; `track` are the (kind, target) of trackers.
-    CPUs, GPUs and `memory_per_trial` (GiB) are those of each of `workers_per_trial` workers; `micro_batch_size` is the
-    most examples that one takes at once. A trial that takes longer than `trial_timeout` seconds fails.
-    """
-
-    address: str | None = None
-    cpus_per_trial: float = 1
-    gpus_per_trial: float | None = None
-    workers_per_trial: int = 1
-    memory_per_trial: float | None = None
-    micro_batch_size: int | None = None
-    checkpoint_seconds: float = 10.0
-    trial_timeout: float | None = None
-    keep_weights: bool = False
-    reuse_actors: bool = True
-    dashboard: bool = True
-    track: tuple[tuple[str, str | None], ...] = ()
-
-    def __post_init__(self) -> None:
-        if not self.cpus_per_trial > 0:
-            raise UserError(f"`cpus-per-trial` must be above 0, got {self.cpus_per_trial}")
-        if self.gpus_per_trial is not None and self.gpus_per_trial < 0:
-            raise UserError(f"`gpus-per-trial` must be 0 or more, got {self.gpus_per_trial}")
-        if self.workers_per_trial < 1:
-            raise UserError(f"`workers-per-trial` must be 1 or more, got {self.workers_per_trial}")
-        if self.workers_per_trial > 1 and not float(self.gpus_per_trial or 0).is_integer():
-            raise UserError(
-                f"`gpus-per-trial` must be a whole number with several workers per trial, got {self.gpus_per_trial}; "
-                "NCCL takes no two workers on one GPU"
-            )
 
 
 @contextlib.contextmanager
@@ -141,7 +97,7 @@ def run_trials(
 ) -> tuple[Tables, bool]:
     """Runs `configs` under Ray Tune and merges the results; returns the tables and whether it was interrupted.
 
-    Raises UserError where Ray has no resources for a trial, before any trial starts.
+    Raises UserError where one of them cannot run or Ray has no resources for it, before any trial starts.
     """
     by_key = {config.trial_id: config for config in configs}
 
@@ -153,11 +109,12 @@ def run_trials(
             from trainables.parallel_trial import ParallelTrial  # Ray Train takes seconds to import
 
             trainable = ParallelTrial
-            room = _room(placement, gpus_per_trial)  # none on a cluster that has still to grow
-            search["max_concurrent_trials"] = room // placement.workers_per_trial or None
+            workers = room(placement, gpus_per_trial)  # none on a cluster that has still to grow
+            search["max_concurrent_trials"] = workers // placement.workers_per_trial or None
         fit(trainable, space, by_key, source, folder, placement, gpus_per_trial, progress, **search)
 
-    interrupted = bool(configs) and under_ray(placement, progress, fit_grid)
+    with checking(configs, source, placement) as passed:
+        interrupted = bool(configs) and under_ray(placement, progress, passed, fit_grid)
     if not interrupted:
         write_failures(folder, configs, progress)
     tables = compact(folder)
@@ -167,10 +124,15 @@ def run_trials(
     return tables, interrupted
 
 
-def under_ray(placement: Placement, progress: Progress, run: Callable[[float], None]) -> bool:
-    """Calls `run` with the GPUs of a trial while connected to Ray; returns whether it was interrupted."""
+def under_ray(
+    placement: Placement, progress: Progress, passed: Callable[[], None], run: Callable[[float], None]
+) -> bool:
+    """Calls `run` with the GPUs of a trial while connected to Ray, once `passed` lets it; returns whether it was
+    interrupted.
+    """
     try:
-        with _ray(placement) as (gpus_per_trial, dashboard):
+        with ray_session(placement) as (gpus_per_trial, dashboard):
+            passed()
             progress.begin(ray.cluster_resources(), dashboard)
             run(gpus_per_trial)
     except KeyboardInterrupt:
@@ -183,111 +145,13 @@ def under_ray(placement: Placement, progress: Progress, run: Callable[[float], N
 def write_failures(folder: Path, configs: Iterable[TrialConfig], progress: Progress) -> None:
     """Leaves the records of trials of this run that could not do so themselves, such as those whose worker died."""
     recorded = {file.stem for file in (folder / "trials").glob("*.json")}
-    for config in configs:
-        if config.trial_id not in recorded:
+    left = [config for config in configs if config.trial_id not in recorded]
+    if left:
+        from trainables.trial import failed_record  # brings PyTorch
+
+        for config in left:
             reason = progress.errors.get(config.trial_id, "the worker died and no reason is known")
             write_record(folder, failed_record(config, reason))
-
-
-@contextlib.contextmanager
-def _ray(placement: Placement) -> Iterator[tuple[float, str | None]]:
-    """A connection to Ray; yields the GPUs of a trial and the dashboard's address."""
-    warnings.filterwarnings("ignore", category=FutureWarning, module="ray")
-    try:
-        with _interruptible():
-            if placement.address is None:
-                ray_constants.ENABLE_RAY_CLUSTER = False  # what Ray calls it when all its services stay on 127.0.0.1
-                context = ray.init(
-                    address="local",
-                    include_dashboard=placement.dashboard,
-                    log_to_driver=False,
-                    logging_level=logging.ERROR,
-                )
-                _tighten_token_file()
-            else:
-                _reach(placement.address)
-                context = ray.init(address=placement.address, log_to_driver=False, logging_level=logging.ERROR)
-    except KeyboardInterrupt:
-        ray.shutdown()
-        raise
-    except ray.exceptions.AuthenticationError as error:
-        raise UserError(f"`RAY_AUTH_TOKEN_PATH` must be a file with Ray's token, got {one_line(error)}") from error
-    except (OSError, ValueError, RuntimeError) as error:
-        raise UserError(
-            f"`address` must be a Ray cluster that can be reached, got {placement.address} "
-            f"({str(error).strip().splitlines()[0]})"
-        ) from error
-    try:
-        logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
-        url = context.dashboard_url
-        yield _check_resources(placement), f"http://{url}" if url else None
-    finally:
-        ray.shutdown()
-
-
-@contextlib.contextmanager
-def _interruptible() -> Iterator[None]:
-    """SIGINT and SIGTERM in the block, where Ray starts, end it by KeyboardInterrupt.
-
-    Ray would put a handler of its own in the place of that of SIGTERM. And what a handler raises while a process is
-    being forked is lost, so a signal is noted too, and looked for at the end.
-    """
-    arrived: list[int] = []
-
-    def interrupt(number: int, frame: FrameType | None) -> None:
-        arrived.append(number)
-        raise KeyboardInterrupt
-
-    before = {number: signal.signal(number, interrupt) for number in (signal.SIGINT, signal.SIGTERM)}
-    set_by_ray, ray_utils.set_sigterm_handler = ray_utils.set_sigterm_handler, lambda handler: None
-    try:
-        yield
-        if arrived:
-            raise KeyboardInterrupt
-    finally:
-        ray_utils.set_sigterm_handler = set_by_ray
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-def _reach(address: str) -> None:
-    """Raises OSError where nothing answers at host:port; Ray itself would try for minutes."""
-    host, _, port = address.removeprefix("ray://").rpartition(":")
-    if host and port.isdigit():
-        socket.create_connection((host, int(port)), timeout=10).close()
-
-
-def _tighten_token_file() -> None:
-    """Ray writes its access token readable for everybody."""
-    token = Path(os.environ.get("RAY_AUTH_TOKEN_PATH", "~/.ray/auth_token")).expanduser()
-    with contextlib.suppress(OSError):
-        token.chmod(0o600)
-
-
-def _check_resources(placement: Placement) -> float:
-    """The GPUs of a trial. A request that no node can meet would wait forever, so it is refused here."""
-    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-    most_gpus = max(node.get("GPU", 0.0) for node in nodes)
-    gpus = placement.gpus_per_trial
-    if gpus is None:
-        gpus = 1.0 if most_gpus >= 1 else 0.0
-    if _room(placement, gpus) < placement.workers_per_trial and placement.address is None:
-        of_memory = f" and {placement.memory_per_trial:g} GiB" if placement.memory_per_trial else ""
-        of_workers = f", {placement.workers_per_trial} times" if placement.workers_per_trial > 1 else ""
-        raise UserError(
-            f"`cpus-per-trial` and `gpus-per-trial` must fit one node, got {placement.cpus_per_trial:g} CPUs and "
-            f"{gpus:g} GPUs{of_memory}{of_workers} where a node has at most "
-            f"{max(node.get('CPU', 0.0) for node in nodes):g} CPUs, {most_gpus:g} GPUs and "
-            f"{max(node.get('memory', 0.0) for node in nodes) / GIB:.3g} GiB"
-        )
-    return gpus
-
-
-def _room(placement: Placement, gpus: float) -> int:
-    """How many workers of trials the cluster has room for at once, as it is now."""
-    asked = {"CPU": placement.cpus_per_trial, "GPU": gpus, "memory": (placement.memory_per_trial or 0.0) * GIB}
-    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-    return sum(int(min(node.get(name, 0.0) // amount for name, amount in asked.items() if amount)) for node in nodes)
 
 
 def fit(

@@ -13,17 +13,16 @@ from pathlib import Path
 from rich.console import Console
 
 from analysis.progress import duration
-from sweeps.estimate import estimate
+from sweeps.check import check
 from sweeps.grid import Grid, expand
-from sweeps.launch import Placement, missing_trials, own_results_folder, run_trials
+from sweeps.launch import missing_trials, own_results_folder, run_trials
+from sweeps.placement import Placement
 from sweeps.progress import Progress, consoles
 from trainables.config import TrialConfig
 from trainables.data import Source, load_source
 from trainables.errors import UserError
 from trainables.importing import is_import_path, source_fingerprint
 from trainables.storage import scrubbed, write_atomically
-from trainables.time_limit import time_limit
-from trainables.trial import check_micro_batches, check_trial
 
 Finish = Callable[[Path, Console], None]
 
@@ -56,10 +55,6 @@ def run_study(configs: Sequence[TrialConfig], source: Source, options: argparse.
     `finish`; returns the exit status. Raises UserError for what cannot run, before anything is written.
     """
     talk, console = consoles(plain=options.plain, quiet=options.quiet)
-    for config in {_parts(config): config for config in configs}.values():
-        _check(config, source, options.trial_timeout)
-    if options.micro_batch_size is not None:
-        check_micro_batches(configs, source, options.micro_batch_size, options.workers_per_trial)
     placement = placement_of(options)
     folder = (options.results / options.name).expanduser().absolute()
     if options.dry_run:
@@ -87,15 +82,6 @@ def run_study(configs: Sequence[TrialConfig], source: Source, options: argparse.
         return 1 if failed else 0
 
 
-def _check(config: TrialConfig, source: Source, timeout: float | None) -> None:
-    """`check_trial`, which runs a user's model in this process: it must not hang here either."""
-    try:
-        with time_limit(timeout, f"took more than the {timeout} s of --trial-timeout"):
-            check_trial(config, source)
-    except TimeoutError as error:
-        raise UserError(f"`model` must train on two examples first, got {config.model}, which {error}") from error
-
-
 def placement_of(options: argparse.Namespace) -> Placement:
     """Where trials run, from the options of `sweeps.arguments.add_run`."""
     return Placement(
@@ -112,12 +98,6 @@ def placement_of(options: argparse.Namespace) -> Placement:
         dashboard=options.dashboard,
         track=tuple(options.track),
     )
-
-
-def _parts(config: TrialConfig) -> tuple[object, ...]:
-    """What decides whether a trial's parts fit its data and each other."""
-    has_adversary = config.input_adversary is not None
-    return config.model, config.model_options, config.augmentation, has_adversary, config.ghost_batch_size is not None
 
 
 def grid_of(options: argparse.Namespace) -> Grid:
@@ -159,6 +139,9 @@ def _dry_run(
     console: Console, configs: Sequence[TrialConfig], source: Source, folder: Path, placement: Placement
 ) -> None:
     """Prints every trial with its time, their number, and the time of the whole."""
+    from sweeps.estimate import estimate  # brings PyTorch
+
+    check(configs, source, placement)
     missing = missing_trials(folder, configs)
     times = estimate(missing, source, threads=int(placement.cpus_per_trial)) if missing else None
     for config in configs:

@@ -16,16 +16,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import torch
-
 from sweeps.grid import Grid, expand
 from sweeps.optuna_study import Budget, Outcome, Point, Rules, TuningStudy
 from sweeps.search_space import Values
 from trainables.config import TrialConfig
 from trainables.data import Source
+from trainables.data.dataset import draw
 from trainables.errors import UserError
 from trainables.remedies import remedy_of
-from trainables.seeds import generator
 
 
 @dataclass(frozen=True)
@@ -89,6 +87,10 @@ class Plan:
         config = self._config(cell, values, self.rules.seed, self.validation_size)
         return dataclasses.replace(config, measures="")
 
+    def samples(self) -> list[TrialConfig]:
+        """A trial of every cell."""
+        return [self.tuned(cell, self.rules.space.whole({})) for cell in self.cells]
+
     def retrained(self, cell: Cell, values: Values) -> list[TrialConfig]:
         """The trials at `values` that are tested: a fresh seed and split each."""
         return [self._config(cell, values, seed) for seed in self.seeds]
@@ -118,8 +120,8 @@ def with_test_set(source: Source, test_size: int | None) -> Source:
     size = test_size or pool // 2
     if not 1 <= size < pool:
         raise UserError(f"`test_size` must be between 1 and {pool - 1}, got {size}")
-    order = torch.randperm(pool, generator=generator(0, "test set")).numpy()
-    test, rest = order[:size], order[size:]
+    test, rest = draw(pool, size, 0, "test set")
+    assert test is not None  # some are left
     return dataclasses.replace(
         source,
         inputs=source.inputs[rest],

@@ -22,9 +22,10 @@ from rich.console import Console
 
 from analysis.progress import duration, read_about
 from analysis.tuned_gap import tuned_gap_lines
-from sweeps.estimate import estimate
-from sweeps.launch import Placement, own_results_folder, write_failures
+from sweeps.check import check
+from sweeps.launch import own_results_folder, write_failures
 from sweeps.optuna_study import OBJECTIVES, Budget, Rules, TuningStudy, hidden, open_storage
+from sweeps.placement import Placement
 from sweeps.progress import consoles
 from sweeps.search_space import STARTUP_POINTS, Space
 from sweeps.study import grid_of, note_run, placement_of
@@ -35,7 +36,6 @@ from trainables.data import Source, load_source
 from trainables.errors import UserError
 from trainables.storage import is_remote, write_atomically
 from trainables.tables import Row, compact, read_tables
-from trainables.trial import check_trial
 
 TUNING = pa.schema(
     [
@@ -65,8 +65,6 @@ def run_tuned_gap(options: argparse.Namespace) -> int:
     )
     plan = plan_of(options, with_test_set(source, options.test_size))
     source = plan.source
-    for cell in plan.cells:
-        check_trial(plan.tuned(cell, plan.rules.space.whole({})), source)
     placement = placement_of(options)
     folder = (options.results / options.name).expanduser().absolute()
     if is_remote(folder) and not options.storage:
@@ -228,6 +226,9 @@ def _exit_status(folder: Path, campaign: Campaign) -> int:
 
 def _dry_run(console: Console, plan: Plan, folder: Path, placement: Placement) -> None:
     """Prints the studies, their number of trials, and the time of the whole."""
+    from sweeps.estimate import estimate  # brings PyTorch
+
+    check(plan.samples(), plan.source, placement)
     budget = plan.budget.trials or STARTUP_POINTS
     blocks = range(math.ceil(budget / STARTUP_POINTS))
     points = [point for block in blocks for point in plan.rules.space.startup_points(plan.rules.seed + block)]

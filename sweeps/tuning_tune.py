@@ -17,8 +17,10 @@ from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 from rich.console import Console
 
-from sweeps.launch import Placement, fit, under_ray
+from sweeps.check import checking
+from sweeps.launch import fit, under_ray
 from sweeps.optuna_study import Outcome, Point
+from sweeps.placement import Placement
 from sweeps.progress import Progress, key_of
 from sweeps.tuning import Campaign
 from trainables.checkpoint import remove_checkpoint
@@ -209,4 +211,5 @@ def run_campaign(campaign: Campaign, folder: Path, placement: Placement, progres
             max_concurrent_trials=len(campaign.studies) * campaign.plan.rules.round_size,
         )
 
-    return under_ray(placement, progress, fit_campaign)
+    with checking(campaign.plan.samples(), campaign.plan.source, placement) as passed:
+        return under_ray(placement, progress, passed, fit_campaign)

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from sweeps.grid import Grid, expand
+from trainables.check import check_trial
 from trainables.config import TrialConfig
 from trainables.data import Source
 from trainables.errors import UserError
@@ -18,7 +19,7 @@ from trainables.tables import large_batch_gaps, remedies
 from trainables.training.batches import epoch_batches
 from trainables.training.loop import Training
 from trainables.training.schedule import batch_size_at, learning_rate_at
-from trainables.trial import check_trial, run_trial
+from trainables.trial import run_trial
 
 Make = Callable[..., TrialConfig]
 

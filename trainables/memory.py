@@ -7,11 +7,15 @@ PyTorch then raises an error and the process lives on; a library that cannot cop
 its checkpoint.
 """
 
+from __future__ import annotations
+
 import gc
 import resource
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import torch
+if TYPE_CHECKING:
+    import torch
 
 GIB = 2**30
 SMALLER = 8  # times: a trial is tried again once only
@@ -23,6 +27,8 @@ _MESSAGES = (
 
 def limit_memory(device: torch.device, *, gib: float | None, gpu_share: float = 1.0) -> None:
     """Lets this process take `gib` GiB more on a CPU; on a GPU `gib` in all, and no more than `gpu_share` of it."""
+    import torch
+
     if device.type == "cuda":
         total = torch.cuda.get_device_properties(device).total_memory
         torch.cuda.set_per_process_memory_fraction(min(gpu_share, 1.0, gib * GIB / total if gib else 1.0), device)
@@ -34,6 +40,8 @@ def limit_memory(device: torch.device, *, gib: float | None, gpu_share: float = 
 
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether `error` is what PyTorch, Python or a library of theirs raises where memory is refused."""
+    import torch
+
     if isinstance(error, MemoryError | torch.OutOfMemoryError):
         return True
     return isinstance(error, RuntimeError) and any(message in str(error).lower() for message in _MESSAGES)
@@ -41,6 +49,8 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 def free_memory() -> None:
     """Gives back what nothing refers to any more."""
+    import torch
+
     gc.collect()
     if torch.cuda.is_initialized():
         torch.cuda.empty_cache()

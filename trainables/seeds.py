@@ -6,10 +6,15 @@ used, and a run that goes on from epoch 7 needs no saved generator state: the st
 again.
 """
 
+from __future__ import annotations
+
 import zlib
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
+
+if TYPE_CHECKING:
+    import torch
 
 
 def derive_seed(seed: int, purpose: str, index: int = 0) -> int:
@@ -23,4 +28,6 @@ def derive_seed(seed: int, purpose: str, index: int = 0) -> int:
 
 def generator(seed: int, purpose: str, index: int = 0) -> torch.Generator:
     """A CPU generator at the start of the stream named by `purpose` and `index`."""
+    import torch
+
     return torch.Generator().manual_seed(derive_seed(seed, purpose, index))

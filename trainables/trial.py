@@ -4,14 +4,12 @@ It knows nothing of Ray: `run_trial` is a plain function of its configuration an
 drives the same `Trial` in slices of time, with checkpoints between them.
 """
 
-import dataclasses
 import datetime
-import itertools
 import json
 import math
 import platform
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -27,10 +25,8 @@ from trainables.models import build_model
 from trainables.seeds import derive_seed
 from trainables.shared_loss import share
 from trainables.tables import Record, Row
-from trainables.training.batches import epoch_batches
 from trainables.training.loop import Training
 from trainables.training.parallel import Workers
-from trainables.training.parts import Parts
 from trainables.training.schedule import batch_size_at
 
 HIGH_TRAIN_ACCURACY = 0.999
@@ -58,7 +54,7 @@ class Trial:
         data = data.to(self.device)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(derive_seed(config.seed, "weights"))
-            model = _build(config, data)
+            model = build(config, data)
         self.training = Training(self.config, model.to(self.device), data, workers, micro_batch_size)
         self.measures: list[Row] = []
         self.after_epoch: Callable[[], None] = lambda: None
@@ -200,51 +196,11 @@ class Trial:
         return flags
 
 
-def check_trial(config: TrialConfig, source: Source) -> None:
-    """Raises UserError where the model or a remedy does not fit the data, by one update on two examples of zeros."""
-    data = _zeros(source)
-    few = dataclasses.replace(
-        config,
-        train_size=2,
-        batch_size=2,
-        measure_examples=2,
-        switch_epoch=None,
-        switch_batch_size=None,
-        batch_schedule=None,
-    )
-    with torch.random.fork_rng(devices=[]):
-        Training(few, _build(config, data), data).train_epoch()
-
-
-def check_micro_batches(
-    configs: Iterable[TrialConfig], source: Source, micro_batch_size: int, workers: int = 1
-) -> None:
-    """Raises UserError where batch norm has to see more examples of a batch together than a micro-batch holds."""
-    data = _zeros(source)
-    models: dict[tuple[str, str], nn.Module] = {}
-    for config in (config.canonical() for config in configs):
-        key = config.model, config.model_options
-        if key not in models:
-            with torch.random.fork_rng(devices=[]):
-                models[key] = _build(config, data)
-        for batch_size in {batch_size_at(config, epoch) for epoch in range(config.total_epochs)}:
-            sizes = {len(batch) for batch in epoch_batches(config.train_size, batch_size, seed=0, epoch=0)}
-            for rank, size in itertools.product(range(workers), sizes):
-                Parts(models[key], Workers(rank, workers), micro_batch_size, config.ghost_batch_size).of(size)
-
-
 def _largest_batch(config: TrialConfig) -> int:
     return max(batch_size_at(config, epoch) for epoch in range(config.total_epochs))
 
 
-def _zeros(source: Source) -> Dataset:
-    """Two examples of the source's shapes."""
-    inputs = torch.zeros(2, *source.input_shape, dtype=source.input_dtype)
-    labels = torch.zeros(2, *source.labels.shape[1:], dtype=torch.int64)
-    return Dataset(inputs, labels, inputs, labels, source.num_classes)
-
-
-def _build(config: TrialConfig, data: Dataset) -> nn.Module:
+def build(config: TrialConfig, data: Dataset) -> nn.Module:
     options = json.loads(config.model_options)
     return build_model(config.model, data.input_shape, data.num_classes, input_dtype=data.input_dtype, **options)
 

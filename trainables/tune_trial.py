@@ -9,26 +9,29 @@ Why it is as it is (Ray 2.50 to 2.60):
   runs the trial anew, it finds its checkpoint, and goes on to the same numbers; so does a new driver.
 - An exception inside a trial becomes its `failed` record: the actor lives on and takes the next trial. A trial that
   ran out of memory is tried once more first, with smaller micro-batches.
+- PyTorch is imported in the worker alone: the driver, which hands this class to Tune, does without its half a GiB.
 """
+
+from __future__ import annotations
 
 import os
 import time
 import traceback
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import ray
-import torch
 from ray import tune
 
-from trainables.checkpoint import remove_checkpoint
 from trainables.config import TrialConfig
 from trainables.data import Source
 from trainables.memory import GIB, free_memory, is_out_of_memory, limit_memory
 from trainables.storage import place
 from trainables.tables import Record, write_record
 from trainables.time_limit import time_limit
-from trainables.trial import Trial, failed_record
+
+if TYPE_CHECKING:
+    from trainables.trial import Trial
 
 SLICE_SECONDS = 2.0
 REPORTED = (  # to Tune: for the display, the metrics and the trackers; tables are written from records
@@ -59,6 +62,8 @@ class TuneTrial(tune.Trainable):  # type: ignore[misc]
         return tune.PlacementGroupFactory([resources(config)])
 
     def setup(self, config: dict[str, Any]) -> None:
+        import torch
+
         limit_threads(config["cpus"])
         # On a node whose GPU PyTorch cannot see the CPU does the work; the row's `device` says so.
         self._device = torch.device("cuda" if config["gpus"] and torch.cuda.is_available() else "cpu")
@@ -86,6 +91,8 @@ class TuneTrial(tune.Trainable):  # type: ignore[misc]
         return True
 
     def step(self) -> dict[str, Any]:
+        from trainables.checkpoint import remove_checkpoint
+
         ray._raylet.setproctitle(f"ray::{type(self).__name__}({self._config.label})")  # until Ray sets its own
         try:
             with time_limit(self._seconds_left(), f"took more than the {self._timeout} s of --trial-timeout"):
@@ -116,6 +123,8 @@ class TuneTrial(tune.Trainable):  # type: ignore[misc]
 
     def _advance(self) -> Record | None:
         """One slice of work; the record when the trial has come to its end."""
+        from trainables.trial import Trial
+
         if self._trial is None:
             self._trial = trial = Trial(
                 self._config, self._source, self._device, micro_batch_size=self._micro_batch_size
@@ -144,6 +153,8 @@ class TuneTrial(tune.Trainable):  # type: ignore[misc]
 
     def _after(self, error: str, ran_out_of_memory: bool) -> Record | None:
         """The record of a trial that raised `error`; None where it is tried again, with a smaller micro-batch."""
+        from trainables.trial import failed_record
+
         trial, self._trial = self._trial, None
         if ran_out_of_memory:
             smaller = trial.smaller_micro_batch() if trial and not self._ran_out_of_memory else None
@@ -193,6 +204,8 @@ def out_of_memory(micro_batch_size: int | None) -> str:
 
 def limit_threads(cpus: float) -> None:
     """As many threads as the trial has CPUs, and reproducible kernels: numbers must not depend on the neighbours."""
+    import torch
+
     torch.set_num_threads(max(1, int(cpus)))
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.use_deterministic_algorithms(True, warn_only=True)

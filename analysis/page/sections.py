@@ -14,6 +14,7 @@ from analysis.association import TARGETS, associate
 from analysis.critical_batch import critical_batch_sentence
 from analysis.load import Sweep, axes, comparable, constants, measures_of
 from analysis.page.means import batch_size_charts, switch_charts
+from analysis.rescaling import rescaling, rescaling_sentence
 from analysis.summary import flag_counts
 from analysis.threshold_batch import threshold_sentence
 
@@ -149,8 +150,6 @@ def _batch_sizes(sweep: Sweep) -> Table:
 def _correlations(sweep: Sweep) -> list[Table]:
     if comparable(sweep).empty:
         return []
-    from analysis.rescaling import rescaling, rescaling_sentence  # brings torch: seconds before serve.py answers
-
     kendall = tables.kendall_table(sweep)
     where = {**COMPARED, "off_target": False}
     found = rescaling(sweep)

@@ -4,7 +4,6 @@ import dataclasses
 
 import numpy as np
 import pytest
-import torch
 from made_up import failed, grid, record, write
 
 from analysis.association import associate, beyond_hyperparameters
@@ -117,9 +116,7 @@ def test_what_cannot_be_ranked(write_sweep):
 
 def test_one_function_two_sharpnesses(sweep):
     """The eigenvalues of the rescaled network are others, its predictions are not (Dinh et al. 2017)."""
-    threads = torch.get_num_threads()
     found = rescaling(sweep)
-    assert torch.get_num_threads() == threads
     assert found.function_error < 1e-12
     assert found.accuracy[0] == found.accuracy[1] > 0.9
     box, eig, adaptive = found.rows

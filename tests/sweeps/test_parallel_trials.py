@@ -12,7 +12,8 @@ import pytest
 import ray
 from rich.console import Console
 
-from sweeps.launch import Placement, own_results_folder, run_trials
+from sweeps.launch import own_results_folder, run_trials
+from sweeps.placement import Placement
 from sweeps.progress import Progress
 from trainables.config import TrialConfig
 from trainables.data import Source

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from sweeps import evolution, optimization_issue, paper_remedies, resilience, warm_start
-from sweeps.launch import Placement, run_trials
+from sweeps.launch import run_trials
+from sweeps.placement import Placement
 from sweeps.progress import Progress
 from sweeps.two_batches import TwoBatches
 from trainables.config import TrialConfig

@@ -17,6 +17,7 @@ import torch.distributed as dist
 import torch.multiprocessing as processes
 from torch import Tensor, nn
 
+from trainables.check import check_micro_batches
 from trainables.config import TrialConfig
 from trainables.data import Dataset, Source
 from trainables.errors import UserError
@@ -26,7 +27,6 @@ from trainables.training.ghost_batch_norm import use_ghost_batch_norm
 from trainables.training.loop import Training
 from trainables.training.parallel import Workers, evaluate_together
 from trainables.training.parts import Parts
-from trainables.trial import check_micro_batches
 
 EXAMPLES = 27  # batches of 10, 10, 7
 CPU = torch.device("cpu")

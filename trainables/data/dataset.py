@@ -3,22 +3,30 @@
 A `Source` holds the arrays as they were read, once per node: NumPy, because Ray shares a NumPy array between
 processes without a copy, and it is read only. A `Dataset` is one split of it. Inputs are numbers, float32 and scaled
 before sharing, so nobody has a reason to write to them, or tokens, int64; every batch is an indexed copy.
+
+PyTorch is imported where a split is drawn: the driver of a sweep, which reads sources, does without its half a GiB.
 """
+
+from __future__ import annotations
 
 import hashlib
 import warnings
 from dataclasses import dataclass
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from trainables.errors import UserError
 from trainables.seeds import generator
 
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
 Inputs = NDArray[np.float32] | NDArray[np.int64]
+Indices = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -43,7 +51,7 @@ class Dataset:
     def input_dtype(self) -> torch.dtype:
         return self.train_inputs.dtype
 
-    def to(self, device: torch.device) -> "Dataset":
+    def to(self, device: torch.device) -> Dataset:
         """The same data on `device` (itself where it is there already)."""
         return Dataset(
             self.train_inputs.to(device),
@@ -84,7 +92,7 @@ class Source:
         for part, inputs, labels in pairs:
             if len(inputs) == 0:
                 raise UserError(f"`dataset` {self.name} must hold {part} examples, got none")
-            of_tokens = self.input_dtype == torch.int64
+            of_tokens = self.of_tokens
             if labels.shape != (inputs.shape if of_tokens else (len(inputs),)):
                 raise UserError(
                     f"`dataset` {self.name} must have one label for each {part} {'token' if of_tokens else 'input'}, "
@@ -108,9 +116,9 @@ class Source:
         return tuple(self.inputs.shape[1:])
 
     @property
-    def input_dtype(self) -> torch.dtype:
-        """int64 for tokens, each of which has a label; float32 for numbers."""
-        return torch.int64 if self.inputs.dtype == np.int64 else torch.float32
+    def of_tokens(self) -> bool:
+        """Whether inputs are tokens, each of which has a label."""
+        return bool(self.inputs.dtype == np.int64)
 
     @cached_property
     def fingerprint(self) -> str:
@@ -160,12 +168,12 @@ class Source:
         self.sizes(train_size, test_size, validation_size)
         seed = split_seed or 0
         if self.test_inputs is None or self.test_labels is None:
-            train, others = _draw(len(self.inputs), train_size, seed, "split")
-            test: Tensor | None = others[:test_size]
+            train, others = draw(len(self.inputs), train_size, seed, "split")
+            test: Indices | None = others[:test_size]
             others, test_inputs, test_labels = others[test_size:], self.inputs, self.labels
         else:
-            train, others = _draw(len(self.inputs), train_size, seed, "training split")
-            test, _ = _draw(len(self.test_inputs), test_size, seed, "test split")
+            train, others = draw(len(self.inputs), train_size, seed, "training split")
+            test, _ = draw(len(self.test_inputs), test_size, seed, "test split")
             test_inputs, test_labels = self.test_inputs, self.test_labels
         if validation_size:
             test, test_inputs, test_labels = others[:validation_size], self.inputs, self.labels
@@ -184,17 +192,21 @@ def _require_size(name: str, size: int, available: int, validation_size: int = 0
         raise UserError(f"`{name}` must be between 1 and {available}{beside}, got {size}")
 
 
-def _draw(available: int, size: int, seed: int, purpose: str) -> tuple[Tensor | None, Tensor]:
+def draw(available: int, size: int, seed: int, purpose: str) -> tuple[Indices | None, Indices]:
     """Indices of `size` of the `available` examples, None for all of them in their own order; and of the others."""
+    import torch
+
     if size == available:
-        return None, torch.arange(0)
-    order = torch.randperm(available, generator=generator(seed, purpose))
+        return None, np.arange(0)
+    order = torch.randperm(available, generator=generator(seed, purpose)).numpy()
     return order[:size], order[size:]
 
 
-def _take(array: Inputs, indices: Tensor | None) -> Tensor:
+def _take(array: Inputs, indices: Indices | None) -> Tensor:
+    import torch
+
     if indices is not None:
-        return torch.from_numpy(array[indices.numpy()])
+        return torch.from_numpy(array[indices])
     with warnings.catch_warnings():  # Ray shares read-only arrays; nothing here writes to them
         warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
         return torch.from_numpy(array)

@@ -4,10 +4,11 @@ The others are read in torchvision's own layout and downloaded only when asked. 
 published checksums before it opens them (CIFAR's are pickles), so no foreign pickle is ever loaded.
 Inputs are scaled to [0, 1] and not normalized further, as in Keskar et al. 2017.
 
-torchvision and scikit-learn are imported where they are used: torchvision brings PyTorch's compiler with it, seconds
-and hundreds of megabytes that a worker, which gets its data from the driver, has no use for.
+torchvision is imported where it is used, for it brings PyTorch's compiler, seconds and hundreds of megabytes; of
+scikit-learn, which takes a second, only the file of its digits is read.
 """
 
+import importlib.util
 from pathlib import Path
 
 import numpy as np
@@ -20,9 +21,12 @@ DIGITS_TRAIN_SIZE = 300  # few enough for the large-batch gap to show; the other
 
 def read_digits(root: Path, download: bool) -> Source:
     """1797 images of 8x8 pixels in one pool, (1, 8, 8) (scikit-learn; UCI optical digits)."""
-    from sklearn.datasets import load_digits
-
-    images, labels = load_digits(return_X_y=True)
+    package = importlib.util.find_spec("sklearn")
+    assert package is not None  # a dependency
+    assert package.submodule_search_locations is not None
+    file = Path(package.submodule_search_locations[0]) / "datasets" / "data" / "digits.csv.gz"
+    table = np.loadtxt(file, delimiter=",")
+    images, labels = table[:, :-1], table[:, -1]
     return Source(
         "digits",
         (images / 16.0).astype(np.float32).reshape(-1, 1, 8, 8),

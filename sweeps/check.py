@@ -1,0 +1,74 @@
+"""The check of trials before any starts, by trainables.check in a process of its own, beside the start of Ray."""
+
+import contextlib
+import dataclasses
+import os
+import pickle
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+
+import numpy as np
+
+from sweeps.placement import Placement
+from trainables.config import TrialConfig
+from trainables.data import Source
+from trainables.errors import UserError
+
+
+def check(configs: Sequence[TrialConfig], source: Source, placement: Placement) -> None:
+    """Raises UserError where one of `configs` cannot run on data like `source`."""
+    with checking(configs, source, placement) as passed:
+        passed()
+
+
+@contextlib.contextmanager
+def checking(configs: Sequence[TrialConfig], source: Source, placement: Placement) -> Iterator[Callable[[], None]]:
+    """Checks `configs` on data like `source` beside the block, and yields a function that waits for the outcome.
+
+    It raises UserError as `check` does, also where a model ends that process.
+    """
+    if not configs:
+        yield lambda: None
+        return
+    two = dataclasses.replace(
+        source,
+        inputs=np.zeros((2, *source.inputs.shape[1:]), source.inputs.dtype.type),
+        labels=np.zeros((2, *source.labels.shape[1:]), np.int64),
+        test_inputs=None,
+        test_labels=None,
+    )
+    limits = placement.trial_timeout, placement.micro_batch_size, placement.workers_per_trial
+    with contextlib.ExitStack() as files:
+        # Files, not pipes, for nobody reads or writes at the other end yet.
+        arguments, answer, log = (files.enter_context(tempfile.TemporaryFile()) for _ in range(3))
+        pickle.dump((configs, two, *limits), arguments)
+        arguments.seek(0)
+        process = subprocess.Popen(
+            [sys.executable, "-m", "trainables.check"],
+            stdin=arguments,
+            stdout=answer,
+            stderr=log,
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+            start_new_session=True,  # an interruption is for this process alone, which then ends that one
+        )
+
+        def passed() -> None:
+            status = process.wait()
+            answer.seek(0)
+            if said := answer.read().decode():
+                raise UserError(said)
+            if status:
+                log.seek(0)
+                last = (log.read().decode(errors="replace").strip().splitlines() or ["nothing said"])[-1]
+                raise UserError(
+                    f"`model` must train on two examples first, got {configs[0].model}, "
+                    f"which ended with status {status}: {last}"
+                )
+
+        try:
+            yield passed
+        finally:
+            process.kill()
+            process.wait()

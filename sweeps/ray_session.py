@@ -1,0 +1,120 @@
+"""Ray for one sweep: started on this machine, all of its services on 127.0.0.1 alone, or reached elsewhere."""
+
+import contextlib
+import logging
+import os
+import signal
+import socket
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from types import FrameType
+
+import ray
+from ray._private import ray_constants
+from ray._private import utils as ray_utils
+
+from sweeps.placement import Placement
+from trainables.errors import UserError, one_line
+from trainables.memory import GIB
+
+
+@contextlib.contextmanager
+def ray_session(placement: Placement) -> Iterator[tuple[float, str | None]]:
+    """A connection to Ray; yields the GPUs of a trial and the dashboard's address."""
+    warnings.filterwarnings("ignore", category=FutureWarning, module="ray")
+    try:
+        with _interruptible():
+            if placement.address is None:
+                ray_constants.ENABLE_RAY_CLUSTER = False  # what Ray calls it when all its services stay on 127.0.0.1
+                context = ray.init(
+                    address="local",
+                    include_dashboard=placement.dashboard,
+                    log_to_driver=False,
+                    logging_level=logging.ERROR,
+                )
+                _tighten_token_file()
+            else:
+                _reach(placement.address)
+                context = ray.init(address=placement.address, log_to_driver=False, logging_level=logging.ERROR)
+    except KeyboardInterrupt:
+        ray.shutdown()
+        raise
+    except ray.exceptions.AuthenticationError as error:
+        raise UserError(f"`RAY_AUTH_TOKEN_PATH` must be a file with Ray's token, got {one_line(error)}") from error
+    except (OSError, ValueError, RuntimeError) as error:
+        raise UserError(
+            f"`address` must be a Ray cluster that can be reached, got {placement.address} "
+            f"({str(error).strip().splitlines()[0]})"
+        ) from error
+    try:
+        logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
+        url = context.dashboard_url
+        yield _gpus_of_trial(placement), f"http://{url}" if url else None
+    finally:
+        ray.shutdown()
+
+
+@contextlib.contextmanager
+def _interruptible() -> Iterator[None]:
+    """SIGINT and SIGTERM in the block, where Ray starts, end it by KeyboardInterrupt.
+
+    Ray would put a handler of its own in the place of that of SIGTERM. And what a handler raises while a process is
+    being forked is lost, so a signal is noted too, and looked for at the end.
+    """
+    arrived: list[int] = []
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        arrived.append(number)
+        raise KeyboardInterrupt
+
+    before = {number: signal.signal(number, interrupt) for number in (signal.SIGINT, signal.SIGTERM)}
+    set_by_ray, ray_utils.set_sigterm_handler = ray_utils.set_sigterm_handler, lambda handler: None
+    try:
+        yield
+        if arrived:
+            raise KeyboardInterrupt
+    finally:
+        ray_utils.set_sigterm_handler = set_by_ray
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _reach(address: str) -> None:
+    """Raises OSError where nothing answers at host:port; Ray itself would try for minutes."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if host and port.isdigit():
+        socket.create_connection((host, int(port)), timeout=10).close()
+
+
+def _tighten_token_file() -> None:
+    """Ray writes its access token readable for everybody."""
+    token = Path(os.environ.get("RAY_AUTH_TOKEN_PATH", "~/.ray/auth_token")).expanduser()
+    with contextlib.suppress(OSError):
+        token.chmod(0o600)
+
+
+def _gpus_of_trial(placement: Placement) -> float:
+    """The GPUs of a trial. A request that no node can meet would wait forever, so it is refused here."""
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    most_gpus = max(node.get("GPU", 0.0) for node in nodes)
+    gpus = placement.gpus_per_trial
+    if gpus is None:
+        gpus = 1.0 if most_gpus >= 1 else 0.0
+    if room(placement, gpus) < placement.workers_per_trial and placement.address is None:
+        of_memory = f" and {placement.memory_per_trial:g} GiB" if placement.memory_per_trial else ""
+        of_workers = f", {placement.workers_per_trial} times" if placement.workers_per_trial > 1 else ""
+        raise UserError(
+            f"`cpus-per-trial` and `gpus-per-trial` must fit one node, got {placement.cpus_per_trial:g} CPUs and "
+            f"{gpus:g} GPUs{of_memory}{of_workers} where a node has at most "
+            f"{max(node.get('CPU', 0.0) for node in nodes):g} CPUs, {most_gpus:g} GPUs and "
+            f"{max(node.get('memory', 0.0) for node in nodes) / GIB:.3g} GiB"
+        )
+    return gpus
+
+
+def room(placement: Placement, gpus: float) -> int:
+    """How many workers of trials the cluster has room for at once, as it is now."""
+    asked = {"CPU": placement.cpus_per_trial, "GPU": gpus, "memory": (placement.memory_per_trial or 0.0) * GIB}
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    return sum(int(min(node.get(name, 0.0) // amount for name, amount in asked.items() if amount)) for node in nodes)
