@@ -24,7 +24,7 @@ os.environ.setdefault("RAY_prestart_worker_first_driver", "0")  # workers that n
 import ray
 from ray import tune
 
-from sweeps.check import checking
+from sweeps.check import Checked, checking
 from sweeps.metrics import Metrics
 from sweeps.placement import Placement
 from sweeps.progress import Progress, key_of
@@ -111,10 +111,10 @@ def run_trials(
             trainable = ParallelTrial
             workers = room(placement, gpus_per_trial)  # none on a cluster that has still to grow
             search["max_concurrent_trials"] = workers // placement.workers_per_trial or None
-        fit(trainable, space, by_key, source, folder, placement, gpus_per_trial, progress, **search)
+        with checking(configs, source, placement) as checked:
+            fit(trainable, space, by_key, source, folder, placement, gpus_per_trial, progress, checked, **search)
 
-    with checking(configs, source, placement) as passed:
-        interrupted = bool(configs) and under_ray(placement, progress, passed, fit_grid)
+    interrupted = bool(configs) and under_ray(placement, progress, fit_grid)
     if not interrupted:
         write_failures(folder, configs, progress)
     tables = compact(folder)
@@ -124,15 +124,10 @@ def run_trials(
     return tables, interrupted
 
 
-def under_ray(
-    placement: Placement, progress: Progress, passed: Callable[[], None], run: Callable[[float], None]
-) -> bool:
-    """Calls `run` with the GPUs of a trial while connected to Ray, once `passed` lets it; returns whether it was
-    interrupted.
-    """
+def under_ray(placement: Placement, progress: Progress, run: Callable[[float], None]) -> bool:
+    """Calls `run` with the GPUs of a trial while connected to Ray; returns whether it was interrupted."""
     try:
         with ray_session(placement) as (gpus_per_trial, dashboard):
-            passed()
             progress.begin(ray.cluster_resources(), dashboard)
             run(gpus_per_trial)
     except KeyboardInterrupt:
@@ -163,6 +158,7 @@ def fit(
     placement: Placement,
     gpus_per_trial: float,
     progress: Progress,
+    checked: Checked,
     **search: Any,
 ) -> None:
     """One run of Tune over `space`, whose `trial_id` is a key of `by_key`; `search`: further options of TuneConfig."""
@@ -182,7 +178,7 @@ def fit(
         "keep_weights": placement.keep_weights,
         "reuse_actors": placement.reuse_actors,
     }
-    callbacks: list[tune.Callback] = [progress, _Forget(), *trackers(placement.track, folder, by_key)]
+    callbacks: list[tune.Callback] = [checked, progress, _Forget(), *trackers(placement.track, folder, by_key)]
     if placement.dashboard:
         callbacks.append(Metrics(folder.name, by_key, _ended_before(folder, by_key)))
     with _place_of_ray(folder) as storage_path:

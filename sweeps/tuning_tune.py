@@ -205,11 +205,12 @@ def run_campaign(campaign: Campaign, folder: Path, placement: Placement, progres
             placement,
             gpus_per_trial,
             progress,
+            checked,
             search_alg=CampaignSearch(campaign),
             scheduler=EarlyStopping(campaign, folder),
             num_samples=-1,
             max_concurrent_trials=len(campaign.studies) * campaign.plan.rules.round_size,
         )
 
-    with checking(campaign.plan.samples(), campaign.plan.source, placement) as passed:
-        return under_ray(placement, progress, passed, fit_campaign)
+    with checking(campaign.plan.samples(), campaign.plan.source, placement) as checked:
+        return under_ray(placement, progress, fit_campaign)

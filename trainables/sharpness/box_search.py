@@ -9,7 +9,9 @@ The maximum is never known, only bounded from below by the best point visited. T
 
 Where the gradient is small f is nearly even around the centre, so the corner opposite a maximum is near another one,
 which differs in height by the odd terms. The random starts are new corners and the best one with 30 % of its signs
-flipped, in turn.
+flipped, in turn. Where four in a row end within 1 % of the best, as they do on networks at the paper's epsilons, no
+more are drawn, and a best corner that has settled is the result: at most 0.13 % were left so on trained networks, for a
+quarter of the evaluations. On quadratics whose corners differ, the hard case, ends scatter and all are drawn.
 """
 
 import math
@@ -24,6 +26,8 @@ PAPER_ITERATIONS = 10
 STRONG_ITERATIONS = 12
 SIGN_ASCENT_LIMIT = 20
 RANDOM_EVALUATIONS = 64
+AGREEING = 4  # ascents from random corners in a row that end within AGREEMENT of the best: enough of them
+AGREEMENT = 0.01
 HALVINGS = 8
 FEW = 16  # coordinates: so few that single flips are affordable
 FLIP_STARTS = 24
@@ -66,7 +70,7 @@ class BoxSearch:
     def strong(
         self, generator: torch.Generator, *, random_evaluations: int = RANDOM_EVALUATIONS, corner: Tensor | None = None
     ) -> None:
-        """All starts; then L-BFGS-B once more from the best point of all, unless it has settled.
+        """All starts; then L-BFGS-B from the centre and from the best point, unless that has settled.
 
         The signs of `corner` are one start more, which takes the place of most others with few coordinates.
         """
@@ -75,18 +79,35 @@ class BoxSearch:
         if corner is not None:
             self._sign_ascent(corner.sign())
         self._sign_ascent(-self.best_point.sign())
-        enough = self._objective.evaluations + random_evaluations
-        fresh = True
-        while self._objective.evaluations < enough:
-            self._sign_ascent(self._random_signs(generator, fresh))
-            fresh = not fresh
-        if len(self._half_widths) <= FEW:
+        few = len(self._half_widths) <= FEW
+        agreed = self._random_ascents(generator, random_evaluations, until_they_agree=not few)
+        if few:
             for start in range(FLIP_STARTS if corner is None else 1):
                 signs = self._random_signs(generator, start % 2 == 1) if start else self.best_point.sign()
                 self._flip_ascent(signs)
+        if agreed and self._has_settled:
+            return
         self._unit_box_ascent(torch.zeros_like(self._half_widths), self._center_gradient)
-        if self._gap(self.best_point, self._best_gradient) > SETTLED_GAP * self.best_gain:
+        if not self._has_settled:
             self._unit_box_ascent(self.best_point / self._safe_widths(), self._best_gradient)
+
+    def _random_ascents(self, generator: torch.Generator, evaluations: int, *, until_they_agree: bool) -> bool:
+        """Sign ascent from random corners, for so many evaluations; returns whether they agreed, which may end it."""
+        enough = self._objective.evaluations + evaluations
+        fresh, agreeing = True, 0
+        while self._objective.evaluations < enough:
+            before = self.best_gain
+            gain, _ = self._sign_ascent(self._random_signs(generator, fresh))
+            fresh = not fresh
+            lowest = (1 - AGREEMENT) * self.best_gain
+            agreeing = agreeing + 1 if min(gain, before) >= lowest > 0 else 0
+            if until_they_agree and agreeing == AGREEING:
+                return True
+        return False
+
+    @property
+    def _has_settled(self) -> bool:
+        return self._gap(self.best_point, self._best_gradient) <= SETTLED_GAP * self.best_gain
 
     def _first_finite(self, point: Tensor) -> None:
         """Nearer and nearer to the centre, while nothing there has a finite loss."""

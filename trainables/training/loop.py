@@ -108,13 +108,13 @@ class Training:
         """The updates of the next epoch; returns its batch size, and the learning rate of the last update."""
         config, epoch = self.config, self.epochs_done
         size = batch_size_at(config, epoch)
+        device = self.data.train_labels.device
         if epoch > 0 and epoch == config.switch_epoch and config.switch_optimizer_state == "reset":
             self.optimizer = build_optimizer(config, self.model.parameters())
-        torch.manual_seed(derive_seed(config.seed, "noise", epoch))  # dropout masks and the like
+        _seed_everything(derive_seed(config.seed, "noise", epoch), device)  # dropout masks and the like
         self.model.train()
         self._update.begin_epoch(epoch)
         seen = 0
-        device = self.data.train_labels.device
         for batch in epoch_batches(config.train_size, size, seed=config.seed, epoch=epoch, device=device):
             seen += len(batch)
             rate = learning_rate_at(config, epoch + seen / config.train_size, size)
@@ -157,3 +157,10 @@ class Training:
         self.step = state["step"]
         self.seconds = state["seconds"]
         self.epochs = list(state["epochs"])
+
+
+def _seed_everything(seed: int, device: torch.device) -> None:
+    """`torch.manual_seed` for the CPU and `device`; where no GPU is in use that one notes a traceback each time."""
+    torch.default_generator.manual_seed(seed)
+    if device.type == "cuda":
+        torch.cuda.manual_seed(seed)
