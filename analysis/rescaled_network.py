@@ -1,6 +1,6 @@
 """The measures of one network before and after a rescaling of its layers, for analysis.rescaling, as JSON.
 
-    python -m analysis.rescaled_network results/NAME
+    python -m analysis.rescaled_network [results/NAME]
 
 A process of its own, for PyTorch takes seconds and half a GiB. The network is one of the sweep's own where its weights
 were kept and its data are at hand everywhere (an MLP on digits), else a small one trained here for a moment.
@@ -37,9 +37,9 @@ MEASURES: dict[str, Callable[[ModelLoss], float]] = {
 }
 
 
-def rescaled_network(folder: Path) -> dict[str, Any]:
+def rescaled_network(folder: Path | None) -> dict[str, Any]:
     """The fields of analysis.rescaling.Rescaling, of a network of the sweep in `folder`, or of a small one."""
-    name, model, inputs, labels = _of_sweep(folder) or _small()
+    name, model, inputs, labels = (folder and _of_sweep(folder)) or _small()
     rows, errors, accuracies = [], [], (0.0, 0.0)
     for measure, value in MEASURES.items():
         seen: list[float] = []
@@ -67,8 +67,6 @@ def rescaled_network(folder: Path) -> dict[str, Any]:
 def _of_sweep(folder: Path) -> tuple[str, nn.Module, Tensor, Tensor] | None:
     """The network of a trial whose weights were kept, with training examples of its own, in float64."""
     weights = folder / "weights"
-    if not weights.is_dir():
-        return None
     source = load_source("digits")
     usable = {"status": "completed", "dataset": "digits", "model": "mlp", "data_fingerprint": source.fingerprint}
     for row in read_tables(folder).trials.to_pylist():
@@ -106,4 +104,4 @@ def _ready(model: nn.Module, data: Dataset) -> tuple[nn.Module, Tensor, Tensor]:
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    print(json.dumps(rescaled_network(place(sys.argv[1]))))
+    print(json.dumps(rescaled_network(place(sys.argv[1]) if sys.argv[1:] else None)))

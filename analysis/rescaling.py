@@ -50,11 +50,25 @@ class Rescaling:
     rows: tuple[Rescaled, ...]
 
 
-@lru_cache(maxsize=4)
-def begin_rescaling(sweep: Sweep) -> "subprocess.Popen[str]":
+def begin_rescaling(sweep: Sweep) -> None:
     """Starts the computation in a process of its own, beside what the caller does until it asks for `rescaling`."""
+    _process(_folder(sweep))
+
+
+def rescaling(sweep: Sweep) -> Rescaling:
+    """The counter-example on a network of the sweep, or on a small one; about three seconds."""
+    return _rescaling(_folder(sweep))
+
+
+def _folder(sweep: Sweep) -> Path | None:
+    """None where no weights were kept: then the network is the same for all sweeps."""
+    return sweep.folder if (sweep.folder / "weights").is_dir() else None
+
+
+@lru_cache(maxsize=4)
+def _process(folder: Path | None) -> "subprocess.Popen[str]":
     return subprocess.Popen(  # noqa: S603, arguments of our own
-        [sys.executable, "-m", "analysis.rescaled_network", str(sweep.folder)],
+        [sys.executable, "-m", "analysis.rescaled_network", *([str(folder)] if folder else [])],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -63,9 +77,8 @@ def begin_rescaling(sweep: Sweep) -> "subprocess.Popen[str]":
 
 
 @lru_cache(maxsize=4)
-def rescaling(sweep: Sweep) -> Rescaling:
-    """The counter-example on a network of the sweep, or on a small one; about three seconds."""
-    process = begin_rescaling(sweep)
+def _rescaling(folder: Path | None) -> Rescaling:
+    process = _process(folder)
     found, errors = process.communicate()
     if process.returncode:
         raise RuntimeError(errors)

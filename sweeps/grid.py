@@ -46,6 +46,7 @@ class Grid:
     weight_decay: float = 0.0
     epochs: int
     target_loss: float | None = None
+    precision: str = "float32"
     train_size: int | None = None
     test_size: int | None = None
     validation_size: int | None = None
@@ -109,6 +110,7 @@ def expand(grid: Grid, source: Source) -> list[TrialConfig]:
             switch_optimizer_state=None if switch_epoch is None else grid.switch_optimizer_state,
             epochs=grid.epochs,
             target_loss=grid.target_loss,
+            precision=grid.precision,
             seed=seed,
             measure_examples=min(grid.measure_examples or train_size, train_size),
             measure_dtype=grid.measure_dtype,

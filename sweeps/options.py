@@ -22,6 +22,7 @@ from trainables.config import (
     MEASURE_DTYPES,
     OPTIMIZERS,
     PAPER_EVALUATION_BATCH,
+    PRECISIONS,
     SWITCH_LEARNING_RATES,
     SWITCH_OPTIMIZER_STATES,
 )
@@ -171,6 +172,13 @@ def add_training(parser: Parser) -> Any:
         type=number(above=0),
         metavar="X",
         help=f"train until the loss on all training data is at most X (default: {TARGET_LOSS:g}; none with --epochs)",
+    )
+    task.add_argument(
+        "--precision",
+        choices=PRECISIONS,
+        default=PRECISIONS[0],
+        help="of training: bfloat16 runs the network under autocast, faster with convolutions and on GPUs; evaluation "
+        "and measures stay as they are (default: %(default)s)",
     )
     return task
 

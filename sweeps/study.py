@@ -123,6 +123,7 @@ def grid_of(options: argparse.Namespace) -> Grid:
         weight_decay=options.weight_decay,
         epochs=options.epochs,
         target_loss=options.target_loss,
+        precision=options.precision,
         train_size=options.train_size,
         test_size=options.test_size,
         measure_examples=options.measure_examples,

@@ -35,6 +35,7 @@ NUMBERS_VERSION = 3  # raise it when a change of this code changes the numbers o
 OPTIMIZERS = ("adam", "sgd", "adagrad", "gradient_descent", "lbfgs")
 FULL_BATCH_OPTIMIZERS = ("gradient_descent", "lbfgs")  # with line searches, on the whole training set
 DEFAULT_MEASURES = ("box_sharpness", "hessian_max_eig")  # those of trials.parquet, always measured
+PRECISIONS = ("float32", "bfloat16")  # of training; bfloat16: products under autocast, all else in float32
 MEASURE_DTYPES = ("float64", "float32")
 MEASURE_BATCH_NORMS = ("running", "batch", "recalibrated")
 PAPER_EVALUATION_BATCH = 5000  # whose statistics the paper's own code used
@@ -50,7 +51,8 @@ class TrialConfig(Remedies):
     `epochs` is the number of passes over the training set, or the cap when `target_loss` (nats per example,
     on the whole training set, clean, in eval mode) ends the trial earlier. After `switch_epoch` completed
     epochs the trial goes on at `switch_batch_size`, with its learning rate kept or scaled by the ratio of the
-    batch sizes (`linear`) or its root (`sqrt`), and with the optimizer's state `reset` or kept. `measures` are the
+    batch sizes (`linear`) or its root (`sqrt`), and with the optimizer's state `reset` or kept. `precision` is that of
+    training alone: evaluation is in float32, and measures are in `measure_dtype`. `measures` are the
     names, joined by commas, of what is measured at the end, on `measure_examples` of the training examples, with
     batch norm in the mode `measure_batch_norm` (see trainables.sharpness.model_loss); `batch` has a batch size. They
     are measured along the run too, after every `measure_every` epochs, or as often as stays within `measure_share` of
@@ -79,6 +81,7 @@ class TrialConfig(Remedies):
     switch_optimizer_state: str | None = None
     epochs: int
     target_loss: float | None = None
+    precision: str = PRECISIONS[0]
     seed: int = 0
     measure_examples: int
     measure_dtype: str = "float64"
@@ -91,6 +94,7 @@ class TrialConfig(Remedies):
     def __post_init__(self) -> None:
         super().__post_init__()
         require_choice("optimizer", self.optimizer, OPTIMIZERS)
+        require_choice("precision", self.precision, PRECISIONS)
         require_choice("measure_dtype", self.measure_dtype, MEASURE_DTYPES)
         require_choice("measure_batch_norm", self.measure_batch_norm, MEASURE_BATCH_NORMS)
         require_choice("switch_learning_rate", self.switch_learning_rate, (None, *SWITCH_LEARNING_RATES))
@@ -168,6 +172,7 @@ class TrialConfig(Remedies):
                     f"got {self.batch_size}"
                 )
             require("weight_decay", self.weight_decay, self.weight_decay == 0, f"be 0 for {self.optimizer}")
+            require("precision", self.precision, self.precision == "float32", f"be float32 for {self.optimizer}")
             line_search_needs_one_loss = (
                 "sam_radius", "weight_adversary", "input_adversary", "proximal", "clip_norm", "noise_batch_size",
                 "augmentation", "switch_epoch", "batch_schedule",

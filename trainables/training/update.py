@@ -6,10 +6,12 @@
     step        the optimizer's, or several on the proximal objective (conservative training)
 
 All draws of an epoch come from streams of that epoch, so a run that is resumed repeats them. Plain training goes
-straight to gradient and step. Where a batch does not fit the memory, or is shared by several workers, its gradient is
+straight to gradient and step. In `bfloat16` the network runs under autocast: products in bfloat16, weights, losses and
+updates in float32. Where a batch does not fit the memory, or is shared by several workers, its gradient is
 a sum over parts (trainables.training.parts); what is drawn is drawn for the whole batch.
 """
 
+import torch
 from torch import Tensor, nn
 
 from trainables.config import FULL_BATCH_OPTIMIZERS, TrialConfig
@@ -56,13 +58,13 @@ class Update:
             factors = noise_factors(len(batch), config.noise_batch_size, self._noise).to(inputs.device)
 
         def of_rows(rows: Tensor) -> Tensor:
-            return self._loss(self.model(inputs[rows]), labels[rows], None if factors is None else factors[rows])
+            return self._loss(self._logits(inputs[rows]), labels[rows], None if factors is None else factors[rows])
 
         def closure() -> Tensor:
             optimizer.zero_grad()
             if parts is not None:
                 return parts.gradient(len(batch), of_rows)
-            loss = self._loss(self.model(inputs), labels, factors)
+            loss = self._loss(self._logits(inputs), labels, factors)
             loss.backward()
             return loss
 
@@ -99,6 +101,12 @@ class Update:
 
         parts.run(len(inputs), move)
         return moved
+
+    def _logits(self, inputs: Tensor) -> Tensor:
+        if self.config.precision == "float32":
+            return self.model(inputs)  # type: ignore[no-any-return]
+        with torch.autocast(inputs.device.type, torch.bfloat16):
+            return self.model(inputs).float()  # type: ignore[no-any-return]
 
     def _loss(self, logits: Tensor, labels: Tensor, factors: Tensor | None = None) -> Tensor:
         smoothing = self.config.label_smoothing
