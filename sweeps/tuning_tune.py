@@ -5,12 +5,14 @@ timing, keeps its state in a pickle, and drops a NaN as if the trial had never b
 the trials of all studies, then of the retraining, are one run, so workers stay warm.
 """
 
+from __future__ import annotations
+
 import dataclasses
 import math
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import ray
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
@@ -25,8 +27,10 @@ from sweeps.progress import Progress, key_of
 from sweeps.tuning import Campaign
 from trainables.checkpoint import remove_checkpoint
 from trainables.tables import Record, Row
-from trainables.trial import Trial
 from trainables.tune_trial import SLICE_SECONDS, TuneTrial
+
+if TYPE_CHECKING:
+    from trainables.trial import Trial
 
 
 class TunedTrial(TuneTrial):

@@ -7,16 +7,19 @@ The archive stays one that torch.load(path, weights_only=True) reads, so final w
 Weights may be a user's own, without a checksum: PyTorch then finds a file cut short, but not every flipped byte.
 """
 
+from __future__ import annotations
+
 import contextlib
 import hashlib
 import io
 import pickle
 from pathlib import Path
-from typing import Any
-
-import torch
+from typing import TYPE_CHECKING, Any
 
 from trainables.storage import patiently, write_atomically
+
+if TYPE_CHECKING:
+    import torch
 
 _PREFIX = b"sha256:"
 _COMMENT_SIZE = len(_PREFIX) + 64
@@ -27,6 +30,8 @@ def save_checkpoint(path: Path, state: dict[str, Any], *, keep_previous: bool = 
 
     What was there is kept as the one before, if asked. Storage that is away is waited for.
     """
+    import torch
+
     buffer = io.BytesIO()
     torch.save(state, buffer)
     content = _with_checksum(buffer.getvalue())
@@ -64,6 +69,8 @@ def _previous(path: Path) -> Path:
 
 
 def _load(path: Path, device: torch.device) -> dict[str, Any] | None:
+    import torch
+
     try:
         content = path.read_bytes()
         if not _is_whole(content):

@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 import ray
 from ray import tune
 
+from trainables.checkpoint import remove_checkpoint
 from trainables.config import TrialConfig
 from trainables.data import Source
 from trainables.memory import GIB, free_memory, is_out_of_memory, limit_memory
@@ -91,8 +92,6 @@ class TuneTrial(tune.Trainable):  # type: ignore[misc]
         return True
 
     def step(self) -> dict[str, Any]:
-        from trainables.checkpoint import remove_checkpoint
-
         ray._raylet.setproctitle(f"ray::{type(self).__name__}({self._config.label})")  # until Ray sets its own
         try:
             with time_limit(self._seconds_left(), f"took more than the {self._timeout} s of --trial-timeout"):

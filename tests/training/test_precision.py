@@ -59,7 +59,7 @@ def test_weights_losses_and_evaluation_stay_in_float32(make_config: Make) -> Non
     assert model.weight.dtype == model.weight.grad.dtype == torch.float32  # type: ignore[union-attr]
     assert model.seen == [torch.bfloat16, torch.float32, torch.float32]  # the step, and the two evaluations
     loss = nn.functional.cross_entropy(training.data.train_inputs @ model.weight.T, training.data.train_labels)
-    assert training.epochs[0]["train_loss"] == pytest.approx(float(loss), rel=1e-6)
+    assert training.epochs[0]["train_loss"] == pytest.approx(loss.item(), rel=1e-6)
 
 
 @pytest.mark.parametrize("change", [{"sam_radius": 0.05}, {"noise_batch_size": 4}, {"input_adversary": 0.1}, {}])
@@ -74,7 +74,7 @@ def test_it_goes_with_remedies_and_repeats(make_config: Make, digits: Source, ch
 
 
 def test_a_line_search_needs_float32(make_config: Make) -> None:
-    with pytest.raises(UserError, match="`precision` must be float32 for lbfgs, got 'bfloat16'|got bfloat16"):
+    with pytest.raises(UserError, match="`precision` must be float32 for lbfgs, got"):
         make_config(optimizer="lbfgs", batch_size=300, precision="bfloat16")
     with pytest.raises(UserError, match="`precision` must be one of float32, bfloat16"):
         make_config(precision="float16")
