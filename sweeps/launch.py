@@ -24,7 +24,6 @@ os.environ.setdefault("RAY_prestart_worker_first_driver", "0")  # workers that n
 import ray
 from ray import tune
 
-from sweeps.check import Checked, checking
 from sweeps.metrics import Metrics
 from sweeps.placement import Placement
 from sweeps.progress import Progress, key_of
@@ -97,7 +96,7 @@ def run_trials(
 ) -> tuple[Tables, bool]:
     """Runs `configs` under Ray Tune and merges the results; returns the tables and whether it was interrupted.
 
-    Raises UserError where one of them cannot run or Ray has no resources for it, before any trial starts.
+    Raises UserError where Ray has no resources for a trial, before any trial starts.
     """
     by_key = {config.trial_id: config for config in configs}
 
@@ -111,8 +110,7 @@ def run_trials(
             trainable = ParallelTrial
             workers = room(placement, gpus_per_trial)  # none on a cluster that has still to grow
             search["max_concurrent_trials"] = workers // placement.workers_per_trial or None
-        with checking(configs, source, placement) as checked:
-            fit(trainable, space, by_key, source, folder, placement, gpus_per_trial, progress, checked, **search)
+        fit(trainable, space, by_key, source, folder, placement, gpus_per_trial, progress, **search)
 
     interrupted = bool(configs) and under_ray(placement, progress, fit_grid)
     if not interrupted:
@@ -158,7 +156,6 @@ def fit(
     placement: Placement,
     gpus_per_trial: float,
     progress: Progress,
-    checked: Checked,
     **search: Any,
 ) -> None:
     """One run of Tune over `space`, whose `trial_id` is a key of `by_key`; `search`: further options of TuneConfig."""
@@ -178,7 +175,7 @@ def fit(
         "keep_weights": placement.keep_weights,
         "reuse_actors": placement.reuse_actors,
     }
-    callbacks: list[tune.Callback] = [checked, progress, _Forget(), *trackers(placement.track, folder, by_key)]
+    callbacks: list[tune.Callback] = [progress, _Forget(), *trackers(placement.track, folder, by_key)]
     if placement.dashboard:
         callbacks.append(Metrics(folder.name, by_key, _ended_before(folder, by_key)))
     with _place_of_ray(folder) as storage_path:

@@ -13,11 +13,9 @@ from pathlib import Path
 from rich.console import Console
 
 from analysis.progress import duration
-from sweeps.check import check
+from sweeps.check import checking
 from sweeps.grid import Grid, expand
-from sweeps.launch import missing_trials, own_results_folder, run_trials
 from sweeps.placement import Placement
-from sweeps.progress import Progress, consoles
 from trainables.config import TrialConfig
 from trainables.data import Source, load_source
 from trainables.errors import UserError
@@ -54,8 +52,13 @@ def run_study(configs: Sequence[TrialConfig], source: Source, options: argparse.
     """Runs those of `configs` on `source` that are missing in the folder of `options` (sweeps.arguments.add_run), then
     `finish`; returns the exit status. Raises UserError for what cannot run, before anything is written.
     """
-    talk, console = consoles(plain=options.plain, quiet=options.quiet)
     placement = placement_of(options)
+    with checking(configs, source, placement) as passed:
+        from sweeps.launch import missing_trials, own_results_folder, run_trials  # Ray: a second, beside the check
+        from sweeps.progress import Progress, consoles
+
+        passed()
+    talk, console = consoles(plain=options.plain, quiet=options.quiet)
     folder = (options.results / options.name).expanduser().absolute()
     if options.dry_run:
         _dry_run(console, configs, source, folder, placement)
@@ -141,8 +144,8 @@ def _dry_run(
 ) -> None:
     """Prints every trial with its time, their number, and the time of the whole."""
     from sweeps.estimate import estimate  # brings PyTorch
+    from sweeps.launch import missing_trials
 
-    check(configs, source, placement)
     missing = missing_trials(folder, configs)
     times = estimate(missing, source, threads=int(placement.cpus_per_trial)) if missing else None
     for config in configs:

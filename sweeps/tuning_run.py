@@ -66,6 +66,7 @@ def run_tuned_gap(options: argparse.Namespace) -> int:
     plan = plan_of(options, with_test_set(source, options.test_size))
     source = plan.source
     placement = placement_of(options)
+    check(plan.samples(), source, placement)
     folder = (options.results / options.name).expanduser().absolute()
     if is_remote(folder) and not options.storage:
         raise UserError(f"`storage` must be given where the results are not on a file system, got none for {folder}")
@@ -228,7 +229,6 @@ def _dry_run(console: Console, plan: Plan, folder: Path, placement: Placement) -
     """Prints the studies, their number of trials, and the time of the whole."""
     from sweeps.estimate import estimate  # brings PyTorch
 
-    check(plan.samples(), plan.source, placement)
     budget = plan.budget.trials or STARTUP_POINTS
     blocks = range(math.ceil(budget / STARTUP_POINTS))
     points = [point for block in blocks for point in plan.rules.space.startup_points(plan.rules.seed + block)]

@@ -19,7 +19,6 @@ from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 from rich.console import Console
 
-from sweeps.check import checking
 from sweeps.launch import fit, under_ray
 from sweeps.optuna_study import Outcome, Point
 from sweeps.placement import Placement
@@ -209,12 +208,10 @@ def run_campaign(campaign: Campaign, folder: Path, placement: Placement, progres
             placement,
             gpus_per_trial,
             progress,
-            checked,
             search_alg=CampaignSearch(campaign),
             scheduler=EarlyStopping(campaign, folder),
             num_samples=-1,
             max_concurrent_trials=len(campaign.studies) * campaign.plan.rules.round_size,
         )
 
-    with checking(campaign.plan.samples(), campaign.plan.source, placement) as checked:
-        return under_ray(placement, progress, fit_campaign)
+    return under_ray(placement, progress, fit_campaign)

@@ -268,7 +268,7 @@ def test_own_dataset(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert len(load_source("own_data:sized", options={"size": 7}).inputs) == 7
     assert load_source("own_data:counts").inputs.dtype == np.float32
     tokens = load_source("own_data:tokens")
-    assert (tokens.input_dtype, tokens.inputs.dtype, tokens.num_classes) == (torch.int64, np.int64, 6)
+    assert (tokens.of_tokens, tokens.inputs.dtype, tokens.num_classes) == (True, np.int64, 6)
     with pytest.raises(UserError, match="`dataset-options` must be among size for own_data:sized, got 'width'"):
         load_source("own_data:sized", options={"width": 7})
     with pytest.raises(UserError, match=r"`dataset-options` must be among \(none\) for digits, got 'size'"):

@@ -34,7 +34,7 @@ def test_characters_of_one_file(tmp_path: Path) -> None:
     vocabulary = sorted(set(TEXT))
     train, test = TEXT[:360], TEXT[360:]
     assert source.num_classes == len(vocabulary)
-    assert (source.input_dtype, source.input_shape) == (torch.int64, (7,))
+    assert (source.of_tokens, source.input_shape) == (True, (7,))
     for inputs, labels, text in ((source.inputs, source.labels, train), (source.test_inputs, source.test_labels, test)):
         assert inputs is not None
         assert labels is not None
