@@ -1,6 +1,7 @@
 """A study from its options to its report: data, grid, trials, tables, figures, answer."""
 
 import argparse
+import contextlib
 import datetime
 import json
 import os
@@ -53,19 +54,22 @@ def run_study(configs: Sequence[TrialConfig], source: Source, options: argparse.
     `finish`; returns the exit status. Raises UserError for what cannot run, before anything is written.
     """
     placement = placement_of(options)
-    with checking(configs, source, placement) as passed:
+    folder = (options.results / options.name).expanduser().absolute()
+    with contextlib.ExitStack() as held:
+        passed = held.enter_context(checking(configs, source, placement))
         from sweeps.launch import missing_trials, own_results_folder, run_trials  # Ray: a second, beside the check
         from sweeps.progress import Progress, consoles
 
-        passed()
-    talk, console = consoles(plain=options.plain, quiet=options.quiet)
-    folder = (options.results / options.name).expanduser().absolute()
-    if options.dry_run:
-        _dry_run(console, configs, source, folder, placement)
-        return 0
-    started = time.monotonic()
-    with own_results_folder(folder, resume=options.resume):
+        talk, console = consoles(plain=options.plain, quiet=options.quiet)
+        if options.dry_run:
+            passed()
+            _dry_run(console, configs, source, folder, placement)
+            return 0
+        started = time.monotonic()
+        held.enter_context(own_results_folder(folder, resume=options.resume))
         missing = missing_trials(folder, configs)
+        if missing:
+            passed()
         note_run(folder, len(configs), batch_sizes=Counter(config.batch_size for config in configs))
         done = len(configs) - len(missing)
         talk.print(f"{len(configs)} trials" + (f", {done} of them done already" if done else "") + f" -> {folder}")
@@ -77,12 +81,12 @@ def run_study(configs: Sequence[TrialConfig], source: Source, options: argparse.
             return 130
         finish(folder, console)
         talk.print(f"{duration(time.monotonic() - started)} in all.", soft_wrap=True)
-        wanted = {config.trial_id for config in configs}
-        failed = [row for row in tables.trials.to_pylist() if row["status"] == "failed" and row["trial_id"] in wanted]
-        for row in failed[:3]:
-            reason = row["error"].strip().splitlines()[-1]
-            print(f"failed: batch size {row['batch_size']}, seed {row['seed']}: {reason}", file=sys.stderr)
-        return 1 if failed else 0
+    wanted = {config.trial_id for config in configs}
+    failed = [row for row in tables.trials.to_pylist() if row["status"] == "failed" and row["trial_id"] in wanted]
+    for row in failed[:3]:
+        reason = row["error"].strip().splitlines()[-1]
+        print(f"failed: batch size {row['batch_size']}, seed {row['seed']}: {reason}", file=sys.stderr)
+    return 1 if failed else 0
 
 
 def placement_of(options: argparse.Namespace) -> Placement:

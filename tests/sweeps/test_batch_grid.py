@@ -165,7 +165,8 @@ def test_a_killed_worker_and_a_killed_driver_lose_nothing(tmp_path: Path, digits
         wait_for(lambda: list((folder / "checkpoints").glob("*.pt")), driver)
         next(workers_of(driver)).kill()
         wait_for(lambda: list((folder / "trials").glob("*.json")), driver)
-        time.sleep(2.5)  # into the trials that follow
+        over = {file.stem for file in (folder / "trials").glob("*.json")}
+        wait_for(lambda: {file.stem for file in (folder / "checkpoints").glob("*.pt")} - over, driver)
         driver.kill()
         driver.wait()
     finally:
