@@ -66,18 +66,19 @@ def run_tuned_gap(options: argparse.Namespace) -> int:
     plan = plan_of(options, with_test_set(source, options.test_size))
     source = plan.source
     placement = placement_of(options)
-    check(plan.samples(), source, placement)
     folder = (options.results / options.name).expanduser().absolute()
     if is_remote(folder) and not options.storage:
         raise UserError(f"`storage` must be given where the results are not on a file system, got none for {folder}")
     talk, console = consoles(plain=options.plain, quiet=options.quiet)
     if options.dry_run:
+        check(plan.samples(), source, placement)
         _dry_run(console, plan, folder, placement)
         return 0
     started = time.monotonic()
     storage = options.storage or f"sqlite:///{folder / 'optuna.db'}"
     opened = open_storage(options.storage) if options.storage else None  # a mistake leaves no folder behind
     with own_results_folder(folder, resume=options.resume):
+        check(plan.samples(), source, placement)
         opened = opened or open_storage(storage)
         campaign = begin(plan, opened, options.name, known_trials(folder, plan.rules.grace_epochs), options.resume)
         records = campaign.records()

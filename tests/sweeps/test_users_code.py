@@ -1,4 +1,4 @@
-"""A user's network that raises, hangs, returns nonsense or takes all memory ends its trial, and the sweep goes on.
+"""A user's network that raises, hangs, returns nonsense, takes all memory or kills its worker ends its trial alone.
 
 While it runs, what its processes listen on is looked at too: nothing of ours may be reached from outside this machine.
 """
@@ -38,7 +38,7 @@ def test_a_trial_that_goes_wrong_takes_down_itself_alone(tmp_path: Path) -> None
     token = tmp_path / "token"
     token.write_text(secrets.token_hex(32))
     token.chmod(0o644)  # as Ray leaves the one that it makes
-    sizes = (user.RIGHT, user.RAISES, user.HANGS, user.WRONG_SHAPE, user.NAN, user.LEAKS, user.EXITS)
+    sizes = (user.RIGHT, user.RAISES, user.HANGS, user.WRONG_SHAPE, user.NAN, user.LEAKS, user.EXITS, user.KILLED)
     driver = subprocess.Popen(
         [sys.executable, str(ROOT / "sweeps" / "batch_grid.py"), "--results", str(tmp_path / "results"),
          "--name", "test",
@@ -73,6 +73,8 @@ def test_a_trial_that_goes_wrong_takes_down_itself_alone(tmp_path: Path) -> None
         assert reason in error
         assert "users_model.py" in error or size == user.WRONG_SHAPE  # that one fails in the loss
         assert error.startswith("Traceback")
+    assert "died" in rows[user.KILLED]["error"]  # and so did the workers that tried again
+    assert "failed: batch size 21, seed 0: ArithmeticError" in output
     assert "Traceback" not in output
 
     assert any("gcs_server" in program or "raylet" in program for _, program in heard)  # it was looked at while it ran
