@@ -75,6 +75,17 @@ def test_records_are_read_in_parts(folder: Path, make_config: Make, monkeypatch:
     assert whole.epochs.num_rows == 12
 
 
+def test_a_table_from_before_a_field_was_there(folder: Path, make_config: Make) -> None:
+    """Its trials had the field's default; a column that every table has had is missed."""
+    write_record(folder, record(make_config()))
+    now = compact(folder).trials
+    pq.write_table(now.drop_columns(["precision", "momentum"]), folder / "trials.parquet")
+    assert read_tables(folder).trials.equals(now)
+    pq.write_table(now.drop_columns(["batch_size"]), folder / "trials.parquet")
+    with pytest.raises(UserError, match=r"tables of this version, got .* without batch_size$"):
+        read_tables(folder)
+
+
 def test_a_trial_that_ran_again_is_one_row(folder: Path, make_config: Make) -> None:
     write_record(folder, record(make_config(), status="failed"))
     compact(folder)

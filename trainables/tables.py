@@ -41,6 +41,11 @@ def _arrow_type(annotation: Any) -> pa.DataType:
     return _ARROW_TYPES[annotation]
 
 
+_DEFAULTS = {
+    field.name: field.default
+    for field in dataclasses.fields(TrialConfig)
+    if field.default is not dataclasses.MISSING  # what a trial was before the field was there
+}
 _FIELDS = sorted(dataclasses.fields(TrialConfig), key=lambda field: field.name in REMEDIES)
 
 TRIALS = pa.schema(
@@ -297,6 +302,8 @@ def _read_parquet(path: Path, schema: pa.Schema) -> pa.Table:
         return schema.empty_table()
     try:
         table = pq.read_table(pa.BufferReader(path.read_bytes()) if is_remote(path) else path)
+        for name in set(schema.names) & _DEFAULTS.keys() - set(table.column_names):
+            table = table.append_column(name, pa.array([_DEFAULTS[name]] * table.num_rows, schema.field(name).type))
         missing = [name for name in schema.names if name not in table.column_names]
         if missing:
             raise UserError(f"`results` must hold tables of this version, got {path} without {', '.join(missing)}")
