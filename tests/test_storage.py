@@ -173,6 +173,7 @@ def test_what_is_no_secret_stays() -> None:
         assert scrubbed(text) == text
 
 
+@pytest.mark.slow
 def test_a_sweep_on_s3(s3: S3, digits: Source, capsys: pytest.CaptureFixture[str]) -> None:
     """As a user runs it: the numbers are those of this process; two drivers, --resume, report; no secret anywhere."""
     uri = s3.uri("sweep")

@@ -389,6 +389,7 @@ def test_help_imports_nothing_heavy() -> None:
     assert not any(f" {name}\n" in result.stderr for name in ("torch", "optuna", "ray"))
 
 
+@pytest.mark.slow
 def test_a_real_run_killed_and_resumed(digits: Source, tmp_path: Path) -> None:
     folder = tmp_path / "test"
     command = [sys.executable, str(SCRIPT), "--results", str(tmp_path), "--name", "test", "--no-dashboard", *QUICK]
