@@ -17,7 +17,6 @@ if __name__ == "__main__":
     sys.path[0] = str(Path(__file__).resolve().parents[1])  # else analysis/statistics.py shadows the standard library's
 
 import json
-import os
 import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -26,6 +25,7 @@ from functools import lru_cache
 from analysis.command import run
 from analysis.figures import plain_number
 from analysis.load import Sweep, load_sweep
+from trainables.importing import importing_alike
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,7 @@ def _process(folder: Path | None) -> "subprocess.Popen[str]":
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+        env=importing_alike(),
     )
 
 

@@ -149,7 +149,7 @@ def main() -> None:
             "threads": options.threads,
             "precision": options.precision,
         }
-        options.json.write_text(json.dumps({"benchmark": "training", **about, "rows": rows}, indent=1))
+        options.json.write_text(json.dumps({**about, "rows": rows}, indent=1))
 
 
 if __name__ == "__main__":

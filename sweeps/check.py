@@ -2,19 +2,17 @@
 
 import contextlib
 import dataclasses
-import os
 import pickle
 import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 
-import numpy as np
-
 from sweeps.placement import Placement
 from trainables.config import TrialConfig
 from trainables.data import Source
 from trainables.errors import UserError
+from trainables.importing import importing_alike
 
 
 def check(configs: Sequence[TrialConfig], source: Source, placement: Placement) -> None:
@@ -26,25 +24,21 @@ def check(configs: Sequence[TrialConfig], source: Source, placement: Placement) 
 @contextlib.contextmanager
 def checking(configs: Sequence[TrialConfig], source: Source, placement: Placement) -> Iterator[Callable[[], None]]:
     """Checks `configs` beside the block; what is yielded waits for the outcome, and raises as `check` does."""
-    two = dataclasses.replace(
-        source,
-        inputs=np.zeros((2, *source.inputs.shape[1:]), source.inputs.dtype.type),
-        labels=np.zeros((2, *source.labels.shape[1:]), np.int64),
-        test_inputs=None,
-        test_labels=None,
+    few = dataclasses.replace(
+        source, inputs=source.inputs[:2], labels=source.labels[:2], test_inputs=None, test_labels=None
     )
     limits = placement.trial_timeout, placement.micro_batch_size, placement.workers_per_trial
     with contextlib.ExitStack() as files:
         # Files, not pipes, for nobody reads or writes at the other end yet.
         arguments, answer, log = (files.enter_context(tempfile.TemporaryFile()) for _ in range(3))
-        pickle.dump((configs, two, *limits), arguments)
+        pickle.dump((configs, few, *limits), arguments)
         arguments.seek(0)
         process = subprocess.Popen(
             [sys.executable, "-m", "trainables.check"],
             stdin=arguments,
             stdout=answer,
             stderr=log,
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+            env=importing_alike(),
             start_new_session=True,  # an interruption is for this process alone, which then ends that one
         )
 

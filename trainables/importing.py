@@ -1,8 +1,9 @@
-"""A user's own model or dataset by import path, `package.module:attribute`."""
+"""A user's own model or dataset by import path, `package.module:attribute`; and modules run as other processes."""
 
 import hashlib
 import importlib
 import inspect
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -45,3 +46,8 @@ def source_fingerprint(path: str, argument: str) -> str:
     except (TypeError, OSError):
         source = path.encode()
     return hashlib.sha256(source).hexdigest()[:16]
+
+
+def importing_alike() -> dict[str, str]:
+    """The environment of another Python process that is to find the modules that this one finds."""
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
