@@ -21,9 +21,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from analysis.load import load_sweep
-from sweeps.optuna_study import Budget, Outcome, Point, Rules, TuningStudy, hidden, open_storage
+from sweeps.optuna_study import Budget, Outcome, Point, Rules, TuningStudy, open_storage
 from sweeps.search_space import STARTUP_POINTS, Space
-from sweeps.tuned_gap import main, parse
+from sweeps.tuned_gap import parse
 from sweeps.tuning import Campaign, Known, Plan, with_test_set
 from sweeps.tuning_run import begin, compact_if_any, plan_of, write_tuning
 from sweeps.tuning_tune import curve_of, is_judged, outcome_of
@@ -339,54 +339,6 @@ def test_remedies_that_mean_plain_training_are_tuned_once(digits: Source) -> Non
     ]
     (scaled,) = plan.retrained(plan.cells[3], SPACE.whole({"learning_rate": 0.01}))[:1]
     assert scaled.base_batch_size == 30
-
-
-def test_no_password_is_shown() -> None:
-    assert hidden("postgresql://me:secret@host:5432/db") == "postgresql://***@host:5432/db"
-    assert hidden("sqlite:////tmp/x.db") == "sqlite:////tmp/x.db"
-    with pytest.raises(UserError) as error:
-        open_storage("postgresql://me:secret@127.0.0.1:1/db")
-    assert "secret" not in str(error.value)
-
-
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        (["--learning-rate-range", "0.1", "0.01"], "`learning_rate` must be LOW HIGH with LOW <= HIGH"),
-        (
-            ["--weight-decay-range", "0", "0.01"],
-            "`weight_decay` must be LOW HIGH with LOW <= HIGH, above 0, or 0 twice",
-        ),
-        (["--learning-rate-range", "0.1"], "expected 2 arguments"),
-        (["--trials", "3", "--budget-steps", "10"], "not allowed with argument --trials"),
-        (["--seeds", "0", "1000"], "`tuning-seed` must not be among the seeds"),
-        (["--remedies", "sam_radius=0.05"], "`remedies` must hold none"),
-        (["--validation-size", "5000"], "`validation_size` must be between 0 and 898, got 5000"),
-        (["--train-size", "800"], "`train_size` must be between 1 and 399 beside 500 for validation, got 800"),
-        (["--batch-sizes", "301"], "`batch_size` must be between 1 and the 300 training examples"),
-        (["--epochs", "5"], "`warmup_epochs` must be between 0 and `epochs` (5)"),
-        (["--storage", "nonsense"], "`storage` must be an Optuna storage that can be opened, got nonsense"),
-        (["--batch-size", "16"], "unknown option --batch-size; did you mean --batch-sizes?"),
-    ],
-)
-def test_mistakes_get_one_line(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], options: list[str], message: str
-) -> None:
-    try:
-        status: object = main(["--results", str(tmp_path), "--no-dashboard", *options])
-    except SystemExit as exit:
-        status = exit.code
-    error = capsys.readouterr().err
-    assert status == 2
-    assert message in error
-    assert error.count("\n") == 1, error
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_help_imports_nothing_heavy() -> None:
-    command = [sys.executable, "-X", "importtime", str(SCRIPT), "--help"]
-    result = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
-    assert not any(f" {name}\n" in result.stderr for name in ("torch", "optuna", "ray"))
 
 
 @pytest.mark.slow
