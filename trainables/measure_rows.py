@@ -126,11 +126,11 @@ def top_eigenvalues(loss: ModelLoss, _: Context | None) -> list[Row]:
 
 
 def trace(objective: Objective, params: Tensor, tol: float = 0.02) -> Row:
-    return {"method": "xtrace", **_columns(hessian_trace(objective, params, tol=tol, seed=SEED))}
+    return {"method": "deflated", **_columns(hessian_trace(objective, params, tol=tol, seed=SEED))}
 
 
 def frobenius(loss: ModelLoss, _: Context | None) -> list[Row]:
-    return [{"method": "xtrace", **_columns(hessian_frobenius(loss, loss.params, seed=SEED))}]
+    return [{"method": "deflated", **_columns(hessian_frobenius(loss, loss.params, seed=SEED))}]
 
 
 def layer_eigenvalues(loss: ModelLoss, _: Context | None) -> list[Row]:
@@ -207,7 +207,7 @@ def flatness(loss: ModelLoss, _: Context | None) -> list[Row]:
         raise UserError("`measures` must be without relative_flatness for a model that has no weight matrix")
     name, layer, shape = found
     result = relative_flatness(loss, loss.params, layer=layer, shape=shape, seed=SEED)
-    return [{"method": "xtrace", "space": name, **_columns(result)}]
+    return [{"method": "deflated", "space": name, **_columns(result)}]
 
 
 def entropy(loss: ModelLoss, _: Context | None, adaptive: bool) -> list[Row]:

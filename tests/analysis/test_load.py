@@ -154,7 +154,7 @@ def test_measures_are_those_of_the_final_weights_one_for_each_setting(write_swee
         {**ball, "scale": 0.5, "value": 1.0, "epoch": 20, "seconds": 2.0},
         {**ball, "scale": 0.5, "value": 9.0, "epoch": 10},
         {**ball, "scale": 2.0, "value": 3.0, "epoch": 20},
-        {"measure": "trace", "method": "xtrace", "space": "full", "value": 4.0, "epoch": 20},
+        {"measure": "trace", "method": "deflated", "space": "full", "value": 4.0, "epoch": 20},
     ]
     sweep = load_sweep(write_sweep([record(found=found), record(batch_size=64)]))
     further = {measure.column: measure for measure in measures_of(sweep) if measure not in MEASURES}

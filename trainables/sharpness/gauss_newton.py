@@ -18,10 +18,12 @@ Traps: where the fit is poor R is not small, and G hides negative curvature; the
 the layers do together, so that the largest eigenvalue of H is at least that of every block, and the trace their sum.
 """
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
-from trainables.sharpness.model_loss import ModelLoss, Product
+from trainables.sharpness.model_loss import ModelLoss, Pieces, Product, pulled_back
 from trainables.sharpness.objective import Objective, Substituted
 
 
@@ -54,28 +56,28 @@ class GaussNewton(Objective):
 
         return self.value(params), counted
 
-    def _of_chunk(self, leaf: Tensor, inputs: Tensor, labels: Tensor) -> Product:
+    def _of_chunk(self, leaves: Pieces, inputs: Tensor, labels: Tensor) -> Callable[[Pieces], Pieces]:
         """v -> sum_n J_n' H_n J_n v over the chunk; at multipliers 0, `coupling` adds how statistics depend on v."""
-        logits, coupling = self._of.outputs(leaf, inputs)
+        logits, coupling = self._of.outputs(leaves, inputs)
         probabilities = logits.detach().softmax(-1)
         tokens = logits[0, ..., 0].numel()  # an example's loss is the mean over them; 1 without
         dual = torch.zeros_like(logits, requires_grad=True)
-        pulled = _gradient(logits, leaf, dual)  # J' u, linear in u
-        coupled = _gradient(coupling, leaf, None) if len(leaf) > len(self._of.params) else None
+        pulled = _gradient(logits, leaves, dual)  # J' u, linear in u
+        coupled = None if coupling is None else _gradient(coupling, leaves, None)
 
-        def product(vector: Tensor) -> Tensor:
-            (moved,) = torch.autograd.grad(pulled, dual, vector, retain_graph=True)  # J v
+        def product(vectors: Pieces) -> Pieces:
+            (moved,) = pulled_back(pulled, [dual], vectors)  # J v
             weighted = probabilities * (moved - (probabilities * moved).sum(-1, keepdim=True))
-            (total,) = torch.autograd.grad(logits, leaf, weighted / tokens, retain_graph=True)
-            if coupled is not None:
-                total = total + torch.autograd.grad(coupled, leaf, vector, retain_graph=True)[0]
-            return total
+            total = pulled_back([logits], leaves, [weighted / tokens])
+            if coupled is None:
+                return total
+            return [own + more for own, more in zip(total, pulled_back(coupled, leaves, vectors), strict=True)]
 
         return product
 
 
-def _gradient(outputs: Tensor, leaf: Tensor, dual: Tensor | None) -> Tensor:
-    return torch.autograd.grad(outputs, leaf, dual, create_graph=True, materialize_grads=True)[0]
+def _gradient(outputs: Tensor, leaves: Pieces, dual: Tensor | None) -> Pieces:
+    return torch.autograd.grad(outputs, leaves, dual, create_graph=True, materialize_grads=True)
 
 
 class Restricted(Substituted):

@@ -2,8 +2,8 @@
 
 From a unit vector q_1, H q_j = b_{j-1} q_{j-1} + a_j q_j + b_j q_{j+1} makes an orthonormal basis Q in which H is
 tridiagonal, T = Q^T H Q, with a on the diagonal and b beside it (Golub and Van Loan, Matrix Computations, chapter 10).
-Every new vector is orthogonalized twice against all before it: without that, eigenvalues that have converged come back
-as copies ("ghosts"), in a list of eigenvalues as in a density.
+Every new vector is orthogonalized against all before it, again where little of it is left: without that, eigenvalues
+that have converged come back as copies ("ghosts"), in a list of eigenvalues as in a density.
 
 Traps: a basis is seen to close only when it does so within a few steps. Over many, rounding errors in the directions
 that `start` has no part in have grown by the time when it should close, and the recurrence goes on, to true copies of
@@ -23,6 +23,7 @@ from torch import Tensor
 
 Array = np.ndarray[tuple[int, ...], np.dtype[np.float64]]
 
+LITTLE = 0.7  # of a vector's norm
 FIRST_ROWS = 16  # of the basis, which doubles when it is full
 
 
@@ -71,8 +72,12 @@ class Lanczos:
             grown[: self.size] = self._rows
             self._rows = grown
         self._rows[self.size] = random_unit(self.basis, self._generator) if self.closed else self._next
-        image = self._product(self._rows[self.size])
-        self.diagonal.append(float(self._rows[self.size] @ image))
+        row = self._rows[self.size]
+        image = self._product(row)
+        self.diagonal.append(float(row @ image))
+        image = torch.add(image, row, alpha=-self.diagonal[-1])
+        if self.off_diagonal:
+            image.add_(self._rows[self.size - 2], alpha=-self.off_diagonal[-1])
         image = orthogonalized(image, self.basis)
         self.norm = float(torch.linalg.vector_norm(image))
         if not (math.isfinite(self.diagonal[-1]) and math.isfinite(self.norm)):
@@ -82,10 +87,14 @@ class Lanczos:
         self._next = image / self.norm
         return True
 
+    def image(self) -> Array:
+        """H Q in the basis and the next vector, (size + 1, size): T, and below it a row of zeros but for `norm`."""
+        matrix = np.diag(self.diagonal) + np.diag(self.off_diagonal, 1) + np.diag(self.off_diagonal, -1)
+        return np.vstack([matrix, self.norm * np.eye(self.size)[-1]])
+
     def eigh(self) -> tuple[Array, Array]:
         """Eigenvalues of T, (size,), ascending, and its eigenvectors as columns, (size, size)."""
-        matrix = np.diag(self.diagonal) + np.diag(self.off_diagonal, 1) + np.diag(self.off_diagonal, -1)
-        values, vectors = np.linalg.eigh(matrix)
+        values, vectors = np.linalg.eigh(self.image()[:-1])
         return values, vectors
 
     def _scale(self) -> float:
@@ -102,11 +111,14 @@ def rounding(vector: Tensor) -> float:
 def orthogonalized(vector: Tensor, basis: Tensor) -> Tensor:
     """The part of `vector`, (n,), that is orthogonal to the orthonormal rows of `basis`, (k, n).
 
-    Twice, because what the first pass leaves by rounding is large where little of the vector is left.
+    What a pass leaves by rounding counts where little of the vector is left; then, and only then, a second pass is
+    needed, and enough (Kahan's "twice is enough"; Parlett, The Symmetric Eigenvalue Problem, section 6.9).
     """
-    for _ in range(2):
-        vector = vector - (basis @ vector) @ basis
-    return vector
+    before = torch.linalg.vector_norm(vector)
+    vector = vector - (basis @ vector) @ basis
+    if torch.linalg.vector_norm(vector) >= LITTLE * before:
+        return vector
+    return vector - (basis @ vector) @ basis
 
 
 def random_normal(params: Tensor, generator: torch.Generator) -> Tensor:

@@ -22,7 +22,8 @@ by batch; variances here divide by N, running ones by N - 1; what a module cache
 
 import copy
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from functools import reduce
 from typing import Literal, get_args
 
 import torch
@@ -36,6 +37,9 @@ from trainables.sharpness.objective import Objective
 
 BatchNorm = Literal["running", "batch", "recalibrated"]
 Product = Callable[[Tensor], Tensor]
+Pieces = Sequence[
+    Tensor
+]  # of a point: the parameters in their shapes, and statistics and multipliers where it has some
 
 MEMORY = 2**30  # bytes that a chunk's graph may take on a CPU: fixed, so that a value never depends on what is free
 SHARE_OF_DEVICE = 16  # of an accelerator's whole memory, one part
@@ -77,6 +81,8 @@ class ModelLoss(Objective):
         self._labels = labels.to(inputs.device, torch.float64 if labels.is_floating_point() else labels.dtype)
         self._tape = _Tape()
         self._logit_scale: float | None = None
+        self._widths: list[int] = []  # of the statistics in a point, call by call: a layer may be used twice
+        self._split = [len(self.params), 0, 0]  # a point's parameters, statistics and multipliers
         layers = [] if batch_norm == "running" else [m for m in self._model.modules() if isinstance(m, _BatchNorm)]
         for layer in layers:
             layer.running_mean = layer.running_var = None  # in eval mode, it then takes those of its inputs
@@ -95,8 +101,6 @@ class ModelLoss(Objective):
         self._cuts = [len(cut) for cut in torch.arange(self.examples).split(self.batch_size or self._chunk)]
         if self.batch_size and len(self._cuts) > 1 and self._cuts[-1] == 1:
             self._cuts[-2:] = [self.batch_size + 1]
-        self._widths: list[int] = []  # of the statistics in a point, call by call: a layer may be used twice
-        self._split = [len(self.params), 0, 0]
 
     def on(self, examples: slice | Tensor) -> "ModelLoss":
         """The same loss on some of its examples; the model and the data are shared."""
@@ -119,8 +123,8 @@ class ModelLoss(Objective):
 
     def of_examples(self, params: Tensor, indices: Tensor) -> Tensor:
         """The mean loss of the examples at `indices`, (b,), differentiable: a batch, also to batch norm."""
-        self._widths, self._split = [], [len(params), 0, 0]
-        return self._sum(params, self._inputs[indices], self._labels[indices]) / len(indices)
+        self._widths = []
+        return self._sum(self._pieces(params), self._inputs[indices], self._labels[indices]) / len(indices)
 
     def _examples_that_fit(self) -> int:
         """How many examples' graph takes the memory to spend, by what a forward pass of two keeps for derivatives."""
@@ -139,7 +143,7 @@ class ModelLoss(Objective):
             torch.enable_grad(),
             torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor),
         ):
-            outputs = self._forward(leaf, [], self._inputs[:2])
+            outputs = self._forward(self._pieces(leaf), [], self._inputs[:2])
         del outputs  # kept until here, so that no address is used twice
         memory = MEMORY
         if leaf.is_cuda:
@@ -149,11 +153,9 @@ class ModelLoss(Objective):
     def value(self, params: Tensor) -> float:
         self.evaluations += 1
         with torch.no_grad():
-            point = self.point(params)
-            return (
-                float(self._over_all(torch.stack([self._sum(point, *chunk) for chunk in self._chunks()]).sum()))
-                / self.examples
-            )
+            pieces = self._pieces(self.point(params))
+            total = torch.stack([self._sum(pieces, *chunk) for chunk in self._chunks()]).sum()
+            return float(self._over_all(total)) / self.examples
 
     def value_and_gradient(self, params: Tensor) -> tuple[float, Tensor]:
         self.evaluations += 1
@@ -163,12 +165,12 @@ class ModelLoss(Objective):
     def value_and_hessian(self, params: Tensor) -> tuple[float, Product]:
         values: list[Tensor] = []
 
-        def of_chunk(leaf: Tensor, inputs: Tensor, labels: Tensor) -> Product:
-            loss = self._sum(leaf, inputs, labels)
+        def of_chunk(leaves: Pieces, inputs: Tensor, labels: Tensor) -> Callable[[Pieces], Pieces]:
+            loss = self._sum(leaves, inputs, labels)
             if self._fits:
                 values.append(loss.detach())
-            (gradient,) = self._differentiate(loss, leaf, create_graph=True)
-            return lambda v: torch.autograd.grad(gradient, leaf, v, retain_graph=True, materialize_grads=True)[0]
+            gradients = self._differentiate(loss, leaves, create_graph=True)
+            return lambda tangents: pulled_back(gradients, leaves, tangents)
 
         product = self.products(self._with_multipliers(self.point(params)), of_chunk)
         if not values:  # every product makes its graphs anew
@@ -176,22 +178,24 @@ class ModelLoss(Objective):
         self.evaluations += 1
         return float(self._over_all(torch.stack(values).sum())) / self.examples, product
 
-    def products(self, point: Tensor, of_chunk: Callable[[Tensor, Tensor, Tensor], Product]) -> Product:
-        """v -> M v, (n,), N M the sum of `of_chunk(leaf, inputs, labels)`, whose graphs are kept if the data fits."""
-        leaf = point.detach().clone().requires_grad_()
+    def products(
+        self, point: Tensor, of_chunk: Callable[[Pieces, Tensor, Tensor], Callable[[Pieces], Pieces]]
+    ) -> Product:
+        """v -> M v, (n,), N M the sum of `of_chunk(leaves, inputs, labels)`, whose graphs are kept if the data fits."""
+        leaves = self._leaves(point)
         with torch.enable_grad():
-            kept = [of_chunk(leaf, *chunk) for chunk in self._chunks()] if self._fits else []
+            kept = [of_chunk(leaves, *chunk) for chunk in self._chunks()] if self._fits else []
 
         @torch.enable_grad()
         def summed(vector: Tensor) -> Tensor:
-            total = torch.zeros_like(vector)
-            for product in kept or (of_chunk(leaf, *chunk) for chunk in self._chunks()):
-                total += product(vector)
+            tangents = self._pieces(vector)
+            products = kept or (of_chunk(leaves, *chunk) for chunk in self._chunks())
+            total = reduce(torch.add, (_flat(product(tangents)) for product in products))
             return self._over_all(total) / self.examples
 
         def product(vector: Tensor) -> Tensor:
             self.evaluations += 1
-            tangent = torch.cat([vector, vector.new_zeros(len(leaf) - len(vector))])
+            tangent = torch.cat([vector, vector.new_zeros(len(point) - len(vector))]) if self._widths else vector
             for _ in range(2 * len(self._widths)):  # the statistics' tangent first, then the multipliers'
                 _, statistics, multipliers = summed(tangent).split(self._split)
                 tangent = torch.cat([vector, multipliers, statistics])
@@ -199,32 +203,42 @@ class ModelLoss(Objective):
 
         return product
 
-    def outputs(self, point: Tensor, inputs: Tensor) -> tuple[Tensor, Tensor]:
-        """The logits of a chunk, and 0 with the gradient of m . S, m the multipliers in `point`."""
-        params, statistics, multipliers = point.split(self._split)
-        given = [piece.view(2, -1) for piece in statistics.split(self._widths)] if self._widths else []
-        logits, moments = self._forward(params, given, inputs)
+    def outputs(self, pieces: Pieces, inputs: Tensor) -> tuple[Tensor, Tensor | None]:
+        """The logits of a chunk, and 0 with the gradient of m . S where the point has multipliers m."""
+        given = [one.view(2, -1) for one in pieces[-2].split(self._widths)] if self._widths else []
+        logits, moments = self._forward(pieces, given, inputs)
         logits = logits.double()  # small losses have digits, in float32 too
         if self._logit_scale is not None:
             logits = logits * (self._logit_scale / logits.std(-1, correction=0, keepdim=True))
-        coupling = len(inputs) * (multipliers @ torch.cat([point[:0], *(one.view(-1) for one in moments)]))
+        if not self._widths:
+            return logits, None
+        coupling = len(inputs) * (pieces[-1] @ _flat(moments))
         return logits, coupling - coupling.detach()
 
-    def _forward(self, params: Tensor, given: list[Tensor], inputs: Tensor) -> tuple[Tensor, list[Tensor]]:
+    def _forward(self, pieces: Pieces, given: list[Tensor], inputs: Tensor) -> tuple[Tensor, list[Tensor]]:
         """The logits, and (2, channels) for every call of a hooked layer: see `_Tape`."""
-        pieces = zip(self.shapes.items(), params.split(self._sizes), strict=True)
-        weights = {name: piece.view(shape) for (name, shape), piece in pieces}
         self._tape.begin(given)
         with sdpa_kernel(SDPBackend.MATH):  # the one attention with second derivatives
-            logits = functional_call(self._model, weights, (inputs,))
+            logits = functional_call(self._model, dict(zip(self.shapes, pieces, strict=False)), (inputs,))
         return logits, self._tape.end()
+
+    def _pieces(self, point: Tensor) -> list[Tensor]:
+        params, *others = point.split(self._split) if self._widths else (point,)
+        own = zip(params.split(self._sizes), self.shapes.values(), strict=True)
+        return [*(piece.view(shape) for piece, shape in own), *others]
+
+    def _leaves(self, point: Tensor) -> Pieces:
+        """The pieces as what derivatives are taken in: of a flat point, each would be put together from its pieces."""
+        return [piece.requires_grad_() for piece in self._pieces(point.detach().clone())]
 
     @torch.no_grad()
     def point(self, params: Tensor) -> Tensor:
         """`params`; `recalibrated` in chunks, then its statistics, layer by layer, and multipliers of 0."""
         given: list[Tensor] = []
+        self._widths = []
         while self._in_chunks:
-            seen = [self._forward(params, given, inputs)[1][len(given) :] for inputs, _ in self._chunks()]
+            pieces = self._pieces(params)
+            seen = [self._forward(pieces, given, inputs)[1][len(given) :] for inputs, _ in self._chunks()]
             if not seen[0]:  # every layer has its statistics
                 break
             shares = self.params.new_tensor(self._cuts)[:, None] / self.examples
@@ -236,18 +250,19 @@ class ModelLoss(Objective):
         self._split = [len(params), sum(self._widths), sum(self._widths)]
         return torch.cat([params, *(one.view(-1) for one in given), params.new_zeros(self._split[2])])
 
-    def _sum(self, point: Tensor, inputs: Tensor, labels: Tensor) -> Tensor:
+    def _sum(self, pieces: Pieces, inputs: Tensor, labels: Tensor) -> Tensor:
         """The summed cross-entropy of one chunk; float64 as a number, whatever the network computes in."""
-        logits, coupling = self.outputs(point, inputs)
-        return cross_entropy(logits, labels, reduction="none").sum(dtype=torch.float64) + coupling
+        logits, coupling = self.outputs(pieces, inputs)
+        loss = cross_entropy(logits, labels, reduction="none").sum(dtype=torch.float64)
+        return loss if coupling is None else loss + coupling
 
     def _value_and_gradient(self, point: Tensor) -> tuple[float, Tensor]:
-        leaf = point.detach().clone().requires_grad_()
-        total, gradient = torch.zeros((), dtype=torch.float64, device=leaf.device), torch.zeros_like(leaf)
+        leaves = self._leaves(point)
+        total, gradient = torch.zeros((), dtype=torch.float64, device=point.device), torch.zeros_like(point)
         for inputs, labels in self._chunks():
             with torch.enable_grad():
-                loss = self._sum(leaf, inputs, labels)
-            gradient += self._differentiate(loss, leaf)[0]
+                loss = self._sum(leaves, inputs, labels)
+            gradient += _flat(self._differentiate(loss, leaves))
             total += loss.detach()
         return self._over_all(total).item() / self.examples, self._over_all(gradient) / self.examples
 
@@ -264,6 +279,19 @@ class ModelLoss(Objective):
 
     def _chunks(self) -> Iterator[tuple[Tensor, Tensor]]:
         return zip(self._inputs.split(self._cuts), self._labels.split(self._cuts), strict=True)
+
+
+def pulled_back(outputs: Pieces, inputs: Pieces, vectors: Pieces) -> Pieces:
+    """For every x of `inputs` the sum over outputs y of v' dy/dx, v its vector. Graphs are kept; constants add 0."""
+    moving = [(y, vector) for y, vector in zip(outputs, vectors, strict=True) if y.requires_grad]
+    if not moving:
+        return [torch.zeros_like(x) for x in inputs]
+    moved, along = zip(*moving, strict=True)
+    return torch.autograd.grad(moved, inputs, along, retain_graph=True, materialize_grads=True)
+
+
+def _flat(pieces: Pieces) -> Tensor:
+    return torch.cat([piece.reshape(-1) for piece in pieces])
 
 
 class _Tape:

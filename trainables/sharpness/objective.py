@@ -11,7 +11,7 @@ below the rounding of the parameters themselves is no step, so it is refused too
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TypeVar
 
 import torch
@@ -72,12 +72,14 @@ class Objective:
         """The map v -> H v at `params`."""
         return self.value_and_hessian(params)[1]
 
-    def _differentiate(self, loss: Tensor, leaf: Tensor, create_graph: bool = False) -> tuple[Tensor, ...]:
+    def _differentiate(
+        self, loss: Tensor, leaves: Tensor | Sequence[Tensor], create_graph: bool = False
+    ) -> tuple[Tensor, ...]:
         if not loss.requires_grad:
             raise ValueError(
                 "`loss` must depend on its parameters by differentiable operations, got one without a gradient"
             )
-        return torch.autograd.grad(loss, leaf, create_graph=create_graph, materialize_grads=True)
+        return torch.autograd.grad(loss, leaves, create_graph=create_graph, materialize_grads=True)
 
     @staticmethod
     def _checked(loss: Tensor) -> Tensor:

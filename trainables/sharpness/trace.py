@@ -2,17 +2,27 @@
 
 Both are tr(B), with B = H or B = H^2, and products with H are enough for both, as z^T H^2 z = ||H z||^2.
 
-- `xtrace` (trainables/sharpness/xtrace.py) takes the large eigenvalues out exactly, and samples only the rest.
-  On a network trained on digits (1210 parameters, ten large eigenvalues) 40 products gave the trace to 0.6 % and
-  ||H||_F^2 to 0.1 %, where `hutchinson` gave them to 6 % and 11 %; its error falls with the root of the products.
+- `deflated`: the Lanczos recurrence from a random start makes an orthonormal Q in which few large eigenvalues lie soon,
+  and the part of the trace inside of Q comes from its own numbers: tr(Q^T H Q) is the sum of T's diagonal, and
+  ||H Q||_F^2 is that of T with the row below it. Only what is left is sampled: z^T B z, with z random in the complement
+  of Q and ||z||^2 its dimension, has the mean tr(P B P), P = 1 - Q Q^T. Given Q the probes are independent, so their
+  mean has the usual standard error. With a tolerance the recurrence goes on as long as its last three steps took more
+  than 3 tol^2 tr(B)^2 off the variance of a probe, 2 ||P B P||_F^2, so that each saves more than a probe.
+  (Deflation: Gambhir, Stathopoulos and Orginos, SIAM J. Sci. Comput. 39, 2017; from a Krylov space: Chen and Hallman,
+  "Krylov-aware stochastic trace estimation", SIAM J. Matrix Anal. Appl. 44, 2023, arXiv 2205.01736.)
 - `hutchinson`: the mean of z^T B z over Rademacher vectors z (Hutchinson, Commun. Stat. Simul. Comput. 18, 1989). Its
   variance for one probe is twice the sum of the squared off-diagonal entries of B: nothing where B is diagonal, about
   2 ||B||_F^2 otherwise, so that the few large eigenvalues of a network's Hessian are nearly all of the error.
 
+Measured, `deflated`, the products until the standard error was 1 % (2 %) of tr(H), 30 seeds with errors of 1.0 (1.2)
+standard errors: 45 (28) on an MLP of 85 002 parameters trained on digits, where XTrace (Epperly, Tropp and Webber, SIAM
+J. Matrix Anal. Appl. 45, 2024) took 62 (38) and `hutchinson` over 1000. On 2000 eigenvalues 1/i, for 2 %, 25 (XTrace
+32), evenly spread ones 14 (10), 30 equal ones over a small rest 82 (70).
+
 Traps: stopping when the error looks small prefers estimates whose error is underrated, so it is looked at only now and
 then, and tol=0 switches it off; the trace of an indefinite Hessian may be near zero, and then no relative error is
 ever met; a probe's values are skewed when one eigenvalue dominates, so that a standard error of `hutchinson` from
-fewer than 20 probes is often too small.
+fewer than 20 probes is often too small; of equal eigenvalues the recurrence takes out one at first.
 """
 
 import math
@@ -20,18 +30,22 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from trainables.sharpness.lanczos import random_signs
+from trainables.sharpness.lanczos import Lanczos, random_signs, random_unit
 from trainables.sharpness.objective import Loss, Objective, as_objective, hessian_at_center
-from trainables.sharpness.xtrace import XTrace
 
-Method = Literal["xtrace", "hutchinson"]
+Method = Literal["deflated", "hutchinson"]
+Product = Callable[[Tensor], Tensor]
 
 SAMPLES = 100
 TOLERANCE = 0.02
-LEAST_SAMPLES = {"xtrace": 4, "hutchinson": 2}  # two probes, for a standard error
+LEAST_SAMPLES = {"deflated": 4, "hutchinson": 2}  # two probes, for a standard error
+FIRST_CHECK = {"deflated": 10, "hutchinson": 20}  # probes
+CHECK_EVERY = 5
+WINDOW = 3  # steps of the recurrence: of equal eigenvalues it finds one in two or three
 
 
 @dataclass(frozen=True)
@@ -62,17 +76,17 @@ def hessian_trace(
     params: Tensor,
     *,
     samples: int = SAMPLES,
-    method: Method = "xtrace",
+    method: Method = "deflated",
     tol: float = TOLERANCE,
     seed: int = 0,
 ) -> HessianTrace:
     """tr(H) of the Hessian of `loss` at `params`, (n,), in units of the loss; divided by n, the mean eigenvalue.
 
-    `samples` is the most Hessian-vector products to spend, two for each probe of `xtrace` and one of `hutchinson`;
+    `samples` is the most Hessian-vector products to spend, at most half of them before the first probe of `deflated`;
     up to that many parameters the trace is computed exactly, by n products. Ends early when the standard error is
     at most tol * |value|; with tol=0 all samples are spent and the estimate is unbiased. Besides: a loss, a gradient,
-    and for `xtrace` memory for samples / 2 vectors (||H||_F^2: samples). Raises ValueError for samples below 2
-    (`xtrace`: 4), tol < 0, another method, and a loss that is not deterministic.
+    and for `deflated` memory for samples / 2 vectors. Raises ValueError for samples below 2 (`deflated`: 4), tol < 0,
+    another method, and a loss that is not deterministic.
     """
     return HessianTrace(*_estimate(loss, params, 1, samples, method, tol, seed))
 
@@ -82,7 +96,7 @@ def hessian_frobenius(
     params: Tensor,
     *,
     samples: int = SAMPLES,
-    method: Method = "xtrace",
+    method: Method = "deflated",
     tol: float = TOLERANCE,
     seed: int = 0,
 ) -> HessianFrobenius:
@@ -98,7 +112,7 @@ def _estimate(
 ) -> tuple[float, float, int, bool]:
     """tr(H^power): value, standard error, evaluations, converged."""
     if method not in LEAST_SAMPLES:
-        raise ValueError(f"`method` must be 'xtrace' or 'hutchinson', got {method!r}")
+        raise ValueError(f"`method` must be 'deflated' or 'hutchinson', got {method!r}")
     if samples < LEAST_SAMPLES[method]:
         raise ValueError(
             f"`samples` must be at least {LEAST_SAMPLES[method]}, got {samples}; "
@@ -120,7 +134,7 @@ def _estimate(
     return value, stderr, objective.evaluations - before, stderr <= tol * abs(value)
 
 
-def _exact(product: Callable[[Tensor], Tensor], params: Tensor, power: int) -> float:
+def _exact(product: Product, params: Tensor, power: int) -> float:
     """The sum of e_i^T H^power e_i over all coordinates."""
     total = 0.0
     for index in range(params.numel()):
@@ -131,57 +145,51 @@ def _exact(product: Callable[[Tensor], Tensor], params: Tensor, power: int) -> f
 
 
 def _sampled(
-    product: Callable[[Tensor], Tensor],
-    params: Tensor,
-    power: int,
-    samples: int,
-    method: Method,
-    tol: float,
-    seed: int,
+    product: Product, params: Tensor, power: int, samples: int, method: Method, tol: float, seed: int
 ) -> tuple[float, float]:
-    kind = XTrace if method == "xtrace" else _Hutchinson
-    probes = samples // kind.products
-    estimator = kind(product, params, power, probes, torch.Generator().manual_seed(seed))
+    """What is known beforehand and the mean over probes, and its standard error; NaN where a product is not finite."""
+    generator = torch.Generator().manual_seed(seed)
+    known, basis = 0.0, params.new_empty(0, params.numel())
+    if method == "deflated":
+        known, basis = _deflation(product, params, power, samples // 2, tol, generator)
+    forms: list[float] = []
     value = stderr = math.nan
-    for count in range(1, probes + 1):
-        if not estimator.add_probe():
+    for count in range(1, samples - len(basis) + 1):
+        z = random_signs(params, generator) if method == "hutchinson" else _outside(basis, generator)
+        forms.append(_form(z, product(z), power))
+        if not math.isfinite(known + forms[-1]):
             return math.nan, math.nan
-        if count == probes or count * kind.products % kind.check_every == 0 or estimator.finished:
-            value, stderr = estimator.estimate()
-            if stderr <= tol * abs(value) or estimator.finished:
+        if count == samples - len(basis) or (count >= FIRST_CHECK[method] and count % CHECK_EVERY == 0):
+            values = torch.tensor(forms, dtype=torch.float64)
+            value, stderr = known + float(values.mean()), float(values.std() / count**0.5)
+            if stderr <= tol * abs(value):
                 break
     return value, stderr
 
 
-class _Hutchinson:
-    """The mean of z^T H^power z over Rademacher vectors like `like`, (n,); one product for each probe."""
+def _deflation(
+    product: Product, params: Tensor, power: int, limit: int, tol: float, generator: torch.Generator
+) -> tuple[float, Tensor]:
+    """tr(Q^T H^power Q) and Q, as rows, of at most `limit` steps; NaN where a product is not finite."""
+    start = random_unit(params.new_empty(0, params.numel()), generator)
+    lanczos = Lanczos(product, start, limit, generator)
+    known, taken = 0.0, [0.0]
+    while not lanczos.full:
+        if not lanczos.step():
+            return math.nan, lanczos.basis
+        image = lanczos.image()
+        inside = image[:-1] if power == 1 else image.T @ image
+        known, taken = float(np.trace(inside)), [*taken, 2 * float((inside**2).sum())]
+        whole = max(abs(known), params.numel() * abs(float(inside[0, 0])))
+        if lanczos.size > WINDOW and taken[-1] - taken[-1 - WINDOW] <= WINDOW * (tol * whole) ** 2:
+            break
+    return known, lanczos.basis
 
-    products, check_every, finished = 1, 20, False
 
-    def __init__(
-        self,
-        product: Callable[[Tensor], Tensor],
-        like: Tensor,
-        power: int,
-        limit: int,
-        generator: torch.Generator,
-    ) -> None:
-        self._product = product
-        self._like = like
-        self._power = power
-        self._generator = generator
-        self._forms: list[float] = []
-
-    def add_probe(self) -> bool:
-        """One more z; False where its product is not finite."""
-        z = random_signs(self._like, self._generator)
-        self._forms.append(_form(z, self._product(z), self._power))
-        return math.isfinite(self._forms[-1])
-
-    def estimate(self) -> tuple[float, float]:
-        """The mean, and its standard error, from at least two probes."""
-        forms = torch.tensor(self._forms, dtype=torch.float64)
-        return float(forms.mean()), float(forms.std() / len(forms) ** 0.5)
+def _outside(basis: Tensor, generator: torch.Generator) -> Tensor:
+    """A random vector, (n,), orthogonal to the orthonormal rows of `basis`, (k, n), of squared norm n - k."""
+    vector: Tensor = random_unit(basis, generator) * (basis.shape[1] - len(basis)) ** 0.5
+    return vector
 
 
 def _form(vector: Tensor, image: Tensor, power: int) -> float:
