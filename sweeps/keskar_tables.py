@@ -67,8 +67,7 @@ def run_tables(options: argparse.Namespace) -> int:
 
     Raises UserError for what cannot run, before anything is written.
     """
-    from sweeps.study import run_study
-    from trainables.data import load_source
+    from sweeps.study import run_study, source_of
 
     by_dataset: dict[str, list[str]] = {}
     for network in dict.fromkeys([options.model] if options.model else options.networks or NETWORKS[options.scale]):
@@ -77,9 +76,7 @@ def run_tables(options: argparse.Namespace) -> int:
         raise UserError("`model-options` must be for one network, got several; --networks chooses one")
     runs = []
     for name, networks in by_dataset.items():
-        source = load_source(
-            name, root=options.data_dir, download=options.download, options=dict(options.dataset_options)
-        )
+        source = source_of(options, name)
         study = TwoBatches(options, source)
         trials = [
             trial

@@ -28,11 +28,14 @@ Finish = Callable[[Path, Console], None]
 
 def run_grid(options: argparse.Namespace) -> int:
     """Runs what `sweeps.options.parse` has read; returns the exit status. Raises UserError for what cannot run."""
-    source = load_source(
-        options.dataset, root=options.data_dir, download=options.download, options=dict(options.dataset_options)
-    )
+    source = source_of(options, options.dataset)
     grid = grid_of(options)
     return run_study(expand(grid, source), source, options, report_and_answer)
+
+
+def source_of(options: argparse.Namespace, dataset: str) -> Source:
+    """`dataset` from where the options of `sweeps.arguments.add_data` say."""
+    return load_source(dataset, root=options.data_dir, download=options.download, options=dict(options.dataset_options))
 
 
 def report_and_answer(folder: Path, console: Console) -> None:

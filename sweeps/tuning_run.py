@@ -28,11 +28,11 @@ from sweeps.optuna_study import OBJECTIVES, Budget, Rules, TuningStudy, hidden, 
 from sweeps.placement import Placement
 from sweeps.progress import consoles
 from sweeps.search_space import STARTUP_POINTS, Space
-from sweeps.study import grid_of, note_run, placement_of
+from sweeps.study import grid_of, note_run, placement_of, source_of
 from sweeps.tuning import Campaign, Known, Plan, with_test_set
 from sweeps.tuning_tune import TuningProgress, curve_of, outcome_of, run_campaign
 from trainables.config import TrialConfig
-from trainables.data import Source, load_source
+from trainables.data import Source
 from trainables.errors import UserError
 from trainables.storage import is_remote, write_atomically
 from trainables.tables import Row, compact, read_tables
@@ -60,10 +60,7 @@ def run_tuned_gap(options: argparse.Namespace) -> int:
     """Runs what `sweeps.tuned_gap.parse` has read; returns the exit status. Raises UserError for what cannot run."""
     if options.workers_per_trial > 1:
         raise UserError(f"`workers-per-trial` must be 1 for tuning, got {options.workers_per_trial}")
-    source = load_source(
-        options.dataset, root=options.data_dir, download=options.download, options=dict(options.dataset_options)
-    )
-    plan = plan_of(options, with_test_set(source, options.test_size))
+    plan = plan_of(options, with_test_set(source_of(options, options.dataset), options.test_size))
     source = plan.source
     placement = placement_of(options)
     folder = (options.results / options.name).expanduser().absolute()
@@ -95,7 +92,7 @@ def run_tuned_gap(options: argparse.Namespace) -> int:
         interrupted = run_campaign(campaign, folder, placement, progress)
         if not interrupted:
             write_failures(folder, campaign.failed.values(), progress)
-        compact_if_any(folder)
+        compact(folder)
         write_tuning(folder, campaign)
         records = campaign.records()
         about = read_about(folder) | {"planned": sum(records.values()), "batch_sizes": records}
@@ -163,12 +160,6 @@ def known_trials(folder: Path, grace_epochs: int) -> dict[str, Known]:
         for row in tables.trials.to_pylist()
         if row["status"] in ("completed", "diverged")
     }
-
-
-def compact_if_any(folder: Path) -> None:
-    """Merges the records, where a trial has ended with one."""
-    if (folder / "trials.parquet").exists() or any((folder / "trials").glob("[!.]*.json")):
-        compact(folder)
 
 
 def write_tuning(folder: Path, campaign: Campaign) -> None:

@@ -129,12 +129,9 @@ def run_script(
         options.dataset = "digits" if options.scale == "small" else "cifar10"
 
     def run() -> int:
-        from sweeps.study import run_study
-        from trainables.data import load_source
+        from sweeps.study import run_study, source_of
 
-        source = load_source(
-            options.dataset, root=options.data_dir, download=options.download, options=dict(options.dataset_options)
-        )
+        source = source_of(options, options.dataset)
 
         def finish(folder: Path, console: Any) -> None:
             console.print()

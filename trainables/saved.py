@@ -6,7 +6,6 @@ user's own. Weights load without executing anything.
 """
 
 import dataclasses
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -19,8 +18,8 @@ from trainables.config import TrialConfig
 from trainables.data import Dataset, Source, load_source
 from trainables.errors import UserError
 from trainables.importing import is_import_path, source_fingerprint
-from trainables.models import build_model
 from trainables.tables import Row
+from trainables.trial import build
 
 State = dict[str, Tensor]
 
@@ -54,13 +53,7 @@ def network_of(config: TrialConfig, data: Dataset) -> nn.Module:
     if is_import_path(config.model) and source_fingerprint(config.model, "model") != config.model_fingerprint:
         raise UserError(f"`model` {config.model} must be as it was when the trial was trained, got other source code")
     with torch.random.fork_rng(devices=[]):
-        return build_model(
-            config.model,
-            data.input_shape,
-            data.num_classes,
-            input_dtype=data.input_dtype,
-            **json.loads(config.model_options),
-        )
+        return build(config, data)
 
 
 def weights_of(folder: Path, trial_id: str, device: torch.device) -> State:

@@ -201,6 +201,7 @@ def _largest_batch(config: TrialConfig) -> int:
 
 
 def build(config: TrialConfig, data: Dataset) -> nn.Module:
+    """The network of `config` for data like `data`, with weights from torch's global generator."""
     options = json.loads(config.model_options)
     return build_model(config.model, data.input_shape, data.num_classes, input_dtype=data.input_dtype, **options)
 

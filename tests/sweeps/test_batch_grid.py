@@ -158,6 +158,7 @@ def test_a_sweep_from_start_to_report_then_widened(tmp_path: Path, digits: Sourc
     assert "Ray:" not in done.stdout  # nothing to do: Ray is not even started
 
 
+@pytest.mark.slow
 def test_a_killed_worker_and_a_killed_driver_lose_nothing(tmp_path: Path, digits: Source) -> None:
     folder = tmp_path / "test"
     driver = start(tmp_path, LONG, "--checkpoint-seconds", "0")

@@ -25,11 +25,12 @@ from sweeps.optuna_study import Budget, Outcome, Point, Rules, TuningStudy, open
 from sweeps.search_space import STARTUP_POINTS, Space
 from sweeps.tuned_gap import parse
 from sweeps.tuning import Campaign, Known, Plan, with_test_set
-from sweeps.tuning_run import begin, compact_if_any, plan_of, write_tuning
+from sweeps.tuning_run import begin, plan_of, write_tuning
 from sweeps.tuning_tune import curve_of, is_judged, outcome_of
 from trainables.config import TrialConfig
 from trainables.data import Source
 from trainables.errors import UserError
+from trainables.tables import compact
 from trainables.trial import Trial
 
 SCRIPT = Path(__file__).parents[2] / "sweeps" / "tuned_gap.py"
@@ -397,7 +398,7 @@ def test_tables_of_a_campaign_that_is_not_finished(digits: Source, tmp_path: Pat
     (tmp_path / "trials").mkdir()
     campaign = begin(quick_plan(digits), open_storage("sqlite://"), "x", {}, False)
     drive(campaign, lambda config: made_up(config, 2), ends=3)
-    compact_if_any(tmp_path)
+    compact(tmp_path)
     write_tuning(tmp_path, campaign)
     assert pq.read_table(tmp_path / "tuning.parquet").num_rows == 3
     assert json.loads((tmp_path / "tuning.json").read_text())["cells"][0]["best"] is None
