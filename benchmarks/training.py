@@ -10,8 +10,9 @@ In one process, in turn, on random data of the right shapes, on a GPU where ther
     plain       a loop over in-memory tensors with a permutation and PyTorch's default Adam
     dataloader  TensorDataset and DataLoader in the same process, the fastest setting for data in memory
 
-With `--precision bfloat16` ours trains so, and the others in float32. A figure is the median over rounds. `of bare` is
-ours over bare, in float32 at best 1; `against plain` and `against dataloader` are ours over theirs.
+All keep freed memory (trainables.memory), as a trial does. With `--precision bfloat16` ours trains so, and the others
+in float32. A figure is the median over rounds. `of bare` is ours over bare, in float32 at best 1; `against plain` and
+`against dataloader` are ours over theirs.
 """
 
 import argparse
@@ -29,6 +30,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from trainables.config import PRECISIONS, TrialConfig
 from trainables.data import Dataset
+from trainables.memory import keep_freed_memory
 from trainables.models import build_model
 from trainables.training.loop import Training
 
@@ -124,6 +126,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--json", type=Path, help="write the figures there too")
     options = parser.parse_args()
+    keep_freed_memory()
     torch.set_num_threads(options.threads)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     rows = []

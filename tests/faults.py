@@ -45,7 +45,7 @@ from sweeps.study import grid_of
 from trainables.data import load_source
 from trainables.tables import SCHEMAS, compact, write_record
 from trainables.trial import run_trial
-from trainables.tune_trial import limit_threads
+from trainables.tune_trial import prepare_process
 
 AXES = (
     *("--batch-sizes", "8", "--learning-rates", "0.001", "--warmup-epochs", "0"),
@@ -92,7 +92,7 @@ class Faults:
         source = load_source("digits")
         configs = expand(grid_of(parse(AXES)), source)
         self.by_label = {config.label: config for config in configs}
-        limit_threads(1)
+        prepare_process(1)
         calm = folder / "undisturbed"
         (calm / "trials").mkdir(parents=True)
         for config in configs:

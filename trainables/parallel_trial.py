@@ -43,7 +43,7 @@ from trainables.storage import arrow_path, place
 from trainables.tables import Record, write_record
 from trainables.training.parallel import Workers
 from trainables.trial import Trial, failed_record
-from trainables.tune_trial import TuneTrial, limit_threads, out_of_memory, resources
+from trainables.tune_trial import TuneTrial, out_of_memory, prepare_process, resources
 
 DEATHS_ALLOWED = 3
 DRIVER_BYTES = 2**28  # what the waiting Tune actor asks for
@@ -125,7 +125,7 @@ class RanOutOfMemoryError(Exception):
 
 def work_together(settings: dict[str, Any]) -> None:
     """What each worker does: the whole trial, its share of every batch. The first keeps checkpoint and record."""
-    limit_threads(settings["cpus"])
+    prepare_process(settings["cpus"])
     workers = _join(uses_gpu=settings["gpus"] > 0)
     config: TrialConfig = ray.get(settings["configs"])[settings["trial_id"]]
     folder = place(settings["folder"], has_answered=True)

@@ -26,7 +26,7 @@ from ray import tune
 from trainables.checkpoint import remove_checkpoint
 from trainables.config import TrialConfig
 from trainables.data import Source
-from trainables.memory import GIB, free_memory, is_out_of_memory, limit_memory
+from trainables.memory import GIB, free_memory, is_out_of_memory, keep_freed_memory, limit_memory
 from trainables.storage import place
 from trainables.tables import Record, write_record
 from trainables.time_limit import time_limit
@@ -65,7 +65,7 @@ class TuneTrial(tune.Trainable):  # type: ignore[misc]
     def setup(self, config: dict[str, Any]) -> None:
         import torch
 
-        limit_threads(config["cpus"])
+        prepare_process(config["cpus"])
         # On a node whose GPU PyTorch cannot see the CPU does the work; the row's `device` says so.
         self._device = torch.device("cuda" if config["gpus"] and torch.cuda.is_available() else "cpu")
         self._given_micro_batch_size: int | None = config.get("micro_batch_size")
@@ -201,8 +201,12 @@ def out_of_memory(micro_batch_size: int | None) -> str:
     return f"\nout of memory{tried}; give --workers-per-trial, --micro-batch-size, ghost_batch_size or more memory"
 
 
-def limit_threads(cpus: float) -> None:
-    """As many threads as the trial has CPUs, and reproducible kernels: numbers must not depend on the neighbours."""
+def prepare_process(cpus: float) -> None:
+    """As many threads as the trial has CPUs, and reproducible kernels: numbers must not depend on the neighbours.
+
+    Besides, what the process frees is kept. To be called before PyTorch makes a tensor.
+    """
+    keep_freed_memory()
     import torch
 
     torch.set_num_threads(max(1, int(cpus)))

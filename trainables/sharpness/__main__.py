@@ -27,6 +27,7 @@ from trainables.config import DEFAULT_MEASURES, MEASURE_BATCH_NORMS, MEASURE_DTY
 from trainables.data import Dataset, load_source
 from trainables.errors import OneLineParser, UserError, one_line
 from trainables.measures import MEASURES, Context, loss_of, measure
+from trainables.memory import keep_freed_memory
 from trainables.models import build_model
 from trainables.saved import config_of, source_of, split_of
 from trainables.sharpness import ModelLoss
@@ -41,6 +42,7 @@ COLUMNS = (
 def main(arguments: list[str]) -> int:
     """Measures, prints a table and writes it where asked; the exit status is 0, or 2 for a user's mistake."""
     options = _parser().parse_args(arguments)
+    keep_freed_memory()
     try:
         rows = _measure(options)
     except (UserError, ValueError) as error:
