@@ -72,7 +72,7 @@ def sweep(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sweep]:
     command = [
         sys.executable, str(SCRIPT), "--results", str(results), "--name", NAME, "--batch-sizes", "30", "300",
         "--learning-rates", "0.01", "--warmup-epochs", "0", "--switch-epochs", "none", "--seeds", *map(str, range(100)),
-        "--epochs", "500", "--model-options", "widths=32",
+        "--epochs", "3000", "--model-options", "widths=32",  # a few seconds: what runs is told every two
     ]  # fmt: skip
     environment = {**os.environ, "RAY_TMPDIR": str(temporary), "RAY_metrics_report_interval_ms": "1000"}
     driver = subprocess.Popen(
