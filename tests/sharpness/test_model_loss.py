@@ -219,6 +219,10 @@ def test_parts_of_the_data() -> None:
         small = loss.on(slice(0, 11))
         expected = ModelLoss(small_network(), inputs[:11], labels[:11], **BATCH).value(loss.params)
         assert small.value(loss.params) == pytest.approx(expected, rel=1e-12)
+        product = loss.hessian(loss.params)
+        moved = product(loss.params)
+        loss.of_examples(loss.params, chosen)
+        assert torch.equal(product(loss.params), moved)
 
 
 def test_normalized_logits() -> None:

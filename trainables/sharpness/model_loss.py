@@ -123,8 +123,9 @@ class ModelLoss(Objective):
 
     def of_examples(self, params: Tensor, indices: Tensor) -> Tensor:
         """The mean loss of the examples at `indices`, (b,), differentiable: a batch, also to batch norm."""
-        self._widths = []
-        return self._sum(self._pieces(params), self._inputs[indices], self._labels[indices]) / len(indices)
+        alone = copy.copy(self)
+        alone._widths = []  # a point without statistics; those of a product under way stay
+        return alone._sum(alone._pieces(params), self._inputs[indices], self._labels[indices]) / len(indices)
 
     def _examples_that_fit(self) -> int:
         """How many examples' graph takes the memory to spend, by what a forward pass of two keeps for derivatives."""
