@@ -23,8 +23,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from trainables.sharpness.model_loss import ModelLoss, Pieces, Product, pulled_back
-from trainables.sharpness.objective import Objective, Substituted
+from trainables.sharpness.model_loss import ModelLoss, Product
+from trainables.sharpness.objective import Objective, Pieces, Substituted, pulled_back
 
 
 class GaussNewton(Objective):

@@ -133,8 +133,6 @@ def random_signs(params: Tensor, generator: torch.Generator) -> Tensor:
 
 def random_unit(basis: Tensor, generator: torch.Generator) -> Tensor:
     """A random unit vector, (n,), orthogonal to the orthonormal rows of `basis`, (k, n), k < n."""
-    vector = random_normal(basis.new_empty(basis.shape[1]), generator)
-    for _ in range(2):
-        vector = orthogonalized(vector, basis)
-        vector = vector / torch.linalg.vector_norm(vector)
-    return vector
+    vector = orthogonalized(random_normal(basis.new_empty(basis.shape[1]), generator), basis)
+    unit: Tensor = vector / torch.linalg.vector_norm(vector)
+    return unit

@@ -22,7 +22,7 @@ by batch; variances here divide by N, running ones by N - 1; what a module cache
 
 import copy
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from functools import reduce
 from typing import Literal, get_args
 
@@ -33,13 +33,10 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from trainables.loss import cross_entropy
-from trainables.sharpness.objective import Objective
+from trainables.sharpness.objective import Objective, Pieces, pulled_back
 
 BatchNorm = Literal["running", "batch", "recalibrated"]
 Product = Callable[[Tensor], Tensor]
-Pieces = Sequence[
-    Tensor
-]  # of a point: the parameters in their shapes, and statistics and multipliers where it has some
 
 MEMORY = 2**30  # bytes that a chunk's graph may take on a CPU: fixed, so that a value never depends on what is free
 SHARE_OF_DEVICE = 16  # of an accelerator's whole memory, one part
@@ -82,7 +79,6 @@ class ModelLoss(Objective):
         self._tape = _Tape()
         self._logit_scale: float | None = None
         self._widths: list[int] = []  # of the statistics in a point, call by call: a layer may be used twice
-        self._split = [len(self.params), 0, 0]  # a point's parameters, statistics and multipliers
         layers = [] if batch_norm == "running" else [m for m in self._model.modules() if isinstance(m, _BatchNorm)]
         for layer in layers:
             layer.running_mean = layer.running_var = None  # in eval mode, it then takes those of its inputs
@@ -223,7 +219,13 @@ class ModelLoss(Objective):
             logits = functional_call(self._model, dict(zip(self.shapes, pieces, strict=False)), (inputs,))
         return logits, self._tape.end()
 
+    @property
+    def _split(self) -> list[int]:
+        """The sizes of a point's parameters, statistics and multipliers."""
+        return [len(self.params), sum(self._widths), sum(self._widths)]
+
     def _pieces(self, point: Tensor) -> list[Tensor]:
+        """The parameters in their shapes, then statistics and multipliers where the point has some."""
         params, *others = point.split(self._split) if self._widths else (point,)
         own = zip(params.split(self._sizes), self.shapes.values(), strict=True)
         return [*(piece.view(shape) for piece, shape in own), *others]
@@ -248,8 +250,7 @@ class ModelLoss(Objective):
             variance = self._over_all((shares * (variances + (means - mean).square())).sum(0))
             given.append(torch.stack([mean, variance]))
         self._widths = [one.numel() for one in given]
-        self._split = [len(params), sum(self._widths), sum(self._widths)]
-        return torch.cat([params, *(one.view(-1) for one in given), params.new_zeros(self._split[2])])
+        return torch.cat([params, *(one.view(-1) for one in given), params.new_zeros(sum(self._widths))])
 
     def _sum(self, pieces: Pieces, inputs: Tensor, labels: Tensor) -> Tensor:
         """The summed cross-entropy of one chunk; float64 as a number, whatever the network computes in."""
@@ -280,15 +281,6 @@ class ModelLoss(Objective):
 
     def _chunks(self) -> Iterator[tuple[Tensor, Tensor]]:
         return zip(self._inputs.split(self._cuts), self._labels.split(self._cuts), strict=True)
-
-
-def pulled_back(outputs: Pieces, inputs: Pieces, vectors: Pieces) -> Pieces:
-    """For every x of `inputs` the sum over outputs y of v' dy/dx, v its vector. Graphs are kept; constants add 0."""
-    moving = [(y, vector) for y, vector in zip(outputs, vectors, strict=True) if y.requires_grad]
-    if not moving:
-        return [torch.zeros_like(x) for x in inputs]
-    moved, along = zip(*moving, strict=True)
-    return torch.autograd.grad(moved, inputs, along, retain_graph=True, materialize_grads=True)
 
 
 def _flat(pieces: Pieces) -> Tensor:

@@ -20,6 +20,7 @@ from torch import Tensor
 T = TypeVar("T")
 Loss = Callable[[Tensor], Tensor]
 Map = Callable[[Tensor], Tensor]
+Pieces = Sequence[Tensor]  # of a flat vector
 
 ROUNDINGS = 1024  # of a loss, that two evaluations at one point may differ by
 LEAST_STEP = 8  # roundings of the parameters: what a step that is to be seen has to measure
@@ -61,10 +62,7 @@ class Objective:
 
         def product(vector: Tensor) -> Tensor:
             self.evaluations += 1
-            if not gradient.requires_grad:  # the loss is linear
-                return torch.zeros_like(vector)
-            (result,) = torch.autograd.grad(gradient, leaf, vector, retain_graph=True, materialize_grads=True)
-            return result.detach()
+            return pulled_back([gradient], [leaf], [vector])[0].detach()
 
         return float(loss.detach()), product
 
@@ -72,9 +70,7 @@ class Objective:
         """The map v -> H v at `params`."""
         return self.value_and_hessian(params)[1]
 
-    def _differentiate(
-        self, loss: Tensor, leaves: Tensor | Sequence[Tensor], create_graph: bool = False
-    ) -> tuple[Tensor, ...]:
+    def _differentiate(self, loss: Tensor, leaves: Tensor | Pieces, create_graph: bool = False) -> tuple[Tensor, ...]:
         if not loss.requires_grad:
             raise ValueError(
                 "`loss` must depend on its parameters by differentiable operations, got one without a gradient"
@@ -113,6 +109,15 @@ class Substituted(Objective):
             return self._adjoint(inner(self._forward(vector)))
 
         return value, product
+
+
+def pulled_back(outputs: Pieces, inputs: Pieces, vectors: Pieces) -> Pieces:
+    """For every x of `inputs` the sum over outputs y of v' dy/dx, v its vector. Graphs are kept; constants add 0."""
+    moving = [(y, vector) for y, vector in zip(outputs, vectors, strict=True) if y.requires_grad]
+    if not moving:
+        return [torch.zeros_like(x) for x in inputs]
+    moved, along = zip(*moving, strict=True)
+    return torch.autograd.grad(moved, inputs, along, retain_graph=True, materialize_grads=True)
 
 
 def as_objective(loss: Loss | Objective) -> Objective:

@@ -21,8 +21,9 @@ J. Matrix Anal. Appl. 45, 2024) took 62 (38) and `hutchinson` over 1000. On 2000
 
 Traps: stopping when the error looks small prefers estimates whose error is underrated, so it is looked at only now and
 then, and tol=0 switches it off; the trace of an indefinite Hessian may be near zero, and then no relative error is
-ever met; a probe's values are skewed when one eigenvalue dominates, so that a standard error of `hutchinson` from
-fewer than 20 probes is often too small; of equal eigenvalues the recurrence takes out one at first.
+ever met; a probe's values are skewed when one eigenvalue dominates what is sampled, so that a standard error from
+fewer than 20 probes is often too small: of `deflated` with tol=0 and 12 samples, six of them probes, two of them held
+the truth in 72 to 80 % of the runs on skewed spectra; of equal eigenvalues the recurrence takes out one at first.
 """
 
 import math
@@ -179,7 +180,8 @@ def _deflation(
             return math.nan, lanczos.basis
         image = lanczos.image()
         inside = image[:-1] if power == 1 else image.T @ image
-        known, taken = float(np.trace(inside)), [*taken, 2 * float((inside**2).sum())]
+        known = float(np.trace(inside))
+        taken.append(2 * float((inside**2).sum()))
         whole = max(abs(known), params.numel() * abs(float(inside[0, 0])))
         if lanczos.size > WINDOW and taken[-1] - taken[-1 - WINDOW] <= WINDOW * (tol * whole) ** 2:
             break
