@@ -20,6 +20,23 @@ def digits() -> Source:
     return load_source("digits")
 
 
+@pytest.fixture
+def refusal(capsys: pytest.CaptureFixture[str]) -> Callable[[Callable[[list[str]], int], list[str]], str]:
+    """`refusal(main, arguments)`: what a command says that refuses them, by status 2 and in one line."""
+
+    def refuse(main: Callable[[list[str]], int], arguments: list[str]) -> str:
+        try:
+            status: object = main(arguments)
+        except SystemExit as exit:
+            status = exit.code
+        error = capsys.readouterr().err
+        assert status == 2, error
+        assert error.count("\n") == 1, error
+        return error
+
+    return refuse
+
+
 @pytest.fixture(scope="session")
 def make_config(digits: Source) -> Callable[..., TrialConfig]:
     """`make_config(batch_size=16, ...)`: a quick trial on digits, changed as asked."""
