@@ -7,51 +7,66 @@ import torch
 from oracles import dense_hessian, random, rotated, softmax_regression, with_hessian
 from torch import Tensor
 
-from trainables.sharpness.lanczos import random_signs
+from trainables.sharpness.lanczos import random_unit
 from trainables.sharpness.spectrum import spectral_density
 
 
+def share_above_two(nodes: Tensor) -> Tensor:
+    return (nodes > 2).double()
+
+
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
-def test_two_eigenvalues_on_the_diagonal(dtype: torch.dtype) -> None:
-    """A Rademacher probe puts exactly 1/n on every coordinate: nodes 5 and -1, weights 30 % and 70 %, in 2 steps."""
-    diagonal = torch.tensor([5.0] * 30 + [-1.0] * 70, dtype=dtype)
-    result = spectral_density(*with_hessian(torch.diag(diagonal)), samples=3)
-    tolerance = 1e2 * torch.finfo(dtype).eps
-    torch.testing.assert_close(result.nodes, torch.tensor([-1.0, 5.0] * 3, dtype=torch.float64), rtol=tolerance, atol=0)
-    torch.testing.assert_close(
-        result.weights, torch.tensor([0.7, 0.3] * 3, dtype=torch.float64) / 3, rtol=tolerance, atol=0
-    )
-    assert result.probes.tolist() == [0, 0, 1, 1, 2, 2]
-    assert (result.evaluations, result.converged) == (2 + 3 * 2, True)
-
-
-def test_two_eigenvalues_in_random_directions() -> None:
-    """Nodes are exact still; the weight of 5 from one probe has a variance of 2 * .3 * .7 / n or a little less."""
+def test_two_eigenvalues(dtype: torch.dtype) -> None:
+    """One of each is found in 2 steps. A probe sees the other 98: 5 with a weight of 29 / 98 on average, whose variance
+    is that of a Beta distribution, 2 s (1 - s) / 100, times (98 / 100)^2."""
     eigenvalues = torch.tensor([5.0] * 30 + [-1.0] * 70).double()
-    result = spectral_density(*with_hessian(rotated(eigenvalues)), samples=50)
-    torch.testing.assert_close(result.nodes, torch.tensor([-1.0, 5.0] * 50).double(), rtol=1e-12, atol=0)
-    share, stderr = result.mean(lambda nodes: (nodes > 2).double())
-    assert stderr == pytest.approx((2 * 0.3 * 0.7 / 100 / 50) ** 0.5, rel=0.4)  # 4 / sqrt(2 * 49)
+    result = spectral_density(*with_hessian(rotated(eigenvalues).to(dtype)), samples=50)
+    torch.testing.assert_close(
+        result.nodes, torch.tensor([-1.0, 5.0] * 100).double(), rtol=1e2 * torch.finfo(dtype).eps, atol=0
+    )
+    assert result.probes.tolist() == sorted(4 * list(range(50)))
+    torch.testing.assert_close(result.weights.view(50, 4)[:, :2], torch.full((50, 2), 0.01 / 50).double())
+    share, stderr = result.mean(share_above_two)
+    assert stderr == pytest.approx(0.98 * (2 * (29 / 98) * (69 / 98) / 100 / 50) ** 0.5, rel=0.4)  # 4 / sqrt(2 * 49)
     assert abs(share - 0.3) <= 4 * stderr
+    assert (result.evaluations, result.converged) == (2 + 51 * 2, True)
 
 
-def test_all_steps_of_one_probe_are_all_eigenvalues() -> None:
+def test_all_eigenvalues_found() -> None:
     eigenvalues = torch.linspace(-2, 3, 12).double()
-    result = spectral_density(*with_hessian(rotated(eigenvalues)), samples=1, steps=100)
-    torch.testing.assert_close(result.nodes, eigenvalues, rtol=1e-10, atol=1e-10)
+    result = spectral_density(*with_hessian(rotated(eigenvalues)), samples=3, steps=100)
+    torch.testing.assert_close(result.nodes, eigenvalues.repeat(3), rtol=1e-10, atol=1e-10)
+    torch.testing.assert_close(result.weights, torch.full((36,), 1 / 36).double())
     assert (result.evaluations, result.converged) == (14, True)
-    assert float(result.weights.sum()) == pytest.approx(1, rel=1e-14)
+    assert result.mean(share_above_two) == (pytest.approx(3 / 12), pytest.approx(0, abs=1e-15))
+
+
+def test_eigenvalues_far_out_have_their_weight() -> None:
+    """5 of 200, of which recurrences without them, 20 steps each, are left with the even rest."""
+    outside = [-8.0, 9, 12, 20, 50]
+    eigenvalues = torch.cat([torch.linspace(-1, 1, 195), torch.tensor(outside)]).double()
+    result = spectral_density(*with_hessian(rotated(eigenvalues)), samples=4, steps=20)
+    far = result.nodes.abs() > 1.1
+    torch.testing.assert_close(result.nodes[far], torch.tensor(outside * 4).double(), rtol=1e-5, atol=0)
+    torch.testing.assert_close(result.weights[far], torch.full((20,), 1 / 800).double())
+    value, stderr = result.mean(torch.abs)
+    assert abs(value - float(eigenvalues.abs().mean())) <= 5 * stderr  # 3 degrees of freedom
+    assert stderr < 0.02  # without the first recurrence 0.3: 50 with a weight of chi^2 / 200 in each probe
 
 
 def test_a_probe_sees_its_moments_exactly() -> None:
-    """The Gauss quadrature of 6 nodes has v^T H^p v for p up to 11; on a diagonal that is tr(H^p) / n."""
-    diagonal = random(3, 80)
-    result = spectral_density(*with_hessian(torch.diag(diagonal)), samples=1, steps=6)
+    """The Gauss quadrature of 6 nodes has v^T H^p v for p up to 11."""
+    matrix = rotated(random(3, 80))
+    result = spectral_density(*with_hessian(matrix), samples=1, steps=6)
+    generator = torch.Generator().manual_seed(0)
+    random_unit(matrix[:0], generator)  # the start of the first recurrence, which finds nothing in 6 steps
+    moment = start = random_unit(matrix[:0], generator)
     for power in range(12):
         value, stderr = result.mean(lambda nodes, power=power: nodes**power)  # type: ignore[misc]
-        scale = float((diagonal.abs() ** power).mean())
-        assert value == pytest.approx(float((diagonal**power).mean()), abs=1e-11 * scale)
+        scale = float(torch.linalg.vector_norm(moment))
+        assert value == pytest.approx(float(start @ moment), abs=1e-11 * scale)
         assert math.isnan(stderr)
+        moment = matrix @ moment
 
 
 @pytest.mark.parametrize("spectrum", ["indefinite", "outliers"])
@@ -77,18 +92,15 @@ def test_the_standard_error_covers() -> None:
 
 
 def test_softmax_regression_at_zero() -> None:
-    """H = X^T X / N kron (1/K - 1/K^2): its distinct eigenvalues are sigma^2 / (N K) and 0."""
+    """H = X^T X / N kron (1/K - 1/K^2): its eigenvalues are sigma^2 / (N K), each twice, and six times 0."""
     inputs, labels = random(5, 40, 6), torch.randint(0, 3, (40,), generator=torch.Generator().manual_seed(6))
     loss, params = softmax_regression(inputs, labels, 3), torch.zeros(18, dtype=torch.float64)
-    result = spectral_density(loss, params, samples=1)
+    result = spectral_density(loss, params)
     expected = torch.cat([torch.zeros(1).double(), torch.linalg.svdvals(inputs).flip(0) ** 2 / (40 * 3)])
-    near = (result.nodes[:, None] - expected).abs() < 1e-9  # several nodes at one eigenvalue: see lanczos.py
+    near = (result.nodes[:, None] - expected).abs() < 1e-9
     assert (near.sum(1) == 1).all()
     weights = (near * result.weights[:, None]).sum(0)
-    start = random_signs(params, torch.Generator().manual_seed(0)).view(6, 3)
-    inside = torch.linalg.svd(inputs, full_matrices=False).Vh.flip(0) @ (start - start.mean(1, keepdim=True))
-    torch.testing.assert_close(weights[1:], (inside**2).sum(1) / 18, rtol=1e-9, atol=0)
-    assert float(weights.sum()) == pytest.approx(1, rel=1e-12)
+    torch.testing.assert_close(weights, torch.tensor([6.0] + [2.0] * 6).double() / 18, rtol=1e-9, atol=0)
     assert result.converged
 
 
@@ -117,10 +129,11 @@ def test_network_against_the_dense_hessian() -> None:
 
 
 def test_linear_loss_is_one_node_at_zero() -> None:
+    """The first recurrence finds it once; each of the probes sees the other six."""
     result = spectral_density(lambda p: p.sum(), torch.ones(7).double(), samples=2)
-    assert result.nodes.tolist() == [0.0, 0.0]
-    assert result.weights.tolist() == [0.5, 0.5]
-    assert (result.evaluations, result.converged) == (4, True)
+    assert result.nodes.tolist() == [0.0] * 4
+    torch.testing.assert_close(result.weights, torch.tensor([1.0, 6, 1, 6]).double() / 14)
+    assert (result.evaluations, result.converged) == (2 + 3, True)
 
 
 def test_too_few_steps_are_admitted() -> None:

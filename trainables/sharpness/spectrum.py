@@ -1,42 +1,52 @@
-"""The spectral density of the Hessian, by stochastic Lanczos quadrature.
+"""The spectral density of the Hessian, by stochastic Lanczos quadrature beside what a first recurrence has found.
 
-    phi(t) = (1/n) sum_i delta(t - lambda_i)  ~  (1/m) sum over probes v of  sum_j w_j delta(t - theta_j)
+    phi(t) = (1/n) sum_i delta(t - lambda_i)  ~  (1/n) sum over i found of delta(t - lambda_i)
+                                               + ((n - c)/n) (1/m) sum over probes v of  sum_j w_j delta(t - theta_j)
 
-From a random start v the Lanczos recurrence gives a tridiagonal T; theta_j are its eigenvalues, and w_j the squares
-of the first entries of its unit eigenvectors: the Gauss quadrature of the measure that v sees, exact for polynomials
-up to degree 2 * steps - 1 (Golub and Meurant, Matrices, Moments and Quadrature, chapter 6). Over Rademacher v that
-measure is phi on average (Lin, Saad and Yang, "Approximating spectral densities of large matrices", SIAM Review 58,
-2016, section 3.2; Ghorbani, Krishnan and Xiao, "An investigation into neural net optimization via Hessian eigenvalue
-density", ICML 2019, which also has the full reorthogonalization).
+A Lanczos recurrence from a random start finds the c eigenvalues that lie far out: those whose residual is at most 1 %
+of them count as found, with their true weight, 1/n. The rest is sampled: from each of m random starts v in the
+complement of their eigenvectors, the recurrence gives a tridiagonal T; theta_j are its eigenvalues, and w_j the squares
+of the first entries of its unit eigenvectors: the Gauss quadrature of the measure that v sees there, exact for
+polynomials up to degree 2 * steps - 1 (Golub and Meurant, Matrices, Moments and Quadrature, chapter 6). On average over
+v that measure is the density of the complement, whatever was found before (quadrature: Lin, Saad and Yang,
+"Approximating spectral densities of large matrices", SIAM Review 58, 2016, section 3.2; for networks, with the full
+reorthogonalization, Ghorbani, Krishnan and Xiao, "An investigation into neural net optimization via Hessian eigenvalue
+density", ICML 2019; eigenvalues found first: Chen and Hallman, arXiv 2205.01736, section 3).
 
-Traps: weights are shares of n, so that a single eigenvalue far out has weight 1/n on average, and from one probe
-anything from 0 to several times that: ends and outliers are found well, their weights badly, unless there are many
-probes; inside a dense bulk the nodes are not eigenvalues; a broadened density has a width of its own, to be given
-with the figure.
+Measured on an MLP of 85 002 parameters trained on digits, the root mean square errors of 8 seeds with 2 probes, 180
+products and 28 eigenvalues found, and of 5 probes of 60 steps with nothing found before, 300 products: of the mean
+eigenvalue 6 and 13 %, of log det(1 + 300 H) 12 and 19 %, and in the Wasserstein distance to a run of 1500 products 0.15
+and 0.23 of the mean |eigenvalue|.
+
+Traps: inside a dense bulk the nodes are not eigenvalues: the number of steps rules how well it is resolved (on that
+network 92 % of the eigenvalues are one node, within 1e-5 of the largest around 0), and no standard error shows it; that
+of two probes is a rough one; of equal eigenvalues one is found and the others are sampled; a broadened density has a
+width of its own, to be given with the figure.
 """
 
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from trainables.sharpness.lanczos import Lanczos, random_signs
+from trainables.sharpness.lanczos import Array, Lanczos, orthogonalized, random_unit
 from trainables.sharpness.objective import Loss, Objective, as_objective, hessian_at_center
 
 STEPS = 60
-SAMPLES = 5
-SETTLED = 1e-2  # of the largest |node|: the residual at which an end of the spectrum counts as found
+SAMPLES = 2
+SETTLED = 1e-2  # of its |value|: the residual at which an eigenvalue counts as found
 
 
 @dataclass(frozen=True)
 class SpectralDensity:
     """`nodes` and `weights` (their sum is 1) of all probes, (k,), float64 on the CPU; `probes` (k,) says whose.
 
-    `converged` says that both ends of the spectrum have settled in every probe: the outermost nodes are within 1 %
-    of the largest |node| of an eigenvalue. Where the loss or a product is not finite there is one node, and it and
-    its weight are NaN.
+    Each probe's own have the eigenvalues found before it among them, and a sum of 1 / m. `converged` says that both
+    ends of the spectrum have settled: the outermost nodes of the first recurrence are within 1 % of the largest |node|
+    of an eigenvalue. Where the loss or a product is not finite there is one node, and it and its weight are NaN.
     """
 
     nodes: Tensor
@@ -86,9 +96,9 @@ def spectral_density(
 ) -> SpectralDensity:
     """The density of the eigenvalues of the Hessian of `loss` at `params`, (n,), in units of the loss.
 
-    Costs at most samples * steps Hessian-vector products (`samples` counts probes here), a loss and a gradient, and
-    memory for `steps` vectors; a probe ends early, and is exact, when its basis is invariant under H, at the latest
-    after n steps. Raises ValueError for steps or samples below 1, and for a loss that is not deterministic.
+    `samples` counts probes. Costs at most steps * (1 + samples) Hessian-vector products, a loss and a gradient, and
+    memory for twice `steps` vectors; a recurrence ends early, and is exact, when its basis is invariant under H. Raises
+    ValueError for steps or samples below 1, and for a loss that is not deterministic.
     """
     if steps < 1:
         raise ValueError(f"`steps` must be at least 1, got {steps}")
@@ -100,27 +110,52 @@ def spectral_density(
     if not math.isfinite(center):
         return _not_finite(objective.evaluations - before)
     generator = torch.Generator().manual_seed(seed)
-    nodes: list[Tensor] = []
-    weights: list[Tensor] = []
-    converged = True
+    first = _recurrence(product, params.new_empty(0, params.numel()), steps, generator)
+    if first is None:
+        return _not_finite(objective.evaluations - before)
+    values, vectors = first.eigh()
+    residuals = first.norm * abs(vectors[-1])
+    found = residuals <= SETTLED * abs(values)
+    converged = first.closed or bool((residuals[[0, -1]] <= SETTLED * abs(values).max()).all())
+    basis = torch.from_numpy(vectors.T[found]).to(params) @ first.basis
+    del first  # its basis
+    share = 1 - len(basis) / params.numel()  # of the eigenvalues, what is left to the probes
+
+    def rest(vector: Tensor) -> Tensor:
+        return orthogonalized(product(vector), basis)
+
+    nodes: list[Array] = []
+    weights: list[Array] = []
     for _ in range(samples):
-        lanczos = Lanczos(product, random_signs(params, generator), min(steps, params.numel()), generator)
-        while not (lanczos.full or lanczos.closed):
-            if not lanczos.step():
+        nodes.append(values[found])
+        weights.append(np.full(len(basis), 1 / params.numel()))
+        if share:
+            probe = _recurrence(rest, basis, steps, generator)
+            if probe is None:
                 return _not_finite(objective.evaluations - before)
-        values, vectors = lanczos.eigh()
-        residuals = lanczos.norm * abs(vectors[-1, [0, -1]])
-        converged &= lanczos.closed or bool((residuals <= SETTLED * abs(values).max()).all())
-        nodes.append(torch.from_numpy(values))
-        weights.append(torch.from_numpy(vectors[0] ** 2))
+            inside, vectors = probe.eigh()
+            nodes[-1] = np.append(nodes[-1], inside)
+            weights[-1] = np.append(weights[-1], share * vectors[0] ** 2)
     sizes = torch.tensor([len(one) for one in nodes])
     return SpectralDensity(
-        nodes=torch.cat(nodes),
-        weights=torch.cat([one / (one.sum() * samples) for one in weights]),
+        nodes=torch.from_numpy(np.concatenate(nodes)),
+        weights=torch.from_numpy(np.concatenate([one / (one.sum() * samples) for one in weights])),
         probes=torch.repeat_interleave(torch.arange(samples), sizes),
         evaluations=objective.evaluations - before,
         converged=converged,
     )
+
+
+def _recurrence(
+    product: Callable[[Tensor], Tensor], basis: Tensor, steps: int, generator: torch.Generator
+) -> Lanczos | None:
+    """At most `steps` from a random start in the complement of the rows of `basis`, (k, n), k < n; None: not finite."""
+    limit = min(steps, basis.shape[1] - len(basis))
+    lanczos = Lanczos(product, random_unit(basis, generator), limit, generator)
+    while not (lanczos.full or lanczos.closed):
+        if not lanczos.step():
+            return None
+    return lanczos
 
 
 def _not_finite(evaluations: int) -> SpectralDensity:
