@@ -33,6 +33,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from trainables.loss import cross_entropy
+from trainables.onednn import LargeProducts
 from trainables.sharpness.objective import Objective, Pieces, pulled_back
 
 BatchNorm = Literal["running", "batch", "recalibrated"]
@@ -97,6 +98,7 @@ class ModelLoss(Objective):
         self._cuts = [len(cut) for cut in torch.arange(self.examples).split(self.batch_size or self._chunk)]
         if self.batch_size and len(self._cuts) > 1 and self._cuts[-1] == 1:
             self._cuts[-2:] = [self.batch_size + 1]
+        self._large_products = LargeProducts(self._model.parameters(), max(self._cuts))
 
     def on(self, examples: slice | Tensor) -> "ModelLoss":
         """The same loss on some of its examples; the model and the data are shared."""
@@ -149,14 +151,15 @@ class ModelLoss(Objective):
 
     def value(self, params: Tensor) -> float:
         self.evaluations += 1
-        with torch.no_grad():
+        with torch.no_grad(), self._large_products:
             pieces = self._pieces(self.point(params))
             total = torch.stack([self._sum(pieces, *chunk) for chunk in self._chunks()]).sum()
             return float(self._over_all(total)) / self.examples
 
     def value_and_gradient(self, params: Tensor) -> tuple[float, Tensor]:
         self.evaluations += 1
-        value, gradient = self._value_and_gradient(self._with_multipliers(self.point(params)))
+        with self._large_products:
+            value, gradient = self._value_and_gradient(self._with_multipliers(self.point(params)))
         return value, gradient[: len(params)]
 
     def value_and_hessian(self, params: Tensor) -> tuple[float, Product]:
@@ -169,7 +172,8 @@ class ModelLoss(Objective):
             gradients = self._differentiate(loss, leaves, create_graph=True)
             return lambda tangents: pulled_back(gradients, leaves, tangents)
 
-        product = self.products(self._with_multipliers(self.point(params)), of_chunk)
+        with self._large_products:
+            product = self.products(self._with_multipliers(self.point(params)), of_chunk)
         if not values:  # every product makes its graphs anew
             return self.value(params), product
         self.evaluations += 1
@@ -180,14 +184,15 @@ class ModelLoss(Objective):
     ) -> Product:
         """v -> M v, (n,), N M the sum of `of_chunk(leaves, inputs, labels)`, whose graphs are kept if the data fits."""
         leaves = self._leaves(point)
-        with torch.enable_grad():
+        with torch.enable_grad(), self._large_products:
             kept = [of_chunk(leaves, *chunk) for chunk in self._chunks()] if self._fits else []
 
         @torch.enable_grad()
         def summed(vector: Tensor) -> Tensor:
             tangents = self._pieces(vector)
             products = kept or (of_chunk(leaves, *chunk) for chunk in self._chunks())
-            total = reduce(torch.add, (_flat(product(tangents)) for product in products))
+            with self._large_products:
+                total = reduce(torch.add, (_flat(product(tangents)) for product in products))
             return self._over_all(total) / self.examples
 
         def product(vector: Tensor) -> Tensor:

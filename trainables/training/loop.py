@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from trainables.config import FULL_BATCH_OPTIMIZERS, TrialConfig
 from trainables.data import Dataset
+from trainables.onednn import LargeProducts
 from trainables.seeds import derive_seed
 from trainables.training.batches import epoch_batches
 from trainables.training.evaluate import Evaluation
@@ -115,12 +116,13 @@ class Training:
         self.model.train()
         self._update.begin_epoch(epoch)
         seen = 0
-        for batch in epoch_batches(config.train_size, size, seed=config.seed, epoch=epoch, device=device):
-            seen += len(batch)
-            rate = learning_rate_at(config, epoch + seen / config.train_size, size)
-            self._set_learning_rate(rate)
-            self._update(self.optimizer, batch)
-            self.step += 1
+        with LargeProducts(self.model.parameters(), min(size, self.micro_batch_size or size)):
+            for batch in epoch_batches(config.train_size, size, seed=config.seed, epoch=epoch, device=device):
+                seen += len(batch)
+                rate = learning_rate_at(config, epoch + seen / config.train_size, size)
+                self._set_learning_rate(rate)
+                self._update(self.optimizer, batch)
+                self.step += 1
         return size, rate
 
     def _evaluate(self, inputs: Tensor, labels: Tensor) -> Evaluation:

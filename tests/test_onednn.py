@@ -1,0 +1,69 @@
+"""Large float32 products: as exact as float32 whoever makes them, to the second derivative, and nothing left behind."""
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from trainables.onednn import LEAST_PRODUCT, LargeProducts
+
+SIZE = 256  # of the matrices below; LEAST_PRODUCT / SIZE^2 examples are enough
+
+
+def precision() -> str:
+    return str(torch.backends.mkldnn.matmul.fp32_precision)  # type: ignore[attr-defined]
+
+
+def random(*shape: int, seed: int) -> Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+@pytest.mark.parametrize("examples", [64, 300, 1000])
+def test_as_exact_as_float32(examples: int) -> None:
+    """By the sum of absolute terms of each number: 256 roundings of 2^-24 at most, where bfloat16 rounds by 2^-9."""
+    inputs, weights = random(examples, SIZE, seed=0), random(SIZE, SIZE, seed=1)
+    with LargeProducts([weights], 10**9):
+        product, transposed = inputs @ weights, inputs @ weights.T
+    for found, matrix in ((product, weights), (transposed, weights.T)):
+        exact, terms = inputs.double() @ matrix.double(), inputs.double().abs() @ matrix.double().abs()
+        assert float(((found - exact).abs() / terms).max()) < SIZE * 2**-24
+
+
+def test_second_derivatives_are_as_exact() -> None:
+    """A product with the Hessian of a network's loss, of 300 inputs, beside the one in float64."""
+    network = nn.Sequential(nn.Linear(SIZE, SIZE), nn.Tanh(), nn.Linear(SIZE, 10))
+    for number, weights in enumerate(network.parameters()):
+        weights.data = random(*weights.shape, seed=number) / SIZE**0.5
+    inputs, found = random(300, SIZE, seed=9), {}
+    for dtype in (torch.float32, torch.float64):
+        network = network.to(dtype)
+        parameters = list(network.parameters())
+        with LargeProducts(parameters, 300):
+            loss = network(inputs.to(dtype)).logsumexp(-1).mean()
+            gradients = torch.autograd.grad(loss, parameters, create_graph=True)
+            slope = sum((g * p.detach()).sum() for g, p in zip(gradients, parameters, strict=True))
+            found[dtype] = torch.cat([h.flatten().double() for h in torch.autograd.grad(slope, parameters)])
+    error = torch.dist(found[torch.float32], found[torch.float64]) / torch.linalg.vector_norm(found[torch.float64])
+    assert float(error) < 1e-5
+
+
+def test_small_products_and_other_precisions_are_left_alone() -> None:
+    before = precision()
+    weights = random(SIZE, SIZE, seed=0)
+    for left_alone, examples in (([weights], 10), ([weights.double()], 10**9), ([weights[0]], 10**9), ([], 10**9)):
+        with LargeProducts(left_alone, examples):
+            assert precision() == before
+
+
+def test_what_was_set_comes_back() -> None:
+    """After an error too, and from one inside of another."""
+    before = precision()
+    large = LargeProducts([random(SIZE, SIZE, seed=0)], int(LEAST_PRODUCT))
+    with large:
+        inside = precision()
+        with large:
+            assert precision() == inside
+        assert precision() == inside
+        with pytest.raises(KeyError), large:
+            raise KeyError
+        assert precision() == inside
+    assert precision() == before
