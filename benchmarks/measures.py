@@ -33,7 +33,6 @@ import torch
 from peers import (
     DENSITY_PEERS,
     EPSILON,
-    PROBES,
     STEPS,
     TRACE_PEERS,
     Answer,
@@ -100,8 +99,8 @@ def measure_named(name: str, problem: Problem) -> tuple[Run, Callable[[Any], flo
         run = partial(ours, measure=hessian_trace, field="value", samples=400, tol=0.01)
         return run, partial(relative_error, exact_trace(problem)), 0.01, list(TRACE_PEERS)
     if name == "density":
-        run = partial(ours, measure=spectral_density, field="", samples=PROBES, steps=STEPS)
-        longer, _ = ours(problem, 12345, spectral_density, "", samples=10, steps=80)
+        run = partial(ours, measure=spectral_density, field="", steps=STEPS)
+        longer, _ = ours(problem, 12345, spectral_density, "", samples=4, steps=200)
         return run, partial(distance, longer), np.inf, list(DENSITY_PEERS)
     if name == "box":
         run = partial(ours, measure=box_sharpness, field="value", epsilon=EPSILON, method="paper")

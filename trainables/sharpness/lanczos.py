@@ -115,10 +115,10 @@ def orthogonalized(vector: Tensor, basis: Tensor) -> Tensor:
     needed, and enough (Kahan's "twice is enough"; Parlett, The Symmetric Eigenvalue Problem, section 6.9).
     """
     before = torch.linalg.vector_norm(vector)
-    vector = vector - (basis @ vector) @ basis
+    vector = torch.addmv(vector, basis.T, basis @ vector, alpha=-1)
     if torch.linalg.vector_norm(vector) >= LITTLE * before:
         return vector
-    return vector - (basis @ vector) @ basis
+    return torch.addmv(vector, basis.T, basis @ vector, alpha=-1)
 
 
 def random_normal(params: Tensor, generator: torch.Generator) -> Tensor:
