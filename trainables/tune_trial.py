@@ -26,7 +26,7 @@ from ray import tune
 from trainables.checkpoint import remove_checkpoint
 from trainables.config import TrialConfig
 from trainables.data import Source
-from trainables.memory import GIB, free_memory, is_out_of_memory, keep_freed_memory, limit_memory
+from trainables.memory import GIB, free_memory, give_back, is_out_of_memory, keep_freed_memory, limit_memory
 from trainables.storage import place
 from trainables.tables import Record, write_record
 from trainables.time_limit import time_limit
@@ -108,6 +108,7 @@ class TuneTrial(tune.Trainable):  # type: ignore[misc]
         record.trial["ray_version"] = ray.__version__
         write_record(self._folder, record)
         remove_checkpoint(self._checkpoint)
+        give_back()
         last = record.epochs[-1] if record.epochs else {}
         return {**_metrics({**record.trial, **last}), "status": record.trial["status"], "done": True}
 
