@@ -10,9 +10,9 @@ In one process, in turn, on random data of the right shapes, on a GPU where ther
     plain       a loop over in-memory tensors with a permutation and PyTorch's default Adam
     dataloader  TensorDataset and DataLoader in the same process, the fastest setting for data in memory
 
-All keep freed memory (trainables.memory), as a trial does; ours and bare have the products of trainables.onednn. With `--precision bfloat16` ours trains so, and the others
-in float32. A figure is the median over rounds. `of bare` is ours over bare, in float32 at best 1; `against plain` and
-`against dataloader` are ours over theirs.
+All keep freed memory (trainables.memory), as a trial does; ours and bare have the products of trainables.onednn. With
+`--precision bfloat16` ours trains so, and the others in float32. A figure is the median over rounds. `of bare` is ours
+over bare, in float32 at best 1; `against plain` and `against dataloader` are ours over theirs.
 """
 
 import argparse
