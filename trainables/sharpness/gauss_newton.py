@@ -62,8 +62,10 @@ class GaussNewton(Objective):
         probabilities = logits.detach().softmax(-1)
         tokens = logits[0, ..., 0].numel()  # an example's loss is the mean over them; 1 without
         dual = torch.zeros_like(logits, requires_grad=True)
-        pulled = _gradient(logits, leaves, dual)  # J' u, linear in u
-        coupled = None if coupling is None else _gradient(coupling, leaves, None)
+        pulled = pulled_back([logits], leaves, [dual], create_graph=True)  # J' u, linear in u
+        coupled = None
+        if coupling is not None:
+            coupled = pulled_back([coupling], leaves, [torch.ones_like(coupling)], create_graph=True)
 
         def product(vectors: Pieces) -> Pieces:
             (moved,) = pulled_back(pulled, [dual], vectors)  # J v
@@ -74,10 +76,6 @@ class GaussNewton(Objective):
             return [own + more for own, more in zip(total, pulled_back(coupled, leaves, vectors), strict=True)]
 
         return product
-
-
-def _gradient(outputs: Tensor, leaves: Pieces, dual: Tensor | None) -> Pieces:
-    return torch.autograd.grad(outputs, leaves, dual, create_graph=True, materialize_grads=True)
 
 
 class Restricted(Substituted):

@@ -12,7 +12,7 @@ below the rounding of the parameters themselves is no step, so it is refused too
 
 import math
 from collections.abc import Callable, Sequence
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -111,13 +111,33 @@ class Substituted(Objective):
         return value, product
 
 
-def pulled_back(outputs: Pieces, inputs: Pieces, vectors: Pieces) -> Pieces:
+def pulled_back(outputs: Pieces, inputs: Pieces, vectors: Pieces, create_graph: bool = False) -> Pieces:
     """For every x of `inputs` the sum over outputs y of v' dy/dx, v its vector. Graphs are kept; constants add 0."""
     moving = [(y, vector) for y, vector in zip(outputs, vectors, strict=True) if y.requires_grad]
     if not moving:
         return [torch.zeros_like(x) for x in inputs]
     moved, along = zip(*moving, strict=True)
-    return torch.autograd.grad(moved, inputs, along, retain_graph=True, materialize_grads=True)
+    with torch.enable_grad():
+        total = _Along.apply(*along, *moved)
+    return torch.autograd.grad(total, inputs, retain_graph=True, create_graph=create_graph, materialize_grads=True)
+
+
+class _Along(torch.autograd.Function):
+    """Of vectors, and as many outputs, a number whose derivative in each output is its vector.
+
+    `torch.autograd.grad` takes such vectors too, but imports SymPy to compare their shapes: 0.7 s in every process.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, *given: Tensor) -> Tensor:
+        vectors = given[: len(given) // 2]
+        ctx.save_for_backward(*vectors)
+        return vectors[0].new_zeros(())
+
+    @staticmethod
+    def backward(ctx: Any, *_: Tensor) -> tuple[Tensor | None, ...]:
+        vectors: tuple[Tensor, ...] = ctx.saved_tensors
+        return (None,) * len(vectors) + vectors
 
 
 def as_objective(loss: Loss | Objective) -> Objective:
