@@ -94,13 +94,15 @@ class Lanczos:
 
     def eigh(self) -> tuple[Array, Array]:
         """Eigenvalues of T, (size,), ascending, and its eigenvectors as columns, (size, size)."""
-        values, vectors = np.linalg.eigh(self.image()[:-1])
+        lower = np.diag(self.diagonal)
+        np.fill_diagonal(lower[1:], self.off_diagonal)
+        values, vectors = np.linalg.eigh(lower)
         return values, vectors
 
     def _scale(self) -> float:
         """The largest row sum of |T|: between the largest |eigenvalue| of T and three times that."""
-        beside = np.abs([0.0, *self.off_diagonal, 0.0])
-        return float((np.abs(self.diagonal) + beside[:-1] + beside[1:]).max())
+        beside = [0.0, *map(abs, self.off_diagonal), 0.0]
+        return max(map(sum, zip(map(abs, self.diagonal), beside, beside[1:], strict=False)))
 
 
 def rounding(vector: Tensor) -> float:
