@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from oracles import dense_hessian, quadratic, random, softmax_regression
+from oracles import dense_hessian, quadratic, random, rotated, softmax_regression, with_hessian
 from torch import Tensor
 
 from trainables.sharpness import hessian_eigenvalues
@@ -87,6 +87,17 @@ def test_equal_eigenvalues_are_all_found(k: int) -> None:
     )
     torch.testing.assert_close(result.values, torch.tensor([4.0, 4.0, 4.0, 1.0, 1.0]).double()[:k])
     assert result.converged
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+@pytest.mark.parametrize("k", [2, 5])
+def test_the_smallest_of_a_positive_definite_hessian(k: int, dtype: torch.dtype) -> None:
+    """Deflated, what is known has the eigenvalue 0, smaller than all: what rounding leaves of it must not grow."""
+    eigenvalues = torch.linspace(1, 2, 400).double()
+    loss, x = with_hessian(rotated(eigenvalues).to(dtype))
+    result = hessian_eigenvalues(loss, x, k=k, which="smallest")
+    assert result.converged
+    torch.testing.assert_close(result.values, eigenvalues[:k], rtol=1e-3, atol=0)
 
 
 @pytest.mark.parametrize("classes", [2, 3, 4])

@@ -54,6 +54,16 @@ def test_eigenvalues_far_out_have_their_weight() -> None:
     assert stderr < 0.02  # without the first recurrence 0.3: 50 with a weight of chi^2 / 200 in each probe
 
 
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+def test_nothing_at_zero_where_no_eigenvalue_is(dtype: torch.dtype) -> None:
+    """In their complement the eigenvectors found first have the eigenvalue 0, which here lies outside of the rest."""
+    eigenvalues = torch.cat([torch.linspace(1, 1.5, 395), torch.tensor([8.0, 9, 12, 20, 50])]).double()
+    result = spectral_density(*with_hessian(rotated(eigenvalues).to(dtype)))
+    assert float(result.nodes.min()) > 1 - 1e-5
+    value, stderr = result.mean(torch.log)
+    assert abs(value - float(eigenvalues.log().mean())) <= 10 * stderr  # 1 degree of freedom
+
+
 def test_a_probe_sees_its_moments_exactly() -> None:
     """The Gauss quadrature of 6 nodes has v^T H^p v for p up to 11."""
     matrix = rotated(random(3, 80))

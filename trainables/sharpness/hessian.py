@@ -25,7 +25,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from trainables.sharpness.lanczos import Array, Lanczos, orthogonalized, random_unit
+from trainables.sharpness.lanczos import Array, Lanczos
 from trainables.sharpness.objective import Loss, Objective, as_objective, check_params, hessian_at_center
 
 MAX_ITERATIONS = 200
@@ -136,12 +136,8 @@ class _Search:
 
     def _lanczos(self) -> Lanczos:
         """A run orthogonal to what is known."""
-        known = self.vectors
-        limit = min(known.shape[1] - len(known), max(self._max_iterations, self._k))
-        start = random_unit(known, self._generator)
-        if len(known) == 0:
-            return Lanczos(self._product, start, limit, self._generator)
-        return Lanczos(lambda v: orthogonalized(self._product(v), known), start, limit, self._generator)
+        limit = min(self.vectors.shape[1] - len(self.vectors), max(self._max_iterations, self._k))
+        return Lanczos(self._product, self.vectors, limit, self._generator)
 
     def _ritz(self, lanczos: Lanczos) -> tuple[Array, Array, Array]:
         """Values, descending, columns and residuals of all pairs of T."""

@@ -3,7 +3,9 @@
 From a unit vector q_1, H q_j = b_{j-1} q_{j-1} + a_j q_j + b_j q_{j+1} makes an orthonormal basis Q in which H is
 tridiagonal, T = Q^T H Q, with a on the diagonal and b beside it (Golub and Van Loan, Matrix Computations, chapter 10).
 Every new vector is orthogonalized against all before it, again where little of it is left: without that, eigenvalues
-that have converged come back as copies ("ghosts"), in a list of eigenvalues as in a density.
+that have converged come back as copies ("ghosts"), in a list of eigenvalues as in a density. So is it against vectors
+known before, of which P H P makes eigenvectors of 0: where 0 lies outside of the rest of the spectrum, rounding errors
+in their directions grow as fast as a true outlier's part, and would end as an eigenvalue of 0 and worse.
 
 Traps: a basis is seen to close only when it does so within a few steps. Over many, rounding errors in the directions
 that `start` has no part in have grown by the time when it should close, and the recurrence goes on, to true copies of
@@ -28,28 +30,29 @@ FIRST_ROWS = 16  # of the basis, which doubles when it is full
 
 
 class Lanczos:
-    """The recurrence for `product`, v -> H v, from `start`, (n,), a step at a time, at most `limit` <= n of them.
+    """The recurrence for `product`, v -> H v, a step at a time, at most `limit` of them, from a random start.
 
-    After each `step`: `basis` (size, n) has orthonormal rows, `diagonal` and `off_diagonal` are a_1..a_size and
-    b_1..b_{size-1}, `norm` is b_size, what H Q leaves outside of Q. Where that is at rounding level the basis has
-    `closed`: it is invariant under H, and holds one copy of each distinct eigenvalue that `start` has a part in. A
-    further step then goes on in a new random direction, drawn from `generator`, to a further copy of those that
-    have one; `closures` counts how often that happened.
+    All of it is orthogonal to the orthonormal rows of `known`, (k, n), limit <= n - k: it is that of P H P, P = 1 -
+    known' known, in their complement. After each `step`: `basis` (size, n) has orthonormal rows, `diagonal` and
+    `off_diagonal` are a_1..a_size and b_1..b_{size-1}, `norm` is b_size, what P H Q leaves outside of Q. Where that is
+    at rounding level the basis has `closed`: it is invariant under P H, and holds one copy of each distinct eigenvalue
+    that the start has a part in. A further step then goes on in a new random direction, to a further copy of those that
+    have one.
     """
 
     def __init__(
-        self, product: Callable[[Tensor], Tensor], start: Tensor, limit: int, generator: torch.Generator
+        self, product: Callable[[Tensor], Tensor], known: Tensor, limit: int, generator: torch.Generator
     ) -> None:
         self._product = product
         self._generator = generator
         self._limit = limit
-        self._rows = start.new_empty(min(limit, FIRST_ROWS), start.numel())
-        self._next = start / torch.linalg.vector_norm(start)
+        self._known = len(known)
+        self._rows = known  # and then the basis
+        self._next = random_unit(known, generator)
         self.diagonal: list[float] = []
         self.off_diagonal: list[float] = []
         self.norm = math.nan
         self.closed = False
-        self.closures = 0
 
     @property
     def size(self) -> int:
@@ -57,7 +60,7 @@ class Lanczos:
 
     @property
     def basis(self) -> Tensor:
-        return self._rows[: self.size]
+        return self._rows[self._known : self._known + self.size]
 
     @property
     def full(self) -> bool:
@@ -67,23 +70,24 @@ class Lanczos:
         """One Hessian-vector product; False where it is not finite, and then there is nothing to go on from."""
         if self.size:
             self.off_diagonal.append(0.0 if self.closed else self.norm)
-        if self.size == len(self._rows):
-            grown = self._rows.new_empty(min(self._limit, 2 * self.size), self._rows.shape[1])
-            grown[: self.size] = self._rows
+        last = self._known + self.size
+        if last == len(self._rows):
+            rows = self._known + min(self._limit, max(FIRST_ROWS, 2 * self.size))
+            grown = self._rows.new_empty(rows, self._rows.shape[1])
+            grown[:last] = self._rows
             self._rows = grown
-        self._rows[self.size] = random_unit(self.basis, self._generator) if self.closed else self._next
-        row = self._rows[self.size]
+        self._rows[last] = random_unit(self._rows[:last], self._generator) if self.closed else self._next
+        row = self._rows[last]
         image = self._product(row)
         self.diagonal.append(float(row @ image))
         image = torch.add(image, row, alpha=-self.diagonal[-1])
         if self.off_diagonal:
-            image.add_(self._rows[self.size - 2], alpha=-self.off_diagonal[-1])
-        image = orthogonalized(image, self.basis)
+            image.add_(self._rows[last - 1], alpha=-self.off_diagonal[-1])
+        image = orthogonalized(image, self._rows[: last + 1])
         self.norm = float(torch.linalg.vector_norm(image))
         if not (math.isfinite(self.diagonal[-1]) and math.isfinite(self.norm)):
             return False
         self.closed = self.norm <= rounding(image) * self._scale()
-        self.closures += self.closed
         self._next = image / self.norm
         return True
 

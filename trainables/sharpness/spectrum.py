@@ -32,7 +32,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from trainables.sharpness.lanczos import Array, Lanczos, orthogonalized, random_unit
+from trainables.sharpness.lanczos import Array, Lanczos
 from trainables.sharpness.objective import Loss, Objective, as_objective, hessian_at_center
 
 STEPS = 60
@@ -121,16 +121,13 @@ def spectral_density(
     del first  # its basis
     share = 1 - len(basis) / params.numel()  # of the eigenvalues, what is left to the probes
 
-    def rest(vector: Tensor) -> Tensor:
-        return orthogonalized(product(vector), basis)
-
     nodes: list[Array] = []
     weights: list[Array] = []
     for _ in range(samples):
         nodes.append(values[found])
         weights.append(np.full(len(basis), 1 / params.numel()))
         if share:
-            probe = _recurrence(rest, basis, steps, generator)
+            probe = _recurrence(product, basis, steps, generator)
             if probe is None:
                 return _not_finite(objective.evaluations - before)
             inside, vectors = probe.eigh()
@@ -147,11 +144,10 @@ def spectral_density(
 
 
 def _recurrence(
-    product: Callable[[Tensor], Tensor], basis: Tensor, steps: int, generator: torch.Generator
+    product: Callable[[Tensor], Tensor], known: Tensor, steps: int, generator: torch.Generator
 ) -> Lanczos | None:
-    """At most `steps` from a random start in the complement of the rows of `basis`, (k, n), k < n; None: not finite."""
-    limit = min(steps, basis.shape[1] - len(basis))
-    lanczos = Lanczos(product, random_unit(basis, generator), limit, generator)
+    """At most `steps` in the complement of the rows of `known`, (k, n), k < n; None where a product is not finite."""
+    lanczos = Lanczos(product, known, min(steps, known.shape[1] - len(known)), generator)
     while not (lanczos.full or lanczos.closed):
         if not lanczos.step():
             return None

@@ -172,8 +172,7 @@ def _deflation(
     product: Product, params: Tensor, power: int, limit: int, tol: float, generator: torch.Generator
 ) -> tuple[float, Tensor]:
     """tr(Q^T H^power Q) and Q, as rows, of at most `limit` steps; NaN where a product is not finite."""
-    start = random_unit(params.new_empty(0, params.numel()), generator)
-    lanczos = Lanczos(product, start, limit, generator)
+    lanczos = Lanczos(product, params.new_empty(0, params.numel()), limit, generator)
     known, taken = 0.0, [0.0]
     while not lanczos.full:
         if not lanczos.step():
