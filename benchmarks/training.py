@@ -11,8 +11,8 @@ In one process, in turn, on random data of the right shapes, on a GPU where ther
     dataloader  TensorDataset and DataLoader in the same process, the fastest setting for data in memory
 
 All keep freed memory (trainables.memory), as a trial does; ours and bare have the products of trainables.onednn. With
-`--precision bfloat16` ours trains so, and the others in float32. A figure is the median over rounds. `of bare` is ours
-over bare, in float32 at best 1; `against plain` and `against dataloader` are ours over theirs.
+`--precision bfloat16` ours trains so, and the others in float32. A figure is the median over rounds, after one to warm
+up. `of bare` is ours over bare, in float32 at best 1; `against plain` and `against dataloader` are ours over theirs.
 """
 
 import argparse
@@ -138,8 +138,8 @@ def main() -> None:
         for batch_size in options.batch_sizes:
             contestants = loops(network, batch_size, device, options.precision)
             rounds = [
-                {name: examples_per_second(run, device) for name, run in contestants.items()} for _ in range(ROUNDS)
-            ]
+                {name: examples_per_second(run, device) for name, run in contestants.items()} for _ in range(ROUNDS + 1)
+            ][1:]
             speed = {name: statistics.median(figures[name] for figures in rounds) for name in contestants}
             ratio = {
                 name: statistics.median(figures["ours"] / figures[name] for figures in rounds) for name in contestants

@@ -41,6 +41,22 @@ give_back()
 print(before, resident())
 """
 
+AFTER_A_REFUSAL = """
+from trainables.memory import free_memory, is_out_of_memory, keep_freed_memory, limit_memory
+keep_freed_memory()
+import torch
+limit_memory(torch.device("cpu"), gib=1)
+held = []
+try:
+    while True:
+        held += [torch.ones(size * 2**18) for size in (1, 7, 40, 60)]
+except RuntimeError as error:
+    assert is_out_of_memory(error)
+del held
+free_memory()
+print(torch.ones(800 * 2**18).numel())
+"""
+
 needs_glibc = pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="glibc's malloc")
 
 
@@ -62,3 +78,9 @@ def test_much_is_given_back_when_asked_for() -> None:
     before, after = printed(KEPT)
     assert before > 1.5 * 2**20
     assert after < before - 1.5 * 2**20
+
+
+@needs_glibc
+def test_what_is_kept_does_not_count_against_a_limit() -> None:
+    """Four fifths of a GiB in one piece, after a GiB in pieces of up to 60 MiB."""
+    assert printed(AFTER_A_REFUSAL) == [800 * 2**18]

@@ -1,11 +1,17 @@
 """Large float32 products: as exact as float32 whoever makes them, to the second derivative, and nothing left behind."""
 
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
 import pytest
 import torch
 from torch import Tensor, nn
 
 from trainables.onednn import LEAST_PRODUCT, LargeProducts
 
+CPUINFO = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").exists() else ""
 SIZE = 256  # of the matrices below; LEAST_PRODUCT / SIZE^2 examples are enough
 
 
@@ -44,6 +50,35 @@ def test_second_derivatives_are_as_exact() -> None:
             found[dtype] = torch.cat([h.flatten().double() for h in torch.autograd.grad(slope, parameters)])
     error = torch.dist(found[torch.float32], found[torch.float64]) / torch.linalg.vector_norm(found[torch.float64])
     assert float(error) < 1e-5
+
+
+@pytest.mark.skipif("AuthenticAMD" not in CPUINFO, reason="MKL uses all of other processors")
+def test_large_products_go_to_onednn() -> None:
+    """Looked at in a fresh process whose defaults are others."""
+    code = (
+        "import torch; torch.set_default_dtype(torch.float64); from trainables.onednn import LargeProducts\n"
+        "with torch.autocast('cpu', torch.bfloat16), LargeProducts([torch.ones(99, 99).float()], 10**6):\n"
+        "    print(torch.backends.mkldnn.matmul.fp32_precision)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "bf16\n"
+
+
+def test_two_threads_that_overlap() -> None:
+    before, entered, left = precision(), threading.Event(), threading.Event()
+    large = LargeProducts([random(SIZE, SIZE, seed=0)], int(LEAST_PRODUCT))
+
+    def other() -> None:
+        with large:
+            entered.set()
+            left.wait(10)
+
+    thread = threading.Thread(target=other)
+    with large:
+        thread.start()
+        entered.wait(10)
+    left.set()
+    thread.join()
+    assert precision() == before
 
 
 def test_small_products_and_other_precisions_are_left_alone() -> None:

@@ -22,11 +22,11 @@ if TYPE_CHECKING:
 
 GIB = 2**30
 SMALLER = 8  # times: a trial is tried again once only
-KEPT_BETWEEN_TRIALS = GIB  # at most, of a process in all
-_M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # of glibc's malloc.h
+TRIM_ABOVE = GIB  # of a process in all
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_MMAP_MAX = -1, -3, -4  # of glibc's malloc.h
 _MESSAGES = (
     "can't allocate memory", "cannot allocate memory", "out of memory", "alloc_failed", "bad_alloc",
-    "could not create a memory",
+    "could not create a memory", "could not create a primitive",
 )  # fmt: skip
 
 
@@ -34,22 +34,18 @@ def keep_freed_memory() -> None:
     """Has this process keep what it frees, in huge pages, where Linux and glibc let it; `give_back` gives it back.
 
     They would give activations of some MiB back at once, and take them again page by page: half of the time of a step
-    of C1 at batch 1000, and a third at 256. The most that C1 takes grows by a quarter. To be called before PyTorch
-    makes its first tensor, which is when it reads the environment.
+    of C1 at batch 1000, and a third at 256. The most that a trial takes grows by a quarter to two fifths, for holes.
+    To be called before PyTorch makes its first tensor, which is when it reads the environment.
     """
     os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
-    with contextlib.suppress(OSError, AttributeError):  # no glibc
-        mallopt = ctypes.CDLL(None).mallopt
-        mallopt(_M_TRIM_THRESHOLD, -1)
-        mallopt(_M_MMAP_MAX, 0)
+    _mallopt({_M_TRIM_THRESHOLD: -1, _M_MMAP_MAX: 0})
 
 
 def give_back() -> None:
-    """Gives back what this process keeps of the memory that it freed, if it has more than KEPT_BETWEEN_TRIALS."""
-    with contextlib.suppress(OSError, AttributeError):  # neither Linux nor glibc
-        resident = int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
-        if resident > KEPT_BETWEEN_TRIALS:
-            ctypes.CDLL(None).malloc_trim(0)
+    """Gives back what this process keeps of the memory that it freed, if it has more than TRIM_ABOVE."""
+    with contextlib.suppress(OSError):  # no Linux
+        if int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize() > TRIM_ABOVE:
+            _trim()
 
 
 def limit_memory(device: torch.device, *, gib: float | None, gpu_share: float = 1.0) -> None:
@@ -63,6 +59,8 @@ def limit_memory(device: torch.device, *, gib: float | None, gpu_share: float = 
         _, hard = resource.getrlimit(resource.RLIMIT_DATA)
         limit = taken + round(gib * GIB)
         resource.setrlimit(resource.RLIMIT_DATA, (limit if hard < 0 else min(limit, hard), hard))
+        # What is kept counts too, holes and all; so under a limit the largest blocks come from the kernel one by one.
+        _mallopt({_M_TRIM_THRESHOLD: GIB, _M_MMAP_MAX: 65536, _M_MMAP_THRESHOLD: GIB // 32})
 
 
 def is_out_of_memory(error: BaseException) -> bool:
@@ -79,8 +77,20 @@ def free_memory() -> None:
     import torch
 
     gc.collect()
+    _trim()
     if torch.cuda.is_initialized():
         torch.cuda.empty_cache()
+
+
+def _mallopt(settings: dict[int, int]) -> None:
+    with contextlib.suppress(AttributeError):  # no glibc
+        for parameter, value in settings.items():
+            ctypes.CDLL(None).mallopt(parameter, value)
+
+
+def _trim() -> None:
+    with contextlib.suppress(AttributeError):
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def _private_bytes() -> int | None:

@@ -8,9 +8,13 @@ AMD has none: products are of float32 numbers, summed in float32, which is looke
 A product costs some 15 us more to begin, so only networks and batches whose products are large go there. Measured, one
 thread, examples a second of training F1: 1.2 times as many at batch 16, 1.6 at 64, 1.8 at 256. Convolutions are
 oneDNN's in any case; float64 it does not have.
+
+Traps: while the context lasts, `torch.get_float32_matmul_precision()` raises, as PyTorch will not name a precision set
+for one library by its older call; and a precision of oneDNN's products set inside is put back at its end.
 """
 
 import functools
+import threading
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -29,20 +33,29 @@ class LargeProducts:
     With small products, on another processor or device, and in another precision it changes nothing. Reentrant.
     """
 
+    _lock = threading.Lock()  # the precision is one for all threads
+    _entered = 0
+    _before = ""
+
     def __init__(self, weights: Iterable[Tensor], examples: int) -> None:
         matrices = [w for w in weights if w.ndim == 2 and w.dtype == torch.float32 and w.device.type == "cpu"]
         largest = max((matrix.numel() for matrix in matrices), default=0)
-        self._precision = "bf16" if examples * largest >= LEAST_PRODUCT and _keeps_float32() else None
-        self._before: list[str] = []
+        self._pays = examples * largest >= LEAST_PRODUCT and _keeps_float32()
 
     def __enter__(self) -> None:
-        if self._precision:
-            self._before.append(_mkldnn.matmul.fp32_precision)
-            _mkldnn.matmul.fp32_precision = self._precision
+        if self._pays:
+            with self._lock:
+                if LargeProducts._entered == 0:
+                    LargeProducts._before = _mkldnn.matmul.fp32_precision
+                    _mkldnn.matmul.fp32_precision = "bf16"
+                LargeProducts._entered += 1
 
     def __exit__(self, *error: object) -> None:
-        if self._precision:
-            _mkldnn.matmul.fp32_precision = self._before.pop()
+        if self._pays:
+            with self._lock:
+                LargeProducts._entered -= 1
+                if LargeProducts._entered == 0:
+                    _mkldnn.matmul.fp32_precision = LargeProducts._before
 
 
 @functools.cache
@@ -56,10 +69,12 @@ def _keeps_float32() -> bool:
 
 
 def _is_exact(rows: int) -> bool:
-    numbers = 1 + torch.arange(rows * 512, dtype=torch.float32).view(rows, 512) * 2**-23  # of 24 significant bits
+    one = torch.eye(512, dtype=torch.float32, device="cpu")  # whatever the defaults
+    numbers = 1 + torch.arange(rows * 512).to(one).view(rows, 512) * 2**-23  # of 24 significant bits
     before = _mkldnn.matmul.fp32_precision
     _mkldnn.matmul.fp32_precision = "bf16"
     try:
-        return torch.equal(numbers @ torch.eye(512), numbers)
+        with torch.autocast("cpu", enabled=False):
+            return torch.equal(numbers @ one, numbers)
     finally:
         _mkldnn.matmul.fp32_precision = before

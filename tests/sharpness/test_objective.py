@@ -107,3 +107,18 @@ def test_steps_below_the_rounding_of_float32(measure: Callable[..., Any]) -> Non
     with pytest.raises(ValueError, match=r"must be large enough to move weights of float32.*work in float64"):
         measure(lambda p: (p**2).sum(), x.float())
     measure(lambda p: (p**2).sum(), x)
+
+
+def test_products_with_vectors_made_elsewhere() -> None:
+    """In inference mode, and with a graph of their own; one of another shape is refused, not broadcast."""
+    matrix = random(3, 6, 6)
+    product = Objective(lambda p: (matrix @ p).square().sum() / 2).hessian(torch.ones(6).double())
+    with torch.inference_mode():
+        vector = random(4, 6)
+        made_there = product(vector)
+    expected = matrix.T @ (matrix @ vector)
+    torch.testing.assert_close(made_there, expected)
+    torch.testing.assert_close(product(vector), expected)
+    torch.testing.assert_close(product(vector.clone().requires_grad_()), expected)
+    with pytest.raises(ValueError, match=r"vectors must have the shapes .* got \(2, 6\) for \(6,\)"):
+        product(random(5, 2, 6))

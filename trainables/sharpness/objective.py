@@ -117,6 +117,9 @@ def pulled_back(outputs: Pieces, inputs: Pieces, vectors: Pieces, create_graph: 
     if not moving:
         return [torch.zeros_like(x) for x in inputs]
     moved, along = zip(*moving, strict=True)
+    if any(y.shape != vector.shape for y, vector in moving):
+        shapes = ", ".join(f"{tuple(vector.shape)} for {tuple(y.shape)}" for y, vector in moving)
+        raise ValueError(f"vectors must have the shapes of what they are multiplied with, got {shapes}")
     with torch.enable_grad():
         total = _Along.apply(*along, *moved)
     return torch.autograd.grad(total, inputs, retain_graph=True, create_graph=create_graph, materialize_grads=True)
@@ -130,13 +133,12 @@ class _Along(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, *given: Tensor) -> Tensor:
-        vectors = given[: len(given) // 2]
-        ctx.save_for_backward(*vectors)
-        return vectors[0].new_zeros(())
+        ctx.vectors = given[: len(given) // 2]  # not saved as PyTorch does, which refuses those of inference mode
+        return given[0].new_zeros(())
 
     @staticmethod
     def backward(ctx: Any, *_: Tensor) -> tuple[Tensor | None, ...]:
-        vectors: tuple[Tensor, ...] = ctx.saved_tensors
+        vectors: tuple[Tensor, ...] = ctx.vectors
         return (None,) * len(vectors) + vectors
 
 

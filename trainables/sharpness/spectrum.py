@@ -97,7 +97,7 @@ def spectral_density(
     """The density of the eigenvalues of the Hessian of `loss` at `params`, (n,), in units of the loss.
 
     `samples` counts probes. Costs at most steps * (1 + samples) Hessian-vector products, a loss and a gradient, and
-    memory for twice `steps` vectors; a recurrence ends early, and is exact, when its basis is invariant under H. Raises
+    memory for 3 * steps vectors; a recurrence ends early, and is exact, when its basis is invariant under H. Raises
     ValueError for steps or samples below 1, and for a loss that is not deterministic.
     """
     if steps < 1:
@@ -131,6 +131,7 @@ def spectral_density(
             if probe is None:
                 return _not_finite(objective.evaluations - before)
             inside, vectors = probe.eigh()
+            del probe
             nodes[-1] = np.append(nodes[-1], inside)
             weights[-1] = np.append(weights[-1], share * vectors[0] ** 2)
     sizes = torch.tensor([len(one) for one in nodes])

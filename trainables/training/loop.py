@@ -116,7 +116,8 @@ class Training:
         self.model.train()
         self._update.begin_epoch(epoch)
         seen = 0
-        with LargeProducts(self.model.parameters(), min(size, self.micro_batch_size or size)):
+        own = math.ceil(size / self.workers.count)
+        with LargeProducts(self.model.parameters(), min(own, self.micro_batch_size or own)):
             for batch in epoch_batches(config.train_size, size, seed=config.seed, epoch=epoch, device=device):
                 seen += len(batch)
                 rate = learning_rate_at(config, epoch + seen / config.train_size, size)
