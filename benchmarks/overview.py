@@ -2,8 +2,8 @@
 
     python benchmarks/overview.py [--json FOLDER]
 
-Runs measures.py, training.py, sweep.py and scale.py (100 and 1000 trials) one after another, about half an hour on two
-cores, with everything they print, and ends with one line for each.
+Runs measures.py, training.py, sweep.py and scale.py (100 and 1000 trials) one after another, about twenty minutes on
+two cores, with everything they print, and ends with one line for each.
 """
 
 import argparse
