@@ -32,7 +32,7 @@ from trainables.config import PRECISIONS, TrialConfig
 from trainables.data import Dataset
 from trainables.memory import keep_freed_memory
 from trainables.models import build_model
-from trainables.onednn import LargeProducts
+from trainables.onednn import large_products
 from trainables.training.loop import Training
 
 NETWORKS: dict[str, tuple[str, tuple[int, ...], dict[str, Any]]] = {
@@ -90,7 +90,7 @@ def loops(network: str, batch_size: int, device: torch.device, precision: str) -
     batch, targets = inputs[:batch_size].clone(), labels[:batch_size].clone()
 
     def bare() -> int:
-        with LargeProducts(bare_model.parameters(), batch_size):
+        with large_products(bare_model.parameters(), batch_size):
             bare_optimizer.zero_grad()
             cross_entropy(bare_model(batch), targets).backward()
             bare_optimizer.step()

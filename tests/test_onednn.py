@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from torch import Tensor, nn
+from oracles import random
+from torch import nn
 
-from trainables.onednn import LEAST_PRODUCT, LargeProducts
+from trainables.onednn import LEAST_PRODUCT, large_products
 
 CPUINFO = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").exists() else ""
 SIZE = 256  # of the matrices below; LEAST_PRODUCT / SIZE^2 examples are enough
@@ -19,15 +20,11 @@ def precision() -> str:
     return str(torch.backends.mkldnn.matmul.fp32_precision)  # type: ignore[attr-defined]
 
 
-def random(*shape: int, seed: int) -> Tensor:
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
-
-
 @pytest.mark.parametrize("examples", [64, 300, 1000])
 def test_as_exact_as_float32(examples: int) -> None:
     """By the sum of absolute terms of each number: 256 roundings of 2^-24 at most, where bfloat16 rounds by 2^-9."""
-    inputs, weights = random(examples, SIZE, seed=0), random(SIZE, SIZE, seed=1)
-    with LargeProducts([weights], 10**9):
+    inputs, weights = random(0, examples, SIZE).float(), random(1, SIZE, SIZE).float()
+    with large_products([weights], 10**9):
         product, transposed = inputs @ weights, inputs @ weights.T
     for found, matrix in ((product, weights), (transposed, weights.T)):
         exact, terms = inputs.double() @ matrix.double(), inputs.double().abs() @ matrix.double().abs()
@@ -38,12 +35,12 @@ def test_second_derivatives_are_as_exact() -> None:
     """A product with the Hessian of a network's loss, of 300 inputs, beside the one in float64."""
     network = nn.Sequential(nn.Linear(SIZE, SIZE), nn.Tanh(), nn.Linear(SIZE, 10))
     for number, weights in enumerate(network.parameters()):
-        weights.data = random(*weights.shape, seed=number) / SIZE**0.5
-    inputs, found = random(300, SIZE, seed=9), {}
+        weights.data = random(number, *weights.shape).float() / SIZE**0.5
+    inputs, found = random(9, 300, SIZE).float(), {}
     for dtype in (torch.float32, torch.float64):
         network = network.to(dtype)
         parameters = list(network.parameters())
-        with LargeProducts(parameters, 300):
+        with large_products(parameters, 300):
             loss = network(inputs.to(dtype)).logsumexp(-1).mean()
             gradients = torch.autograd.grad(loss, parameters, create_graph=True)
             slope = sum((g * p.detach()).sum() for g, p in zip(gradients, parameters, strict=True))
@@ -56,8 +53,8 @@ def test_second_derivatives_are_as_exact() -> None:
 def test_large_products_go_to_onednn() -> None:
     """Looked at in a fresh process whose defaults are others."""
     code = (
-        "import torch; torch.set_default_dtype(torch.float64); from trainables.onednn import LargeProducts\n"
-        "with torch.autocast('cpu', torch.bfloat16), LargeProducts([torch.ones(99, 99).float()], 10**6):\n"
+        "import torch; torch.set_default_dtype(torch.float64); from trainables.onednn import large_products\n"
+        "with torch.autocast('cpu', torch.bfloat16), large_products([torch.ones(99, 99).float()], 10**6):\n"
         "    print(torch.backends.mkldnn.matmul.fp32_precision)"
     )
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "bf16\n"
@@ -65,7 +62,7 @@ def test_large_products_go_to_onednn() -> None:
 
 def test_two_threads_that_overlap() -> None:
     before, entered, left = precision(), threading.Event(), threading.Event()
-    large = LargeProducts([random(SIZE, SIZE, seed=0)], int(LEAST_PRODUCT))
+    large = large_products([random(0, SIZE, SIZE).float()], int(LEAST_PRODUCT))
 
     def other() -> None:
         with large:
@@ -83,16 +80,16 @@ def test_two_threads_that_overlap() -> None:
 
 def test_small_products_and_other_precisions_are_left_alone() -> None:
     before = precision()
-    weights = random(SIZE, SIZE, seed=0)
+    weights = random(0, SIZE, SIZE).float()
     for left_alone, examples in (([weights], 10), ([weights.double()], 10**9), ([weights[0]], 10**9), ([], 10**9)):
-        with LargeProducts(left_alone, examples):
+        with large_products(left_alone, examples):
             assert precision() == before
 
 
 def test_what_was_set_comes_back() -> None:
     """After an error too, and from one inside of another."""
     before = precision()
-    large = LargeProducts([random(SIZE, SIZE, seed=0)], int(LEAST_PRODUCT))
+    large = large_products([random(0, SIZE, SIZE).float()], int(LEAST_PRODUCT))
     with large:
         inside = precision()
         with large:

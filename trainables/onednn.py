@@ -13,9 +13,11 @@ Traps: while the context lasts, `torch.get_float32_matmul_precision()` raises, a
 for one library by its older call; and a precision of oneDNN's products set inside is put back at its end.
 """
 
+import contextlib
 import functools
 import threading
 from collections.abc import Iterable
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -27,35 +29,42 @@ LEAST_PRODUCT = 4e6  # multiplications: of 128 x 128 weights and a batch of 256
 _mkldnn: Any = torch.backends.mkldnn  # its type does not know all that it has
 
 
-class LargeProducts:
+class _Permission:
+    """A context in which float32 products are oneDNN's: their precision, one for all threads, while any is inside."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._inside = 0
+        self._before = ""
+
+    def __enter__(self) -> None:
+        with self._lock:
+            if self._inside == 0:
+                self._before = _mkldnn.matmul.fp32_precision
+                _mkldnn.matmul.fp32_precision = "bf16"
+            self._inside += 1
+
+    def __exit__(self, *error: object) -> None:
+        with self._lock:
+            self._inside -= 1
+            if self._inside == 0:
+                _mkldnn.matmul.fp32_precision = self._before
+
+    def __reduce__(self) -> str:
+        return "_permission"  # a copy is the same
+
+
+_permission = _Permission()
+
+
+def large_products(weights: Iterable[Tensor], examples: int) -> AbstractContextManager[None]:
     """A context in which products of `examples` inputs at once and the matrices of `weights` are oneDNN's if that pays.
 
     With small products, on another processor or device, and in another precision it changes nothing. Reentrant.
     """
-
-    _lock = threading.Lock()  # the precision is one for all threads
-    _entered = 0
-    _before = ""
-
-    def __init__(self, weights: Iterable[Tensor], examples: int) -> None:
-        matrices = [w for w in weights if w.ndim == 2 and w.dtype == torch.float32 and w.device.type == "cpu"]
-        largest = max((matrix.numel() for matrix in matrices), default=0)
-        self._pays = examples * largest >= LEAST_PRODUCT and _keeps_float32()
-
-    def __enter__(self) -> None:
-        if self._pays:
-            with self._lock:
-                if LargeProducts._entered == 0:
-                    LargeProducts._before = _mkldnn.matmul.fp32_precision
-                    _mkldnn.matmul.fp32_precision = "bf16"
-                LargeProducts._entered += 1
-
-    def __exit__(self, *error: object) -> None:
-        if self._pays:
-            with self._lock:
-                LargeProducts._entered -= 1
-                if LargeProducts._entered == 0:
-                    _mkldnn.matmul.fp32_precision = LargeProducts._before
+    matrices = [w for w in weights if w.ndim == 2 and w.dtype == torch.float32 and w.device.type == "cpu"]
+    largest = max((matrix.numel() for matrix in matrices), default=0)
+    return _permission if examples * largest >= LEAST_PRODUCT and _keeps_float32() else contextlib.nullcontext()
 
 
 @functools.cache
@@ -71,10 +80,5 @@ def _keeps_float32() -> bool:
 def _is_exact(rows: int) -> bool:
     one = torch.eye(512, dtype=torch.float32, device="cpu")  # whatever the defaults
     numbers = 1 + torch.arange(rows * 512).to(one).view(rows, 512) * 2**-23  # of 24 significant bits
-    before = _mkldnn.matmul.fp32_precision
-    _mkldnn.matmul.fp32_precision = "bf16"
-    try:
-        with torch.autocast("cpu", enabled=False):
-            return torch.equal(numbers @ one, numbers)
-    finally:
-        _mkldnn.matmul.fp32_precision = before
+    with _permission, torch.autocast("cpu", enabled=False):
+        return torch.equal(numbers @ one, numbers)

@@ -98,9 +98,7 @@ class Lanczos:
 
     def eigh(self) -> tuple[Array, Array]:
         """Eigenvalues of T, (size,), ascending, and its eigenvectors as columns, (size, size)."""
-        lower = np.diag(self.diagonal)
-        np.fill_diagonal(lower[1:], self.off_diagonal)
-        values, vectors = np.linalg.eigh(lower)
+        values, vectors = np.linalg.eigh(self.image()[:-1])
         return values, vectors
 
     def _scale(self) -> float:

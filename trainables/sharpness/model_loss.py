@@ -33,7 +33,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from trainables.loss import cross_entropy
-from trainables.onednn import LargeProducts
+from trainables.onednn import large_products
 from trainables.sharpness.objective import Objective, Pieces, pulled_back
 
 BatchNorm = Literal["running", "batch", "recalibrated"]
@@ -98,7 +98,7 @@ class ModelLoss(Objective):
         self._cuts = [len(cut) for cut in torch.arange(self.examples).split(self.batch_size or self._chunk)]
         if self.batch_size and len(self._cuts) > 1 and self._cuts[-1] == 1:
             self._cuts[-2:] = [self.batch_size + 1]
-        self._large_products = LargeProducts(self._model.parameters(), max(self._cuts))
+        self._large_products = large_products(self._model.parameters(), max(self._cuts))
 
     def on(self, examples: slice | Tensor) -> "ModelLoss":
         """The same loss on some of its examples; the model and the data are shared."""

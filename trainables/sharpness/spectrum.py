@@ -37,7 +37,7 @@ from trainables.sharpness.objective import Loss, Objective, as_objective, hessia
 
 STEPS = 60
 SAMPLES = 2
-SETTLED = 1e-2  # of its |value|: the residual at which an eigenvalue counts as found
+SETTLED = 1e-2  # the residual at which an eigenvalue counts as found, of its |value|; an end, of the largest |value|
 
 
 @dataclass(frozen=True)

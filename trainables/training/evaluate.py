@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from trainables.loss import cross_entropy
-from trainables.onednn import LargeProducts
+from trainables.onednn import large_products
 
 CHUNK_NUMBERS = 2**20  # input numbers in a chunk: fixed, so that a value never depends on the free memory
 TOKEN_NUMBERS = 2**8  # what a token, a single number, counts for: its logits and activations are many
@@ -31,9 +31,10 @@ def evaluate(model: nn.Module, inputs: Tensor, labels: Tensor, *, cuts: list[int
     loss = torch.zeros((), dtype=torch.float64, device=inputs.device)
     hits = torch.zeros((), dtype=torch.int64, device=inputs.device)
     numbers = inputs[0].numel() * (1 if inputs.is_floating_point() else TOKEN_NUMBERS)
-    chunk = max(1, CHUNK_NUMBERS // max(1, numbers))
-    with torch.inference_mode(), LargeProducts(model.parameters(), max(cuts) if cuts else chunk):
-        for part, targets in zip(inputs.split(cuts or chunk), labels.split(cuts or chunk), strict=True):
+    chunk = cuts or max(1, CHUNK_NUMBERS // max(1, numbers))
+    parts = list(zip(inputs.split(chunk), labels.split(chunk), strict=True))
+    with torch.inference_mode(), large_products(model.parameters(), max(len(part) for part, _ in parts)):
+        for part, targets in parts:
             logits = model(part)
             loss += cross_entropy(logits, targets, reduction="none").sum(dtype=torch.float64)
             hits += (logits.argmax(-1) == targets).sum()

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from trainables.config import FULL_BATCH_OPTIMIZERS, TrialConfig
 from trainables.data import Dataset
-from trainables.onednn import LargeProducts
+from trainables.onednn import large_products
 from trainables.seeds import derive_seed
 from trainables.training.batches import epoch_batches
 from trainables.training.evaluate import Evaluation
@@ -117,7 +117,7 @@ class Training:
         self._update.begin_epoch(epoch)
         seen = 0
         own = math.ceil(size / self.workers.count)
-        with LargeProducts(self.model.parameters(), min(own, self.micro_batch_size or own)):
+        with large_products(self.model.parameters(), min(own, self.micro_batch_size or own)):
             for batch in epoch_batches(config.train_size, size, seed=config.seed, epoch=epoch, device=device):
                 seen += len(batch)
                 rate = learning_rate_at(config, epoch + seen / config.train_size, size)
