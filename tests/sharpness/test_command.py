@@ -2,6 +2,7 @@
 
 import json
 import math
+import signal
 from collections.abc import Callable
 from pathlib import Path
 
@@ -52,6 +53,27 @@ def test_every_measure_gives_the_trials_own_numbers(
         same = ("measure", "method", "epsilon", "scale", "value", "stderr", "evaluations", "converged")
         assert {name: row.get(name) for name in same} == {name: finite(own.get(name)) for name in same}
     assert "hessian_max_eig" in capsys.readouterr().out
+
+
+def test_interrupted(
+    sweep: tuple[Path, Record], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """By SIGINT inside the third measure, and inside the first."""
+
+    def interrupt(loss: ModelLoss, context: object) -> list[dict[str, object]]:
+        signal.raise_signal(signal.SIGINT)
+        return []
+
+    monkeypatch.setitem(MEASURES, "m_sharpness", interrupt)
+    names, file = ["hessian_max_eig", "hessian_min_eig", "m_sharpness", "hessian_trace"], tmp_path / "rows.json"
+    assert main([str(sweep[0]), "--measures", *names, "--json", str(file)]) == 130
+    assert [row["measure"] for row in json.loads(file.read_text())] == names[:2]
+    captured = capsys.readouterr()
+    assert "hessian_min_eig" in captured.out
+    assert captured.err == "Interrupted: measures that had ended are kept.\n"
+    file.unlink()
+    assert main([str(sweep[0]), "--measures", "m_sharpness", "--json", str(file)]) == 130
+    assert not file.exists()
 
 
 def test_weights_and_data_of_ones_own(

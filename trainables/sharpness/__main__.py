@@ -40,20 +40,30 @@ COLUMNS = (
 
 
 def main(arguments: list[str]) -> int:
-    """Measures, prints a table and writes it where asked; the exit status is 0, or 2 for a user's mistake."""
+    """Measures, prints a table and writes it where asked; the exit status is 0, or 2 for a user's mistake.
+
+    Interrupted it is 130, and the table holds the measures that had ended.
+    """
     options = _parser().parse_args(arguments)
     keep_freed_memory()
+    rows: list[Row] = []
+    status = 0
     try:
-        rows = _measure(options)
+        _measure(options, rows)
     except (UserError, ValueError) as error:
         print(f"trainables.sharpness: error: {one_line(error)}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print("Interrupted: measures that had ended are kept.", file=sys.stderr)
+        status = 130
+        if not rows:
+            return status
     print(_table(rows))
     if options.json:
         options.json.write_text(json.dumps(rows, indent=1))
     if options.parquet:
         pq.write_table(pa.Table.from_pylist(rows), options.parquet)
-    return 0
+    return status
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -87,7 +97,8 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _measure(options: argparse.Namespace) -> list[Row]:
+def _measure(options: argparse.Namespace, rows: list[Row]) -> None:
+    """Adds to `rows` those of one measure after another."""
     for name in options.measures:
         if name not in MEASURES:
             raise UserError(f"`measures` must be among {', '.join(MEASURES)}, got {name!r}")
@@ -106,7 +117,6 @@ def _measure(options: argparse.Namespace) -> list[Row]:
     }
     if not math.isfinite(center := loss.value(loss.params)):
         raise UserError(f"`weights` must give a finite loss on the data, got {center}; these have diverged")
-    rows: list[Row] = []
     steps = track(
         options.measures,
         description="measuring",
@@ -115,8 +125,9 @@ def _measure(options: argparse.Namespace) -> list[Row]:
         disable=not sys.stderr.isatty(),
     )
     for name in steps:
-        rows += [{**about, **row} for row in measure(loss, [name], context)]
-    return [{name: None if _is_missing(value) else value for name, value in row.items()} for row in rows]
+        for row in measure(loss, [name], context):
+            whole = {**about, **row}
+            rows.append({column: None if _is_missing(value) else value for column, value in whole.items()})
 
 
 def _bind(options: argparse.Namespace) -> tuple[ModelLoss, Context | None]:
