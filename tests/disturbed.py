@@ -157,8 +157,10 @@ class Sweep:
             self._kill(fault, [draw.choice(victims)] if victims else [])
         elif fault == "writing":
             self._kill_while_writing()
-        elif fault in ("driver", "damage"):
-            self._kill("driver", [psutil.Process(self.driver.pid)])
+        elif fault == "driver":
+            self._kill(fault, [psutil.Process(self.driver.pid)])
+        elif fault == "damage":  # a trial that went on would end, and take its checkpoint away
+            self._kill("driver and workers", [psutil.Process(self.driver.pid), *self._processes(TRIAL)])
         elif fault == "node" and self.nodes:
             self._kill(fault, self.nodes.lose_one(draw))
             self.nodes.add_one()
@@ -174,9 +176,9 @@ class Sweep:
     def _kill(self, kind: str, victims: list[psutil.Process]) -> None:
         """SIGKILL for all of `victims`; the driver takes its Ray with it."""
         of_driver = any(victim.pid == self.driver.pid for victim in victims)
-        workers = [process for process in victims if is_trial(process) or MEMBER.match(title(process))]
+        workers = {process for process in victims if is_trial(process) or MEMBER.match(title(process))}
         if of_driver:
-            workers += self._processes(TRIAL)
+            workers.update(self._processes(TRIAL))
         self.count.repeated += sum(map(self._since_checkpoint, workers))
         for victim in victims:
             with contextlib.suppress(psutil.Error):
