@@ -55,7 +55,7 @@ def write_report(sweep: Sweep) -> Path:
 
     Raises UserError where the folder cannot be written.
     """
-    begin_rescaling(sweep.folder)  # seconds in another process, beside the figures
+    begin_rescaling(sweep)  # seconds in another process, beside the figures
     path = sweep.folder / "report.html"
     try:
         for name, draw in FIGURES.items():

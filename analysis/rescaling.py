@@ -50,21 +50,19 @@ class Rescaling:
     rows: tuple[Rescaled, ...]
 
 
-def begin_rescaling(folder: Path) -> None:
-    """Starts the computation for the sweep in `folder` in a process of its own, beside what the caller does until it
-    asks for `rescaling`.
-    """
-    _process(_with_weights(folder))
+def begin_rescaling(sweep: Sweep) -> None:
+    """Starts the computation in a process of its own, beside what the caller does until it asks for `rescaling`."""
+    _process(_folder(sweep))
 
 
 def rescaling(sweep: Sweep) -> Rescaling:
     """The counter-example on a network of the sweep, or on a small one; about three seconds."""
-    return _rescaling(_with_weights(sweep.folder))
+    return _rescaling(_folder(sweep))
 
 
-def _with_weights(folder: Path) -> Path | None:
+def _folder(sweep: Sweep) -> Path | None:
     """None where no weights were kept: then the network is the same for all sweeps."""
-    return folder if (folder / "weights").is_dir() else None
+    return sweep.folder if (sweep.folder / "weights").is_dir() else None
 
 
 @lru_cache(maxsize=4)

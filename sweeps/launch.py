@@ -9,7 +9,6 @@ import contextlib
 import os
 import shutil
 import tempfile
-import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -113,7 +112,7 @@ def run_trials(
             search["max_concurrent_trials"] = workers // placement.workers_per_trial or None
         fit(trainable, space, by_key, source, folder, placement, gpus_per_trial, progress, **search)
 
-    interrupted = bool(configs) and under_ray(folder, placement, progress, fit_grid)
+    interrupted = bool(configs) and under_ray(placement, progress, fit_grid)
     if not interrupted:
         write_failures(folder, configs, progress)
     tables = compact(folder)
@@ -123,28 +122,17 @@ def run_trials(
     return tables, interrupted
 
 
-def under_ray(folder: Path, placement: Placement, progress: Progress, run: Callable[[float], None]) -> bool:
+def under_ray(placement: Placement, progress: Progress, run: Callable[[float], None]) -> bool:
     """Calls `run` with the GPUs of a trial while connected to Ray; returns whether it was interrupted."""
-    preparing = threading.Thread(target=_prepare_report, args=(folder,))
     try:
         with ray_session(placement) as (gpus_per_trial, dashboard):
             progress.begin(ray.cluster_resources(), dashboard)
             run(gpus_per_trial)
-            preparing.start()  # Ray takes more than a second to end its processes
-        preparing.join()
     except KeyboardInterrupt:
         return True
     finally:
         progress.end()
     return False
-
-
-def _prepare_report(folder: Path) -> None:
-    """What the report needs and has nothing to do with its numbers: its libraries, and the counter-example."""
-    import analysis.report  # noqa: F401, Matplotlib, SciPy and pandas
-    from analysis.rescaling import begin_rescaling
-
-    begin_rescaling(folder)
 
 
 def write_failures(folder: Path, configs: Iterable[TrialConfig], progress: Progress) -> None:
