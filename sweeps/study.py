@@ -40,7 +40,7 @@ def source_of(options: argparse.Namespace, dataset: str) -> Source:
 
 def report_and_answer(folder: Path, console: Console) -> None:
     """Writes report.html and figures, and prints the answer."""
-    from analysis.load import load_sweep  # these bring Matplotlib and SciPy: a second, and 80 MiB beside all trials
+    from analysis.load import load_sweep
     from analysis.report import write_report
     from analysis.summary import summary_lines
 
@@ -60,7 +60,9 @@ def run_study(configs: Sequence[TrialConfig], source: Source, options: argparse.
     folder = (options.results / options.name).expanduser().absolute()
     with contextlib.ExitStack() as held:
         passed = held.enter_context(checking(configs, source, placement))
-        from sweeps.launch import missing_trials, own_results_folder, run_trials  # Ray: a second, beside the check
+        # Ray, and Matplotlib and SciPy for the end: two seconds, beside the check.
+        import analysis.report  # noqa: F401
+        from sweeps.launch import missing_trials, own_results_folder, run_trials
         from sweeps.progress import Progress, consoles
 
         talk, console = consoles(plain=options.plain, quiet=options.quiet)
