@@ -4,7 +4,7 @@
 
 trains every cell of the grid under Ray Tune, measures the sharpness of each minimum, and leaves tables, figures
 and report.html in results/batch_grid. Without options it is a study of scikit-learn's digits that takes about a
-minute and a half on two cores; `--help` shows how to make it yours.
+minute on two cores; `--help` shows how to make it yours.
 """
 
 import sys

@@ -85,7 +85,7 @@ def _interruptible() -> Iterator[None]:
 @contextlib.contextmanager
 def _needed_services(*, dashboard: bool) -> Iterator[None]:
     """Ray that starts in the block is without its log monitor, whose lines this driver would drop, and without the
-    autoscaler's monitor where no `dashboard` shows what it says: 2 of 23 s of a short sweep, and 150 MiB.
+    autoscaler's monitor where no `dashboard` shows what it says: 2 of 23 s of a short sweep, and 90 MiB.
     """
     every = parameter.RayParams
     parameter.RayParams = functools.partial(every, include_log_monitor=False, no_monitor=not dashboard)

@@ -37,7 +37,7 @@ LONG = {
     "learning_rates": [0.001],
     "switch_epochs": [None],
     "seeds": [0, 1, 2],
-    "epochs": 500,
+    "epochs": 1500,
 }
 NOT_COMPARED = (
     "seconds",
