@@ -40,7 +40,7 @@ def run_command(program: str, run: Callable[[], int]) -> int:
     by SIGINT or SIGTERM.
     """
     previous = signal.signal(signal.SIGTERM, _interrupt)
-    atexit.register(gc.freeze)  # else the end takes half a second more: Python looks through all libraries for cycles
+    atexit.register(_end_at_once)
     try:
         return run()
     except UserError as error:
@@ -51,6 +51,12 @@ def run_command(program: str, run: Callable[[], int]) -> int:
         return 130
     finally:
         signal.signal(signal.SIGTERM, previous)
+
+
+def _end_at_once() -> None:
+    """Python would look for cycles in all that the libraries have made, half a second; Triton's complain without."""
+    if "torch" not in sys.modules:
+        gc.freeze()
 
 
 def _interrupt(signum: int, frame: FrameType | None) -> None:
