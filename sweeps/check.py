@@ -14,6 +14,8 @@ from trainables.data import Source
 from trainables.errors import UserError
 from trainables.importing import importing_alike
 
+COMMAND = "import gc; gc.disable(); from trainables.check import main; main()"  # PyTorch is imported sooner so
+
 
 def check(configs: Sequence[TrialConfig], source: Source, placement: Placement) -> None:
     """Raises UserError where one of `configs` cannot run on data like `source`, also where its model ends a process."""
@@ -33,8 +35,8 @@ def checking(configs: Sequence[TrialConfig], source: Source, placement: Placemen
         arguments, answer, log = (files.enter_context(tempfile.TemporaryFile()) for _ in range(3))
         pickle.dump((configs, few, *limits), arguments)
         arguments.seek(0)
-        process = subprocess.Popen(
-            [sys.executable, "-m", "trainables.check"],
+        process = subprocess.Popen(  # noqa: S603, a constant
+            [sys.executable, "-c", COMMAND],
             stdin=arguments,
             stdout=answer,
             stderr=log,

@@ -20,7 +20,7 @@ from sweeps.placement import Placement
 from trainables.config import TrialConfig
 from trainables.data import Source, load_source
 from trainables.errors import UserError
-from trainables.importing import is_import_path, source_fingerprint
+from trainables.importing import is_import_path, no_collection, source_fingerprint
 from trainables.storage import scrubbed, write_atomically
 
 Finish = Callable[[Path, Console], None]
@@ -60,10 +60,10 @@ def run_study(configs: Sequence[TrialConfig], source: Source, options: argparse.
     folder = (options.results / options.name).expanduser().absolute()
     with contextlib.ExitStack() as held:
         passed = held.enter_context(checking(configs, source, placement))
-        # Ray, and Matplotlib and SciPy for the end: two seconds, beside the check.
-        import analysis.report  # noqa: F401
-        from sweeps.launch import missing_trials, own_results_folder, run_trials
-        from sweeps.progress import Progress, consoles
+        with no_collection():  # Ray, and Matplotlib and SciPy for the end: more than a second, beside the check
+            import analysis.report  # noqa: F401
+            from sweeps.launch import missing_trials, own_results_folder, run_trials
+            from sweeps.progress import Progress, consoles
 
         talk, console = consoles(plain=options.plain, quiet=options.quiet)
         if options.dry_run:

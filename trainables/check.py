@@ -1,9 +1,7 @@
 """Whether trials can run at all, found out on two examples of zeros before any of them starts.
 
-    python -m trainables.check < pickled arguments of `check_trials`
-
-is how a sweep asks (sweeps.check), in a process of its own: a user's model may hang or end the process, and PyTorch
-would take the driver half a GiB. The answer, on standard output, is the message of the UserError, or nothing.
+A sweep asks by `main` (sweeps.check) in a process of its own: a user's model may hang or end the process, and PyTorch
+would take the driver half a GiB.
 """
 
 import contextlib
@@ -13,6 +11,7 @@ import os
 import pickle
 import sys
 from collections.abc import Iterable, Sequence
+from typing import NoReturn
 
 import torch
 from torch import nn
@@ -89,7 +88,10 @@ def _zeros(source: Source) -> Dataset:
     return Dataset(inputs, labels, inputs, labels, source.num_classes)
 
 
-def main() -> None:
+def main() -> NoReturn:
+    """Reads the pickled arguments of `check_trials` from standard input, answers on standard output with the message of
+    the UserError, or nothing, and ends the process at once: PyTorch would take half a second to be taken down.
+    """
     arguments = pickle.load(sys.stdin.buffer)  # noqa: S301, from the sweep that started this process
     with contextlib.redirect_stdout(sys.stderr):  # what a user's model prints is no answer
         try:
@@ -98,9 +100,5 @@ def main() -> None:
         except UserError as error:
             answer = str(error)
     sys.stdout.write(answer)
-
-
-if __name__ == "__main__":
-    main()
     sys.stdout.flush()
-    os._exit(0)  # half a second before PyTorch has been taken down, for which the sweep would wait
+    os._exit(0)

@@ -26,6 +26,7 @@ from ray import tune
 from trainables.checkpoint import remove_checkpoint
 from trainables.config import TrialConfig
 from trainables.data import Source
+from trainables.importing import no_collection
 from trainables.memory import GIB, free_memory, give_back, is_out_of_memory, keep_freed_memory, limit_memory
 from trainables.storage import place
 from trainables.tables import Record, write_record
@@ -63,7 +64,10 @@ class TuneTrial(tune.Trainable):  # type: ignore[misc]
         return tune.PlacementGroupFactory([resources(config)])
 
     def setup(self, config: dict[str, Any]) -> None:
-        import torch
+        with no_collection():
+            import torch
+
+            import trainables.trial  # noqa: F401
 
         prepare_process(config["cpus"])
         # On a node whose GPU PyTorch cannot see the CPU does the work; the row's `device` says so.
