@@ -206,7 +206,7 @@ def test_a_signal_while_ray_starts(tmp_path: Path) -> None:
     assert driver.stdout is not None
     while "trials" not in (line := driver.stdout.readline()):
         assert line, "the driver ended before its first line"
-    time.sleep(0.5)  # of the three or so that Ray takes
+    time.sleep(0.5)  # of the second and a half that Ray takes
     driver.send_signal(signal.SIGTERM)
     output, _ = driver.communicate(timeout=60)
     assert driver.returncode == 130, output

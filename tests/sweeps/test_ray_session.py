@@ -1,0 +1,31 @@
+"""Ray for one sweep: what of it starts, and that it works so."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+CODE = """
+import psutil
+from sweeps.placement import Placement
+from sweeps.ray_session import ray_session
+import ray
+from ray._private import parameter, services
+before = parameter.RayParams, services.start_api_server
+with ray_session(Placement(dashboard=False)) as (gpus, url):
+    started = [" ".join(process.cmdline()) for process in psutil.Process().children(recursive=True)]
+    print("address:", url)
+    print("a task:", ray.get(ray.remote(lambda: 6 * 7).remote()))
+assert (parameter.RayParams, services.start_api_server) == before
+print("raylet:", any("/raylet" in line for line in started))
+print("useless:", [line for line in started if "monitor.py" in line or "dashboard.py" in line])
+"""
+
+
+def test_without_a_dashboard_nothing_runs_for_it() -> None:
+    root = Path(__file__).parents[2]
+    result = subprocess.run(
+        [sys.executable, "-c", CODE], cwd=root, capture_output=True, text=True, timeout=120, check=False
+    )
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.splitlines() == ["address: None", "a task: 42", "raylet: True", "useless: []"]
+    assert "dashboard" not in result.stderr
