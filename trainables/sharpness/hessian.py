@@ -9,7 +9,9 @@ r^2 / gap of it where no other one is nearer than the gap (Kato-Temple; Parlett,
 chapter 11). For k = 1 the gap is taken to be that to the next estimate less its own residual, at most |theta|, and the
 bound ten times r^2 / gap, since early estimates lie further apart than eigenvalues do: of 600 random matrices with
 dense edges and with outliers the largest then missed its tolerance of 1e-3 in 3, as with the residual alone in 1, and
-in 29 without the ten.
+in 29 without the ten. The hard case is a pair 0.2 to 20 % apart above all others: a start that has little of the larger
+one finds the smaller first, and 34 of 120 missed (with the residual alone 9). Of 156 runs on 40 trained networks none
+did.
 
 Traps: `largest` means algebraically largest, not largest in magnitude as power iteration gives, which at an
 indefinite point may be the negative end; a list of the top k from one run misses equal eigenvalues, with residuals
