@@ -17,7 +17,7 @@ Traps: the bounds hold A^+ x, not A^T x, and clip y, not A y; the best point vis
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -26,8 +26,6 @@ from trainables.sharpness.box_search import BoxSearch
 from trainables.sharpness.objective import Loss, Objective, Substituted, as_objective, check_step, evaluate_center
 
 Method = Literal["paper", "strong"]
-
-FURTHER_EVALUATIONS = 16  # from random corners, in a box that begins at another one's best corner
 
 
 @dataclass(frozen=True)
@@ -107,7 +105,7 @@ def box_sharpness_grid(
                 record(epsilon, method, math.nan, False)
         return results
     inner, coordinates, gradient = _coordinates(objective, params.detach(), gradient, subspace)
-    further: dict[str, Any] = {}
+    corner: Tensor | None = None
     for epsilon in epsilons:
         check_step("epsilon", epsilon, epsilon * torch.linalg.vector_norm(params.detach().abs() + 1), params)
         search = BoxSearch(inner, center, gradient, epsilon * (coordinates.abs() + 1))
@@ -115,9 +113,9 @@ def box_sharpness_grid(
         if "paper" in methods:
             record(epsilon, "paper", search.best_gain, search.converged)
         if "strong" in methods:
-            search.strong(torch.Generator().manual_seed(seed), **further)
+            search.strong(torch.Generator().manual_seed(seed), corner=corner)
             record(epsilon, "strong", search.best_gain, search.converged)
-            further = {"random_evaluations": FURTHER_EVALUATIONS, "corner": search.best_point}
+            corner = search.best_point
     return results
 
 

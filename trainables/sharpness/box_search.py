@@ -29,7 +29,7 @@ STRONG_ITERATIONS = 12
 SIGN_ASCENT_LIMIT = 20
 RANDOM_EVALUATIONS = 64
 AGREEING = 4  # ascents from random corners in a row that end within AGREEMENT of the best: enough of them
-FURTHER_AGREEING = 2  # where the search began at the best corner of another box
+FURTHER_EVALUATIONS, FURTHER_AGREEING = 16, 2  # where the search begins at another box's best corner
 AGREEMENT = 0.01
 HALVINGS = 8
 FEW = 16  # coordinates: so few that single flips are affordable
@@ -83,7 +83,9 @@ class BoxSearch:
             self._sign_ascent(corner.sign())
         self._sign_ascent(-self.best_point.sign())
         few = len(self._half_widths) <= FEW
-        enough = FURTHER_AGREEING if corner is not None else AGREEING
+        enough = AGREEING
+        if corner is not None:
+            random_evaluations, enough = FURTHER_EVALUATIONS, FURTHER_AGREEING
         self._random_ascents(generator, random_evaluations, enough=None if few else enough)
         if few:
             for start in range(FLIP_STARTS if corner is None else 1):
