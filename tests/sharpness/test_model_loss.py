@@ -1,8 +1,9 @@
 """The bound form: equal to plain autograd in every mode, blind to chunks, and it leaves the caller's model alone."""
 
 import copy
+import weakref
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Self, cast
 
 import pytest
 import torch
@@ -265,6 +266,45 @@ def test_chunks_are_as_large_as_memory_allows(monkeypatch: pytest.MonkeyPatch) -
     assert ModelLoss(model, *data())._cuts == [10, 10, 3]
     monkeypatch.setattr(model_loss, "MEMORY", 1)
     assert ModelLoss(model, *data())._cuts == [1] * 23
+
+
+class Marked(nn.Module):
+    """The identity, which notes the graphs that it is part of."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        graphs = self.graphs = weakref.WeakSet[Any]()
+
+        class Identity(torch.autograd.Function):
+            @staticmethod
+            def forward(ctx: Any, inputs: Tensor) -> Tensor:
+                graphs.add(ctx)
+                return inputs.clone()
+
+            @staticmethod
+            def backward(ctx: Any, gradient: Tensor) -> Tensor:
+                return gradient
+
+        self.identity = Identity
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        return cast(Tensor, self.identity.apply(inputs))
+
+    def __deepcopy__(self, memo: object) -> Self:
+        return self  # the loss works on a copy
+
+
+def test_no_graph_outlives_its_use() -> None:
+    """A saved output that a hook returns as it is owns the graph that owns it: memory that nothing ever frees."""
+    marked = Marked()
+    model = nn.Sequential(nn.Flatten(), nn.Linear(64, 8), marked, nn.Tanh(), nn.Linear(8, 4))
+    loss = ModelLoss(model, *data())
+    assert not marked.graphs
+    product = loss.hessian(loss.params)
+    product(loss.params)
+    assert marked.graphs
+    del product
+    assert not marked.graphs
 
 
 def test_a_small_loss_has_digits_in_float32() -> None:

@@ -128,26 +128,25 @@ class ModelLoss(Objective):
     def _examples_that_fit(self) -> int:
         """How many examples' graph takes the memory to spend, by what a forward pass of two keeps for derivatives."""
         leaf = self.params.clone().requires_grad_()
-        own, kept = leaf.untyped_storage().data_ptr(), dict[int, int]()
+        own, kept, sizes = leaf.untyped_storage().data_ptr(), list[Tensor](), dict[int, int]()
 
-        def note(tensor: Tensor) -> Tensor:
+        def note(tensor: Tensor) -> None:
             storage = tensor.untyped_storage()
             if storage.data_ptr() != own:
                 size = min(tensor.numel() * tensor.element_size(), storage.nbytes())
-                kept[tensor.data_ptr()] = max(size, kept.get(tensor.data_ptr(), 0))
-            return tensor
+                sizes[tensor.data_ptr()] = max(size, sizes.get(tensor.data_ptr(), 0))
+                kept.append(tensor.detach())  # so that no address is used twice; the graph itself would never be freed
 
         with (
             torch.random.fork_rng(devices=[leaf.device] if leaf.is_cuda else []),
             torch.enable_grad(),
-            torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor),
+            torch.autograd.graph.saved_tensors_hooks(note, lambda nothing: nothing),
         ):
-            outputs = self._forward(self._pieces(leaf), [], self._inputs[:2])
-        del outputs  # kept until here, so that no address is used twice
+            self._forward(self._pieces(leaf), [], self._inputs[:2])
         memory = MEMORY
         if leaf.is_cuda:
             memory = torch.cuda.get_device_properties(leaf.device).total_memory // SHARE_OF_DEVICE
-        return max(1, 2 * memory // (GRAPH * max(1, sum(kept.values()))))
+        return max(1, 2 * memory // (GRAPH * max(1, sum(sizes.values()))))
 
     def value(self, params: Tensor) -> float:
         self.evaluations += 1
@@ -193,7 +192,7 @@ class ModelLoss(Objective):
             products = kept or (of_chunk(leaves, *chunk) for chunk in self._chunks())
             with self._large_products:
                 total = reduce(torch.add, (_flat(product(tangents)) for product in products))
-            return self._over_all(total) / self.examples
+            return self._over_all(total).div_(self.examples)
 
         def product(vector: Tensor) -> Tensor:
             self.evaluations += 1
@@ -271,7 +270,7 @@ class ModelLoss(Objective):
                 loss = self._sum(leaves, inputs, labels)
             gradient += _flat(self._differentiate(loss, leaves))
             total += loss.detach()
-        return self._over_all(total).item() / self.examples, self._over_all(gradient) / self.examples
+        return self._over_all(total).item() / self.examples, self._over_all(gradient).div_(self.examples)
 
     def _with_multipliers(self, point: Tensor) -> Tensor:
         """`point` with the multipliers that make the first part of its gradient that of `params`."""
