@@ -6,7 +6,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from trainables.sharpness.objective import Loss
+from trainables.sharpness.objective import Loss, Objective
 
 
 def random(seed: int, *shape: int) -> Tensor:
@@ -71,3 +71,14 @@ def softmax_regression(inputs: Tensor, labels: Tensor, classes: int) -> Loss:
         return torch.nn.functional.cross_entropy(logits, labels)
 
     return loss
+
+
+class Scouted(Objective):
+    """`loss`, with `scout` for its float32 form."""
+
+    def __init__(self, loss: Loss, scout: Loss) -> None:
+        super().__init__(loss)
+        self.scout = Objective(scout)
+
+    def in_float32(self) -> Objective:
+        return self.scout

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from oracles import best_gain_of_corners, half_widths, quadratic, random, separable_gain
+from oracles import Scouted, best_gain_of_corners, half_widths, quadratic, random, separable_gain
 from torch import Tensor
 
 from trainables.sharpness import box_sharpness, box_sharpness_grid
@@ -159,6 +159,22 @@ def test_points_that_are_not_finite_are_passed_over() -> None:
     result = box_sharpness(lambda p: torch.where(p[0] > 5e-4, torch.inf, 1.0) * p.sum().abs() + p[1], x)
     assert math.isfinite(result.value)
     assert result.value > 0
+
+
+@pytest.mark.parametrize("factor", [1.0, 1.001, 0.5, math.nan])
+def test_the_search_in_float32_is_measured_in_float64(factor: float) -> None:
+    """The gain is that of the loss itself, and where its float32 form tells another one, all of its own search's."""
+    root, x = random(0, 40, 40), random(1, 40)
+    loss = quadratic(root @ root.T, 1e-3 * random(2, 40), x)
+    plain, objective = box_sharpness(loss, x), Scouted(loss, lambda p: factor * loss(p))
+    result = box_sharpness(objective, x)
+    assert result.value == plain.value if factor == 1.0 else result.value == pytest.approx(plain.value, rel=0.01)
+    assert result.converged
+    if abs(factor - 1) < 0.01:  # the centre, L-BFGS-B of the paper, and the best point
+        assert result.evaluations - objective.scout.evaluations <= 15
+    else:
+        assert result.evaluations > plain.evaluations
+    assert objective.scout.evaluations > 10
 
 
 @pytest.mark.parametrize(

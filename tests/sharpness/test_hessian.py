@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from oracles import dense_hessian, quadratic, random, rotated, softmax_regression, with_hessian
+from oracles import Scouted, dense_hessian, quadratic, random, rotated, softmax_regression, with_hessian
 from torch import Tensor
 
 from trainables.sharpness import hessian_eigenvalues
@@ -136,6 +136,28 @@ def test_float32_and_repetition() -> None:
     assert float(first.values[0]) == pytest.approx(float(torch.linalg.eigvalsh(matrix)[-1]), rel=1e-4)
     assert torch.equal(first.values, second.values)
     assert torch.equal(first.vectors, second.vectors)
+
+
+@pytest.mark.parametrize("k", [1, 3])
+@pytest.mark.parametrize("which", ["largest", "smallest"])
+@pytest.mark.parametrize("error", [0.0, 1e-5, 0.3, math.nan])
+def test_the_search_in_float32_is_measured_in_float64(k: int, which: str, error: float) -> None:
+    """The search may be led by another Hessian; values and residuals are of this one, and as small as they must be."""
+    matrix, x = symmetric(15, 60), random(16, 60)
+    loss, scout = (quadratic(hessian, x, x) for hessian in (matrix, matrix + error * symmetric(17, 60)))
+    objective = Scouted(loss, scout)
+    result = hessian_eigenvalues(objective, x, k=k, which=which)  # type: ignore[arg-type]
+    exact = torch.linalg.eigvalsh(matrix)
+    expected = exact.flip(0)[:k] if which == "largest" else exact[:k]
+    assert result.converged
+    torch.testing.assert_close(result.values, expected, rtol=1e-3, atol=0)
+    residuals = torch.linalg.vector_norm(result.vectors @ matrix - result.values[:, None] * result.vectors, dim=1)
+    torch.testing.assert_close(result.residuals, residuals, rtol=1e-6, atol=1e-12)
+    own = result.evaluations - objective.scout.evaluations
+    assert own == 2 + k if error < 0.1 else own > 10
+    strict = Scouted(loss, scout)
+    assert hessian_eigenvalues(strict, x, k=k, which=which, tol=1e-6).converged  # type: ignore[arg-type]
+    assert strict.scout.evaluations == 0
 
 
 def test_infinite_loss_is_a_result() -> None:

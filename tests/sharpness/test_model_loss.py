@@ -13,8 +13,11 @@ from torch.nn.functional import cross_entropy
 
 from trainables.models import build_model
 from trainables.sharpness import (
+    GaussNewton,
     ModelLoss,
+    Restricted,
     box_sharpness,
+    coordinates,
     hessian_eigenvalues,
     logit_normalized_sharpness,
     model_loss,
@@ -305,6 +308,56 @@ def test_no_graph_outlives_its_use() -> None:
     assert marked.graphs
     del product
     assert not marked.graphs
+
+
+@pytest.mark.parametrize("options", MODES)
+def test_in_float32(options: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same numbers to rounding, at float64 vectors; of the loss itself nothing changes."""
+    loss = ModelLoss(small_network(), *data(), **options)
+    value, gradient = loss.value_and_gradient(loss.params)
+    product = loss.hessian(loss.params)(gradient)
+    assert loss.in_float32() is None  # so little is as fast as it is
+    monkeypatch.setattr(model_loss, "LARGE", 0)
+    rounded, before = loss.in_float32(), loss.evaluations
+    assert rounded is not None
+    point = loss.params + 1e-3 * torch.arange(len(loss.params)) / len(loss.params)
+    for other in (point, loss.params):
+        expected, slope = loss.value_and_gradient(other)
+        assert rounded.value(other) == pytest.approx(expected, rel=1e-5)
+        assert rounded.value(other) != expected
+        _, own = rounded.value_and_gradient(other)
+        torch.testing.assert_close(own, slope, rtol=0, atol=1e-5 * float(slope.abs().max()))
+    rough = rounded.hessian(loss.params)(gradient)
+    torch.testing.assert_close(rough, product, rtol=0, atol=1e-4 * float(product.abs().max()))
+    assert rounded.evaluations == 8
+    assert loss.evaluations == before + 2
+    again, slope = loss.value_and_gradient(loss.params)
+    assert again == value
+    assert torch.equal(slope, gradient)
+    assert torch.equal(loss.hessian(loss.params)(gradient), product)
+    assert ModelLoss(small_network(), *data(), dtype=torch.float32, **options).in_float32() is None
+
+
+def test_parts_of_the_hessian_in_float32(monkeypatch: pytest.MonkeyPatch) -> None:
+    loss = ModelLoss(small_network(), *data())
+    part = Restricted(loss, loss.params, coordinates(loss, "1"))
+    monkeypatch.setattr(model_loss, "LARGE", 0)
+    for objective, params in ((part, part.params), (GaussNewton(loss), loss.params)):
+        vector = torch.ones_like(params)
+        rounded, expected = objective.in_float32(), objective.hessian(params)(vector)
+        assert rounded is not None
+        product = rounded.hessian(params)(vector)
+        torch.testing.assert_close(product, expected, rtol=0, atol=1e-4 * float(expected.abs().max()))
+        assert not torch.equal(product, expected)
+        before = loss.evaluations, objective.evaluations
+        found = hessian_eigenvalues(objective, params)
+        assert found.converged
+        assert objective.evaluations == before[1] + found.evaluations
+        monkeypatch.setattr(model_loss, "LARGE", 1e99)
+        exact = hessian_eigenvalues(objective, params)
+        monkeypatch.setattr(model_loss, "LARGE", 0)
+        torch.testing.assert_close(found.values, exact.values, rtol=1e-6, atol=0)
+        assert found.evaluations == exact.evaluations + 2  # the graph in float32, and a product in float64
 
 
 def test_a_small_loss_has_digits_in_float32() -> None:

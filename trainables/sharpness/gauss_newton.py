@@ -24,7 +24,7 @@ import torch
 from torch import Tensor
 
 from trainables.sharpness.model_loss import ModelLoss, Product
-from trainables.sharpness.objective import Objective, Pieces, Substituted, pulled_back
+from trainables.sharpness.objective import Objective, Pieces, Rounded, Substituted, pulled_back
 
 
 class GaussNewton(Objective):
@@ -55,6 +55,10 @@ class GaussNewton(Objective):
             return product(vector)
 
         return self.value(params), counted
+
+    def in_float32(self) -> Objective | None:
+        single = self._of.single()
+        return single and Rounded(GaussNewton(single))
 
     def _of_chunk(self, leaves: Pieces, inputs: Tensor, labels: Tensor) -> Callable[[Pieces], Pieces]:
         """v -> sum_n J_n' H_n J_n v over the chunk; at multipliers 0, `coupling` adds how statistics depend on v."""

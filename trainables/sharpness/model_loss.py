@@ -34,13 +34,14 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from trainables.loss import cross_entropy
 from trainables.onednn import large_products
-from trainables.sharpness.objective import Objective, Pieces, pulled_back
+from trainables.sharpness.objective import Objective, Pieces, Rounded, pulled_back
 
 BatchNorm = Literal["running", "batch", "recalibrated"]
 Product = Callable[[Tensor], Tensor]
 
 MEMORY = 2**30  # bytes that a chunk's graph may take on a CPU: fixed, so that a value never depends on what is free
 SHARE_OF_DEVICE = 16  # of an accelerator's whole memory, one part
+LARGE = 2e6  # examples times parameters: less is as fast in float64
 GRAPH = 4  # times what a forward pass keeps: a graph of the gradient, and its gradient
 
 
@@ -74,6 +75,7 @@ class ModelLoss(Objective):
         self._sizes = [shape.numel() for shape in self.shapes.values()]
         own = dict(self._model.named_parameters())
         self.params = torch.cat([own[name].reshape(-1) for name in self.shapes])
+        self._places = _places(self._model, {id(own[name]): index for index, name in enumerate(self.shapes)})
         self.batch_norm, self.batch_size = batch_norm, batch_size
         self._inputs = inputs.to(dtype) if inputs.is_floating_point() else inputs
         self._labels = labels.to(inputs.device, torch.float64 if labels.is_floating_point() else labels.dtype)
@@ -106,6 +108,23 @@ class ModelLoss(Objective):
         part._inputs, part._labels = self._inputs[examples], self._labels[examples]
         part._cut()
         return part
+
+    def single(self) -> "ModelLoss | None":
+        """The same loss in float32, cut alike; None if this one is not in float64, or too small to gain by it."""
+        if self.params.dtype != torch.float64 or self.examples * len(self.params) < LARGE:
+            return None
+        single = copy.copy(self)
+        single._model, single._tape = copy.deepcopy((self._model, self._tape))  # whose hooks are the tape's
+        single._model.float()
+        single.params = self.params.float()
+        single._inputs = self._inputs.float() if self._inputs.is_floating_point() else self._inputs
+        single._large_products = large_products(single._model.parameters(), max(self._cuts))
+        single._widths, single.evaluations = [], 0
+        return single
+
+    def in_float32(self) -> Objective | None:
+        single = self.single()
+        return single and Rounded(single)
 
     def with_normalized_logits(self, scale: float = 1.0) -> "ModelLoss":
         """The same loss of scale * z / sqrt(mean_k (z_k - mean z)^2), z the logits of an example.
@@ -220,7 +239,8 @@ class ModelLoss(Objective):
         """The logits, and (2, channels) for every call of a hooked layer: see `_Tape`."""
         self._tape.begin(given)
         with sdpa_kernel(SDPBackend.MATH):  # the one attention with second derivatives
-            logits = functional_call(self._model, dict(zip(self.shapes, pieces, strict=False)), (inputs,))
+            own = {name: pieces[index] for name, index in self._places.items()}
+            logits = functional_call(self._model, own, (inputs,), tie_weights=False)
         return logits, self._tape.end()
 
     @property
@@ -289,6 +309,19 @@ class ModelLoss(Objective):
 
 def _flat(pieces: Pieces) -> Tensor:
     return torch.cat([piece.reshape(-1) for piece in pieces])
+
+
+def _places(model: nn.Module, index: dict[int, int]) -> dict[str, int]:
+    """Where each parameter, by its `id`, stands in the model, a shared one more than once, and its index.
+
+    `functional_call` finds them too, at every call, but leaves its tensors in a module that has two names.
+    """
+    return {
+        f"{prefix}.{name}" if prefix else name: index[id(own)]
+        for prefix, module in model.named_modules()
+        for name, own in module.named_parameters(recurse=False, remove_duplicate=False)
+        if id(own) in index
+    }
 
 
 class _Tape:

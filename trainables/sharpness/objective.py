@@ -4,6 +4,8 @@ Every measure works on an `Objective`. A plain function `loss(params) -> scalar`
 derivatives then come from autograd; a loss over much data (`ModelLoss`) works in chunks instead; `Substituted` is a
 loss under a linear change of variables, which is what boxes, balls, preconditioners and single layers are.
 
+Searches go where float32 leads, and what they find is measured in float64: `in_float32`.
+
 Traps this file is for: a loss that is not a deterministic function of its argument (dropout, augmentation, batch
 norm in train mode) makes every difference of losses meaningless, so it is refused; a float32 sum over many
 examples loses the small differences that sharpness is made of, so values are Python floats, summed in float64; a step
@@ -70,6 +72,17 @@ class Objective:
         """The map v -> H v at `params`."""
         return self.value_and_hessian(params)[1]
 
+    def in_float32(self) -> "Objective | None":
+        """The same loss, computed in float32 at float64 vectors; None where that is not to be had, or not worth it.
+
+        It is for searches, which end in a point or a direction; the number there is then taken from this loss.
+        """
+        return None
+
+    def spend(self, evaluations: int) -> None:
+        """Counts evaluations that were made elsewhere, in float32."""
+        self.evaluations += evaluations
+
     def _differentiate(self, loss: Tensor, leaves: Tensor | Pieces, create_graph: bool = False) -> tuple[Tensor, ...]:
         if not loss.requires_grad:
             raise ValueError(
@@ -107,6 +120,41 @@ class Substituted(Objective):
         def product(vector: Tensor) -> Tensor:
             self.evaluations += 1
             return self._adjoint(inner(self._forward(vector)))
+
+        return value, product
+
+    def in_float32(self) -> Objective | None:
+        inner = self._objective.in_float32()
+        return inner and Substituted(inner, self._params, self._forward, self._adjoint)
+
+    def spend(self, evaluations: int) -> None:
+        super().spend(evaluations)
+        self._objective.spend(evaluations)
+
+
+class Rounded(Objective):
+    """A loss of float32 vectors, as one of float64 vectors."""
+
+    def __init__(self, single: Objective) -> None:
+        self._single = single
+        self.evaluations = 0
+
+    def value(self, params: Tensor) -> float:
+        self.evaluations += 1
+        return self._single.value(params.float())
+
+    def value_and_gradient(self, params: Tensor) -> tuple[float, Tensor]:
+        self.evaluations += 1
+        value, gradient = self._single.value_and_gradient(params.float())
+        return value, gradient.double()
+
+    def value_and_hessian(self, params: Tensor) -> tuple[float, Map]:
+        self.evaluations += 1
+        value, inner = self._single.value_and_hessian(params.float())
+
+        def product(vector: Tensor) -> Tensor:
+            self.evaluations += 1
+            return inner(vector.float()).double()
 
         return value, product
 
