@@ -10,7 +10,7 @@ In one process, in turn, on random data of the right shapes, on a GPU where ther
     plain       a loop over in-memory tensors with a permutation and PyTorch's default Adam
     dataloader  TensorDataset and DataLoader in the same process, the fastest setting for data in memory
 
-All keep freed memory (trainables.memory), as a trial does; ours and bare have the products of trainables.onednn. With
+All keep freed memory (trainables.memory), as a trial does; ours and bare have the products of trainables.float32. With
 `--precision bfloat16` ours trains so, and the others in float32. A figure is the median over rounds, after one to warm
 up. `of bare` is ours over bare, in float32 at best 1; `against plain` and `against dataloader` are ours over theirs.
 """
@@ -30,9 +30,9 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from trainables.config import PRECISIONS, TrialConfig
 from trainables.data import Dataset
+from trainables.float32 import large_products
 from trainables.memory import keep_freed_memory
 from trainables.models import build_model
-from trainables.onednn import large_products
 from trainables.training.loop import Training
 
 NETWORKS: dict[str, tuple[str, tuple[int, ...], dict[str, Any]]] = {

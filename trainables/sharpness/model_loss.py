@@ -32,8 +32,8 @@ from torch.func import functional_call
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from trainables.float32 import exact_products
 from trainables.loss import cross_entropy
-from trainables.onednn import large_products
 from trainables.sharpness.objective import Objective, Pieces, Rounded, pulled_back
 
 BatchNorm = Literal["running", "batch", "recalibrated"]
@@ -100,7 +100,7 @@ class ModelLoss(Objective):
         self._cuts = [len(cut) for cut in torch.arange(self.examples).split(self.batch_size or self._chunk)]
         if self.batch_size and len(self._cuts) > 1 and self._cuts[-1] == 1:
             self._cuts[-2:] = [self.batch_size + 1]
-        self._large_products = large_products(self._model.parameters(), max(self._cuts))
+        self._exact_products = exact_products(self._model.parameters(), max(self._cuts))
 
     def on(self, examples: slice | Tensor) -> "ModelLoss":
         """The same loss on some of its examples; the model and the data are shared."""
@@ -118,7 +118,7 @@ class ModelLoss(Objective):
         single._model.float()
         single.params = self.params.float()
         single._inputs = self._inputs.float() if self._inputs.is_floating_point() else self._inputs
-        single._large_products = large_products(single._model.parameters(), max(self._cuts))
+        single._exact_products = exact_products(single._model.parameters(), max(self._cuts))
         single._widths, single.evaluations = [], 0
         return single
 
@@ -169,14 +169,14 @@ class ModelLoss(Objective):
 
     def value(self, params: Tensor) -> float:
         self.evaluations += 1
-        with torch.no_grad(), self._large_products:
+        with torch.no_grad(), self._exact_products:
             pieces = self._pieces(self.point(params))
             total = torch.stack([self._sum(pieces, *chunk) for chunk in self._chunks()]).sum()
             return float(self._over_all(total)) / self.examples
 
     def value_and_gradient(self, params: Tensor) -> tuple[float, Tensor]:
         self.evaluations += 1
-        with self._large_products:
+        with self._exact_products:
             value, gradient = self._value_and_gradient(self._with_multipliers(self.point(params)))
         return value, gradient[: len(params)]
 
@@ -190,7 +190,7 @@ class ModelLoss(Objective):
             gradients = self._differentiate(loss, leaves, create_graph=True)
             return lambda tangents: pulled_back(gradients, leaves, tangents)
 
-        with self._large_products:
+        with self._exact_products:
             product = self.products(self._with_multipliers(self.point(params)), of_chunk)
         if not values:  # every product makes its graphs anew
             return self.value(params), product
@@ -202,14 +202,14 @@ class ModelLoss(Objective):
     ) -> Product:
         """v -> M v, (n,), N M the sum of `of_chunk(leaves, inputs, labels)`, whose graphs are kept if the data fits."""
         leaves = self._leaves(point)
-        with torch.enable_grad(), self._large_products:
+        with torch.enable_grad(), self._exact_products:
             kept = [of_chunk(leaves, *chunk) for chunk in self._chunks()] if self._fits else []
 
         @torch.enable_grad()
         def summed(vector: Tensor) -> Tensor:
             tangents = self._pieces(vector)
             products = kept or (of_chunk(leaves, *chunk) for chunk in self._chunks())
-            with self._large_products:
+            with self._exact_products:
                 total = reduce(torch.add, (_flat(product(tangents)) for product in products))
             return self._over_all(total).div_(self.examples)
 

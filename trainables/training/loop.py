@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from trainables.config import FULL_BATCH_OPTIMIZERS, TrialConfig
 from trainables.data import Dataset
-from trainables.onednn import large_products
+from trainables.float32 import large_products
 from trainables.seeds import derive_seed
 from trainables.training.batches import epoch_batches
 from trainables.training.evaluate import Evaluation

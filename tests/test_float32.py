@@ -1,16 +1,19 @@
-"""Large float32 products: as exact as float32 whoever makes them, to the second derivative, and nothing left behind."""
+"""float32 products: as exact as float32 whoever makes them, to the second derivative, and nothing left behind."""
 
+import copy
 import subprocess
 import sys
 import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from oracles import random
 from torch import nn
 
-from trainables.onednn import LEAST_PRODUCT, large_products
+from trainables.float32 import LEAST_PRODUCT, exact_products, large_products
+from trainables.sharpness import ModelLoss
 
 CPUINFO = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").exists() else ""
 SIZE = 256  # of the matrices below; LEAST_PRODUCT / SIZE^2 examples are enough
@@ -53,7 +56,7 @@ def test_second_derivatives_are_as_exact() -> None:
 def test_large_products_go_to_onednn() -> None:
     """Looked at in a fresh process whose defaults are others."""
     code = (
-        "import torch; torch.set_default_dtype(torch.float64); from trainables.onednn import large_products\n"
+        "import torch; torch.set_default_dtype(torch.float64); from trainables.float32 import large_products\n"
         "with torch.autocast('cpu', torch.bfloat16), large_products([torch.ones(99, 99).float()], 10**6):\n"
         "    print(torch.backends.mkldnn.matmul.fp32_precision)"
     )
@@ -84,6 +87,26 @@ def test_small_products_and_other_precisions_are_left_alone() -> None:
     for left_alone, examples in (([weights], 10), ([weights.double()], 10**9), ([weights[0]], 10**9), ([], 10**9)):
         with large_products(left_alone, examples):
             assert precision() == before
+
+
+def test_measures_on_a_gpu_are_without_tf32() -> None:
+    def precisions() -> list[str]:
+        cudnn: Any = torch.backends.cudnn
+        return [cudnn.conv.fp32_precision, cudnn.rnn.fp32_precision, torch.backends.cuda.matmul.fp32_precision]
+
+    before, weights = precisions(), torch.empty(SIZE, SIZE, device="meta")
+    assert before[0] == "tf32"  # PyTorch's default
+    with exact_products([weights], 1):
+        assert precisions() == ["ieee"] * 3
+        with large_products([weights], 10**9):
+            assert precisions() == ["ieee"] * 3
+    assert precisions() == before
+    assert torch.backends.cudnn.allow_tf32
+    for others in ([weights.double()], [random(0, SIZE, SIZE).float()], [random(0, SIZE, SIZE)]):
+        with exact_products(others, 1):
+            assert precisions() == before
+    loss = ModelLoss(nn.Linear(4, 2), torch.ones(3, 4), torch.tensor([0, 1, 1]), dtype=torch.float32)
+    assert loss.value(loss.params) == copy.deepcopy(loss).value(loss.params)
 
 
 def test_what_was_set_comes_back() -> None:
