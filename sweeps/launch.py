@@ -28,6 +28,7 @@ from sweeps.metrics import Metrics
 from sweeps.placement import Placement
 from sweeps.progress import Progress, key_of
 from sweeps.ray_session import ray_session, room
+from sweeps.scheduler import FirstToWait
 from sweeps.shared_storage import check_shared
 from sweeps.trackers import trackers
 from trainables.config import TrialConfig
@@ -160,6 +161,7 @@ def fit(
 ) -> None:
     """One run of Tune over `space`, whose `trial_id` is a key of `by_key`; `search`: further options of TuneConfig."""
     check_shared(folder)
+    search.setdefault("scheduler", FirstToWait())
     if placement.keep_weights:
         (folder / "weights").mkdir(exist_ok=True)
     shared = {

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import ray
-from ray.tune.schedulers import FIFOScheduler, TrialScheduler
+from ray.tune.schedulers import TrialScheduler
 from ray.tune.search import Searcher
 from rich.console import Console
 
@@ -23,6 +23,7 @@ from sweeps.launch import fit, under_ray
 from sweeps.optuna_study import Outcome, Point
 from sweeps.placement import Placement
 from sweeps.progress import Progress, key_of
+from sweeps.scheduler import FirstToWait
 from sweeps.tuning import Campaign
 from trainables.checkpoint import remove_checkpoint
 from trainables.tables import Record, Row
@@ -130,8 +131,8 @@ class CampaignSearch(Searcher):  # type: ignore[misc]
         """Nothing, as `save`."""
 
 
-class EarlyStopping(FIFOScheduler):  # type: ignore[misc]
-    """Tune's scheduler: first come, first served, and the median rule of sweeps.optuna_study."""
+class EarlyStopping(FirstToWait):
+    """The scheduler: first come, first served, and the median rule of sweeps.optuna_study."""
 
     def __init__(self, campaign: Campaign, folder: Path) -> None:
         super().__init__()
