@@ -26,9 +26,13 @@ SPECTRA = {  # of 150 eigenvalues
 class WithProduct(Objective):
     """A quadratic of Hessian `matrix` by its products alone, for the tests that need many."""
 
-    def __init__(self, matrix: Tensor) -> None:
+    def __init__(self, matrix: Tensor, in_float32: Tensor | None = None) -> None:
         super().__init__(lambda params: params.sum())
         self._matrix = matrix
+        self.rounded = None if in_float32 is None else WithProduct(in_float32)
+
+    def in_float32(self) -> Objective | None:
+        return self.rounded
 
     def value_and_hessian(self, params: Tensor) -> tuple[float, Callable[[Tensor], Tensor]]:
         def product(vector: Tensor) -> Tensor:
@@ -165,6 +169,34 @@ def test_stops_at_the_tolerance(method: str) -> None:
 
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("measure", MEASURES.values())
+def test_what_float32_leaves_out_is_added(measure: Measure, method: str) -> None:
+    """Products 1e-4 too large would make the value as much too large; those that are 10 % off, or NaN, do not count."""
+    matrix, x = rotated(SPECTRA["power law"]), torch.ones(150).double()
+    shifts = []
+    for seed in range(40):
+        plain = measure(WithProduct(matrix), x, method=method, tol=0.1, seed=seed)
+        objective = WithProduct(matrix, (1 + 1e-4) * matrix)
+        found = measure(objective, x, method=method, tol=0.1, seed=seed)
+        assert found.evaluations == plain.evaluations + 1 + 2 * 2  # a graph, and two probes of both
+        assert objective.rounded is not None
+        assert objective.rounded.evaluations == plain.evaluations + 1
+        assert found.stderr == pytest.approx(plain.stderr, rel=0.02)
+        assert found.converged == plain.converged
+        shifts.append(found.value / plain.value - 1)
+    mean, error = torch.tensor(shifts).mean(), torch.tensor(shifts).std() / len(shifts) ** 0.5
+    assert error < 2e-5
+    assert abs(mean) < 3 * error
+    for factor in (1.1, math.nan):
+        misled = measure(WithProduct(matrix, factor * matrix), x, method=method, tol=0.1, seed=seed)
+        assert (misled.value, misled.stderr) == (plain.value, plain.stderr)
+    strict = WithProduct(matrix, matrix)
+    measure(strict, x, method=method, tol=0.0)
+    assert strict.rounded is not None
+    assert strict.rounded.evaluations == 0
+
+
+@pytest.mark.parametrize("measure", MEASURES.values())
+@pytest.mark.parametrize("method", METHODS)
 def test_linear_loss_has_no_curvature(measure: Measure, method: str) -> None:
     result = measure(lambda p: p.sum(), torch.ones(200).double(), method=method)
     spent = {"deflated": 16, "hutchinson": 22}[method]

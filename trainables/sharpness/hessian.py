@@ -33,11 +33,17 @@ import torch
 from torch import Tensor
 
 from trainables.sharpness.lanczos import Array, Lanczos
-from trainables.sharpness.objective import Loss, Objective, as_objective, check_params, hessian_at_center
+from trainables.sharpness.objective import (
+    LEAST_IN_FLOAT32,
+    Loss,
+    Objective,
+    as_objective,
+    check_params,
+    hessian_at_center,
+)
 
 MAX_ITERATIONS = 200
 GAP_CAUTION = 10.0
-LEAST_IN_FLOAT32 = 1e-4  # of tolerances
 CLEAR = 0.1  # of an eigenvalue: the residual at which a run that is to find nothing new may end
 
 Product = Callable[[Tensor], Tensor]

@@ -25,6 +25,7 @@ Map = Callable[[Tensor], Tensor]
 Pieces = Sequence[Tensor]  # of a flat vector
 
 ROUNDINGS = 1024  # of a loss, that two evaluations at one point may differ by
+LEAST_IN_FLOAT32 = 1e-4  # the smallest tolerance that is looked for in float32
 LEAST_STEP = 8  # roundings of the parameters: what a step that is to be seen has to measure
 
 
