@@ -5,11 +5,12 @@
 A network of 85 002 parameters is trained on 300 digits. Ours and a peer then run in turn, each from the model to the
 number, a new seed every round: seconds are medians, errors root mean squares over the rounds. A peer without a stopping
 rule is given the least budget that meets the tolerance, looked for beforehand and untimed ("oracle"), and no peer
-spends what ours does on seeing that the loss is deterministic. Errors are relative: of eigenvalues (the worst of k) to
-SciPy's eigsh in float64 at rounding level; of the trace to (1/N) sum_n sum_c p_c ||grad log p_c(x_n)||^2, which is
-tr(H) for ReLU networks, linear in each weight; of the density the Wasserstein distance to a longer run over the mean
-|eigenvalue|; of the box metric what `strong` finds beyond. `size`: F1 with 1.5 million parameters, float64: seconds of
-the box search beside those of its gradients, and peak memory in parameter vectors.
+spends what ours does on seeing that the loss is deterministic. In float64 ours search in float32 (docs/measures.md).
+Errors are relative: of eigenvalues (the worst of k) to SciPy's eigsh in float64 at rounding level; of the trace to
+(1/N) sum_n sum_c p_c ||grad log p_c(x_n)||^2, which is tr(H) for ReLU networks, linear in each weight; of the density
+the Wasserstein distance to a longer run over the mean |eigenvalue|; of the box metric what `strong` finds beyond.
+`size`: F1 with 1.5 million parameters, float64: seconds of the box search beside those of its gradients, and peak
+memory in parameter vectors.
 
 Traps: PyHessian stops where two estimates agree, not at a residual, and knows the largest magnitude only; on a shared
 machine only ratios mean something. Nothing is ever installed: a library that cannot be imported is named and left out.
