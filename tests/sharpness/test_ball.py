@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 import torch
-from oracles import best_corner, quadratic, random
+from oracles import Scouted, best_corner, quadratic, random
 from torch import Tensor
 
 from trainables.sharpness.ball import ball_sharpness, m_sharpness
@@ -238,6 +238,23 @@ def test_m_sharpness_with_a_group_that_is_not_finite() -> None:
     assert math.isnan(result.value)
     assert not result.converged
     assert math.isfinite(result.values[0])
+
+
+@pytest.mark.parametrize("norm", ["l2", "linf"])
+@pytest.mark.parametrize("factor", [1.0, 1.001, 0.5, math.nan])
+def test_the_search_in_float32_is_measured_in_float64(factor: float, norm: str) -> None:
+    """The rise is that of the loss itself, and where its float32 form tells another one, all of its own search's."""
+    x, loss = random(1, 40), quadratic(symmetric(0, 40, 2.0), 1e-2 * random(2, 40), random(1, 40))
+    plain = ball_sharpness(loss, x, radius=0.1, norm=norm)  # type: ignore[arg-type]
+    objective = Scouted(loss, lambda p: factor * loss(p))
+    result = ball_sharpness(objective, x, radius=0.1, norm=norm)  # type: ignore[arg-type]
+    assert result.value == plain.value if factor == 1.0 else result.value == pytest.approx(plain.value, rel=0.01)
+    assert result.converged
+    assert objective.scout.evaluations > 5
+    if abs(factor - 1) < 0.01:
+        assert result.evaluations - objective.scout.evaluations < plain.evaluations / 2
+    else:
+        assert result.evaluations - objective.scout.evaluations > plain.evaluations / 2
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ with the l2 or l-infinity norm of u; plain: Foret et al. 2021 (SAM, arXiv 2010.0
 at a good minimum g is nearly 0, and the second order decides: for l2 radius^2 lambda_max(D H D) / 2, D = diag(c).
 
 The maximum is never known, only bounded from below by the best point visited. l-infinity is a box, and searched as one
-(`box_search`). For l2 the search, in u, with G = df/du:
+(`box_search`). For l2 the search, in u, with G = df/du, in float32 after the SAM point as boxes are:
 
 - power steps, u <- G / ||G||_2: the ball's furthest point along the gradient (Frank-Wolfe with a full step, the
   generalized power method of Journee et al. 2010, monotone where f is convex), from the SAM point, along the
@@ -158,8 +158,24 @@ class _BallSearch:
         return self.gap(self.best_unit, self.best_gradient) <= CONVERGED_GAP * self.best_gain
 
     def run(self, seed: int) -> None:
-        """All starts, the first of them the SAM point, then the polish of the best."""
+        """The SAM point, then the search: in float32 where there is that and its best point has the same gain here."""
         self._power(self.best_gradient)
+        rounded = self.objective.in_float32()
+        if rounded is None or not self._agrees_with(rounded, seed):
+            self._search(seed)
+
+    def _agrees_with(self, rounded: Objective, seed: int) -> bool:
+        """Visits the best point that is found with `rounded`; whether loss and gain are the same."""
+        scout = _BallSearch(rounded, *rounded.value_and_gradient(torch.zeros_like(self.best_unit)))
+        scout._visit(self.best_unit)
+        scout._search(seed)
+        self.objective.spend(rounded.evaluations)
+        gain, _ = self._visit(scout.best_unit)
+        pairs = ((scout.center, self.center), (scout.best_gain, gain))
+        return all(math.isclose(one, other, rel_tol=CONVERGED_GAP) for one, other in pairs)
+
+    def _search(self, seed: int) -> None:
+        """The other starts, then the polish of the best."""
         origin = torch.zeros_like(self.best_unit)
         lanczos = hessian_eigenvalues(self.objective, origin, tol=1e-2, seed=seed, max_iterations=LANCZOS_STEPS)
         generator = torch.Generator().manual_seed(seed)

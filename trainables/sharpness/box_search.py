@@ -92,7 +92,7 @@ class BoxSearch:
         """Visits the best point that is found with `rounded`; whether loss and gain are the same."""
         center, gradient = rounded.value_and_gradient(torch.zeros_like(self._half_widths))
         scout = BoxSearch(rounded, center, gradient, self._half_widths)
-        scout.best_gain, scout.best_point, scout._best_gradient = self.best_gain, self.best_point, self._best_gradient
+        scout._visit(self.best_point)
         scout._from_all_starts(generator, random_evaluations, corner)
         self._objective.spend(rounded.evaluations)
         gain, _ = self._visit(scout.best_point)
