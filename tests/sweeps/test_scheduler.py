@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
+from ray._private.utils import get_num_cpus
 
 ROOT = Path(__file__).parents[2]
 
@@ -26,7 +27,7 @@ if any(part.endswith("default_worker.py") for part in sys.orig_argv):
 """
 
 
-@pytest.mark.skipif((os.cpu_count() or 1) < 2, reason="one worker")
+@pytest.mark.skipif(get_num_cpus() < 2, reason="one worker")
 def test_a_worker_that_starts_is_not_ended_for_one_that_is_ready(tmp_path: Path) -> None:
     (tmp_path / "sitecustomize.py").write_text(SLOW_START)
     started = tmp_path / "started"
@@ -36,13 +37,8 @@ def test_a_worker_that_starts_is_not_ended_for_one_that_is_ready(tmp_path: Path)
     grid += ["--epochs", "100"]  # half a second
     seeds = [str(seed) for seed in range(12)]
     environment = {**os.environ, "PYTHONPATH": str(tmp_path), "STARTED": str(started)}
-    subprocess.run(
-        [*command, *grid, "--seeds", *seeds],
-        cwd=ROOT,
-        env=environment,
-        check=True,
-        capture_output=True,
-    )
+    command += [*grid, "--seeds", *seeds]
+    subprocess.run(command, cwd=ROOT, env=environment, check=True, capture_output=True)
     # Else the second one is ended as soon as it has started, and a third one takes its place.
-    assert len(list(started.iterdir())) == min(os.cpu_count() or 1, len(seeds))
+    assert len(list(started.iterdir())) == min(get_num_cpus(), len(seeds))
     assert pq.read_table(tmp_path / "short" / "trials.parquet").num_rows == len(seeds)
