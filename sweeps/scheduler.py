@@ -25,11 +25,11 @@ class FirstToWait(FIFOScheduler):  # type: ignore[misc]
         self._waiting[trial] = None
 
     def choose_trial_to_run(self, tune_controller: Any) -> Trial | None:
-        starting, gone, chosen = _starting(tune_controller), [], None
+        with_worker, gone, chosen = _with_worker(tune_controller), [], None
         for trial in self._waiting:
             if trial.status != Trial.PENDING:
                 gone.append(trial)
-            elif trial not in starting:
+            elif trial not in with_worker:
                 chosen = trial
                 break
         for trial in gone:
@@ -37,8 +37,8 @@ class FirstToWait(FIFOScheduler):  # type: ignore[misc]
         return chosen
 
 
-def _starting(tune_controller: Any) -> set[Trial]:
-    """The trials that have a worker which is not ready yet."""
+def _with_worker(tune_controller: Any) -> set[Trial]:
+    """The trials that have a worker process; where one of them still waits, its worker is not ready yet."""
     try:
         inner = tune_controller._tune_controller
         workers = inner._actor_manager.live_actors

@@ -60,7 +60,7 @@ def limit_memory(device: torch.device, *, gib: float | None, gpu_share: float = 
         limit = taken + round(gib * GIB)
         resource.setrlimit(resource.RLIMIT_DATA, (limit if hard < 0 else min(limit, hard), hard))
         # What is kept counts too, holes and all; so under a limit the largest blocks, those of a 32nd of it, come from
-        # the kernel one by one. glibc takes at most this threshold.
+        # the kernel one by one; glibc takes a threshold of 32 MiB at most.
         _mallopt({_M_TRIM_THRESHOLD: GIB, _M_MMAP_MAX: 65536, _M_MMAP_THRESHOLD: round(min(1.0, gib) * GIB) // 32})
 
 

@@ -7,7 +7,7 @@ with the l2 or l-infinity norm of u; plain: Foret et al. 2021 (SAM, arXiv 2010.0
 at a good minimum g is nearly 0, and the second order decides: for l2 radius^2 lambda_max(D H D) / 2, D = diag(c).
 
 The maximum is never known, only bounded from below by the best point visited. l-infinity is a box, and searched as one
-(`box_search`). For l2 the search, in u, with G = df/du, in float32 after the SAM point as boxes are:
+(`box_search`). For l2 the search, in u, with G = df/du, after the SAM point in float32 as a box's:
 
 - power steps, u <- G / ||G||_2: the ball's furthest point along the gradient (Frank-Wolfe with a full step, the
   generalized power method of Journee et al. 2010, monotone where f is convex), from the SAM point, along the
