@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn.functional import conv2d, relu
 
 from trainables.errors import UserError
+from trainables.float32 import exact_products
 from trainables.loss import cross_entropy
 from trainables.models import MODELS, build_model
 from trainables.models.layers import ACTIVATIONS
@@ -252,6 +253,15 @@ def test_hessian_of_an_lstm() -> None:
     found = hessian_eigenvalues(loss, loss.params, tol=1e-8)
     assert found.converged
     assert float(found.values[0]) == pytest.approx(expected, rel=1e-7)
+
+
+def test_an_lstm_is_measured_in_float32_as_on_a_gpu() -> None:
+    """There products are without TF32, by precisions that PyTorch's own switch of cuDNN cannot read."""
+    model, tokens, _ = small_text()
+    before = torch.backends.cudnn.enabled
+    with exact_products([torch.empty(1, device="meta")], 1):
+        assert model.eval()(tokens).isfinite().all()
+    assert torch.backends.cudnn.enabled == before
 
 
 OWN = """

@@ -12,7 +12,8 @@ GPU runs PyTorch's own kernels: they have both, but take a launch for each token
 mode second derivatives exist on the CPU alone.
 """
 
-from contextlib import nullcontext
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 
 import torch
 from torch import Tensor, nn
@@ -37,10 +38,21 @@ class LanguageModel(nn.Module):
             self.linear.weight = self.embedding.weight
 
     def forward(self, tokens: Tensor) -> Tensor:
-        with nullcontext() if self.training else torch.backends.cudnn.flags(enabled=False):
+        with nullcontext() if self.training else _without_cudnn():
             states, _ = self.lstm(self.dropout(self.embedding(tokens)))
         logits: Tensor = self.linear(self.dropout(states))
         return logits
+
+
+@contextmanager
+def _without_cudnn() -> Iterator[None]:
+    """`torch.backends.cudnn.flags(enabled=False)` asks for TF32 too, which raises where trainables.float32 set it."""
+    before = torch.backends.cudnn.enabled
+    torch.backends.cudnn.enabled = False
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.enabled = before
 
 
 def lstm(

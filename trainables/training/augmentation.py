@@ -65,9 +65,10 @@ def transform(images: Tensor, flips: Tensor, angles: Tensor, shifts: Tensor) -> 
 def crop(images: Tensor, corners: Tensor, flips: Tensor) -> Tensor:
     """Each image padded by PADDING zeros, cut to its size at its row and column in `corners` (N, 2), then flipped."""
     count, channels, height, width = images.shape
-    columns = torch.arange(width).expand(count, width)
+    corners, flips = corners.to(images.device), flips.to(images.device)
+    columns = torch.arange(width, device=images.device).expand(count, width)
     columns = torch.where(flips[:, None], width - 1 - columns, columns) + corners[:, 1:]
-    rows = torch.arange(height) + corners[:, :1]
+    rows = torch.arange(height, device=images.device) + corners[:, :1]
     index = rows[:, :, None] * (width + 2 * PADDING) + columns[:, None, :]
-    index = index.view(count, 1, -1).to(images.device).expand(-1, channels, -1)
+    index = index.view(count, 1, -1).expand(-1, channels, -1)
     return pad(images, (PADDING,) * 4).flatten(2).gather(2, index).view_as(images)
