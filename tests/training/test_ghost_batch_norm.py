@@ -41,12 +41,16 @@ def pair(kind: type[nn.Module], size: int, **options: object) -> tuple[nn.Module
 @pytest.mark.parametrize(("kind", "shape"), SHAPES)
 @pytest.mark.parametrize(("examples", "size"), [(8, 4), (10, 4), (9, 4), (12, 2), (5, 4), (4, 4), (3, 4)])
 @pytest.mark.parametrize("momentum", [0.1, None])
+@pytest.mark.parametrize("channels_last", [False, True])
 def test_against_plain_batch_norm_group_by_group(
-    kind: type[nn.Module], shape: tuple[int, ...], examples: int, size: int, momentum: float | None
+    kind: type[nn.Module], shape: tuple[int, ...], examples: int, size: int, momentum: float | None, channels_last: bool
 ) -> None:
     plain, ghost = pair(kind, size, momentum=momentum)
     for _ in range(2):
-        one = torch.randn(examples, *shape, dtype=torch.float64).requires_grad_()
+        one = torch.randn(examples, *shape, dtype=torch.float64)
+        if channels_last and one.ndim > 3:  # with fewer dimensions PyTorch has no such layout
+            one = one.movedim(1, -1).contiguous().movedim(-1, 1)
+        one.requires_grad_()
         two = one.detach().clone().requires_grad_()
         groups = groups_of(examples, size)
         assert sorted(itertools.chain(*groups)) == list(range(examples))
@@ -55,6 +59,7 @@ def test_against_plain_batch_norm_group_by_group(
             expected[group] = plain(one[group])
         output = ghost(two)
         torch.testing.assert_close(output, expected, rtol=1e-12, atol=1e-12)
+        assert output.stride() == expected.stride()
         weights = torch.randn_like(expected)
         (expected * weights).sum().backward()
         (output * weights).sum().backward()

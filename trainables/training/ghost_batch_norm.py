@@ -50,7 +50,7 @@ class _GhostBatchNorm(_BatchNorm):
         kept = torch.float32 if input.dtype in (torch.float16, torch.bfloat16) else input.dtype
         mean, variance = torch.zeros(2, groups * channels, dtype=kept, device=input.device)
         output = batch_norm(
-            input.reshape(-1, groups * channels, *input.shape[2:]),
+            _as_channels(input, groups),
             mean,
             variance,
             None if self.weight is None else self.weight.repeat(groups),
@@ -59,7 +59,7 @@ class _GhostBatchNorm(_BatchNorm):
             momentum=1.0,  # the buffers above take the batch's statistics whole
             eps=self.eps,
         )
-        return output.reshape(input.shape), mean.view(groups, channels), variance.view(groups, channels)
+        return _as_examples(output, groups), mean.view(groups, channels), variance.view(groups, channels)
 
     @torch.no_grad()
     def _update_running(self, mean: Tensor, variance: Tensor) -> None:
@@ -80,6 +80,26 @@ class _GhostBatchNorm(_BatchNorm):
         self.running_mean.mul_(keep).add_(weights @ mean)
         self.running_var.mul_(keep).add_(weights @ variance)
         self.num_batches_tracked += groups
+
+
+def _as_channels(input: Tensor, groups: int) -> Tensor:
+    """(B, C, ...) as (B / groups, groups * C, ...), in the layout that it has: another one would slow what follows."""
+    if not _is_channels_last(input):
+        return input.reshape(-1, groups * input.shape[1], *input.shape[2:])
+    grouped: Tensor = input.movedim(1, -1).unflatten(0, (-1, groups))
+    return grouped.movedim(1, -2).flatten(-2).movedim(-1, 1)
+
+
+def _as_examples(output: Tensor, groups: int) -> Tensor:
+    """The inverse of `_as_channels`."""
+    if not _is_channels_last(output):
+        return output.reshape(-1, output.shape[1] // groups, *output.shape[2:])
+    grouped: Tensor = output.movedim(1, -1).unflatten(-1, (groups, -1))
+    return grouped.movedim(-2, 1).flatten(0, 1).movedim(-1, 1)
+
+
+def _is_channels_last(tensor: Tensor) -> bool:
+    return tensor.ndim > 3 and not tensor.is_contiguous() and tensor.movedim(1, -1).is_contiguous()
 
 
 class GhostBatchNorm1d(_GhostBatchNorm, nn.BatchNorm1d):
