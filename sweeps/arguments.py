@@ -173,6 +173,11 @@ def add_run(parser: Parser, *, name: str) -> None:
         help="take at most N examples of a batch at once, to the same numbers (default: all)",
     )
     run.add_argument(
+        "--cuda-graphs",
+        action="store_true",
+        help="on a GPU record the updates of small batches once and replay them, to the same numbers",
+    )
+    run.add_argument(
         "--memory-per-trial",
         type=number(above=0),
         metavar="GIB",

@@ -172,6 +172,7 @@ def fit(
         "workers": placement.workers_per_trial,
         "memory": placement.memory_per_trial,
         "micro_batch_size": placement.micro_batch_size,
+        "cuda_graphs": placement.cuda_graphs,
         "checkpoint_seconds": placement.checkpoint_seconds,
         "trial_timeout": placement.trial_timeout,
         "keep_weights": placement.keep_weights,

@@ -12,7 +12,8 @@ class Placement:
     `address` None starts Ray on this machine. `gpus_per_trial` None is one GPU where there is one, else none. With
     `dashboard` the sweep's numbers are published through Ray's metrics too; `track` are the (kind, target) of trackers.
     CPUs, GPUs and `memory_per_trial` (GiB) are those of each of `workers_per_trial` workers; `micro_batch_size` is the
-    most examples that one takes at once. A trial that takes longer than `trial_timeout` seconds fails.
+    most examples that one takes at once; with `cuda_graphs` a GPU replays the updates of small batches. A trial that
+    takes longer than `trial_timeout` seconds fails.
     """
 
     address: str | None = None
@@ -21,6 +22,7 @@ class Placement:
     workers_per_trial: int = 1
     memory_per_trial: float | None = None
     micro_batch_size: int | None = None
+    cuda_graphs: bool = False
     checkpoint_seconds: float = 10.0
     trial_timeout: float | None = None
     keep_weights: bool = False

@@ -103,6 +103,7 @@ def placement_of(options: argparse.Namespace) -> Placement:
         workers_per_trial=options.workers_per_trial,
         memory_per_trial=options.memory_per_trial,
         micro_batch_size=options.micro_batch_size,
+        cuda_graphs=options.cuda_graphs,
         checkpoint_seconds=options.checkpoint_seconds,
         trial_timeout=options.trial_timeout,
         keep_weights=options.keep_weights,

@@ -27,6 +27,7 @@ from trainables.shared_loss import share
 from trainables.tables import Record, Row
 from trainables.training.loop import Training
 from trainables.training.parallel import Workers
+from trainables.training.recording import Recorder
 from trainables.training.schedule import batch_size_at
 
 HIGH_TRAIN_ACCURACY = 0.999
@@ -37,7 +38,7 @@ class Trial:
     """One configuration on `source`: `train`, then `measure`, then `record`.
 
     On one device; or by several `workers`, each with a Trial of its own, of which one keeps record and checkpoint. No
-    more than `micro_batch_size` examples of a batch are taken at once.
+    more than `micro_batch_size` examples of a batch are taken at once; `record` is for the updates of small ones.
     """
 
     def __init__(
@@ -47,6 +48,7 @@ class Trial:
         device: torch.device | None = None,
         workers: Workers | None = None,
         micro_batch_size: int | None = None,
+        record: Recorder | None = None,
     ) -> None:
         self.config = config.canonical()
         self.device = device or torch.device("cpu")
@@ -55,7 +57,7 @@ class Trial:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(derive_seed(config.seed, "weights"))
             model = build(config, data)
-        self.training = Training(self.config, model.to(self.device), data, workers, micro_batch_size)
+        self.training = Training(self.config, model.to(self.device), data, workers, micro_batch_size, record)
         self.measures: list[Row] = []
         self.after_epoch: Callable[[], None] = lambda: None
         self.resumed_epoch: int | None = None

@@ -56,7 +56,7 @@ class TuneTrial(tune.Trainable):  # type: ignore[misc]
     The Tune configuration has `trial_id`; `configs` and `source`, object references to the TrialConfigs by their
     key and to the shared Source; `folder`, the results folder; `cpus` and `gpus` of a trial; `checkpoint_seconds`
     between checkpoints; `keep_weights`; and `reuse_actors`, whether this actor will be given other trials. It may have
-    `memory`, the GiB that a trial may take, `micro_batch_size`, and `trial_timeout` in seconds.
+    `memory`, the GiB that a trial may take, `micro_batch_size`, `trial_timeout` in seconds, and `cuda_graphs`.
     """
 
     @classmethod
@@ -73,6 +73,7 @@ class TuneTrial(tune.Trainable):  # type: ignore[misc]
         # On a node whose GPU PyTorch cannot see the CPU does the work; the row's `device` says so.
         self._device = torch.device("cuda" if config["gpus"] and torch.cuda.is_available() else "cpu")
         self._given_micro_batch_size: int | None = config.get("micro_batch_size")
+        self._records = bool(config.get("cuda_graphs")) and self._device.type == "cuda"
         self._folder = place(config["folder"], has_answered=True)  # to the driver
         self._timeout: float | None = config.get("trial_timeout")
         self._keep_weights = config["keep_weights"]
@@ -127,11 +128,16 @@ class TuneTrial(tune.Trainable):  # type: ignore[misc]
 
     def _advance(self) -> Record | None:
         """One slice of work; the record when the trial has come to its end."""
+        from trainables.training.recording import cuda_graph
         from trainables.trial import Trial
 
         if self._trial is None:
             self._trial = trial = Trial(
-                self._config, self._source, self._device, micro_batch_size=self._micro_batch_size
+                self._config,
+                self._source,
+                self._device,
+                micro_batch_size=self._micro_batch_size,
+                record=cuda_graph if self._records else None,
             )
             trial.after_epoch = self._leave_warm_start
             if not trial.resume(self._checkpoint) and self._config.is_warm_started:

@@ -24,6 +24,7 @@ from trainables.training.ghost_batch_norm import use_ghost_batch_norm
 from trainables.training.optimizers import build_optimizer, scale_velocity
 from trainables.training.parallel import Workers, evaluate_together
 from trainables.training.parts import Parts
+from trainables.training.recording import RecordedUpdate, Recorder, is_recordable
 from trainables.training.schedule import batch_size_at, learning_rate_at
 from trainables.training.update import Update
 
@@ -34,7 +35,7 @@ class Training:
     """Trains `model` (changed in place) on `data` as `config` says; both on one device.
 
     `workers` are those of the trial, `micro_batch_size` the most examples of a batch that a worker takes at once: where
-    the work is done, which changes numbers by rounding alone.
+    the work is done, which changes numbers by rounding alone. `record` makes recordings of updates, where given.
     """
 
     def __init__(
@@ -44,6 +45,7 @@ class Training:
         data: Dataset,
         workers: Workers | None = None,
         micro_batch_size: int | None = None,
+        record: Recorder | None = None,
     ) -> None:
         self.config = config
         self.model = model
@@ -54,7 +56,9 @@ class Training:
         self.workers = workers or Workers()
         self.micro_batch_size = micro_batch_size
         self.parts = Parts(model, self.workers, micro_batch_size, config.ghost_batch_size)
-        self._update = Update(config, model, data, self.parts)
+        self._update: Update | RecordedUpdate = Update(config, model, data, self.parts)
+        if record is not None and is_recordable(config) and self.workers.count == 1 and micro_batch_size is None:
+            self._update = RecordedUpdate(self._update, model, record)
         self.optimizer = build_optimizer(config, model.parameters())
         self.step = 0
         self.seconds = 0.0
@@ -121,6 +125,8 @@ class Training:
             for batch in epoch_batches(config.train_size, size, seed=config.seed, epoch=epoch, device=device):
                 seen += len(batch)
                 rate = learning_rate_at(config, epoch + seen / config.train_size, size)
+                if device.type != "cpu":
+                    rate = float(torch.tensor(rate, dtype=torch.float32))  # as its kernels read it from memory
                 self._set_learning_rate(rate)
                 self._update(self.optimizer, batch)
                 self.step += 1
@@ -156,6 +162,7 @@ class Training:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.model.load_state_dict(state["model"])
+        self.optimizer = build_optimizer(self.config, self.model.parameters())  # no recording is of this one
         self.optimizer.load_state_dict(state["optimizer"])
         self.step = state["step"]
         self.seconds = state["seconds"]

@@ -1,0 +1,179 @@
+"""Recorded updates: the same bits as without, by a tape that repeats operations as a CUDA graph repeats kernels."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from trainables.config import TrialConfig
+from trainables.data import Source
+from trainables.training import recording
+from trainables.training.recording import Recorder, Work, is_recordable
+from trainables.trial import Trial
+
+Make = Callable[..., TrialConfig]
+RATE = 2**-7  # a number of float32
+
+
+class Tape(TorchDispatchMode):
+    """Notes operations, with the tensors and numbers that they had; `replay` does them again, to the same places."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._operations: list[tuple[Any, Any, Any, Any]] = []
+        self.replays = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        results = func(*args, **(kwargs or {}))
+        self._operations.append((func, args, kwargs or {}, results))
+        return results
+
+    @torch.no_grad()
+    def replay(self) -> None:
+        self.replays += 1
+        for func, args, kwargs, results in self._operations:
+            given = {tensor.untyped_storage().data_ptr() for tensor in tensors_of((args, kwargs))}
+            for old, new in zip(tensors_of(results), tensors_of(func(*args, **kwargs)), strict=True):
+                if old.untyped_storage().data_ptr() not in given:  # else the same memory: a view, or in place
+                    old.copy_(new.reshape(old.shape))  # which may have been squeezed in place since
+
+
+def tensors_of(tree: Any) -> list[torch.Tensor]:
+    return [leaf for leaf in tree_leaves(tree) if isinstance(leaf, torch.Tensor)]
+
+
+@pytest.fixture
+def make(make_config: Make) -> Make:
+    return lambda **changes: make_config(**{"learning_rate": RATE, "batch_size": 16, "measure_examples": 100} | changes)
+
+
+@pytest.fixture
+def tapes() -> list[Tape]:
+    return []
+
+
+@pytest.fixture
+def on_tape(tapes: list[Tape]) -> Recorder:
+    def record(work: Work) -> Work:
+        work()  # as a CUDA graph is warmed up
+        tapes.append(tape := Tape())
+        with tape:
+            work()
+        return tape.replay
+
+    return record
+
+
+def epochs(config: TrialConfig, source: Source, record: Recorder | None) -> list[dict[str, Any]]:
+    trial = Trial(config, source, record=record)
+    trial.train()
+    return [{**row, "seconds": 0} for row in trial.training.epochs]
+
+
+UPDATES: list[dict[str, Any]] = [
+    {},
+    {"optimizer": "sgd", "momentum": 0.9, "weight_decay": 2**-10, "warmup_epochs": 4},
+    {"optimizer": "sgd", "momentum": 0.9, "momentum_correction": False, "warmup_epochs": 4},
+    {"optimizer": "adagrad", "clip_norm": 0.5},
+    {"label_smoothing": 0.1, "model_options": '{"widths": [16], "dropout": 0.2}'},
+    {"precision": "bfloat16"},
+    {"model": "f1", "model_options": '{"width": 16, "depth": 2}'},
+    {"model": "f1", "model_options": '{"width": 16, "depth": 2}', "ghost_batch_size": 8},
+]
+
+
+@pytest.mark.parametrize("changes", UPDATES)
+def test_the_same_numbers(
+    make: Make, digits: Source, on_tape: Recorder, tapes: list[Tape], changes: dict[str, Any]
+) -> None:
+    """Over epochs of 16 batches of 16 and a last one of 12."""
+    config = make(train_size=268, epochs=4, **changes)
+    assert epochs(config, digits, on_tape) == epochs(config, digits, None)
+    (tape,) = tapes
+    assert tape.replays == 1 + 4 * 16 - recording.UPDATES_BEFORE  # one to see whether it is right
+
+
+@pytest.mark.parametrize("state", ["keep", "reset"])
+def test_recorded_anew_for_another_batch_size_and_optimizer(
+    make: Make, digits: Source, on_tape: Recorder, tapes: list[Tape], state: str
+) -> None:
+    config = make(
+        train_size=256,
+        batch_size=8,
+        switch_batch_size=16,
+        switch_epoch=1,
+        switch_learning_rate="linear",
+        switch_optimizer_state=state,
+        epochs=4,
+    )
+    assert epochs(config, digits, on_tape) == epochs(config, digits, None)
+    assert [tape.replays for tape in tapes] == [1 + 32 - 20, 1 + 48 - 20]
+
+
+def test_a_trial_is_resumed(make: Make, digits: Source, on_tape: Recorder, tmp_path: Any) -> None:
+    config = make(train_size=256, epochs=5)
+    first, second = (Trial(config, digits, record=on_tape) for _ in range(2))
+    for trial, count in ((first, 2), (second, 3)):
+        for _ in range(count):
+            trial.training.train_epoch()
+    first.save(tmp_path / "trial.pt")
+    assert second.resume(tmp_path / "trial.pt")  # whose moments lie elsewhere than those recorded
+    second.train()
+    assert [{**row, "seconds": 0} for row in second.training.epochs] == epochs(config, digits, None)
+
+
+def forgetting(work: Work) -> Work:
+    """A recording that leaves everything as it is."""
+    return lambda: None
+
+
+def hasty(work: Work) -> Work:
+    """A recording that does the update twice."""
+
+    def twice() -> None:
+        work()
+        work()
+
+    return twice
+
+
+def impossible(work: Work) -> Work:
+    work()
+    raise RuntimeError("operation not permitted when stream is capturing")
+
+
+@pytest.mark.parametrize("record", [forgetting, hasty, impossible])
+def test_a_recording_that_is_none_is_not_used(make: Make, digits: Source, record: Recorder) -> None:
+    options = '{"widths": [16], "dropout": 0.2}'
+    config = make(train_size=256, model_options=options)
+    assert epochs(config, digits, record) == epochs(config, digits, None)
+
+
+def test_large_batches_are_not_recorded(
+    make: Make, digits: Source, on_tape: Recorder, tapes: list[Tape], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(recording, "LARGEST_BATCH", 15)
+    epochs(make(train_size=256), digits, on_tape)
+    assert tapes == []
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({}, True),
+        ({"clip_norm": 1.0, "label_smoothing": 0.1, "ghost_batch_size": 4}, True),
+        ({"augmentation": "paper"}, False),
+        ({"noise_batch_size": 4}, False),
+        ({"input_adversary": 0.1}, False),
+        ({"weight_adversary": 0.1}, False),
+        ({"sam_radius": 0.1}, False),
+        ({"proximal": 0.1}, False),
+        ({"layer_adaptation": True}, False),
+        ({"optimizer": "lbfgs", "batch_size": 300}, False),
+    ],
+)
+def test_what_is_recordable(make: Make, changes: dict[str, Any], expected: bool) -> None:
+    assert is_recordable(make(**changes)) == expected

@@ -1,0 +1,127 @@
+"""An update recorded once and replayed as one launch: for GPUs, whose kernels of a small batch are faster than Python.
+
+A recording (a CUDA graph) repeats the kernels of an update at the addresses that they had, without Python. So what
+differs from one update to the next must lie at a fixed place: the indices of the batch and the learning rate are copied
+there first; weights, moments and statistics are changed in place anyway.
+
+Nothing is taken on trust. Before a recording is used it and the update do the same batch from the same state with the
+same random numbers; unless both leave the same bits in every weight, buffer and moment, the recording is dropped. An
+update that cannot be recorded is done as ever.
+
+Only updates of one gradient and one step are recorded, and none that draws numbers on the CPU. A recording keeps the
+memory of its activations to itself, hence the limit on its batch.
+"""
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+
+import torch
+from torch import Tensor, nn
+
+from trainables.config import FULL_BATCH_OPTIMIZERS, TrialConfig
+from trainables.training.optimizer import Optimizer
+from trainables.training.update import Update
+
+Work = Callable[[], None]
+Recorder = Callable[[Work], Work]  # what it returns repeats the work; it may do the work itself, too
+
+LARGEST_BATCH = 512
+UPDATES_BEFORE = 20  # with a batch of that size: they make what is made once, and show that it comes often
+
+
+def cuda_graph(work: Work) -> Work:
+    """Records `work` on the current GPU, after doing it three times, as PyTorch asks for."""
+    stream = torch.cuda.Stream()
+    stream.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(stream):
+        for _ in range(3):
+            work()
+    torch.cuda.current_stream().wait_stream(stream)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph, stream=stream):
+        work()
+    return graph.replay
+
+
+def is_recordable(config: TrialConfig) -> bool:
+    """Whether an update of `config` is one gradient and one step, all on the device."""
+    drawn_on_the_cpu = (config.augmentation, config.noise_batch_size)
+    of_several_gradients = (config.input_adversary, config.weight_adversary, config.sam_radius, config.proximal)
+    is_plain = all(part is None for part in (*drawn_on_the_cpu, *of_several_gradients))
+    return is_plain and not config.layer_adaptation and config.optimizer not in FULL_BATCH_OPTIMIZERS
+
+
+class RecordedUpdate:
+    """An Update of the weights of `model`, to the same bits, by recordings that `record` makes.
+
+    The learning rate must be a number of float32: a GPU's kernels read no other from memory.
+    """
+
+    def __init__(self, update: Update, model: nn.Module, record: Recorder) -> None:
+        self._update = update
+        self._model = model
+        self._record = record
+        self._device = next(model.parameters()).device
+        self._rate = torch.zeros((), device=self._device)
+        self._optimizer: Optimizer | None = None
+        self._updates: dict[int, int] = {}  # by the size of the batch
+        self._recordings: dict[int, tuple[Tensor, Work]] = {}  # the place of the batch, and its update
+
+    def begin_epoch(self, epoch: int) -> None:
+        self._update.begin_epoch(epoch)
+
+    def __call__(self, optimizer: Optimizer, batch: Tensor) -> None:
+        if optimizer is not self._optimizer:  # its moments lie elsewhere
+            self._optimizer, self._updates, self._recordings = optimizer, {}, {}
+        size = len(batch)
+        self._updates[size] = self._updates.get(size, 0) + 1
+        if size in self._recordings:
+            place, replay = self._recordings[size]
+            place.copy_(batch)
+            self._rate.fill_(optimizer.param_groups[0]["lr"])
+            replay()
+        elif self._updates[size] == UPDATES_BEFORE and size <= LARGEST_BATCH:
+            self._do_and_record(optimizer, batch)
+        else:
+            self._update(optimizer, batch)
+
+    def _do_and_record(self, optimizer: Optimizer, batch: Tensor) -> None:
+        place, group = batch.clone(), optimizer.param_groups[0]
+        self._rate.fill_(group["lr"])
+        state = self._state(optimizer)
+        before = [tensor.clone() for tensor in state]
+
+        def at_fixed_places() -> None:
+            rate, group["lr"] = group["lr"], self._rate
+            try:
+                self._update(optimizer, place)
+            finally:
+                group["lr"] = rate
+
+        try:
+            with self._same_random_numbers():
+                replay = self._record(at_fixed_places)
+            _restore(state, before)
+            with self._same_random_numbers():
+                replay()
+            replayed = [tensor.clone() for tensor in state]
+        except RuntimeError:  # of what cannot be recorded
+            replayed = []
+        _restore(state, before)
+        self._update(optimizer, batch)
+        if replayed and all(torch.equal(one, other) for one, other in zip(replayed, state, strict=True)):
+            self._recordings[len(batch)] = place, replay
+
+    def _state(self, optimizer: Optimizer) -> list[Tensor]:
+        """All that an update changes."""
+        weights = [parameter.detach() for parameter in self._model.parameters()]
+        moments = [value for of_one in optimizer.state.values() for value in of_one.values()]
+        return [*weights, *self._model.buffers(), *(value for value in moments if isinstance(value, Tensor))]
+
+    def _same_random_numbers(self) -> AbstractContextManager[None]:
+        return torch.random.fork_rng([self._device] if self._device.type == "cuda" else [])
+
+
+def _restore(state: list[Tensor], values: list[Tensor]) -> None:
+    for tensor, value in zip(state, values, strict=True):
+        tensor.copy_(value)
