@@ -1,7 +1,7 @@
 """Examples per second of the training loop, beside loops that a user would write and beside the arithmetic alone.
 
     python benchmarks/training.py [--networks mlp f1 c1 c2] [--batch-sizes 16 64 256 1000 5000]
-                                  [--precision bfloat16] [--json FILE]
+                                  [--precision bfloat16] [--cuda-graphs] [--json FILE]
 
 In one process, in turn, on random data of the right shapes, on a GPU where there is one:
 
@@ -11,8 +11,10 @@ In one process, in turn, on random data of the right shapes, on a GPU where ther
     dataloader  TensorDataset and DataLoader in the same process, the fastest setting for data in memory
 
 All keep freed memory (trainables.memory), as a trial does; ours and bare have the products of trainables.float32. With
-`--precision bfloat16` ours trains so, and the others in float32. A figure is the median over rounds, after one to warm
-up. `of bare` is ours over bare, in float32 at best 1; `against plain` and `against dataloader` are ours over theirs.
+`--precision bfloat16` ours trains so, and the others in float32; with `--cuda-graphs` ours records small batches. A
+figure is the median over rounds, after one to warm up. `of bare` is ours over bare, in float32 at best 1; `against
+plain` and `against dataloader` are ours over theirs. `of matrix rate` is the floating-point operations of ours, those
+of its products and convolutions, over those of a product of large matrices in that time (on a GPU in TF32 or bfloat16).
 """
 
 import argparse
@@ -27,6 +29,7 @@ import torch
 from torch import nn
 from torch.nn.functional import cross_entropy
 from torch.utils.data import DataLoader, TensorDataset
+from torch.utils.flop_counter import FlopCounterMode
 
 from trainables.config import PRECISIONS, TrialConfig
 from trainables.data import Dataset
@@ -34,6 +37,7 @@ from trainables.float32 import large_products
 from trainables.memory import keep_freed_memory
 from trainables.models import build_model
 from trainables.training.loop import Training
+from trainables.training.recording import Recorder, cuda_graph
 
 NETWORKS: dict[str, tuple[str, tuple[int, ...], dict[str, Any]]] = {
     "mlp": ("mlp", (64,), {"widths": [128, 128]}),
@@ -41,10 +45,12 @@ NETWORKS: dict[str, tuple[str, tuple[int, ...], dict[str, Any]]] = {
     "c1": ("c1", (3, 32, 32), {}),
     "c2": ("c2", (3, 32, 32), {}),
 }
+OTHERS = ("bare", "plain", "dataloader")
 BATCH_SIZES = (16, 64, 256, 1000, 5000)
 SECONDS = 1.0  # of one round of one loop, at least one step
 ROUNDS = 3
 MOST_EXAMPLES = 5000
+MATRIX = {"cpu": 2048, "cuda": 8192}  # rows and columns of the large matrices
 
 
 def examples_per_second(run: Callable[[], int], device: torch.device) -> float:
@@ -57,7 +63,34 @@ def examples_per_second(run: Callable[[], int], device: torch.device) -> float:
     return examples / (time.perf_counter() - begun)
 
 
-def loops(network: str, batch_size: int, device: torch.device, precision: str) -> dict[str, Callable[[], int]]:
+def matrix_rate(device: torch.device, precision: str) -> float:
+    """Floating-point operations per second in a product of large matrices."""
+    size, dtype = MATRIX[device.type], getattr(torch, precision)
+    matrix = torch.rand(size, size, device=device).to(dtype)
+    torch.backends.cuda.matmul.fp32_precision = "tf32"
+
+    def product() -> int:
+        with large_products([matrix], size):
+            matrix @ matrix
+        return 1
+
+    rates = [examples_per_second(product, device) for _ in range(ROUNDS)]
+    torch.backends.cuda.matmul.fp32_precision = "ieee"
+    return 2 * size**3 * statistics.median(rates)
+
+
+def operations_per_example(network: str) -> float:
+    """Floating-point operations of forward and backward in products and convolutions."""
+    name, shape, options = NETWORKS[network]
+    model, examples = build_model(name, shape, 10, **options).train(), 8
+    with FlopCounterMode(display=False) as counter:
+        cross_entropy(model(torch.rand(examples, *shape)), torch.zeros(examples, dtype=torch.long)).backward()
+    return counter.get_total_flops() / examples
+
+
+def loops(
+    network: str, batch_size: int, device: torch.device, precision: str, record: Recorder | None = None
+) -> dict[str, Callable[[], int]]:
     """The contestants, each with a model of its own; a call is one pass over a few batches."""
     name, shape, options = NETWORKS[network]
     examples = batch_size * max(1, min(20, MOST_EXAMPLES // batch_size))
@@ -79,7 +112,7 @@ def loops(network: str, batch_size: int, device: torch.device, precision: str) -
         precision=precision,
         measure_examples=1,
     )
-    training = Training(config, model(), data)
+    training = Training(config, model(), data, record=record)
 
     def ours() -> int:
         training.pass_over_data()
@@ -125,18 +158,25 @@ def main() -> None:
     parser.add_argument("--networks", nargs="+", choices=tuple(NETWORKS), default=list(NETWORKS))
     parser.add_argument("--batch-sizes", type=int, nargs="+", default=list(BATCH_SIZES))
     parser.add_argument("--precision", choices=PRECISIONS, default=PRECISIONS[0])
+    parser.add_argument("--cuda-graphs", action="store_true")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--json", type=Path, help="write the figures there too")
     options = parser.parse_args()
     keep_freed_memory()
     torch.set_num_threads(options.threads)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if options.cuda_graphs and device.type != "cuda":
+        parser.error("argument --cuda-graphs: there is no GPU here")
+    record = cuda_graph if options.cuda_graphs else None
     rows = []
-    columns = ("of bare", "against plain", "against dataloader")
+    most = matrix_rate(device, options.precision)
+    print(f"a product of large matrices: {most / 1e9:.0f} GFLOP/s")
+    columns = ("of bare", "against plain", "against dataloader", "of matrix rate")
     print(f"{'network':>8} {'batch':>6} {'ours [1/s]':>11} " + " ".join(f"{column:>18}" for column in columns))
     for network in options.networks:
+        operations = operations_per_example(network)
         for batch_size in options.batch_sizes:
-            contestants = loops(network, batch_size, device, options.precision)
+            contestants = loops(network, batch_size, device, options.precision, record)
             rounds = [
                 {name: examples_per_second(run, device) for name, run in contestants.items()} for _ in range(ROUNDS + 1)
             ][1:]
@@ -144,8 +184,9 @@ def main() -> None:
             ratio = {
                 name: statistics.median(figures["ours"] / figures[name] for figures in rounds) for name in contestants
             }
-            rows.append({"network": network, "batch_size": batch_size, **speed})
-            ratios = " ".join(f"{ratio[name]:>18.2f}" for name in ("bare", "plain", "dataloader"))
+            of_rate = speed["ours"] * operations / most
+            rows.append({"network": network, "batch_size": batch_size, **speed, "of_matrix_rate": of_rate})
+            ratios = " ".join(f"{one:>18.2f}" for one in (*(ratio[name] for name in OTHERS), of_rate))
             print(f"{network:>8} {batch_size:>6} {speed['ours']:>11.0f} {ratios}", flush=True)
     if options.json:
         about = {
@@ -153,6 +194,7 @@ def main() -> None:
             "device": str(device),
             "threads": options.threads,
             "precision": options.precision,
+            "matrix_rate": most,
         }
         options.json.write_text(json.dumps({**about, "rows": rows}, indent=1))
 
