@@ -171,6 +171,7 @@ def test_large_batches_are_not_recorded(
         ({"weight_adversary": 0.1}, False),
         ({"sam_radius": 0.1}, False),
         ({"proximal": 0.1}, False),
+        ({"model": "my.nets:build"}, False),
         ({"layer_adaptation": True}, False),
         ({"optimizer": "lbfgs", "batch_size": 300}, False),
     ],

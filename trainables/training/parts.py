@@ -7,18 +7,18 @@ the examples. What could depend on the cut does not:
   batch. Taken in order, the groups of a part are those that the layer makes of it (group j holds j, j + k, ...), so no
   layer knows that its input is a part. Where there are fewer groups than workers they are spread over all of these
   and synchronized instead. Running statistics take the groups in the order that they have in the batch.
-- Dropout. A part's masks are its rows of the masks of the whole batch, which are drawn for every part.
+- Dropout. A part's masks are its rows of the masks of the whole batch, which a worker's first part draws.
 - A worker without examples repeats a part with weight 0, so that all draw and exchange the same things.
 
 Traps: masks are the whole batch's only where `F.dropout` and its kin get tensors whose first dimension is the batch.
-The dropout inside nn.LSTM draws its own, the same for every part. A layer that is called twice in one pass takes both
-calls of a part before the next part into its running statistics.
+The dropout inside nn.LSTM draws its own for each part. A layer that is called twice in one pass takes both calls of a
+part before the next part into its running statistics.
 """
 
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 import torch
 import torch.nn.functional as F
@@ -102,9 +102,9 @@ class Parts:
         """`work` on each of this worker's parts of a batch of `count`, with the random numbers of one pass over it."""
         parts = self.of(count)
         cuda = [self._device] if self._device.type == "cuda" else []
+        masks = _MasksOfBatch(parts, count)
         for part in parts:
-            is_last = part is parts[-1]
-            with torch.random.fork_rng(cuda, enabled=not is_last), _MasksOfBatch(part.rows, count):
+            with torch.random.fork_rng(cuda, enabled=part is not parts[0]), masks:
                 self._spread.groups = part.groups
                 try:
                     work(part)
@@ -170,22 +170,35 @@ class Parts:
 
 
 class _MasksOfBatch(TorchFunctionMode):
-    """Inside, dropout takes `rows` of the mask that it would draw for the whole batch of `count`."""
+    """Inside, dropout takes a part's rows of a mask for the whole batch of `count`: at the n-th time those of part n.
 
-    def __init__(self, rows: Tensor, count: int) -> None:
+    They are drawn at the first time and kept, as bools: drawing is half of a step where every part does it (C2, ten).
+    """
+
+    def __init__(self, parts: list[Part], count: int) -> None:
         super().__init__()
-        self._rows, self._count = rows, count
+        self._rows, self._count = [part.rows for part in parts], count
+        self._kept: list[list[Tensor]] = []  # by the call of dropout, and by part
+        self._part, self._call = -1, 0
+
+    def __enter__(self) -> Self:
+        self._part, self._call = self._part + 1, 0
+        return super().__enter__()  # type: ignore[no-any-return, no-untyped-call]
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        if func not in DROPOUTS or len(self._rows) == self._count:
+        if func not in DROPOUTS or len(self._rows[self._part]) == self._count:
             return func(*args, **kwargs)
         return self._masked(func, *args, **kwargs)
 
     def _masked(
         self, dropout: Any, input: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False
     ) -> Tensor:
-        if not training or p == 0 or input.ndim == 0 or len(input) != len(self._rows):
+        if not training or p in (0, 1) or input.ndim == 0 or len(input) != len(self._rows[self._part]):
             return dropout(input, p, training, inplace)  # type: ignore[no-any-return]
-        mask: Tensor = dropout(input.new_ones(self._count, *input.shape[1:]), p, True)
-        return input * mask[self._rows]
+        if self._call == len(self._kept):
+            drawn: Tensor = dropout(input.new_ones(self._count, *input.shape[1:]), p, True) != 0
+            self._kept.append([drawn[rows] for rows in self._rows])
+        mask = self._kept[self._call][self._part]
+        self._call += 1
+        return input * mask.to(input.dtype).div_(1 - p)

@@ -8,8 +8,8 @@ Nothing is taken on trust. Before a recording is used it and the update do the s
 same random numbers; unless both leave the same bits in every weight, buffer and moment, the recording is dropped. An
 update that cannot be recorded is done as ever.
 
-Only updates of one gradient and one step are recorded, and none that draws numbers on the CPU. A recording keeps the
-memory of its activations to itself, hence the limit on its batch.
+Only updates of one gradient and one step are recorded, of networks from here, and none that draws numbers on the CPU. A
+recording keeps the memory of its activations to itself, hence the limit on its batch.
 """
 
 from collections.abc import Callable
@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from trainables.config import FULL_BATCH_OPTIMIZERS, TrialConfig
+from trainables.importing import is_import_path
 from trainables.training.optimizer import Optimizer
 from trainables.training.update import Update
 
@@ -31,24 +32,31 @@ UPDATES_BEFORE = 20  # with a batch of that size: they make what is made once, a
 
 def cuda_graph(work: Work) -> Work:
     """Records `work` on the current GPU, after doing it three times, as PyTorch asks for."""
-    stream = torch.cuda.Stream()
-    stream.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(stream):
+    current, aside = torch.cuda.current_stream(), torch.cuda.Stream()
+    aside.wait_stream(current)
+    with torch.cuda.stream(aside):
         for _ in range(3):
             work()
-    torch.cuda.current_stream().wait_stream(stream)
+    current.wait_stream(aside)
     graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph, stream=stream):
-        work()
+    try:
+        with torch.cuda.graph(graph, stream=aside):
+            work()
+    finally:
+        torch.cuda.set_stream(current)  # where the recording failed PyTorch leaves the other one
     return graph.replay
 
 
 def is_recordable(config: TrialConfig) -> bool:
-    """Whether an update of `config` is one gradient and one step, all on the device."""
+    """Whether an update of `config` is one gradient and one step, all on the device, the same operations every time.
+
+    A user's network may not be: Python numbers of its own, such as a count of calls, would stay as they were recorded.
+    """
     drawn_on_the_cpu = (config.augmentation, config.noise_batch_size)
     of_several_gradients = (config.input_adversary, config.weight_adversary, config.sam_radius, config.proximal)
     is_plain = all(part is None for part in (*drawn_on_the_cpu, *of_several_gradients))
-    return is_plain and not config.layer_adaptation and config.optimizer not in FULL_BATCH_OPTIMIZERS
+    is_searching = config.optimizer in FULL_BATCH_OPTIMIZERS
+    return is_plain and not (config.layer_adaptation or is_searching or is_import_path(config.model))
 
 
 class RecordedUpdate:
