@@ -33,16 +33,21 @@ CPU = torch.device("cpu")
 
 
 class Network(nn.Module):
-    """Two convolutions, with batch norm and dropout, or without."""
+    """A convolution and two linear layers, with batch norm and dropout, or without."""
 
-    def __init__(self, batch_norm: bool, dropout: float, momentum: float | None = 0.1) -> None:
+    def __init__(
+        self, batch_norm: bool, dropout: float, momentum: float | None = 0.1, channels_last: bool = False
+    ) -> None:
         super().__init__()
+        of_images = nn.Dropout(dropout) if channels_last else nn.Dropout2d(dropout)
         norm = [nn.BatchNorm2d(4, momentum=momentum)] if batch_norm else []
         last = [nn.BatchNorm1d(6, momentum=momentum)] if batch_norm else []
         self.layers = nn.Sequential(
-            nn.Conv2d(2, 4, 3), *norm, nn.Tanh(), nn.Dropout2d(dropout), nn.Flatten(),
+            nn.Conv2d(2, 4, 3), *norm, nn.Tanh(), of_images, nn.Flatten(),
             nn.Linear(64, 6), *last, nn.Tanh(), nn.Dropout(dropout), nn.Linear(6, 3),
         )  # fmt: skip
+        if channels_last:
+            self.layers.to(memory_format=torch.channels_last)
 
     def forward(self, inputs: Tensor) -> Tensor:
         return self.layers(inputs)  # type: ignore[no-any-return]
@@ -50,6 +55,7 @@ class Network(nn.Module):
 
 NORMED = {"batch_norm": True, "dropout": 0.0}
 PLAIN = {"batch_norm": False, "dropout": 0.0}
+LAST = {"batch_norm": True, "dropout": 0.3, "channels_last": True}
 SGD = {"optimizer": "sgd", "learning_rate": 0.1}
 CASES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "adam": (PLAIN, {}),
@@ -65,6 +71,9 @@ CASES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
         SGD | {"augmentation": "crop_flip", "noise_batch_size": 4, "label_smoothing": 0.1, "clip_norm": 0.5},
     ),
     "dropout, ghost": ({"batch_norm": True, "dropout": 0.3}, SGD | {"ghost_batch_size": 2, "augmentation": "paper"}),
+    "dropout, channels last": (LAST | {"batch_norm": False}, SGD),
+    "dropout, synchronized, channels last": (LAST, SGD),
+    "dropout, ghost, channels last": (LAST, SGD | {"ghost_batch_size": 2}),
     "sam": ({"batch_norm": True, "dropout": 0.3}, SGD | {"sam_radius": 0.05}),
     "sam, ghost": ({"batch_norm": True, "dropout": 0.3}, SGD | {"sam_radius": 0.05, "ghost_batch_size": 2}),
     "robust": (NORMED, SGD | {"weight_adversary": 0.05, "ghost_batch_size": 3}),
@@ -82,7 +91,7 @@ CASES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
 MICRO = {
     "adam": 3, "ghost 2": 2, "ghost 3, cumulative": 4, "ghost 4: groups of 4, 4, 2": 4, "ghost 5: two groups": 5,
     "dropout, ghost": 2, "sam, ghost": 4, "robust": 3, "input adversary, ghost, dropout": 4, "lbfgs, ghost": 4,
-    "batches of 3": 2,
+    "batches of 3": 2, "dropout, channels last": 3, "dropout, ghost, channels last": 4,
 }  # fmt: skip
 COUNTS = (2, 4)
 

@@ -84,7 +84,7 @@ class _GhostBatchNorm(_BatchNorm):
 
 def _as_channels(input: Tensor, groups: int) -> Tensor:
     """(B, C, ...) as (B / groups, groups * C, ...), in the layout that it has: another one would slow what follows."""
-    if not _is_channels_last(input):
+    if not is_channels_last(input):
         return input.reshape(-1, groups * input.shape[1], *input.shape[2:])
     grouped: Tensor = input.movedim(1, -1).unflatten(0, (-1, groups))
     return grouped.movedim(1, -2).flatten(-2).movedim(-1, 1)
@@ -92,13 +92,14 @@ def _as_channels(input: Tensor, groups: int) -> Tensor:
 
 def _as_examples(output: Tensor, groups: int) -> Tensor:
     """The inverse of `_as_channels`."""
-    if not _is_channels_last(output):
+    if not is_channels_last(output):
         return output.reshape(-1, output.shape[1] // groups, *output.shape[2:])
     grouped: Tensor = output.movedim(1, -1).unflatten(-1, (groups, -1))
     return grouped.movedim(-2, 1).flatten(0, 1).movedim(-1, 1)
 
 
-def _is_channels_last(tensor: Tensor) -> bool:
+def is_channels_last(tensor: Tensor) -> bool:
+    """Whether the numbers of `tensor` (B, C, ...) lie as images do in PyTorch's channels-last layouts, and only so."""
     return tensor.ndim > 3 and not tensor.is_contiguous() and tensor.movedim(1, -1).is_contiguous()
 
 

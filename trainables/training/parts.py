@@ -16,6 +16,7 @@ part before the next part into its running statistics.
 """
 
 import sys
+from collections import Counter, defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Self
@@ -26,6 +27,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from trainables.errors import UserError
+from trainables.training.ghost_batch_norm import is_channels_last
 from trainables.training.parallel import Workers
 from trainables.training.synchronized_batch_norm import (
     Groups,
@@ -103,13 +105,19 @@ class Parts:
         parts = self.of(count)
         cuda = [self._device] if self._device.type == "cuda" else []
         masks = _MasksOfBatch(parts, count)
-        for part in parts:
-            with torch.random.fork_rng(cuda, enabled=part is not parts[0]), masks:
-                self._spread.groups = part.groups
-                try:
+
+        def do(part: Part) -> None:
+            self._spread.groups = part.groups
+            try:
+                with masks:
                     work(part)
-                finally:
-                    self._spread.groups = None
+            finally:
+                self._spread.groups = None
+
+        do(parts[0])
+        with torch.random.fork_rng(cuda, enabled=len(parts) > 1):  # workers may have more and fewer, and draw as one
+            for part in parts[1:]:
+                do(part)
 
     def of(self, count: int) -> list[Part]:
         """This worker's parts of a batch of `count` examples.
@@ -178,11 +186,13 @@ class _MasksOfBatch(TorchFunctionMode):
     def __init__(self, parts: list[Part], count: int) -> None:
         super().__init__()
         self._rows, self._count = [part.rows for part in parts], count
-        self._kept: list[list[Tensor]] = []  # by the call of dropout, and by part
-        self._part, self._call = -1, 0
+        self._kept: defaultdict[Any, list[list[Tensor]]] = defaultdict(list)  # by what is masked; by call, by part
+        self._calls: Counter[Any] = Counter()
+        self._part = -1
 
     def __enter__(self) -> Self:
-        self._part, self._call = self._part + 1, 0
+        self._part += 1
+        self._calls.clear()
         return super().__enter__()  # type: ignore[no-any-return, no-untyped-call]
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -196,9 +206,17 @@ class _MasksOfBatch(TorchFunctionMode):
     ) -> Tensor:
         if not training or p in (0, 1) or input.ndim == 0 or len(input) != len(self._rows[self._part]):
             return dropout(input, p, training, inplace)  # type: ignore[no-any-return]
-        if self._call == len(self._kept):
-            drawn: Tensor = dropout(input.new_ones(self._count, *input.shape[1:]), p, True) != 0
-            self._kept.append([drawn[rows] for rows in self._rows])
-        mask = self._kept[self._call][self._part]
-        self._call += 1
-        return input * mask.to(input.dtype).div_(1 - p)
+        masked = dropout, p, input.shape[1:]
+        kept, call = self._kept[masked], self._calls[masked]
+        if call == len(kept):
+            drawn: Tensor = dropout(_ones_laid_out_as(input, self._count), p, True) != 0
+            kept.append([drawn[rows] for rows in self._rows])
+        self._calls[masked] += 1
+        return input * kept[call][self._part].to(input.dtype).div_(1 - p)
+
+
+def _ones_laid_out_as(input: Tensor, count: int) -> Tensor:
+    """(count, ...) for an input of fewer examples: random numbers go by the order of memory."""
+    if not is_channels_last(input):
+        return input.new_ones(count, *input.shape[1:])
+    return input.new_ones(count, *input.shape[2:], input.shape[1]).movedim(-1, 1)
