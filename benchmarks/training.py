@@ -19,6 +19,7 @@ of its products and convolutions, over those of a product of large matrices in t
 
 import argparse
 import json
+import os
 import statistics
 import time
 from collections.abc import Callable
@@ -90,8 +91,8 @@ def operations_per_example(network: str) -> float:
 
 def loops(
     network: str, batch_size: int, device: torch.device, precision: str, record: Recorder | None = None
-) -> dict[str, Callable[[], int]]:
-    """The contestants, each with a model of its own; a call is one pass over a few batches."""
+) -> tuple[dict[str, Callable[[], int]], Training]:
+    """The contestants, each with a model of its own, a call is one pass over a few batches; and our training."""
     name, shape, options = NETWORKS[network]
     examples = batch_size * max(1, min(20, MOST_EXAMPLES // batch_size))
     torch.manual_seed(0)
@@ -150,7 +151,7 @@ def loops(
             loader_optimizer.step()
         return examples
 
-    return {"ours": ours, "bare": bare, "plain": plain, "dataloader": dataloader}
+    return {"ours": ours, "bare": bare, "plain": plain, "dataloader": dataloader}, training
 
 
 def main() -> None:
@@ -165,6 +166,9 @@ def main() -> None:
     keep_freed_memory()
     torch.set_num_threads(options.threads)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if device.type == "cuda":  # all by kernels that repeat their bits, as in trials
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+        torch.set_deterministic_debug_mode("warn")
     if options.cuda_graphs and device.type != "cuda":
         parser.error("argument --cuda-graphs: there is no GPU here")
     record = cuda_graph if options.cuda_graphs else None
@@ -176,7 +180,7 @@ def main() -> None:
     for network in options.networks:
         operations = operations_per_example(network)
         for batch_size in options.batch_sizes:
-            contestants = loops(network, batch_size, device, options.precision, record)
+            contestants, training = loops(network, batch_size, device, options.precision, record)
             rounds = [
                 {name: examples_per_second(run, device) for name, run in contestants.items()} for _ in range(ROUNDS + 1)
             ][1:]
@@ -185,9 +189,12 @@ def main() -> None:
                 name: statistics.median(figures["ours"] / figures[name] for figures in rounds) for name in contestants
             }
             of_rate = speed["ours"] * operations / most
-            rows.append({"network": network, "batch_size": batch_size, **speed, "of_matrix_rate": of_rate})
+            recorded = batch_size in training.recorded
+            row = {"network": network, "batch_size": batch_size, **speed}
+            rows.append({**row, "of_matrix_rate": of_rate, "recorded": recorded})
             ratios = " ".join(f"{one:>18.2f}" for one in (*(ratio[name] for name in OTHERS), of_rate))
-            print(f"{network:>8} {batch_size:>6} {speed['ours']:>11.0f} {ratios}", flush=True)
+            note = "  recorded" if recorded else ""
+            print(f"{network:>8} {batch_size:>6} {speed['ours']:>11.0f} {ratios}{note}", flush=True)
     if options.json:
         about = {
             "benchmark": "training",

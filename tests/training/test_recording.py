@@ -11,8 +11,9 @@ from torch.utils._pytree import tree_leaves
 from trainables.config import TrialConfig
 from trainables.data import Source
 from trainables.training import recording
-from trainables.training.recording import Recorder, Work, is_recordable
+from trainables.training.recording import Recorder, Work, cuda_graph, is_recordable
 from trainables.trial import Trial
+from trainables.tune_trial import prepare_process
 
 Make = Callable[..., TrialConfig]
 RATE = 2**-7  # a number of float32
@@ -67,8 +68,10 @@ def on_tape(tapes: list[Tape]) -> Recorder:
     return record
 
 
-def epochs(config: TrialConfig, source: Source, record: Recorder | None) -> list[dict[str, Any]]:
-    trial = Trial(config, source, record=record)
+def epochs(
+    config: TrialConfig, source: Source, record: Recorder | None, device: torch.device | None = None
+) -> list[dict[str, Any]]:
+    trial = Trial(config, source, device, record=record)
     trial.train()
     return [{**row, "seconds": 0} for row in trial.training.epochs]
 
@@ -94,6 +97,17 @@ def test_the_same_numbers(
     assert epochs(config, digits, on_tape) == epochs(config, digits, None)
     (tape,) = tapes
     assert tape.replays == 1 + 4 * 16 - recording.UPDATES_BEFORE  # one to see whether it is right
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here")
+@pytest.mark.parametrize("changes", UPDATES)
+def test_the_same_numbers_by_a_cuda_graph(make: Make, digits: Source, changes: dict[str, Any]) -> None:
+    prepare_process(1)
+    config, device = make(train_size=268, epochs=4, **changes), torch.device("cuda")
+    trial = Trial(config, digits, device, record=cuda_graph)
+    trial.train()
+    assert trial.training.recorded == [16]
+    assert [{**row, "seconds": 0} for row in trial.training.epochs] == epochs(config, digits, None, device)
 
 
 @pytest.mark.parametrize("state", ["keep", "reset"])
@@ -172,6 +186,7 @@ def test_large_batches_are_not_recorded(
         ({"sam_radius": 0.1}, False),
         ({"proximal": 0.1}, False),
         ({"model": "my.nets:build"}, False),
+        ({"model": "lstm"}, False),
         ({"layer_adaptation": True}, False),
         ({"optimizer": "lbfgs", "batch_size": 300}, False),
     ],

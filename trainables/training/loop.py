@@ -65,6 +65,11 @@ class Training:
         self.epochs: list[dict[str, Any]] = []  # the rows of epochs.parquet
 
     @property
+    def recorded(self) -> list[int]:
+        """The batch sizes whose updates are replayed."""
+        return self._update.recorded if isinstance(self._update, RecordedUpdate) else []
+
+    @property
     def epochs_done(self) -> int:
         return len(self.epochs)
 

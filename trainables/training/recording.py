@@ -5,13 +5,17 @@ differs from one update to the next must lie at a fixed place: the indices of th
 there first; weights, moments and statistics are changed in place anyway.
 
 Nothing is taken on trust. Before a recording is used it and the update do the same batch from the same state with the
-same random numbers; unless both leave the same bits in every weight, buffer and moment, the recording is dropped. An
-update that cannot be recorded is done as ever.
+same random numbers; unless both leave the same bits in every weight, buffer and moment, the recording is dropped. Where
+an update could not be recorded it is done as ever.
 
 Only updates of one gradient and one step are recorded, of networks from here, and none that draws numbers on the CPU. A
 recording keeps the memory of its activations to itself, hence the limit on its batch.
+
+Trap: a recording that fails while it is made may leave PyTorch's random numbers on the GPU unusable (2.11), which fails
+the trial; so what is not known to be recordable is not tried.
 """
 
+import functools
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 
@@ -32,31 +36,39 @@ UPDATES_BEFORE = 20  # with a batch of that size: they make what is made once, a
 
 def cuda_graph(work: Work) -> Work:
     """Records `work` on the current GPU, after doing it three times, as PyTorch asks for."""
-    current, aside = torch.cuda.current_stream(), torch.cuda.Stream()
-    aside.wait_stream(current)
-    with torch.cuda.stream(aside):
-        for _ in range(3):
-            work()
-    current.wait_stream(aside)
+    current, aside = torch.cuda.current_stream(), _stream_aside(torch.cuda.current_device())
     graph = torch.cuda.CUDAGraph()
+    aside.wait_stream(current)
     try:
+        with torch.cuda.stream(aside):
+            for _ in range(3):
+                work()
         with torch.cuda.graph(graph, stream=aside):
             work()
     finally:
-        torch.cuda.set_stream(current)  # where the recording failed PyTorch leaves the other one
+        torch.cuda.set_stream(current)  # where a recording fails PyTorch leaves the other one
+        current.wait_stream(aside)
     return graph.replay
+
+
+@functools.cache
+def _stream_aside(device: int) -> torch.cuda.Stream:
+    """One for all recordings: PyTorch keeps memory for products by stream."""
+    return torch.cuda.Stream(device)
 
 
 def is_recordable(config: TrialConfig) -> bool:
     """Whether an update of `config` is one gradient and one step, all on the device, the same operations every time.
 
     A user's network may not be: Python numbers of its own, such as a count of calls, would stay as they were recorded.
+    Nor is the LSTM: cuDNN has random numbers of its own for its dropout, which cannot be put back.
     """
     drawn_on_the_cpu = (config.augmentation, config.noise_batch_size)
     of_several_gradients = (config.input_adversary, config.weight_adversary, config.sam_radius, config.proximal)
     is_plain = all(part is None for part in (*drawn_on_the_cpu, *of_several_gradients))
     is_searching = config.optimizer in FULL_BATCH_OPTIMIZERS
-    return is_plain and not (config.layer_adaptation or is_searching or is_import_path(config.model))
+    is_unknown = config.model == "lstm" or is_import_path(config.model)
+    return is_plain and not (config.layer_adaptation or is_searching or is_unknown)
 
 
 class RecordedUpdate:
@@ -74,6 +86,11 @@ class RecordedUpdate:
         self._optimizer: Optimizer | None = None
         self._updates: dict[int, int] = {}  # by the size of the batch
         self._recordings: dict[int, tuple[Tensor, Work]] = {}  # the place of the batch, and its update
+
+    @property
+    def recorded(self) -> list[int]:
+        """The batch sizes whose updates are replayed."""
+        return list(self._recordings)
 
     def begin_epoch(self, epoch: int) -> None:
         self._update.begin_epoch(epoch)
