@@ -1,6 +1,6 @@
-"""A device that is none: PyTorch takes it for an accelerator, and the CPU does its work (see stand_in.cpp).
+"""A device that is none: PyTorch takes it for an accelerator, and the CPU does its work (see device.cpp).
 
-It takes part in a process for good, from the first `stand_in(folder)` on.
+It must be made before the first gradient of a process, when PyTorch counts the devices, and stays to its end.
 """
 
 import functools

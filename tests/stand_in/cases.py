@@ -1,0 +1,200 @@
+"""What tests/test_stand_in.py runs: on another device the CPU's numbers, nothing left behind, nothing waited for."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from device import Crossings, crossings, stand_in
+from torch import nn
+
+from trainables.config import TrialConfig
+from trainables.data import Source
+from trainables.measures import MEASURES
+from trainables.sharpness import ModelLoss, model_loss
+from trainables.sharpness.__main__ import main as sharpness
+from trainables.tables import Row
+from trainables.trial import Trial
+
+Make = Callable[..., TrialConfig]
+
+F1 = {"model": "f1", "model_options": '{"width": 16, "depth": 2}', "batch_size": 20}
+RESNET = {"model": "resnet", "model_options": '{"depth": 8}', "test_size": 20, "measure_examples": 40}
+LSTM = {"model": "lstm", "model_options": '{"width": 12, "dropout": 0.1}', "test_size": 20, "measure_examples": 40}
+UPDATES: dict[str, dict[str, Any]] = {
+    "adam": {},
+    "sgd": {"optimizer": "sgd", "momentum": 0.9, "momentum_correction": False, "warmup_epochs": 1.5},
+    "adagrad": {"optimizer": "adagrad"},
+    "lars": {"optimizer": "sgd", "layer_adaptation": True},
+    "lamb": {"layer_adaptation": True},
+    "sam": {"sam_radius": 0.05},
+    "asam": {"sam_radius": 0.5, "sam_adaptive": True},
+    "clipped": {"clip_norm": 0.5},
+    "smoothed": {"label_smoothing": 0.1},
+    "conservative": {"proximal": 0.1},
+    "robust": {"weight_adversary": 0.01},
+    "adversarial": {"input_adversary": 0.1},
+    "noisy": {"noise_batch_size": 4},
+    "switched": {"switch_epoch": 1, "switch_batch_size": 40},
+    "batch norm": F1,
+    "ghost batch norm": {**F1, "ghost_batch_size": 5},
+    "dropout": {"model_options": '{"widths": [16], "dropout": 0.2}'},
+    "micro-batches": {"model_options": '{"widths": [16], "dropout": 0.2}'},
+    "convolutions": RESNET,
+    "paper's augmentation": {**RESNET, "augmentation": "paper"},
+    "crops": {**RESNET, "augmentation": "crop_flip"},
+    "lstm": LSTM,
+    "gradient descent": {"optimizer": "gradient_descent", "batch_size": 40},
+    "lbfgs": {"optimizer": "lbfgs", "batch_size": 40},
+}
+DRAWN_FOR_EACH_BATCH = {"noisy": 1, "paper's augmentation": 1, "crops": 2}  # copies: drawn on the CPU
+SEARCHING = ("gradient descent", "lbfgs")  # along a line, so they wait
+
+
+@pytest.fixture(scope="module")
+def device(tmp_path_factory: pytest.TempPathFactory) -> torch.device:
+    return stand_in(tmp_path_factory.mktemp("stand_in"))
+
+
+def source_for(config: TrialConfig, digits: Source) -> Source:
+    draw = np.random.default_rng(0)
+    if config.model == "lstm":
+        tokens, labels = draw.integers(0, 9, (2, 60, 7))
+        return Source("tokens", tokens[:40], labels[:40], tokens[40:], labels[40:], 9)
+    if config.model == "resnet":
+        images, labels = draw.random((60, 3, 8, 8), dtype=np.float32), draw.integers(0, 10, 60)
+        return Source("images", images[:40], labels[:40], images[40:], labels[40:], 10)
+    return digits
+
+
+def trained(config: TrialConfig, digits: Source, device: torch.device, micro_batch_size: int | None = None) -> Trial:
+    trial = Trial(config, source_for(config, digits), device, micro_batch_size=micro_batch_size)
+    trial.train()
+    return trial
+
+
+@pytest.fixture
+def make_small(make_config: Make) -> Make:
+    def make(**changes: Any) -> TrialConfig:
+        sizes = {"train_size": 40, "measure_examples": 40, "batch_size": 10, "epochs": 3}
+        return make_config(**sizes | {"learning_rate": 2**-7} | changes)  # a number of float32, which a GPU rounds to
+
+    return make
+
+
+@pytest.mark.parametrize("update", UPDATES)
+def test_training_is_the_cpus_and_waits_for_nothing(
+    make_small: Make, digits: Source, device: torch.device, update: str
+) -> None:
+    config = make_small(**UPDATES[update])
+    micro = 4 if update == "micro-batches" else None
+    expected = trained(config, digits, torch.device("cpu"), micro).training.epochs
+    trial = Trial(config, source_for(config, digits), device, micro_batch_size=micro)
+    trial.training.pass_over_data()  # what is made once is made
+    first = crossings()
+    trial.training.pass_over_data()
+    found, batches = crossings(), 40 // config.batch_size
+    if update not in SEARCHING:
+        waits, copies = (now - before for now, before in zip(found, first, strict=True))
+        drawn = DRAWN_FOR_EACH_BATCH.get(update, 0) * batches
+        assert Crossings(waits, copies) == Crossings(0, 1 + drawn)  # the order of the examples
+    epochs = trained(config, digits, device, micro).training.epochs
+    for one, other in zip(expected, epochs, strict=True):
+        assert {**other, "seconds": 0} == pytest.approx({**one, "seconds": 0}, rel=1e-6)  # an LSTM's kernels differ
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+@pytest.mark.parametrize("measure", MEASURES)
+def test_measures_are_the_cpus(
+    make_small: Make,
+    digits: Source,
+    device: torch.device,
+    monkeypatch: pytest.MonkeyPatch,
+    measure: str,
+    dtype: str,
+) -> None:
+    monkeypatch.setattr(model_loss, "LARGE", 0)  # searches in float32 too
+    trial = trained(make_small(epochs=20, measures=measure, measure_dtype=dtype), digits, torch.device("cpu"))
+    compare(trial, device)
+
+
+@pytest.mark.parametrize("batch_norm", ["running", "batch", "recalibrated"])
+@pytest.mark.parametrize("chunk_size", [None, 15])
+def test_measures_of_batch_norm_are_the_cpus(
+    make_small: Make,
+    digits: Source,
+    device: torch.device,
+    monkeypatch: pytest.MonkeyPatch,
+    batch_norm: str,
+    chunk_size: int | None,
+) -> None:
+    if chunk_size is not None:
+        monkeypatch.setattr(ModelLoss, "_examples_that_fit", lambda _: chunk_size)
+    names = "box_sharpness,hessian_max_eig,gauss_newton_max_eig,filter_normalized_sharpness,adaptive_l2_ball_sharpness"
+    size = 20 if batch_norm == "batch" else None
+    changes = {**F1, "measures": names, "measure_batch_norm": batch_norm, "measure_batch_size": size}
+    compare(trained(make_small(**changes), digits, torch.device("cpu")), device)
+
+
+@pytest.mark.parametrize("network", [RESNET, LSTM])
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+def test_measures_of_other_networks_are_the_cpus(
+    make_small: Make, digits: Source, device: torch.device, network: dict[str, Any], dtype: str
+) -> None:
+    changes = {**network, "measures": "box_sharpness,hessian_max_eig", "measure_dtype": dtype}
+    compare(trained(make_small(**changes), digits, torch.device("cpu")), device)
+
+
+def compare(trial: Trial, device: torch.device) -> None:
+    """The measures of `trial` on the CPU and on `device`."""
+
+    def values(device: torch.device) -> list[Row]:
+        training = trial.training
+        training.model, training.data, trial.measures = training.model.to(device), training.data.to(device), []
+        trial.measure()
+        return trial.measures
+
+    expected = values(torch.device("cpu"))
+    assert expected
+    before = crossings()
+    found = values(device)
+    assert crossings() != before
+    for one, other in zip(expected, found, strict=True):
+        assert one["method"] == other["method"]
+        assert other["value"] == pytest.approx(one["value"], rel=1e-4, nan_ok=True)
+
+
+def test_a_trial_is_resumed_and_its_weights_are_measured(
+    make_small: Make, digits: Source, device: torch.device, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config, path = make_small(**F1), tmp_path / "trial.pt"
+    whole, first, second = (Trial(config, digits, device) for _ in range(3))
+    whole.train()
+    first.training.train_epoch()
+    first.save(path)
+    assert second.resume(path)
+    second.train()
+    assert second.training.epochs[-1]["train_loss"] == whole.training.epochs[-1]["train_loss"]
+    second.measure()
+    assert second.record().trial["box_sharpness"] > 0
+    whole.save_weights(tmp_path / "weights.pt")
+    network = ["--model", "f1", "--model-options", config.model_options, "--dataset", "digits", "--examples", "40"]
+    said = []
+    for name in ("cpu", str(device)):
+        assert sharpness([str(tmp_path / "weights.pt"), *network, "--device", name]) == 0
+        said.append([line.split()[:5] for line in capsys.readouterr().out.splitlines()])
+    assert said[0] == said[1]
+
+
+def test_what_it_is_for(device: torch.device) -> None:
+    """Tensors of both devices do not mix, and what the host asks for is counted."""
+    layer, inputs = nn.Linear(3, 2).to(device), torch.ones(4, 3)
+    with pytest.raises(RuntimeError, match="same device"):
+        layer(inputs)
+    before = crossings()
+    loss = layer(inputs.to(device)).sum()
+    assert crossings() == (before.waits, before.copies + 1)
+    assert loss.item() == pytest.approx(layer.cpu()(inputs).sum().item())
+    assert crossings().waits > before.waits
