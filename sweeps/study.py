@@ -86,8 +86,9 @@ def run_study(configs: Sequence[TrialConfig], source: Source, options: argparse.
             return 130
         finish(folder, console)
         talk.print(f"{duration(time.monotonic() - started)} in all.", soft_wrap=True)
-    wanted = {config.trial_id for config in configs}
-    failed = [row for row in tables.trials.to_pylist() if row["status"] == "failed" and row["trial_id"] in wanted]
+    rows = {row["trial_id"]: row for row in tables.trials.to_pylist()}
+    own = [rows[config.trial_id] for config in configs if config.trial_id in rows]
+    failed = [row for row in own if row["status"] == "failed"]
     for row in failed[:3]:
         reason = row["error"].strip().splitlines()[-1]
         print(f"failed: batch size {row['batch_size']}, seed {row['seed']}: {reason}", file=sys.stderr)
