@@ -1,7 +1,7 @@
 """Examples per second of the training loop, beside loops that a user would write and beside the arithmetic alone.
 
     python benchmarks/training.py [--networks mlp f1 c1 c2] [--batch-sizes 16 64 256 1000 5000]
-                                  [--precision bfloat16] [--cuda-graphs] [--json FILE]
+                                  [--precision bfloat16] [--cuda-graphs] [--compiled] [--json FILE]
 
 In one process, in turn, on random data of the right shapes, on a GPU where there is one:
 
@@ -9,20 +9,24 @@ In one process, in turn, on random data of the right shapes, on a GPU where ther
     bare        forward, backward and fused update on one batch that lies ready: what the hardware can do
     plain       a loop over in-memory tensors with a permutation and PyTorch's default Adam
     dataloader  TensorDataset and DataLoader in the same process, the fastest setting for data in memory
+    compiled    with `--compiled`, in the manner of the fast CIFAR-10 loops: torch.compile, fused Adam, the precision of
+                ours; on a GPU TF32 and CUDA graphs
 
-All keep freed memory (trainables.memory), as a trial does; ours and bare have the products of trainables.float32. With
-`--precision bfloat16` ours trains so, and the others in float32; with `--cuda-graphs` ours records small batches. A
-figure is the median over rounds, after one to warm up. `of bare` is ours over bare, in float32 at best 1; `against
-plain` and `against dataloader` are ours over theirs. `of matrix rate` is the floating-point operations of ours, those
-of its products and convolutions, over those of a product of large matrices in that time (on a GPU in TF32 or bfloat16).
+All keep freed memory (trainables.memory), as a trial does, and have convolutional networks in channels-last layout;
+ours and bare have the products of trainables.float32. With `--precision bfloat16` ours and compiled train so, the
+others in float32; with `--cuda-graphs` ours records small batches. A figure is the median over rounds, after one to
+warm up. `of bare` is ours over bare, in float32 at best 1; `against plain` and the like are ours over theirs. `of
+matrix rate` is the floating-point operations of ours, those of its products and convolutions, over those of a product
+of large matrices in that time (on a GPU in TF32 or bfloat16).
 """
 
 import argparse
+import contextlib
 import json
 import os
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +50,6 @@ NETWORKS: dict[str, tuple[str, tuple[int, ...], dict[str, Any]]] = {
     "c1": ("c1", (3, 32, 32), {}),
     "c2": ("c2", (3, 32, 32), {}),
 }
-OTHERS = ("bare", "plain", "dataloader")
 BATCH_SIZES = (16, 64, 256, 1000, 5000)
 SECONDS = 1.0  # of one round of one loop, at least one step
 ROUNDS = 3
@@ -68,15 +71,13 @@ def matrix_rate(device: torch.device, precision: str) -> float:
     """Floating-point operations per second in a product of large matrices."""
     size, dtype = MATRIX[device.type], getattr(torch, precision)
     matrix = torch.rand(size, size, device=device).to(dtype)
-    torch.backends.cuda.matmul.fp32_precision = "tf32"
 
     def product() -> int:
-        with large_products([matrix], size):
+        with large_products([matrix], size), tf32_products():
             matrix @ matrix
         return 1
 
     rates = [examples_per_second(product, device) for _ in range(ROUNDS)]
-    torch.backends.cuda.matmul.fp32_precision = "ieee"
     return 2 * size**3 * statistics.median(rates)
 
 
@@ -90,7 +91,7 @@ def operations_per_example(network: str) -> float:
 
 
 def loops(
-    network: str, batch_size: int, device: torch.device, precision: str, record: Recorder | None = None
+    network: str, batch_size: int, device: torch.device, precision: str, record: Recorder | None, with_compiled: bool
 ) -> tuple[dict[str, Callable[[], int]], Training]:
     """The contestants, each with a model of its own, a call is one pass over a few batches; and our training."""
     name, shape, options = NETWORKS[network]
@@ -151,7 +152,34 @@ def loops(
             loader_optimizer.step()
         return examples
 
-    return {"ours": ours, "bare": bare, "plain": plain, "dataloader": dataloader}, training
+    contestants = {"ours": ours, "bare": bare, "plain": plain, "dataloader": dataloader}
+    if with_compiled:
+        fast_model = model()
+        fast = torch.compile(fast_model, mode="reduce-overhead" if device.type == "cuda" else None)
+        fast_optimizer = torch.optim.Adam(fast_model.parameters(), lr=1e-3, fused=True)
+
+        def compiled() -> int:
+            with tf32_products():
+                for chosen in torch.randperm(examples, device=device).split(batch_size):
+                    fast_optimizer.zero_grad()
+                    with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16"):
+                        loss = cross_entropy(fast(inputs[chosen]), labels[chosen])
+                    loss.backward()
+                    fast_optimizer.step()
+            return examples
+
+        contestants["compiled"] = compiled
+    return contestants, training
+
+
+@contextlib.contextmanager
+def tf32_products() -> Iterator[None]:
+    """On a GPU."""
+    torch.backends.cuda.matmul.fp32_precision = "tf32"
+    try:
+        yield
+    finally:
+        torch.backends.cuda.matmul.fp32_precision = "ieee"
 
 
 def main() -> None:
@@ -160,6 +188,7 @@ def main() -> None:
     parser.add_argument("--batch-sizes", type=int, nargs="+", default=list(BATCH_SIZES))
     parser.add_argument("--precision", choices=PRECISIONS, default=PRECISIONS[0])
     parser.add_argument("--cuda-graphs", action="store_true")
+    parser.add_argument("--compiled", action="store_true")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--json", type=Path, help="write the figures there too")
     options = parser.parse_args()
@@ -175,12 +204,13 @@ def main() -> None:
     rows = []
     most = matrix_rate(device, options.precision)
     print(f"a product of large matrices: {most / 1e9:.0f} GFLOP/s")
-    columns = ("of bare", "against plain", "against dataloader", "of matrix rate")
+    others = ["bare", "plain", "dataloader", *(["compiled"] if options.compiled else [])]
+    columns = ["of bare", *(f"against {other}" for other in others[1:]), "of matrix rate"]
     print(f"{'network':>8} {'batch':>6} {'ours [1/s]':>11} " + " ".join(f"{column:>18}" for column in columns))
     for network in options.networks:
         operations = operations_per_example(network)
         for batch_size in options.batch_sizes:
-            contestants, training = loops(network, batch_size, device, options.precision, record)
+            contestants, training = loops(network, batch_size, device, options.precision, record, options.compiled)
             rounds = [
                 {name: examples_per_second(run, device) for name, run in contestants.items()} for _ in range(ROUNDS + 1)
             ][1:]
@@ -192,7 +222,7 @@ def main() -> None:
             recorded = batch_size in training.recorded
             row = {"network": network, "batch_size": batch_size, **speed}
             rows.append({**row, "of_matrix_rate": of_rate, "recorded": recorded})
-            ratios = " ".join(f"{one:>18.2f}" for one in (*(ratio[name] for name in OTHERS), of_rate))
+            ratios = " ".join(f"{one:>18.2f}" for one in (*(ratio[name] for name in others), of_rate))
             note = "  recorded" if recorded else ""
             print(f"{network:>8} {batch_size:>6} {speed['ours']:>11.0f} {ratios}{note}", flush=True)
     if options.json:
