@@ -175,8 +175,8 @@ def add_run(parser: Parser, *, name: str) -> None:
     run.add_argument(
         "--cuda-graphs",
         action="store_true",
-        help="on a GPU record plain updates of small batches once and replay them, to the same numbers (with whole "
-        "batches, one worker per trial, and a network from here, but for the LSTM)",
+        help="on a GPU record plain updates of small batches once and replay them, to the same numbers (whole batches "
+        "on one worker; networks from here, but for the LSTM)",
     )
     run.add_argument(
         "--memory-per-trial",

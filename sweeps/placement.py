@@ -42,3 +42,10 @@ class Placement:
                 f"`gpus-per-trial` must be a whole number with several workers per trial, got {self.gpus_per_trial}; "
                 "NCCL takes no two workers on one GPU"
             )
+        if self.cuda_graphs and self.gpus_per_trial == 0:
+            raise UserError("`cuda-graphs` must go with GPUs, got 0 of them per trial")
+        if self.cuda_graphs and (self.workers_per_trial > 1 or self.micro_batch_size is not None):
+            raise UserError(
+                "`cuda-graphs` must go with whole batches on one worker, "
+                f"got --workers-per-trial {self.workers_per_trial} --micro-batch-size {self.micro_batch_size or 'all'}"
+            )

@@ -1,6 +1,7 @@
 """Ray for one sweep: started on this machine, all of its services on 127.0.0.1 alone, or reached elsewhere."""
 
 import contextlib
+import dataclasses
 import functools
 import logging
 import os
@@ -119,6 +120,7 @@ def _gpus_of_trial(placement: Placement) -> float:
     gpus = placement.gpus_per_trial
     if gpus is None:
         gpus = 1.0 if most_gpus >= 1 else 0.0
+        placement = dataclasses.replace(placement, gpus_per_trial=gpus)  # and checked once more
     if room(placement, gpus) < placement.workers_per_trial and placement.address is None:
         of_memory = f" and {placement.memory_per_trial:g} GiB" if placement.memory_per_trial else ""
         of_workers = f", {placement.workers_per_trial} times" if placement.workers_per_trial > 1 else ""
