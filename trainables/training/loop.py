@@ -130,8 +130,6 @@ class Training:
             for batch in epoch_batches(config.train_size, size, seed=config.seed, epoch=epoch, device=device):
                 seen += len(batch)
                 rate = learning_rate_at(config, epoch + seen / config.train_size, size)
-                if device.type != "cpu":
-                    rate = float(torch.tensor(rate, dtype=torch.float32))  # as its kernels read it from memory
                 self._set_learning_rate(rate)
                 self._update(self.optimizer, batch)
                 self.step += 1
@@ -143,6 +141,8 @@ class Training:
     def _set_learning_rate(self, rate: float) -> None:
         if self.config.optimizer in FULL_BATCH_OPTIMIZERS:
             return  # their line search finds it
+        if self.data.train_labels.device.type != "cpu":
+            rate = float(torch.tensor(rate, dtype=torch.float32))  # as kernels read it from memory
         for group in self.optimizer.param_groups:
             if not self.config.momentum_correction and group["lr"] != rate:
                 scale_velocity(self.optimizer, group["lr"] / rate)
