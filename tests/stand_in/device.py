@@ -12,7 +12,6 @@ from types import ModuleType
 from typing import NamedTuple
 
 import torch
-from torch.utils.cpp_extension import include_paths, library_paths
 
 NAME = "stand_in"
 COMPILER = shutil.which("g++")
@@ -28,6 +27,8 @@ class Crossings(NamedTuple):
 @functools.cache
 def stand_in(folder: Path) -> torch.device:
     """The device; it is compiled into `folder`, which takes half a minute."""
+    from torch.utils.cpp_extension import include_paths, library_paths  # which looks for CUDA, and says so
+
     library = folder / "stand_in.so"
     assert COMPILER is not None
     subprocess.run(
