@@ -8,7 +8,7 @@ import os
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 from rich.console import Console
@@ -22,6 +22,7 @@ from trainables.data import Source, load_source
 from trainables.errors import UserError
 from trainables.importing import is_import_path, no_collection, source_fingerprint
 from trainables.storage import scrubbed, write_atomically
+from trainables.tables import Tables
 
 Finish = Callable[[Path, Console], None]
 
@@ -86,13 +87,17 @@ def run_study(configs: Sequence[TrialConfig], source: Source, options: argparse.
             return 130
         finish(folder, console)
         talk.print(f"{duration(time.monotonic() - started)} in all.", soft_wrap=True)
-    rows = {row["trial_id"]: row for row in tables.trials.to_pylist()}
-    own = [rows[config.trial_id] for config in configs if config.trial_id in rows]
-    failed = [row for row in own if row["status"] == "failed"]
-    for row in failed[:3]:
+    return 1 if say_failures(tables, [config.trial_id for config in configs]) else 0
+
+
+def say_failures(tables: Tables, trial_ids: Iterable[str]) -> int:
+    """Prints why the first of these trials failed, in their order; returns how many did."""
+    failed = {row["trial_id"]: row for row in tables.trials.to_pylist() if row["status"] == "failed"}
+    own = [failed[key] for key in dict.fromkeys(trial_ids) if key in failed]
+    for row in own[:3]:
         reason = row["error"].strip().splitlines()[-1]
         print(f"failed: batch size {row['batch_size']}, seed {row['seed']}: {reason}", file=sys.stderr)
-    return 1 if failed else 0
+    return len(own)
 
 
 def placement_of(options: argparse.Namespace) -> Placement:

@@ -28,7 +28,7 @@ from sweeps.optuna_study import OBJECTIVES, Budget, Rules, TuningStudy, hidden, 
 from sweeps.placement import Placement
 from sweeps.progress import consoles
 from sweeps.search_space import STARTUP_POINTS, Space
-from sweeps.study import grid_of, note_run, placement_of, source_of
+from sweeps.study import grid_of, note_run, placement_of, say_failures, source_of
 from sweeps.tuning import Campaign, Known, Plan, with_test_set
 from sweeps.tuning_tune import TuningProgress, curve_of, outcome_of, run_campaign
 from trainables.config import TrialConfig
@@ -205,16 +205,11 @@ def _say(folder: Path, console: Console) -> None:
 def _exit_status(folder: Path, campaign: Campaign) -> int:
     """1 where a trial failed, also a tuning trial of an earlier run, or a study came to nothing; says so in a line."""
     rows = [row for study in campaign.studies.values() for row in study.rows()]
-    wanted = {*campaign.begun, *(row["trial_id"] for row in rows)}
     empty = [cell.name for cell, study in campaign.studies.items() if study.best() is None]
     for name in empty:
         print(f"failed: {name}: no tuning trial came to a finite result", file=sys.stderr)
-    trials = read_tables(folder).trials.to_pylist()
-    failed = [row for row in trials if row["status"] == "failed" and row["trial_id"] in wanted]
-    for row in failed[:3]:
-        reason = row["error"].strip().splitlines()[-1]
-        print(f"failed: batch size {row['batch_size']}, seed {row['seed']}: {reason}", file=sys.stderr)
-    return 1 if failed or empty else 0
+    failures = say_failures(read_tables(folder), [*campaign.begun, *(row["trial_id"] for row in rows)])
+    return 1 if failures or empty else 0
 
 
 def _dry_run(console: Console, plan: Plan, folder: Path, placement: Placement) -> None:
