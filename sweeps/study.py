@@ -10,6 +10,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 
@@ -22,7 +23,9 @@ from trainables.data import Source, load_source
 from trainables.errors import UserError
 from trainables.importing import is_import_path, no_collection, source_fingerprint
 from trainables.storage import scrubbed, write_atomically
-from trainables.tables import Tables
+
+if TYPE_CHECKING:
+    from trainables.tables import Tables
 
 Finish = Callable[[Path, Console], None]
 
@@ -90,7 +93,7 @@ def run_study(configs: Sequence[TrialConfig], source: Source, options: argparse.
     return 1 if say_failures(tables, [config.trial_id for config in configs]) else 0
 
 
-def say_failures(tables: Tables, trial_ids: Iterable[str]) -> int:
+def say_failures(tables: "Tables", trial_ids: Iterable[str]) -> int:
     """Prints why the first of these trials failed, in their order; returns how many did."""
     failed = {row["trial_id"]: row for row in tables.trials.to_pylist() if row["status"] == "failed"}
     own = [failed[key] for key in dict.fromkeys(trial_ids) if key in failed]
