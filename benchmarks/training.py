@@ -12,7 +12,7 @@ In one process, in turn, on random data of the right shapes, on a GPU where ther
     compiled    with `--compiled`, in the manner of the fast CIFAR-10 loops: torch.compile, fused Adam, the precision of
                 ours; on a GPU TF32 and CUDA graphs
 
-All keep freed memory (trainables.memory), as a trial does, and have convolutional networks in channels-last layout;
+All are in a process set as a trial's is (trainables.process), and have convolutional networks in channels-last layout;
 ours and bare have the products of trainables.float32. With `--precision bfloat16` ours and compiled train so, the
 others in float32; with `--cuda-graphs` ours records small batches. A figure is the median over rounds, after one to
 warm up. `of bare` is ours over bare, in float32 at best 1; `against plain` and the like are ours over theirs. `of
@@ -23,7 +23,6 @@ of large matrices in that time (on a GPU in TF32 or bfloat16).
 import argparse
 import contextlib
 import json
-import os
 import statistics
 import time
 from collections.abc import Callable, Iterator
@@ -39,8 +38,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from trainables.config import PRECISIONS, TrialConfig
 from trainables.data import Dataset
 from trainables.float32 import large_products
-from trainables.memory import keep_freed_memory
 from trainables.models import build_model
+from trainables.process import prepare_process
 from trainables.training.loop import Training
 from trainables.training.recording import Recorder, cuda_graph
 
@@ -174,12 +173,13 @@ def loops(
 
 @contextlib.contextmanager
 def tf32_products() -> Iterator[None]:
-    """On a GPU."""
-    torch.backends.cuda.matmul.fp32_precision = "tf32"
+    """Inside, a GPU's products in float32 are in TF32."""
+    products = torch.backends.cuda.matmul
+    before, products.fp32_precision = products.fp32_precision, "tf32"
     try:
         yield
     finally:
-        torch.backends.cuda.matmul.fp32_precision = "ieee"
+        products.fp32_precision = before
 
 
 def main() -> None:
@@ -192,12 +192,8 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--json", type=Path, help="write the figures there too")
     options = parser.parse_args()
-    keep_freed_memory()
-    torch.set_num_threads(options.threads)
+    prepare_process(options.threads)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    if device.type == "cuda":  # all by kernels that repeat their bits, as in trials
-        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-        torch.set_deterministic_debug_mode("warn")
     if options.cuda_graphs and device.type != "cuda":
         parser.error("argument --cuda-graphs: there is no GPU here")
     record = cuda_graph if options.cuda_graphs else None

@@ -44,9 +44,9 @@ from sweeps.grid import expand
 from sweeps.options import parse
 from sweeps.study import grid_of
 from trainables.data import load_source
+from trainables.process import prepare_process
 from trainables.tables import SCHEMAS, compact, write_record
 from trainables.trial import run_trial
-from trainables.tune_trial import prepare_process
 
 AXES = (
     *("--batch-sizes", "8", "--learning-rates", "0.001", "--warmup-epochs", "0"),

@@ -39,11 +39,12 @@ from ray.util.placement_group import PlacementGroup, remove_placement_group
 
 from trainables.config import TrialConfig
 from trainables.memory import is_out_of_memory, limit_memory
+from trainables.process import prepare_process
 from trainables.storage import arrow_path, place
 from trainables.tables import Record, write_record
 from trainables.training.parallel import Workers
 from trainables.trial import Trial, failed_record
-from trainables.tune_trial import TuneTrial, out_of_memory, prepare_process, resources
+from trainables.tune_trial import TuneTrial, out_of_memory, resources
 
 DEATHS_ALLOWED = 3
 DRIVER_BYTES = 2**28  # what the waiting Tune actor asks for

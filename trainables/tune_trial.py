@@ -14,7 +14,6 @@ Why it is as it is (Ray 2.50 to 2.60):
 
 from __future__ import annotations
 
-import os
 import time
 import traceback
 from pathlib import Path
@@ -27,7 +26,7 @@ from trainables.checkpoint import remove_checkpoint
 from trainables.config import TrialConfig
 from trainables.data import Source
 from trainables.importing import no_collection
-from trainables.memory import GIB, free_memory, give_back, is_out_of_memory, keep_freed_memory, limit_memory
+from trainables.memory import GIB, free_memory, give_back, is_out_of_memory, limit_memory
 from trainables.storage import place
 from trainables.tables import Record, write_record
 from trainables.time_limit import time_limit
@@ -68,12 +67,14 @@ class TuneTrial(tune.Trainable):  # type: ignore[misc]
             import torch
 
             import trainables.trial  # noqa: F401
+            from trainables.process import prepare_process
+            from trainables.training.recording import cuda_graph
 
         prepare_process(config["cpus"])
         # On a node whose GPU PyTorch cannot see the CPU does the work; the row's `device` says so.
         self._device = torch.device("cuda" if config["gpus"] and torch.cuda.is_available() else "cpu")
         self._given_micro_batch_size: int | None = config.get("micro_batch_size")
-        self._records = bool(config.get("cuda_graphs")) and self._device.type == "cuda"
+        self._recorder = cuda_graph if config.get("cuda_graphs") and self._device.type == "cuda" else None
         self._folder = place(config["folder"], has_answered=True)  # to the driver
         self._timeout: float | None = config.get("trial_timeout")
         self._keep_weights = config["keep_weights"]
@@ -128,7 +129,6 @@ class TuneTrial(tune.Trainable):  # type: ignore[misc]
 
     def _advance(self) -> Record | None:
         """One slice of work; the record when the trial has come to its end."""
-        from trainables.training.recording import cuda_graph
         from trainables.trial import Trial
 
         if self._trial is None:
@@ -137,7 +137,7 @@ class TuneTrial(tune.Trainable):  # type: ignore[misc]
                 self._source,
                 self._device,
                 micro_batch_size=self._micro_batch_size,
-                record=cuda_graph if self._records else None,
+                record=self._recorder,
             )
             trial.after_epoch = self._leave_warm_start
             if not trial.resume(self._checkpoint) and self._config.is_warm_started:
@@ -210,19 +210,3 @@ def out_of_memory(micro_batch_size: int | None) -> str:
     """The last line of the reason why a trial failed."""
     tried = f" with micro_batch_size {micro_batch_size}" if micro_batch_size else ""
     return f"\nout of memory{tried}; give --workers-per-trial, --micro-batch-size, ghost_batch_size or more memory"
-
-
-def prepare_process(cpus: float) -> None:
-    """As many threads as the trial has CPUs, and reproducible kernels: numbers must not depend on the neighbours.
-
-    Besides, what the process frees is kept. To be called before PyTorch makes a tensor.
-    """
-    keep_freed_memory()
-    import torch
-
-    torch.set_num_threads(max(1, int(cpus)))
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    torch.set_deterministic_debug_mode("warn")  # `use_deterministic_algorithms` imports the compiler: 2.4 s
-    deterministic: Any = torch.utils.deterministic
-    deterministic.fill_uninitialized_memory = False  # by default then with NaN: 2 to 8 % of a trial's time
-    torch.backends.cudnn.benchmark = False

@@ -87,7 +87,7 @@ def test_a_trial_does_not_import_the_compiler() -> None:
     """Which takes every worker two seconds and 150 MiB, or its SymPy, 0.7 s more."""
     source = (
         "import sys; from trainables.config import TrialConfig; from trainables.data import load_source; "
-        "from trainables.trial import run_trial; from trainables.tune_trial import prepare_process; "
+        "from trainables.trial import run_trial; from trainables.process import prepare_process; "
         "prepare_process(1); digits = load_source('digits'); "
         "run_trial(TrialConfig(dataset='digits', data_fingerprint='', train_size=50, test_size=50, batch_size=10, "
         "learning_rate=0.01, epochs=1, measure_examples=20), digits); "

@@ -10,10 +10,10 @@ from torch.utils._pytree import tree_leaves
 
 from trainables.config import TrialConfig
 from trainables.data import Source
+from trainables.process import prepare_process
 from trainables.training import recording
 from trainables.training.recording import Recorder, Work, cuda_graph, is_recordable
 from trainables.trial import Trial
-from trainables.tune_trial import prepare_process
 
 Make = Callable[..., TrialConfig]
 RATE = 2**-7  # a number of float32
