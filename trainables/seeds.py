@@ -9,6 +9,7 @@ again.
 from __future__ import annotations
 
 import zlib
+from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -31,3 +32,10 @@ def generator(seed: int, purpose: str, index: int = 0) -> torch.Generator:
     import torch
 
     return torch.Generator().manual_seed(derive_seed(seed, purpose, index))
+
+
+def random_numbers_kept(device: torch.device) -> AbstractContextManager[None]:
+    """Inside, random numbers may be drawn; afterwards PyTorch's generators of the CPU and `device` are as before."""
+    import torch
+
+    return torch.random.fork_rng([device] if device.type == "cuda" else [])

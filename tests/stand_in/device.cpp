@@ -18,6 +18,7 @@
 
 #include <atomic>
 #include <set>
+#include <span>
 
 namespace {
 
@@ -169,23 +170,33 @@ class Call {
   explicit Call(const c10::OperatorHandle& op) : op_(op), name_(op.schema().name()) {}
 
   void run(torch::jit::Stack* stack) {
-    for (auto& value : torch::jit::last(*stack, op_.schema().arguments().size())) argument(value);
+    for (auto& value : top(*stack, op_.schema().arguments().size())) argument(value);
     for (const auto& tensor : on_cpu_) check(tensor);
     if (WAITING.count(name_)) waits++;
     op_.redispatchBoxed(c10::DispatchKeySet(c10::DispatchKey::CPU), stack);
-    for (auto& value : torch::jit::last(*stack, op_.schema().returns().size())) result(value);
+    for (auto& value : top(*stack, op_.schema().returns().size()))
+      replace(value, [this](const Tensor& tensor) { return back(tensor); });
   }
 
  private:
-  void argument(const c10::IValue& constant) {
-    auto& value = const_cast<c10::IValue&>(constant);
+  static std::span<c10::IValue> top(torch::jit::Stack& stack, size_t count) {
+    return {stack.data() + stack.size() - count, count};
+  }
+
+  template <typename Change>
+  static void replace(c10::IValue& value, const Change& change) {
     if (value.isTensor()) {
-      value = own(value.toTensor());
+      value = change(value.toTensor());
     } else if (value.isTensorList()) {
       auto tensors = value.toTensorVector();
-      for (auto& tensor : tensors) tensor = own(tensor);
+      for (auto& tensor : tensors) tensor = change(tensor);
       value = tensors;
-    } else if (value.isOptionalTensorList()) {
+    }
+  }
+
+  void argument(c10::IValue& value) {
+    replace(value, [this](const Tensor& tensor) { return own(tensor); });
+    if (value.isOptionalTensorList()) {
       c10::List<std::optional<Tensor>> tensors;
       for (const std::optional<Tensor> tensor : value.toOptionalTensorList())
         tensors.push_back(tensor && tensor->defined() ? std::make_optional(own(*tensor)) : std::nullopt);
@@ -209,17 +220,6 @@ class Call {
     if (twins_.empty() || tensor.dim() == 0) return;  // numbers may come from the CPU
     TORCH_CHECK(INDEXING.count(name_), "Expected all tensors to be on the same device, in ", name_);
     waits++;  // for a copy of the indices
-  }
-
-  void result(const c10::IValue& constant) const {
-    auto& value = const_cast<c10::IValue&>(constant);
-    if (value.isTensor()) {
-      value = back(value.toTensor());
-    } else if (value.isTensorList()) {
-      auto tensors = value.toTensorVector();
-      for (auto& tensor : tensors) tensor = back(tensor);
-      value = tensors;
-    }
   }
 
   Tensor back(const Tensor& tensor) const {

@@ -34,6 +34,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from trainables.float32 import exact_products
 from trainables.loss import cross_entropy
+from trainables.seeds import random_numbers_kept
 from trainables.sharpness.objective import Objective, Pieces, Rounded, pulled_back
 
 BatchNorm = Literal["running", "batch", "recalibrated"]
@@ -157,7 +158,7 @@ class ModelLoss(Objective):
                 kept.append(tensor.detach())  # so that no address is used twice; the graph itself would never be freed
 
         with (
-            torch.random.fork_rng(devices=[leaf.device] if leaf.is_cuda else []),
+            random_numbers_kept(leaf.device),
             torch.enable_grad(),
             torch.autograd.graph.saved_tensors_hooks(note, lambda nothing: nothing),
         ):

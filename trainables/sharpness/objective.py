@@ -19,6 +19,8 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
+from trainables.seeds import random_numbers_kept
+
 T = TypeVar("T")
 Loss = Callable[[Tensor], Tensor]
 Map = Callable[[Tensor], Tensor]
@@ -213,7 +215,7 @@ def hessian_at_center(objective: Objective, params: Tensor) -> tuple[float, Map]
 
 def _twice(objective: Objective, params: Tensor, evaluate: Callable[[Tensor], tuple[float, T]]) -> tuple[float, T]:
     check_params(params)
-    with torch.random.fork_rng(devices=[params.device] if params.is_cuda else []):
+    with random_numbers_kept(params.device):
         value = objective.value(params)
         again, derivative = evaluate(params)
     rounding = ROUNDINGS * torch.finfo(params.dtype).eps * abs(value)  # kernels differ with and without a graph

@@ -27,6 +27,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from trainables.errors import UserError
+from trainables.seeds import random_numbers_kept
 from trainables.training.ghost_batch_norm import is_channels_last
 from trainables.training.parallel import Workers
 from trainables.training.synchronized_batch_norm import (
@@ -103,7 +104,6 @@ class Parts:
     def run(self, count: int, work: Callable[[Part], None]) -> None:
         """`work` on each of this worker's parts of a batch of `count`, with the random numbers of one pass over it."""
         parts = self.of(count)
-        cuda = [self._device] if self._device.type == "cuda" else []
         masks = _MasksOfBatch(parts, count)
 
         def do(part: Part) -> None:
@@ -115,7 +115,7 @@ class Parts:
                 self._spread.groups = None
 
         do(parts[0])
-        with torch.random.fork_rng(cuda, enabled=len(parts) > 1):  # workers may have more and fewer, and draw as one
+        with random_numbers_kept(self._device):  # workers may have more and fewer parts, and draw as one
             for part in parts[1:]:
                 do(part)
 

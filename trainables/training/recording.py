@@ -17,13 +17,13 @@ the trial; so what is not known to be recordable is not tried.
 
 import functools
 from collections.abc import Callable
-from contextlib import AbstractContextManager
 
 import torch
 from torch import Tensor, nn
 
 from trainables.config import FULL_BATCH_OPTIMIZERS, TrialConfig
 from trainables.importing import is_import_path
+from trainables.seeds import random_numbers_kept
 from trainables.training.optimizer import Optimizer
 from trainables.training.update import Update
 
@@ -124,10 +124,10 @@ class RecordedUpdate:
                 group["lr"] = rate
 
         try:
-            with self._same_random_numbers():
+            with random_numbers_kept(self._device):
                 replay = self._record(at_fixed_places)
             _restore(state, before)
-            with self._same_random_numbers():
+            with random_numbers_kept(self._device):
                 replay()
             replayed = [tensor.clone() for tensor in state]
         except RuntimeError:  # of what cannot be recorded
@@ -142,9 +142,6 @@ class RecordedUpdate:
         weights = [parameter.detach() for parameter in self._model.parameters()]
         moments = [value for of_one in optimizer.state.values() for value in of_one.values()]
         return [*weights, *self._model.buffers(), *(value for value in moments if isinstance(value, Tensor))]
-
-    def _same_random_numbers(self) -> AbstractContextManager[None]:
-        return torch.random.fork_rng([self._device] if self._device.type == "cuda" else [])
 
 
 def _restore(state: list[Tensor], values: list[Tensor]) -> None:
