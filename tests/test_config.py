@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import pytest
 
-from trainables.config import TrialConfig
+from trainables.config import MEASURING, TrialConfig
 from trainables.errors import UserError
 
 Make = Callable[..., TrialConfig]
@@ -15,7 +15,7 @@ SWITCH = {"switch_epoch": 2, "switch_batch_size": 300}
 def test_the_key_is_stable(make_config: Make) -> None:
     """A changed key orphans everybody's results: this one may change only with NUMBERS_VERSION."""
     config = dataclasses.replace(make_config(), data_fingerprint="0" * 16)
-    assert config.trial_id == "1f94c1a38ce2d322"
+    assert config.trial_id == "b142677723207bf7"
 
 
 @pytest.mark.parametrize(
@@ -49,12 +49,29 @@ def test_the_same_run_has_one_key(make_config: Make, one: dict[str, object], oth
         {"data_fingerprint": "other"},
         {"epochs": 5},
         {"target_loss": 0.1},
-        {"measure_examples": 100},
         {"optimizer": "sgd"},
     ],
 )
 def test_what_changes_numbers_changes_the_key(make_config: Make, change: dict[str, object]) -> None:
     assert make_config(**change).trial_id != make_config().trial_id
+
+
+def test_what_is_measured_is_no_part_of_the_key(make_config: Make) -> None:
+    """Not one of the fields, so that measuring more extends a trial instead of training it again."""
+    changes: dict[str, object] = {
+        "measure_examples": 100,
+        "measure_dtype": "float32",
+        "measures": "hessian_trace",
+        "measure_batch_norm": "batch",
+        "measure_batch_size": 50,
+        "measure_every": 2,
+        "measure_share": 0.5,
+    }
+    assert changes.keys() <= MEASURING
+    switched = make_config(**SWITCH)
+    for name, value in changes.items():
+        assert make_config(**{name: value}).trial_id == make_config().trial_id
+        assert make_config(**SWITCH, **{name: value}).warm_start_id == switched.warm_start_id
 
 
 @pytest.mark.parametrize(

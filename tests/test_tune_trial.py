@@ -76,7 +76,7 @@ def test_trials_that_switch_start_from_the_states_another_left(
     """To the same bits as if each had trained from its beginning."""
     switches: dict[str, Any] = {"switch_batch_size": 300, "epochs": 5}
     trials = [make_config(epochs=5), *(make_config(switch_epoch=epoch, **switches) for epoch in (2, 3))]
-    trials.append(make_config(switch_epoch=2, **switches, measure_every=2))  # needs measures of the epochs before
+    trials.append(make_config(switch_epoch=4, **switches, measure_every=2))  # needs measures of the epochs before
     drive({trial.trial_id: trial for trial in trials}, digits, tmp_path)
     tables = read_tables(tmp_path)
     rows = {row["trial_id"]: row for row in tables.trials.to_pylist()}

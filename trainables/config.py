@@ -1,9 +1,10 @@
 """What a trial is: every choice that can change its numbers, and the key that follows from them.
 
 Where a trial runs (device, threads, folders) is not here: the same configuration is the same trial on every
-machine. `trial_id` is a hash of the canonical configuration, of the data's contents, of the source of a user's
-own model, and of NUMBERS_VERSION; so a sweep that is resumed or widened finds what it has already done, and
-nothing stale is reused.
+machine. `trial_id` is a hash of everything that affects the training: the canonical configuration, the data's
+contents, the source of a user's own model, and NUMBERS_VERSION. So a sweep that is resumed or widened finds the
+trials that it has already run, and nothing stale is reused. What is measured (the fields of MEASURING) is not part of
+the hash: measuring more extends the rows of a trial that is already trained.
 
 Two configurations that describe the same run have one canonical form (`TrialConfig.canonical`): a switch to
 the batch size already in force, or after the last epoch, is no switch; a switch before the first epoch is a
@@ -30,7 +31,7 @@ from trainables.remedies import (
     require_choice,
 )
 
-NUMBERS_VERSION = 8  # raise it when a change of this code changes the numbers of an unchanged configuration
+NUMBERS_VERSION = 9  # raise it when a change of this code changes the numbers of an unchanged configuration
 
 OPTIMIZERS = ("adam", "sgd", "adagrad", "gradient_descent", "lbfgs")
 FULL_BATCH_OPTIMIZERS = ("gradient_descent", "lbfgs")  # with line searches, on the whole training set
@@ -242,11 +243,11 @@ class TrialConfig(Remedies):
 
     @property
     def trial_id(self) -> str:
-        """16 hexadecimal digits: SHA-256 of the canonical configuration and NUMBERS_VERSION.
+        """16 hexadecimal digits: SHA-256 of NUMBERS_VERSION and of the canonical configuration without MEASURING.
 
         A field at its default is left out, so that a field added later leaves the keys of old trials alone.
         """
-        return self._key(frozenset())
+        return self._key(MEASURING)
 
     @property
     def is_warm_started(self) -> bool:
@@ -256,10 +257,8 @@ class TrialConfig(Remedies):
     @property
     def warm_start_id(self) -> str:
         """The key of the training up to a switch: shared by all trials that are the same run until then."""
-        other = {name for name in vars(self) if name.startswith(("measure", "switch_"))} | {"target_loss"}
-        if self.decay != "cosine":
-            other.add("epochs")
-        return self._key(frozenset(other))
+        other = MEASURING | {name for name in vars(self) if name.startswith("switch_")} | {"target_loss"}
+        return self._key(other if self.decay == "cosine" else other | {"epochs"})
 
     def _key(self, left_out: frozenset[str]) -> str:
         canonical = self.canonical()
@@ -281,6 +280,10 @@ class TrialConfig(Remedies):
         if (remedy := remedy_of(vars(self))) != "none":
             parts.append(remedy)
         return " ".join([*parts, f"seed{self.seed}"])
+
+
+MEASURING = frozenset(field.name for field in dataclasses.fields(TrialConfig) if field.name.startswith("measure"))
+"""The fields that say what is measured and how. They leave the training alone, so they are not part of its key."""
 
 
 def model_options_json(options: dict[str, Any]) -> str:
