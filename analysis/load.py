@@ -153,9 +153,10 @@ def _completed(sweep: Sweep) -> pd.DataFrame:
     trials = sweep.trials
     frame = trials[(trials["status"] == "completed") & ~has_flag(trials, {COPY_FLAG})].copy()
     changed = {"batch_size", *SWITCH, *REMEDIES, *NOT_TRAINING}
-    shared = [name for name in CONFIGURATION if name not in changed]
+    varying = [name for name in CONFIGURATION if frame[name].nunique(dropna=False) > 1]  # others part no trials
+    shared = [name for name in varying if name not in changed]
     frame["replicate"] = number_of(frame, REPLICATE)
-    frame["configuration"] = number_of(frame, [name for name in CONFIGURATION if name not in REPLICATE])
+    frame["configuration"] = number_of(frame, [name for name in varying if name not in REPLICATE])
     frame["setting"] = number_of(frame, [name for name in shared if name not in REPLICATE])
     frame["remedy_set"] = number_of(frame, shared)
     frame["matched_set"] = number_of(frame, [*shared, "remedy"])
@@ -222,7 +223,9 @@ def has_flag(trials: pd.DataFrame, flags: frozenset[str] | set[str]) -> Any:
 
 
 def number_of(frame: pd.DataFrame, columns: Any) -> Any:
-    """A series that numbers the distinct settings of `columns`, null being a setting like any other."""
+    """A series that numbers the distinct settings of `columns`, null being a setting like any other; 0 without any."""
+    if not columns:
+        return pd.Series(0, index=frame.index)
     return frame.groupby(list(columns), dropna=False).ngroup()
 
 

@@ -1,0 +1,29 @@
+"""Every interval and claim under sweeps of known truth, with few runs: see simulations/ and benchmarks/coverage.py."""
+
+import pytest
+from simulations import Count, Design, Statement, measure
+from simulations.gaps import STATEMENTS as GAPS
+
+RUNS = 100  # as many as a slow test can afford
+STATEMENTS: tuple[Statement, ...] = GAPS
+DESIGNS = tuple(dict.fromkeys(design for statement in STATEMENTS for design in statement.designs))
+
+
+def test_a_rate_fails_where_93_percent_is_refuted():
+    assert Count(173, 200).fails  # P(X <= 173 | 200, 0.93) = 0.00083
+    assert not Count(174, 200).fails  # 0.00177
+
+    assert not Count().fails
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("design", DESIGNS, ids=lambda design: design.name)
+def test_statements_hold_as_often_as_they_say(design: Design) -> None:
+    statements = [statement for statement in STATEMENTS if design in statement.designs]
+    counts = measure(statements, design, range(RUNS))
+    wrong = [
+        f"{statement.name}: {count.held} of {count.said}"
+        for statement, count in zip(statements, counts, strict=True)
+        if count.fails
+    ]
+    assert not wrong
