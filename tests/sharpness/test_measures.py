@@ -51,6 +51,11 @@ def test_every_measure_is_documented() -> None:
     assert {name for name in named if name.islower()} - set(MEASURES) == set()
 
 
+def test_the_readme_counts_them() -> None:
+    readme = (DOCUMENTATION.parents[1] / "README.md").read_text()
+    assert re.findall(r"adds any of the (\d+) in\s+\[docs/measures.md\]", readme) == [str(len(MEASURES))]
+
+
 @pytest.mark.parametrize("name", MEASURES)
 def test_a_measure_leaves_everything_as_it_was(name: str) -> None:
     """Parameters, buffers, gradients, modes and the random state, bit for bit; and it gives the same numbers again."""

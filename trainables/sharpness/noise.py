@@ -7,8 +7,13 @@ the mean gradient of B examples, E|G_B|^2 = |G|^2 + tr(Sigma) / B. Two batch siz
     B_simple = tr(Sigma) / |G|^2,     |G|^2 = (B |G_B|^2 - b |G_b|^2) / (B - b),
                                       tr(Sigma) = (|G_b|^2 - |G_B|^2) / (1/b - 1/B),
 
-and so do the gradients g_i of N examples: tr(Sigma) = sum |g_i - g|^2 / (N - 1), |G|^2 = |g|^2 - tr(Sigma) / N. The
-two ways agree on average, as batches are drawn without replacement. The ratio of unbiased numbers is not unbiased.
+and so do the gradients g_i of N examples: tr(Sigma) = sum |g_i - g|^2 / (N - 1), |G|^2 = |g|^2 - tr(Sigma) / N, which
+is the same with b = 1 and B = N. The ratio of unbiased estimates is not unbiased.
+
+Standard errors are those of the population: how far other examples would move the estimates. The gradients of disjoint
+groups of examples are independent, so the jackknife leaves out one group at a time (Efron and Stein 1981, Annals of
+Statistics 9:586: on average it is not below the variance). Cutting the same examples into other batches says nothing of
+this error: with all of them in every big batch, |G_B|^2 is the same each time.
 
 Step noise (Smith and Le 2018, arXiv 1710.06451, sections 4 and 5): eta (N/B - 1) / (1 - momentum), about eta N / B.
 
@@ -36,10 +41,12 @@ SURE = 2.0  # standard errors that |G|^2 is to be above 0
 
 @dataclass(frozen=True)
 class GradientNoiseScale:
-    """`value` = tr(Sigma) / |G|^2 in examples, from `trace` and `squared_gradient`; standard errors by the jackknife.
+    """`value` = tr(Sigma) / |G|^2 in examples, from `trace` and `squared_gradient`, with standard errors.
 
-    `converged`: |G|^2 is at least two of its standard errors above 0. Where its estimate is not above 0, `value` and
-    its `stderr` are NaN. `evaluations` counts batch gradients, and per-example gradients one by one.
+    The errors are those of the population that the examples are a sample of (see the top of this file); that of `value`
+    follows from them by the delta method. `converged`: |G|^2 is resolved, at least two of its standard errors above 0.
+    Where its estimate is not above 0, `value` and its `stderr` are NaN; all errors are NaN for fewer than three groups.
+    `evaluations` counts batch gradients, and per-example gradients one by one.
     """
 
     value: float
@@ -57,31 +64,34 @@ def gradient_noise_scale(
 ) -> GradientNoiseScale:
     """B_simple from `draws` batches of `big_batch` of the `examples`, each also cut into its batches of `small_batch`.
 
-    Unbiased in both parts, for the population that the examples came from. Costs draws * big_batch / small_batch
-    gradients of small batches and 2 more. Raises ValueError unless 1 <= small_batch < big_batch <= examples with
-    big_batch a multiple of small_batch, for draws below 2, and for a loss that is not deterministic.
+    Unbiased in both parts, for the population that the examples came from. Further draws reduce the part of the error
+    that comes from cutting into batches: a draw alone has the jackknife's variance V over its small batches, and the
+    mean over D draws without replacement V (B / N + (1 - B / N) / D), as a mean over examples has. Costs draws *
+    big_batch / small_batch gradients of small batches and 2 more; holds those of one draw in float64. Raises ValueError
+    unless 1 <= small_batch < big_batch <= examples with big_batch a multiple of small_batch, for draws below 1, and for
+    a loss that is not deterministic.
     """
     if not (1 <= small_batch < big_batch <= examples and big_batch % small_batch == 0):
         raise ValueError(
             f"`big_batch` must be a multiple of small_batch = {small_batch}, above it and at most the {examples} "
             f"examples, got {big_batch}"
         )
-    _check_count("draws", draws)
+    if draws < 1:
+        raise ValueError(f"`draws` must be at least 1, got {draws}")
     generator = torch.Generator().manual_seed(seed)
-    small, big = torch.zeros(draws, dtype=torch.float64), torch.zeros(draws, dtype=torch.float64)
     evaluate_center(_on(loss, torch.arange(small_batch, device=params.device)), params)
-    parts = big_batch // small_batch
-    for draw in range(draws):
+    found = []
+    for _ in range(draws):
         batch = torch.randperm(examples, generator=generator)[:big_batch].to(params.device)
-        total = torch.zeros_like(params, dtype=torch.float64)
-        for indices in batch.split(small_batch):
-            gradient = _on(loss, indices).value_and_gradient(params)[1].double()
-            small[draw] += float(gradient @ gradient) / parts
-            total += gradient / parts
-        big[draw] = float(total @ total)
-    return noise_scale_from_norms(
-        small, big, small_batch=small_batch, big_batch=big_batch, evaluations=2 + draws * parts
-    )
+        gradients = [_on(loss, group).value_and_gradient(params)[1].double() for group in batch.split(small_batch)]
+        means = torch.stack(gradients)
+        mean = means.mean(dim=0)
+        away = means - mean
+        found.append(_of_groups(small_batch, mean @ mean, (away * away).sum(dim=1), away @ mean))
+    estimates, covariances = (torch.stack(each).mean(dim=0) for each in zip(*found, strict=True))
+    shared = big_batch / examples
+    spent = 2 + draws * (big_batch // small_batch)
+    return _summary(estimates, covariances * (shared + (1 - shared) / draws), spent)
 
 
 def noise_scale_from_norms(
@@ -89,6 +99,7 @@ def noise_scale_from_norms(
 ) -> GradientNoiseScale:
     """B_simple from |G_b|^2, (draws,), and |G_B|^2, (draws,), of the same draws, as a training run can record them.
 
+    The draws must hold different examples, as batches of one epoch do: the standard errors take them as independent.
     Raises ValueError for vectors of different lengths or fewer than 2 draws, and unless 1 <= small_batch < big_batch.
     """
     if not 1 <= small_batch < big_batch:
@@ -99,8 +110,8 @@ def noise_scale_from_norms(
     b, s = big.double().cpu(), small.double().cpu()
     squared = (big_batch * b - small_batch * s) / (big_batch - small_batch)
     traces = (s - b) / (1 / small_batch - 1 / big_batch)
-    without_traces, without_squared = ((each.sum() - each) / (len(s) - 1) for each in (traces, squared))
-    return _summary(float(traces.mean()), float(squared.mean()), without_traces, without_squared, evaluations)
+    both = torch.stack([traces, squared])
+    return _summary(both.mean(dim=1), _covariance(both) / (len(s) - 1), evaluations)
 
 
 def per_example_noise_scale(
@@ -108,7 +119,7 @@ def per_example_noise_scale(
 ) -> GradientNoiseScale:
     """B_simple from the gradients of all `examples` one by one, `chunk_size` at once in memory (None: by their size).
 
-    The standard errors are those of the examples as a sample. Costs one pass of batch gradients and one of
+    Costs one pass of batch gradients and one of
     per-example gradients (torch.func.vmap, so `loss` must allow it: no data-dependent control flow). Raises
     ValueError for fewer than 2 examples, chunk_size below 1, and a loss that is not deterministic.
     """
@@ -127,13 +138,8 @@ def per_example_noise_scale(
         away = one_by_one(x, indices).detach().double() - mean
         squares.append((away * away).sum(dim=1))
         slopes.append(away @ mean)
-    c, slope, rest = torch.cat(squares).cpu(), torch.cat(slopes).cpu(), examples - 1
-    trace, whole = c.sum() / rest, (mean @ mean).cpu()
-    without_means = whole - 2 * slope / rest + c / rest**2  # |mean gradient without example i|^2
-    without_traces = (c.sum() - c * examples / rest) / max(1, rest - 1)
-    without_squared = without_means - without_traces / rest
-    spent = 2 + len(chunks) + examples
-    return _summary(float(trace), float(whole - trace / examples), without_traces, without_squared, spent)
+    found = _of_groups(1, mean @ mean, torch.cat(squares), torch.cat(slopes))
+    return _summary(*found, 2 + len(chunks) + examples)
 
 
 def sgd_noise_scale(learning_rate: float, batch_size: int, examples: int, *, momentum: float = 0.0) -> float:
@@ -144,24 +150,47 @@ def sgd_noise_scale(learning_rate: float, batch_size: int, examples: int, *, mom
     return learning_rate * (examples / batch_size - 1) / (1 - momentum)
 
 
-def _summary(
-    trace: float, squared: float, without_traces: Tensor, without_squared: Tensor, evaluations: int
-) -> GradientNoiseScale:
-    """The ratio, and all jackknife errors from the two estimates with each one of the samples left out, (m,)."""
+def _of_groups(size: int, whole: Tensor, squares: Tensor, slopes: Tensor) -> tuple[Tensor, Tensor]:
+    """The estimates (tr(Sigma), |G|^2) from the mean gradients m_k of K disjoint groups of `size` examples, and their
+    jackknife covariance, (2, 2): NaN for K < 3.
 
-    def jackknife(values: Tensor) -> float:
-        return float((values.var(correction=0) * (len(values) - 1)).sqrt())
+    With m the mean of the m_k: `whole` = |m|^2, `squares` = |m_k - m|^2, (K,), and `slopes` = (m_k - m)'m, (K,).
+    """
+    c, slope, count, rest = squares.cpu(), slopes.cpu(), len(squares), len(squares) - 1
+    trace = c.sum() / rest
+    estimates = torch.stack([size * trace, whole.cpu() - trace / count])
+    if rest < 2:
+        return estimates, torch.full((2, 2), math.nan, dtype=torch.float64)
+    without_means = whole.cpu() - 2 * slope / rest + c / rest**2  # |m|^2 without group k
+    without_traces = (c.sum() - c * count / rest) / (rest - 1)
+    without = torch.stack([size * without_traces, without_means - without_traces / rest])
+    return estimates, _covariance(without) * rest
 
-    squared_stderr, known = jackknife(without_squared), squared > 0
+
+def _covariance(values: Tensor) -> Tensor:
+    """Over the last axis of (2, m), divided by m."""
+    away = values - values.mean(dim=1, keepdim=True)
+    return away @ away.T / values.shape[1]
+
+
+def _summary(estimates: Tensor, covariance: Tensor, evaluations: int) -> GradientNoiseScale:
+    """The ratio tr(Sigma) / |G|^2 of the `estimates` of both, (2,), and all errors from their `covariance`, (2, 2)."""
+    trace, squared = estimates.tolist()
+    trace_error, squared_error = covariance.diagonal().sqrt().tolist()
+    value, error = math.nan, math.nan
+    if squared > 0:
+        value = trace / squared
+        slopes = torch.tensor([1 / squared, -value / squared], dtype=torch.float64)
+        error = float((slopes @ covariance @ slopes).clamp(min=0).sqrt())
     return GradientNoiseScale(
-        value=trace / squared if known else math.nan,
-        stderr=jackknife(without_traces / without_squared) if known else math.nan,
+        value=value,
+        stderr=error,
         trace=trace,
-        trace_stderr=jackknife(without_traces),
+        trace_stderr=trace_error,
         squared_gradient=squared,
-        squared_gradient_stderr=squared_stderr,
+        squared_gradient_stderr=squared_error,
         evaluations=evaluations,
-        converged=known and squared >= SURE * squared_stderr,
+        converged=squared > 0 and squared >= SURE * squared_error,
     )
 
 
