@@ -9,7 +9,7 @@ import torch
 
 from sweeps.grid import Grid, expand
 from trainables.check import check_trial
-from trainables.config import TrialConfig
+from trainables.config import TrialConfig, steps_per_epoch
 from trainables.data import Source
 from trainables.errors import UserError
 from trainables.loss import cross_entropy
@@ -58,6 +58,13 @@ def test_misread(text: str, message: str) -> None:
         ({"sam_radius": 0.1, "proximal": 0.1}, "must take the gradient in one way, got sam_radius with proximal"),
         ({"decay": "step"}, "`decay_epochs` must be given with decay=step"),
         ({"decay": "cosine", "decay_factor": 0.5}, "`decay` must be step for"),
+        ({"decay": "cosine", "decay_epochs": "2,3"}, "`decay_epochs` of decay=cosine must be one number"),
+        ({"decay": "cosine", "decay_epochs": "5"}, "at most `epochs` \\(4\\), got 5"),
+        ({"decay": "cosine", "decay_epochs": "1", "warmup_epochs": 1.0}, "longer than the warmup"),
+        ({"decay": "cosine", "target_loss": 0.1}, "`decay` cosine needs its length with a target loss"),
+        ({"decay_epochs": "5"}, "`decay` must be given with decay_epochs"),
+        ({"same_steps": True, "base_batch_size": 16, "target_loss": 0.1}, "`same_steps` has no effect with a target"),
+        ({"same_steps": True, "base_batch_size": 16, "batch_schedule": "1:64"}, "where the batch size changes"),
         ({"decay": "step", "decay_epochs": "20,10"}, "`decay_epochs` must be rising whole numbers"),
         ({"decay": "step", "decay_epochs": "ten"}, "`decay_epochs` must be rising whole numbers"),
         ({"batch_schedule": "5"}, "`batch_schedule` must be EPOCH:BATCH"),
@@ -184,6 +191,34 @@ def test_as_many_steps_as_the_small_batch(make_config: Make, digits: Source) -> 
     record = run_trial(config, digits)
     assert (record.trial["epochs_done"], record.trial["steps"]) == (40, 40)  # 4 epochs of 10 steps at batch 30
     assert learning_rate_at(config, 5.0, 300) == pytest.approx(0.005)  # the warmup is stretched too
+
+
+@pytest.mark.parametrize("base", [16, 299, 7])
+@pytest.mark.parametrize("size", [32, 128, 150, 299, 300])
+def test_same_steps_counts_short_last_batches(make_config: Make, base: int, size: int) -> None:
+    """The steps of the whole trial are those at the base batch size, and fewer than one epoch's more."""
+
+    def steps(batch_size: int, epochs: int) -> int:
+        return sum(len(epoch_batches(300, batch_size, seed=0, epoch=epoch)) for epoch in range(epochs))
+
+    config = make_config(same_steps=True, base_batch_size=base, batch_size=size, epochs=40)
+    more = steps(size, config.total_epochs) - steps(base, 40)
+    assert 0 <= more < steps(size, 1)
+
+
+@pytest.mark.parametrize(("examples", "size"), [(300, 300), (300, 299), (301, 300), (301, 7), (301, 1), (1, 1)])
+def test_steps_per_epoch_are_the_batches(examples: int, size: int) -> None:
+    assert steps_per_epoch(examples, size) == len(epoch_batches(examples, size, seed=0, epoch=0))
+
+
+def test_a_cosine_of_its_own_length_ends_the_trial(make_config: Make, digits: Source) -> None:
+    options: dict[str, Any] = {"decay": "cosine", "batch_size": 300}
+    config = make_config(**options, decay_epochs="3", target_loss=1e-9, epochs=40)
+    whole = make_config(**options, epochs=3)
+    record = run_trial(config, digits)
+    assert record.trial["epochs_done"] == 3
+    assert [row["lr"] for row in record.epochs] == [learning_rate_at(whole, done, 300) for done in (1.0, 2.0, 3.0)]
+    assert learning_rate_at(config, 3.0, 300) == pytest.approx(0.01 / 4)  # (1 + cos(2 pi / 3)) / 2
 
 
 CHANGES: list[dict[str, Any]] = [

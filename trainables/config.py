@@ -25,6 +25,7 @@ from trainables.remedies import (
     STEP_DECAY_FACTOR,
     Remedies,
     batch_schedule,
+    cosine_epochs,
     positive,
     remedy_of,
     require,
@@ -162,8 +163,15 @@ class TrialConfig(Remedies):
         growing += ["decay_by=batch_size"] * (self.decay_by == "batch_size")
         if len(growing) > 1:
             raise UserError(f"`batch_schedule` must be the only change of the batch size, got {' with '.join(growing)}")
-        if self.same_steps and self.switch_epoch is not None:
-            raise UserError("`same_steps` must be left out with switch_epoch, got both")
+        if self.same_steps and growing:
+            raise UserError(f"`same_steps` must be left out where the batch size changes, got it with {growing[0]}")
+        if self.same_steps and self.target_loss is not None:
+            raise UserError(
+                "`same_steps` has no effect with a target loss, where a trial ends; train for a fixed number of epochs "
+                "instead (`--epochs` without `--target-loss`)"
+            )
+        if self.decay == "cosine":
+            self._check_cosine()
         if self.layer_adaptation and self.optimizer not in ("adam", "sgd"):
             raise UserError(f"`layer_adaptation` must be with sgd (LARS) or adam (LAMB), got {self.optimizer}")
         if self.optimizer in FULL_BATCH_OPTIMIZERS:
@@ -183,6 +191,20 @@ class TrialConfig(Remedies):
                     raise UserError(
                         f"`{name}` must be left out for {self.optimizer}, whose line search needs one fixed loss"
                     )
+
+    def _check_cosine(self) -> None:
+        """A cosine must end within the trial; up to the cap of a target loss the learning rate would hardly decay."""
+        length = cosine_epochs(self.decay_epochs)
+        if length is None and self.target_loss is not None:
+            raise UserError(
+                f"`decay` cosine needs its length with a target loss, which ends a trial before its {self.epochs} "
+                f"epochs: add decay_epochs, such as decay=cosine,decay_epochs={max(1, self.epochs // 10)}"
+            )
+        if length is not None and not self.warmup_epochs < length <= self.epochs:
+            raise UserError(
+                f"`decay_epochs` of decay=cosine must be longer than the warmup ({self.warmup_epochs:g} epochs) and at "
+                f"most `epochs` ({self.epochs}), got {length}"
+            )
 
     def canonical(self) -> "TrialConfig":
         """The one form shared by all configurations that describe this same run."""
@@ -236,10 +258,25 @@ class TrialConfig(Remedies):
 
     @property
     def total_epochs(self) -> int:
-        """The epochs of the whole trial: `epochs`, stretched to as many steps as the base batch size has."""
+        """The most epochs of the whole trial: `epochs`, or those of a shorter cosine, at whose end the rate is 0.
+
+        With `same_steps` the fewest epochs that have at least the steps that these have at the base batch size.
+        """
+        epochs = self.epochs
+        if self.decay == "cosine":
+            epochs = cosine_epochs(self.decay_epochs) or epochs
         if self.same_steps and self.base_batch_size is not None:
-            return math.ceil(self.epochs * self.batch_size / self.base_batch_size)
-        return self.epochs
+            steps = epochs * steps_per_epoch(self.train_size, self.base_batch_size)
+            return math.ceil(steps / steps_per_epoch(self.train_size, self.batch_size))
+        return epochs
+
+    @property
+    def stretch(self) -> float:
+        """By how much `same_steps` lengthens every epoch count of the configuration: warmup, decay."""
+        if self.same_steps and self.base_batch_size is not None:
+            own, base = (steps_per_epoch(self.train_size, size) for size in (self.batch_size, self.base_batch_size))
+            return base / own
+        return 1.0
 
     @property
     def trial_id(self) -> str:
@@ -284,6 +321,12 @@ class TrialConfig(Remedies):
 
 MEASURING = frozenset(field.name for field in dataclasses.fields(TrialConfig) if field.name.startswith("measure"))
 """The fields that say what is measured and how. They leave the training alone, so they are not part of its key."""
+
+
+def steps_per_epoch(examples: int, batch_size: int) -> int:
+    """The updates of one epoch: the last batch may be smaller, a single example left over joins the one before it."""
+    full, rest = divmod(examples, batch_size)
+    return full + (rest > 1 or (rest == 1 and full == 0))
 
 
 def model_options_json(options: dict[str, Any]) -> str:

@@ -4,9 +4,11 @@ Each is a field that is off by default, so any of them can be combined, and each
 
     learning_rate_scaling  peak rate times batch_size / base_batch_size (`linear`, Goyal et al. 2017, arXiv
                            1706.02677) or its root (`sqrt`, Hoffer et al. 2017, arXiv 1705.08741)
-    same_steps             epochs times batch_size / base_batch_size: as many steps as the small batch (Hoffer et al.)
+    same_steps             as many steps as base_batch_size has in these epochs, rounded up to whole epochs (Hoffer et
+                           al.); only where trials end after a fixed number of epochs, not at a target loss
     batch_schedule         "5:64,10:256": batch 64 once 5 epochs are done, 256 once 10 are
-    decay                  `cosine` to 0 over the epochs, or `step`: times decay_factor after each of decay_epochs
+    decay                  `cosine` to 0 over the epochs, or over decay_epochs, where the trial ends then (needed with
+                           a target loss); or `step`: times decay_factor after each of decay_epochs
     decay_by               `batch_size` divides the batch size by decay_factor instead (Smith et al. 2018, arXiv
                            1711.00489); when it cannot grow further the learning rate decays for the rest
     momentum_correction    False keeps an SGD velocity that has absorbed the old learning rate (Goyal et al., remark 2);
@@ -82,8 +84,10 @@ class Remedies:
         require("decay_factor", factor, factor is None or 0 < factor < 1, "be between 0 and 1")
         if self.decay == "step" and not self.decay_epochs:
             raise UserError("`decay_epochs` must be given with decay=step, such as 30,60, got none")
-        if self.decay != "step" and (self.decay_epochs or self.decay_factor or self.decay_by):
-            raise UserError(f"`decay` must be step for decay_epochs, decay_factor and decay_by, got {self.decay}")
+        if self.decay != "step" and (self.decay_factor or self.decay_by):
+            raise UserError(f"`decay` must be step for decay_factor and decay_by, got {self.decay}")
+        if self.decay is None and self.decay_epochs:
+            raise UserError("`decay` must be given with decay_epochs, got none")
         if (self.learning_rate_scaling or self.same_steps) and self.base_batch_size is None:
             raise UserError("`base_batch_size` must be given with learning_rate_scaling and same_steps, got none")
         require(
@@ -95,6 +99,8 @@ class Remedies:
         if self.proximal is not None and self.clip_norm is not None:
             raise UserError("`clip_norm` must be left out with proximal, whose inner steps are not clipped, got both")
         decay_epochs(self.decay_epochs)
+        if self.decay == "cosine":
+            cosine_epochs(self.decay_epochs)
         batch_schedule(self.batch_schedule)
 
 
@@ -117,6 +123,14 @@ def decay_epochs(text: str | None) -> tuple[int, ...]:
     if any(epoch < 1 for epoch in epochs) or list(epochs) != sorted(set(epochs)):
         raise UserError(f"`decay_epochs` must be rising whole numbers of 1 or more, such as 30,60, got {text}")
     return epochs
+
+
+def cosine_epochs(text: str | None) -> int | None:
+    """The epochs of a cosine that has a length of its own; None for one over all epochs of the trial."""
+    epochs = decay_epochs(text)
+    if len(epochs) > 1:
+        raise UserError(f"`decay_epochs` of decay=cosine must be one number of epochs, got {text}")
+    return epochs[0] if epochs else None
 
 
 @functools.lru_cache
