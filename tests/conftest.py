@@ -1,5 +1,6 @@
-"""What all tests share: one thread, the digits, and a short way to say a configuration."""
+"""What all tests share: the number of threads, the digits, and a short way to say a configuration."""
 
+import os
 from collections.abc import Callable
 from typing import Any
 
@@ -11,8 +12,9 @@ from trainables.data import Source, load_source
 
 
 @pytest.fixture(autouse=True, scope="session")
-def one_thread() -> None:
-    torch.set_num_threads(1)
+def threads() -> None:
+    """One, as a sweep's trials have, unless OMP_NUM_THREADS says another number."""
+    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
 
 
 @pytest.fixture(scope="session")
