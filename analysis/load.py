@@ -24,6 +24,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pyarrow as pa
 
@@ -142,6 +143,17 @@ def comparable(sweep: Sweep) -> pd.DataFrame:
     return frame[tested].copy() if tested.any() else frame.copy()
 
 
+def attempted(sweep: Sweep) -> pd.DataFrame:
+    """All trials that ended, also those that diverged or failed, with `status` and the group columns of `comparable`.
+
+    Where a trial is missing from `comparable`, this says whether it was tried. Trials with a validation set are left
+    out as there.
+    """
+    frame = _attempted(sweep)
+    tested = frame["validation_size"].isna()
+    return frame[tested].copy() if tested.any() else frame.copy()
+
+
 def chosen_on_validation(sweep: Sweep) -> pd.DataFrame:
     """The completed plain trials that held out a validation set, whose `test_accuracy` is that set's; may be empty."""
     frame = _completed(sweep)
@@ -149,20 +161,26 @@ def chosen_on_validation(sweep: Sweep) -> pd.DataFrame:
 
 
 @lru_cache(maxsize=4)
-def _completed(sweep: Sweep) -> pd.DataFrame:
+def _attempted(sweep: Sweep) -> pd.DataFrame:
     trials = sweep.trials
-    frame = trials[(trials["status"] == "completed") & ~has_flag(trials, {COPY_FLAG})].copy()
+    frame = trials[~has_flag(trials, {COPY_FLAG})].copy()
     changed = {"batch_size", *SWITCH, *REMEDIES, *NOT_TRAINING}
-    varying = [name for name in CONFIGURATION if frame[name].nunique(dropna=False) > 1]  # others part no trials
-    shared = [name for name in varying if name not in changed]
+    shared = [name for name in CONFIGURATION if name not in changed]
     frame["replicate"] = number_of(frame, REPLICATE)
-    frame["configuration"] = number_of(frame, [name for name in varying if name not in REPLICATE])
+    frame["configuration"] = number_of(frame, [name for name in CONFIGURATION if name not in REPLICATE])
     frame["setting"] = number_of(frame, [name for name in shared if name not in REPLICATE])
     frame["remedy_set"] = number_of(frame, shared)
     frame["matched_set"] = number_of(frame, [*shared, "remedy"])
     frame["is_switched"] = frame["switch_epoch"].notna()
     frame["is_plain"] = ~frame["is_switched"] & frame["remedy"].eq(NO_REMEDY)
     frame["off_target"] = has_flag(frame, OFF_TARGET_FLAGS)
+    return frame
+
+
+@lru_cache(maxsize=4)
+def _completed(sweep: Sweep) -> pd.DataFrame:
+    frame = _attempted(sweep)
+    frame = frame[frame["status"] == "completed"].copy()
     plain = frame[frame["is_plain"]]
     smallest = plain.groupby(number_of(frame, SAME_STUDY).loc[plain.index])["batch_size"].transform("min")
     frame["is_reference"] = plain["batch_size"].eq(smallest).reindex(frame.index, fill_value=False)
@@ -223,10 +241,13 @@ def has_flag(trials: pd.DataFrame, flags: frozenset[str] | set[str]) -> Any:
 
 
 def number_of(frame: pd.DataFrame, columns: Any) -> Any:
-    """A series that numbers the distinct settings of `columns`, null being a setting like any other; 0 without any."""
-    if not columns:
-        return pd.Series(0, index=frame.index)
-    return frame.groupby(list(columns), dropna=False).ngroup()
+    """A series that numbers the distinct settings of `columns` in their order, null being the last; 0 without any."""
+    codes = np.zeros(len(frame), dtype=np.int64)
+    for name in columns:
+        part, values = pd.factorize(frame[name], sort=True, use_na_sentinel=False)
+        if len(values) > 1:
+            codes = np.unique(codes * len(values) + part, return_inverse=True)[1]
+    return pd.Series(codes, index=frame.index)
 
 
 def _values(column: Any) -> list[Any]:

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 
+import pandas as pd
 import pytest
 from made_up import failed, grid, record
 
@@ -10,12 +11,14 @@ from analysis.association import associate
 from analysis.load import (
     BOX_STRONG,
     MEASURES,
+    attempted,
     axes,
     chosen_on_validation,
     comparable,
     constants,
     load_sweep,
     measures_of,
+    number_of,
     rows_of,
 )
 from trainables.errors import UserError
@@ -169,3 +172,21 @@ def test_what_comparable_gives_may_be_changed(write_sweep):
     frame = comparable(sweep)
     frame["test_accuracy"] = 0.0
     assert comparable(sweep)["test_accuracy"].tolist() == [0.9, 0.9]
+
+
+def test_attempted_holds_what_did_not_complete_in_the_groups_of_what_did(write_sweep):
+    lost = {"status": "diverged", "flags": ["diverged"]}
+    records = [record(batch_size=16), record(batch_size=64), record(batch_size=64, learning_rate=0.1, row=lost)]
+    sweep = load_sweep(write_sweep([*records, failed("boom", batch_size=16, learning_rate=0.1)]))
+    frame = attempted(sweep)
+    assert sorted(frame["status"]) == ["completed", "completed", "diverged", "failed"]
+    assert frame.groupby("learning_rate")["matched_set"].nunique().to_dict() == {0.01: 1, 0.1: 1}
+    assert set(comparable(sweep)["matched_set"]) < set(frame["matched_set"])
+
+
+def test_numbers_of_settings_are_those_of_a_grouping():
+    columns = {"a": [2.0, 1.0, None, 1.0, 2.0], "b": ["y", "x", "x", None, "y"], "c": [True] * 5}
+    frame = pd.DataFrame(columns, index=[5, 6, 7, 8, 9])
+    expected = frame.groupby(["a", "b", "c"], dropna=False).ngroup()
+    assert number_of(frame, ("a", "b", "c")).to_dict() == expected.to_dict() == {5: 2, 6: 0, 7: 3, 8: 1, 9: 2}
+    assert number_of(frame, []).tolist() == [0] * 5
