@@ -38,6 +38,7 @@ from trainables.lease import LEASE, hold
 from trainables.storage import is_remote, remove_folder
 from trainables.tables import Row, Tables, compact, finished, finished_trials, read_tables, write_record
 from trainables.tune_trial import TuneTrial
+from trainables.unmeasured import remove_unmeasured, take_unmeasured
 
 WORKER_DEATHS_ALLOWED = 3
 
@@ -145,7 +146,9 @@ def write_failures(folder: Path, configs: Iterable[TrialConfig], progress: Progr
 
         for config in left:
             reason = progress.errors.get(config.trial_id, "the worker died and no reason is known")
-            write_record(folder, failed_record(config, reason))
+            trained = take_unmeasured(folder, config.trial_id, reason)
+            write_record(folder, trained or failed_record(config, reason))
+            remove_unmeasured(folder, config.trial_id)
 
 
 def fit(

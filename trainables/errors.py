@@ -7,6 +7,8 @@ it as it is and exits with status 2. Everything else that is raised is a defect 
 import argparse
 from typing import NoReturn
 
+LONGEST_REASON = 500  # characters of a reason that is kept in a table
+
 
 class UserError(ValueError):
     """A mistake in what was asked for; the message says what is wrong and what is allowed."""

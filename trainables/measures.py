@@ -20,7 +20,7 @@ from trainables.seeds import generator
 from trainables.sharpness import GaussNewton, ModelLoss
 from trainables.tables import Row
 
-__all__ = ["EPSILONS", "MEASURES", "Context", "loss_of", "measure"]
+__all__ = ["EPSILONS", "MEASURES", "SEED", "Context", "loss_of", "measure"]
 
 
 def loss_of(

@@ -5,6 +5,8 @@ Why it is as it is (Ray 2.60, Train V2):
   launcher runs no more trials at once than there is room for their workers.
 - Train's restarts are switched off. Here a worker that died is told from a trial that raises: only the first is
   worth going on with, from the trial's own checkpoint, which the first worker writes, as it does the record.
+- A measure that fails on one worker leaves the others in the middle of a sum. So all of them end, and begin again from
+  the checkpoint with the first worker measuring alone, where a failure costs the measure's own rows.
 - The process group is set up here rather than by Train, whose store listens on all interfaces: ours listens on the
   address that Ray has given the node, which is 127.0.0.1 where the sweep runs on one machine.
 - A trainer's placement group outlives a controller that is killed, for Ray keeps it until the sweep ends and Train's
@@ -43,8 +45,9 @@ from trainables.process import prepare_process
 from trainables.storage import arrow_path, place
 from trainables.tables import Record, write_record
 from trainables.training.parallel import Workers
-from trainables.trial import Trial, failed_record
+from trainables.trial import MeasuringError, Trial
 from trainables.tune_trial import TuneTrial, out_of_memory, resources
+from trainables.unmeasured import Unmeasured
 
 DEATHS_ALLOWED = 3
 DRIVER_BYTES = 2**28  # what the waiting Tune actor asks for
@@ -69,25 +72,28 @@ class ParallelTrial(TuneTrial):
         """This process only waits."""
 
     def _advance(self) -> Record:
-        deaths = 0
+        deaths, measures_alone = 0, False
         while True:
             try:
-                self._fit(attempt=deaths + self._ran_out_of_memory)
+                self._fit(deaths + self._ran_out_of_memory + measures_alone, measures_alone)
                 return self._record()
             except ray.train.WorkerGroupError as error:
                 failures = list(error.worker_failures.values())
+                if not measures_alone and any(isinstance(failure, MeasuringError) for failure in failures):
+                    measures_alone = True
+                    continue
                 short = [failure for failure in failures if isinstance(failure, RanOutOfMemoryError)]
                 smaller = min((one.smaller for one in short if one.smaller is not None), default=None)
                 if smaller is not None and not self._ran_out_of_memory:
                     self._micro_batch_size, self._ran_out_of_memory = smaller, True
                 elif short:
-                    return failed_record(self._config, str(error) + out_of_memory(self._micro_batch_size))
+                    return self._failed(str(error) + out_of_memory(self._micro_batch_size))
                 elif deaths == DEATHS_ALLOWED or not all(map(_is_loss_of_a_worker, failures)):
-                    return failed_record(self._config, str(error))
+                    return self._failed(str(error))
                 else:
                     deaths += 1
 
-    def _fit(self, attempt: int) -> None:
+    def _fit(self, attempt: int, measures_alone: bool) -> None:
         """Runs the trial from its last checkpoint to its end. Raises WorkerGroupError."""
         _remove_orphaned_groups()
         asked = resources(self._settings)
@@ -98,6 +104,7 @@ class ParallelTrial(TuneTrial):
                 **self._settings,
                 "trial_id": self._config.trial_id,
                 "micro_batch_size": self._micro_batch_size,
+                "measures_alone": measures_alone,
             },
             torch_config=_NoGroup(),
             scaling_config=ray.train.ScalingConfig(
@@ -136,17 +143,25 @@ def work_together(settings: dict[str, Any]) -> None:
     try:
         trial = Trial(config, ray.get(settings["source"]), workers.device, workers, settings["micro_batch_size"])
         trial.resume(checkpoint)
+        trial.measures_alone = settings["measures_alone"]
         if workers.rank == 0:
             trial.after_epoch = _Saver(trial, checkpoint, settings["checkpoint_seconds"])
         trial.train()
+        if workers.rank == 0:
+            if settings["keep_weights"]:
+                trial.save_weights(folder / "weights" / f"{config.trial_id}.pt")
+            trial.while_measuring = Unmeasured(folder, trial.record)
+            trial.save(checkpoint)  # a measure that fails ends all workers
         trial.measure()
+    except MeasuringError as error:
+        if error.__cause__ and _is_loss_of_a_worker(error.__cause__):
+            raise error.__cause__ from None
+        raise
     except Exception as error:
         if is_out_of_memory(error):
             raise RanOutOfMemoryError(trial.smaller_micro_batch() if trial else None) from error
         raise
     if workers.rank == 0:
-        if settings["keep_weights"]:
-            trial.save_weights(folder / "weights" / f"{config.trial_id}.pt")
         record = trial.record()
         record.trial["ray_version"] = ray.__version__
         write_record(folder, record)

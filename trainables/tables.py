@@ -45,7 +45,7 @@ _DEFAULTS = {
     field.name: field.default
     for field in dataclasses.fields(TrialConfig)
     if field.default is not dataclasses.MISSING  # what a trial was before the field was there
-}
+} | {"error": None}  # of a measure: one that failed left no rows
 _FIELDS = sorted(dataclasses.fields(TrialConfig), key=lambda field: field.name in REMEDIES)
 
 TRIALS = pa.schema(
@@ -124,6 +124,7 @@ MEASURES = pa.schema(
         ("batch_norm_batch_size", pa.int64()),
         ("dtype", pa.string()),
         ("seed", pa.int64()),
+        ("error", pa.string()),  # why there is no value; null where there is one
     ]
 )
 
@@ -150,10 +151,10 @@ class Tables:
     measures: pa.Table
 
 
-def write_record(folder: Path, record: Record) -> None:
-    """Leaves the record file of one trial in the results folder. Storage that is away is waited for."""
+def write_record(folder: Path, record: Record, part: str = "trials") -> None:
+    """Leaves the record file of one trial in a `part` of the results folder. Storage that is away is waited for."""
     content = {"format": RECORD_FORMAT, **_finite(dataclasses.asdict(record))}
-    path = folder / "trials" / f"{record.trial['trial_id']}.json"
+    path = folder / part / f"{record.trial['trial_id']}.json"
     patiently(lambda: write_atomically(path, json.dumps(content).encode()))
 
 
@@ -264,7 +265,7 @@ def _merge(folder: Path, record_files: list[Path]) -> Tables:
         return Tables(**{name: known for name, (known,) in merged.items()})
     pending: list[str] = []
     for first in range(0, len(record_files), RECORDS_AT_ONCE):
-        records = in_parallel(_read_record, record_files[first : first + RECORDS_AT_ONCE])
+        records = in_parallel(read_record, record_files[first : first + RECORDS_AT_ONCE])
         pending += [record.trial["trial_id"] for record in records]
         new: dict[str, list[Row]] = {"trials": [record.trial for record in records], "epochs": [], "measures": []}
         for record in records:
@@ -312,7 +313,8 @@ def _read_parquet(path: Path, schema: pa.Schema) -> pa.Table:
         raise UserError(f"`results` must hold whole tables, got {path}, which cannot be read ({error})") from error
 
 
-def _read_record(path: Path) -> Record:
+def read_record(path: Path) -> Record:
+    """What `write_record` left. Raises UserError where it cannot be read."""
     try:
         content = json.loads(path.read_bytes())
         if content["format"] != RECORD_FORMAT:

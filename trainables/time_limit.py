@@ -1,6 +1,6 @@
 """Ends work that takes too long: a model that hangs must not hold its worker for ever.
 
-At the limit the main thread gets TimeoutError, wherever its Python code is, so the traceback shows what hung. Code
+At the limit the main thread gets TimeLimitError, wherever its Python code is, so the traceback shows what hung. Code
 that never comes back to Python (a deadlock inside a library) cannot be told so: GRACE seconds later the process ends
 itself, with the stacks of its threads in its log, and the sweep sees a worker that died.
 """
@@ -15,9 +15,13 @@ from types import FrameType
 GRACE = 30.0  # seconds
 
 
+class TimeLimitError(TimeoutError):
+    """The time that work was given has run out."""
+
+
 @contextlib.contextmanager
 def time_limit(seconds: float | None, message: str) -> Iterator[None]:
-    """Raises TimeoutError(message) in the block after `seconds` (None: never). In another thread the process ends.
+    """Raises TimeLimitError(message) in the block after `seconds` (None: never). In another thread the process ends.
 
     Trap: blocks cannot be nested, for a process has one timer of each kind.
     """
@@ -26,7 +30,7 @@ def time_limit(seconds: float | None, message: str) -> Iterator[None]:
         return
 
     def end(number: int, frame: FrameType | None) -> None:
-        raise TimeoutError(message)
+        raise TimeLimitError(message)
 
     in_main_thread = threading.current_thread() is threading.main_thread()
     before = signal.signal(signal.SIGALRM, end) if in_main_thread else None

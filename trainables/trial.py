@@ -9,9 +9,10 @@ import json
 import math
 import platform
 import time
+import traceback
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import nn
@@ -20,18 +21,28 @@ from trainables import measures
 from trainables.checkpoint import load_checkpoint, save_checkpoint
 from trainables.config import TrialConfig
 from trainables.data import Dataset, Source
-from trainables.memory import SMALLER
+from trainables.errors import LONGEST_REASON, one_line
+from trainables.memory import SMALLER, free_memory, is_out_of_memory
 from trainables.models import build_model
 from trainables.seeds import derive_seed
 from trainables.shared_loss import share
+from trainables.sharpness import ModelLoss
 from trainables.tables import Record, Row
+from trainables.time_limit import TimeLimitError
 from trainables.training.loop import Training
 from trainables.training.parallel import Workers
 from trainables.training.recording import Recorder
 from trainables.training.schedule import batch_size_at
 
+T = TypeVar("T")
+
 HIGH_TRAIN_ACCURACY = 0.999
 PAPER_FAR_BELOW_STRONG = 0.5
+FAILED_MEASURE = "a measure failed"
+
+
+class MeasuringError(Exception):
+    """A measure has failed on one of several workers, whose sums belong together: the others may still wait for it."""
 
 
 class Trial:
@@ -60,6 +71,8 @@ class Trial:
         self.training = Training(self.config, model.to(self.device), data, workers, micro_batch_size, record)
         self.measures: list[Row] = []
         self.after_epoch: Callable[[], None] = lambda: None
+        self.measures_alone = False  # the first of several workers, without the others
+        self.while_measuring: Callable[[], None] = lambda: None
         self.resumed_epoch: int | None = None
 
     def train(self, seconds: float = float("inf")) -> bool:
@@ -75,9 +88,32 @@ class Trial:
         return self.training.finished
 
     def measure(self) -> None:
-        """The sharpness at the weights of now: rows of measures.parquet, on training data; none if diverged."""
-        if self.training.diverged or not self.config.measures:
+        """Adds the rows of measures.parquet at the weights of now that are missing; none if the training diverged.
+
+        A measure that raises costs its own rows alone: one is left, without a value and with the reason as `error`. If
+        the trial's time runs out here, its training being finished, that is the reason for all measures that are left.
+        """
+        if self.training.diverged or not (missing := self._missing()):
             return
+        if self.measures_alone and self.training.workers.rank:
+            return
+        try:
+            self.while_measuring()
+            loss = self._attempt(self._bound)
+            for name in missing:
+                self.measures += self._rows(name, loss)
+                self.while_measuring()
+        except TimeLimitError as error:
+            if not self.training.finished:
+                raise
+            self.measures += self._without_value(str(error))
+
+    def _missing(self) -> list[str]:
+        """The names of the measures that have no rows yet at the weights of now."""
+        known = {row["measure"] for row in self.measures if row["epoch"] == self.training.epochs_done}
+        return [name for name in self.config.measures.split(",") if name and name not in known]
+
+    def _bound(self) -> ModelLoss:
         config = self.config
         loss = measures.loss_of(
             self.training.model,
@@ -87,8 +123,27 @@ class Trial:
             batch_norm=config.measure_batch_norm,
             batch_size=config.measure_batch_size,
         )
-        loss = share(loss, self.training.workers)
-        about = {
+        return loss if self.measures_alone else share(loss, self.training.workers)
+
+    def _rows(self, name: str, loss: ModelLoss | str) -> list[Row]:
+        """Those of one measure of `loss`, or the reason why there is none."""
+        started = time.perf_counter()
+        context = measures.Context.of(
+            self.training.optimizer, self.training.epochs[-1]["batch_size"], self.config.train_size
+        )
+        found = loss if isinstance(loss, str) else self._attempt(lambda: measures.measure(loss, [name], context))
+        if isinstance(found, str):
+            found = [_failed(name, found, time.perf_counter() - started)]
+        return [{**self._about(), **row} for row in found]
+
+    def _without_value(self, reason: str) -> list[Row]:
+        """A row for each missing measure, with the reason."""
+        return [{**self._about(), **_failed(name, reason, 0.0)} for name in self._missing()]
+
+    def _about(self) -> Row:
+        """What the rows of all measures share."""
+        config = self.config
+        return {
             "epoch": self.training.epochs_done,
             "space": "full",
             "split": "train",
@@ -97,15 +152,29 @@ class Trial:
             "batch_norm_batch_size": config.measure_batch_size,
             "dtype": config.measure_dtype,
         }
-        context = measures.Context.of(
-            self.training.optimizer, self.training.epochs[-1]["batch_size"], config.train_size
-        )
-        names = config.measures.split(",")
-        self.measures += [{**about, **row} for row in measures.measure(loss, names, context)]
 
-    def record(self) -> Record:
-        """The rows of a trial that trained to its end and was measured."""
+    def _attempt(self, action: Callable[[], T]) -> T | str:
+        """What `action` returns, or in one line why it raises. Several workers cannot go on so: see MeasuringError."""
+        try:
+            return action()
+        except TimeLimitError:
+            raise
+        except (Exception, SystemExit) as error:
+            if hasattr(error, "ray_terminate_msg"):  # its worker is to end: no fault of the measure
+                raise
+            if self.training.workers.count > 1 and not self.measures_alone:
+                raise MeasuringError(one_line(error)) from error
+            traceback.print_exc()
+            kind = "out of memory" if (ran_out := is_out_of_memory(error)) else type(error).__name__
+            reason = f"{kind}: {one_line(error)}"[:LONGEST_REASON]
+        if ran_out:  # and what the error's traceback referred to is free again
+            free_memory()
+        return reason
+
+    def record(self, unmeasured: str = "") -> Record:
+        """The rows of a trial that trained to its end; `unmeasured`: why measures are missing, where some are."""
         last = self.training.epochs[-1]
+        measured = self.measures if self.training.diverged else self.measures + self._without_value(unmeasured)
         row = {
             "status": "diverged" if self.training.diverged else "completed",
             **_identity(self.config),
@@ -118,7 +187,7 @@ class Trial:
             "box_sharpness_paper": self._value("box_sharpness", "paper", measures.EPSILONS[0]),
             "hessian_max_eig": self._value("hessian_max_eig", "lanczos", None),
             "reached_target": self.training.reached_target,
-            "flags": self._flags(),
+            "flags": self._flags(measured),
             "parameters": sum(parameter.numel() for parameter in self.training.model.parameters()),
             "train_seconds": self.training.seconds,
             "sharpness_seconds": sum(row["seconds"] for row in self.measures),
@@ -127,7 +196,7 @@ class Trial:
             "micro_batch_size": self.training.micro_batch_size,
             **_place(self.device),
         }
-        return Record(row, self.training.epochs, self.measures)
+        return Record(row, self.training.epochs, measured)
 
     def smaller_micro_batch(self) -> int | None:
         """The micro-batch size to try again with after running out of memory; None where batches cannot be cut so."""
@@ -172,11 +241,11 @@ class Trial:
         for row in self.measures:
             if row["epoch"] != self.training.epochs_done:
                 continue
-            if row["measure"] == measure and row["method"] == method and row.get("epsilon") == epsilon:
+            if row["measure"] == measure and row.get("method") == method and row.get("epsilon") == epsilon:
                 return float(row["value"])
         return None
 
-    def _flags(self) -> list[str]:
+    def _flags(self, measured: list[Row]) -> list[str]:
         """What a reader has to know before this trial is compared with others."""
         if self.training.diverged:
             return ["diverged"]
@@ -192,10 +261,16 @@ class Trial:
         strong = self._value("box_sharpness", "strong", measures.EPSILONS[0])
         if paper is not None and strong is not None and paper < PAPER_FAR_BELOW_STRONG * strong:
             flags.append("paper method far below strong")
-        last_rows = [row for row in self.measures if row["epoch"] == self.training.epochs_done]
-        if any(row.get("converged") is False for row in last_rows if row["method"] != "paper"):
+        last_rows = [row for row in measured if row["epoch"] == self.training.epochs_done]
+        if any(row.get("converged") is False for row in last_rows if row.get("method") != "paper"):
             flags.append("a measure did not converge")
+        if any(row.get("error") is not None for row in last_rows):
+            flags.append(FAILED_MEASURE)
         return flags
+
+
+def _failed(name: str, reason: str, seconds: float) -> Row:
+    return {"measure": name, "value": None, "seconds": seconds, "seed": measures.SEED, "error": reason}
 
 
 def _largest_batch(config: TrialConfig) -> int:

@@ -8,7 +8,8 @@ Why it is as it is (Ray 2.50 to 2.60):
 - Checkpoints and records are ours, under the trial's own key in the results folder. When a worker is killed Tune
   runs the trial anew, it finds its checkpoint, and goes on to the same numbers; so does a new driver.
 - An exception inside a trial becomes its `failed` record: the actor lives on and takes the next trial. A trial that
-  ran out of memory is tried once more first, with smaller micro-batches.
+  ran out of memory is tried once more first, with smaller micro-batches. What is trained is kept whatever happens to
+  its measures: see trainables.unmeasured.
 - PyTorch is imported in the worker alone: the driver, which hands this class to Tune, does without its half a GiB.
 """
 
@@ -30,6 +31,7 @@ from trainables.memory import GIB, free_memory, give_back, is_out_of_memory, lim
 from trainables.storage import place
 from trainables.tables import Record, write_record
 from trainables.time_limit import time_limit
+from trainables.unmeasured import Unmeasured, remove_unmeasured, take_unmeasured
 
 if TYPE_CHECKING:
     from trainables.trial import Trial
@@ -114,6 +116,7 @@ class TuneTrial(tune.Trainable):  # type: ignore[misc]
         record.trial["ray_version"] = ray.__version__
         write_record(self._folder, record)
         remove_checkpoint(self._checkpoint)
+        remove_unmeasured(self._folder, self._config.trial_id)
         give_back()
         last = record.epochs[-1] if record.epochs else {}
         return {**_metrics({**record.trial, **last}), "status": record.trial["status"], "done": True}
@@ -148,10 +151,11 @@ class TuneTrial(tune.Trainable):  # type: ignore[misc]
             self._saved_at = time.monotonic()
         if not finished:
             return None
-        self._trial.measure()
-        record = self._trial.record()
         if self._keep_weights:
             self._trial.save_weights(self._folder / "weights" / f"{self._config.trial_id}.pt")
+        self._trial.while_measuring = Unmeasured(self._folder, self._trial.record)
+        self._trial.measure()
+        record = self._trial.record()
         self._trial = None
         return record
 
@@ -163,8 +167,6 @@ class TuneTrial(tune.Trainable):  # type: ignore[misc]
 
     def _after(self, error: str, ran_out_of_memory: bool) -> Record | None:
         """The record of a trial that raised `error`; None where it is tried again, with a smaller micro-batch."""
-        from trainables.trial import failed_record
-
         trial, self._trial = self._trial, None
         if ran_out_of_memory:
             smaller = trial.smaller_micro_batch() if trial and not self._ran_out_of_memory else None
@@ -175,7 +177,15 @@ class TuneTrial(tune.Trainable):  # type: ignore[misc]
                 print(f"out of memory: again from the last checkpoint with micro_batch_size {smaller}", flush=True)
                 return None
             error += out_of_memory(self._micro_batch_size)
-        return failed_record(self._config, error, self._device)
+        return self._failed(error)
+
+    def _failed(self, error: str) -> Record:
+        """The record of a trial that cannot be finished: what it was before its measures, if it came so far."""
+        from trainables.trial import failed_record
+
+        last = error.strip().splitlines()[-1]
+        trained = take_unmeasured(self._folder, self._config.trial_id, last)
+        return trained or failed_record(self._config, error, self._device)
 
     def _train(self, trial: Trial) -> bool:
         """Trains for a slice of time; returns whether the training is finished."""

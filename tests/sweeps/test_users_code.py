@@ -64,7 +64,7 @@ def test_a_trial_that_goes_wrong_takes_down_itself_alone(tmp_path: Path) -> None
     assert rows[user.RIGHT]["error"] is None
     for size, reason in (
         (user.RAISES, "ArithmeticError: the sum of all fears"),
-        (user.HANGS, "TimeoutError: took more than the 20.0 s of --trial-timeout"),
+        (user.HANGS, "TimeLimitError: took more than the 20.0 s of --trial-timeout"),
         (user.WRONG_SHAPE, "Error"),
         (user.LEAKS, "out of memory"),
         (user.EXITS, "SystemExit: enough"),

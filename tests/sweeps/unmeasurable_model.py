@@ -1,0 +1,34 @@
+"""A user's network that trains, and goes wrong when it is measured, in another way at each batch size."""
+
+import os
+import signal
+import time
+
+import torch
+from torch import Tensor, nn
+
+RIGHT, RAISES, HANGS, KILLED = 20, 21, 22, 23
+
+
+class Unmeasurable(nn.Module):
+    def __init__(self, inputs: int, classes: int) -> None:
+        super().__init__()
+        self.layer = nn.Linear(inputs, classes)
+        self.batch_size = 0
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.training:
+            self.batch_size = len(x)
+        elif x.dtype == torch.float64:  # only measures are
+            if self.batch_size == RAISES:
+                raise ArithmeticError("the sum of all fears")
+            while self.batch_size == HANGS:
+                time.sleep(0.1)
+            if self.batch_size == KILLED:
+                os.kill(os.getpid(), signal.SIGKILL)
+        logits: Tensor = self.layer(x.flatten(1))
+        return logits
+
+
+def build(input_shape: tuple[int, ...], num_classes: int) -> nn.Module:
+    return Unmeasurable(int(torch.Size(input_shape).numel()), num_classes)
