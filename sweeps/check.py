@@ -1,7 +1,11 @@
-"""The check of trials before any starts, by trainables.check in a process of its own."""
+"""The check of trials before any starts, by trainables.check in a process of its own.
+
+What cannot be trained is refused. A measure that fails is no reason not to train: it is told, in a line.
+"""
 
 import contextlib
 import dataclasses
+import json
 import pickle
 import subprocess
 import sys
@@ -11,23 +15,27 @@ from collections.abc import Callable, Iterator, Sequence
 from sweeps.placement import Placement
 from trainables.config import TrialConfig
 from trainables.data import Source
-from trainables.errors import UserError
+from trainables.errors import LONGEST_REASON, UserError
 from trainables.importing import importing_alike
 
+EXAMPLES = 8  # of the data, for measures
 COMMAND = "import gc; gc.disable(); from trainables.check import main; main()"  # PyTorch is imported sooner so
 
 
-def check(configs: Sequence[TrialConfig], source: Source, placement: Placement) -> None:
-    """Raises UserError where one of `configs` cannot run on data like `source`, also where its model ends a process."""
+def check(configs: Sequence[TrialConfig], source: Source, placement: Placement) -> list[str]:
+    """Raises UserError where one of `configs` cannot run on data like `source`, also where its model ends a process.
+
+    Returns a line for each reason why measures will have no value.
+    """
     with checking(configs, source, placement) as passed:
-        passed()
+        return passed()
 
 
 @contextlib.contextmanager
-def checking(configs: Sequence[TrialConfig], source: Source, placement: Placement) -> Iterator[Callable[[], None]]:
-    """Checks `configs` beside the block; what is yielded waits for the outcome, and raises as `check` does."""
+def checking(configs: Sequence[TrialConfig], source: Source, placement: Placement) -> Iterator[Callable[[], list[str]]]:
+    """Checks `configs` beside the block; what is yielded waits for the outcome, and is like `check`."""
     few = dataclasses.replace(
-        source, inputs=source.inputs[:2], labels=source.labels[:2], test_inputs=None, test_labels=None
+        source, inputs=source.inputs[:EXAMPLES], labels=source.labels[:EXAMPLES], test_inputs=None, test_labels=None
     )
     limits = placement.trial_timeout, placement.micro_batch_size, placement.workers_per_trial
     with contextlib.ExitStack() as files:
@@ -44,18 +52,22 @@ def checking(configs: Sequence[TrialConfig], source: Source, placement: Placemen
             start_new_session=True,  # an interruption is for this process alone, which then ends that one
         )
 
-        def passed() -> None:
+        def passed() -> list[str]:
             status = process.wait()
             answer.seek(0)
-            if said := answer.read().decode():
-                raise UserError(said)
-            if status:
-                log.seek(0)
-                last = (log.read().decode(errors="replace").strip().splitlines() or ["nothing said"])[-1]
+            refusal, *failing = [json.loads(line) for line in answer.read().decode().splitlines()] or [None]
+            if refusal:
+                raise UserError(refusal)
+            if not status:
+                return failing
+            log.seek(0)
+            last = (log.read().decode(errors="replace").strip().splitlines() or ["nothing said"])[-1][:LONGEST_REASON]
+            if refusal is None:
                 raise UserError(
                     f"`model` must train on two examples first, got {configs[0].model}, "
                     f"which ended with status {status}: {last}"
                 )
+            return [*failing, f"measuring {configs[0].model} ended its process with status {status}: {last}"]
 
         try:
             yield passed

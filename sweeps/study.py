@@ -71,14 +71,14 @@ def run_study(configs: Sequence[TrialConfig], source: Source, options: argparse.
 
         talk, console = consoles(plain=options.plain, quiet=options.quiet)
         if options.dry_run:
-            passed()
+            warn_of_failing_measures(passed())
             _dry_run(console, configs, source, folder, placement)
             return 0
         started = time.monotonic()
         held.enter_context(own_results_folder(folder, resume=options.resume))
         missing = missing_trials(folder, configs)
         if missing:
-            passed()
+            warn_of_failing_measures(passed())
         note_run(folder, len(configs), batch_sizes=Counter(config.batch_size for config in configs))
         done = len(configs) - len(missing)
         talk.print(f"{len(configs)} trials" + (f", {done} of them done already" if done else "") + f" -> {folder}")
@@ -101,6 +101,12 @@ def say_failures(tables: "Tables", trial_ids: Iterable[str]) -> int:
         reason = row["error"].strip().splitlines()[-1]
         print(f"failed: batch size {row['batch_size']}, seed {row['seed']}: {reason}", file=sys.stderr)
     return len(own)
+
+
+def warn_of_failing_measures(lines: Iterable[str]) -> None:
+    """Prints what the check before the first trial found, a line each."""
+    for line in lines:
+        print(f"warning: {line}; the sweep goes on without its values", file=sys.stderr)
 
 
 def placement_of(options: argparse.Namespace) -> Placement:

@@ -88,8 +88,9 @@ class Plan:
         return dataclasses.replace(config, measures="")
 
     def samples(self) -> list[TrialConfig]:
-        """A trial of every cell."""
-        return [self.tuned(cell, self.rules.space.whole({})) for cell in self.cells]
+        """A trial of every cell as it is tuned, and one that is tested and measured."""
+        values = self.rules.space.whole({})
+        return [*(self.tuned(cell, values) for cell in self.cells), *self.retrained(self.cells[0], values)[:1]]
 
     def retrained(self, cell: Cell, values: Values) -> list[TrialConfig]:
         """The trials at `values` that are tested: a fresh seed and split each."""

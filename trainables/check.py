@@ -1,4 +1,5 @@
-"""Whether trials can run at all, found out on two examples of zeros before any of them starts.
+"""Whether trials can run at all, found out on two examples of zeros before any of them starts; and what of them can be
+measured, on a few examples of the data.
 
 A sweep asks by `main` (sweeps.check) in a process of its own: a user's model may hang or end the process, and PyTorch
 would take the driver half a GiB.
@@ -7,10 +8,11 @@ would take the driver half a GiB.
 import contextlib
 import dataclasses
 import itertools
+import json
 import os
 import pickle
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import NoReturn
 
 import torch
@@ -19,13 +21,15 @@ from torch import nn
 from trainables.config import TrialConfig
 from trainables.data import Dataset, Source
 from trainables.errors import UserError
+from trainables.sharpness import ModelLoss
+from trainables.tables import Row
 from trainables.time_limit import time_limit
 from trainables.training.batches import epoch_batches
 from trainables.training.loop import Training
 from trainables.training.parallel import Workers
 from trainables.training.parts import Parts
 from trainables.training.schedule import batch_size_at
-from trainables.trial import build
+from trainables.trial import Trial, build
 
 
 def check_trials(
@@ -45,15 +49,7 @@ def check_trials(
 def check_trial(config: TrialConfig, source: Source) -> None:
     """Raises UserError where the model or a remedy does not fit the data, by one update on two examples of zeros."""
     data = _zeros(source)
-    few = dataclasses.replace(
-        config,
-        train_size=2,
-        batch_size=2,
-        measure_examples=2,
-        switch_epoch=None,
-        switch_batch_size=None,
-        batch_schedule=None,
-    )
+    few = _with_few_examples(config, 2)
     with torch.random.fork_rng(devices=[]):
         Training(few, build(config, data), data).train_epoch()
 
@@ -75,6 +71,97 @@ def check_micro_batches(
                 Parts(models[key], Workers(rank, workers), micro_batch_size, config.ghost_batch_size).of(size)
 
 
+FIRST_EVALUATIONS = 12  # of a loss: enough for each kind that a measure asks for
+
+
+def failing_measures(configs: Sequence[TrialConfig], source: Source, timeout: float | None) -> Iterator[str]:
+    """For each reason why measures of `configs` have no value on the few examples of `source`, one line.
+
+    A trial goes on without them, so this is no UserError. Each measure is begun after an update of the weights, and
+    ends at FIRST_EVALUATIONS: what raises does so there.
+    """
+    for config in {_measured(config): config for config in configs if config.measures}.values():
+        with time_limit(timeout, f"took more than the {timeout} s of --trial-timeout"):
+            trial = _BriefTrial(config, source)
+            trial.train()
+            trial.measure()
+        names: dict[str, list[str]] = {}
+        for row in trial.measures:
+            names.setdefault(row["error"], []).append(row["measure"])
+        for reason, failed in names.items():
+            yield f"{', '.join(failed)} cannot be measured for {config.model}: {reason}"
+
+
+class _EnoughEvaluations(BaseException):  # no Exception, which measures may catch
+    """A measure has gone on without an error for as long as it was to."""
+
+
+class _BriefLoss(ModelLoss):
+    """A ModelLoss that can be evaluated only a few times."""
+
+    _count = 0
+
+    @property
+    def evaluations(self) -> int:
+        return self._count
+
+    @evaluations.setter
+    def evaluations(self, count: int) -> None:
+        if count > FIRST_EVALUATIONS:
+            raise _EnoughEvaluations
+        self._count = count
+
+
+class _BriefTrial(Trial):
+    """A trial of one epoch, whose `measures` are the rows of those that fail."""
+
+    def __init__(self, config: TrialConfig, source: Source) -> None:
+        size = max(1, len(source.inputs) - 2)
+        few = dataclasses.replace(
+            _with_few_examples(config, size),
+            test_size=1,
+            validation_size=None,
+            epochs=1,
+            warmup_epochs=0,
+            measure_every=None,
+            measure_share=None,
+        )
+        super().__init__(few, source)
+
+    def _bound(self) -> ModelLoss:
+        loss = super()._bound()
+        if type(loss) is ModelLoss:
+            vars(loss).pop("evaluations", None)
+            loss.__class__ = _BriefLoss
+        return loss
+
+    def _rows(self, name: str, loss: ModelLoss | str) -> list[Row]:
+        if isinstance(loss, ModelLoss):
+            loss.evaluations = 0
+        try:
+            return [row for row in super()._rows(name, loss) if row.get("error") is not None]
+        except _EnoughEvaluations:
+            return []
+
+
+def _measured(config: TrialConfig) -> tuple[object, ...]:
+    """What decides whether measures have a value."""
+    how = config.measure_dtype, config.measure_batch_norm
+    return config.model, config.model_options, config.optimizer, config.measures, *how
+
+
+def _with_few_examples(config: TrialConfig, size: int) -> TrialConfig:
+    return dataclasses.replace(
+        config,
+        train_size=size,
+        batch_size=size,
+        measure_examples=size,
+        switch_epoch=None,
+        switch_batch_size=None,
+        batch_schedule=None,
+    )
+
+
 def _parts(config: TrialConfig) -> tuple[object, ...]:
     """What decides whether a trial's parts fit its data and each other."""
     has_adversary = config.input_adversary is not None
@@ -89,16 +176,26 @@ def _zeros(source: Source) -> Dataset:
 
 
 def main() -> NoReturn:
-    """Reads the pickled arguments of `check_trials` from standard input, answers on standard output with the message of
-    the UserError, or nothing, and ends the process at once: PyTorch would take half a second to be taken down.
+    """Reads the pickled arguments of `check_trials` from standard input, answers on standard output and ends the
+    process at once: PyTorch would take half a second to be taken down.
+
+    The answer is a line of JSON with the message of the UserError, or "", and then one for each of `failing_measures`.
     """
     arguments = pickle.load(sys.stdin.buffer)  # noqa: S301, from the sweep that started this process
+    configs, source, timeout, *_ = arguments
+    answer = sys.stdout
+
+    def say(text: str) -> None:
+        answer.write(json.dumps(text) + "\n")
+        answer.flush()
+
     with contextlib.redirect_stdout(sys.stderr):  # what a user's model prints is no answer
         try:
             check_trials(*arguments)
-            answer = ""
         except UserError as error:
-            answer = str(error)
-    sys.stdout.write(answer)
-    sys.stdout.flush()
+            say(str(error))
+        else:
+            say("")
+            for line in failing_measures(configs, source, timeout):
+                say(line)
     os._exit(0)

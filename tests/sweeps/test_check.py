@@ -1,5 +1,6 @@
 """The check before the first trial, in a process of its own: neither a model nor PyTorch can hurt the driver."""
 
+import dataclasses
 import subprocess
 import sys
 from collections.abc import Callable
@@ -7,17 +8,21 @@ from pathlib import Path
 
 import pytest
 
-from sweeps.check import check
+from sweeps.check import EXAMPLES, check
 from sweeps.placement import Placement
+from trainables.check import failing_measures
 from trainables.config import TrialConfig
 from trainables.data import Source
 from trainables.errors import UserError
+from trainables.measures import MEASURES
 
 Make = Callable[..., TrialConfig]
 
 MODELS = """
 import os
+import torch
 from torch import nn
+from torch.nn import functional as F
 
 def _net(act):
     class Net(nn.Sequential):
@@ -28,6 +33,28 @@ def _net(act):
 
 talks = _net(lambda net: print("a user's model speaks"))
 exits = _net(lambda net: net.training and os._exit(3))
+ends = _net(lambda net: net[1].weight.dtype == torch.float64 and os._exit(3))
+
+class Once(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x):
+        return x.clone()
+    @staticmethod
+    def backward(ctx, gradient):
+        if torch.is_grad_enabled():  # a graph of the gradient is asked for
+            raise RuntimeError("no second derivatives")
+        return gradient
+
+class OnceNet(nn.Sequential):
+    def forward(self, x):
+        return Once.apply(super().forward(x))
+
+class DrawsNet(nn.Sequential):
+    def forward(self, x):
+        return F.dropout(super().forward(x), 0.1)
+
+once = lambda shape, classes: OnceNet(nn.Flatten(), nn.Linear(64, classes))
+draws = lambda shape, classes: DrawsNet(nn.Flatten(), nn.Linear(64, classes))
 """
 
 
@@ -54,3 +81,31 @@ def test_the_driver_does_without_pytorch() -> None:
     code = f"import sys, {modules}; from trainables.data import load_source; load_source('digits'); "
     code += "assert not {'torch', 'sklearn'} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parents[2])
+
+
+def test_a_measure_that_fails_is_told_beforehand(make_config: Make, digits: Source) -> None:
+    """In one line for each reason; what can be measured, and what cannot be trained, is as before."""
+    measures = "box_sharpness,hessian_max_eig,gaussian_sharpness"
+    once = make_config(model="checked_models:once", model_options="{}", measures=measures)
+    assert check([once], digits, Placement()) == [
+        "hessian_max_eig cannot be measured for checked_models:once: RuntimeError: no second derivatives"
+    ]
+    draws = make_config(model="checked_models:draws", model_options="{}", measures=measures)
+    (line,) = check([draws, make_config(measures=measures)], digits, Placement())
+    assert line.startswith("box_sharpness, hessian_max_eig, gaussian_sharpness cannot be measured for checked_models")
+    assert "`loss` must be deterministic" in line
+    ends = make_config(model="checked_models:ends", model_options="{}", measures=measures)
+    (line,) = check([ends], digits, Placement())
+    assert line.startswith("measuring checked_models:ends ended its process with status 3")
+    assert (
+        check([make_config(model="checked_models:draws", model_options="{}", measures="")], digits, Placement()) == []
+    )
+
+
+@pytest.mark.parametrize("mode", ["running", "batch", "recalibrated"])
+def test_no_measure_fails_on_a_few_examples_alone(make_config: Make, digits: Source, mode: str) -> None:
+    """Every measure can be begun on the examples of the check."""
+    options = '{"widths": [8], "batch_norm": true}'
+    config = make_config(model_options=options, measures=",".join(MEASURES), measure_batch_norm=mode)
+    few = dataclasses.replace(digits, inputs=digits.inputs[:EXAMPLES], labels=digits.labels[:EXAMPLES])
+    assert list(failing_measures([config], few, None)) == []

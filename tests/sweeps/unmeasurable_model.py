@@ -18,7 +18,7 @@ class Unmeasurable(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         if self.training:
-            self.batch_size = len(x)
+            self.batch_size = max(self.batch_size, len(x))  # the last one is short
         elif x.dtype == torch.float64:  # only measures are
             if self.batch_size == RAISES:
                 raise ArithmeticError("the sum of all fears")
