@@ -29,18 +29,17 @@ import pandas as pd
 import pyarrow as pa
 
 from analysis.progress import read_about
-from analysis.provenance import notes, one_setting
-from trainables.config import MEASURING, TrialConfig
+from trainables.config import TrialConfig
 from trainables.errors import UserError
-from trainables.matching import MATCHED, SAME_STUDY
-from trainables.matching import NO_REMEDY as NO_REMEDY
-from trainables.matching import REPLICATE as REPLICATE
-from trainables.matching import SWITCH as SWITCH
+from trainables.remedies import REMEDIES
 from trainables.storage import place
-from trainables.tables import of_newest_version, read_tables
+from trainables.tables import SAME_STUDY, read_tables
 
 CONFIGURATION = tuple(field.name for field in dataclasses.fields(TrialConfig))
-NOT_TRAINING = ("validation_size", *sorted(MEASURING))  # they leave the training alone
+REPLICATE = ("seed", "split_seed")
+SWITCH = ("switch_epoch", "switch_batch_size", "switch_learning_rate", "switch_optimizer_state")
+NO_REMEDY = "none"
+NOT_TRAINING = ("validation_size", "measures", "measure_every", "measure_share")  # they leave the training alone
 OFF_TARGET_FLAGS = frozenset({"missed target loss", "train accuracy below 99.9 %"})
 COPY_FLAG = "ended before its switch"
 PAPER_FLAG = "paper method far below strong"
@@ -48,7 +47,11 @@ PAPER_FLAG = "paper method far below strong"
 
 @dataclass(frozen=True)
 class Measure:
-    """A sharpness measure: its column, the row of measures.parquet it is, and its name with the unit."""
+    """A sharpness measure: its column, its name with the unit, and the setting of its rows in measures.parquet.
+
+    `variant` is "" for the rows that most trials have of a setting, and names what differs in the others (the dtype,
+    the examples, ...) where a trial was measured in several ways.
+    """
 
     column: str
     label: str
@@ -57,6 +60,7 @@ class Measure:
     epsilon: float | None = None
     space: str = "full"
     scale: float | None = None
+    variant: str = ""
 
 
 BOX_STRONG = Measure("box_sharpness", "box sharpness, epsilon 1e-3, strong [%]", "box_sharpness", "strong", 1e-3)
@@ -71,16 +75,15 @@ MAX_EIG = Measure("hessian_max_eig", "largest Hessian eigenvalue, hessian_max_ei
 MEASURES = (BOX_STRONG, BOX_PAPER, BOX_STRONG_SMALL, BOX_PAPER_SMALL, MAX_EIG)
 
 
+# What a measure's value depends on; VARIED too, where one trial has rows of several.
+SETTING = ("measure", "method", "epsilon", "scale", "space")
+VARIED = ("split", "examples", "batch_norm", "batch_norm_batch_size", "dtype", "seed")
 IN_TRIALS = (BOX_STRONG, BOX_PAPER, MAX_EIG)  # columns of trials.parquet; all others come from measures.parquet
 
 
 @dataclass(frozen=True, eq=False)
 class Sweep:
-    """The tables of a sweep, and what it wrote about itself in sweep.json (None where it did not).
-
-    Trials of an older version of the code are left out where there are newer ones, and each measure of a trial has one
-    setting; `notes` says so, a line each (analysis/provenance.py).
-    """
+    """The tables of a sweep, and what it wrote about itself in sweep.json (None where it did not)."""
 
     folder: Path
     trials: pd.DataFrame
@@ -89,7 +92,6 @@ class Sweep:
     command: tuple[str, ...] | None = None
     started_at: str | None = None
     planned: int | None = None
-    notes: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:
@@ -103,16 +105,15 @@ def load_sweep(folder: str | Path) -> Sweep:
     Raises UserError where `folder` holds no sweep, or no trial of it has ended yet.
     """
     folder = place(folder)
-    tables, left_out = of_newest_version(read_tables(folder))
+    tables = read_tables(folder)
     if tables.trials.num_rows == 0:
         raise UserError(f"`results` must hold at least one trial that ended, got none in {folder}")
     trials, epochs, measures = (table.to_pandas() for table in (tables.trials, tables.epochs, tables.measures))
     del tables
     pa.default_memory_pool().release_unused()
-    measures, several = one_setting(measures)
     about = read_about(folder)
     command, started_at, planned = about.get("command"), about.get("started_at"), about.get("planned")
-    sweep = Sweep(
+    return Sweep(
         folder=folder,
         trials=trials,
         epochs=epochs,
@@ -120,20 +121,12 @@ def load_sweep(folder: str | Path) -> Sweep:
         command=tuple(str(word) for word in command) if isinstance(command, list) else None,
         started_at=started_at if isinstance(started_at, str) else None,
         planned=planned if isinstance(planned, int) else None,
-        notes=notes(trials, left_out, several),
     )
-    for measure in IN_TRIALS if several else ():
-        value = trials["trial_id"].map(rows_of(sweep, measure)["value"])
-        trials[measure.column] = value.where(value.notna(), trials[measure.column])
-    return sweep
 
 
 def axes(trials: pd.DataFrame) -> dict[str, list[Any]]:
-    """The fields of the configuration that vary between trials, with their values in order (None last).
-
-    What was measured is not among them: it is no difference between trials.
-    """
-    values = {name: _values(trials[name]) for name in CONFIGURATION if name not in MEASURING}
+    """The fields of the configuration that vary between trials, with their values in order (None last)."""
+    values = {name: _values(trials[name]) for name in CONFIGURATION}
     return {name: found for name, found in values.items() if len(found) > 1}
 
 
@@ -146,11 +139,10 @@ def constants(trials: pd.DataFrame) -> dict[str, Any]:
 def comparable(sweep: Sweep) -> pd.DataFrame:
     """The completed trials, each once, with the columns that the statistics need.
 
-    `replicate`: number of the (seed, split_seed). `configuration`: number of the configuration of the training but for
-    those two. `setting`: number of what is left of it without batch size, switch and remedy (learning rate, warmup,
-    ...), the MATCHED of trainables.matching. `remedy_set`: number of the (setting, replicate): trials that differ in
-    batch size, switch and remedy alone. `matched_set`: the same, and with one remedy. `is_switched`, `is_plain`,
-    `is_reference`, `off_target`: see the top
+    `replicate`: number of the (seed, split_seed). `configuration`: number of the configuration but for those
+    two. `setting`: number of what is left of it without batch size, switch and remedy (learning rate, warmup, ...).
+    `remedy_set`: number of the (setting, replicate): trials that differ in batch size, switch and remedy alone.
+    `matched_set`: the same, and with one remedy. `is_switched`, `is_plain`, `is_reference`, `off_target`: see the top
     of this file. `test_error`: 1 - test accuracy, in [0, 1]. `distance`: l2 distance of the final weights from the
     start, where it is known. And the column of every measure of `measures_of`.
     """
@@ -180,12 +172,13 @@ def chosen_on_validation(sweep: Sweep) -> pd.DataFrame:
 def _attempted(sweep: Sweep) -> pd.DataFrame:
     trials = sweep.trials
     frame = trials[~has_flag(trials, {COPY_FLAG})].copy()
-    trained = [name for name in CONFIGURATION if name not in (*REPLICATE, *MEASURING)]
+    changed = {"batch_size", *SWITCH, *REMEDIES, *NOT_TRAINING}
+    shared = [name for name in CONFIGURATION if name not in changed]
     frame["replicate"] = number_of(frame, REPLICATE)
-    frame["configuration"] = number_of(frame, trained)
-    frame["setting"] = number_of(frame, MATCHED)
-    frame["remedy_set"] = number_of(frame, [*MATCHED, *REPLICATE])
-    frame["matched_set"] = number_of(frame, [*MATCHED, *REPLICATE, "remedy"])
+    frame["configuration"] = number_of(frame, [name for name in CONFIGURATION if name not in REPLICATE])
+    frame["setting"] = number_of(frame, [name for name in shared if name not in REPLICATE])
+    frame["remedy_set"] = number_of(frame, shared)
+    frame["matched_set"] = number_of(frame, [*shared, "remedy"])
     frame["is_switched"] = frame["switch_epoch"].notna()
     frame["is_plain"] = ~frame["is_switched"] & frame["remedy"].eq(NO_REMEDY)
     frame["off_target"] = has_flag(frame, OFF_TARGET_FLAGS)
@@ -210,43 +203,81 @@ def _completed(sweep: Sweep) -> pd.DataFrame:
 
 
 def measures_of(sweep: Sweep) -> tuple[Measure, ...]:
-    """MEASURES, and one for each further setting that measures.parquet has values of."""
+    """MEASURES, and one for each further setting that measures.parquet has values of, each with its own column.
+
+    A column and a label name what tells a setting from the measure's others: `layer_max_eig_lanczos_3.weight`.
+    """
     final = _final_measures(sweep)
-    names = ["measure", "method", "epsilon", "scale", "space"]
     found = {_setting(known): known for known in MEASURES}
-    settings = final.loc[final["value"].notna(), names].drop_duplicates()
-    for name, method, *numbers, space in settings.sort_values(names).itertuples(index=False):
-        epsilon, scale = (None if pd.isna(number) else float(number) for number in numbers)
-        label, column = name, name
-        if epsilon is not None:
-            label, column = f"{name}, epsilon {epsilon:g}, {method} [%]", f"{name}_{method}_{epsilon:g}"
-        elif settings["measure"].eq(name).sum() > 1:
-            label, column = f"{name}, {method}, scale {scale:g}" if scale else f"{name}, {method}", f"{name}_{method}"
-            column += f"_{scale:g}" if scale else ""
-        measure = Measure(column, label, name, method, epsilon, space, scale)
-        found.setdefault(_setting(measure), measure)
+    names = [*SETTING, "variant"]
+    settings = final.loc[final["value"].notna(), names].drop_duplicates().sort_values(names)
+    for name, rows in settings.groupby("measure"):
+        several, spaces = len(rows) > 1, rows["space"].nunique() > 1
+        methods = rows["method"].nunique() > 1 or (several and not spaces)
+        for _, method, epsilon, scale, space, variant in rows.itertuples(index=False):
+            further = [part for part in (space if spaces else "", variant) if part]
+            if pd.notna(epsilon):
+                column, label = [method, f"{epsilon:.12g}", *further], [f"epsilon {epsilon:.12g}", method, *further]
+            else:
+                number = [f"{scale:.12g}"] if several and pd.notna(scale) else []
+                parts = [method] if methods else []
+                column, label = [*parts, *number, *further], [*parts, *(f"scale {part}" for part in number), *further]
+            measure = Measure(
+                column="_".join([name, *column]),
+                label=", ".join([name, *label]) + (" [%]" if pd.notna(epsilon) else ""),
+                measure=name,
+                method=method,
+                epsilon=None if pd.isna(epsilon) else float(epsilon),
+                space=space,
+                scale=None if pd.isna(scale) else float(scale),
+                variant=variant,
+            )
+            found.setdefault(_setting(measure), measure)
     return tuple(found.values())
 
 
 def rows_of(sweep: Sweep, measure: Measure) -> pd.DataFrame:
     """The final rows of measures.parquet that hold the measure, one for each trial, indexed by trial_id."""
-    rows, setting = _final_measures(sweep), _setting(measure)
-    same = (rows["measure"] == measure.measure) & (rows["method"] == measure.method) & (rows["space"] == measure.space)
-    for name, value in (("epsilon", setting[2]), ("scale", setting[3])):
+    rows = _final_measures(sweep)
+    same = pd.Series(True, index=rows.index)
+    for name, value in zip((*SETTING, "variant"), _setting(measure), strict=True):
         same &= rows[name].isna() if value is None else rows[name] == value
     return rows[same].drop_duplicates("trial_id").set_index("trial_id")
 
 
 @lru_cache(maxsize=4)
 def _final_measures(sweep: Sweep) -> pd.DataFrame:
-    """The rows of measures.parquet of the final weights: those taken along the run are another matter."""
+    """The rows of measures.parquet of the final weights (those taken along the run are another matter), with `variant`.
+
+    A trial may have several rows of one SETTING, as when it is measured again on other examples: then `variant` names
+    what differs, "" being what most trials have.
+    """
     done = sweep.measures["trial_id"].map(sweep.trials.set_index("trial_id")["epochs_done"])
     epoch = sweep.measures["epoch"]
-    return sweep.measures[epoch.isna() | (epoch == done)]
+    rows = sweep.measures[epoch.isna() | (epoch == done)]
+    rows = rows.assign(variant="")
+    settings = number_of(rows, SETTING)
+    for setting in settings[number_of(rows, [*SETTING, "trial_id"]).duplicated()].unique():
+        same = rows[settings == setting]
+        by_trial = same.groupby("trial_id")
+        varied = [name for name in VARIED if by_trial[name].nunique(dropna=False).gt(1).any()]
+        if varied:
+            names = same[varied].apply(_variant, axis=1)
+            rows.loc[same.index, "variant"] = names.where(names != names.value_counts().idxmax(), "")
+    return rows
+
+
+def _variant(row: Any) -> str:
+    """What sets these rows apart: `examples 100, dtype float32`."""
+    shown = {
+        name: "none" if pd.isna(value) else f"{value:g}" if isinstance(value, float) else value
+        for name, value in row.items()
+    }
+    return ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in shown.items())
 
 
 def _setting(measure: Measure) -> tuple[Any, ...]:
-    return measure.measure, measure.method, measure.epsilon, measure.scale, measure.space
+    return measure.measure, measure.method, measure.epsilon, measure.scale, measure.space, measure.variant
 
 
 def has_flag(trials: pd.DataFrame, flags: frozenset[str] | set[str]) -> Any:

@@ -113,9 +113,9 @@ def test_difficulty_of_splits_does_not_enter_the_matched_correlation(write_sweep
         for entry in grid()
     ]
     plain, shifted = (load_sweep(write_sweep(records, name)) for name, records in (("a", grid()), ("b", easier)))
-    assert associate(plain, BOX_STRONG).matched == associate(shifted, BOX_STRONG).matched
-    pooled = [associate(sweep, BOX_STRONG, "test_error").pooled.value for sweep in (plain, shifted)]
-    assert pooled[0] != pooled[1]
+    for target in ("large_batch_gap", "test_error"):
+        first, second = (associate(sweep, BOX_STRONG, target) for sweep in (plain, shifted))
+        assert (first.matched, first.pooled) == (second.matched, second.pooled)
 
 
 def test_off_target_trials_are_in_the_second_number_only(write_sweep):
