@@ -3,7 +3,7 @@
 Each sentence names its number, its 95 % interval and what it rests on. Where an interval holds zero the
 sentence says that the data do not show it, never that it is so; where there is no interval it says why. An
 association is called one: batch size moves both the sharpness and the gap, so that they go together does not
-make one the cause, and rescaled networks (analysis.rescaling) show that sharpness by itself cannot be it.
+make one the cause, and rescaled networks (analysis.rescaling) show that sharpness alone cannot be it.
 
 The comparisons are fixed before the numbers are seen (the largest batch against the smallest; remedies at the largest
 batch); where the best of several is named, its p-value is corrected for how many there were.
@@ -19,8 +19,8 @@ from analysis.remedies import remedies
 from analysis.statistics import Correlation
 
 RESCALING = (
-    "By itself sharpness cannot be the cause: rescaled layers give a ReLU network the same function with a Hessian as "
-    "sharp as one likes (Dinh et al. 2017)"
+    "Sharpness alone cannot be the cause: rescaling the layers of a ReLU network makes its Hessian arbitrarily sharp "
+    "without changing the function (Dinh et al. 2017)"
 )
 
 
@@ -125,36 +125,39 @@ def _off_target(smallest: BatchSizeRow, largest: BatchSizeRow) -> str:
 
 
 def association_sentence(sweep: Sweep) -> str:
-    """Whether box sharpness and the gap go together: matched, beyond the hyperparameters, and beside it pooled."""
+    """Whether box sharpness and the gap are associated: matched, given the hyperparameters, and pooled."""
     association = associate(sweep, BOX_STRONG)
-    shown, among = headline(association)
+    shown, over = headline(association)
     if shown.value is None or shown.interval is None:
         return (
-            "There are too few trials to say whether box sharpness and the gap go together "
-            f"({shown.trials} trials of {shown.groups} configurations; rank correlation "
-            f"{correlation_text(shown)})."
+            "There are too few trials to tell whether box sharpness and the gap are associated "
+            f"({_trials_and_replicates(shown)}; rank correlation {correlation_text(shown)})."
         )
-    value = f"{correlation_text(shown)} over {among}"
+    value = _with_interval(shown, over)
     if shown.interval.holds(0):
         return (
-            "The data do not show that box sharpness and the gap go together: among trials that differ in "
-            f"batch size and switch alone their rank correlation is {value}, and the interval holds zero. {RESCALING}."
+            "There is no significant association between box sharpness and the gap: among trials that differ in batch "
+            f"size and switch-point alone, their rank correlation is {value}. {RESCALING}."
         )
     more, frame = ("larger" if shown.value > 0 else "smaller"), compared(sweep)
     on_target = frame[~frame["off_target"]] if shown is association.matched else frame
-    (beyond,) = beyond_hyperparameters(on_target, [BOX_STRONG.column])
+    beyond = beyond_hyperparameters(on_target, BOX_STRONG.column)
+    controlled = "After controlling for batch size and the other hyperparameters"
     if beyond.interval is None:
-        seen = "nothing can be said"
+        controlled += ", these trials cannot show whether an association remains"
+    elif beyond.interval.holds(0):
+        controlled += f" there is no significant association: {_with_interval(beyond)}"
     else:
-        seen = "nothing is shown" if beyond.interval.holds(0) else "something is left"
-    tail = f"; beyond what batch size and the other hyperparameters tell {seen} ({correlation_text(beyond)})"
-    pooled = association.pooled
-    if pooled.interval is not None and (pooled.interval.holds(0) or (pooled.interval.low > 0) != (shown.value > 0)):
-        seen = "is not clear" if pooled.interval.holds(0) else "turns round"
-        tail += f"; pooled over learning rates and splits it {seen} ({correlation_text(pooled)})"
+        controlled += f" an association remains: {_with_interval(beyond)}"
+    pooled, turned = association.pooled, ""
+    if pooled.interval is not None and pooled.interval.holds(0):
+        turned = f" Pooled over learning rates it is not significant: {_with_interval(pooled)}."
+    elif pooled.interval is not None and (pooled.interval.low > 0) != (shown.value > 0):
+        turned = f" Pooled over learning rates it has the other sign: {_with_interval(pooled)}."
     return (
-        f"Among trials that differ in batch size and switch alone, sharper minima go with a {more} gap: "
-        f"the rank correlation of box sharpness and gap is {value}, an association, not a cause{tail}. {RESCALING}."
+        f"Sharper minima go with a {more} gap: among trials that differ in batch size and switch-point alone, the rank "
+        f"correlation of box sharpness and gap is {value}. This is an association, not a cause. "
+        f"{controlled}.{turned} {RESCALING}."
     )
 
 
@@ -204,8 +207,20 @@ def headline(association: Association) -> tuple[Correlation, str]:
     """The correlation to quote, and what it is over: on target trials, or all where those are too few."""
     on_target, everything = association.matched, association.matched_with_off_target
     if on_target.value is None and everything.value is not None:
-        return everything, f"{everything.trials} trials, off target ones included"
-    return on_target, f"{on_target.trials} trials"
+        return everything, f"{_trials_and_replicates(everything)}, including trials off target"
+    return on_target, _trials_and_replicates(on_target)
+
+
+def _trials_and_replicates(correlation: Correlation) -> str:
+    return f"{correlation.trials} trials in {correlation.replicates} replicate{'s' * (correlation.replicates != 1)}"
+
+
+def _with_interval(correlation: Correlation, over: str = "") -> str:
+    """Such as `+0.42 (95 % CI +0.22 to +0.58; 144 trials in 4 replicates)`."""
+    assert correlation.value is not None
+    assert correlation.interval is not None
+    ends, further = correlation.interval, f"; {over}" if over else ""
+    return f"{correlation.value:+.2f} (95 % CI {ends.low:+.2f} to {ends.high:+.2f}{further})".replace("-", "−")
 
 
 def correlation_text(correlation: Correlation) -> str:

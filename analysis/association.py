@@ -2,14 +2,16 @@
 
 Three views of one question, from the roughest to the fairest:
 
-- pooled: all trials at once. Learning rate and data split move both sides, so it can show what is not there.
+- pooled: all trials of a replicate at once. The learning rate moves both sides, so it can show what is not there.
 - within a learning rate: one number for each.
 - matched: ranks are taken inside each set of trials that differ in batch size and switch alone (same learning rate,
-  warmup, seed and split), so that the difficulty of a split cannot enter. This is the headline.
+  warmup, seed and split), so that the learning rate cannot enter. This is the headline.
 
-And one question more, `beyond_hyperparameters`: what is left inside a replicate when everything that was known before
-training (batch size, learning rate, ...) is taken out of both sides. Without it a measure may tell the batch size
-alone.
+And one question more, `beyond_hyperparameters`: what is left when everything that was known before training (batch
+size, learning rate, ...) is taken out of both sides. Without it a measure may tell the batch size alone.
+
+Each is taken inside every replicate (a seed with its data split) and averaged over them: the difficulty of a split
+cannot enter, and the interval speaks of new seeds and splits for this grid of configurations.
 
 The reference trials. `large_batch_gap` subtracts the small-batch reference, so the reference's own gap is 0
 (or, with several seeds on one split, scatters around 0) by construction. Pooled and within a learning rate
@@ -22,24 +24,22 @@ Trials off target (see analysis.load) are left out of the headline; `with_off_ta
 a remedy are left out of all of it, unless `pool_remedies` asks for them: then the matched sets hold every remedy.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
 
 import pandas as pd
 
-from analysis.load import NO_REMEDY, NOT_TRAINING, REPLICATE, Measure, Sweep, axes, comparable, measures_of
+from analysis.load import NO_REMEDY, REPLICATE, Measure, Sweep, axes, comparable, measures_of
 from analysis.statistics import (
     Correlation,
     GranulatedKendall,
     granulated_kendall,
-    rank_correlations,
+    partial_rank_correlation,
+    rank_correlation,
 )
 
 GAP = "large_batch_gap"
 TARGETS = (GAP, "test_error", "generalization_gap")
-BOOTSTRAP_SEED = 0
 
 
 @dataclass(frozen=True)
@@ -65,28 +65,24 @@ def associate(sweep: Sweep, measure: Measure, target: str = GAP, *, pool_remedie
 
 @lru_cache(maxsize=8)
 def _associations(sweep: Sweep, target: str, pool_remedies: bool) -> dict[Measure, Association]:
-    """Those of all measures, which share their resamples."""
     everything = compared(sweep, pool_remedies=pool_remedies)
     on_target = everything[~everything["off_target"]]
     rates = sorted(everything["learning_rate"].unique().tolist()) if target == GAP else []
-    measures = measures_of(sweep)
-    pooled, matched = _plain(on_target, measures, target), _matched(on_target, measures, target)
-    same = len(on_target) == len(everything)
-    matched_too = matched if same else _matched(everything, measures, target)
-    pooled_too = pooled if same else _plain(everything, measures, target)
-    by_rate = {rate: _plain(on_target[on_target["learning_rate"] == rate], measures, target) for rate in rates}
-    return {
-        measure: Association(
+    by_rate = {rate: on_target[on_target["learning_rate"] == rate] for rate in rates}
+    found = {}
+    for measure in measures_of(sweep):
+        pooled, matched = _pooled(on_target, measure, target), matched_correlation(on_target, measure.column, target)
+        same = len(on_target) == len(everything)
+        found[measure] = Association(
             measure=measure,
             target=target,
-            pooled=pooled[place],
-            within_learning_rate={rate: found[place] for rate, found in by_rate.items()},
-            matched=matched[place],
-            matched_with_off_target=matched_too[place],
-            pooled_with_off_target=pooled_too[place],
+            pooled=pooled,
+            within_learning_rate={rate: _pooled(rows, measure, target) for rate, rows in by_rate.items()},
+            matched=matched,
+            matched_with_off_target=matched if same else matched_correlation(everything, measure.column, target),
+            pooled_with_off_target=pooled if same else _pooled(everything, measure, target),
         )
-        for place, measure in enumerate(measures)
-    }
+    return found
 
 
 def compared(sweep: Sweep, *, pool_remedies: bool = False) -> pd.DataFrame:
@@ -104,24 +100,15 @@ def hyperparameters(frame: pd.DataFrame) -> tuple[list[str], list[str]]:
     return [*named, *(["remedy"] if frame["remedy"].nunique() > 1 else [])], [n for n in varying if n in REPLICATE]
 
 
-def beyond_hyperparameters(frame: pd.DataFrame, columns: Sequence[str], target: str = GAP) -> list[Correlation]:
-    """The partial rank correlations inside replicates, given all hyperparameters that vary in `frame` (`given`)."""
+def matched_correlation(frame: pd.DataFrame, column: str, target: str = GAP) -> Correlation:
+    """The rank correlation inside matched sets."""
+    return rank_correlation(frame[column], frame[target], frame["replicate"], strata=frame["matched_set"])
+
+
+def beyond_hyperparameters(frame: pd.DataFrame, column: str, target: str = GAP) -> Correlation:
+    """The partial rank correlation given the configuration: all hyperparameters, with all of their interactions."""
     rows = frame[~frame["is_reference"]] if target == GAP else frame
-    encoded = [codes for name in given(frame) for codes in _encoded(rows[name])]
-    distinct = {tuple(pd.factorize(column, sort=True)[0]): column for column in encoded}  # a switch's options repeat it
-    return rank_correlations(
-        [rows[column].astype("float64") for column in columns],
-        rows[target].astype("float64"),
-        list(distinct.values()),
-        rows["configuration"],
-        strata=rows["replicate"],
-        seed=BOOTSTRAP_SEED,
-    )
-
-
-def given(frame: pd.DataFrame) -> list[str]:
-    """The hyperparameters that vary in `frame`."""
-    return [name for name in axes(frame) if name not in (*REPLICATE, *NOT_TRAINING, "measures")]
+    return partial_rank_correlation(rows[column], rows[target], rows["configuration"], rows["replicate"])
 
 
 def granulated(sweep: Sweep) -> dict[Measure, GranulatedKendall]:
@@ -139,31 +126,6 @@ def granulated(sweep: Sweep) -> dict[Measure, GranulatedKendall]:
     }
 
 
-def _plain(frame: pd.DataFrame, measures: Sequence[Measure], target: str) -> list[Correlation]:
+def _pooled(frame: pd.DataFrame, measure: Measure, target: str) -> Correlation:
     rows = frame[~frame["is_reference"]] if target == GAP else frame
-    return _rank_correlations(rows, measures, target, strata=None)
-
-
-def _matched(frame: pd.DataFrame, measures: Sequence[Measure], target: str) -> list[Correlation]:
-    return _rank_correlations(frame, measures, target, strata=frame["matched_set"])
-
-
-def _rank_correlations(rows: pd.DataFrame, measures: Sequence[Measure], target: str, strata: Any) -> list[Correlation]:
-    return rank_correlations(
-        [rows[measure.column].astype("float64") for measure in measures],
-        rows[target].astype("float64"),
-        (),
-        rows["configuration"],
-        strata=strata,
-        seed=BOOTSTRAP_SEED,
-    )
-
-
-def _encoded(column: pd.Series) -> list[Any]:
-    """A hyperparameter as numbers to be ranked: itself and whether it is null, or an indicator for each text."""
-    if pd.api.types.is_numeric_dtype(column):
-        numbers = column.astype("float64")
-        missing = numbers.isna()
-        return [numbers.fillna(numbers.max() + 1), *([missing] if missing.any() else [])]
-    labels = column.fillna("none").astype(str)
-    return [labels == label for label in sorted(labels.unique())[1:]]
+    return rank_correlation(rows[measure.column], rows[target], rows["replicate"])

@@ -25,6 +25,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from analysis.answer import correlation_text
 from analysis.association import Association, associate, compared
 from analysis.command import run
 from analysis.figures import (
@@ -54,7 +55,6 @@ from analysis.load import (
     load_sweep,
     measures_of,
 )
-from analysis.statistics import Correlation
 from trainables.errors import UserError
 
 # The panels of every sweep; each further measure of a sweep has one of its own.
@@ -146,20 +146,13 @@ def _panel(axes: Axes, frame: pd.DataFrame, measure: Measure, colours: Any, mark
 
 def _title(association: Association, not_shown: int) -> str:
     rates = association.within_learning_rate
-    lines = [f"matched ρ = {_text(association.matched)}", f"pooled ρ = {_text(association.pooled)}"]
+    shown = {"matched": association.matched, "pooled": association.pooled}
     if 1 < len(rates) <= MOST_RATES_IN_TITLE:
-        lines += [f"learning rate {rate:g}: ρ = {_text(correlation)}" for rate, correlation in rates.items()]
+        shown |= {f"learning rate {rate:g}:": correlation for rate, correlation in rates.items()}
+    lines = [f"{view} ρ = {correlation_text(correlation)}" for view, correlation in shown.items()]
     if not_shown:
         lines.append(f"{not_shown} trials without a value above 0 not shown")
     return "\n".join(lines)
-
-
-def _text(correlation: Correlation) -> str:
-    if correlation.value is None:
-        return "undefined"
-    interval = correlation.interval
-    shown = f" [{interval.low:+.2f}, {interval.high:+.2f}]" if interval else " (no interval)"
-    return f"{correlation.value:+.2f}{shown}".replace("-", "−")
 
 
 def _legend(frame: pd.DataFrame, colours: dict[int, Any], markers: dict[float, str]) -> list[Line2D]:

@@ -8,9 +8,11 @@ before training. The columns, each worked out in docs/statistics.md:
 
 - matched: Spearman's rank correlation inside sets that differ in batch size and switch alone, the headline;
 - matched tau: the same as Kendall's coefficient, and at matched loss only over pairs within 0.1 decades of loss;
-- partial: what is left of Spearman's inside a replicate when all hyperparameters are taken out of both sides;
+- partial: what is left of Spearman's when all hyperparameters and their interactions are taken out of both sides;
 - psi: granulated Kendall; sign error: in the worst environment, where 0.5 is a coin;
 - p: of the matched correlation, by Holm corrected for all rows; seconds: mean cost of measuring one trial.
+
+All intervals and p-values are t over replicates (analysis.statistics): they speak of new seeds and splits.
 
 On target trials without a remedy only (all of them at matched loss, which is what the window is for). Ranked by the
 size of the matched correlation: a measure that predicts with the wrong sign stands high, with its sign.
@@ -30,13 +32,14 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from analysis.association import BOOTSTRAP_SEED, GAP, beyond_hyperparameters, compared, given, hyperparameters
+from analysis.association import GAP, beyond_hyperparameters, compared, hyperparameters, matched_correlation
 from analysis.command import run
 from analysis.figures import GREY, LINE_COLOURS, footnote, legend_key, new_figure, plain_number, save
-from analysis.kendall import SignError, kendall_correlation, sign_error
+from analysis.kendall import SignError, granulated_correlation, kendall_correlation, sign_error
 from analysis.load import Sweep, load_sweep, measures_of, rows_of
+from analysis.means import Interval
 from analysis.multiplicity import corrected
-from analysis.statistics import Correlation, GranulatedKendall, granulated_kendall, rank_correlations
+from analysis.statistics import Correlation, GranulatedKendall, granulated_kendall
 from trainables.errors import UserError
 
 TARGET_LABELS = {
@@ -67,6 +70,7 @@ class Standing:
     at_matched_loss: Correlation
     partial: Correlation
     granulated: GranulatedKendall
+    psi: Correlation
     sign_error: SignError
     corrected_p: float | None
     seconds: float | None
@@ -80,7 +84,6 @@ class Leaderboard:
     trials: int
     off_target_too: bool
     axes: tuple[str, ...]
-    given: tuple[str, ...]
     standings: tuple[Standing, ...]
 
 
@@ -110,16 +113,7 @@ def _leaderboard(sweep: Sweep, target: str) -> Leaderboard:
     predictors = [(m.column, m.label, rows_of(sweep, m)["seconds"].mean()) for m in measures_of(sweep)]
     predictors += [(column, label, np.nan) for column, label in COMPARISONS.items()]
     predictors = [each for each in predictors if frame[each[0]].notna().sum() >= 2]
-    columns = [column for column, *_ in predictors]
-    matched = rank_correlations(
-        [frame[column].astype("float64") for column in columns],
-        frame[target].astype("float64"),
-        (),
-        frame["configuration"],
-        strata=frame["matched_set"],
-        seed=BOOTSTRAP_SEED,
-    )
-    partial = beyond_hyperparameters(frame, columns, target)
+    matched = [matched_correlation(frame, column, target) for column, *_ in predictors]
     p_values = corrected([found.p_value for found in matched])
     loss = np.log10(everything["train_loss"].astype("float64").where(everything["train_loss"] > 0))
     ordered = "test_error" if target == GAP else target  # the gap's reference changes with the learning rate
@@ -131,8 +125,9 @@ def _leaderboard(sweep: Sweep, target: str) -> Leaderboard:
             matched=matched[place],
             matched_tau=_tau(frame, column, target),
             at_matched_loss=_tau(everything, column, target, window=(loss, LOSS_WINDOW)),
-            partial=partial[place],
+            partial=beyond_hyperparameters(frame, column, target),
             granulated=granulated_kendall(frame, column, ordered, names, within=within),
+            psi=granulated_correlation(frame, column, ordered, names, within=within),
             sign_error=sign_error(frame, column, ordered, names, within=within),
             corrected_p=p_values[place],
             seconds=None if pd.isna(seconds) else float(seconds),
@@ -140,17 +135,12 @@ def _leaderboard(sweep: Sweep, target: str) -> Leaderboard:
         for place, (column, label, seconds) in enumerate(predictors)
     ]
     standings.sort(key=lambda standing: abs(standing.matched.value or 0.0), reverse=True)
-    return Leaderboard(target, len(frame), off_target_too, tuple(names), tuple(given(frame)), tuple(standings))
+    return Leaderboard(target, len(frame), off_target_too, tuple(names), tuple(standings))
 
 
 def _tau(frame: pd.DataFrame, column: str, target: str, window: tuple[Any, float] | None = None) -> Correlation:
     return kendall_correlation(
-        frame[column].astype("float64"),
-        frame[target].astype("float64"),
-        frame["configuration"],
-        strata=frame["matched_set"],
-        window=window,
-        seed=BOOTSTRAP_SEED,
+        frame[column], frame[target], frame["replicate"], strata=frame["matched_set"], window=window
     )
 
 
@@ -159,20 +149,24 @@ def leaderboard_frame(board: Leaderboard) -> pd.DataFrame:
     rows = []
     for standing in board.standings:
         row: dict[str, Any] = {"predictor": standing.name, "is_measure": standing.is_measure}
-        for name in ("matched", "matched_tau", "at_matched_loss", "partial"):
+        for name in ("matched", "matched_tau", "at_matched_loss", "partial", "psi"):
             found: Correlation = getattr(standing, name)
-            row[name] = found.value
-            row[f"{name}_low"], row[f"{name}_high"] = (
-                (found.interval.low, found.interval.high) if found.interval else (None, None)
-            )
+            row |= {name: found.value} | _ends(name, found.interval)
         row["p"], row["corrected_p"] = standing.matched.p_value, standing.corrected_p
         row |= {f"psi_{axis}": value for axis, value in standing.granulated.coefficients.items()}
-        worst = standing.sign_error.worst
-        row |= {"psi": standing.granulated.mean, "mean_sign_error": standing.sign_error.mean}
-        row["worst_sign_error"] = worst.sign_error if worst else None
+        errors, worst = standing.sign_error, standing.sign_error.worst
+        row |= {"mean_sign_error": errors.mean} | _ends("mean_sign_error", errors.mean_interval)
+        row |= {"worst_sign_error": worst.sign_error if worst else None}
+        row |= _ends("worst_sign_error", worst.interval if worst else None)
         row["worst_environment"] = f"{worst.axis} {worst.values[0]} / {worst.values[1]}" if worst else None
-        rows.append(row | {"seconds": standing.seconds, "trials": standing.matched.trials})
+        counts = {"trials": standing.matched.trials, "replicates": standing.matched.replicates}
+        rows.append(row | {"seconds": standing.seconds} | counts)
     return pd.DataFrame(rows)
+
+
+def _ends(name: str, interval: Interval | None) -> dict[str, float | None]:
+    low, high = (interval.low, interval.high) if interval else (None, None)
+    return {f"{name}_low": low, f"{name}_high": high}
 
 
 def leaderboard_figure(sweep: Sweep, target: str = GAP) -> Figure:
@@ -207,7 +201,7 @@ def leaderboard_figure(sweep: Sweep, target: str = GAP) -> Figure:
         also = ", off target ones too" if board.off_target_too else ""
         footnote(
             figure,
-            f"{board.trials} trials{also}; 95 % bootstrap intervals over configurations. Grey: no sharpness. "
+            f"{board.trials} trials{also}; 95 % t-intervals over replicates. Grey: no sharpness. "
             "*: corrected p below 0.05.",
         )
     return figure
@@ -235,7 +229,7 @@ def leaderboard_lines(board: Leaderboard) -> list[str]:
         interval, worst = standing.matched.interval, standing.sign_error.worst
         ends = f" [{interval.low:+.2f}, {interval.high:+.2f}]" if interval else ""
         matched = "" if standing.matched.value is None else f"{standing.matched.value:+.2f}{ends}"
-        numbers = [standing.partial.value, standing.granulated.mean, worst.sign_error if worst else None]
+        numbers = [standing.partial.value, standing.psi.value, worst.sign_error if worst else None]
         texts = ["" if number is None else f"{number:+.2f}" for number in numbers[:2]]
         texts.append("" if numbers[2] is None else f"{numbers[2]:.2f}")
         texts.append("" if standing.corrected_p is None else f"{standing.corrected_p:.3f}")

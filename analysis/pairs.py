@@ -1,6 +1,6 @@
-"""Pairs of points that may be compared, and which way they differ: what Kendall's coefficient and the sign error count.
+"""Ranks of points inside cells, and pairs of points inside cells: what the rank statistics are made of.
 
-All pairs of all cells are made at once, as two vectors of indices, so that thousands of trials need no loop.
+All cells are done at once, as vectors of indices, so that thousands of trials need no loop.
 """
 
 from typing import Any
@@ -27,3 +27,21 @@ def pairs_within(cells: npt.ArrayLike) -> tuple[Integers, Integers]:
 def signs(values: Floats, pairs: tuple[Integers, Integers]) -> npt.NDArray[Any]:
     """sign(v_i - v_j) of each pair: -1, 0 or 1."""
     return np.sign(values[pairs[0]] - values[pairs[1]])
+
+
+def ranks_within(values: Floats, cells: Integers) -> Floats:
+    """(R_i - (N + 1) / 2) / N of each point, with R_i its mid-rank among the N points of its cell: (n,)."""
+    order = np.lexsort((values, cells))
+    ordered, cell = values[order], cells[order]
+    new_cell = np.r_[True, cell[1:] != cell[:-1]][: values.size]
+    first, size = _runs(new_cell)
+    tied_first, tied = _runs(new_cell | np.r_[True, ordered[1:] != ordered[:-1]][: values.size])
+    ranks = np.empty(values.size)
+    ranks[order] = (tied_first - first + (tied - size) / 2) / size
+    return ranks
+
+
+def _runs(starts: npt.NDArray[np.bool_]) -> tuple[Integers, Integers]:
+    """Of each point the place where its run starts and the points of that run; starts: whether a run starts there."""
+    place, run = np.flatnonzero(starts), np.cumsum(starts) - 1
+    return place[run], np.diff(np.r_[place, starts.size])[run]

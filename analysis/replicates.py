@@ -20,9 +20,9 @@ import pandas as pd
 
 from analysis.means import CONFIDENCE, Interval, student_t
 from analysis.pairs import Floats, Integers
-from analysis.statistics import LEAST_DEFINED
 
 LEAST_REPLICATES = 3
+LEAST_DEFINED = 0.9  # of the resamples, for an interval to be given
 RESAMPLES = 500
 SEED = 0
 

@@ -12,6 +12,7 @@ from analysis.figures import plain_number
 from analysis.free_batch import free_batch
 from analysis.leaderboard import Leaderboard, leaderboard
 from analysis.load import Sweep, axes, comparable, measures_of
+from analysis.means import Interval
 from analysis.remedies import _tried, remedies
 from analysis.summary import plus_minus, with_interval
 from trainables.errors import UserError
@@ -57,7 +58,7 @@ def correlation_rows(sweep: Sweep) -> list[list[str]]:
                 views["pooled, off target too"] = found.pooled_with_off_target
             views |= {f"learning rate {rate:g}": part for rate, part in found.within_learning_rate.items()}
             for view, part in views.items():
-                counted = str(part.trials), str(part.groups)
+                counted = str(part.trials), str(part.replicates)
                 rows.append([TARGET_NAMES[target], measure.label, view, correlation_text(part), *counted])
     return rows
 
@@ -145,10 +146,8 @@ def leaderboard_rows(board: Leaderboard) -> list[list[str]]:
             [
                 row.name if row.is_measure else f"{row.name} (no sharpness)",
                 correlation_text(row.matched),
-                *(_coefficient(part.value) for part in (row.matched_tau, row.at_matched_loss)),
-                correlation_text(row.partial),
-                _coefficient(row.granulated.mean),
-                f"{worst.sign_error:.2f}{where}" if worst else "–",
+                *map(correlation_text, (row.matched_tau, row.at_matched_loss, row.partial, row.psi)),
+                f"{worst.sign_error:.2f}{_ends(worst.interval)}{where}" if worst else "–",
                 _p_value(row.corrected_p),
                 shown(row.seconds) if row.seconds is not None else "–",
             ]
@@ -204,6 +203,10 @@ def shown(value: Any, style: str | None = None) -> str:
 
 def _p_value(value: float | None) -> str:
     return "–" if value is None else "below 0.001" if value < 0.001 else f"{value:.3f}"
+
+
+def _ends(interval: Interval | None) -> str:
+    return f" [{interval.low:.2f}, {interval.high:.2f}]" if interval else " (no interval)"
 
 
 def _coefficient(value: float | None) -> str:

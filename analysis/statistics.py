@@ -1,45 +1,55 @@
 """The rank statistics of a sweep: Spearman's correlation, plain, stratified and partial; granulated Kendall.
 
-Two traps shape this file. Trials are not independent: those of one configuration differ by seed and split alone, so a
-bootstrap over single trials gives intervals that are too narrow; whole configurations are resampled. Pooled
-correlations mislead, as the learning rate and the split move both sides; the stratified rank correlation and the
-granulated Kendall coefficient compare only what is alike. Means are in analysis.means, what is counted over pairs in
-analysis.kendall.
+A correlation is taken inside each replicate (a seed with its data split), and the interval is over replicates, as for
+a mean. Trials of one replicate share its luck: where one split likes large batches better than another, all of its
+trials say so, and neither single trials nor whole configurations are independent. An interval therefore speaks of new
+seeds and splits for the sweep's own grid of configurations, not of other configurations.
 
-What cannot be computed (too few points, constant values) is None, never NaN and never a warning.
+Means are in analysis.means, what is counted over pairs in analysis.kendall. What cannot be computed (too few points,
+constant values) is None, never NaN and never a warning.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
+from scipy import special
 
-from analysis.means import CONFIDENCE, Interval
-from analysis.pairs import Floats, Integers, pairs_within, signs
-from analysis.ranks import StratumRanks, correlations
+from analysis.means import CONFIDENCE, Interval, student_t
+from analysis.pairs import Floats, Integers, pairs_within, ranks_within, signs
 
-RESAMPLES = 2000
-LEAST_POINTS = 3
-LEAST_GROUPS = 5  # a percentile bootstrap of fewer groups mostly redraws the same few
-LEAST_DEFINED = 0.9  # of the resamples, for an interval to be given
-_CHUNK = 100_000  # numbers per array while bootstrapping: they stay in the cache
+LEAST_FREE = 3  # ranks of a replicate, points less sets: fewer give so few values that no t-interval holds
+SMALLEST_SQUARE = 1e-12  # below it a side is constant
+ROUNDS = 100  # of taking means out in turn, which a full grid needs one of
 
 
 @dataclass(frozen=True)
 class Correlation:
-    """A rank correlation in [-1, 1] over `trials` trials in `groups` groups; None where it is undefined.
+    """A coefficient in [-1, 1] over `trials` trials of `replicates` replicates; None where it is undefined.
 
-    `p_value`: of no correlation, from the resamples that the interval comes from; None where there is none.
+    `p_value`: two-sided, of no correlation, from the t-test that the interval comes from; None where there is none.
     """
 
     value: float | None
     interval: Interval | None
     trials: int
-    groups: int
+    replicates: int
     p_value: float | None = None
+
+
+@dataclass(frozen=True)
+class PerReplicate:
+    """A coefficient of each replicate in [-1, 1], NaN where it is undefined; all are (n,).
+
+    `steps`: how far neighbouring values of the coefficient lie apart. `free`: how many ranks could differ.
+    """
+
+    values: Floats
+    steps: Floats
+    free: Integers
 
 
 @dataclass(frozen=True)
@@ -50,138 +60,152 @@ class GranulatedKendall:
     mean: float | None
 
 
-def rank_correlation(
-    x: npt.ArrayLike,
-    y: npt.ArrayLike,
-    groups: npt.ArrayLike,
+def over_replicates(
+    found: PerReplicate,
+    trials: int,
     *,
-    strata: npt.ArrayLike | None = None,
-    resamples: int = RESAMPLES,
-    seed: int = 0,
+    scale: Literal["fisher", "linear"] = "fisher",
+    confidence: float = CONFIDENCE,
+    inflation: float = 1.0,
 ) -> Correlation:
-    """Spearman's rank correlation, plain or stratified, with a cluster bootstrap interval.
+    """The mean coefficient over replicates, with its t-interval and p-value.
 
-        rho = sum_i a_i b_i / sqrt(sum_i a_i^2 sum_i b_i^2),   a_i = (R_i - (N_s + 1) / 2) / N_s
+        z_k = artanh r_k;   mean(z) +- t(0.975, n - 1) sqrt(f (s^2 + mean(q^2)) / n);   all of it back by tanh
 
-    R_i is the mid-rank of x_i among the N_s points of its stratum s, b_i the same of y. With one stratum this
-    is Spearman's rho; with several, it compares points inside a stratum only, each stratum weighted by its
-    points, and differences between strata (an easier split, another learning rate) do not enter. Unlike
-    centring the values it does not depend on the scale, so it needs no logarithm and a sharpness of 0 is
-    welcome.
+    f is the `inflation` of the variance. A coefficient of few points takes few values, so each z_k is known only to its
+    step: q_k = step / (1 - r_k^2) / sqrt(12), the standard deviation of rounding (Sheppard). Without it replicates that
+    agree exactly would have an interval of no width. A perfect correlation is taken as half a step below 1, the middle
+    of what rounds to it. `linear` leaves out artanh and tanh, for means of coefficients.
 
-    Interval: percentile bootstrap, drawing whole `groups` with replacement (trials of one configuration stay
-    together); ranks are taken anew in each of `resamples` resamples. None for fewer than 5 groups. It is
-    exact for no finite sample and too narrow for few groups. Points where x or y is not finite are left out.
-
-    x, y, groups, strata: (n,). Sources: Spearman 1904; Davison and Hinkley 1997, sections 2.4 and 3.8
-    (clusters); Liu et al. 2018, Biometrics 74:595 (rank correlation conditional on a category).
+    The interval is None for a single replicate, and where no two replicates have LEAST_FREE free ranks; the value is
+    the plain mean then. Replicates with fewer are left out where others have them. Sources: Fisher 1921 (z); Student
+    1908; Sheppard 1898.
     """
-    return partial_rank_correlation(x, y, (), groups, strata=strata, resamples=resamples, seed=seed)
+    defined = np.isfinite(found.values)
+    enough = defined & (found.free >= LEAST_FREE)
+    used = enough if enough.any() else defined
+    n = int(used.sum())
+    if n == 0:
+        return Correlation(None, None, trials, 0)
+    values, steps = found.values[used], found.steps[used]
+    if n == 1 or not enough.any() or not np.isfinite(inflation):
+        return Correlation(float(values.mean()), None, trials, n)
+    if scale == "fisher":
+        values = np.clip(values, steps / 2 - 1, 1 - steps / 2)
+        steps = steps / (1 - values**2)
+        values = np.arctanh(values)
+    centre = float(values.mean())
+    error = float(np.sqrt(inflation * (values.var(ddof=1) + np.mean(steps**2) / 12) / n))
+    half = student_t((1 + confidence) / 2, n) * error
+    ends = centre, centre - half, centre + half
+    value, low, high = (float(np.tanh(end) if scale == "fisher" else np.clip(end, -1, 1)) for end in ends)
+    p = float(2 * special.stdtr(n - 1, -abs(centre) / error))
+    return Correlation(value, Interval(low, high), trials, n, p)
+
+
+def rank_correlation(
+    x: npt.ArrayLike, y: npt.ArrayLike, replicates: npt.ArrayLike, *, strata: npt.ArrayLike | None = None
+) -> Correlation:
+    """Spearman's rank correlation inside replicates, plain or stratified, as a mean over replicates.
+
+        r_k = sum_i a_i b_i / sqrt(sum_i a_i^2 sum_i b_i^2) over the points i of replicate k
+
+    a_i = (R_i - (N + 1) / 2) / N, where R_i is the mid-rank of x_i among the N points of its replicate and stratum,
+    and b_i is the same of y. With one stratum r_k is Spearman's rho of the replicate. With several it compares points
+    inside a stratum only, each stratum weighted by its points, and differences between strata (another learning rate)
+    do not enter. Ranks need no logarithm, so a sharpness of 0 or of 1e300 is welcome. Mean, interval and p-value:
+    `over_replicates`. Points where x or y is not finite are left out.
+
+    x, y, replicates, strata: (n,). Sources: Spearman 1904; Liu et al. 2018, Biometrics 74:595 (rank correlation
+    conditional on a category).
+    """
+    columns, (replicate, *stratum) = known_points([x, y], [replicates, *([] if strata is None else [strata])])
+    cells = cells_of(replicate, *stratum)
+    a, b = (ranks_within(column, cells) for column in columns)
+    return over_replicates(_correlated(a, b, replicate, cells), replicate.size)
 
 
 def partial_rank_correlation(
-    x: npt.ArrayLike,
-    y: npt.ArrayLike,
-    given: Sequence[npt.ArrayLike],
-    groups: npt.ArrayLike,
-    *,
-    strata: npt.ArrayLike | None = None,
-    resamples: int = RESAMPLES,
-    seed: int = 0,
+    x: npt.ArrayLike, y: npt.ArrayLike, configurations: npt.ArrayLike, replicates: npt.ArrayLike
 ) -> Correlation:
-    """The rank correlation of x and y given other variables: what is left when their ranks are taken out of both.
+    """The rank correlation of x and y inside replicates given the configuration, whatever its effect on both.
 
-        e = a - Z (Z' Z)^+ Z' a,   f = b - Z (Z' Z)^+ Z' b,   rho = sum_i e_i f_i / sqrt(sum_i e_i^2 sum_i f_i^2)
+        r_k = sum_i e_i f_i / sqrt(sum_i e_i^2 sum_i f_i^2) over the points i of replicate k
 
-    a and b are the ranks of `rank_correlation`, the columns of Z those of the variables `given` (inside strata too, so
-    that no intercept is needed). Without `given` it is `rank_correlation`. A category enters as its 0/1 indicators,
-    which ranking leaves as they are.
+    e are the ranks of `rank_correlation` less what least squares gives every configuration and every replicate, f the
+    same of y. A configuration's mean over the replicates holds every effect of the hyperparameters, curved and
+    interacting ones too; what is left differs by seed and split alone. Additive terms would not do: a learning rate
+    that matters at large batches alone leaves a pattern in both sides, which repeats in every replicate.
 
-    Trap: it takes out what is monotone in each given variable and additive over them, no more; with few distinct values
-    of x beyond what is given, what is left is noise. x, y, groups, strata, each of given: (n,). Source: Kendall and
-    Gibbons 1990, Rank Correlation Methods, chapter 8; Conover 1999, section 5.4 (residuals of ranks).
+    Trap: what is left of replicates depends on each other, since they share the means. If the noise of x and y is
+    independent, r_k and r_l have a correlation of 1 / (m - 1)^2 for every configuration that they share, so that
+
+        Var(mean r) / E(s^2 / n) = m (n - 1) / ((m - 1) (n - 1) - 1) = (n - 1) / (n - 2) where m = n
+
+    with m replicates for each configuration. The interval's variance has this factor, and from two replicates, whose
+    residuals are each other's negatives, there is none. x, y, configurations, replicates: (n,).
     """
-    return rank_correlations([x], y, given, groups, strata=strata, resamples=resamples, seed=seed)[0]
+    columns, (configuration, replicate) = known_points([x, y], [configurations, replicates])
+    sizes = np.bincount(configuration)
+    again = sizes[configuration] > 1
+    columns = [column[again] for column in columns]
+    configuration, replicate = (pd.factorize(code[again])[0] for code in (configuration, replicate))
+    first = np.unique(configuration, return_index=True)[1][configuration]
+    if any(np.array_equal(column, column[first]) for column in columns):
+        return Correlation(None, None, replicate.size, 0)  # nothing is left of what the configuration decides
+    e, f = (_without(ranks_within(column, replicate), configuration, replicate) for column in columns)
+    found = _correlated(e, f, replicate, replicate)
+    n, m = int(np.isfinite(found.values).sum()), float(sizes[sizes > 1].mean()) if again.any() else 0.0
+    spare = (m - 1) * (n - 1) - 1
+    return over_replicates(found, replicate.size, inflation=m * (n - 1) / spare if spare > 1e-9 else np.inf)
 
 
-def rank_correlations(
-    xs: Sequence[npt.ArrayLike],
-    y: npt.ArrayLike,
-    given: Sequence[npt.ArrayLike],
-    groups: npt.ArrayLike,
-    *,
-    strata: npt.ArrayLike | None = None,
-    resamples: int = RESAMPLES,
-    seed: int = 0,
-) -> list[Correlation]:
-    """`partial_rank_correlation` of each of `xs`, from the same resamples: for many it is several times as quick."""
-    columns = [np.asarray(x, dtype=np.float64) for x in xs]
-    others = [np.asarray(column, dtype=np.float64) for column in (y, *given)]
-    usable = np.logical_and.reduce([np.isfinite(column) for column in others])
-    alike: dict[bytes, list[int]] = {}  # those that are known for the same points share their resamples
-    for place, column in enumerate(columns):
-        alike.setdefault((usable & np.isfinite(column)).tobytes(), []).append(place)
-    found: dict[int, Correlation] = {}
-    for mask, places in alike.items():
-        known = np.frombuffer(mask, dtype=np.bool_)
-        points = int(known.sum())
-        group_codes = codes(groups, known)
-        strata_codes = np.zeros(points, dtype=np.int64) if strata is None else codes(strata, known)
-        order = np.argsort(strata_codes, kind="stable")
-        group_codes = group_codes[order]
-        number = int(group_codes.max(initial=-1)) + 1
-        if points < LEAST_POINTS:
-            found |= {place: Correlation(None, None, points, number) for place in places}
-            continue
-        entering = (*others, *(columns[place] for place in places))
-        ranks = StratumRanks([column[known][order] for column in entering], strata_codes[order])
-
-        def statistic(counts: Integers, ranks: StratumRanks = ranks, group_codes: Integers = group_codes) -> Floats:
-            return correlations(ranks, len(given), np.take(counts, group_codes, axis=1))
-
-        results = bootstrapped(statistic, points, number, resamples, seed, trials=points)
-        found |= dict(zip(places, results, strict=True))
-    return [found[place] for place in range(len(columns))]
+def known_points(
+    columns: Sequence[npt.ArrayLike], labels: Sequence[npt.ArrayLike]
+) -> tuple[list[Floats], list[Integers]]:
+    """The points at which every column is finite: the columns, and the labels as integers from 0."""
+    values = [np.asarray(column, dtype=np.float64) for column in columns]
+    known = np.logical_and.reduce([np.isfinite(column) for column in values])
+    codes = [np.asarray(pd.factorize(np.asarray(label)[known])[0], dtype=np.int64) for label in labels]
+    return [column[known] for column in values], codes
 
 
-def bootstrapped(
-    statistic: Callable[[Integers], Floats], width: int, groups: int, resamples: int, seed: int, *, trials: int
-) -> list[Correlation]:
-    """Correlations with their percentile intervals and p-values, from resamples of whole groups.
-
-        p = 2 min(#{rho* <= 0}, #{rho* >= 0}) / B, at least 1 / B and at most 1
-
-    so that p < 0.05 where the interval leaves out 0. `statistic` takes how often each group occurs, (B, groups), and
-    gives (k, B) values, with arrays of B x `width` numbers on the way. Both are None for fewer than 5 groups. Source:
-    Efron and Tibshirani 1993, sections 13.3 and 15.4.
-    """
-    values = statistic(np.ones((1, groups), dtype=np.int64))[:, 0]
-    if groups < LEAST_GROUPS:
-        drawn_values = np.full((len(values), 1), np.nan)
-    else:
-        drawn = _drawn(groups, resamples, seed)
-        chunks = min(max(1, resamples * width // _CHUNK), resamples)
-        drawn_values = np.concatenate([statistic(part) for part in np.array_split(drawn, chunks)], axis=1)
-    found = []
-    for value, resampled in zip(values, drawn_values, strict=True):
-        interval = _percentiles(resampled) if np.isfinite(value) else None
-        tail = min(int(np.sum(resampled <= 0)), int(np.sum(resampled >= 0)))
-        p = None if interval is None else min(1.0, max(2 * tail, 1) / resamples)
-        found.append(Correlation(float(value) if np.isfinite(value) else None, interval, trials, groups, p))
-    return found
+def cells_of(replicate: Integers, stratum: Integers | None = None) -> Integers:
+    """The sets of points that share their replicate and their stratum, as integers from 0."""
+    if stratum is None:
+        return replicate
+    number = replicate * (int(stratum.max(initial=0)) + 1) + stratum
+    return np.asarray(np.unique(number, return_inverse=True)[1], dtype=np.int64)
 
 
-@lru_cache(maxsize=4)
-def _drawn(groups: int, resamples: int, seed: int) -> Integers:
-    """How often each group occurs in each resample: (resamples, groups)."""
-    drawn = np.random.default_rng(seed).multinomial(groups, np.full(groups, 1 / groups), size=resamples)
-    drawn.setflags(write=False)
-    return drawn
+def free_ranks(replicate: Integers, cells: Integers, replicates: int) -> Integers:
+    """Of each replicate its points less the cells that they are in: (replicates,)."""
+    first = np.unique(cells, return_index=True)[1]
+    return np.bincount(replicate, minlength=replicates) - np.bincount(replicate[first], minlength=replicates)
 
 
-def codes(labels: npt.ArrayLike, known: npt.NDArray[np.bool_]) -> Integers:
-    """The labels of the known points as integers from 0."""
-    return np.asarray(pd.factorize(np.asarray(labels)[known], sort=True)[0], dtype=np.int64)
+def _correlated(a: Floats, b: Floats, replicate: Integers, cells: Integers) -> PerReplicate:
+    """The correlation of the ranks a and b of each replicate; cells: the sets in which they were ranked."""
+    agreement, first, second = (np.bincount(replicate, product) for product in (a * b, a * a, b * b))
+    sizes = np.bincount(cells)
+    largest = np.zeros(agreement.size)
+    np.maximum.at(largest, replicate, sizes[cells])
+    varies = (first > SMALLEST_SQUARE) & (second > SMALLEST_SQUARE)
+    scale = np.sqrt(np.where(varies, first * second, np.nan))
+    # Two neighbouring ranks of the largest set that change places take (1 / N)^2 from the agreement.
+    steps = np.minimum(1 / largest**2 / scale, 2.0)
+    return PerReplicate(np.clip(agreement / scale, -1, 1), steps, free_ranks(replicate, cells, largest.size))
+
+
+def _without(ranks: Floats, *labels: Integers) -> Floats:
+    """What is left of the ranks when least squares has taken out an effect of every value of each label."""
+    for _ in range(ROUNDS):
+        before = ranks
+        for label in labels:
+            ranks = ranks - (np.bincount(label, ranks) / np.bincount(label))[label]
+        if np.abs(ranks - before).max(initial=0.0) < SMALLEST_SQUARE:
+            break
+    return ranks
 
 
 def granulated_kendall(
@@ -200,9 +224,22 @@ def granulated_kendall(
 
     Source: Jiang et al. 2020, arXiv 1912.02178, section 2.2.2 (equations for psi_i and Psi).
     """
+    cells = granulated_cells(frame, measure, target, axes, within)
+    coefficients = {axis: float(found["tau"].mean()) if len(found) else None for axis, found in cells.items()}
+    known = [value for value in coefficients.values() if value is not None]
+    return GranulatedKendall(coefficients, float(np.mean(known)) if known else None)
+
+
+def granulated_cells(
+    frame: pd.DataFrame, measure: str, target: str, axes: Sequence[str], within: Sequence[str]
+) -> dict[str, pd.DataFrame]:
+    """The terms of `granulated_kendall`: of each axis `tau` and `pairs` of every cell where tau is defined.
+
+    Where the frame has a column `replicate`, so do they.
+    """
     rows = frame[np.isfinite(frame[measure].astype("float64")) & np.isfinite(frame[target].astype("float64"))]
     x, y = rows[measure].to_numpy(np.float64), rows[target].to_numpy(np.float64)
-    coefficients: dict[str, float | None] = {}
+    found = {}
     for axis in axes:
         fixed = [name for name in (*axes, *within) if name != axis]
         cells = rows.groupby(fixed, dropna=False).ngroup() if fixed else pd.Series(0, index=rows.index)
@@ -212,15 +249,9 @@ def granulated_kendall(
         cell = cells[varies].to_numpy()[pairs[0]]
         agreement, *squares = (np.bincount(cell, product) for product in (a * b, a * a, b * b))
         scale = np.sqrt(squares[0] * squares[1])
-        defined = agreement[scale > 0] / scale[scale > 0]
-        coefficients[axis] = float(defined.mean()) if defined.size else None
-    known = [value for value in coefficients.values() if value is not None]
-    return GranulatedKendall(coefficients, float(np.mean(known)) if known else None)
-
-
-def _percentiles(values: Floats) -> Interval | None:
-    defined = values[np.isfinite(values)]
-    if defined.size < LEAST_DEFINED * values.size:
-        return None
-    low, high = np.quantile(defined, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
-    return Interval(float(low), float(high))
+        defined = np.flatnonzero(scale > 0)
+        terms = {"tau": agreement[defined] / scale[defined], "pairs": np.bincount(cell)[defined]}
+        if "replicate" in rows:
+            terms["replicate"] = rows["replicate"].groupby(cells).first().loc[defined].to_numpy()
+        found[axis] = pd.DataFrame(terms)
+    return found

@@ -31,7 +31,7 @@ STATUSES = ("completed", "diverged", "failed")
 
 def summary_lines(sweep: Sweep) -> list[str]:
     """The lines of the summary; none is longer than 80 columns but for a path that is."""
-    lines = [*_wrap(f"{sweep.name}: {counts_line(sweep)}"), *(part for note in sweep.notes for part in _wrap(note)), ""]
+    lines = [*_wrap(f"{sweep.name}: {counts_line(sweep)}"), ""]
     for sentence in answer(sweep):
         lines += textwrap.wrap(sentence, COLUMNS)
     lines += ["", *_table(sweep), ""]
@@ -133,9 +133,9 @@ def _correlations(sweep: Sweep) -> list[str]:
         other = eig.within_learning_rate[rate]
         rows.append((f"learning rate {rate:g}", correlation_text(correlation), correlation_text(other)))
     note = (
-        f"Spearman, 95 % bootstrap interval over configurations. Matched: {box.matched.trials} trials "
-        "ranked among those that differ in batch size and switch alone. Pooled and per learning rate: "
-        f"without the reference trials, whose gap is 0 by construction ({box.pooled.trials} trials)."
+        f"Spearman inside each replicate; mean and 95 % t-interval over {box.matched.replicates} replicates. Matched: "
+        f"{box.matched.trials} trials ranked among those that differ in batch size and switch alone. Pooled and per "
+        f"learning rate: without the reference trials, whose gap is 0 by construction ({box.pooled.trials} trials)."
     )
     return [f"{name:<30}  {first:<22}  {second}".rstrip() for name, first, second in rows] + _wrap(note)
 

@@ -38,10 +38,11 @@ FREE_NOTE = (
 LEADERBOARD_NOTE = (
     "Which measure orders the trials by their gap? Matched: Spearman’s rank correlation inside sets that differ "
     "in batch size and switch alone. Tau: the same as Kendall’s; at matched loss: over pairs of nearly equal "
-    "training loss. Partial: what is left when all hyperparameters are taken out of both sides. Psi: granulated "
-    "Kendall (Jiang et al. 2020). Sign error: in the worst environment, 0.5 is a coin (Dziugaite et al. 2020). "
-    "p: of the matched correlation, corrected for all rows (Holm). Seconds: mean cost of measuring a trial. What "
-    "is no sharpness stands there to be beaten."
+    "training loss. Partial: what is left when all hyperparameters and their interactions are taken out of both "
+    "sides. Psi: granulated Kendall (Jiang et al. 2020). Sign error: in the worst environment, 0.5 is a coin "
+    "(Dziugaite et al. 2020); its interval holds for all environments at once. All intervals are 95 % t-intervals "
+    "over replicates. p: of the matched correlation, corrected for all rows (Holm). Seconds: mean cost of measuring "
+    "a trial. Rows that are no sharpness are there for comparison."
 )
 BATCH_SIZE_NOTE = (
     "Completed trials without a switch or a remedy. The cells of a replicate (seed, split_seed) are averaged "
@@ -54,10 +55,11 @@ SWITCH_NOTE = (
     "after which training goes on at the large batch. Means and 95 % t-intervals over replicates."
 )
 CORRELATION_NOTES = (
-    "Matched: ranks are taken among trials that differ in batch size and switch alone (same learning rate, "
-    "warmup, seed and split). Pooled and per learning rate leave out the reference trials, whose gap is 0 by "
-    "construction. Trials off target (missed target loss, or train accuracy below 99.9 %) enter none of these "
-    "but where it says so.",
+    "Each correlation is taken inside every replicate (seed, split_seed) and averaged; the interval is a t-interval "
+    "over replicates, and speaks of new seeds and splits for this grid of configurations. Matched: ranks are taken "
+    "among trials that differ in batch size and switch alone. Pooled and per learning rate leave out the reference "
+    "trials, whose gap is 0 by construction. Trials off target (missed target loss, or train accuracy below 99.9 %) "
+    "are left out, except where the view includes them.",
     "The granulated Kendall coefficient: does a measure order the test error when one axis varies and all "
     "others, the seed and the split are fixed?",
 )
@@ -166,8 +168,8 @@ def _correlations(sweep: Sweep) -> list[Table]:
             ({"cells": cells} for cells in changes),
         ),
         _table(
-            "Spearman’s correlation of every measure with every target, 95 % bootstrap intervals over configurations",
-            ["target", "measure", "view", "rho", "trials", "configurations"],
+            "Spearman’s correlation of every measure with every target, 95 % t-intervals over replicates",
+            ["target", "measure", "view", "rho", "trials", "replicates"],
             ({"cells": cells} for cells in tables.correlation_rows(sweep)),
             folded=True,
         ),

@@ -7,8 +7,9 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from analysis.kendall import kendall_correlation, sign_error
-from analysis.pairs import pairs_within
+from analysis.kendall import granulated_correlation, kendall_correlation, sign_error
+from analysis.pairs import pairs_within, ranks_within
+from analysis.statistics import granulated_kendall
 
 
 def test_pairs_are_those_of_each_cell_once():
@@ -19,9 +20,22 @@ def test_pairs_are_those_of_each_cell_once():
     assert len(pairs_within([])[0]) == 0
 
 
+@pytest.mark.parametrize("levels", [3, 10**6])  # many ties, and none
+@pytest.mark.parametrize("cells", [1, 6])
+def test_ranks_are_scipys_in_each_cell(levels, cells):
+    generator = np.random.default_rng(levels + cells)
+    values, cell = generator.integers(0, levels, 40).astype(float), generator.integers(0, cells, 40)
+    found = ranks_within(values, cell)
+    for one in np.unique(cell):
+        n = np.sum(cell == one)
+        expected = (stats.rankdata(values[cell == one]) - (n + 1) / 2) / n
+        assert found[cell == one] == pytest.approx(expected, abs=1e-15)
+    assert ranks_within(np.array([]), np.array([], dtype=np.int64)).size == 0
+
+
 def test_kendall_by_hand():
     # Pairs of (1, 2), (2, 1), (3, 3): one discordant, two concordant.
-    assert kendall_correlation([1, 2, 3], [2, 1, 3], range(3)).value == pytest.approx(1 / 3)
+    assert kendall_correlation([1, 2, 3], [2, 1, 3], [0] * 3).value == pytest.approx(1 / 3)
 
 
 @pytest.mark.parametrize("ties", [False, True])
@@ -30,10 +44,10 @@ def test_kendall_is_scipys_tau_b(ties):
     x = generator.integers(0, 5, 50) if ties else generator.normal(size=50)
     y = x + generator.integers(0, 4, 50)
     expected = stats.kendalltau(x, y).statistic
-    assert kendall_correlation(x, y, np.arange(50), resamples=20).value == pytest.approx(expected, abs=1e-12)
+    assert kendall_correlation(x, y, [0] * 50).value == pytest.approx(expected, abs=1e-12)
 
 
-def naive(x, y, groups, strata, loss, width):
+def naive(x, y, strata, loss, width):
     agreement, first, second = 0.0, 0.0, 0.0
     for i, j in itertools.combinations(range(len(x)), 2):
         if strata[i] == strata[j] and abs(loss[i] - loss[j]) <= width:
@@ -42,32 +56,44 @@ def naive(x, y, groups, strata, loss, width):
     return agreement / np.sqrt(first * second)
 
 
-@pytest.mark.parametrize("strata", [np.zeros(24, dtype=int), np.arange(24) % 3])
-def test_strata_window_and_bootstrap_are_the_naive_ones(strata):
+@pytest.mark.parametrize("strata", [np.zeros(48, dtype=int), np.arange(48) % 3])
+def test_strata_and_window_are_the_naive_ones_in_each_replicate(strata):
     generator = np.random.default_rng(2)
-    x, y, loss = generator.normal(size=(3, 24))
-    groups = np.arange(24) // 3
-    found = kendall_correlation(x, y, groups, strata=strata, window=(loss, 0.8), resamples=80, seed=5)
-    assert found.value == pytest.approx(naive(x, y, groups, strata, loss, 0.8), abs=1e-12)
-    assert (found.trials, found.groups) == (24, 8)
-    values = []
-    for counts in np.random.default_rng(5).multinomial(8, np.full(8, 1 / 8), size=80):
-        picked = np.concatenate([np.tile(np.flatnonzero(groups == g), counts[g]) for g in range(8)])
-        values.append(naive(x[picked], y[picked], groups, strata[picked], loss[picked], 0.8))
-    low, high = np.quantile(values, [0.025, 0.975])
-    assert (found.interval.low, found.interval.high) == pytest.approx((low, high), abs=1e-12)
+    x, y, loss = generator.normal(size=(3, 48))
+    replicates = np.arange(48) // 12
+    found = kendall_correlation(x, y, replicates, strata=strata, window=(loss, 0.8))
+    each = [naive(*(part[replicates == r] for part in (x, y, strata, loss)), 0.8) for r in range(4)]
+    assert found.value == pytest.approx(np.tanh(np.mean(np.arctanh(each))), abs=1e-12)
+    assert (found.trials, found.replicates) == (48, 4)
+    assert found.interval.holds(found.value)
 
 
 def test_a_window_compares_only_what_was_trained_equally_far():
     # x orders y inside each of two losses, and the other way round between them.
     x, y, loss = [1, 2, 11, 12], [11, 12, 1, 2], [0.0, 0.01, 1.0, 1.01]
-    assert kendall_correlation(x, y, range(4)).value < 0
-    assert kendall_correlation(x, y, range(4), window=(loss, 0.1)).value == 1.0
-    assert kendall_correlation(x, y, range(4), window=(loss, 0.001)).value is None
+    assert kendall_correlation(x, y, [0] * 4).value < 0
+    assert kendall_correlation(x, y, [0] * 4, window=(loss, 0.1)).value == 1.0
+    assert kendall_correlation(x, y, [0] * 4, window=(loss, 0.001)).value is None
+
+
+def test_psi_is_the_granulated_coefficient_of_each_replicate():
+    generator = np.random.default_rng(4)
+    frame = pd.DataFrame(itertools.product(range(4), range(3), range(5)), columns=["a", "b", "seed"])
+    frame["mu"], frame["g"] = generator.normal(size=(2, len(frame)))
+    frame["replicate"] = frame["seed"]
+    each = [granulated_kendall(rows, "mu", "g", ["a", "b"]).mean for _, rows in frame.groupby("seed")]
+    found = granulated_correlation(frame, "mu", "g", ["a", "b"], within=["seed"])
+    whole = granulated_kendall(frame, "mu", "g", ["a", "b"], within=["seed"]).mean
+    assert found.value == pytest.approx(np.mean(each), abs=1e-12) == pytest.approx(whole, abs=1e-12)
+    expected = stats.ttest_1samp(each, 0).confidence_interval(0.95)
+    assert found.interval.low == pytest.approx(expected.low, abs=0.02)  # rounding, with 2 / 30 a step
+    assert found.interval.low < expected.low
+    assert granulated_correlation(frame.iloc[:0], "mu", "g", ["a"], within=["seed"]).value is None
+    assert granulated_correlation(frame, "mu", "g", [], within=["seed"]).value is None
 
 
 def test_what_is_not_finite_is_left_out():
-    found = kendall_correlation([1, 2, 3, np.nan], [1, 2, 3, 0], range(4), window=([0, 0, 0, 0], 1))
+    found = kendall_correlation([1, 2, 3, np.nan], [1, 2, 3, 0], [0] * 4, window=([0, 0, 0, 0], 1))
     assert (found.value, found.trials) == (1.0, 3)
     assert kendall_correlation([1, 2], [1, 2], range(2)).value is None
 
@@ -97,11 +123,19 @@ def test_sign_error_is_the_naive_one():
         if len(differ) == 1 and first["seed"] == second["seed"]:
             key = differ[0], frozenset([first[differ[0]], second[differ[0]]])
             right = (first["mu"] - second["mu"]) * (first["g"] - second["g"]) > 0
-            expected.setdefault(key, []).append(not right)
+            expected.setdefault(key, {}).setdefault(first["seed"], []).append(not right)
     found = sign_error(frame, "mu", "g", axes, within=["seed"], least_pairs=1)
     got = {(e.axis, frozenset(e.values)): (e.pairs, e.sign_error) for e in found.environments}
-    assert got == {key: (len(wrong), pytest.approx(np.mean(wrong))) for key, wrong in expected.items()}
+    by_seed = {key: (sum(map(len, wrong.values())), [*map(np.mean, wrong.values())]) for key, wrong in expected.items()}
+    assert got == {key: (pairs, pytest.approx(np.mean(errors))) for key, (pairs, errors) in by_seed.items()}
     assert found.worst.sign_error == max(error for _, error in got.values())
+    # The interval holds for all of the environments at once, at 1 - 0.05 / m.
+    _, errors = by_seed[found.worst.axis, frozenset(found.worst.values)]
+    level = 1 - 0.05 / len(by_seed)
+    plain = stats.ttest_1samp(errors, 0).confidence_interval(level)
+    assert found.worst.interval.low <= max(0, plain.low)
+    assert found.worst.interval.high >= min(1, plain.high)
+    assert found.mean_interval.holds(found.mean)
 
 
 def test_a_measure_that_fails_in_one_environment_is_found_out():

@@ -1,6 +1,7 @@
 """The leaderboard: that each number is the statistic it says, of the trials it says; and the counter-example."""
 
 import dataclasses
+import itertools
 
 import numpy as np
 import pytest
@@ -49,7 +50,7 @@ def test_each_number_is_the_statistic_it_says(sweep):
     box = rows["box_sharpness"]
     assert box.matched == associate(sweep, BOX_STRONG).matched
     frame = comparable(sweep)
-    assert [box.partial] == beyond_hyperparameters(frame, ["box_sharpness"])
+    assert box.partial == beyond_hyperparameters(frame, "box_sharpness")
     assert box.granulated == granulated_kendall(
         frame, "box_sharpness", "test_error", board.axes, within=["seed", "split_seed"]
     )
@@ -104,6 +105,34 @@ def test_when_no_trials_on_target_can_be_compared_all_are_and_it_is_said(write_s
     sweep = load_sweep(write_sweep(records))
     assert leaderboard(sweep).off_target_too
     assert "off target ones too" in leaderboard_figure(sweep).get_supxlabel()
+
+
+def test_one_huge_sharpness_is_the_largest_and_no_more(write_sweep):
+    records = grid(batch_sizes=(16, 64, 128, 512))
+    largest = max(records, key=lambda entry: entry.trial["box_sharpness"])
+    boards = []
+    for value in (largest.trial["box_sharpness"], 1e300):
+        largest.trial["box_sharpness"] = value
+        sweep = load_sweep(write_sweep(records, f"{value:g}"))
+        boards.append({standing.column: standing for standing in leaderboard(sweep).standings}["box_sharpness"])
+    assert dataclasses.replace(boards[0], corrected_p=None) == dataclasses.replace(boards[1], corrected_p=None)
+
+
+def test_every_layer_has_a_row_and_no_row_is_a_copy(write_sweep):
+    """Layer 0 follows the gap, layer 2 is noise, layer 4 opposes the gap."""
+    generator, records = np.random.default_rng(0), []
+    for size, rate, seed in itertools.product((16, 32, 64, 128, 300), (0.003, 0.01), range(4)):
+        lost = 0.002 * np.log2(size / 16)
+        values = {"0": 1000 * lost + 0.1 * generator.normal(), "2": generator.random(), "4": 50 - 1000 * lost}
+        common = {"measure": "layer_max_eig", "method": "lanczos", "epoch": 20}
+        found = [common | {"space": layer, "value": value} for layer, value in values.items()]
+        config = {"batch_size": size, "learning_rate": rate, "seed": seed, "split_seed": seed}
+        records.append(record(0.95 - lost + 3e-4 * generator.normal(), generator.random(), found=found, **config))
+    rows = {standing.column: standing for standing in leaderboard(load_sweep(write_sweep(records))).standings}
+    first, second, third = (rows[f"layer_max_eig_{layer}"] for layer in "024")
+    assert first.matched.value > 0.9 > 0.5 > abs(second.matched.value)
+    assert third.matched.value < -0.9
+    assert max(first.corrected_p, third.corrected_p) < 0.05 < second.corrected_p
 
 
 def test_what_cannot_be_ranked(write_sweep):

@@ -104,8 +104,8 @@ def test_references_enter_the_matched_correlation_only(write_sweep):
     assert association.matched.value > 0.9
 
 
-def test_difficulty_of_splits_does_not_enter_the_matched_correlation(write_sweep):
-    """Adding any constant to the accuracies of one split leaves it alone; pooled test error changes."""
+def test_difficulty_of_splits_does_not_enter_a_correlation(write_sweep):
+    """Adding any constant to the accuracies of one split leaves it alone, as replicates are taken one by one."""
     easier = [
         dataclasses.replace(entry, trial={**entry.trial, "test_accuracy": entry.trial["test_accuracy"] - 0.3})
         if entry.trial["seed"] == 1
@@ -165,6 +165,51 @@ def test_measures_are_those_of_the_final_weights_one_for_each_setting(write_swee
     row = comparable(sweep).set_index("batch_size").loc[16]
     assert (row["ball_ascent_0.5"], row["ball_ascent_2"], row["trace"]) == (1.0, 3.0, 4.0)
     assert rows_of(sweep, further["ball_ascent_0.5"])["seconds"].tolist() == [2.0]
+
+
+def rows_at(space, value, name="layer_max_eig", **further):
+    return {"measure": name, "method": "lanczos", "space": space, "value": value, "epoch": 20} | further
+
+
+def test_every_layer_has_a_column_and_a_label_of_its_own(write_sweep):
+    found = [rows_at("0", 1.0), rows_at("2", 2.0), rows_at("0", 3.0, "layer_trace"), rows_at("2", 4.0, "layer_trace")]
+    found.append(rows_at("4.weight", 5.0, "relative_flatness"))
+    sweep = load_sweep(write_sweep([record(found=found)]))
+    columns = ("layer_max_eig_0", "layer_max_eig_2", "layer_trace_0", "layer_trace_2", "relative_flatness")
+    further = {measure.column: measure for measure in measures_of(sweep) if measure not in MEASURES}
+    assert tuple(further) == columns
+    assert comparable(sweep).loc[0, list(columns)].tolist() == [1, 2, 3, 4, 5]
+    assert further["layer_max_eig_2"].label == "layer_max_eig, 2"
+    assert rows_of(sweep, further["layer_max_eig_2"])["value"].tolist() == [2]
+
+
+def test_a_trial_measured_in_several_ways_has_a_column_for_each(write_sweep):
+    """The way that most trials were measured in has the plain name; the others say what differs."""
+    usual = {"dtype": "float64", "examples": 512, "batch_norm": "running", "seed": 0, "split": "train"}
+    ways = ({}, {"examples": 64, "dtype": "float32"}, {"batch_norm": "batch", "batch_norm_batch_size": 32}, {"seed": 1})
+    first = [rows_at("full", 1.0 + k, "trace", **usual | way) for k, way in enumerate(ways)]
+    sweep = load_sweep(
+        write_sweep([record(found=first), record(batch_size=64, found=[rows_at("full", 9.0, "trace", **usual)])])
+    )
+    further = [measure for measure in measures_of(sweep) if measure not in MEASURES]
+    assert len({measure.column for measure in further}) == len({measure.label for measure in further}) == 4
+    frame = comparable(sweep).set_index("batch_size")
+    plain = next(measure for measure in further if not measure.variant)
+    assert frame[plain.column].to_dict() == {16: 1.0, 64: 9.0}
+    assert sorted(frame.loc[16, [measure.column for measure in further]]) == [1, 2, 3, 4]
+    (other,) = [measure for measure in further if "float32" in measure.label]
+    assert "examples 64" in other.label
+    assert frame.loc[16, other.column] == 2
+
+
+def test_measures_taken_in_one_way_by_each_trial_share_a_column(write_sweep):
+    """As where the examples follow from the size of the training set."""
+    records = [
+        record(batch_size=size, found=[rows_at("full", 1.0, "trace", examples=n)]) for size, n in ((16, 300), (64, 600))
+    ]
+    sweep = load_sweep(write_sweep(records))
+    assert [measure.column for measure in measures_of(sweep) if measure not in MEASURES] == ["trace"]
+    assert comparable(sweep)["trace"].tolist() == [1, 1]
 
 
 def test_what_comparable_gives_may_be_changed(write_sweep):

@@ -102,6 +102,6 @@ def test_remedies_are_pooled_only_when_asked_for(write_sweep):
     pooled = associate(sweep, BOX_STRONG, pool_remedies=True).matched
     assert pooled.trials == len(frame)
     expected = rank_correlation(
-        frame["box_sharpness"], frame["large_batch_gap"], frame["configuration"], strata=frame["remedy_set"]
+        frame["box_sharpness"], frame["large_batch_gap"], frame["replicate"], strata=frame["remedy_set"]
     )
     assert pooled.value == pytest.approx(expected.value)

@@ -9,11 +9,12 @@ import pytest
 from scipy import stats
 
 from analysis.statistics import (
-    bootstrapped,
+    Correlation,
+    PerReplicate,
     granulated_kendall,
+    over_replicates,
     partial_rank_correlation,
     rank_correlation,
-    rank_correlations,
 )
 
 
@@ -24,171 +25,224 @@ def no_warnings():
         yield
 
 
+def over(values, steps=0.0, free=9, trials=0, **options):
+    """`over_replicates` of these coefficients."""
+    values = np.asarray(values, dtype=np.float64)
+    steps, free = np.broadcast_to(steps, values.shape), np.broadcast_to(free, values.shape)
+    return over_replicates(PerReplicate(values, steps, free), trials, **options)
+
+
+def test_the_mean_over_replicates_is_students_on_fishers_scale():
+    values = [0.5, 0.7, -0.1, 0.8]
+    expected = stats.ttest_1samp(np.arctanh(values), 0)
+    found = over(values)
+    assert found.value == pytest.approx(np.tanh(np.mean(np.arctanh(values))), abs=1e-12)
+    assert found.p_value == pytest.approx(expected.pvalue, rel=1e-9)
+    low, high = np.tanh(expected.confidence_interval(0.95))
+    assert (found.interval.low, found.interval.high) == pytest.approx((low, high), abs=1e-9)
+    linear = over(values, scale="linear")
+    expected = stats.ttest_1samp(values, 0)
+    assert linear.value == pytest.approx(np.mean(values))
+    assert linear.p_value == pytest.approx(expected.pvalue, rel=1e-9)
+    assert linear.interval.high == 1  # of 1.12
+
+
+def test_the_interval_of_replicates_that_agree_is_as_wide_as_their_rounding():
+    # z = artanh 0.6, q = 0.2 / (1 - 0.36) / sqrt(12), half = t(0.975, 3) q / 2
+    found = over([0.6] * 4, steps=0.2)
+    half = stats.t.ppf(0.975, 3) * (0.2 / 0.64 / 12**0.5) / 2
+    assert found.interval.high == pytest.approx(np.tanh(np.arctanh(0.6) + half), abs=1e-12)
+
+
+@pytest.mark.parametrize("sign", [-1, 1])
+def test_a_perfect_correlation_is_known_to_half_a_step(sign):
+    found = over([sign] * 4, steps=0.1)
+    assert found.value == pytest.approx(sign * 0.95)
+    assert found.interval.holds(found.value)
+    assert found.p_value < 0.002
+
+
+def test_p_values_can_be_significant_beside_a_hundred_others():
+    x = np.tile(np.arange(9.0), 16)
+    found = rank_correlation(x, x, np.repeat(np.arange(4), 36), strata=np.repeat(np.arange(16), 9))
+    assert 100 * found.p_value < 0.05
+
+
+def test_claims_and_intervals_agree_and_the_value_lies_inside():
+    generator = np.random.default_rng(8)
+    for n, strength in itertools.product([2, 3, 8], np.linspace(-1, 1, 15)):
+        found = over(np.clip(strength + 0.2 * generator.normal(size=n), -1, 1), steps=0.05)
+        assert found.interval.holds(found.value)
+        assert (found.p_value < 0.05) == (not found.interval.holds(0))
+
+
+def test_what_has_no_interval():
+    assert over([]) == Correlation(None, None, 0, 0)
+    assert over([np.nan, np.nan]) == Correlation(None, None, 0, 0)
+    assert over([0.5]) == Correlation(0.5, None, 0, 1)
+    assert over([0.5, 0.7], free=2) == Correlation(0.6, None, 0, 2)
+    assert over([0.5, 0.7, 0.6], inflation=np.inf).interval is None
+
+
+def test_replicates_with_too_few_ranks_are_left_out_where_others_have_enough():
+    assert over([0.5, 0.7, -1.0, np.nan], free=[5, 3, 2, 9]) == over([0.5, 0.7])
+
+
+@pytest.mark.parametrize("sizes", [(2, 2, 2), (2, 2, 2, 2), (4,), (3, 3), (5,)])
+@pytest.mark.parametrize("replicates", [3, 4])
+def test_few_ranks_claim_nothing_more_often_than_they_say(sizes, replicates):
+    """With LEAST_FREE ranks or more, correlations of pure chance leave out 0 in at most 5 % of all cases."""
+    generator, runs = np.random.default_rng(5), 300
+    points = sum(sizes)
+    sets = np.tile(np.repeat(np.arange(len(sizes)), sizes), replicates)
+    labels, wrong = np.repeat(np.arange(replicates), points), 0
+    for _ in range(runs):
+        x, y = generator.normal(size=(2, labels.size))
+        wrong += not rank_correlation(x, y, labels, strata=sets).interval.holds(0)
+    assert stats.binom.sf(wrong - 1, runs, 0.055) > 1e-4
+
+
 def test_spearman_by_hand():
     # ranks 1 2 3 4 and 2 1 4 3: rho = 1 - 6 * 4 / (4 * 15) = 0.6
-    assert rank_correlation([1, 2, 3, 4], [20, 10, 40, 30], range(4)).value == pytest.approx(0.6, abs=1e-12)
+    assert rank_correlation([1, 2, 3, 4], [20, 10, 40, 30], [0] * 4).value == pytest.approx(0.6, abs=1e-12)
 
 
 @pytest.mark.parametrize("ties", [False, True])
-def test_spearman_is_scipys(ties):
+def test_spearman_is_scipys_in_each_replicate(ties):
     generator = np.random.default_rng(1)
     x = generator.integers(0, 5, 40) if ties else generator.normal(size=40)
     y = x + generator.integers(0, 4, 40)
-    found = rank_correlation(x, y, np.arange(40))
-    assert found.value == pytest.approx(stats.spearmanr(x, y).statistic, abs=1e-12)
-    assert (found.trials, found.groups) == (40, 40)
+    replicates = np.repeat([7, 8, 9], [10, 18, 12])
+    each = [stats.spearmanr(x[replicates == r], y[replicates == r]).statistic for r in (7, 8, 9)]
+    found = rank_correlation(x, y, replicates)
+    assert found.value == pytest.approx(np.tanh(np.mean(np.arctanh(each))), abs=1e-12)
+    assert (found.trials, found.replicates) == (40, 3)
+    assert rank_correlation(x[:10], y[:10], [0] * 10).value == pytest.approx(each[0], abs=1e-12)
+
+
+def test_neighbouring_values_lie_a_step_apart():
+    # Of 5 points the coefficient below 1 is 0.9, so a perfect one is 0.95; of sets of 3 and 2 it is (a3 + a2) / scale.
+    perfect = rank_correlation(np.arange(10), np.arange(10), [0] * 5 + [1] * 5)
+    assert perfect.value == pytest.approx(0.95)
+    agreement, swap = 2 / 9 + 2 / 16, 1 / 9  # sum of a^2 over both sets, and two neighbours of the larger one
+    perfect = rank_correlation(np.arange(10), np.arange(10), [0] * 5 + [1] * 5, strata=[0, 0, 0, 1, 1] * 2)
+    assert perfect.value == pytest.approx(1 - swap / agreement / 2)
 
 
 def test_it_is_invariant_to_monotone_maps_and_leaves_out_what_is_not_finite():
     generator = np.random.default_rng(2)
     x, y = generator.normal(size=30), generator.normal(size=30)
-    groups = np.arange(30) // 3
-    plain = rank_correlation(x, y, groups)
-    assert rank_correlation(np.exp(x), y**3, groups) == plain
-    holes = rank_correlation([*x, np.nan, 1.0], [*y, 1.0, np.inf], [*groups, 99, 100])
+    replicates = np.arange(30) % 3
+    plain = rank_correlation(x, y, replicates)
+    assert rank_correlation(np.exp(x), y**3, replicates) == plain
+    assert rank_correlation(np.where(x == x.max(), 1e300, x), y, replicates) == plain
+    holes = rank_correlation([*x, np.nan, 1.0], [*y, 1.0, np.inf], [*replicates, 0, 100])
     assert holes == plain
 
 
-def test_interval_is_that_of_a_naive_cluster_bootstrap():
+def test_what_a_replicate_adds_to_a_side_does_not_enter():
     generator = np.random.default_rng(3)
-    groups = np.repeat(np.arange(8), 4)
-    x = generator.normal(size=8)[groups] + 0.3 * generator.normal(size=32)
-    y = x + generator.normal(size=8)[groups]
-    found = rank_correlation(x, y, groups, resamples=500, seed=7)
-    drawn = np.random.default_rng(7).multinomial(8, np.full(8, 1 / 8), size=500)
-    values = []
-    for counts in drawn:
-        picked = np.concatenate([np.tile(np.flatnonzero(groups == g), counts[g]) for g in range(8)])
-        values.append(stats.spearmanr(x[picked], y[picked]).statistic)
-    low, high = np.quantile(values, [0.025, 0.975])
-    assert (found.interval.low, found.interval.high) == pytest.approx((low, high), abs=1e-12)
-    assert found == rank_correlation(x, y, groups, resamples=500, seed=7)
-    assert found.interval != rank_correlation(x, y, groups, resamples=500, seed=8).interval
-
-
-def test_interval_covers_and_clusters_widen_it():
-    generator = np.random.default_rng(4)
-    groups, narrow, wide = np.repeat(np.arange(12), 10), [], []
-    for _ in range(20):
-        shared = generator.multivariate_normal([0, 0], [[1, 0], [0, 1]], size=12)
-        x, y = shared[groups].T + 0.1 * generator.normal(size=(2, 120))
-        wide.append(rank_correlation(x, y, groups, resamples=200).interval)
-        narrow.append(rank_correlation(x, y, np.arange(120), resamples=200).interval)
-    assert sum(interval.holds(0) for interval in wide) >= 15  # of 20; the naive one is far too narrow
-    assert np.mean([i.high - i.low for i in wide]) > 2 * np.mean([i.high - i.low for i in narrow])
+    x, y = generator.normal(size=(2, 4, 10))
+    shift = 100 * np.arange(4)[:, None]
+    replicates = np.repeat(np.arange(4), 10)
+    shifted = rank_correlation((x + shift).ravel(), (y - shift).ravel(), replicates)
+    assert shifted == rank_correlation(x.ravel(), y.ravel(), replicates)
 
 
 def test_stratified_ranks_see_through_simpsons_paradox():
     # Inside each stratum y rises with x; across strata it falls.
     x, y = [1, 2, 3, 11, 12, 13], [11, 12, 13, 1, 2, 3]
-    assert rank_correlation(x, y, range(6)).value < 0
-    assert rank_correlation(x, y, range(6), strata=["a"] * 3 + ["b"] * 3).value == pytest.approx(1.0)
+    assert rank_correlation(x, y, [0] * 6).value < 0
+    assert rank_correlation(x, y, [0] * 6, strata=["a"] * 3 + ["b"] * 3).value == pytest.approx(1.0)
 
 
 def test_stratified_correlation_of_equal_strata_is_the_mean_of_theirs():
     generator = np.random.default_rng(5)
     x, y = generator.normal(size=(2, 4, 9))
     parts = [stats.spearmanr(a, b).statistic for a, b in zip(x, y, strict=True)]
-    found = rank_correlation(x.ravel(), y.ravel(), np.arange(36), strata=np.repeat(np.arange(4), 9))
+    found = rank_correlation(x.ravel(), y.ravel(), [0] * 36, strata=np.repeat(np.arange(4), 9))
     assert found.value == pytest.approx(np.mean(parts), abs=1e-12)
 
 
-@pytest.mark.parametrize(
-    ("x", "y"), [([], []), ([1, 2], [1, 2]), ([1, 1, 1, 1], [1, 2, 3, 4]), ([1, 2, 3, 4], [np.nan] * 4)]
-)
+@pytest.mark.parametrize(("x", "y"), [([], []), ([1], [1]), ([1, 1, 1, 1], [1, 2, 3, 4]), ([1, 2, 3, 4], [np.nan] * 4)])
 def test_degenerate_correlations_are_none(x, y):
-    found = rank_correlation(x, y, range(len(x)))
-    assert found.value is None
-    assert found.interval is None
+    found = rank_correlation(x, y, [0] * len(x))
+    assert (found.value, found.interval, found.p_value) == (None, None, None)
+    assert partial_rank_correlation(x, y, range(len(x)), [0] * len(x)).value is None
 
 
 def test_singletons_and_constant_strata_are_undefined():
-    assert rank_correlation([1, 2, 3], [3, 1, 2], range(3), strata=range(3)).value is None
+    assert rank_correlation([1, 2, 3], [3, 1, 2], [0] * 3, strata=range(3)).value is None
 
 
-def test_few_groups_have_no_interval():
-    found = rank_correlation([1, 2, 3, 4], [1, 3, 2, 4], range(4))
-    assert found.value == pytest.approx(0.8)
-    assert found.interval is None
+def residuals(ranks, configurations, replicates):
+    """What least squares on indicators of both leaves."""
+    labels = (configurations, replicates)
+    design = np.column_stack([label[:, None] == np.unique(label) for label in labels]).astype(float)
+    return ranks - design @ np.linalg.lstsq(design, ranks, rcond=None)[0]
 
 
-def test_p_value_by_hand():
-    # Of 10 resamples 8 are above 0, one is 0 and one below: p = 2 * 2 / 10, as 0 counts on both sides.
-    values = iter([np.array([[0.5]]), np.array([[0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.0, -0.1]])])
-    (found,) = bootstrapped(lambda counts: next(values), 1, 5, 10, 0, trials=5)
-    assert found.p_value == pytest.approx(0.4)
-    values = iter([np.array([[0.5]]), np.full((1, 10), 0.5)])
-    (found,) = bootstrapped(lambda counts: next(values), 1, 5, 10, 0, trials=5)
-    assert found.p_value == pytest.approx(0.1)  # 1 / B
-
-
-def test_p_value_is_below_5_percent_where_the_interval_leaves_out_zero():
-    generator = np.random.default_rng(8)
-    for strength in np.linspace(0, 0.8, 12):
-        x = generator.normal(size=40)
-        found = rank_correlation(x, strength * x + generator.normal(size=40), np.arange(40), resamples=400)
-        if abs(found.p_value - 0.05) > 0.01:  # a quantile lies between two resamples
-            assert (found.p_value < 0.05) == (not found.interval.holds(0))
-
-
-def test_partial_correlation_of_ranks_by_hand():
-    # Ranks x 1 2 3 4 5, y 2 1 4 3 5, z 1 3 2 5 4: r_xy = 0.8, r_xz = 0.8, r_yz = 0.3
-    # partial = (0.8 - 0.8 * 0.3) / sqrt((1 - 0.64) (1 - 0.09)) = 0.56 / sqrt(0.3276)
-    x, y, z = [1, 2, 3, 4, 5], [20, 10, 40, 30, 50], [0.1, 0.3, 0.2, 0.5, 0.4]
-    assert stats.spearmanr(y, z).statistic == pytest.approx(0.3)
-    found = partial_rank_correlation(x, y, [z], range(5), resamples=10)
-    assert found.value == pytest.approx(0.56 / 0.3276**0.5, abs=1e-12)
-
-
-def residual_correlation(x, y, given):
-    """The partial rank correlation by least squares with an intercept."""
-    ranks = [stats.rankdata(column) for column in (x, y)]
-    design = np.column_stack([np.ones(len(x)), *[stats.rankdata(column) for column in given]])
-    left = [rank - design @ np.linalg.lstsq(design, rank, rcond=None)[0] for rank in ranks]
-    return stats.pearsonr(*left).statistic
-
-
-def test_partial_correlation_is_that_of_least_squares_residuals_in_every_resample():
+@pytest.mark.parametrize("missing", [0, 13])
+def test_a_partial_correlation_is_that_of_least_squares_residuals(missing):
     generator = np.random.default_rng(9)
-    batch, rate = generator.integers(0, 5, 60), generator.integers(0, 3, 60)
-    x = batch + generator.normal(size=60)
-    y = batch - rate + generator.normal(size=60)
-    groups, given = np.arange(60) // 4, [batch, rate, 2 * rate + 1, rate == 1]  # the third is the second again
-    found = partial_rank_correlation(x, y, given, groups, resamples=60, seed=3)
-    assert found.value == pytest.approx(residual_correlation(x, y, given), abs=1e-9)
-    drawn = np.random.default_rng(3).multinomial(15, np.full(15, 1 / 15), size=60)
-    values = []
-    for counts in drawn:
-        picked = np.concatenate([np.tile(np.flatnonzero(groups == g), counts[g]) for g in range(15)])
-        values.append(residual_correlation(x[picked], y[picked], [column[picked] for column in given]))
-    low, high = np.quantile(values, [0.025, 0.975])
-    assert (found.interval.low, found.interval.high) == pytest.approx((low, high), abs=1e-9)
+    configurations, replicates = np.tile(np.arange(12), 5), np.repeat(np.arange(5), 12)
+    x, y = generator.normal(size=(2, 60)) + 2 * generator.normal(size=12)[configurations]
+    kept = generator.permutation(60)[missing:]
+    x, y, configurations, replicates = x[kept], y[kept], configurations[kept], replicates[kept]
+    each = []
+    sides = np.zeros((2, kept.size))
+    for r, (side, values) in itertools.product(range(5), enumerate((x, y))):
+        here = replicates == r
+        sides[side, here] = (stats.rankdata(values[here]) - (here.sum() + 1) / 2) / here.sum()
+    e, f = (residuals(ranks, configurations, replicates) for ranks in sides)
+    for r in range(5):
+        here = replicates == r
+        each.append(e[here] @ f[here] / np.sqrt((e[here] @ e[here]) * (f[here] @ f[here])))
+    found = partial_rank_correlation(x, y, configurations, replicates)
+    assert found.value == pytest.approx(np.tanh(np.mean(np.arctanh(each))), abs=1e-9)
+    m = kept.size / 12
+    plain = stats.ttest_1samp(np.arctanh(each), 0).confidence_interval(0.95)
+    width = np.arctanh(found.interval.high) - np.arctanh(found.interval.low)
+    assert width / (plain.high - plain.low) == pytest.approx((m * 4 / ((m - 1) * 4 - 1)) ** 0.5, rel=0.02)  # rounding
 
 
-def test_partial_correlation_sees_through_a_common_cause_and_keeps_what_is_beyond():
+def test_a_partial_correlation_sees_through_configurations_and_keeps_what_is_beyond():
+    """An interaction moves both sides: at the second rate alone the batch matters."""
     generator = np.random.default_rng(10)
-    batch = np.repeat(np.arange(6), 30)
-    x, y = batch + generator.normal(size=(2, 180))
-    assert rank_correlation(x, y, np.arange(180)).value > 0.6
-    assert abs(partial_rank_correlation(x, y, [batch], np.arange(180)).value) < 0.2
-    assert partial_rank_correlation(x, x + 0.1 * y, [batch], np.arange(180)).value > 0.9
+    batch, rate = np.tile(np.arange(12) % 6, 8), np.tile(np.arange(12) // 6, 8)
+    configurations, replicates = np.tile(np.arange(12), 8), np.repeat(np.arange(8), 12)
+    x, y = 3 * batch * rate + generator.normal(size=(2, 96))
+    assert rank_correlation(x, y, replicates).value > 0.6
+    assert partial_rank_correlation(x, y, configurations, replicates).interval.holds(0)
+    both = partial_rank_correlation(x, x + 0.3 * y, configurations, replicates)
+    assert both.interval.low > 0.5
 
 
-def test_nothing_is_left_of_what_is_given():
-    x = np.random.default_rng(11).normal(size=30)
-    found = partial_rank_correlation(x, np.arange(30), [np.exp(x)], np.arange(30))
-    assert (found.value, found.interval, found.p_value) == (None, None, None)
+@pytest.mark.parametrize("replicates", [3, 4, 8])
+def test_beyond_an_interaction_nothing_is_claimed_more_often_than_in_5_percent(replicates):
+    generator, runs, wrong = np.random.default_rng(11), 300, 0
+    batch, rate = np.arange(20) % 5, np.arange(20) // 5 % 2
+    configurations, labels = np.tile(np.arange(20), replicates), np.repeat(np.arange(replicates), 20)
+    for _ in range(runs):
+        luck = generator.normal(size=(2, replicates, 1)) * batch
+        x, y = (2 * batch * rate + 0.5 * luck + generator.normal(size=(2, replicates, 20))).reshape(2, -1)
+        wrong += not partial_rank_correlation(x, y, configurations, labels).interval.holds(0)
+    assert stats.binom.sf(wrong - 1, runs, 0.055) > 1e-3
 
 
-def test_a_stratified_partial_correlation_needs_no_intercepts():
-    generator = np.random.default_rng(12)
-    strata = np.repeat(np.arange(3), 10)
-    x, y, z = generator.normal(size=(3, 30)) + 100 * strata
-    parts = [[stats.rankdata(column[strata == s]) - 5.5 for s in range(3)] for column in (x, y, z)]
-    a, b, c = (np.concatenate(part) for part in parts)
-    left = [rank - c * (rank @ c) / (c @ c) for rank in (a, b)]
-    found = partial_rank_correlation(x, y, [z], np.arange(30), strata=strata)
-    assert found.value == pytest.approx(left[0] @ left[1] / np.sqrt((left[0] @ left[0]) * (left[1] @ left[1])))
+def test_nothing_is_left_of_what_the_configuration_decides():
+    configurations, replicates = np.tile(np.arange(10), 3), np.repeat(np.arange(3), 10)
+    y = np.random.default_rng(11).normal(size=30)
+    for kept in (np.arange(30), np.arange(4, 27)):
+        found = partial_rank_correlation(0.1 * configurations[kept], y[kept], configurations[kept], replicates[kept])
+        assert (found.value, found.interval, found.p_value) == (None, None, None)
+
+
+def test_two_replicates_leave_the_same_residuals_and_no_interval():
+    x, y = np.random.default_rng(12).normal(size=(2, 20))
+    found = partial_rank_correlation(x, y, np.tile(np.arange(10), 2), np.repeat([0, 1], 10))
+    assert found.value is not None
+    assert found.interval is None
 
 
 def test_granulated_kendall_by_hand():
@@ -252,13 +306,3 @@ def test_granulated_kendall_is_scipys_tau_b_where_values_are_tied():
     frame["mu"], frame["g"] = generator.integers(0, 3, (2, 36))
     expected = [stats.kendalltau(cell["mu"], cell["g"]).statistic for _, cell in frame.groupby("b")]
     assert granulated_kendall(frame, "mu", "g", ["a", "b"]).coefficients["a"] == pytest.approx(np.nanmean(expected))
-
-
-def test_many_at_once_are_each_alone():
-    generator = np.random.default_rng(14)
-    y, z, *xs = generator.normal(size=(5, 30))
-    xs[1] = np.where(np.arange(30) == 4, np.nan, xs[1])
-    groups = np.arange(30) // 3
-    found = rank_correlations(xs, y, [z], groups, resamples=50)
-    assert found == [partial_rank_correlation(x, y, [z], groups, resamples=50) for x in xs]
-    assert [each.trials for each in found] == [30, 29, 30]
