@@ -30,8 +30,8 @@ from analysis.keskar2017 import NETWORKS, accuracy, sharpness
 from analysis.load import Measure, Sweep, comparable, load_sweep, measures_of, number_of
 from analysis.means import Mean, paired_difference
 from trainables.errors import UserError
+from trainables.matching import SAME_STUDY
 from trainables.storage import write_atomically
-from trainables.tables import SAME_STUDY
 
 BOX = "box_sharpness"
 ENDS = ("SB", "LB")

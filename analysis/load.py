@@ -29,17 +29,18 @@ import pandas as pd
 import pyarrow as pa
 
 from analysis.progress import read_about
-from trainables.config import TrialConfig
+from analysis.provenance import notes, one_setting
+from trainables.config import MEASURING, TrialConfig
 from trainables.errors import UserError
-from trainables.remedies import REMEDIES
+from trainables.matching import MATCHED, SAME_STUDY
+from trainables.matching import NO_REMEDY as NO_REMEDY
+from trainables.matching import REPLICATE as REPLICATE
+from trainables.matching import SWITCH as SWITCH
 from trainables.storage import place
-from trainables.tables import SAME_STUDY, read_tables
+from trainables.tables import of_newest_version, read_tables
 
 CONFIGURATION = tuple(field.name for field in dataclasses.fields(TrialConfig))
-REPLICATE = ("seed", "split_seed")
-SWITCH = ("switch_epoch", "switch_batch_size", "switch_learning_rate", "switch_optimizer_state")
-NO_REMEDY = "none"
-NOT_TRAINING = ("validation_size", "measures", "measure_every", "measure_share")  # they leave the training alone
+NOT_TRAINING = ("validation_size", *sorted(MEASURING))  # they leave the training alone
 OFF_TARGET_FLAGS = frozenset({"missed target loss", "train accuracy below 99.9 %"})
 COPY_FLAG = "ended before its switch"
 PAPER_FLAG = "paper method far below strong"
@@ -83,7 +84,11 @@ IN_TRIALS = (BOX_STRONG, BOX_PAPER, MAX_EIG)  # columns of trials.parquet; all o
 
 @dataclass(frozen=True, eq=False)
 class Sweep:
-    """The tables of a sweep, and what it wrote about itself in sweep.json (None where it did not)."""
+    """The tables of a sweep, and what it wrote about itself in sweep.json (None where it did not).
+
+    Trials of an older version of the code are left out where there are newer ones, and each measure of a trial has one
+    setting; `notes` says so, a line each (analysis/provenance.py).
+    """
 
     folder: Path
     trials: pd.DataFrame
@@ -92,6 +97,7 @@ class Sweep:
     command: tuple[str, ...] | None = None
     started_at: str | None = None
     planned: int | None = None
+    notes: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:
@@ -105,15 +111,16 @@ def load_sweep(folder: str | Path) -> Sweep:
     Raises UserError where `folder` holds no sweep, or no trial of it has ended yet.
     """
     folder = place(folder)
-    tables = read_tables(folder)
+    tables, left_out = of_newest_version(read_tables(folder))
     if tables.trials.num_rows == 0:
         raise UserError(f"`results` must hold at least one trial that ended, got none in {folder}")
     trials, epochs, measures = (table.to_pandas() for table in (tables.trials, tables.epochs, tables.measures))
     del tables
     pa.default_memory_pool().release_unused()
+    measures, several = one_setting(measures)
     about = read_about(folder)
     command, started_at, planned = about.get("command"), about.get("started_at"), about.get("planned")
-    return Sweep(
+    sweep = Sweep(
         folder=folder,
         trials=trials,
         epochs=epochs,
@@ -121,12 +128,20 @@ def load_sweep(folder: str | Path) -> Sweep:
         command=tuple(str(word) for word in command) if isinstance(command, list) else None,
         started_at=started_at if isinstance(started_at, str) else None,
         planned=planned if isinstance(planned, int) else None,
+        notes=notes(trials, left_out, several),
     )
+    for measure in IN_TRIALS if several else ():
+        value = trials["trial_id"].map(rows_of(sweep, measure)["value"])
+        trials[measure.column] = value.where(value.notna(), trials[measure.column])
+    return sweep
 
 
 def axes(trials: pd.DataFrame) -> dict[str, list[Any]]:
-    """The fields of the configuration that vary between trials, with their values in order (None last)."""
-    values = {name: _values(trials[name]) for name in CONFIGURATION}
+    """The fields of the configuration that vary between trials, with their values in order (None last).
+
+    What was measured is not among them: it is no difference between trials.
+    """
+    values = {name: _values(trials[name]) for name in CONFIGURATION if name not in MEASURING}
     return {name: found for name, found in values.items() if len(found) > 1}
 
 
@@ -139,10 +154,11 @@ def constants(trials: pd.DataFrame) -> dict[str, Any]:
 def comparable(sweep: Sweep) -> pd.DataFrame:
     """The completed trials, each once, with the columns that the statistics need.
 
-    `replicate`: number of the (seed, split_seed). `configuration`: number of the configuration but for those
-    two. `setting`: number of what is left of it without batch size, switch and remedy (learning rate, warmup, ...).
-    `remedy_set`: number of the (setting, replicate): trials that differ in batch size, switch and remedy alone.
-    `matched_set`: the same, and with one remedy. `is_switched`, `is_plain`, `is_reference`, `off_target`: see the top
+    `replicate`: number of the (seed, split_seed). `configuration`: number of the configuration of the training but for
+    those two. `setting`: number of what is left of it without batch size, switch and remedy (learning rate, warmup,
+    ...), the MATCHED of trainables.matching. `remedy_set`: number of the (setting, replicate): trials that differ in
+    batch size, switch and remedy alone. `matched_set`: the same, and with one remedy. `is_switched`, `is_plain`,
+    `is_reference`, `off_target`: see the top
     of this file. `test_error`: 1 - test accuracy, in [0, 1]. `distance`: l2 distance of the final weights from the
     start, where it is known. And the column of every measure of `measures_of`.
     """
@@ -172,13 +188,12 @@ def chosen_on_validation(sweep: Sweep) -> pd.DataFrame:
 def _attempted(sweep: Sweep) -> pd.DataFrame:
     trials = sweep.trials
     frame = trials[~has_flag(trials, {COPY_FLAG})].copy()
-    changed = {"batch_size", *SWITCH, *REMEDIES, *NOT_TRAINING}
-    shared = [name for name in CONFIGURATION if name not in changed]
+    trained = [name for name in CONFIGURATION if name not in (*REPLICATE, *MEASURING)]
     frame["replicate"] = number_of(frame, REPLICATE)
-    frame["configuration"] = number_of(frame, [name for name in CONFIGURATION if name not in REPLICATE])
-    frame["setting"] = number_of(frame, [name for name in shared if name not in REPLICATE])
-    frame["remedy_set"] = number_of(frame, shared)
-    frame["matched_set"] = number_of(frame, [*shared, "remedy"])
+    frame["configuration"] = number_of(frame, trained)
+    frame["setting"] = number_of(frame, MATCHED)
+    frame["remedy_set"] = number_of(frame, [*MATCHED, *REPLICATE])
+    frame["matched_set"] = number_of(frame, [*MATCHED, *REPLICATE, "remedy"])
     frame["is_switched"] = frame["switch_epoch"].notna()
     frame["is_plain"] = ~frame["is_switched"] & frame["remedy"].eq(NO_REMEDY)
     frame["off_target"] = has_flag(frame, OFF_TARGET_FLAGS)

@@ -12,7 +12,7 @@ import pandas as pd
 
 from analysis.load import Sweep, comparable, number_of
 from trainables.errors import UserError
-from trainables.tables import SAME_STUDY
+from trainables.matching import SAME_STUDY
 
 SAME_NETWORK = (
     "data_fingerprint", "train_size", "test_size", "split_seed", "validation_size",

@@ -24,7 +24,7 @@ import pandas as pd
 from trainables.errors import UserError
 from trainables.lease import is_held
 from trainables.storage import place
-from trainables.tables import read_tables
+from trainables.tables import of_newest_version, read_tables
 
 STATUSES = ("completed", "diverged", "failed")
 
@@ -84,9 +84,14 @@ def read_progress(folder: str | Path) -> Progress:
 
 
 def ended_trials(folder: Path) -> pd.DataFrame:
-    """trials.parquet and the records not in it yet, as a frame; empty where no trial of the sweep has ended."""
+    """trials.parquet and the records not in it yet, as a frame; empty where no trial of the sweep has ended.
+
+    Trials of an older version of the code than the run's, or than the newest there, do not count.
+    """
     try:
-        return read_tables(folder).trials.to_pandas()
+        trials = of_newest_version(read_tables(folder))[0].trials.to_pandas()
+        running = read_about(folder).get("numbers_version")
+        return trials[trials["numbers_version"].ge(running)] if isinstance(running, int) else trials
     except UserError:
         begun = (folder / "sweep.json").exists() and not (folder / "trials.parquet").exists()
         if begun and not any((folder / "trials").glob("[!.]*.json")):

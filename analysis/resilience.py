@@ -38,7 +38,7 @@ from analysis.comparison import (
 )
 from analysis.figures import save
 from analysis.load import Sweep, comparable, load_sweep, number_of
-from trainables.tables import SAME_STUDY
+from trainables.matching import SAME_STUDY
 
 BASE = "base"
 

@@ -31,7 +31,7 @@ STATUSES = ("completed", "diverged", "failed")
 
 def summary_lines(sweep: Sweep) -> list[str]:
     """The lines of the summary; none is longer than 80 columns but for a path that is."""
-    lines = [*_wrap(f"{sweep.name}: {counts_line(sweep)}"), ""]
+    lines = [*_wrap(f"{sweep.name}: {counts_line(sweep)}"), *(part for note in sweep.notes for part in _wrap(note)), ""]
     for sentence in answer(sweep):
         lines += textwrap.wrap(sentence, COLUMNS)
     lines += ["", *_table(sweep), ""]

@@ -18,7 +18,7 @@ from analysis.progress import duration
 from sweeps.check import checking
 from sweeps.grid import Grid, expand
 from sweeps.placement import Placement
-from trainables.config import TrialConfig
+from trainables.config import NUMBERS_VERSION, TrialConfig
 from trainables.data import Source, load_source
 from trainables.errors import UserError
 from trainables.importing import is_import_path, no_collection, source_fingerprint
@@ -196,6 +196,7 @@ def note_run(
         "started_at": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "planned": planned,
         "batch_sizes": batch_sizes,
+        "numbers_version": NUMBERS_VERSION,
         "cores": os.cpu_count(),
     }
     write_atomically(folder / "sweep.json", json.dumps(note).encode())

@@ -12,7 +12,15 @@ import pytest
 from trainables import tables
 from trainables.config import TrialConfig
 from trainables.errors import UserError
-from trainables.tables import Record, compact, finished_trials, large_batch_gaps, read_tables, write_record
+from trainables.tables import (
+    Record,
+    compact,
+    finished_trials,
+    large_batch_gaps,
+    of_newest_version,
+    read_tables,
+    write_record,
+)
 
 Make = Callable[..., TrialConfig]
 
@@ -54,7 +62,7 @@ def test_records_become_tables(folder: Path, make_config: Make) -> None:
     assert after.trials.num_rows == 3
     assert after.epochs.num_rows == 6
     assert after.epochs["train_loss"].null_count == 3  # not a number is missing
-    assert after.trials.schema.names[:4] == ["trial_id", "status", "dataset", "data_fingerprint"]
+    assert after.trials.schema.names[:4] == ["trial_id", "status", "numbers_version", "dataset"]
     assert set(vars(make_config())) < set(after.trials.schema.names)
     assert set(after.trials["remedy"].to_pylist()) == {"none"}
 
@@ -131,7 +139,7 @@ def test_an_interrupted_compaction(
 
 
 def test_the_large_batch_gap_by_hand() -> None:
-    names = list(TrialConfig.__dataclass_fields__)
+    names = [*TrialConfig.__dataclass_fields__, "numbers_version"]
 
     def row(
         batch_size: int, accuracy: float | None, *, seed: int = 0, status: str = "completed", **changes: Any
@@ -154,10 +162,36 @@ def test_the_large_batch_gap_by_hand() -> None:
         row(64, 0.6, learning_rate=0.5),  # no small batch at this learning rate
         row(64, None, status="failed"),
         row(8, 0.99, status="diverged"),  # no reference
+        row(64, 0.65, measures="hessian_trace", measure_examples=10),  # measured differently, trained alike
+        row(16, 0.5, numbers_version=8),  # of an older version of the code, compared among themselves
+        row(64, 0.3, numbers_version=8),
     ]
     gaps = large_batch_gaps(rows)
     assert gaps[:4] == pytest.approx([-0.05, 0.05, 0.15, 0.1])
     assert gaps[4:6] == [None, None]
+    assert gaps[7:] == pytest.approx([0.2, 0.0, 0.2])
+
+
+def test_trials_of_an_older_version_of_the_code(folder: Path, make_config: Make) -> None:
+    """They are left out where there are newer ones; a version that is not recorded is older than any that is."""
+
+    def write(config: TrialConfig, version: int | None) -> None:
+        write_record(folder, record(config, numbers_version=version, trial_id=f"{config.seed}-{version}"))
+
+    for seed in range(2):
+        write(make_config(seed=seed), None)
+    tables_of_one, left_out = of_newest_version(read_tables(folder))
+    assert (tables_of_one.trials.num_rows, left_out) == (2, 0)  # one version alone is there in full
+    write(make_config(seed=0), 8)
+    write(make_config(seed=0), 9)
+    write(make_config(seed=1), 9)
+    newest, left_out = of_newest_version(compact(folder))
+    assert left_out == 3
+    for table in (newest.trials, newest.epochs, newest.measures):
+        assert set(table["trial_id"].to_pylist()) == {"0-9", "1-9"}
+    assert read_tables(folder).trials.num_rows == 5  # nothing is lost on disk
+    pq.write_table(read_tables(folder).trials.drop_columns(["numbers_version"]), folder / "trials.parquet")
+    assert of_newest_version(read_tables(folder))[1] == 0
 
 
 def test_a_sweep_of_which_no_trial_has_ended(folder: Path) -> None:

@@ -27,6 +27,7 @@ import pyarrow.parquet as pq
 
 from trainables.config import TrialConfig
 from trainables.errors import UserError
+from trainables.matching import is_plain, reference_of, study_of
 from trainables.remedies import REMEDIES, base_remedies, remedy_of
 from trainables.storage import in_parallel, is_remote, patiently, write_atomically
 
@@ -45,13 +46,14 @@ _DEFAULTS = {
     field.name: field.default
     for field in dataclasses.fields(TrialConfig)
     if field.default is not dataclasses.MISSING  # what a trial was before the field was there
-} | {"error": None}  # of a measure: one that failed left no rows
+} | dict.fromkeys(("numbers_version", "numpy_version", "error"))  # unknown; no rows were left by a measure that failed
 _FIELDS = sorted(dataclasses.fields(TrialConfig), key=lambda field: field.name in REMEDIES)
 
 TRIALS = pa.schema(
     [
         ("trial_id", pa.string()),
         ("status", pa.string()),  # completed, diverged, failed
+        ("numbers_version", pa.int64()),  # of the code that trained it, trainables.config; null before it was recorded
         *((field.name, _arrow_type(field.type)) for field in _FIELDS),
         ("remedy", pa.string()),  # what the trial does beyond the plain ones of its study, or none
         ("epochs_done", pa.int64()),
@@ -81,6 +83,7 @@ TRIALS = pa.schema(
         ("host", pa.string()),
         ("python_version", pa.string()),
         ("torch_version", pa.string()),
+        ("numpy_version", pa.string()),
         ("ray_version", pa.string()),
         ("error", pa.string()),
     ]
@@ -195,62 +198,59 @@ def finished(tables: Tables) -> set[str]:
     return set(tables.trials.filter(done)["trial_id"].to_pylist())
 
 
+def of_newest_version(tables: Tables) -> tuple[Tables, int]:
+    """`tables` without the trials of an older NUMBERS_VERSION than the newest there, and the number of those.
+
+    Their results are not those of the same configuration today, so the two are never counted together. A version that
+    is not recorded is older than any that is. Tables of one version are returned as they are.
+    """
+    versions = tables.trials["numbers_version"]
+    newest = pc.max(versions).as_py()
+    if newest is None or pc.all(pc.equal(versions, newest), skip_nulls=False).as_py():
+        return tables, 0
+    kept = tables.trials.filter(pc.equal(versions, newest))
+    ids = kept["trial_id"].combine_chunks()
+    epochs, measures = (table.filter(pc.is_in(table["trial_id"], ids)) for table in (tables.epochs, tables.measures))
+    return Tables(kept, epochs, measures), len(tables.trials) - len(kept)
+
+
 def remedies(trials: list[Row]) -> list[str]:
     """`remedy` of each trial: what it does beyond the plain trials of its study."""
     studies: dict[tuple[object, ...], list[Row]] = {}
     for row in trials:
-        studies.setdefault(_study(row), []).append(row)
+        studies.setdefault(study_of(row), []).append(row)
     bases = {study: base_remedies(rows) for study, rows in studies.items()}
-    return [remedy_of(row, bases[_study(row)]) for row in trials]
+    return [remedy_of(row, bases[study_of(row)]) for row in trials]
 
 
 def large_batch_gaps(trials: list[Row], of: str = "test_accuracy") -> list[float | None]:
     """`large_batch_gap` of each trial: the small-batch reference's test accuracy minus its own; or that `of` test_loss,
     whose negative is `large_batch_loss_gap`, in nats.
 
-    The reference is the mean over the completed trials at the smallest batch size, without a switch or a remedy, whose
-    configuration is otherwise the same but for `seed`: same learning rate, warmup, data and split. None where
-    there is none. `trials` have their `remedy`.
+    The reference is the mean over the completed trials that trainables.matching names. None where there is none.
+    `trials` have their `remedy`.
     """
     smallest: dict[tuple[object, ...], int] = {}
     references: dict[tuple[object, ...], list[float]] = {}
-    plain = [
-        row
-        for row in trials
-        if row["status"] == "completed" and row["switch_epoch"] is None and row["remedy"] == "none"
-    ]
+    plain = [row for row in trials if row["status"] == "completed" and is_plain(row)]
     for row in plain:
-        smallest[_study(row)] = min(row["batch_size"], smallest.get(_study(row), row["batch_size"]))
+        study = study_of(row)
+        smallest[study] = min(row["batch_size"], smallest.get(study, row["batch_size"]))
     for row in plain:
-        if row["batch_size"] == smallest[_study(row)]:
-            references.setdefault(_reference_key(row), []).append(row[of])
+        if row["batch_size"] == smallest[study_of(row)]:
+            references.setdefault(reference_of(row), []).append(row[of])
     gaps: list[float | None] = []
     for row in trials:
-        values = references.get(_reference_key(row))
+        values = references.get(reference_of(row))
         known = values is not None and row[of] is not None
         gaps.append(math.fsum(values) / len(values) - row[of] if known and values else None)
     return gaps
 
 
-# The fields that make trials one study: within it, the smallest batch size is the reference.
-SAME_STUDY = (
-    "data_fingerprint", "train_size", "validation_size", "model", "model_options", "model_fingerprint", "optimizer",
-)  # fmt: skip
-_NOT_MATCHED = {
-    "batch_size", "switch_epoch", "switch_batch_size", "switch_learning_rate", "switch_optimizer_state", "seed",
-    "measure_every", "measure_share", *REMEDIES,
-}  # fmt: skip
-_CONFIG = tuple(field.name for field in dataclasses.fields(TrialConfig))
-_MATCHED = tuple(name for name in _CONFIG if name not in _NOT_MATCHED)
-_COMPARED = [*_CONFIG, "status", "test_accuracy", "test_loss"]
-
-
-def _study(row: Row) -> tuple[object, ...]:
-    return tuple(row[name] for name in SAME_STUDY)
-
-
-def _reference_key(row: Row) -> tuple[object, ...]:
-    return tuple(row[name] for name in _MATCHED)
+_COMPARED = [
+    *(field.name for field in dataclasses.fields(TrialConfig)), "numbers_version", "status", "test_accuracy",
+    "test_loss",
+]  # fmt: skip
 
 
 def _record_files(folder: Path) -> list[Path]:

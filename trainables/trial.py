@@ -14,12 +14,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
+import numpy as np
 import torch
 from torch import nn
 
 from trainables import measures
 from trainables.checkpoint import load_checkpoint, save_checkpoint
-from trainables.config import TrialConfig
+from trainables.config import NUMBERS_VERSION, TrialConfig
 from trainables.data import Dataset, Source
 from trainables.errors import LONGEST_REASON, one_line
 from trainables.memory import SMALLER, free_memory, is_out_of_memory
@@ -298,7 +299,7 @@ def failed_record(config: TrialConfig, error: str, device: torch.device | None =
 
 
 def _identity(config: TrialConfig) -> dict[str, Any]:
-    return {"trial_id": config.trial_id, **vars(config.canonical())}
+    return {"trial_id": config.trial_id, "numbers_version": NUMBERS_VERSION, **vars(config.canonical())}
 
 
 def _place(device: torch.device) -> dict[str, Any]:
@@ -310,4 +311,5 @@ def _place(device: torch.device) -> dict[str, Any]:
         "host": platform.node(),
         "python_version": platform.python_version(),
         "torch_version": torch.__version__,
+        "numpy_version": np.__version__,
     }

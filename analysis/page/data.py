@@ -53,7 +53,7 @@ def page_data(sweep: Sweep, progress: Progress) -> Data:
 def statistics_data(sweep: Sweep) -> Data:
     """What is computed over all trials, seconds of work: the answer, the correlations, the sections."""
     return {
-        "answer": answer(sweep),
+        "answer": [*answer(sweep), *sweep.notes],
         "answer_trials": len(sweep.trials),
         "correlations": correlations(sweep),
         "sections": sections(sweep),

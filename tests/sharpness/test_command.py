@@ -19,9 +19,12 @@ from trainables.tables import Record, compact, write_record
 from trainables.trial import Trial
 
 
-@pytest.fixture
-def sweep(tmp_path: Path, make_config: Callable[..., TrialConfig], digits: Source) -> tuple[Path, Record]:
+@pytest.fixture(scope="module")
+def sweep(
+    tmp_path_factory: pytest.TempPathFactory, make_config: Callable[..., TrialConfig], digits: Source
+) -> tuple[Path, Record]:
     """A results folder with one trial and its weights; returns the weights' file and the trial's record."""
+    tmp_path = tmp_path_factory.mktemp("sweep")
     for part in ("trials", "weights"):
         (tmp_path / part).mkdir()
     trial = Trial(make_config(epochs=30, model_options='{"widths": [8]}', measures=",".join(MEASURES)), digits)
@@ -65,6 +68,7 @@ def test_interrupted(
         return []
 
     monkeypatch.setitem(MEASURES, "m_sharpness", interrupt)
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background processes ignore it
     names, file = ["hessian_max_eig", "hessian_min_eig", "m_sharpness", "hessian_trace"], tmp_path / "rows.json"
     assert main([str(sweep[0]), "--measures", *names, "--json", str(file)]) == 130
     assert [row["measure"] for row in json.loads(file.read_text())] == names[:2]
@@ -109,8 +113,9 @@ def test_weights_and_data_of_ones_own(
 
 def test_mistakes(sweep: tuple[Path, Record], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     weights, _ = sweep
-    torch.save({"weight": torch.ones(3)}, tmp_path / "weights" / "foreign.pt")
-    (tmp_path / "weights" / "broken.pt").write_bytes(weights.read_bytes()[:100])
+    foreign, broken = weights.with_name("foreign.pt"), weights.with_name("broken.pt")
+    torch.save({"weight": torch.ones(3)}, foreign)
+    broken.write_bytes(weights.read_bytes()[:100])
     state = torch.load(weights, weights_only=True)
     torch.save(state, tmp_path / "own.pt")
     as_mlp, own = (
@@ -119,17 +124,16 @@ def test_mistakes(sweep: tuple[Path, Record], tmp_path: Path, capsys: pytest.Cap
     )
     diverged = str(tmp_path / "diverged.pt")
     torch.save({name: math.nan * value for name, value in state.items()}, diverged)
-    foreign, broken = str(tmp_path / "weights" / "foreign.pt"), str(tmp_path / "weights" / "broken.pt")
     for arguments, message in [
         ([str(weights), "--measures", "softness"], "`measures` must be among box_sharpness"),
         ([str(weights), "--examples", "301"], "`examples` must be between 1 and the 300"),
-        ([broken], "`weights` must be a state_dict"),
+        ([str(broken)], "`weights` must be a state_dict"),
         ([str(tmp_path / "absent.pt")], "`weights` must be a state_dict"),
-        ([foreign], "`weights` must be those of a trial"),
-        ([foreign, "--model", "mlp", "--dataset", "digits"], "`weights` must fit the model mlp"),
-        ([foreign, "--model", "mlp"], "`dataset` must be given with `model`"),
+        ([str(foreign)], "`weights` must be those of a trial"),
+        ([str(foreign), "--model", "mlp", "--dataset", "digits"], "`weights` must fit the model mlp"),
+        ([str(foreign), "--model", "mlp"], "`dataset` must be given with `model`"),
         (
-            [foreign, "--model", "mlp", "--dataset", "digits", "--device", "abacus"],
+            [str(foreign), "--model", "mlp", "--dataset", "digits", "--device", "abacus"],
             "`device` must be one that torch has",
         ),
         ([str(weights), "--json", str(tmp_path / "nowhere" / "rows.json")], "`json` must be a file in a folder"),

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from trainables.errors import UserError
 from trainables.measures import MEASURES, Context, measure
 from trainables.sharpness import ModelLoss, hessian_eigenvalues, model_loss, stability
+from trainables.sharpness.ball import SETTLED_GAP
 from trainables.tables import MEASURES as TABLE
 from trainables.training.adam import Adam
 from trainables.training.optimizer import Optimizer
@@ -21,6 +22,8 @@ from trainables.training.optimizers import SGD, Adagrad
 DOCUMENTATION = Path(__file__).parents[2] / "docs" / "measures.md"
 CONTEXT = Context(learning_rate=0.1, batch_size=4, train_size=30, momentum=0.9)
 OF_STEPS = {"stability", "sgd_noise_scale"}
+# A maximum that is searched for: the search ends where no move promises more than SETTLED_GAP of the rise so far.
+SEARCHED = {name for name in MEASURES if re.match(r"box_|.*_ball_|(adaptive_)?m_sharpness", name)}
 # What depends on which examples come together: groups and batches.
 OF_GROUPS = {"m_sharpness", "adaptive_m_sharpness", "gradient_noise_scale"}
 
@@ -79,12 +82,15 @@ def test_a_measure_leaves_everything_as_it_was(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", [name for name in MEASURES if name not in OF_STEPS])
-@pytest.mark.parametrize(("large", "rel"), [(math.inf, 1e-5), (0.0, 1e-4)])
-def test_chunks_and_order_do_not_change_a_value(
-    name: str, large: float, rel: float, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """To rounding, which the searches and random bases carry on; where these are in float32, to that one's."""
+@pytest.mark.parametrize("large", [math.inf, 0.0])
+def test_chunks_and_order_do_not_change_a_value(name: str, large: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    """To rounding, which searches and random bases carry on; where these are in float32, to that one's.
+
+    A rounding may decide whether a search takes another step. In float64 that is one case in 10^9 (it takes a move that
+    promises SETTLED_GAP to so many digits), in float32 one in a few hundred; then the ends differ by SETTLED_GAP.
+    """
     monkeypatch.setattr(model_loss, "LARGE", large)
+    rel = 1e-5 if large else SETTLED_GAP if name in SEARCHED else 1e-4
     model, (inputs, labels) = network(), data()
     order = torch.arange(30) if name in OF_GROUPS else torch.randperm(30, generator=torch.Generator().manual_seed(2))
     whole = values(ModelLoss(model, inputs, labels), name)
