@@ -48,11 +48,7 @@ PAPER_FLAG = "paper method far below strong"
 
 @dataclass(frozen=True)
 class Measure:
-    """A sharpness measure: its column, its name with the unit, and the setting of its rows in measures.parquet.
-
-    `variant` is "" for the rows that most trials have of a setting, and names what differs in the others (the dtype,
-    the examples, ...) where a trial was measured in several ways.
-    """
+    """A sharpness measure: its column, the row of measures.parquet it is, and its name with the unit."""
 
     column: str
     label: str
@@ -61,7 +57,6 @@ class Measure:
     epsilon: float | None = None
     space: str = "full"
     scale: float | None = None
-    variant: str = ""
 
 
 BOX_STRONG = Measure("box_sharpness", "box sharpness, epsilon 1e-3, strong [%]", "box_sharpness", "strong", 1e-3)
@@ -76,9 +71,7 @@ MAX_EIG = Measure("hessian_max_eig", "largest Hessian eigenvalue, hessian_max_ei
 MEASURES = (BOX_STRONG, BOX_PAPER, BOX_STRONG_SMALL, BOX_PAPER_SMALL, MAX_EIG)
 
 
-# What a measure's value depends on; VARIED too, where one trial has rows of several.
-SETTING = ("measure", "method", "epsilon", "scale", "space")
-VARIED = ("split", "examples", "batch_norm", "batch_norm_batch_size", "dtype", "seed")
+SETTING = ("measure", "method", "epsilon", "scale", "space")  # what tells the rows of one trial apart
 IN_TRIALS = (BOX_STRONG, BOX_PAPER, MAX_EIG)  # columns of trials.parquet; all others come from measures.parquet
 
 
@@ -224,13 +217,13 @@ def measures_of(sweep: Sweep) -> tuple[Measure, ...]:
     """
     final = _final_measures(sweep)
     found = {_setting(known): known for known in MEASURES}
-    names = [*SETTING, "variant"]
+    names = list(SETTING)
     settings = final.loc[final["value"].notna(), names].drop_duplicates().sort_values(names)
     for name, rows in settings.groupby("measure"):
         several, spaces = len(rows) > 1, rows["space"].nunique() > 1
         methods = rows["method"].nunique() > 1 or (several and not spaces)
-        for _, method, epsilon, scale, space, variant in rows.itertuples(index=False):
-            further = [part for part in (space if spaces else "", variant) if part]
+        for _, method, epsilon, scale, space in rows.itertuples(index=False):
+            further = [space] if spaces else []
             if pd.notna(epsilon):
                 column, label = [method, f"{epsilon:.12g}", *further], [f"epsilon {epsilon:.12g}", method, *further]
             else:
@@ -245,7 +238,6 @@ def measures_of(sweep: Sweep) -> tuple[Measure, ...]:
                 epsilon=None if pd.isna(epsilon) else float(epsilon),
                 space=space,
                 scale=None if pd.isna(scale) else float(scale),
-                variant=variant,
             )
             found.setdefault(_setting(measure), measure)
     return tuple(found.values())
@@ -255,44 +247,21 @@ def rows_of(sweep: Sweep, measure: Measure) -> pd.DataFrame:
     """The final rows of measures.parquet that hold the measure, one for each trial, indexed by trial_id."""
     rows = _final_measures(sweep)
     same = pd.Series(True, index=rows.index)
-    for name, value in zip((*SETTING, "variant"), _setting(measure), strict=True):
+    for name, value in zip(SETTING, _setting(measure), strict=True):
         same &= rows[name].isna() if value is None else rows[name] == value
     return rows[same].drop_duplicates("trial_id").set_index("trial_id")
 
 
 @lru_cache(maxsize=4)
 def _final_measures(sweep: Sweep) -> pd.DataFrame:
-    """The rows of measures.parquet of the final weights (those taken along the run are another matter), with `variant`.
-
-    A trial may have several rows of one SETTING, as when it is measured again on other examples: then `variant` names
-    what differs, "" being what most trials have.
-    """
+    """The rows of measures.parquet of the final weights: those taken along the run are another matter."""
     done = sweep.measures["trial_id"].map(sweep.trials.set_index("trial_id")["epochs_done"])
     epoch = sweep.measures["epoch"]
-    rows = sweep.measures[epoch.isna() | (epoch == done)]
-    rows = rows.assign(variant="")
-    settings = number_of(rows, SETTING)
-    for setting in settings[number_of(rows, [*SETTING, "trial_id"]).duplicated()].unique():
-        same = rows[settings == setting]
-        by_trial = same.groupby("trial_id")
-        varied = [name for name in VARIED if by_trial[name].nunique(dropna=False).gt(1).any()]
-        if varied:
-            names = same[varied].apply(_variant, axis=1)
-            rows.loc[same.index, "variant"] = names.where(names != names.value_counts().idxmax(), "")
-    return rows
-
-
-def _variant(row: Any) -> str:
-    """What sets these rows apart: `examples 100, dtype float32`."""
-    shown = {
-        name: "none" if pd.isna(value) else f"{value:g}" if isinstance(value, float) else value
-        for name, value in row.items()
-    }
-    return ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in shown.items())
+    return sweep.measures[epoch.isna() | (epoch == done)]
 
 
 def _setting(measure: Measure) -> tuple[Any, ...]:
-    return measure.measure, measure.method, measure.epsilon, measure.scale, measure.space, measure.variant
+    return measure.measure, measure.method, measure.epsilon, measure.scale, measure.space
 
 
 def has_flag(trials: pd.DataFrame, flags: frozenset[str] | set[str]) -> Any:

@@ -12,7 +12,7 @@ from typing import Any
 
 import pandas as pd
 
-SETTING = ("examples", "dtype", "batch_norm", "batch_norm_batch_size")
+SETTING = ("examples", "dtype", "batch_norm", "batch_norm_batch_size", "split", "seed")
 WHERE = {"device": "device", "python_version": "Python", "torch_version": "PyTorch", "numpy_version": "NumPy"}
 _MOMENT = ["trial_id", "epoch", "measure"]
 

@@ -183,23 +183,15 @@ def test_every_layer_has_a_column_and_a_label_of_its_own(write_sweep):
     assert rows_of(sweep, further["layer_max_eig_2"])["value"].tolist() == [2]
 
 
-def test_a_trial_measured_in_several_ways_has_a_column_for_each(write_sweep):
-    """The way that most trials were measured in has the plain name; the others say what differs."""
+def test_a_trial_measured_in_several_ways_counts_in_one_of_them(write_sweep):
     usual = {"dtype": "float64", "examples": 512, "batch_norm": "running", "seed": 0, "split": "train"}
-    ways = ({}, {"examples": 64, "dtype": "float32"}, {"batch_norm": "batch", "batch_norm_batch_size": 32}, {"seed": 1})
-    first = [rows_at("full", 1.0 + k, "trace", **usual | way) for k, way in enumerate(ways)]
-    sweep = load_sweep(
-        write_sweep([record(found=first), record(batch_size=64, found=[rows_at("full", 9.0, "trace", **usual)])])
-    )
-    further = [measure for measure in measures_of(sweep) if measure not in MEASURES]
-    assert len({measure.column for measure in further}) == len({measure.label for measure in further}) == 4
-    frame = comparable(sweep).set_index("batch_size")
-    plain = next(measure for measure in further if not measure.variant)
-    assert frame[plain.column].to_dict() == {16: 1.0, 64: 9.0}
-    assert sorted(frame.loc[16, [measure.column for measure in further]]) == [1, 2, 3, 4]
-    (other,) = [measure for measure in further if "float32" in measure.label]
-    assert "examples 64" in other.label
-    assert frame.loc[16, other.column] == 2
+    for way in ({"examples": 64}, {"dtype": "float32"}, {"batch_norm": "batch"}, {"seed": 1}, {"split": "test"}):
+        both = [rows_at("full", 2.0, "trace", **usual | way), rows_at("full", 1.0, "trace", **usual)]
+        once = [rows_at("full", 9.0, "trace", **usual)]
+        sweep = load_sweep(write_sweep([record(found=both), record(batch_size=64, found=once)], str(way)))
+        assert [measure.column for measure in measures_of(sweep) if measure not in MEASURES] == ["trace"]
+        assert comparable(sweep).set_index("batch_size")["trace"].to_dict() == {16: 1.0, 64: 9.0}
+        assert len(sweep.notes) == 1
 
 
 def test_measures_taken_in_one_way_by_each_trial_share_a_column(write_sweep):
