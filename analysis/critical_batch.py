@@ -11,12 +11,17 @@ mostly costs examples. Putting in E = S B gives S = S_min (1 + B_crit / B), whic
 
 At each batch size its best setting (learning rate, warmup, ...): the one with the fewest steps among those that reach
 the loss in every replicate, so the test set has no part in it; a choice at the end of the grid is marked, as the best
-may lie beyond. B is the mean size of the batches, E / S, as the last batch of an epoch may be small. Between the epochs
-where the loss was seen, log loss is taken as linear in steps. The target is the sweep's own target loss; where it has
-none, the smallest loss that every batch size reaches.
+may lie beyond. A trial that diverged did not reach the loss. B is the mean size of the batches, E / S, as the last
+batch of an epoch may be small. Between the moments where the loss was seen, log loss is taken as linear in steps. The
+target is the sweep's own target loss; where it has none, the smallest loss that every batch size reaches.
+
+An interval has two parts, whose half-widths are added in squares: how replicates differ (analysis/replicates.py), and
+how far the batch sizes miss the law (`misfit_intervals`). Replicates alone do not show the second: where the law is off
+by 10 %, an interval from them holds the truth half as often as it says. An end is open where the batch sizes see one
+arm of the law.
 
 Beside it the simple noise scale tr(Sigma) / |G|^2 that the theory predicts B_crit from, where it was measured
-(`--measures gradient_noise_scale`): the geometric mean over the epochs until the target. Measured at the end alone it
+(`--measures gradient_noise_scale`): the geometric mean over the moments until the target. Measured at the end alone it
 is far too large, since the gradient vanishes there.
 
 Traps: it says how fast training goes, not how well the result generalizes. The law is that of SGD; Adam bends it.
@@ -28,6 +33,7 @@ from pathlib import Path
 if __name__ == "__main__":
     sys.path[0] = str(Path(__file__).resolve().parents[1])  # else analysis/statistics.py shadows the standard library's
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -48,20 +54,24 @@ from analysis.figures import (
     plain_number,
     save,
 )
-from analysis.load import Sweep, comparable, load_sweep
+from analysis.load import NOT_TRAINING, REPLICATE, Sweep, attempted, axes, load_sweep
 from analysis.means import Interval, Mean, mean_over_replicates
+from analysis.noise_scales import NoiseScales, noise_scales, noise_sentence
 from analysis.pairs import Floats, Integers
-from analysis.replicates import Estimate, cells, over_replicates, weighted_mean
-from analysis.steps_to_loss import default_loss, fit_steps, steps_to_loss
+from analysis.replicates import LEAST_REPLICATES, Cells, Estimate, cells, over_replicates, weighted_mean
+from analysis.steps_to_loss import default_loss, fit_steps, misfit_intervals, steps_to_loss
 from trainables.errors import UserError
 
-NOISE_SCALE = "gradient_noise_scale"
 LEAST_SIZES = 3  # for a curve of two parameters to be tested at all
+MOST_NAMED = 4  # settings that missed the loss
 
 
 @dataclass(frozen=True)
 class StepsToLoss:
-    """What one batch size needs at its best setting; means are geometric, over replicates."""
+    """What one batch size needs at its best setting; means are geometric, over replicates.
+
+    `is_bound`: some replicate was at the loss when it was first looked at, so these are upper bounds.
+    """
 
     batch_size: int
     learning_rate: float
@@ -69,25 +79,42 @@ class StepsToLoss:
     steps: Mean
     examples: Mean
     noise_scale: Mean | None
+    is_bound: bool
+
+
+@dataclass(frozen=True)
+class Missed:
+    """A setting that reached the loss in `reached` of its `replicates`, so it could not be chosen."""
+
+    batch_size: int
+    setting: str
+    reached: int
+    replicates: int
 
 
 @dataclass(frozen=True)
 class CriticalBatch:
     """The fit, its data, and the batch sizes left out as no setting reached the loss in every replicate.
 
-    `misfit`: the root mean square of the residuals of log S. `extrapolated`: B_crit lies beyond the batch sizes tried.
-    `noise_epochs`: at how many epochs the noise scale was measured at most, 0 where it was not.
+    `missed`: the settings that did not reach it in every replicate. `misfit`: the root mean square of the residuals of
+    log S. `extrapolated`: B_crit lies beyond the batch sizes tried. An interval may be open: from 0, or to infinity.
     """
 
     target_loss: float
     rows: tuple[StepsToLoss, ...]
     left_out: tuple[int, ...]
+    missed: tuple[Missed, ...]
     b_crit: Estimate
     s_min: Estimate
     e_min: Estimate
     misfit: float
     extrapolated: bool
-    noise_epochs: int
+    noise: NoiseScales | None
+
+    @property
+    def noise_epochs(self) -> int:
+        """At how many epochs of a trial the noise scale counts at most, 0 where it does not."""
+        return self.noise.epochs if self.noise is not None else 0
 
 
 @lru_cache(maxsize=16)
@@ -96,15 +123,17 @@ def critical_batch(sweep: Sweep, target_loss: float | None = None) -> CriticalBa
 
     Raises UserError where fewer than three batch sizes reach the loss in every replicate.
     """
-    frame = comparable(sweep)
-    frame = frame[frame["is_plain"]]
-    epochs = sweep.epochs[sweep.epochs["trial_id"].isin(frame["trial_id"])]
-    if frame.empty or epochs.empty:
+    frame = attempted(sweep)
+    frame = frame[frame["is_plain"] & frame["status"].isin(["completed", "diverged"])].copy()
+    completed = frame[frame["status"] == "completed"]
+    epochs = sweep.epochs[sweep.epochs["trial_id"].isin(completed["trial_id"])]
+    if completed.empty or epochs.empty:
         raise UserError(f"`results` must hold completed trials with their epochs, got none in {sweep.folder}")
     loss = default_loss(frame, epochs) if target_loss is None else target_loss
     reached = steps_to_loss(epochs, loss)
     frame["log_steps"] = np.log(frame["trial_id"].map(reached["step"])).fillna(np.inf)  # never: not to be chosen
     frame["log_examples"] = np.log(frame["trial_id"].map(reached["epoch"]) * frame["train_size"]).fillna(np.inf)
+    frame["is_bound"] = frame["trial_id"].map(reached["is_bound"]).eq(True)
     steps, examples = cells(frame, "log_steps"), cells(frame, "log_examples")
     count = len(steps.replicates)
 
@@ -131,57 +160,74 @@ def critical_batch(sweep: Sweep, target_loss: float | None = None) -> CriticalBa
             f"in every replicate, got {known.sum()} in {sweep.folder}"
         )
     values, half = over_replicates(statistic, count)
-    critical, least, fewest = (_estimate(values[k], None if half is None else half[k], count) for k in range(3))
-    sizes = np.exp(log_examples[known] - log_steps[known])
-    noise = _noise_scales(sweep, frame, reached)
+    sizes, needed = np.exp(log_examples[known] - log_steps[known]), np.exp(log_steps[known])
+    open_ends = misfit_intervals(sizes, needed, np.exp(values[0]))
+    critical, least, fewest = (
+        _estimate(value, open_ends[k], None if half is None else half[k], count) for k, value in enumerate(values)
+    )
+    noise = noise_scales(sweep, reached)
+    shown = frame[
+        ["trial_id", "batch_size", "setting", "replicate", "learning_rate", "is_bound", "log_steps", "log_examples"]
+    ]
     rows = [
-        _row(frame, size, steps.settings[setting], noise)
-        for size, setting, shown in zip(steps.sizes, best, known, strict=True)
-        if shown
+        _row(shown, size, steps.settings[setting], noise)
+        for size, setting, is_known in zip(steps.sizes, best, known, strict=True)
+        if is_known
     ]
     return CriticalBatch(
         target_loss=loss,
         rows=tuple(rows),
-        left_out=tuple(size for size, shown in zip(steps.sizes, known, strict=True) if not shown),
+        left_out=tuple(size for size, is_known in zip(steps.sizes, known, strict=True) if not is_known),
+        missed=tuple(_missed(frame, steps)),
         b_crit=critical,
         s_min=least,
         e_min=fewest,
-        misfit=fit_steps(sizes, np.exp(log_steps[known]))[2],
+        misfit=fit_steps(sizes, needed)[2],
         extrapolated=not sizes.min() <= critical.value <= sizes.max(),
-        noise_epochs=int(noise["epochs"].max()) if len(noise) else 0,
+        noise=noise,
     )
 
 
-def _row(frame: pd.DataFrame, size: int, setting: int, noise: pd.DataFrame) -> StepsToLoss:
+def _missed(frame: pd.DataFrame, steps: Cells) -> Iterator[Missed]:
+    """The settings of `frame` that a replicate lacks at some batch size, described by what varies between settings."""
+    lacking = [(i, j) for i, j in np.argwhere(np.isinf(steps.values).any(axis=2)).tolist()]
+    varying = axes(frame) if lacking else {}
+    names = [name for name in varying if name not in {"batch_size", *REPLICATE, *NOT_TRAINING}]
+    for i, j in lacking:
+        row = frame[frame["setting"] == steps.settings[j]].iloc[0]
+        text = ", ".join(f"{name.replace('_', ' ')} {_word(row[name])}" for name in names if pd.notna(row[name]))
+        reached, known = np.isfinite(steps.values[i, j]).sum(), (~np.isnan(steps.values[i, j])).sum()
+        yield Missed(steps.sizes[i], text, int(reached), int(known))
+
+
+def _word(value: Any) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _row(frame: pd.DataFrame, size: int, setting: int, noise: NoiseScales | None) -> StepsToLoss:
     of_size = frame[frame["batch_size"] == size]
     rows = of_size[of_size["setting"] == setting]
     rate, rates = float(rows["learning_rate"].iloc[0]), of_size["learning_rate"]
     values = rows.assign(
         steps=np.exp(rows["log_steps"]),
         examples=np.exp(rows["log_examples"]),
-        noise_scale=rows["trial_id"].map(noise["value"]).astype("float64"),
+        noise_scale=np.nan if noise is None else rows["trial_id"].map(noise.scales).astype("float64"),
     )
     steps, examples = (mean_over_replicates(values, name, scale="log") for name in ("steps", "examples"))
     assert steps is not None
     assert examples is not None
     edge = rates.nunique() > 1 and rate in (rates.min(), rates.max())
-    return StepsToLoss(size, rate, edge, steps, examples, mean_over_replicates(values, "noise_scale", scale="log"))
+    scale = mean_over_replicates(values, "noise_scale", scale="log")
+    return StepsToLoss(size, rate, edge, steps, examples, scale, bool(rows["is_bound"].any()))
 
 
-def _noise_scales(sweep: Sweep, frame: pd.DataFrame, reached: pd.DataFrame) -> pd.DataFrame:
-    """The geometric mean of each trial's noise scale over the epochs until the target, and how many those are."""
-    rows = sweep.measures[(sweep.measures["measure"] == NOISE_SCALE) & (sweep.measures["value"] > 0)]
-    rows = rows[rows["trial_id"].isin(frame["trial_id"])]
-    until = np.ceil(rows["trial_id"].map(reached["epoch"]))
-    rows = rows[~(rows["epoch"] > until)]
-    found: pd.DataFrame = np.log(rows["value"]).groupby(rows["trial_id"]).agg(value="mean", epochs="size")
-    return found.assign(value=np.exp(found["value"]))
-
-
-def _estimate(log_value: float, half: float | None, replicates: int) -> Estimate:
+def _estimate(log_value: float, misfit: Floats, half: float | None, replicates: int) -> Estimate:
+    """With the interval of both parts; None where there are too few replicates, or it would be open at both ends."""
     interval = None
-    if half is not None and np.isfinite(half) and half > 0:
-        interval = Interval(float(np.exp(log_value - half)), float(np.exp(log_value + half)))
+    if half is not None and np.isfinite(half):
+        low, high = np.hypot(misfit - log_value, half) * (-1, 1) + log_value
+        if low < high and (np.isfinite(low) or np.isfinite(high)):
+            interval = Interval(float(np.exp(low)), float(np.exp(high)))
     return Estimate(float(np.exp(log_value)), interval, replicates)
 
 
@@ -194,24 +240,43 @@ def critical_batch_sentence(sweep: Sweep) -> str:
     where = " (beyond the batch sizes tried: a rough guess)" if found.extrapolated else ""
     text = (
         f"To a training loss of {found.target_loss:g} the critical batch size is {_shown(found.b_crit)}{where}: far "
-        f"below it a doubling of the batch halves the steps, far beyond it doubles the examples; at least "
-        f"{_shown(found.s_min)} steps and {_shown(found.e_min)} examples are needed (the law misses the measured steps "
-        f"by {100 * np.expm1(found.misfit):.0f} % on average)."
+        f"below it a doubling of the batch halves the steps, far beyond it doubles the examples. At least "
+        f"{_shown(found.s_min)} steps and {_shown(found.e_min)} examples are needed. The law misses the measured steps "
+        f"by {100 * np.expm1(found.misfit):.0f} % on average, which the 95 % intervals include."
     )
-    edges = [str(row.batch_size) for row in found.rows if row.at_edge]
-    text += f" The best learning rate is the last of the grid at batch {', '.join(edges)}." if edges else ""
-    scales = [row.noise_scale for row in found.rows if row.noise_scale is not None]
-    if not scales:
-        return f"{text} The gradient noise scale was not measured (`--measures gradient_noise_scale`)."
-    low, high = (plain_number(end([scale.value for scale in scales])) for end in (min, max))
-    end = ", measured at the end of training alone, where it overstates" if found.noise_epochs == 1 else ""
-    return f"{text} The simple gradient noise scale is {low} to {high}{end}."
+    for batches, what in (
+        (found.left_out, "No setting reaches the loss in every replicate at batch {}: left out."),
+        (_batches(found, "at_edge"), "The best learning rate is the last of the grid at batch {}."),
+        (_batches(found, "is_bound"), "The loss was reached before it was first looked at, so steps are upper bounds, "
+                                      "at batch {}."),
+    ):  # fmt: skip
+        text += " " + what.format(", ".join(map(str, batches))) if batches else ""
+    if found.missed:
+        named = [
+            f"batch {one.batch_size}{one.setting and f' at {one.setting}'} ({one.reached} of {one.replicates})"
+            for one in found.missed[:MOST_NAMED]
+        ]
+        rest = len(found.missed) - len(named)
+        more = f" and {rest} more" if rest else ""
+        text += f" Not eligible, as they reach it in some replicates only or in none: {', '.join(named)}{more}."
+    scales = [row.noise_scale.value for row in found.rows if row.noise_scale is not None]
+    ends = [plain_number(end(scales)) if scales else "" for end in (min, max)]
+    return f"{text} {noise_sentence(found.noise, *ends)}"
+
+
+def _batches(found: CriticalBatch, flag: str) -> list[int]:
+    return [row.batch_size for row in found.rows if getattr(row, flag)]
 
 
 def _shown(estimate: Estimate) -> str:
-    interval = estimate.interval
-    ends = f" [{plain_number(interval.low)}, {plain_number(interval.high)}]" if interval else ""
-    return f"{plain_number(estimate.value)}{ends}"
+    value, interval = plain_number(estimate.value), estimate.interval
+    if interval is None:
+        return value if estimate.replicates < LEAST_REPLICATES else f"not determined (best fit {value})"
+    if np.isinf(interval.high):
+        return f"above {plain_number(interval.low)} (95 %; best fit {value})"
+    if interval.low == 0:
+        return f"below {plain_number(interval.high)} (95 %; best fit {value})"
+    return f"{value} [{plain_number(interval.low)}, {plain_number(interval.high)}]"
 
 
 def critical_batch_figure(sweep: Sweep) -> Figure:

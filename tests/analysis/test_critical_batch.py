@@ -6,13 +6,14 @@ import numpy as np
 import pandas as pd
 import pytest
 from made_up import law, record
-from scipy.optimize import curve_fit
+from scipy import stats
+from scipy.optimize import curve_fit, minimize
 
 from analysis.critical_batch import critical_batch, critical_batch_figure, critical_batch_sentence
 from analysis.load import load_sweep
 from analysis.means import mean_over_replicates
 from analysis.replicates import cells, over_replicates, weighted_mean
-from analysis.steps_to_loss import fit_steps, steps_to_loss
+from analysis.steps_to_loss import fit_steps, misfit_intervals, steps_to_loss
 from trainables.errors import UserError
 
 
@@ -28,8 +29,8 @@ def test_steps_to_a_loss_by_hand():
     )
     found = steps_to_loss(epochs.sample(frac=1, random_state=0), 0.01)
     # a: log10 falls from -1 to -3 between steps 20 and 30, and is -2 half-way; c is there at its first look; b never.
-    assert found.loc["a"].to_dict() == pytest.approx({"step": 25.0, "epoch": 2.5})
-    assert found.loc["c"].to_dict() == {"step": 1.0, "epoch": 1.0}
+    assert found.loc["a"].to_dict() == pytest.approx({"step": 25.0, "epoch": 2.5, "is_bound": False})
+    assert found.loc["c"].to_dict() == {"step": 1.0, "epoch": 1.0, "is_bound": False}  # of one step: no bound
     assert "b" not in found.index
 
 
@@ -56,6 +57,45 @@ def test_the_fit_is_scipys_least_squares_of_logarithms():
     assert np.log([critical, least]) == pytest.approx(reference, abs=1e-5)
     residuals = np.log(steps) - np.log(least * (1 + critical / sizes))
     assert misfit == pytest.approx(np.sqrt(np.mean(residuals**2)))
+
+
+def test_the_misfit_leaves_open_what_an_f_test_does_not_refute():
+    """At the ends of each interval the best fit with that parameter held has SSR (1 + t^2 / (k - 2))."""
+    sizes = np.array([8.0, 32.0, 128.0, 512.0, 2048.0])
+    steps = 50 * (1 + 100 / sizes) * np.exp([0.1, -0.1, 0.05, 0.1, -0.1])
+    critical, least, misfit = fit_steps(sizes, steps)
+    most = 5 * misfit**2 * (1 + stats.t.ppf(0.975, 3) ** 2 / 3)
+
+    def squares(b, a):
+        return float(((np.log(steps) - a - np.log1p(np.exp(b) / sizes)) ** 2).sum())
+
+    found = misfit_intervals(sizes, steps, critical)
+    for k, held in enumerate((lambda end, x: (end, x), lambda end, x: (x, end), lambda end, x: (x, end - x))):
+        start = np.log([least, critical, critical][k])
+        for end in found[k]:
+            best = minimize(lambda x, end=end, held=held: squares(*held(end, x[0])), start, method="Nelder-Mead")
+            assert best.fun == pytest.approx(most, rel=2e-3)
+    assert found[0, 0] < np.log(critical) < found[0, 1]
+
+
+def test_an_end_is_open_where_only_one_arm_of_the_law_was_seen():
+    sizes, errors = np.array([8.0, 16.0, 32.0, 64.0]), np.exp([0.05, -0.05, -0.05, 0.05])
+    above = misfit_intervals(sizes, 1e5 / sizes * errors, fit_steps(sizes, 1e5 / sizes * errors)[0])
+    assert np.isinf(above[0, 1])
+    assert above[1, 0] == -np.inf
+    assert np.isfinite(above[2]).all()
+    below = misfit_intervals(sizes, 50 * errors, fit_steps(sizes, 50 * errors)[0])
+    assert below[0, 0] == -np.inf
+    assert np.isfinite(below[1]).all()
+
+
+def test_an_open_interval_is_told_as_a_bound(write_sweep):
+    factors = (0.98, 1.0, 1.02)
+    far = load_sweep(write_sweep(law(b_crit=1e5, s_min=5, noise=0.1, factors=factors), "far"))
+    assert np.isinf(critical_batch(far).b_crit.interval.high)
+    assert "the critical batch size is above " in critical_batch_sentence(far)
+    near = load_sweep(write_sweep(law(b_crit=0.1, s_min=100, noise=0.1, factors=factors), "near"))
+    assert "the critical batch size is below " in critical_batch_sentence(near)
 
 
 def test_a_sweep_by_the_law_gives_it_back_with_an_interval(write_sweep):
@@ -86,6 +126,19 @@ def test_the_fastest_setting_is_chosen_and_one_that_misses_the_loss_once_is_not(
     records[records.index(lost)] = dataclasses.replace(lost, epochs=lost.epochs[:-1])
     found = critical_batch(load_sweep(write_sweep(records, "missed")))
     assert {row.batch_size: row.at_edge for row in found.rows} == {8: False, 32: True, 128: False, 512: False}
+    missed = [(one.batch_size, one.setting, one.reached, one.replicates) for one in found.missed]
+    assert missed == [(32, "learning rate 0.01", 2, 3)]
+    sentence = critical_batch_sentence(load_sweep(write_sweep(records, "told")))
+    assert "batch 32 at learning rate 0.01 (2 of 3)." in sentence
+
+
+def test_a_trial_that_diverged_did_not_reach_the_loss(write_sweep):
+    records = law(learning_rates=(0.01, 0.003), factors=(1.0, 1.01, 1.02))
+    lost = next(entry for entry in records if entry.trial["batch_size"] == 32 and entry.trial["learning_rate"] == 0.01)
+    records[records.index(lost)] = dataclasses.replace(lost, trial={**lost.trial, "status": "diverged"})
+    found = critical_batch(load_sweep(write_sweep(records)))
+    assert {row.batch_size: row.learning_rate for row in found.rows} == {8: 0.01, 32: 0.003, 128: 0.01, 512: 0.01}
+    assert [(one.batch_size, one.reached, one.replicates) for one in found.missed] == [(32, 2, 3)]
 
 
 def test_a_batch_size_that_never_arrives_is_left_out_and_too_few_are_an_error(write_sweep):
@@ -96,6 +149,9 @@ def test_a_batch_size_that_never_arrives_is_left_out_and_too_few_are_an_error(wr
     found = critical_batch(load_sweep(write_sweep(records)))
     assert found.left_out == (8,)
     assert [row.batch_size for row in found.rows] == [32, 128, 512]
+    sentence = critical_batch_sentence(load_sweep(write_sweep(records, "again")))
+    assert "No setting reaches the loss in every replicate at batch 8: left out." in sentence
+    assert "batch 8 (0 of 3)." in sentence
     short = load_sweep(write_sweep(law(batch_sizes=(8, 32)), "short"))
     with pytest.raises(UserError, match=r"^`results` must hold at least 3 batch sizes .* got 2 in"):
         critical_batch(short)
@@ -111,20 +167,57 @@ def test_the_default_target_without_a_target_loss_is_what_every_batch_size_reach
     assert critical_batch(load_sweep(write_sweep(untold))).target_loss == pytest.approx(reached)
 
 
-def test_noise_scale_is_that_until_the_target(write_sweep):
-    def with_noise(entry, *epochs):
-        rows = [
-            {"measure": "gradient_noise_scale", "method": "x", "value": 10.0 ** (k + 1), "epoch": epoch}
-            for k, epoch in enumerate(epochs)
-        ]
-        return dataclasses.replace(entry, measures=rows)
+def with_noise(entry, *moments, **row):
+    """The record with a noise scale at each (epoch, value), by both methods, and the variances that come with them."""
+    rows = [
+        {"measure": "gradient_noise_scale", "method": name, "epoch": epoch, "value": number, "converged": True, **row}
+        for epoch, value in moments
+        for name, number in (
+            ("two batch sizes", 2.0 * value if value else None),
+            ("two batch sizes, variance", 0.01),
+            ("per example", value),
+            ("per example, variance", 0.01),
+        )
+    ]
+    return dataclasses.replace(entry, measures=rows)
 
-    during = [with_noise(entry, 1, entry.trial["epochs_done"], entry.trial["epochs_done"] + 1) for entry in law()]
-    found = critical_batch(load_sweep(write_sweep(during)))
-    assert found.noise_epochs == 2
-    assert found.rows[-1].noise_scale.value == pytest.approx(10**1.5)  # the third comes after the target
-    at_end = load_sweep(write_sweep([with_noise(entry, entry.trial["epochs_done"]) for entry in law()], "end"))
-    assert "at the end of training alone, where it overstates" in critical_batch_sentence(at_end)
+
+def test_noise_scale_is_that_until_the_target(write_sweep):
+    """By one method, and never the mean of a scale with a variance."""
+    during = [
+        with_noise(entry, (1, 10.0), (entry.trial["epochs_done"], 100.0), (entry.trial["epochs_done"] + 1, 1000.0))
+        for entry in law()
+    ]
+    sweep = load_sweep(write_sweep(during))
+    found = critical_batch(sweep)
+    assert (found.noise.epochs, found.noise.measured, found.noise.resolved) == (2, 8, 8)
+    assert [row.noise_scale.value for row in found.rows] == pytest.approx(
+        [10**1.5] * 4
+    )  # the third is after the target
+    assert "scale is 31.6 to 31.6." in critical_batch_sentence(sweep)
+
+
+def test_two_batch_sizes_do_where_examples_were_not_measured_one_by_one(write_sweep):
+    records = [with_noise(entry, (1, 10.0)) for entry in law()]
+    kept = [[row for row in entry.measures if row["method"].startswith("two")] for entry in records]
+    both = zip(records, kept, strict=True)
+    sweep = load_sweep(write_sweep([dataclasses.replace(entry, measures=rows) for entry, rows in both]))
+    assert [row.noise_scale.value for row in critical_batch(sweep).rows] == pytest.approx([20] * 4)
+
+
+def test_a_noise_scale_at_the_end_alone_is_said_to_overstate(write_sweep):
+    at_end = load_sweep(write_sweep([with_noise(entry, (entry.trial["epochs_done"], 5.0)) for entry in law()], "end"))
+    assert "is 5 to 5, measured at the end of training alone, where it overstates" in critical_batch_sentence(at_end)
+
+
+def test_moments_without_a_resolved_gradient_are_told(write_sweep):
+    """Null where |G|^2 came out below 0, `converged` False where it is not clearly above."""
+    some = [with_noise(entry, (1, 10.0), (2, None)) for entry in law()]
+    sentence = critical_batch_sentence(load_sweep(write_sweep(some, "some")))
+    assert "scale is 10 to 10. |G|^2 is not resolved from 0 at 4 of the 8 moments" in sentence
+    none = load_sweep(write_sweep([with_noise(entry, (1, 10.0), converged=False) for entry in law()], "none"))
+    assert critical_batch(none).rows[0].noise_scale is None
+    assert "|G|^2 is not resolved from 0 at any of the 4 moments" in critical_batch_sentence(none)
 
 
 def test_the_figure_marks_what_it_shows(write_sweep):

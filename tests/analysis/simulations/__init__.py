@@ -12,7 +12,12 @@ The accuracy of a trial at place x (0: the smallest batch, 1: the largest, linea
 
 rounded to 1 / test_size. r: replicate, k of K: the setting (learning rate, warmup). With a tilt, each batch size has a
 best setting of its own, the first for the smallest batch and the last for the largest. The logarithm of sharpness is
-2 x + noise.
+2 x + noise. With a `b_crit` the training loss falls from 1 to its target of 0.001 in steps of the logarithm
+
+    log S = log(50 (1 + b_crit / B)) + off_law e_B + step_noise e_rkB + 0.2 e_r + step_luck e'_r (x - 1/2)
+            + log(1.5) |k - K // 2|
+
+with all e from N(0, 1): each batch size misses the law by an error that all replicates share.
 """
 
 import dataclasses
@@ -24,11 +29,13 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+import pandas as pd
 from made_up import record, write
 from scipy import stats
 
 from analysis.load import Sweep, load_sweep
 
+LEAST_STEPS = 50.0  # that any batch size needs, with a b_crit
 LEVEL = 0.95  # what every interval and claim is meant to hold in
 FAILING = 0.93, 0.001  # a rate fails when a true rate of 93 % would give so low a one in 0.1 % of all tests
 
@@ -40,6 +47,7 @@ class Design:
     `gap`: what the largest batch loses. `luck`: how it differs between replicates. `remedies`: the true gain of each
     remedy tried at the largest batch (label smoothing). `missing`, `off_target`: the share of all trials that diverged,
     or missed the target loss, at random. `association`: the correlation of sharpness and accuracy inside a cell.
+    `b_crit`: the critical batch size; `off_law`, `step_noise` and `step_luck`: how steps miss the law.
     """
 
     name: str
@@ -58,6 +66,10 @@ class Design:
     missing: float = 0.0
     off_target: float = 0.0
     association: float = 0.0
+    b_crit: float | None = None
+    off_law: float = 0.0
+    step_noise: float = 0.05
+    step_luck: float = 0.0
 
     @property
     def cells(self) -> list[tuple[int, float, float, int | None, int | None]]:
@@ -146,7 +158,33 @@ def simulated(design: Design, random: np.random.Generator) -> Sweep:
         "status": np.where(diverged.ravel(), "diverged", "completed"),
         "flags": [[[], ["diverged"], ["missed target loss"]][flag] for flag in flags],
     }
-    return dataclasses.replace(sweep, trials=sweep.trials.assign(**columns))
+    trials = sweep.trials.assign(**columns)
+    if design.b_crit is None:
+        return dataclasses.replace(sweep, trials=trials)
+    batches, index = np.array([float(size) for size, *_ in cells]), np.unique(sizes, return_inverse=True)[1]
+    steps = (
+        np.log(LEAST_STEPS * (1 + design.b_crit / batches)) + design.off_law * random.normal(size=len(batches))[index]
+    )
+    steps = steps + design.step_noise * random.normal(size=shape) + each(0.2) + each(design.step_luck) * (x - 0.5)
+    steps = np.exp(steps + np.log(1.5) * np.abs(place - len(settings) // 2))
+    return dataclasses.replace(
+        sweep, trials=trials, epochs=_epochs(trials, steps.ravel(), np.tile(batches, replicates))
+    )
+
+
+def _epochs(trials: pd.DataFrame, steps: Any, batch_sizes: Any) -> pd.DataFrame:
+    """Two moments of each trial on a line of the logarithm of the loss, which ends at 0.001 after `steps`."""
+    moments = [
+        {
+            "trial_id": trials["trial_id"],
+            "epoch": share * steps * batch_sizes / trials["train_size"],
+            "step": share * steps,
+            "train_loss": 1e-3**share,
+            "distance": 1.0,
+        }
+        for share in (0.5, 1.0)
+    ]
+    return pd.concat([pd.DataFrame(moment) for moment in moments], ignore_index=True)
 
 
 def measure(statements: Sequence[Statement], design: Design, runs: Iterable[int]) -> list[Count]:
