@@ -20,10 +20,11 @@ PROJECT = Path(__file__).resolve().parents[1]
 sys.path[:1] = [str(PROJECT), str(PROJECT / "tests" / "analysis")]
 
 from simulations import Count, Design, Statement, measure  # noqa: E402
+from simulations.correlations import STATEMENTS as CORRELATIONS  # noqa: E402
 from simulations.critical import STATEMENTS as CRITICAL_BATCH  # noqa: E402
 from simulations.gaps import STATEMENTS as GAPS  # noqa: E402
 
-STATEMENTS: tuple[Statement, ...] = (*GAPS, *CRITICAL_BATCH)
+STATEMENTS: tuple[Statement, ...] = (*GAPS, *CORRELATIONS, *CRITICAL_BATCH)
 SECTIONS = tuple(dict.fromkeys(statement.section for statement in STATEMENTS))
 CHUNK = 50  # runs of one task
 Found = dict[tuple[Design, Statement], Count]

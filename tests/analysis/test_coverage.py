@@ -2,11 +2,12 @@
 
 import pytest
 from simulations import Count, Design, Statement, measure
+from simulations.correlations import STATEMENTS as CORRELATIONS
 from simulations.critical import STATEMENTS as CRITICAL_BATCH
 from simulations.gaps import STATEMENTS as GAPS
 
 RUNS = 100  # as many as a slow test can afford
-STATEMENTS: tuple[Statement, ...] = (*GAPS, *CRITICAL_BATCH)
+STATEMENTS: tuple[Statement, ...] = (*GAPS, *CORRELATIONS, *CRITICAL_BATCH)
 DESIGNS = tuple(dict.fromkeys(design for statement in STATEMENTS for design in statement.designs))
 
 

@@ -8,11 +8,13 @@ many.
 
 The accuracy of a trial at place x (0: the smallest batch, 1: the largest, linear in log B; a switch lies between):
 
-    accuracy = 0.94 + split_r - (gap + luck_r) x - tilt |k - (K - 1) x| + gain_remedy + residual
+    accuracy = 0.94 + split_r - (gap + luck_r) x - interaction x [rate > first] - tilt |k - (K - 1) x| + gain_remedy
+               + residual
 
 rounded to 1 / test_size. r: replicate, k of K: the setting (learning rate, warmup). With a tilt, each batch size has a
 best setting of its own, the first for the smallest batch and the last for the largest. The logarithm of sharpness is
-2 x + noise. With a `b_crit` the training loss falls from 1 to its target of 0.001 in steps of the logarithm
+2 x + 60 interaction x [rate > first] + noise. With a `b_crit` the training loss falls from 1 to its target of 0.001 in
+steps of the logarithm
 
     log S = log(50 (1 + b_crit / B)) + off_law e_B + step_noise e_rkB + 0.2 e_r + step_luck e'_r (x - 1/2)
             + log(1.5) |k - K // 2|
@@ -48,6 +50,8 @@ class Design:
     remedy tried at the largest batch (label smoothing). `missing`, `off_target`: the share of all trials that diverged,
     or missed the target loss, at random. `association`: the correlation of sharpness and accuracy inside a cell.
     `b_crit`: the critical batch size; `off_law`, `step_noise` and `step_luck`: how steps miss the law.
+    `interaction`: what the largest batch loses beyond the gap at all learning rates but the first, where it also is
+    sharper.
     """
 
     name: str
@@ -61,6 +65,7 @@ class Design:
     gap: float = 0.0
     luck: float = 0.0
     tilt: float = 0.0
+    interaction: float = 0.0
     residual: float = 0.0037
     split: float = 0.006
     missing: float = 0.0
@@ -126,27 +131,10 @@ class Count:
 
 def simulated(design: Design, random: np.random.Generator) -> Sweep:
     """A sweep drawn from the design; its folder holds nothing."""
-    sweep, cells = _template(dataclasses.replace(design, name="")), design.cells
-    replicates, shape = design.replicates, (design.replicates, len(cells))
-    sizes = np.log2([size for size, *_ in cells])
-    x = (sizes - sizes.min()) / max(1e-9, np.ptp(sizes))
-    x = np.where([switch is not None for _, _, _, switch, _ in cells], 0.5 * x + 0.35, x)
-    settings = [*itertools.product(design.learning_rates, design.warmups)]
-    place = np.array([settings.index((rate, warmup)) for _, rate, warmup, _, _ in cells])
-    gain = np.array([0.0 if number is None else design.remedies[number] for *_, number in cells])
-
-    def each(spread: float) -> Any:
-        return spread * random.normal(size=(replicates, 1))
-
-    noise = random.normal(size=shape)
-    accuracy = 0.94 + each(design.split) - (design.gap + each(design.luck)) * x + gain + design.residual * noise
-    accuracy -= design.tilt * np.abs(place - (len(settings) - 1) * x)
-    accuracy = np.round(np.clip(accuracy, 0, 1) * design.test_size) / design.test_size
-    own = np.sqrt(1 - design.association**2) * random.normal(size=shape) - design.association * noise
-    sharpness = np.exp(2 * x + each(0.15) * x + 0.18 * own + each(0.2))
-    diverged, off_target = (random.random(shape) < share for share in (design.missing, design.off_target))
-    accuracy, sharpness = np.where(diverged, np.nan, accuracy), np.where(diverged, np.nan, sharpness)
-    gaps = accuracy[:, _references(cells)] - accuracy
+    sweep = _template(dataclasses.replace(design, name=""))
+    accuracy, sharpness, off_target = drawn(design, random)
+    diverged = np.isnan(accuracy)
+    gaps = accuracy[:, references(design)] - accuracy
     flags = np.select([diverged.ravel(), off_target.ravel()], [1, 2])
     columns = {
         "test_accuracy": accuracy.ravel(),
@@ -161,14 +149,16 @@ def simulated(design: Design, random: np.random.Generator) -> Sweep:
     trials = sweep.trials.assign(**columns)
     if design.b_crit is None:
         return dataclasses.replace(sweep, trials=trials)
-    batches, index = np.array([float(size) for size, *_ in cells]), np.unique(sizes, return_inverse=True)[1]
-    steps = (
-        np.log(LEAST_STEPS * (1 + design.b_crit / batches)) + design.off_law * random.normal(size=len(batches))[index]
-    )
-    steps = steps + design.step_noise * random.normal(size=shape) + each(0.2) + each(design.step_luck) * (x - 0.5)
-    steps = np.exp(steps + np.log(1.5) * np.abs(place - len(settings) // 2))
+    x, place, settings = _places(design)
+    batches = np.array([float(size) for size, *_ in design.cells])
+    index = np.unique(batches, return_inverse=True)[1]
+    steps = np.log(LEAST_STEPS * (1 + design.b_crit / batches))
+    steps = steps + design.off_law * random.normal(size=len(batches))[index]
+    steps = steps + design.step_noise * random.normal(size=accuracy.shape)
+    level, slope = (spread * random.normal(size=(len(accuracy), 1)) for spread in (0.2, design.step_luck))
+    steps = np.exp(steps + level + slope * (x - 0.5) + np.log(1.5) * np.abs(place - settings // 2))
     return dataclasses.replace(
-        sweep, trials=trials, epochs=_epochs(trials, steps.ravel(), np.tile(batches, replicates))
+        sweep, trials=trials, epochs=_epochs(trials, steps.ravel(), np.tile(batches, len(accuracy)))
     )
 
 
@@ -187,6 +177,39 @@ def _epochs(trials: pd.DataFrame, steps: Any, batch_sizes: Any) -> pd.DataFrame:
     return pd.concat([pd.DataFrame(moment) for moment in moments], ignore_index=True)
 
 
+def drawn(design: Design, random: np.random.Generator, replicates: int | None = None) -> tuple[Any, Any, Any]:
+    """The accuracy and the sharpness of each trial, NaN where it diverged, and whether it is off target.
+
+    All are (replicates, cells), with as many replicates as the design has, or as asked for.
+    """
+    cells, replicates = design.cells, replicates or design.replicates
+    shape = replicates, len(cells)
+    x, place, settings = _places(design)
+    gain = np.array([0.0 if number is None else design.remedies[number] for *_, number in cells])
+    late = x * [rate > design.learning_rates[0] for _, rate, *_ in cells]
+
+    def each(spread: float) -> Any:
+        return spread * random.normal(size=(replicates, 1))
+
+    noise = random.normal(size=shape)
+    accuracy = 0.94 + each(design.split) - (design.gap + each(design.luck)) * x + gain + design.residual * noise
+    accuracy -= design.tilt * np.abs(place - (settings - 1) * x) + design.interaction * late
+    accuracy = np.round(np.clip(accuracy, 0, 1) * design.test_size) / design.test_size
+    own = np.sqrt(1 - design.association**2) * random.normal(size=shape) - design.association * noise
+    sharpness = np.exp(2 * x + each(0.15) * x + 0.18 * own + each(0.2) + 60 * design.interaction * late)
+    diverged, off_target = (random.random(shape) < share for share in (design.missing, design.off_target))
+    return np.where(diverged, np.nan, accuracy), np.where(diverged, np.nan, sharpness), off_target
+
+
+def _places(design: Design) -> tuple[Any, Any, int]:
+    """The x of each cell, the number of its setting, and how many settings there are."""
+    sizes = np.log2([size for size, *_ in design.cells])
+    x = (sizes - sizes.min()) / max(1e-9, np.ptp(sizes))
+    x = np.where([switch is not None for _, _, _, switch, _ in design.cells], 0.5 * x + 0.35, x)
+    settings = [*itertools.product(design.learning_rates, design.warmups)]
+    return x, np.array([settings.index((rate, warmup)) for _, rate, warmup, *_ in design.cells]), len(settings)
+
+
 def measure(statements: Sequence[Statement], design: Design, runs: Iterable[int]) -> list[Count]:
     """How often each statement holds in sweeps drawn from the design; `runs` are their seeds."""
     counts = [Count()] * len(statements)
@@ -198,8 +221,9 @@ def measure(statements: Sequence[Statement], design: Design, runs: Iterable[int]
     return counts
 
 
-def _references(cells: Sequence[tuple[Any, ...]]) -> list[int]:
+def references(design: Design) -> list[int]:
     """The place of each cell's reference: the smallest plain batch at the same setting."""
+    cells = design.cells
     smallest = min(size for size, *_ in cells)
     found = {
         (rate, warmup): i
