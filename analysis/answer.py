@@ -126,6 +126,8 @@ def _off_target(smallest: BatchSizeRow, largest: BatchSizeRow) -> str:
 
 def association_sentence(sweep: Sweep) -> str:
     """Whether box sharpness and the gap are associated: matched, given the hyperparameters, and pooled."""
+    if comparable(sweep)[BOX_STRONG.column].isna().all():
+        return "Box sharpness was not measured in any trial, so its association with the gap is unknown (`--measures`)."
     association = associate(sweep, BOX_STRONG)
     shown, over = headline(association)
     if shown.value is None or shown.interval is None:

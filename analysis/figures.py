@@ -76,6 +76,8 @@ def new_figure(height: float) -> Iterator[Figure]:
         figure = Figure(figsize=(WIDTH, height), layout="constrained")
         FigureCanvasAgg(figure)
         yield figure
+        for axes in figure.axes:
+            _say_where_empty(axes)
 
 
 def save(figure: Figure, folder: Path, name: str) -> list[Path]:
@@ -166,6 +168,19 @@ def draw_means(axes: Axes, x: Sequence[float], means: Sequence[Mean], factor: fl
 def off_target_points(axes: Axes, x: Sequence[float], y: Sequence[float], colour: Any, marker: str) -> None:
     """Draws points anew as hollow, for those that hold trials off target."""
     axes.plot(x, y, linestyle="none", marker=marker, color=colour, markerfacecolor="white", zorder=3)
+
+
+def _say_where_empty(axes: Axes) -> None:
+    """Says "not measured" in `axes` without data, such as those of a measure that no trial has a value of.
+
+    Lines across the whole panel, such as axhline draws, are no data.
+    """
+    lines: list[Any] = [
+        line for line in axes.lines if all(line.get_transform().contains_branch_seperately(axes.transData))
+    ]
+    points = [line.get_xdata() for line in lines] + [each.get_offsets() for each in axes.collections]
+    if not any(map(len, points)) and not axes.images and not axes.patches:
+        axes.text(0.5, 0.5, "not measured", transform=axes.transAxes, ha="center", va="center", color=GREY)
 
 
 def legend_key(label: str, **style: Any) -> Line2D:

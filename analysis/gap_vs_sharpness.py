@@ -66,8 +66,17 @@ MANY_POINTS = (
 HEADINGS = ("batch size", "learning rate", "trial")
 
 
+def require_measured(sweep: Sweep) -> None:
+    """Raises UserError where no trial has a value of any measure."""
+    if sweep.measures["value"].isna().all():
+        reasons = sweep.measures["error"].dropna()
+        why = f": {reasons.mode().iloc[0]}" if len(reasons) else "; sweeps measure what --measures names"
+        raise UserError(f"`results` must hold trials with measured sharpness, got none in {sweep.folder}{why}")
+
+
 def gap_vs_sharpness(sweep: Sweep) -> Figure:
     """The gap map. Raises UserError where no trial beside the reference has both a gap and a sharpness."""
+    require_measured(sweep)
     frame = compared(sweep)
     frame = frame[frame["large_batch_gap"].notna()]
     further = [measure for measure in measures_of(sweep) if measure not in MEASURES and measure.method != "paper"]

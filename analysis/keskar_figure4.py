@@ -85,10 +85,11 @@ def keskar_figure4(sweep: Sweep) -> Figure:
             log_axis(axes, "x", at=sizes)
             axes.tick_params(axis="x", labelrotation=45 if len(sizes) > 8 else 0)
             axes.set_xlabel(LABELS["batch_size"])
-        log_axis(right, "y")
         left.set_ylabel(ACCURACY.label)
         right.set_ylabel("box sharpness, epsilon 1e-3 [%]")
-        right.legend(frameon=False, title="method")
+        if means["box_sharpness"] or means["box_sharpness_paper"]:
+            log_axis(right, "y")
+            right.legend(frameon=False, title="method")
         text = note(list(means["test_accuracy"].values()), frame, sweep.trials, by=("batch_size",))
         footnote(figure, text + drawn_threshold)
     return figure

@@ -111,6 +111,8 @@ def _sharpness(ends: list[pd.DataFrame], network: str, measure: Measure) -> dict
     }
     if paper:
         found["paper_effect"] = paper["LB"][0] / paper["SB"][0]
+    if all(value.isna().all() for value in values):
+        return found | {"conclusion": "LB is sharper", "verdict": "not measured"}
     logs = [end.assign(value=np.log(value.where(value > 0))) for end, value in zip(ends, values, strict=True)]
     return found | _effect(
         paired_difference(logs[1], logs[0], "value"), lambda value: float(np.exp(value)), "LB is sharper"
@@ -170,8 +172,7 @@ def table_lines(table: pd.DataFrame) -> list[str]:
                 row.space,
                 row.method,
                 *_published(row, "{:g}", row.paper_effect, "{:.3g}"),
-                three_digits(row.SB),
-                three_digits(row.LB),
+                *("–" if pd.isna(value) else three_digits(value) for value in (row.SB, row.LB)),
                 _with_ends(row, "{:.3g}"),
                 _verdict(row),
             )

@@ -90,11 +90,15 @@ def _sentence(row: Comparison, remedy: Remedy) -> str:
         "gives accuracy back" if remedy.helps else "costs accuracy" if loses else "changes accuracy by nothing clear"
     )
     certainty = "" if remedy.corrected_p is None else f", p = {remedy.corrected_p:.2g} after correction"
-    sharpness = {
-        True: "its minima stay sharper than the small batch's",
-        False: "its minima are flatter than the small batch's",
-        None: "its minima do not clearly differ from the small batch's in sharpness",
-    }[row.sharper]
+    sharpness = (
+        "sharpness was not measured"
+        if row.ratio is None
+        else {
+            True: "its minima stay sharper than the small batch's",
+            False: "its minima are flatter than the small batch's",
+            None: "its minima do not clearly differ from the small batch's in sharpness",
+        }[row.sharper]
+    )
     caveat = (
         f"; {row.off_target} of {row.trials} trials off target, so not at equal training loss" if row.off_target else ""
     )

@@ -87,7 +87,12 @@ def report(folder: Path) -> list[str]:
             "for the number of variants. *: holds trials off target."
         ),
         "",
-        *wrapped(_counts("worse", [row.worse for row in rows]), _counts("sharper", [row.sharper for row in rows])),
+        *wrapped(
+            _counts("worse", [row.worse for row in rows]),
+            _counts("sharper", [row.sharper for row in rows])
+            if any(row.ratio is not None for row in rows)
+            else "Box sharpness was not measured.",
+        ),
     ]
 
 

@@ -120,6 +120,8 @@ def _basis(sweep: Sweep, means: list[Mean | None]) -> str:
 def _correlations(sweep: Sweep) -> list[str]:
     """The rank correlations of the gap with the two measures of the table."""
     box, eig = associate(sweep, BOX_STRONG), associate(sweep, MAX_EIG)
+    if not box.pooled_with_off_target.trials and not eig.pooled_with_off_target.trials:
+        return _wrap("No rank correlation with the gap: neither box sharpness nor the largest eigenvalue has a value.")
     rows: list[tuple[str, ...]] = [("rank correlation with the gap", "box sharpness", "largest eigenvalue")]
     rows.append(("matched", correlation_text(box.matched), correlation_text(eig.matched)))
     if box.matched_with_off_target.trials != box.matched.trials:

@@ -232,6 +232,11 @@ def integer_or_none(text: str) -> int | None:
         raise argparse.ArgumentTypeError(f"must be none or a whole number of 0 or more, got {text}") from None
 
 
+def examples(text: str) -> int | str:
+    """A number of examples, or `all`."""
+    return "all" if text == "all" else integer(1)(text)
+
+
 def number(*, above: float | None = None, least: float | None = None) -> Callable[[str], float]:
     rule = f"above {above:g}" if above is not None else f"of {least:g} or more"
 

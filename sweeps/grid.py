@@ -10,12 +10,15 @@ switch come after all others: they start from the state that those have left at 
 import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
-from trainables.config import DEFAULT_MEASURES, TrialConfig, model_options_json
+from trainables.config import DEFAULT_MEASURES, MEASURE_DTYPES, TrialConfig, model_options_json
 from trainables.data import Source
 from trainables.errors import UserError
+from trainables.measure_costs import GRADIENTS, default_examples
 from trainables.remedies import REMEDIES
+
+ALL: Literal["all"] = "all"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,7 +28,8 @@ class Grid:
     `split_seeds` None gives each seed a data split of its own (split_seed = seed); a list is an axis of its own.
     `switch_batch_size` None is the largest batch size of the grid. `remedies` is an axis too: each is a set of fields
     of trainables.remedies, the empty one plain training; their `base_batch_size` is the smallest of the grid where
-    it is not given. `measures` are those beside the default ones.
+    it is not given. `measures` are names of trainables.measures.MEASURES, or none. They see `measure_examples` of the
+    training examples: so many, ALL of them, or by None those of `trainables.measure_costs.default_examples`.
     """
 
     batch_sizes: Sequence[int]
@@ -50,9 +54,9 @@ class Grid:
     train_size: int | None = None
     test_size: int | None = None
     validation_size: int | None = None
-    measure_examples: int | None = None
-    measure_dtype: str = "float64"
-    measures: Sequence[str] = ()
+    measure_examples: int | Literal["all"] | None = None
+    measure_dtype: str = MEASURE_DTYPES[0]
+    measures: Sequence[str] = DEFAULT_MEASURES
     measure_batch_norm: str = "running"
     measure_batch_size: int | None = None
     measure_every: int | None = None
@@ -75,6 +79,11 @@ def expand(grid: Grid, source: Source) -> list[TrialConfig]:
     """The distinct trials of `grid` on `source`; raises UserError for the first value out of range."""
     train_size, test_size = source.sizes(grid.train_size, grid.test_size, grid.validation_size or 0)
     measures = ",".join(_in_order(grid.measures))
+    measure_examples = train_size
+    if grid.measure_examples is None:
+        measure_examples = default_examples(train_size, grid.epochs, grid.target_loss)
+    elif grid.measure_examples != ALL:
+        measure_examples = min(grid.measure_examples, train_size)
     drawn = source.is_drawn(train_size, test_size)
     replicates = [
         (seed, split_seed)
@@ -112,7 +121,7 @@ def expand(grid: Grid, source: Source) -> list[TrialConfig]:
             target_loss=grid.target_loss,
             precision=grid.precision,
             seed=seed,
-            measure_examples=min(grid.measure_examples or train_size, train_size),
+            measure_examples=measure_examples,
             measure_dtype=grid.measure_dtype,
             measure_batch_norm=grid.measure_batch_norm,
             measure_batch_size=grid.measure_batch_size,
@@ -126,13 +135,8 @@ def expand(grid: Grid, source: Source) -> list[TrialConfig]:
 
 
 def _in_order(measures: Sequence[str]) -> list[str]:
-    """The default measures, then the others of `measures` in the order of MEASURES; UserError for an unknown one."""
-    extra = set(measures) - set(DEFAULT_MEASURES)
-    if not extra:
-        return list(DEFAULT_MEASURES)
-    from trainables.measures import MEASURES  # brings PyTorch
-
+    """`measures`, each once and in one order; UserError for an unknown one."""
     for name in measures:
-        if name not in MEASURES:
-            raise UserError(f"`measures` must be among {', '.join(MEASURES)}, got {name!r}")
-    return [*DEFAULT_MEASURES, *(name for name in MEASURES if name in extra)]
+        if name not in GRADIENTS:
+            raise UserError(f"`measures` must be among {', '.join(GRADIENTS)}, or none, got {name!r}")
+    return [name for name in GRADIENTS if name in measures]

@@ -32,6 +32,7 @@ from typing import Any
 
 from sweeps.arguments import Parser, run_command
 from sweeps.two_batches import OF_SCALE, PAPER_SEEDS, SMALL_WIDTHS, TwoBatches, study_parser
+from trainables.config import DEFAULT_MEASURES
 from trainables.errors import UserError
 
 NAME = "keskar_tables"
@@ -87,7 +88,7 @@ def run_tables(options: argparse.Namespace) -> int:
                 model=network,
                 model_options=(SMALL_OPTIONS.get(network, {}) if options.scale == "small" else {})
                 | dict(options.model_options),
-                measures=SUBSPACES,
+                measures=(*DEFAULT_MEASURES, *SUBSPACES),
                 measure_batch_norm="batch",
             )
         ]

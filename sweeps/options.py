@@ -12,12 +12,15 @@ from sweeps.arguments import (
     add_axis,
     add_data,
     add_run,
+    examples,
     integer,
     integer_or_none,
     key_value,
     number,
 )
 from trainables.config import (
+    DEFAULT_MEASURES,
+    LARGE_NETWORK,
     MEASURE_BATCH_NORMS,
     MEASURE_DTYPES,
     OPTIMIZERS,
@@ -27,6 +30,7 @@ from trainables.config import (
     SWITCH_OPTIMIZER_STATES,
 )
 from trainables.errors import UserError
+from trainables.measure_costs import LEAST_EXAMPLES, SHARE
 from trainables.remedies import REMEDIES, read_remedy
 
 EPOCHS_CAP = 400
@@ -189,9 +193,11 @@ def add_sharpness(parser: Parser) -> None:
     measures.add_argument(
         "--measures",
         nargs="+",
-        default=[],
+        action=_NoneOrNames,
+        default=list(DEFAULT_MEASURES),
         metavar="NAME",
-        help="beside box_sharpness and hessian_max_eig any of those in docs/measures.md, such as hessian_trace",
+        help="what to measure: none, or names from docs/measures.md, such as hessian_trace "
+        f"(default: {' '.join(DEFAULT_MEASURES)})",
     )
     measures.add_argument(
         "--measure-every", type=integer(1), metavar="N", help="measure along the run too, after every N epochs"
@@ -204,14 +210,18 @@ def add_sharpness(parser: Parser) -> None:
     )
     measures.add_argument(
         "--measure-examples",
-        type=integer(1),
+        type=examples,
         metavar="N",
-        help="training examples that the measures see (default: all)",
+        help="training examples that the measures see, or all (default: as many as keep the default measures within "
+        f"{100 * SHARE:g} %% of the work of training, and at least {LEAST_EXAMPLES})",
     )
     measures.add_argument(
-        "--measure-dtype", choices=MEASURE_DTYPES, default=MEASURE_DTYPES[0], help="(default: %(default)s)"
+        "--measure-dtype",
+        choices=MEASURE_DTYPES,
+        default=MEASURE_DTYPES[0],
+        help=f"auto is float32 for networks of at least {LARGE_NETWORK:,} parameters where it agrees with float64, and "
+        "float64 otherwise (default: %(default)s)",
     )
-
     measures.add_argument(
         "--measure-batch-norm",
         choices=MEASURE_BATCH_NORMS,
@@ -225,6 +235,15 @@ def add_sharpness(parser: Parser) -> None:
         metavar="N",
         help=f"of --measure-batch-norm batch (default: {PAPER_EVALUATION_BATCH}, or all)",
     )
+
+
+class _NoneOrNames(argparse.Action):
+    """A list of names, or none."""
+
+    def __call__(self, parser: Any, namespace: Any, values: Any, option: Any = None) -> None:
+        if "none" in values and len(values) > 1:
+            parser.error(f"argument {option}: none must be alone, got {' '.join(values)}")
+        setattr(namespace, self.dest, [] if values == ["none"] else values)
 
 
 def _remedy(text: str) -> dict[str, Any]:

@@ -4,6 +4,7 @@ import argparse
 import contextlib
 import datetime
 import json
+import math
 import os
 import sys
 import time
@@ -22,6 +23,7 @@ from trainables.config import NUMBERS_VERSION, TrialConfig
 from trainables.data import Source, load_source
 from trainables.errors import UserError
 from trainables.importing import is_import_path, no_collection, source_fingerprint
+from trainables.measure_costs import cost_line
 from trainables.storage import scrubbed, write_atomically
 
 if TYPE_CHECKING:
@@ -82,6 +84,8 @@ def run_study(configs: Sequence[TrialConfig], source: Source, options: argparse.
         note_run(folder, len(configs), batch_sizes=Counter(config.batch_size for config in configs))
         done = len(configs) - len(missing)
         talk.print(f"{len(configs)} trials" + (f", {done} of them done already" if done else "") + f" -> {folder}")
+        if missing and (cost := cost_line(missing[0])):
+            talk.print(cost, soft_wrap=True)
         progress = Progress(missing, already_done=done, console=talk)
         tables, interrupted = run_trials(missing, source, folder, placement, progress)
         if interrupted:
@@ -180,6 +184,10 @@ def _dry_run(
     if times is not None:
         bound = " at most: trials that reach the target loss end earlier" if times.is_bound else ""
         console.print(f"about {duration(times.seconds)}{bound} (pilots on this machine's CPU)")
+        if cost := cost_line(missing[0]):
+            measuring, whole = math.fsum(times.measure_seconds.values()), math.fsum(times.trial_seconds.values())
+            console.print(cost, soft_wrap=True)
+            console.print(f"about {measuring / whole:.0%} of the trials' time goes into measures")
 
 
 def note_run(

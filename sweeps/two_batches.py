@@ -21,6 +21,7 @@ from sweeps.arguments import (
     add_data,
     add_run,
     add_scale,
+    examples,
     integer,
     key_value,
     number,
@@ -80,7 +81,7 @@ class TwoBatches:
 
     def trials(self, *batch_sizes: int, **changes: Any) -> "list[TrialConfig]":
         """The trials at these batch sizes, one for each seed; `changes` are fields of sweeps.grid.Grid."""
-        from sweeps.grid import Grid, expand
+        from sweeps.grid import ALL, Grid, expand
         from trainables.importing import is_import_path, source_fingerprint
 
         options, scale = self.options, self.options.scale
@@ -98,6 +99,7 @@ class TwoBatches:
         }
         if scale == "paper":
             fields |= {"measure_dtype": "float32", "measure_batch_norm": "batch"}
+            fields["measure_examples"] = options.measure_examples or ALL
         return expand(Grid(batch_sizes=batch_sizes, **fields | changes), self.source)
 
     @property
@@ -168,7 +170,13 @@ def study_parser(name: str, about: str, seeds: int, add_options: Callable[[Parse
     study.add_argument("--train-size", type=integer(1), metavar="N", help="training examples, drawn by the seed")
     study.add_argument("--epochs", type=integer(1), metavar="N", help="train so long, or as a cap with --target-loss")
     study.add_argument("--target-loss", type=number(above=0), metavar="X", help="stop at this training loss")
-    study.add_argument("--measure-examples", type=integer(1), metavar="N", help="training examples of the measures")
+    study.add_argument(
+        "--measure-examples",
+        type=examples,
+        metavar="N",
+        help="training examples that the measures see, or all (default: in proportion to the work of training, see "
+        "docs/measures.md; at the paper's scale all)",
+    )
     add_options(parser)
     add_data(parser, dataset=OF_SCALE)
     add_run(parser, name=name)

@@ -36,9 +36,10 @@ NUMBERS_VERSION = 9  # raise it when a change of this code changes the numbers o
 
 OPTIMIZERS = ("adam", "sgd", "adagrad", "gradient_descent", "lbfgs")
 FULL_BATCH_OPTIMIZERS = ("gradient_descent", "lbfgs")  # with line searches, on the whole training set
-DEFAULT_MEASURES = ("box_sharpness", "hessian_max_eig")  # those of trials.parquet, always measured
+DEFAULT_MEASURES = ("box_sharpness", "hessian_max_eig")  # those of trials.parquet
 PRECISIONS = ("float32", "bfloat16")  # of training; bfloat16: products under autocast, all else in float32
-MEASURE_DTYPES = ("float64", "float32")
+MEASURE_DTYPES = ("auto", "float64", "float32")
+LARGE_NETWORK = 1_000_000  # parameters, from which on `auto` is float32, where that agrees
 MEASURE_BATCH_NORMS = ("running", "batch", "recalibrated")
 PAPER_EVALUATION_BATCH = 5000  # whose statistics the paper's own code used
 DEFAULT_MOMENTUM = 0.9
@@ -54,12 +55,12 @@ class TrialConfig(Remedies):
     on the whole training set, clean, in eval mode) ends the trial earlier. After `switch_epoch` completed
     epochs the trial goes on at `switch_batch_size`, with its learning rate kept or scaled by the ratio of the
     batch sizes (`linear`) or its root (`sqrt`), and with the optimizer's state `reset` or kept. `precision` is that of
-    training alone: evaluation is in float32, and measures are in `measure_dtype`. `measures` are the
-    names, joined by commas, of what is measured at the end, on `measure_examples` of the training examples, with
-    batch norm in the mode `measure_batch_norm` (see trainables.sharpness.model_loss); `batch` has a batch size. They
-    are measured along the run too, after every `measure_every` epochs, or as often as stays within `measure_share` of
-    the training time. With a `validation_size` so many of the training examples are held out and take the place of the
-    test set, which such a trial never sees.
+    training alone: evaluation is in float32, and measures are in `measure_dtype` (`auto`: see
+    trainables.measures.in_dtype). `measures` are the names, joined by commas, of what is measured at the end, on
+    `measure_examples` of the training examples, with batch norm in the mode `measure_batch_norm` (see
+    trainables.sharpness.model_loss); `batch` has a batch size. They are measured along the run too, after every
+    `measure_every` epochs, or as often as stays within `measure_share` of the training time. With a `validation_size`
+    so many of the training examples are held out and take the place of the test set, which such a trial never sees.
     """
 
     dataset: str

@@ -1,7 +1,6 @@
 """The measures of a trial, by name: each turns a loss into its rows of measures.parquet.
 
-docs/measures.md says of each what it is, costs and when it misleads; `DEFAULT_MEASURES` are those of trials.parquet;
-`--measures` adds others.
+docs/measures.md says of each what it is, costs and when it misleads; `DEFAULT_MEASURES` are those of trials.parquet.
 """
 
 import time
@@ -13,6 +12,7 @@ import torch
 from torch import nn
 
 from trainables import measure_rows as rows
+from trainables.config import LARGE_NETWORK
 from trainables.data import Dataset
 from trainables.errors import UserError
 from trainables.measure_rows import EPSILONS, SEED, Context
@@ -20,7 +20,10 @@ from trainables.seeds import generator
 from trainables.sharpness import GaussNewton, ModelLoss
 from trainables.tables import Row
 
-__all__ = ["EPSILONS", "MEASURES", "SEED", "Context", "loss_of", "measure"]
+LOSS_AGREES = 1e-5
+GRADIENT_AGREES = 1e-2
+
+__all__ = ["EPSILONS", "MEASURES", "SEED", "Context", "in_dtype", "loss_of", "measure"]
 
 
 def loss_of(
@@ -42,6 +45,23 @@ def loss_of(
         inputs, labels = inputs[chosen], labels[chosen]
     mode: Any = batch_norm
     return ModelLoss(model, inputs, labels, dtype=getattr(torch, dtype), batch_norm=mode, batch_size=batch_size)
+
+
+def in_dtype(dtype: str, loss_in: Callable[[str], ModelLoss]) -> ModelLoss:
+    """`loss_in` float64 or float32, as `dtype` says. `auto` is float64 up to LARGE_NETWORK parameters; from there on it
+    is float32, if at the model's own parameters the loss is the same to LOSS_AGREES (1 + loss) and its gradient to
+    GRADIENT_AGREES of its length. Parameters are counted, not time, so every machine measures alike.
+    """
+    if dtype != "auto":
+        return loss_in(dtype)
+    double = loss_in("float64")
+    if len(double.params) < LARGE_NETWORK:
+        return double
+    single = loss_in("float32")
+    (expected, gradient), (found, other) = (one.value_and_gradient(one.params) for one in (double, single))
+    differs = float(torch.linalg.vector_norm(other.double() - gradient))
+    same = abs(found - expected) <= LOSS_AGREES * (1 + abs(expected))
+    return single if same and differs <= GRADIENT_AGREES * float(torch.linalg.vector_norm(gradient)) else double
 
 
 def measure(loss: ModelLoss, names: Iterable[str], context: Context | None = None) -> list[Row]:

@@ -109,6 +109,19 @@ class Trial:
                 raise
             self.measures += self._without_value(str(error))
 
+    def seconds_of_gradient(self) -> float:
+        """How long a gradient takes of the loss that is measured, in the arithmetic that searches use; 0 where the loss
+        cannot be had.
+        """
+        loss = self._attempt(self._bound)
+        if isinstance(loss, str):
+            return 0.0
+        loss = loss.single() or loss
+        loss.value_and_gradient(loss.params)
+        started = time.perf_counter()
+        loss.value_and_gradient(loss.params)
+        return time.perf_counter() - started
+
     def _missing(self) -> list[str]:
         """The names of the measures that have no rows yet at the weights of now."""
         known = {row["measure"] for row in self.measures if row["epoch"] == self.training.epochs_done}
@@ -116,15 +129,19 @@ class Trial:
 
     def _bound(self) -> ModelLoss:
         config = self.config
-        loss = measures.loss_of(
-            self.training.model,
-            self.training.data,
-            examples=config.measure_examples,
-            dtype=config.measure_dtype,
-            batch_norm=config.measure_batch_norm,
-            batch_size=config.measure_batch_size,
-        )
-        return loss if self.measures_alone else share(loss, self.training.workers)
+
+        def loss_in(dtype: str) -> ModelLoss:
+            loss = measures.loss_of(
+                self.training.model,
+                self.training.data,
+                examples=config.measure_examples,
+                dtype=dtype,
+                batch_norm=config.measure_batch_norm,
+                batch_size=config.measure_batch_size,
+            )
+            return loss if self.measures_alone else share(loss, self.training.workers)
+
+        return measures.in_dtype(config.measure_dtype, loss_in)
 
     def _rows(self, name: str, loss: ModelLoss | str) -> list[Row]:
         """Those of one measure of `loss`, or the reason why there is none."""
@@ -135,7 +152,10 @@ class Trial:
         found = loss if isinstance(loss, str) else self._attempt(lambda: measures.measure(loss, [name], context))
         if isinstance(found, str):
             found = [_failed(name, found, time.perf_counter() - started)]
-        return [{**self._about(), **row} for row in found]
+        about = self._about()
+        if isinstance(loss, ModelLoss):
+            about["dtype"] = str(loss.params.dtype).removeprefix("torch.")
+        return [{**about, **row} for row in found]
 
     def _without_value(self, reason: str) -> list[Row]:
         """A row for each missing measure, with the reason."""

@@ -26,7 +26,7 @@ from trainables.checkpoint import load_checkpoint
 from trainables.config import DEFAULT_MEASURES, MEASURE_BATCH_NORMS, MEASURE_DTYPES, TrialConfig
 from trainables.data import Dataset, load_source
 from trainables.errors import OneLineParser, UserError, one_line
-from trainables.measures import MEASURES, Context, loss_of, measure
+from trainables.measures import MEASURES, Context, in_dtype, loss_of, measure
 from trainables.memory import keep_freed_memory
 from trainables.models import build_model
 from trainables.saved import config_of, source_of, split_of
@@ -83,7 +83,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--dataset-options", type=json.loads, default={}, metavar="JSON", help="of the dataset")
     add("--data-dir", type=Path, default=Path("data"), metavar="DIR", help="where the dataset's files are")
     add("--examples", type=int, metavar="N", help="training examples to measure on (default: the trial's, or all)")
-    add("--dtype", choices=MEASURE_DTYPES, help="(default: the trial's, or float64)")
+    add("--dtype", choices=MEASURE_DTYPES, help="(default: the trial's, or auto)")
     add("--batch-norm", choices=MEASURE_BATCH_NORMS, help="(default: the trial's, or running)")
     add("--batch-norm-batch-size", type=int, metavar="N", help="of --batch-norm batch")
     add(
@@ -151,13 +151,18 @@ def _bind(options: argparse.Namespace) -> tuple[ModelLoss, Context | None]:
     batch_norm, batch_size = options.batch_norm, options.batch_norm_batch_size
     if config is not None and batch_norm is None:
         batch_norm, batch_size = config.measure_batch_norm, batch_size or config.measure_batch_size
-    loss = loss_of(
-        model.to(device),
-        data.to(device),
-        examples=options.examples or (config.measure_examples if config else len(data.train_labels)),
-        dtype=options.dtype or (config.measure_dtype if config else MEASURE_DTYPES[0]),
-        batch_norm=batch_norm or MEASURE_BATCH_NORMS[0],
-        batch_size=batch_size,
+    data = data.to(device)
+    model.to(device)
+    loss = in_dtype(
+        options.dtype or (config.measure_dtype if config else MEASURE_DTYPES[0]),
+        lambda dtype: loss_of(
+            model,
+            data,
+            examples=options.examples or (config.measure_examples if config else len(data.train_labels)),
+            dtype=dtype,
+            batch_norm=batch_norm or MEASURE_BATCH_NORMS[0],
+            batch_size=batch_size,
+        ),
     )
     rate = options.learning_rate or last.get("lr")
     if rate is None:

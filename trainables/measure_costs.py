@@ -1,0 +1,83 @@
+"""What each measure costs, in gradients of the loss on the measured examples.
+
+A loss counts as a third of a gradient, a Hessian-vector product as two. These are typical costs for a trained network:
+a search goes on until it has converged, and may take several times as many.
+
+The default number of examples (`default_examples`) follows from them, so that measuring is in proportion to training:
+
+    examples = SHARE * epochs * train_size / (gradients of DEFAULT_MEASURES), at least LEAST_EXAMPLES
+
+It is counted, not timed, so every machine measures the same examples. It does not depend on the measures asked for, so
+a measure that is added later sees the same examples as the others. Nothing here needs PyTorch, which the driver of a
+sweep does without.
+"""
+
+from trainables.config import DEFAULT_MEASURES, TrialConfig
+
+GRADIENTS = {
+    "box_sharpness": 120,
+    "box_sharpness_unit_subspace": 120,
+    "box_sharpness_gaussian_subspace": 120,
+    "hessian_max_eig": 40,
+    "hessian_min_eig": 100,
+    "hessian_top_eigs": 60,
+    "hessian_trace": 80,
+    "hessian_frobenius": 80,
+    "spectral_density": 360,
+    "layer_max_eig": 100,
+    "layer_trace": 250,
+    "gauss_newton_max_eig": 40,
+    "gauss_newton_trace": 80,
+    "gaussian_sharpness": 25,
+    "adaptive_gaussian_sharpness": 25,
+    "sphere_sharpness": 25,
+    "random_box_sharpness": 25,
+    "adaptive_random_box_sharpness": 25,
+    "filter_normalized_sharpness": 35,
+    "pac_bayes_width": 90,
+    "adaptive_pac_bayes_width": 90,
+    "l2_ball_sharpness": 40,
+    "adaptive_l2_ball_sharpness": 40,
+    "linf_ball_sharpness": 40,
+    "adaptive_linf_ball_sharpness": 40,
+    "logit_normalized_l2_ball_sharpness": 40,
+    "logit_normalized_linf_ball_sharpness": 40,
+    "m_sharpness": 40,
+    "adaptive_m_sharpness": 40,
+    "relative_flatness": 80,
+    "local_entropy": 90,
+    "adaptive_local_entropy": 90,
+    "laplace_log_evidence": 360,
+    "gradient_noise_scale": 20,
+    "sgd_noise_scale": 0,
+    "stability": 60,
+}
+
+SHARE = 0.25  # of the training's gradients
+LEAST_EXAMPLES = 512
+EPOCHS_TO_TARGET = 50  # that a trial with a target loss is assumed to train at most: its `epochs` are a cap
+
+
+def gradients(measures: str) -> int:
+    """What `TrialConfig.measures` cost together, in gradients of the loss on the measured examples."""
+    return sum(GRADIENTS[name] for name in measures.split(",") if name)
+
+
+def default_examples(train_size: int, epochs: int, target_loss: float | None) -> int:
+    """How many training examples the measures see where it is not said; see above."""
+    trained = epochs if target_loss is None else min(epochs, EPOCHS_TO_TARGET)
+    within = int(SHARE * trained * train_size / gradients(",".join(DEFAULT_MEASURES)))
+    return min(train_size, max(LEAST_EXAMPLES, within))
+
+
+def cost_line(config: TrialConfig) -> str:
+    """In one line what a trial's measures cost, beside an epoch of its training; "" where nothing is measured."""
+    if not config.measures:
+        return ""
+    epochs = gradients(config.measures) * config.measure_examples / config.train_size
+    often = "" if config.measure_every is None and config.measure_share is None else " each time"
+    return (
+        f"Measures of each trial: {config.measures.replace(',', ', ')} on {config.measure_examples} of "
+        f"{config.train_size} training examples, about the work of {epochs:.3g} epochs{often} "
+        "(--measures, --measure-examples)"
+    )
