@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 import torch
-from oracles import Scouted, best_corner, quadratic, random
+from oracles import Scouted, best_corner, quadratic, random, rotated
 from torch import Tensor
 
 from trainables.sharpness.ball import ball_sharpness, m_sharpness
@@ -89,6 +89,32 @@ def test_l2_against_the_exact_trust_region(shift: float, gradient_scale: float, 
     result = ball_sharpness(quadratic(hessian, g, x), x, radius=0.7, seed=seed)
     exact = trust_region_maximum(hessian, g, 0.7)
     assert 0.99 * exact <= result.value <= exact * (1 + 1e-9)
+    assert result.converged
+
+
+@pytest.mark.parametrize("radius", [0.05, 0.7, 5.0])
+@pytest.mark.parametrize("gradient_scale", [1e-3, 1.0])
+@pytest.mark.parametrize("top", [None, 0.0, 0.01])
+@pytest.mark.parametrize("decades", [1, 2, 3])
+def test_l2_on_very_different_negative_curvatures(
+    decades: int, top: float | None, gradient_scale: float, radius: float
+) -> None:
+    """Concave, or nearly, with curvatures from 10^-decades to 10^decades: where ascent along gradients crawls."""
+    values = -torch.logspace(-decades, decades, 30, dtype=torch.float64)
+    if top is not None:
+        values[0] = top
+    x, hessian, g = random(1, 30), rotated(values), gradient_scale * random(2, 30)
+    result = ball_sharpness(quadratic(hessian, g, x), x, radius=radius)
+    exact = trust_region_maximum(hessian, g, radius)
+    assert 0.99 * exact <= result.value <= exact * (1 + 1e-9)
+    assert result.converged
+
+
+def test_l2_on_a_concave_loss_that_is_not_quadratic() -> None:
+    """-sum h_i (cosh(d_i - a_i) - cosh(a_i)), greatest at d = a."""
+    h, a, x = torch.logspace(-2, 2, 30, dtype=torch.float64), 0.1 * random(3, 30), random(4, 30)
+    result = ball_sharpness(lambda p: -(h * ((p - x - a).cosh() - a.cosh())).sum(), x, radius=2.0)
+    assert result.value == pytest.approx(float((h * (a.cosh() - 1)).sum()), rel=0.01)
     assert result.converged
 
 

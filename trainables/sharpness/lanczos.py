@@ -30,7 +30,9 @@ FIRST_ROWS = 16  # of the basis, which doubles when it is full
 
 
 class Lanczos:
-    """The recurrence for `product`, v -> H v, a step at a time, at most `limit` of them, from a random start.
+    """The recurrence for `product`, v -> H v, a step at a time, at most `limit` of them.
+
+    It begins at `start`, (n,), which has to be orthogonal to `known`, or else at a random vector.
 
     All of it is orthogonal to the orthonormal rows of `known`, (k, n), limit <= n - k: it is that of P H P, P = 1 -
     known' known, in their complement. After each `step`: `basis` (size, n) has orthonormal rows, `diagonal` and
@@ -41,14 +43,19 @@ class Lanczos:
     """
 
     def __init__(
-        self, product: Callable[[Tensor], Tensor], known: Tensor, limit: int, generator: torch.Generator
+        self,
+        product: Callable[[Tensor], Tensor],
+        known: Tensor,
+        limit: int,
+        generator: torch.Generator,
+        start: Tensor | None = None,
     ) -> None:
         self._product = product
         self._generator = generator
         self._limit = limit
         self._known = len(known)
         self._rows = known  # and then the basis
-        self._next = random_unit(known, generator)
+        self._next = random_unit(known, generator) if start is None else start / torch.linalg.vector_norm(start)
         self.diagonal: list[float] = []
         self.off_diagonal: list[float] = []
         self.norm = math.nan
