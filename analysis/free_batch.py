@@ -2,19 +2,25 @@
 
     python analysis/free_batch.py results/NAME
 
-"No significant gap" proves nothing: with few seeds nothing is significant. Non-inferiority turns the burden round: a
-batch size passes when the upper end of the one-sided 95 % interval of what it loses, over replicates, is below a margin
-(0.5 percentage points). Batch sizes are tested upwards and the first that does not pass ends it, so that testing many
-needs no correction (fixed sequence). What is lost is paired inside replicates, in two ways:
+"No significant gap" proves nothing: with few seeds nothing is significant. A non-inferiority test asks for more: a
+batch size passes when the upper end of the 95 % interval of what it loses, over replicates, is below a margin
+(0.5 percentage points), so the risk that a batch size which loses the margin passes is 2.5 %, as is usual for
+non-inferiority. Batch sizes are tested upwards and the first that does not pass ends it, so that testing many needs no
+correction (fixed sequence). The loss is paired inside replicates, in two ways:
 
 - matched: at the same settings (learning rate, warmup, ...), averaged over them: the paper's comparison;
-- tuned: each batch size at a setting of its own. Where the sweep has trials that hold out a validation set, the one
-  best on it (mean over replicates). Where it has not, for each replicate the one that is best in test accuracy over the
-  other replicates, and its accuracy is read in the one left out: the choice never sees the seed and split that it is
-  judged on. With one test set for all replicates it has seen those test images, which a validation set avoids.
+- tuned: each batch size at a setting of its own. If the sweep has trials that hold out a validation set, the one
+  best on it (mean over replicates). If not, for each replicate the one that is best in test accuracy over the other
+  replicates, and its accuracy is read in the one left out: the choice never sees the seed and split that it is judged
+  on, but replicates share their choices, which the variance s^2 (1 / n + 1 / (n - 1)) allows for. With one test set for
+  all replicates it has seen those test images, which a validation set avoids.
+
+A batch size that diverged where the smallest did not does not pass, whatever its other trials say: matched, at one of
+the same settings; tuned, at the setting chosen for it.
 
 Sources: Piaggio et al. 2012, JAMA 308:2594 (non-inferiority); Maurer, Hothorn and Lehmacher 1995 (fixed sequence);
-Shallue et al. 2019, arXiv 1811.03600 (a batch size must be tuned by itself before it is judged).
+Shallue et al. 2019, arXiv 1811.03600 (a batch size must be tuned separately before it is judged); Nadeau and Bengio
+2003, Machine Learning 52:239 (the variance).
 """
 
 import sys
@@ -25,15 +31,15 @@ if __name__ == "__main__":
 
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
 from analysis.command import run
-from analysis.figures import GREY, LABELS, LINE_COLOURS, footnote, legend_above, log_axis, new_figure, save
-from analysis.load import Sweep, chosen_on_validation, comparable, load_sweep
+from analysis.figures import GREY, LABELS, LINE_COLOURS, draw_means, footnote, legend_above, log_axis, new_figure, save
+from analysis.load import Sweep, attempted, chosen_on_validation, comparable, load_sweep
 from analysis.means import Mean, mean_over_replicates, paired_difference
 from analysis.replicates import cells
 from trainables.errors import UserError
@@ -45,22 +51,28 @@ Chooser = Literal["validation", "other replicates"]
 
 @dataclass(frozen=True)
 class Loss:
-    """What one batch size loses in test accuracy (a fraction) to the smallest; `upper`: of the one-sided 95 % interval.
+    """What one batch size loses in test accuracy (a fraction) to the smallest; None where no trial can be compared.
 
-    `free`: whether `upper` is below the margin; None where one replicate gives no interval.
+    `upper`: the upper end of the 95 % interval. `free`: whether it is below the margin and nothing diverged; None where
+    one replicate gives no interval. `compared` of `attempted` were compared, and `diverged` of them diverged where the
+    smallest batch completed: trials (matched) or replicates (tuned).
     """
 
     batch_size: int
-    lost: Mean
+    lost: Mean | None
     upper: float | None
     free: bool | None
+    compared: int
+    attempted: int
+    diverged: int
 
 
 @dataclass(frozen=True)
 class FreeBatch:
     """The losses in rising order, and the largest batch size up to which all are free: `reference` where none is.
 
-    `chosen_by`: how the settings of a tuned comparison were chosen, None for a matched one.
+    Of a tuned comparison, `chosen_by` says how the settings were chosen, `edges` for which batch sizes a learning rate
+    at an end of the `rates` learning rates tried was chosen.
     """
 
     comparison: Comparison
@@ -68,7 +80,9 @@ class FreeBatch:
     reference: int
     rows: tuple[Loss, ...]
     largest: int
-    chosen_by: Chooser | None
+    chosen_by: Chooser | None = None
+    edges: tuple[int, ...] = ()
+    rates: int = 0
 
 
 @lru_cache(maxsize=16)
@@ -80,46 +94,72 @@ def free_batch(sweep: Sweep, comparison: Comparison = "matched", margin: float =
     """
     if not margin > 0:
         raise UserError(f"`margin` must be a fraction of test accuracy above 0, got {margin}")
-    frame = comparable(sweep)
-    frame = frame[frame["is_plain"]]
-    if frame["batch_size"].nunique() < 2:
+    frame, tried = comparable(sweep), attempted(sweep)
+    frame, tried = frame[frame["is_plain"]], tried[tried["is_plain"]]
+    if frame.empty:
         return None
-    smallest, *others = sorted(int(size) for size in frame["batch_size"].unique())
-    chosen_by: Chooser | None = None
+    smallest = int(frame["batch_size"].min())
+    tried = {int(size): rows for size, rows in tried.groupby("batch_size") if size > smallest}
     if comparison == "matched":
         references = frame[frame["is_reference"]]
-        found = {
-            size: paired_difference(references, frame[frame["batch_size"] == size], "test_accuracy") for size in others
-        }
+        losses = [_matched(size, rows, frame, references, margin) for size, rows in tried.items()]
+        chosen: dict[str, Any] = {}
     else:
         validation = chosen_on_validation(sweep)
-        chosen_by = "other replicates" if validation.empty else "validation"
         if frame["setting"].nunique() < 2 or (validation.empty and frame["replicate"].nunique() < 2):
             return None
         tuned = _at_chosen(frame, validation)
-        reference = tuned.loc[tuned["batch_size"] == smallest].set_index("replicate")["accuracy"]
-        found = {}
-        for size in others:
-            rows = tuned[tuned["batch_size"] == size]
-            lost = rows["replicate"].map(reference) - rows["accuracy"]
-            found[size] = mean_over_replicates(rows.assign(lost=lost), "lost")
-    rows_ = []
-    for size, mean in found.items():
-        if mean is not None:
-            upper = mean.upper_bound()
-            rows_.append(Loss(size, mean, upper, None if upper is None else upper < margin))
+        losses = [_tuned(size, rows, tuned, smallest, validation.empty, margin) for size, rows in tried.items()]
+        rates = frame["learning_rate"]
+        edges = tuned.loc[tuned["learning_rate"].isin([rates.min(), rates.max()]), "batch_size"].unique()
+        chosen = {
+            "chosen_by": "other replicates" if validation.empty else "validation",
+            "edges": tuple(sorted(edges.tolist())),
+            "rates": rates.nunique(),
+        }
+    rows = tuple(row for row in losses if row.lost is not None or row.diverged)
+    if not any(row.lost for row in rows):
+        return None
     largest = smallest
-    for row in rows_:
+    for row in rows:
         if not row.free:
             break
         largest = row.batch_size
-    return FreeBatch(comparison, margin, smallest, tuple(rows_), largest, chosen_by) if rows_ else None
+    return FreeBatch(comparison, margin, smallest, rows, largest, **chosen)
+
+
+def _matched(size: int, tried: pd.DataFrame, frame: pd.DataFrame, references: pd.DataFrame, margin: float) -> Loss:
+    lost = paired_difference(references, frame[frame["batch_size"] == size], "test_accuracy")
+    diverged = tried["status"].eq("diverged") & tried["matched_set"].isin(references["matched_set"])
+    return _loss(size, lost, 0 if lost is None else lost.trials, len(tried), int(diverged.sum()), margin)
+
+
+def _tuned(size: int, tried: pd.DataFrame, tuned: pd.DataFrame, smallest: int, left_out: bool, margin: float) -> Loss:
+    reference = tuned.loc[tuned["batch_size"] == smallest].set_index("replicate")["accuracy"]
+    rows = tuned[tuned["batch_size"] == size]
+    losses = rows.assign(lost=rows["replicate"].map(reference) - rows["accuracy"]).dropna(subset="lost")
+    step = 1 / float(tried["test_size"].min())
+    lost = mean_over_replicates(losses, "lost", step=step, left_out=left_out)
+    missing = tried["replicate"].isin(reference.index) & ~tried["replicate"].isin(losses["replicate"])
+    diverged = tried.loc[missing & tried["status"].eq("diverged"), "replicate"].nunique()
+    compared = tried.loc[tried["replicate"].isin(reference.index), "replicate"].nunique()
+    return _loss(size, lost, len(losses), compared, diverged, margin)
+
+
+def _loss(size: int, lost: Mean | None, compared: int, attempted: int, diverged: int, margin: float) -> Loss:
+    upper = None if lost is None or lost.interval is None else lost.interval.high
+    free = False if diverged else None if upper is None else upper < margin
+    return Loss(size, lost, upper, free, compared, attempted, diverged)
 
 
 def _at_chosen(frame: pd.DataFrame, validation: pd.DataFrame) -> pd.DataFrame:
-    """The accuracy of each batch size and replicate at the setting chosen for it, where there is such a trial."""
+    """Accuracy and learning rate of each batch size and replicate at the setting chosen for it, where there is a trial.
+
+    A setting that is missing in one of the replicates that choose is not chosen.
+    """
     found, rows = cells(frame, "test_accuracy"), []
     judged = None if validation.empty else validation.groupby(["batch_size", "setting"])["test_accuracy"].mean()
+    rates = frame.groupby("setting")["learning_rate"].first()
     for i, size in enumerate(found.sizes):
         for k, replicate in enumerate(found.replicates):
             others = np.delete(found.values[i], k, axis=1)
@@ -128,11 +168,11 @@ def _at_chosen(frame: pd.DataFrame, validation: pd.DataFrame) -> pd.DataFrame:
                 scores = others.mean(axis=1) if others.size else np.full(len(found.settings), np.nan)
             else:
                 scores = np.array([judged.get((size, setting), np.nan) for setting in found.settings])
-            if np.isnan(scores).all():  # a setting that diverged in one of them is not chosen
+            if np.isnan(scores).all():
                 continue
-            accuracy = found.values[i, int(np.nanargmax(scores)), k]
-            rows.append({"batch_size": size, "replicate": replicate, "accuracy": accuracy})
-    return pd.DataFrame(rows, columns=["batch_size", "replicate", "accuracy"]).dropna()
+            best = int(np.nanargmax(scores))
+            rows.append((size, replicate, found.values[i, best, k], rates[found.settings[best]]))
+    return pd.DataFrame(rows, columns=["batch_size", "replicate", "accuracy", "learning_rate"]).dropna()
 
 
 def free_batch_figure(sweep: Sweep) -> Figure:
@@ -146,26 +186,25 @@ def free_batch_figure(sweep: Sweep) -> Figure:
             "`results` must hold completed trials without a switch or a remedy at two batch sizes or more, "
             f"got none to compare in {sweep.folder}"
         )
-    sizes = [found[0].reference, *sorted({row.batch_size for result in found for row in result.rows})]
+    shown = [[row for row in result.rows if row.lost is not None] for result in found]
+    sizes = [found[0].reference, *sorted({row.batch_size for rows in shown for row in rows})]
     with new_figure(height=2.9) as figure:
         axes = figure.subplots()
         for rank, result in enumerate(found):
             shift, colour = 1 + 0.05 * (rank - (len(found) - 1) / 2), LINE_COLOURS[rank]
             label = "same settings" if result.comparison == "matched" else f"its own setting, by {result.chosen_by}"
-            x = [row.batch_size * shift for row in result.rows]
-            axes.plot(x, [100 * row.lost.value for row in result.rows], "o", color=colour, markersize=4.5, label=label)
-            for position, row in zip(x, result.rows, strict=True):
-                if row.upper is not None:
-                    ends = [100 * row.lost.value, 100 * row.upper]
-                    axes.plot([position, position], ends, color=colour, linewidth=0.9, marker="_", markevery=[1])
+            x = [row.batch_size * shift for row in shown[rank]]
+            means = [row.lost for row in shown[rank] if row.lost is not None]
+            style: dict[str, Any] = {"color": colour, "marker": "o", "linestyle": "none", "markersize": 4.5}
+            draw_means(axes, x, means, factor=100.0, label=label, **style)
         axes.axhline(0, color=GREY, linewidth=0.8, zorder=1)
         axes.axhline(100 * found[0].margin, color="black", linewidth=0.9, linestyle="--", label="margin")
         log_axis(axes, "x", at=sizes)
         axes.set_xlabel(LABELS["batch_size"])
         axes.set_ylabel(f"test accuracy lost against\nbatch {found[0].reference} [percentage points]")
         legend_above(figure, most_columns=4)
-        replicates = max(row.lost.replicates for result in found for row in result.rows)
-        footnote(figure, f"Bars: up to the one-sided 95 % bound over {replicates} replicates. Below the margin: free.")
+        replicates = max(row.lost.replicates for rows in shown for row in rows if row.lost is not None)
+        footnote(figure, f"95 % t-intervals over {replicates} replicates. Below the margin as a whole: free.")
     return figure
 
 

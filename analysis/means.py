@@ -6,14 +6,18 @@ share its split and its luck. Differences are taken inside a replicate, so that 
 What cannot be computed (too few replicates, no value known) is None, never NaN and never a warning.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 from scipy import special  # scipy.stats would cost half a second at each start
 
+Floats = npt.NDArray[np.float64]
 CONFIDENCE = 0.95
+RESOLVED = ("test_accuracy", "test_error")  # columns that are multiples of 1 / test_size
+LARGEST_LOG = 700.0  # e^700 is about 1e304
 
 
 @dataclass(frozen=True)
@@ -32,51 +36,73 @@ class Interval:
 class Mean:
     """A mean over replicates (of `trials` trials in all); the interval is None for a single replicate.
 
-    `p_value` and `upper_bound` are of means that were not taken of logarithms.
+    `comparisons`: how many intervals hold together with 95 %, by Bonferroni's correction; 1 where each is alone.
+    `standard_error` and `p_value` are of means that were not taken of logarithms; the p-value is never corrected.
     """
 
     value: float
     interval: Interval | None
     replicates: int
     trials: int
+    comparisons: int = 1
 
     @property
     def standard_error(self) -> float | None:
         """s / sqrt(n), which the interval is made of."""
         if self.interval is None:
             return None
-        return (self.interval.high - self.interval.low) / 2 / student_t((1 + CONFIDENCE) / 2, self.replicates)
+        return (self.interval.high - self.interval.low) / 2 / student_t(_level(self.comparisons), self.replicates)
 
     @property
     def p_value(self) -> float | None:
-        """That of the two-sided t-test against 0: below 0.05 exactly where the interval leaves 0 out."""
+        """The p-value of the two-sided t-test against 0: below 0.05 exactly where an interval of its own excludes 0."""
         if self.standard_error is None:
             return None
         return float(2 * special.stdtr(self.replicates - 1, -abs(self.value) / self.standard_error))
 
-    def upper_bound(self) -> float | None:
-        """The upper end of the one-sided 95 % interval: mean + t(0.95, n - 1) s / sqrt(n)."""
+    def simultaneous(self, comparisons: int) -> "Mean":
+        """The same with value ± t(1 - 0.025 / comparisons, n - 1) s / sqrt(n): right for whichever of them is named."""
         if self.standard_error is None:
-            return None
-        return self.value + student_t(CONFIDENCE, self.replicates) * self.standard_error
+            return self
+        half = student_t(_level(comparisons), self.replicates) * self.standard_error
+        return replace(self, interval=Interval(self.value - half, self.value + half), comparisons=comparisons)
 
 
-def mean_over_replicates(frame: pd.DataFrame, value: str, *, scale: Literal["linear", "log"] = "linear") -> Mean | None:
+def mean_over_replicates(
+    frame: pd.DataFrame,
+    value: str,
+    *,
+    scale: Literal["linear", "log"] = "linear",
+    step: float = 0.0,
+    left_out: bool = False,
+) -> Mean | None:
     """The mean of a column with a 95 % t-interval over replicates.
 
-        m_r = mean of the cells of replicate r;   mean = sum_r m_r / n;   mean +- t(0.975, n - 1) s / sqrt(n)
+        m_r = mean of the cells of replicate r;   mean = sum_r m_r / n;   mean ± t(0.975, n - 1) s / sqrt(n)
 
     n is the number of replicates (column `replicate`), not of trials: the cells inside a replicate (learning
-    rates, warmups) share its split and its luck, so they are averaged first. `log` does the same to
-    logarithms and goes back: a geometric mean and an interval above 0, for sharpness that spans decades;
-    values that are not above 0 have no logarithm and are left out. The interval is None for one replicate or
-    where all agree exactly. The t-interval takes replicates as independent: where several seeds share a split
-    it is too narrow for new splits.
+    rates, warmups) share its split and its luck, so they are averaged first.
 
-    Returns None where no value is known. Source: Student 1908.
+    The interval is for new replicates: new random seeds and data splits, with this dataset and these settings. It takes
+    replicates as independent, so where several seeds share a split it is too narrow for new splits.
+
+    Args:
+        scale: `log` does the same to logarithms and goes back: a geometric mean and an interval above 0, for sharpness
+            that spans decades. Values that are not above 0 have no logarithm and are left out.
+        step: the resolution of the values, such as 1 / m for accuracies on m examples (known where the column is
+            `test_accuracy` and there is a `test_size`). s is taken to be at least step / 2 / (cells of a replicate),
+            the largest standard deviation of what takes two neighbouring values, because a handful of replicates may
+            agree exactly although others would not.
+        left_out: the value of each replicate was chosen by all the others, so that values are correlated. The variance
+            is then s^2 (1 / n + 1 / (n - 1)) instead of s^2 / n.
+
+    Returns None where no value is known. The interval is None for one replicate, and where all agree exactly and no
+    step is known. Sources: Student 1908; Nadeau and Bengio 2003, Machine Learning 52:239 (`left_out`).
     """
-    rows = _known(frame[["replicate", value]], value, scale)
-    return _mean(rows.groupby("replicate")[value].mean(), len(rows), scale)
+    replicates, values = _known(frame, value, scale)
+    by_replicate = _averages(replicates, values)
+    step = (step or _step(frame, value)) / max(1, by_replicate["size"].min() if len(by_replicate) else 1)
+    return _mean(by_replicate["mean"].to_numpy(), len(values), scale, step, left_out)
 
 
 def paired_difference(
@@ -97,26 +123,36 @@ def paired_difference(
     With `log` it is the ratio first / second, by geometric means. Returns None where nothing is matched.
     """
     differences = differences_by_replicate(first, second, value, match=match, scale=scale)
-    return _mean(differences["mean"], int(differences["size"].sum()), scale)
+    if differences.empty:
+        return None
+    sizes = differences["size"]
+    step = max(_step(first, value), _step(second, value)) / sizes.min()
+    return _mean(differences["mean"].to_numpy(), int(sizes.sum()), scale, step)
 
 
 def differences_by_replicate(
     first: pd.DataFrame, second: pd.DataFrame, value: str, *, match: str = "matched_set", scale: str = "linear"
 ) -> pd.DataFrame:
     """d_r of `paired_difference`, `mean`, over how many matched sets, `size`; a row for each replicate."""
-    keys = ["replicate", match]
-    sides = [_known(side[[*keys, value]], value, scale).groupby(keys)[value].mean() for side in (first, second)]
-    found: pd.DataFrame = (sides[0] - sides[1]).dropna().groupby("replicate").agg(["mean", "size"])
-    return found
+    sides = []
+    for side in (first, second):
+        replicates, values = _known(side, value, scale, match)
+        sides.append(_averages(replicates, values)["mean"])
+    common = sides[0].index.intersection(sides[1].index)
+    differences = sides[0].loc[common].to_numpy() - sides[1].loc[common].to_numpy()
+    return _averages([key[0] for key in common], differences)
 
 
-def ratio_of_means(numerator: pd.Series, denominator: pd.Series) -> Mean | None:
+def ratio_of_means(
+    numerator: pd.Series, denominator: pd.Series, *, comparisons: int = 1, step: float = 0.0
+) -> Mean | None:
     """The ratio of two means over the same replicates, with Fieller's 95 % interval.
 
-        theta = mean(g) / mean(d);   all theta with |mean(g - theta d)| <= t(0.975, n - 1) s(g - theta d) / sqrt(n)
+        theta = mean(g) / mean(d);   all theta with |mean(g - theta d)| <= t s(g - theta d) / sqrt(n)
 
-    Replicates that one side lacks are left out. The interval is None for fewer than two, and where the denominator's
-    own interval holds zero: no ratio is excluded then. Returns None where nothing is left or the denominator is 0.
+    with t = t(1 - 0.025 / comparisons, n - 1). Replicates that one side lacks are left out. The interval is not
+    symmetric. It is None for fewer than two replicates, and where the denominator's own interval holds zero: no ratio
+    is excluded then. `step`: as in mean_over_replicates. Returns None where nothing is left or the denominator is 0.
     Source: Fieller 1954.
     """
     both = pd.concat([numerator, denominator], axis=1, join="inner").dropna().to_numpy(np.float64)
@@ -126,34 +162,61 @@ def ratio_of_means(numerator: pd.Series, denominator: pd.Series) -> Mean | None:
     top, bottom = both.mean(axis=0)
     interval = None
     if n > 1:
-        spread = student_t((1 + CONFIDENCE) / 2, n) ** 2 * np.cov(both, rowvar=False) / n
+        covariance = np.cov(both, rowvar=False)
+        np.fill_diagonal(covariance, np.maximum(covariance.diagonal(), (step / 2) ** 2))
+        spread = student_t(_level(comparisons), n) ** 2 * covariance / n
         a, b, c = bottom**2 - spread[1, 1], top * bottom - spread[0, 1], top**2 - spread[0, 0]
         if a > 0 and np.trace(spread) > 1e-24:
             half = np.sqrt(max(0.0, b * b - a * c))
             interval = Interval(float((b - half) / a), float((b + half) / a))
-    return Mean(float(top / bottom), interval, n, n)
+    return Mean(float(top / bottom), interval, n, n, comparisons)
 
 
-def _known(rows: pd.DataFrame, value: str, scale: str) -> pd.DataFrame:
-    rows = rows.assign(**{value: rows[value].astype("float64")})
-    rows = rows[np.isfinite(rows[value])]
-    if scale == "log":
-        rows = rows[rows[value] > 0]
-        rows = rows.assign(**{value: np.log(rows[value])})
-    return rows
+def _known(frame: pd.DataFrame, value: str, scale: str, match: str | None = None) -> tuple[Any, Floats]:
+    """The keys (replicate, or replicate and matched set) and values of the rows that have a value."""
+    values = frame[value].to_numpy(np.float64, na_value=np.nan)
+    kept = np.isfinite(values) & ((values > 0) | (scale != "log"))
+    values = np.log(values[kept]) if scale == "log" else values[kept]
+    columns = [frame[name].to_numpy()[kept].tolist() for name in ("replicate", match) if name is not None]
+    return (columns[0] if match is None else list(zip(*columns, strict=True))), values
 
 
-def _mean(by_replicate: Any, trials: int, scale: str) -> Mean | None:
+def _averages(keys: Any, values: Floats) -> pd.DataFrame:
+    """`mean` and `size` of the values of each key, in the order of the keys."""
+    places: dict[Any, int] = {}
+    place = np.array([places.setdefault(key, len(places)) for key in keys], dtype=np.int64)
+    sizes = np.bincount(place, minlength=len(places))
+    means = np.bincount(place, weights=values, minlength=len(places)) / sizes
+    index = pd.Index(places.keys(), tupleize_cols=False)
+    return pd.DataFrame({"mean": means, "size": sizes}, index=index).sort_index()
+
+
+def _step(frame: pd.DataFrame, value: str) -> float:
+    """The resolution of a column: 1 / test_size for accuracies, at the smallest test set; 0 where it is not known."""
+    if value not in RESOLVED or "test_size" not in frame or frame.empty:
+        return 0.0
+    return 1.0 / float(frame["test_size"].min())
+
+
+def _mean(by_replicate: Floats, trials: int, scale: str, step: float, left_out: bool = False) -> Mean | None:
     n = len(by_replicate)
     if n == 0:
         return None
     centre, interval = float(by_replicate.mean()), None
-    back = np.exp if scale == "log" else float
-    spread = float(by_replicate.std(ddof=1)) if n > 1 else 0.0
+    spread = max(float(by_replicate.std(ddof=1)), step / 2) if n > 1 else 0.0
     if spread > 1e-12 * max(1.0, abs(centre)):
-        half = student_t((1 + CONFIDENCE) / 2, n) * spread / n**0.5
-        interval = Interval(float(back(centre - half)), float(back(centre + half)))
-    return Mean(float(back(centre)), interval, n, trials)
+        half = student_t(_level(1), n) * spread * (1 / n + (1 / (n - 1) if left_out else 0)) ** 0.5
+        interval = Interval(_back(centre - half, scale), _back(centre + half, scale))
+    return Mean(_back(centre, scale), interval, n, trials)
+
+
+def _back(value: float, scale: str) -> float:
+    """From the scale of the mean to that of the values; a logarithm beyond the range of floats ends inside it."""
+    return float(np.exp(np.clip(value, -LARGEST_LOG, LARGEST_LOG))) if scale == "log" else value
+
+
+def _level(comparisons: int) -> float:
+    return 1 - (1 - CONFIDENCE) / 2 / comparisons
 
 
 def student_t(level: float, replicates: int) -> float:

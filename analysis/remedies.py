@@ -9,12 +9,18 @@ alone:
 
     gain = accuracy(remedy, B) - accuracy(plain, B),     gap = accuracy(plain, smallest) - accuracy(plain, B)
     share bought back = gain / gap                       (Fieller's interval; None where the gap is not clear)
-    remaining = accuracy(plain, smallest) - accuracy(remedy, B)
+    remaining = accuracy(plain, smallest) - accuracy(remedy, B) = gap - gain
+
+All of them are over the same matched sets, those where the remedy, plain training at the large batch and plain training
+at the smallest have all completed; if there is no such set, the gain alone is given, over those that it has. `diverged`
+counts the trials of the remedy that diverged where plain training at the same batch completed.
 
 Cost and flatness are ratios to plain training at the large batch: training seconds, steps, sharpness; geometric means.
-The p-values of the gains are Holm's, corrected for all remedies and batch sizes tried; the intervals are not corrected,
-and the gain of the best of many is too large on average. A ratio of seconds compares trials that may have shared a
-machine with others. Remedies are ranked by their gain, at the largest batch first.
+
+The best of several remedies looks better than it is. The intervals of gain, share and remaining therefore hold together
+with 95 % for all remedies and batch sizes tried (Bonferroni), so that the interval of whichever is named holds too; the
+p-values of the gains are Holm's over the same. A ratio of seconds compares trials that may have shared a machine with
+others. Remedies are ranked by their gain, at the largest batch first.
 """
 
 import sys
@@ -34,7 +40,7 @@ from matplotlib.figure import Figure
 
 from analysis.command import run
 from analysis.figures import GREY, batch_size_colours, footnote, legend_key, log_axis, new_figure, save
-from analysis.load import BOX_STRONG, MAX_EIG, NO_REMEDY, Sweep, comparable, load_sweep
+from analysis.load import BOX_STRONG, MAX_EIG, NO_REMEDY, Sweep, attempted, comparable, load_sweep
 from analysis.means import Mean, differences_by_replicate, paired_difference, ratio_of_means
 from analysis.multiplicity import corrected
 from trainables.errors import UserError
@@ -44,16 +50,21 @@ from trainables.errors import UserError
 class Remedy:
     """One remedy at one large batch. Accuracies are fractions; ratios are to plain training at this batch.
 
-    `reference`: the smallest batch size, which `share` and `remaining` are measured from. None where nothing matches.
+    `reference`: the smallest batch size, which `gap`, `share` and `remaining` are measured from; None where nothing
+    matches. `trials` of `attempted` completed, `diverged` diverged where plain training did not, and `off_target` of
+    the completed ones are off target.
     """
 
     name: str
     batch_size: int
     reference: int
     trials: int
+    attempted: int
+    diverged: int
     off_target: int
     gain: Mean
     corrected_p: float | None
+    gap: Mean | None
     share: Mean | None
     remaining: Mean | None
     seconds_ratio: Mean | None
@@ -70,31 +81,83 @@ class Remedy:
 @lru_cache(maxsize=16)
 def remedies(sweep: Sweep) -> tuple[Remedy, ...]:
     """All remedies that can be compared, those at the largest batch first, by gain; empty where none was tried."""
-    frame = comparable(sweep)
+    frame, everything = comparable(sweep), attempted(sweep)
     plain = frame[frame["is_plain"]]
     if plain.empty:
         return ()
     smallest = int(plain["batch_size"].min())
-    reference, found = plain[plain["is_reference"]], []
+    tried = {(name, size): rows for name, size, rows in _tried(everything, smallest)}
+    found = []
     for name, size, rows in _tried(frame, smallest):
         alone = plain[plain["batch_size"] == size]
-        gain = paired_difference(rows, alone, "test_accuracy", match="remedy_set")
-        if gain is None:
-            continue
-        gains = differences_by_replicate(rows, alone, "test_accuracy", match="remedy_set")["mean"]
-        gaps = differences_by_replicate(reference, alone, "test_accuracy", match="remedy_set")["mean"]
-        share = ratio_of_means(gains, gaps)
+        compared = _same_sets(rows, alone, plain[plain["is_reference"]])
+        gain = paired_difference(compared[0], compared[1], "test_accuracy", match="remedy_set")
+        if gain is not None:
+            lost = tried[name, size]
+            diverged = lost["status"].eq("diverged") & lost["remedy_set"].isin(alone["remedy_set"])
+            counts = {"trials": len(rows), "attempted": len(lost), "diverged": int(diverged.sum())}
+            found.append((name, size, counts, rows, compared, gain))
+    p_values = corrected([row[-1].p_value for row in found])
+    comparisons = max(1, sum(p is not None for p in p_values))
+    whole = []
+    for (name, size, counts, rows, (helped, alone, small), gain), p in zip(found, p_values, strict=True):
+        gap, remaining = (
+            paired_difference(small, side, "test_accuracy", match="remedy_set") for side in (alone, helped)
+        )
         seconds, steps, box, eig = (
-            paired_difference(rows, alone, column, match="remedy_set", scale="log")
+            paired_difference(helped, alone, column, match="remedy_set", scale="log")
             for column in ("train_seconds", "steps", BOX_STRONG.column, MAX_EIG.column)
         )
-        remaining = paired_difference(reference, rows, "test_accuracy", match="remedy_set")
-        share = share if share is not None and share.interval is not None else None
-        counted = len(rows), int(rows["off_target"].sum())
-        found.append((name, size, smallest, *counted, gain, share, remaining, seconds, steps, box, eig))
-    p_values = corrected([row[5].p_value for row in found])
-    whole = [Remedy(*row[:6], p, *row[6:]) for row, p in zip(found, p_values, strict=True)]
+        whole.append(
+            Remedy(
+                name=name,
+                batch_size=size,
+                reference=smallest,
+                **counts,
+                off_target=int(rows["off_target"].sum()),
+                gain=gain.simultaneous(comparisons),
+                corrected_p=p,
+                gap=gap,
+                share=_share(helped, alone, small, comparisons),
+                remaining=None if remaining is None else remaining.simultaneous(comparisons),
+                seconds_ratio=seconds,
+                steps_ratio=steps,
+                box_sharpness_ratio=box,
+                max_eig_ratio=eig,
+            )
+        )
     return tuple(sorted(whole, key=lambda remedy: (-remedy.batch_size, -remedy.gain.value)))
+
+
+def never_completed(sweep: Sweep) -> list[str]:
+    """The remedies of which no trial completed, as `NAME at batch B`."""
+    frame = comparable(sweep)
+    plain = frame[frame["is_plain"]]
+    if plain.empty:
+        return []
+    smallest = int(plain["batch_size"].min())
+    completed = {(name, size) for name, size, _ in _tried(frame, smallest)}
+    everything = _tried(attempted(sweep), smallest)
+    return [f"{name} at batch {size}" for name, size, _ in everything if (name, size) not in completed]
+
+
+def _same_sets(*sides: pd.DataFrame) -> list[pd.DataFrame]:
+    """The rows of the matched sets that all sides have; those of the first two where no set has all three."""
+    known = [set(side.loc[side["test_accuracy"].notna(), "remedy_set"]) for side in sides]
+    common = set.intersection(*known) or known[0] & known[1]
+    return [side[side["remedy_set"].isin(common)] for side in sides]
+
+
+def _share(helped: pd.DataFrame, alone: pd.DataFrame, small: pd.DataFrame, comparisons: int) -> Mean | None:
+    """gain / gap, where the gap is clear."""
+    gains, gaps = (
+        differences_by_replicate(first, alone, "test_accuracy", match="remedy_set") for first in (helped, small)
+    )
+    if gaps.empty:
+        return None
+    step = 1 / float(alone["test_size"].min()) / gaps["size"].min()
+    share = ratio_of_means(gains["mean"], gaps["mean"], comparisons=comparisons, step=step)
+    return share if share is not None and share.interval is not None else None
 
 
 def _tried(frame: pd.DataFrame, smallest: int) -> Iterator[tuple[str, int, pd.DataFrame]]:
@@ -130,9 +193,8 @@ def remedies_figure(sweep: Sweep) -> Figure:
         for place, row in enumerate(rows):
             colour = colours[row.batch_size]
             _dot(gains, place, row.gain, colour, factor=100.0, hollow=row.off_target > 0)
-            gap = None if row.remaining is None else 100 * (row.gain.value + row.remaining.value)
-            if gap is not None:
-                gains.plot([gap], [place], marker="|", color="black", markersize=8)
+            if row.gap is not None:
+                gains.plot([100 * row.gap.value], [place], marker="|", color="black", markersize=8)
             _dot(flatness, place, row.box_sharpness_ratio, colour)
             _dot(cost, place, row.seconds_ratio, colour)
             if row.steps_ratio is not None:
@@ -142,7 +204,9 @@ def remedies_figure(sweep: Sweep) -> Figure:
             axes.axvline(1, color=GREY, linewidth=0.8, zorder=1)
             if axes.has_data():
                 log_axis(axes, "x")
-        gains.set_yticks(range(len(rows)), [f"{row.name}{' *' if row.helps else ''}" for row in rows])
+        gains.set_yticks(
+            range(len(rows)), [f"{row.name}{' *' if row.helps else ''}{' †' if row.diverged else ''}" for row in rows]
+        )
         gains.set_xlabel("test accuracy gained\n[percentage points]")
         flatness.set_xlabel("box sharpness,\nratio to plain")
         cost.set_xlabel("training time (×: steps),\nratio to plain")
@@ -154,8 +218,9 @@ def remedies_figure(sweep: Sweep) -> Figure:
         replicates = max(row.gain.replicates for row in rows)
         footnote(
             figure,
-            f"Against plain training at the same batch size, paired; 95 % t-intervals over {replicates} replicates.\n"
-            f"*: clear after correction for {len(rows)} comparisons. Hollow: holds trials off target.",
+            f"Against plain training at the same batch size, paired; 95 % t-intervals over {replicates} replicates "
+            f"(gains: simultaneous).\n*: significant after correction for {len(rows)} comparisons. Hollow: trials off "
+            "target. †: trials diverged where plain training did not.",
         )
     return figure
 

@@ -6,15 +6,16 @@ Nothing is escaped here: the page puts every cell in as text.
 import shlex
 from typing import Any
 
-from analysis.answer import by_batch_size, correlation_text
+from analysis.answer import correlation_text
 from analysis.association import TARGETS, associate, granulated
 from analysis.figures import plain_number
 from analysis.free_batch import free_batch
+from analysis.gap_answer import BatchSizeRow, by_batch_size
 from analysis.leaderboard import Leaderboard, leaderboard
 from analysis.load import Sweep, axes, comparable, measures_of
 from analysis.means import Interval
-from analysis.remedies import _tried, remedies
-from analysis.summary import plus_minus, with_interval
+from analysis.remedies import Remedy, _tried, remedies
+from analysis.summary import completed, plus_minus, with_ends, with_interval
 from trainables.errors import UserError
 from trainables.remedies import REMEDIES
 
@@ -32,7 +33,7 @@ def batch_size_rows(sweep: Sweep) -> list[tuple[int, list[str]]]:
         (
             row.batch_size,
             [
-                f"{row.batch_size} ({row.off_target} off target)" if row.off_target else str(row.batch_size),
+                _counted(row),
                 str(row.accuracy.replicates if row.accuracy else 0),
                 plus_minus(row.accuracy),
                 "reference" if row.is_reference else plus_minus(row.gap),
@@ -115,10 +116,10 @@ def remedy_rows(sweep: Sweep) -> list[tuple[list[str], list[str]]]:
         (
             [
                 row.name,
-                f"{row.batch_size} ({row.off_target} off target)" if row.off_target else str(row.batch_size),
+                _counted(row),
                 plus_minus(row.gain),
                 _p_value(row.corrected_p),
-                plus_minus(row.share),
+                with_ends(row.share),
                 plus_minus(row.remaining),
                 *(f"{ratio.value:.3g} times" if ratio else "–" for ratio in
                   (row.seconds_ratio, row.steps_ratio, row.box_sharpness_ratio, row.max_eig_ratio)),
@@ -164,9 +165,20 @@ def free_batch_rows(sweep: Sweep) -> list[tuple[int, list[str]]]:
         name = "matched" if found.comparison == "matched" else f"tuned, by {found.chosen_by}"
         for row in found.rows:
             passed = {True: "yes", False: "not shown", None: "one replicate"}[row.free]
+            if row.diverged:
+                passed = f"no: {row.diverged} of {row.attempted} diverged"
             most = "–" if row.upper is None else f"{100 * row.upper:.2f}".replace("-", "−")
-            rows.append((row.batch_size, [name, str(row.batch_size), plus_minus(row.lost), most, passed]))
+            compared = completed(row.compared, row.attempted)
+            rows.append((row.batch_size, [name, str(row.batch_size), compared, plus_minus(row.lost), most, passed]))
     return rows
+
+
+def _counted(row: BatchSizeRow | Remedy) -> str:
+    """The batch size, with what is missing or off target."""
+    notes = [f"{row.trials} of {row.attempted} trials"] if row.trials < row.attempted else []
+    notes += [f"{row.diverged} diverged"] if row.diverged else []
+    notes += [f"{row.off_target} off target"] if row.off_target else []
+    return f"{row.batch_size} ({', '.join(notes)})" if notes else str(row.batch_size)
 
 
 def telling_axes(sweep: Sweep) -> list[str]:

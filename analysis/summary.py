@@ -26,6 +26,7 @@ from analysis.load import BOX_STRONG, MAX_EIG, REPLICATE, SWITCH, Sweep, axes, c
 from analysis.means import Mean
 
 COLUMNS = 80
+WIDEST = 1e6  # the ratio of an interval's ends beyond which they are not printed
 STATUSES = ("completed", "diverged", "failed")
 
 
@@ -61,13 +62,28 @@ def plus_minus(mean: Mean | None) -> str:
     if mean is None:
         return "–"
     half = f" ± {50 * (mean.interval.high - mean.interval.low):.2f}" if mean.interval else ""
-    return f"{100 * mean.value:.2f}{half}"
+    return f"{round(100 * mean.value, 2) + 0.0:.2f}{half}"  # + 0.0: no negative zero
+
+
+def with_ends(mean: Mean | None) -> str:
+    """A fraction as percent with the ends of an interval that is not symmetric: `51 [12, 180]`."""
+    if mean is None:
+        return "–"
+    ends = f" [{100 * mean.interval.low:.0f}, {100 * mean.interval.high:.0f}]" if mean.interval else ""
+    return f"{100 * mean.value:.0f}{ends}".replace("-", "−")
+
+
+def completed(trials: int, attempted: int) -> str:
+    """`8`, or `4 of 8` where trials are missing."""
+    return str(trials) if trials == attempted else f"{trials} of {attempted}"
 
 
 def with_interval(mean: Mean | None) -> str:
-    """A sharpness with its interval: `0.115 [0.082, 0.16]`."""
+    """A sharpness with its interval: `0.115 [0.082, 0.16]`; an interval too wide to tell anything is named so."""
     if mean is None:
         return "–"
+    if mean.interval and mean.interval.low > 0 and mean.interval.high / WIDEST > mean.interval.low:
+        return f"{three_digits(mean.value)} [over 6 decades]"
     ends = f" [{_two_digits(mean.interval.low)}, {_two_digits(mean.interval.high)}]" if mean.interval else ""
     return f"{three_digits(mean.value)}{ends}"
 
@@ -80,7 +96,7 @@ def _table(sweep: Sweep) -> list[str]:
     found = by_batch_size(sweep)
     for row in found:
         gap = "reference" if row.is_reference else plus_minus(row.gap)
-        counted = str(row.batch_size), str(row.trials)
+        counted = str(row.batch_size), completed(row.trials, row.attempted)
         sharpness = with_interval(row.box_sharpness), with_interval(row.max_eig)
         rows.append((*counted, plus_minus(row.accuracy), gap, *sharpness))
     whole = sum(max(map(len, column)) for column in zip(*rows, strict=True)) + 5 <= COLUMNS

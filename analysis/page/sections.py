@@ -12,6 +12,7 @@ from analysis import report_tables as tables
 from analysis.answer import correlation_text
 from analysis.association import TARGETS, associate
 from analysis.critical_batch import critical_batch_sentence
+from analysis.gap_answer import population
 from analysis.load import Sweep, axes, comparable, constants, measures_of
 from analysis.page.means import batch_size_charts, switch_charts
 from analysis.rescaling import rescaling, rescaling_sentence
@@ -26,14 +27,16 @@ COMPARED = {"is_comparable": True, "has_remedy": False}
 REMEDIES_NOTE = (
     "Each remedy at each large batch, best first, paired inside replicates among trials that differ in batch "
     "size, switch and remedy alone. Gain: test accuracy beyond plain training at this batch; remaining: what the "
-    "smallest batch still has ahead. Share: of the gap that is bought back, given where the gap is clear. Costs "
-    "and flatness are ratios to plain training at this batch. p is corrected for all rows (Holm); the intervals "
-    "are not, and the gain of the best of many is too large on average."
+    "smallest batch still has ahead. Share: of the gap that is won back, given where the gap is significant. All three "
+    "are over the same settings, those that all sides completed, and their intervals hold together with 95 % for all "
+    "rows (Bonferroni), so they also hold for the best one. p is corrected for all rows (Holm). Costs and flatness are "
+    "ratios to plain training at this batch."
 )
 FREE_NOTE = (
-    "A batch size costs nothing where the upper end of the one-sided 95 % interval of what it loses is below the "
-    "margin; they are tested upwards and the first that does not pass ends it. Matched: at the same settings. "
-    "Tuned: each batch size at a setting of its own, chosen on other data than it is judged on."
+    "A batch size costs nothing where the upper end of the 95 % interval of what it loses is below the margin and no "
+    "trial diverged where the smallest batch completed. Batch sizes are tested upwards and the first that does not "
+    "pass ends it. Matched: at the same settings. Tuned: each batch size at a setting of its own, chosen on other data "
+    "than it is judged on."
 )
 LEADERBOARD_NOTE = (
     "Which measure orders the trials by their gap? Matched: Spearman’s rank correlation inside sets that differ "
@@ -67,11 +70,17 @@ CORRELATION_NOTES = (
 
 def sections(sweep: Sweep) -> list[Section]:
     """The sections of the page in their order."""
+    over = _population(sweep)
     found = [
-        _section("The remedies", [REMEDIES_NOTE], tables=[_remedies(sweep)]),
+        _section("The remedies", [REMEDIES_NOTE, *over], tables=[_remedies(sweep)]),
         _section("Which measure predicts the gap", [LEADERBOARD_NOTE], tables=[_leaderboard(sweep)]),
-        _section("What costs nothing", [FREE_NOTE], tables=[_free_batch(sweep)], findings=_sentences(sweep)),
-        _section("By batch size", [BATCH_SIZE_NOTE], batch_size_charts(sweep), [_batch_sizes(sweep)]),
+        _section(
+            "What costs nothing",
+            [FREE_NOTE, *_population(sweep)],
+            tables=[_free_batch(sweep)],
+            findings=_sentences(sweep),
+        ),
+        _section("By batch size", [BATCH_SIZE_NOTE, *over], batch_size_charts(sweep), [_batch_sizes(sweep)]),
         _section("The switch-point", [SWITCH_NOTE], switch_charts(sweep)),
         _section("Rank correlations", CORRELATION_NOTES, tables=_correlations(sweep)),
         _section("What was run", [], tables=_run(sweep)),
@@ -108,6 +117,11 @@ def _table(caption: str, head: list[str], rows: Iterable[Section], *, folded: bo
     return {"caption": caption, "head": head, "rows": list(rows), "folded": folded}
 
 
+def _population(sweep: Sweep) -> list[str]:
+    """What the intervals speak of, where there can be any."""
+    return [population(sweep)] if len(comparable(sweep)) else []
+
+
 def _remedies(sweep: Sweep) -> Table:
     head = ["remedy", "batch size", "gain [percentage points]", "p", "share bought back [%]",
             "remaining [percentage points]", "training time", "steps", "box sharpness",
@@ -127,7 +141,7 @@ def _leaderboard(sweep: Sweep) -> Table | None:
 
 
 def _free_batch(sweep: Sweep) -> Table:
-    head = ["comparison", "batch size", "loses [percentage points]", "at most (one-sided 95 %)", "costs nothing"]
+    head = ["comparison", "batch size", "compared", "loses [percentage points]", "at most", "costs nothing"]
     rows = tables.free_batch_rows(sweep)
     return _table(
         "What a batch size loses to the smallest",

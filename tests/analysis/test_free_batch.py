@@ -33,7 +33,7 @@ def test_matched_by_hand(write_sweep):
     found = free_batch(load_sweep(write_sweep(trials(PLAIN))))
     assert (found.reference, found.margin, found.chosen_by) == (16, 0.005, None)
     lost = [-0.001, 0.001, 0.001]
-    upper = np.mean(lost) + stats.t.ppf(0.95, 2) * stats.sem(lost)  # 2.92 * 0.00067
+    upper = np.mean(lost) + stats.t.ppf(0.975, 2) * stats.sem(lost)  # 4.30 * 0.00067
     assert found.rows[0].upper == pytest.approx(upper)
     assert [row.free for row in found.rows] == [True, False, True]
     assert found.largest == 32  # the sequence ends at 64

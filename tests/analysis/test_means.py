@@ -36,7 +36,7 @@ def test_mean_by_hand_counts_replicates_not_trials():
     assert mean.interval.low == pytest.approx(2 - 4.30265273 / 3**0.5, abs=1e-7)
 
 
-def test_mean_is_scipys_t_interval_test_and_one_sided_bound():
+def test_mean_is_scipys_t_interval_and_test():
     values = np.random.default_rng(6).normal(0.5, 1, size=7)
     mean = mean_over_replicates(replicates(replicate=range(7), value=values), "value")
     reference = stats.ttest_1samp(values, 0)
@@ -44,8 +44,10 @@ def test_mean_is_scipys_t_interval_test_and_one_sided_bound():
     assert (mean.interval.low, mean.interval.high) == pytest.approx((interval.low, interval.high))
     assert mean.p_value == pytest.approx(reference.pvalue)
     assert mean.standard_error == pytest.approx(stats.sem(values))
-    one_sided = stats.ttest_1samp(values, 0, alternative="less").confidence_interval(0.95)
-    assert mean.upper_bound() == pytest.approx(one_sided.high)
+    together = mean.simultaneous(5)
+    wide = reference.confidence_interval(0.99)
+    assert (together.interval.low, together.interval.high) == pytest.approx((wide.low, wide.high))
+    assert (together.p_value, together.standard_error) == pytest.approx((mean.p_value, mean.standard_error))
 
 
 def test_log_mean_is_geometric_and_leaves_out_zeros():
@@ -59,10 +61,53 @@ def test_log_mean_is_geometric_and_leaves_out_zeros():
 def test_means_without_an_interval():
     one = mean_over_replicates(replicates(replicate=[0, 0], value=[1.0, 2.0]), "value")
     assert one.value == 1.5
-    assert (one.interval, one.p_value, one.upper_bound(), one.standard_error) == (None, None, None, None)
+    assert (one.interval, one.p_value, one.standard_error, one.simultaneous(3)) == (None, None, None, one)
     alike = mean_over_replicates(replicates(replicate=[0, 1], value=[0.1, 0.1]), "value")
     assert alike.interval is None
     assert mean_over_replicates(replicates(replicate=[0], value=[np.nan]), "value") is None
+
+
+def test_replicates_that_agree_have_an_interval_from_the_resolution_of_the_test_set():
+    # Six replicates lose exactly one of 100 images, in one cell each: s is half a step, 0.005.
+    first = replicates(replicate=range(6), matched_set=range(6), test_accuracy=[0.90] * 6, test_size=[100] * 6)
+    second = first.assign(test_accuracy=0.89)
+    found = paired_difference(first, second, "test_accuracy")
+    half = stats.t.ppf(0.975, 5) * 0.005 / 6**0.5
+    assert (found.interval.low, found.interval.high) == pytest.approx((0.01 - half, 0.01 + half))
+    assert found.p_value < 0.01
+    # In four cells of each replicate a step of their mean is a quarter of that.
+    four = [
+        pd.concat([side.assign(matched_set=side["matched_set"] + 10 * k) for k in range(4)]) for side in (first, second)
+    ]
+    narrow = paired_difference(*four, "test_accuracy")
+    assert narrow.interval.high - narrow.value == pytest.approx(half / 4)
+    # A spread that is seen is taken as it is.
+    seen = first.assign(test_accuracy=[0.90, 0.95, 0.93, 0.91, 0.92, 0.99])
+    assert paired_difference(seen, second, "test_accuracy").standard_error == pytest.approx(
+        stats.sem(seen["test_accuracy"])
+    )
+
+
+def test_the_floor_covers_what_agreement_of_all_replicates_leaves_possible():
+    # All n may agree although each differs by a step with probability up to 1 - 0.025^(1/n) (Clopper and Pearson).
+    for n in range(2, 30):
+        frame = replicates(replicate=range(n), value=[0.5] * n)
+        found = mean_over_replicates(frame, "value", step=0.01)
+        assert found.interval.high - 0.5 >= 0.01 * (1 - 0.025 ** (1 / n))
+
+
+def test_values_chosen_by_the_other_replicates_have_a_wider_interval():
+    frame = replicates(replicate=range(4), value=[0.1, 0.4, 0.2, 0.5])
+    plain, chosen = (mean_over_replicates(frame, "value", left_out=left_out) for left_out in (False, True))
+    assert chosen.value == plain.value
+    assert chosen.standard_error == pytest.approx(np.std(frame["value"], ddof=1) * (1 / 4 + 1 / 3) ** 0.5)
+    assert plain.standard_error == pytest.approx(np.std(frame["value"], ddof=1) / 2)
+
+
+def test_geometric_means_stay_within_the_range_of_floats():
+    found = mean_over_replicates(replicates(replicate=range(4), value=[1e300, 1.0, 2.0, 1.5]), "value", scale="log")
+    assert found.value == pytest.approx((3e300) ** 0.25)
+    assert 0 < found.interval.low < found.value < found.interval.high < np.inf
 
 
 def test_paired_difference_by_hand():
@@ -95,6 +140,17 @@ def test_fiellers_interval_ends_where_the_t_test_turns():
     for end in (found.interval.low, found.interval.high):
         assert stats.ttest_1samp(gain - end * gap, 0).pvalue == pytest.approx(0.05, abs=1e-9)
     assert stats.ttest_1samp(gain - found.value * gap, 0).pvalue == pytest.approx(1.0)
+
+
+def test_fiellers_interval_for_several_comparisons_is_that_of_a_stricter_test():
+    generator = np.random.default_rng(1)
+    gain, gap = pd.Series(generator.normal(0.5, 0.2, 6)), pd.Series(generator.normal(1.0, 0.2, 6))
+    found = ratio_of_means(gain, gap, comparisons=5)
+    assert stats.ttest_1samp(gain - found.interval.low * gap, 0).pvalue == pytest.approx(0.01, abs=1e-9)
+    # gains and gaps that agree in all replicates: the resolution alone gives the interval
+    equal = ratio_of_means(gain * 0 + 0.01, gap * 0 + 0.02, step=0.001)
+    spread = stats.t.ppf(0.975, 5) * 0.0005 / 6**0.5
+    assert equal.interval.low < (0.01 - spread) / 0.02 < equal.value == 0.5 < equal.interval.high
 
 
 def test_a_ratio_to_what_may_be_zero_has_no_interval():

@@ -2,6 +2,7 @@
 
 import pytest
 from made_up import failed, grid, record
+from scipy import stats
 
 from analysis.answer import by_batch_size, remedy_sentence
 from analysis.association import associate
@@ -59,6 +60,40 @@ def test_a_switch_is_a_remedy_of_the_batch_it_goes_on_at_and_all_are_corrected(w
     assert ticks == ["batch 16 for the first 5 epochs", "sam_radius=0.05 *"]
 
 
+def test_gain_gap_and_share_are_over_the_same_settings(write_sweep):
+    # At rate 0.1, where the remedy was not tried, the gap is far larger: it has no part in the share.
+    elsewhere = trials([0.95] * 4, batch_size=16, learning_rate=0.1)
+    elsewhere += trials([0.70, 0.71, 0.72, 0.73], batch_size=256, learning_rate=0.1)
+    (found,) = remedies(load_sweep(write_sweep(with_sam() + elsewhere)))
+    (alone,) = remedies(load_sweep(write_sweep(with_sam(), "alone")))
+    assert (found.gap, found.share, found.remaining) == (alone.gap, alone.share, alone.remaining)
+    assert found.share.value == pytest.approx(found.gain.value / found.gap.value)
+    assert found.gap.value == pytest.approx(found.gain.value + found.remaining.value)
+
+
+def test_the_gap_of_a_remedy_leaves_out_settings_that_the_smallest_batch_lacks(write_sweep):
+    # At rate 0.1 the small batch has no trial: the gain there (0.2) has no part in what is divided by the gap.
+    elsewhere = trials([0.70, 0.71, 0.72, 0.73], batch_size=256, learning_rate=0.1)
+    elsewhere += trials([0.90, 0.91, 0.92, 0.93], batch_size=256, learning_rate=0.1, sam_radius=0.05)
+    (found,) = remedies(load_sweep(write_sweep(with_sam() + elsewhere)))
+    assert found.gain.value == pytest.approx(0.011)
+    assert found.share.value == pytest.approx(0.011 / 0.02125)
+
+
+def test_the_intervals_of_several_remedies_hold_together(write_sweep):
+    records = with_sam() + trials([0.89, 0.90, 0.89, 0.94], batch_size=256, clip_norm=1.0)
+    first, second = remedies(load_sweep(write_sweep(records)))
+    (alone,) = remedies(load_sweep(write_sweep(with_sam(), "alone")))
+    assert first.gain.comparisons == second.gain.comparisons == 2
+    assert first.gain.standard_error == pytest.approx(alone.gain.standard_error)
+    half = stats.t.ppf(1 - 0.025 / 2, 3) * alone.gain.standard_error
+    assert first.gain.interval.high == pytest.approx(0.011 + half)
+    assert first.share.interval.low < alone.share.interval.low
+    assert first.share.interval.high > alone.share.interval.high
+    # Holm's first step is Bonferroni's: the best helps exactly where its interval excludes 0.
+    assert first.helps == (first.gain.interval.low > 0)
+
+
 def test_a_gap_that_is_not_clear_has_no_share(write_sweep):
     records = trials(SMALL, batch_size=16) + trials([0.92, 0.91, 0.89, 0.96], batch_size=256)
     (found,) = remedies(load_sweep(write_sweep(records + trials(SAM, batch_size=256, sam_radius=0.05))))
@@ -67,12 +102,14 @@ def test_a_gap_that_is_not_clear_has_no_share(write_sweep):
 
 def test_the_sentence_names_the_best_that_is_clear(write_sweep):
     sentence = remedy_sentence(load_sweep(write_sweep(with_sam())))
-    assert sentence.startswith("The one remedy tried at batch 256 clearly helps, sam_radius=0.05: +1.10")
-    for said in ("52 % [", "of the gap", "2 times the training time", "0.5 times the box sharpness"):
+    assert sentence.startswith(
+        "The one remedy tried at batch 256 helps: sam_radius=0.05 changes test accuracy by +1.10 percentage points"
+    )
+    for said in ("52 % of the gap (", "2 times the training time", "0.5 times the box sharpness"):
         assert said in sentence
     useless = plain() + trials([0.9, 0.88, 0.9, 0.92], batch_size=256, clip_norm=1.0)
     sentence = remedy_sentence(load_sweep(write_sweep(useless, "useless")))
-    assert "does not clearly help after correction" in sentence
+    assert "does not help significantly: clip_norm=1" in sentence
     one = [entry for entry in with_sam() if entry.trial["seed"] == 0]
     assert "1 replicate: no interval" in remedy_sentence(load_sweep(write_sweep(one, "one")))
     assert remedy_sentence(load_sweep(write_sweep(plain(), "plain"))).startswith("No remedy was tried")

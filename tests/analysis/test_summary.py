@@ -31,42 +31,44 @@ def test_table_by_batch_size(write_sweep):
 
 
 def test_a_clear_gap_is_told(write_sweep):
-    sentence = cost_sentence(load_sweep(write_sweep(grid())))
-    assert sentence.startswith(
-        "Up to batch 64 nothing is lost beyond a margin of 0.5 percentage points against batch 16"
-    )
-    assert "one-sided 95 %, paired inside 3 replicates); batch 512 loses" in sentence
-    assert "chosen by the other replicates, it loses" in sentence
-    assert "holds zero" not in sentence
+    sweep = load_sweep(write_sweep(grid()))
+    sentence, gap = cost_sentence(sweep), by_batch_size(sweep)[-1].gap
+    assert sentence.startswith("Up to batch 64 test accuracy is non-inferior to batch 16 within 0.5 percentage points")
+    ends = f"(95 % CI {100 * gap.interval.low:.2f} to {100 * gap.interval.high:.2f}, 3 replicates: significant)"
+    assert f"At the same settings, batch 512 loses {100 * gap.value:.2f} percentage points {ends}" in sentence
+    assert "With each batch size tuned separately (by the other replicates), batch 512 loses" in sentence
+    assert "With two learning rates, every best one is at an end of the grid" in sentence
+    assert sentence.endswith("for new random seeds and data splits of digits, with the settings of this sweep.")
 
 
 def test_no_gap_is_not_told_as_one(write_sweep):
     random = np.random.default_rng(1)
     records = changed(grid(), test_accuracy=lambda trial: 0.9 + random.normal(0, 0.01))
     sentence = cost_sentence(load_sweep(write_sweep(records)))
-    assert sentence.startswith("No batch above 16 is shown to cost less than 0.5 percentage points")
-    assert "which holds zero" in sentence
+    assert sentence.startswith("No batch size above 16 is shown to be non-inferior to batch 16 within 0.5 percentage")
+    assert ": not significant)" in sentence
 
 
 def test_a_reversed_gap_is_told(write_sweep):
     records = changed(grid(), test_accuracy=lambda trial: 1.8 - trial["test_accuracy"])
-    sentence = cost_sentence(load_sweep(write_sweep(records)))
-    assert "Up to batch 512 nothing is lost" in sentence
-    assert "(it loses nothing, one-sided" in sentence
-    assert "the largest tried: it gains" in sentence
+    sweep = load_sweep(write_sweep(records))
+    sentence, gap = cost_sentence(sweep), by_batch_size(sweep)[-1].gap
+    assert sentence.startswith("Up to batch 512, the largest tried, test accuracy is non-inferior to batch 16")
+    ends = f"(95 % CI {-100 * gap.interval.high:.2f} to {-100 * gap.interval.low:.2f}, 3 replicates: significant)"
+    assert f"it gains {-100 * gap.value:.2f} percentage points {ends}" in sentence
 
 
 def test_the_margin_is_the_readers(write_sweep):
     sweep = load_sweep(write_sweep(grid()))
     assert cost_sentence(sweep, 0.05).startswith(
-        "Up to batch 512 nothing is lost beyond a margin of 5 percentage points"
+        "Up to batch 512, the largest tried, test accuracy is non-inferior to batch 16 within 5 percentage points"
     )
 
 
 def test_the_answer_is_three_sentences(write_sweep):
     texts = answer(load_sweep(write_sweep(grid())))
     assert len(texts) == 3
-    assert texts[2].startswith("Of 2 remedies tried at batch 512")
+    assert texts[2].startswith("Of 2 remedies tried at batch 512, ")
 
 
 def test_one_replicate_gives_no_interval_and_says_so(write_sweep):
