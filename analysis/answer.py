@@ -47,7 +47,7 @@ def association_sentence(sweep: Sweep) -> str:
         )
     more, frame = ("larger" if shown.value > 0 else "smaller"), compared(sweep)
     on_target = frame[~frame["off_target"]] if shown is association.matched else frame
-    beyond = beyond_hyperparameters(on_target, BOX_STRONG.column)
+    (beyond,) = beyond_hyperparameters(on_target, [BOX_STRONG.column])
     controlled = "After controlling for batch size and the other hyperparameters"
     if beyond.interval is None:
         controlled += ", these trials cannot show whether an association remains"

@@ -24,6 +24,7 @@ Trials off target (see analysis.load) are left out of the headline; `with_off_ta
 a remedy are left out of all of it, unless `pool_remedies` asks for them: then the matched sets hold every remedy.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -105,10 +106,11 @@ def matched_correlation(frame: pd.DataFrame, column: str, target: str = GAP) -> 
     return rank_correlation(frame[column], frame[target], frame["replicate"], strata=frame["matched_set"])
 
 
-def beyond_hyperparameters(frame: pd.DataFrame, column: str, target: str = GAP) -> Correlation:
-    """The partial rank correlation given the configuration: all hyperparameters, with all of their interactions."""
+def beyond_hyperparameters(frame: pd.DataFrame, columns: Sequence[str], target: str = GAP) -> list[Correlation]:
+    """The partial rank correlations given the configuration: all hyperparameters, with all of their interactions."""
     rows = frame[~frame["is_reference"]] if target == GAP else frame
-    return partial_rank_correlation(rows[column], rows[target], rows["configuration"], rows["replicate"])
+    given = rows["configuration"], rows["replicate"]
+    return [partial_rank_correlation(rows[column], rows[target], *given) for column in columns]
 
 
 def granulated(sweep: Sweep) -> dict[Measure, GranulatedKendall]:

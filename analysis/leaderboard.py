@@ -114,6 +114,7 @@ def _leaderboard(sweep: Sweep, target: str) -> Leaderboard:
     predictors += [(column, label, np.nan) for column, label in COMPARISONS.items()]
     predictors = [each for each in predictors if frame[each[0]].notna().sum() >= 2]
     matched = [matched_correlation(frame, column, target) for column, *_ in predictors]
+    partial = beyond_hyperparameters(frame, [column for column, *_ in predictors], target)
     p_values = corrected([found.p_value for found in matched])
     loss = np.log10(everything["train_loss"].astype("float64").where(everything["train_loss"] > 0))
     ordered = "test_error" if target == GAP else target  # the gap's reference changes with the learning rate
@@ -125,7 +126,7 @@ def _leaderboard(sweep: Sweep, target: str) -> Leaderboard:
             matched=matched[place],
             matched_tau=_tau(frame, column, target),
             at_matched_loss=_tau(everything, column, target, window=(loss, LOSS_WINDOW)),
-            partial=beyond_hyperparameters(frame, column, target),
+            partial=partial[place],
             granulated=granulated_kendall(frame, column, ordered, names, within=within),
             psi=granulated_correlation(frame, column, ordered, names, within=within),
             sign_error=sign_error(frame, column, ordered, names, within=within),

@@ -50,7 +50,7 @@ def report_and_answer(folder: Path, console: Console) -> None:
     from analysis.report import write_report
     from analysis.summary import summary_lines
 
-    sweep = load_sweep(folder)  # once: its bootstraps serve report and summary
+    sweep = load_sweep(folder)  # once: report and summary share what is computed
     report = write_report(sweep)
     console.print()
     for line in summary_lines(sweep):

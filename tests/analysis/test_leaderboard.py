@@ -50,7 +50,7 @@ def test_each_number_is_the_statistic_it_says(sweep):
     box = rows["box_sharpness"]
     assert box.matched == associate(sweep, BOX_STRONG).matched
     frame = comparable(sweep)
-    assert box.partial == beyond_hyperparameters(frame, "box_sharpness")
+    assert [box.partial] == beyond_hyperparameters(frame, ["box_sharpness"])
     assert box.granulated == granulated_kendall(
         frame, "box_sharpness", "test_error", board.axes, within=["seed", "split_seed"]
     )

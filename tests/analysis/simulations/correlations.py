@@ -61,7 +61,7 @@ def pooled(frame: pd.DataFrame) -> Correlation:
 
 
 def beyond(frame: pd.DataFrame) -> Correlation:
-    return beyond_hyperparameters(frame, BOX_STRONG.column)
+    return beyond_hyperparameters(frame, [BOX_STRONG.column])[0]
 
 
 def psi(frame: pd.DataFrame) -> Correlation:
