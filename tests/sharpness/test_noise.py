@@ -96,6 +96,7 @@ METHODS: dict[str, Callable[[BatchLoss, Tensor], GradientNoiseScale]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("parameters", [1, 60])
 def test_a_population_without_a_gradient_is_not_resolved(method: str, parameters: int) -> None:
@@ -105,6 +106,7 @@ def test_a_population_without_a_gradient_is_not_resolved(method: str, parameters
     assert sum(found) <= MOST_MISSES
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", METHODS)
 def test_standard_errors_are_of_the_population(method: str) -> None:
     """Fresh examples from N(0.5, 1) at x = 0: |G|^2 = n / 4 and tr(Sigma) = n lie within two errors."""
@@ -119,6 +121,7 @@ def test_standard_errors_are_of_the_population(method: str) -> None:
     assert all(sum(each) <= MOST_MISSES for each in misses)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("small", "big"), [(1, 2), (2, 10), (5, 40)])
 def test_two_batch_sizes_are_unbiased(small: int, big: int) -> None:
     """Over seeds, for the population that the examples stand for; big = N gives both without the noise of draws."""
@@ -136,6 +139,7 @@ def test_two_batch_sizes_are_unbiased(small: int, big: int) -> None:
     assert results[0].evaluations == 2 + 4 * big // small
 
 
+@pytest.mark.slow
 def test_estimates_are_of_the_population() -> None:
     """Fresh examples from N(m, s^2 1) each time: tr(Sigma) = 3 s^2 and |G|^2 = |x - m|^2 on average, by both ways."""
     x, per_example, batches = torch.zeros(3).double(), [], []

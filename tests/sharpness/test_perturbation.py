@@ -89,6 +89,7 @@ def test_reach_of_each_kind(kind: Any) -> None:
         assert largest <= 0.3 * (1 + 1e-12)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_standard_error_covers(kind: Any) -> None:
     """200 seeds, a gradient that would mislead an error of single samples: 94.6 % within 2 errors (Student)."""

@@ -90,6 +90,7 @@ def test_moments_are_the_trace_and_the_frobenius_norm(spectrum: str) -> None:
         assert abs(value - float((eigenvalues**power).mean())) <= 4 * stderr
 
 
+@pytest.mark.slow
 def test_the_standard_error_covers() -> None:
     """Two standard errors of 10 probes (9 degrees of freedom) hold the truth in 92 %, +- 4 sqrt(.92 .08 / 100)."""
     eigenvalues = torch.cat([torch.linspace(-1, 1, 95), torch.tensor([4.0, 5, 6, 8, 9])]).double()

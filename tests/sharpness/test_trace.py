@@ -115,6 +115,7 @@ def test_network_against_the_dense_hessian() -> None:
             assert abs(result.value - expected) <= 4 * result.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("power", [1, 2])
 @pytest.mark.parametrize("spectrum", SPECTRA)
 @pytest.mark.parametrize(("method", "samples"), [("deflated", 24), ("deflated", 48), ("hutchinson", 24)])
