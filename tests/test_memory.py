@@ -14,8 +14,8 @@ if sys.argv[1] == "keep":
 import torch
 from torch import nn
 torch.set_num_threads(1)
-network = nn.Sequential(*(nn.Sequential(nn.Conv2d(c, 64, 5), nn.ReLU(), nn.MaxPool2d(2)) for c in (3, 64)))
-images = torch.ones(200, 3, 32, 32)
+network = nn.Sequential(*(nn.Sequential(nn.Conv2d(c, 16, 5), nn.ReLU(), nn.MaxPool2d(2)) for c in (3, 16)))
+images = torch.ones(800, 3, 32, 32)
 def faults(steps):
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
     for _ in range(steps):

@@ -32,7 +32,7 @@ def data(examples: int = 23) -> tuple[Tensor, Tensor]:
 def network() -> nn.Module:
     """Convolution, batch norm with statistics of its own, and dropout, in train mode."""
     torch.manual_seed(0)
-    model = build_model("c1", (1, 8, 8), 4)
+    model = build_model("c1", (1, 8, 8), 4, width=8)
     model(data()[0])
     return model
 
