@@ -7,7 +7,8 @@ takes many times longer than a large one; speed is how many seconds of trials th
 
 where mean_b is the mean over the ended trials of batch size b (of all sizes where b has none yet), and missing_b the
 trials planned at b less those ended. The plan by batch size is `batch_sizes` of sweep.json; without it all missing
-trials are taken as the mean one.
+trials are taken as the mean one. Trials that are trained already and measured further (`to_measure` of sweep.json) have
+not ended until their measures have (`measured_at`).
 
 Whether a run goes on is read from the lock or lease that it holds (trainables/lease.py): nothing is locked or written
 here. Of a folder on a file system that sees runs on this machine only.
@@ -110,10 +111,12 @@ def progress_of(trials: pd.DataFrame, folder: Path) -> Progress:
     seconds = trials["train_seconds"].fillna(0.0) + trials["sharpness_seconds"].fillna(0.0)
     ended_at = pd.to_datetime(trials["finished_at"], utc=True, errors="coerce")
     last = ended_at.idxmax() if ended_at.notna().any() else None
-    sizes = _sizes(trials["batch_size"], seconds.where(status != "failed"), about.get("batch_sizes"))
+    waiting = _waiting(trials, about)
+    sizes = _sizes(trials["batch_size"], seconds.where(status != "failed"), about.get("batch_sizes"), waiting)
+    counts = {name: int((status == name).sum()) for name in STATUSES}
     return Progress(
         planned=planned,
-        counts={name: int((status == name).sum()) for name in STATUSES},
+        counts=counts | {"completed": counts["completed"] - sum(waiting.values())},
         is_running=running,
         seconds_left=_seconds_left(sizes, planned, seconds, ended_at, about.get("started_at"), running),
         last_ended_at=None if last is None else ended_at[last].to_pydatetime(),
@@ -142,13 +145,24 @@ def duration(seconds: float | None) -> str:
     return f"{minutes} min {seconds:02d} s" if minutes else f"{seconds} s"
 
 
-def _sizes(batch_size: Any, seconds: Any, plan: Any) -> tuple[SizeProgress, ...]:
+def _waiting(trials: pd.DataFrame, about: dict[str, Any]) -> dict[int, int]:
+    """By batch size, how many trained trials this run has still to measure."""
+    plan, started_at = about.get("to_measure"), about.get("started_at")
+    if not isinstance(plan, dict) or not isinstance(started_at, str):
+        return {}
+    at = pd.to_datetime(trials["measured_at"], utc=True, errors="coerce")
+    done = trials.loc[at >= pd.to_datetime(started_at, utc=True, errors="coerce"), "batch_size"].value_counts()
+    return {int(size): max(0, int(number) - int(done.get(int(size), 0))) for size, number in plan.items()}
+
+
+def _sizes(batch_size: Any, seconds: Any, plan: Any, waiting: dict[int, int]) -> tuple[SizeProgress, ...]:
     plan = {int(size): int(number) for size, number in plan.items()} if isinstance(plan, dict) else {}
     found = []
     for size in sorted({*plan, *(int(size) for size in batch_size.unique())}):
         own = seconds[batch_size == size]
         mean = own.mean()
-        found.append(SizeProgress(size, plan.get(size), len(own), None if pd.isna(mean) else float(mean)))
+        ended = len(own) - waiting.get(size, 0)
+        found.append(SizeProgress(size, plan.get(size), ended, None if pd.isna(mean) else float(mean)))
     return tuple(found)
 
 
@@ -156,7 +170,7 @@ def _seconds_left(
     sizes: tuple[SizeProgress, ...], planned: int | None, seconds: Any, ended_at: Any, started_at: Any, running: bool
 ) -> float | None:
     start = pd.to_datetime(started_at, utc=True, errors="coerce") if isinstance(started_at, str) else pd.NaT
-    ended = len(seconds)
+    ended = sum(size.ended for size in sizes)
     if planned is None or planned <= ended or pd.isna(start):
         return None
     in_this_run = ended_at >= start

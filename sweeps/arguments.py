@@ -124,14 +124,19 @@ def add_run(parser: Parser, *, name: str) -> None:
     run.add_argument(
         "--resume",
         action="store_true",
-        help="go on with the sweep of this name; the grid may be wider than before",
+        help="go on with the sweep of this name; the grid may be wider than before, and have other measures, which are "
+        "added to the trials that are trained",
     )
     run.add_argument(
         "--dry-run",
         action="store_true",
         help="print the trials, their number and an estimate of the time, and run nothing",
     )
-    run.add_argument("--keep-weights", action="store_true", help="keep each trial's final weights in weights/")
+    run.add_argument(
+        "--keep-weights",
+        action="store_true",
+        help="keep each trial's final weights in weights/ (measures that are added later then need no training)",
+    )
     run.add_argument(
         "--checkpoint-seconds",
         type=number(least=0),

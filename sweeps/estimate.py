@@ -8,7 +8,7 @@ a target loss may end trials earlier. The measures are counted in gradients of t
 
 import dataclasses
 import os
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -36,18 +36,24 @@ class Estimate:
     is_bound: bool
 
 
-def estimate(configs: Sequence[TrialConfig], source: Source, *, threads: int) -> Estimate:
-    """Runs the pilots in this process, with the `threads` of a trial, on the CPU."""
+def estimate(
+    configs: Sequence[TrialConfig], source: Source, *, threads: int, kept_weights: Collection[str] = ()
+) -> Estimate:
+    """Runs the pilots in this process, with the `threads` of a trial, on the CPU.
+
+    The trials of the keys `kept_weights` need no training, unless something is measured along the run.
+    """
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
+        kinds = {config.trial_id: (*_kind(config), config.trial_id in kept_weights) for config in configs}
         pilots = {}
         for config in configs:
-            if _kind(config) not in pilots:
-                pilots[_kind(config)] = _pilot(config, source)
+            if (kind := kinds[config.trial_id]) not in pilots:
+                pilots[kind] = _pilot(config, source, is_trained=config.trial_id in kept_weights)
     finally:
         torch.set_num_threads(before)
-    found = {config.trial_id: pilots[_kind(config)] for config in configs}
+    found = {key: pilots[kind] for key, kind in kinds.items()}
     trial_seconds = {key: pilot.training + pilot.measuring for key, pilot in found.items()}
     slots = max(1, len(os.sched_getaffinity(0)) // threads)
     return Estimate(
@@ -73,13 +79,15 @@ def _kind(config: TrialConfig) -> tuple[object, ...]:
     return config.batch_size, config.model, config.model_options, config.optimizer, config.measures, *remedies
 
 
-def _pilot(config: TrialConfig, source: Source) -> _Pilot:
+def _pilot(config: TrialConfig, source: Source, *, is_trained: bool) -> _Pilot:
     trial = Trial(dataclasses.replace(config, measure_every=None, measure_share=None), source)
     finished = trial.train(PILOT_SECONDS)
     training = trial.training.seconds
     if not finished:
         training *= config.total_epochs / trial.training.epochs_done
     once = gradients(config.measures) * trial.seconds_of_gradient() if config.measures else 0.0
+    if is_trained and config.measure_every is None and config.measure_share is None:
+        return _Pilot(0.0, once, finished=True)
     epochs = trial.training.epochs_done if finished else config.total_epochs
     along = once * ((epochs - 1) // config.measure_every) if config.measure_every else 0.0
     return _Pilot(training, training * (config.measure_share or 0.0) + along + once, finished)

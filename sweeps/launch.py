@@ -36,7 +36,16 @@ from trainables.data import Source
 from trainables.errors import UserError
 from trainables.lease import LEASE, hold
 from trainables.storage import is_remote, remove_folder
-from trainables.tables import Row, Tables, compact, finished, finished_trials, read_tables, write_record
+from trainables.tables import (
+    Row,
+    Tables,
+    compact,
+    finished,
+    finished_trials,
+    read_tables,
+    record_of,
+    write_record,
+)
 from trainables.tune_trial import TuneTrial
 from trainables.unmeasured import remove_unmeasured, take_unmeasured
 
@@ -87,12 +96,6 @@ def _remove_half_written(folder: Path) -> None:
         file.unlink(missing_ok=True)  # the last worker of a killed driver may just have finished it
 
 
-def missing_trials(folder: Path, configs: Sequence[TrialConfig]) -> list[TrialConfig]:
-    """Those of `configs` that the results folder does not hold yet, in their order."""
-    done = finished_trials(folder)
-    return [config for config in configs if config.trial_id not in done]
-
-
 def run_trials(
     configs: Sequence[TrialConfig], source: Source, folder: Path, placement: Placement, progress: Progress
 ) -> tuple[Tables, bool]:
@@ -101,6 +104,8 @@ def run_trials(
     Raises UserError where Ray has no resources for a trial, before any trial starts.
     """
     by_key = {config.trial_id: config for config in configs}
+    if any((folder / "trials").glob("[!.]*.json")):
+        compact(folder)  # what a killed run left is no record of this one
 
     def fit_grid(gpus_per_trial: float) -> None:
         space = {"trial_id": tune.grid_search(_Keys(by_key)), "configs": ray.put(by_key)}
@@ -138,17 +143,26 @@ def under_ray(placement: Placement, progress: Progress, run: Callable[[float], N
 
 
 def write_failures(folder: Path, configs: Iterable[TrialConfig], progress: Progress) -> None:
-    """Leaves the records of trials of this run that could not do so themselves, such as those whose worker died."""
+    """Leaves the records of trials of this run that could not do so themselves, such as those whose worker died.
+
+    A trial that an earlier run has trained keeps its rows, with the reason why nothing was added to them.
+    """
     recorded = {file.stem for file in (folder / "trials").glob("*.json")}
     left = [config for config in configs if config.trial_id not in recorded]
     if left:
-        from trainables.trial import failed_record  # brings PyTorch
+        from trainables.extension import Extension  # they bring PyTorch
+        from trainables.trial import failed_record
 
+        tables = read_tables(folder)
+        known = finished(tables)
         for config in left:
-            reason = progress.errors.get(config.trial_id, "the worker died and no reason is known")
-            trained = take_unmeasured(folder, config.trial_id, reason)
-            write_record(folder, trained or failed_record(config, reason))
-            remove_unmeasured(folder, config.trial_id)
+            key = config.trial_id
+            reason = progress.errors.get(key, "the worker died and no reason is known")
+            record = take_unmeasured(folder, key, reason)
+            if record is None and key in known:
+                record = Extension(record_of(tables, key), config).failed(reason)
+            write_record(folder, record or failed_record(config, reason))
+            remove_unmeasured(folder, key)
 
 
 def fit(
@@ -170,6 +184,7 @@ def fit(
     shared = {
         "folder": str(folder.resolve()),
         "source": ray.put(source),
+        "trained": ray.put(frozenset(finished_trials(folder))),
         "cpus": placement.cpus_per_trial,
         "gpus": gpus_per_trial,
         "workers": placement.workers_per_trial,

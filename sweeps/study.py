@@ -68,8 +68,9 @@ def run_study(configs: Sequence[TrialConfig], source: Source, options: argparse.
         passed = held.enter_context(checking(configs, source, placement))
         with no_collection():  # Ray, and Matplotlib and SciPy for the end: more than a second, beside the check
             import analysis.report  # noqa: F401
-            from sweeps.launch import missing_trials, own_results_folder, run_trials
+            from sweeps.launch import own_results_folder, run_trials
             from sweeps.progress import Progress, consoles
+            from trainables.tables import finished_trials, incomplete_trials
 
         talk, console = consoles(plain=options.plain, quiet=options.quiet)
         if options.dry_run:
@@ -78,18 +79,21 @@ def run_study(configs: Sequence[TrialConfig], source: Source, options: argparse.
             return 0
         started = time.monotonic()
         held.enter_context(own_results_folder(folder, resume=options.resume))
-        missing = missing_trials(folder, configs)
+        missing, trained = incomplete_trials(folder, configs), finished_trials(folder)
+        to_measure = [config for config in missing if config.trial_id in trained]
         if missing:
             warn_of_failing_measures(passed())
-        note_run(folder, len(configs), batch_sizes=Counter(config.batch_size for config in configs))
+        sizes, waiting = (Counter(config.batch_size for config in part) for part in (configs, to_measure))
+        note_run(folder, len(configs), batch_sizes=sizes, to_measure=waiting)
         done = len(configs) - len(missing)
-        talk.print(f"{len(configs)} trials" + (f", {done} of them done already" if done else "") + f" -> {folder}")
+        before = f", {done} of them done already" if done else ""
+        talk.print(f"{len(configs)} trials{before}{_to_measure(len(to_measure))} -> {folder}")
         if missing and (cost := cost_line(missing[0])):
             talk.print(cost, soft_wrap=True)
         progress = Progress(missing, already_done=done, console=talk)
         tables, interrupted = run_trials(missing, source, folder, placement, progress)
         if interrupted:
-            left = len(missing_trials(folder, configs))
+            left = len(incomplete_trials(folder, configs))
             console.print(f"Interrupted: {len(configs) - left} of {len(configs)} trials are kept; --resume goes on.")
             return 130
         finish(folder, console)
@@ -98,12 +102,13 @@ def run_study(configs: Sequence[TrialConfig], source: Source, options: argparse.
 
 
 def say_failures(tables: "Tables", trial_ids: Iterable[str]) -> int:
-    """Prints why the first of these trials failed, in their order; returns how many did."""
-    failed = {row["trial_id"]: row for row in tables.trials.to_pylist() if row["status"] == "failed"}
+    """Prints why the first of these trials failed, or could not be measured, in their order; returns how many did."""
+    failed = {row["trial_id"]: row for row in tables.trials.to_pylist() if row["error"] is not None}
     own = [failed[key] for key in dict.fromkeys(trial_ids) if key in failed]
     for row in own[:3]:
         reason = row["error"].strip().splitlines()[-1]
-        print(f"failed: batch size {row['batch_size']}, seed {row['seed']}: {reason}", file=sys.stderr)
+        what = "failed" if row["status"] == "failed" else "not measured"
+        print(f"{what}: batch size {row['batch_size']}, seed {row['seed']}: {reason}", file=sys.stderr)
     return len(own)
 
 
@@ -173,14 +178,18 @@ def _dry_run(
 ) -> None:
     """Prints every trial with its time, their number, and the time of the whole."""
     from sweeps.estimate import estimate  # brings PyTorch
-    from sweeps.launch import missing_trials
+    from trainables.tables import finished_trials, incomplete_trials
 
-    missing = missing_trials(folder, configs)
-    times = estimate(missing, source, threads=int(placement.cpus_per_trial)) if missing else None
+    missing, trained = incomplete_trials(folder, configs), finished_trials(folder)
+    kept = {key for key in trained if (folder / "weights" / f"{key}.pt").exists()}
+    times = estimate(missing, source, threads=int(placement.cpus_per_trial), kept_weights=kept) if missing else None
     for config in configs:
         seconds = times.trial_seconds.get(config.trial_id) if times else None
-        console.print(f"{config.trial_id}  {config.label:<32}  {'done' if seconds is None else f'{seconds:.1f} s'}")
-    console.print(f"{len(configs)} trials, {len(configs) - len(missing)} of them done already in {folder}")
+        work = "done" if seconds is None else f"{seconds:.1f} s"
+        only = " to measure" if seconds is not None and config.trial_id in trained else ""
+        console.print(f"{config.trial_id}  {config.label:<32}  {work}{only}")
+    to_measure = _to_measure(sum(config.trial_id in trained for config in missing))
+    console.print(f"{len(configs)} trials, {len(configs) - len(missing)} of them done already{to_measure} in {folder}")
     if times is not None:
         bound = " at most: trials that reach the target loss end earlier" if times.is_bound else ""
         console.print(f"about {duration(times.seconds)}{bound} (pilots on this machine's CPU)")
@@ -190,20 +199,28 @@ def _dry_run(
             console.print(f"about {measuring / whole:.0%} of the trials' time goes into measures")
 
 
+def _to_measure(number: int) -> str:
+    return f", {number} trained already and to be measured" if number else ""
+
+
 def note_run(
     folder: Path,
     planned: int,
     arguments: Sequence[str] | None = None,
     batch_sizes: Mapping[int, int] | None = None,
+    to_measure: Mapping[int, int] | None = None,
 ) -> None:
-    """Leaves what was asked for beside the tables, for report and status: the number of trials `planned`, also by
-    batch size, and the command with its `arguments` (None: those of the process).
+    """Leaves what was asked for beside the tables, for report and status.
+
+    That is the number of trials `planned`, also by batch size; how many of them are trained already and `to_measure`,
+    by batch size; and the command with its `arguments` (None: those of the process).
     """
     note = {
         "command": [Path(sys.argv[0]).name, *map(scrubbed, sys.argv[1:] if arguments is None else arguments)],
         "started_at": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "planned": planned,
         "batch_sizes": batch_sizes,
+        "to_measure": to_measure or {},
         "numbers_version": NUMBERS_VERSION,
         "cores": os.cpu_count(),
     }

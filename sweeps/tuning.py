@@ -12,7 +12,7 @@ without a remedy, which is what a comparison at one fixed setting would have use
 """
 
 import dataclasses
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -138,6 +138,11 @@ class Known:
 
     outcome: Outcome
     curve: Sequence[Point]
+    measured: Collection[str] = ()  # column of trials.parquet
+
+    def is_complete(self, config: TrialConfig) -> bool:
+        """Whether it has all measures that `config` asks for."""
+        return self.outcome.status == "diverged" or config.lacking(self.measured) is None
 
 
 class Campaign:
@@ -158,7 +163,7 @@ class Campaign:
             key = config.trial_id
             self.begun[key] = config
             self.open[key] = (cell, number)
-            if key not in self._known:
+            if not self._is_known(config):
                 return config
             self.report(key, self._known[key].curve)
             self.end(self._known[key].outcome)
@@ -192,8 +197,10 @@ class Campaign:
         """How many trials of each cell have not ended yet, as far as can be known."""
         found = {}
         for cell, study in self.studies.items():
-            keys = {key for configs in self.retraining(cell).values() for key in configs}
-            ended = sum(key in self._known or (key in self.begun and key not in self.open) for key in keys)
+            configs = {key: one for settings in self.retraining(cell).values() for key, one in settings.items()}
+            ended = sum(
+                self._is_known(one) or (key in self.begun and key not in self.open) for key, one in configs.items()
+            )
             retraining = (1 if cell == self.reference else 2) * len(self.plan.seeds)
             found[cell] = study.planned - study.ended + retraining - ended
         return found
@@ -216,6 +223,10 @@ class Campaign:
     def reference(self) -> Cell:
         """The smallest batch size without a remedy."""
         return next(iter(self.studies))
+
+    def _is_known(self, config: TrialConfig) -> bool:
+        known = self._known.get(config.trial_id)
+        return known is not None and known.is_complete(config)
 
     def _ready(self) -> Iterator[tuple[Cell, int | None, TrialConfig]]:
         for cell, study in self.studies.items():

@@ -156,7 +156,9 @@ def known_trials(folder: Path, grace_epochs: int) -> dict[str, Known]:
     for row in tables.epochs.to_pylist():
         epochs.setdefault(row["trial_id"], []).append(row)
     return {
-        row["trial_id"]: Known(outcome_of(row), curve_of(epochs.get(row["trial_id"], []), grace_epochs))
+        row["trial_id"]: Known(
+            outcome_of(row), curve_of(epochs.get(row["trial_id"], []), grace_epochs), row["measured"] or ()
+        )
         for row in tables.trials.to_pylist()
         if row["status"] in ("completed", "diverged")
     }

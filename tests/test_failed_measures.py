@@ -11,10 +11,11 @@ import torch
 from trainables import measures
 from trainables.config import TrialConfig
 from trainables.data import Source
+from trainables.extension import FAILED_MEASURE
 from trainables.measures import MEASURES
 from trainables.tables import Record, read_tables, write_record
 from trainables.time_limit import TimeLimitError, time_limit
-from trainables.trial import FAILED_MEASURE, Trial, run_trial
+from trainables.trial import Trial, run_trial
 from trainables.unmeasured import Unmeasured, remove_unmeasured, take_unmeasured
 
 Make = Callable[..., TrialConfig]

@@ -16,6 +16,7 @@ import dataclasses
 import hashlib
 import json
 import math
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
@@ -43,6 +44,7 @@ LARGE_NETWORK = 1_000_000  # parameters, from which on `auto` is float32, where 
 MEASURE_BATCH_NORMS = ("running", "batch", "recalibrated")
 PAPER_EVALUATION_BATCH = 5000  # whose statistics the paper's own code used
 DEFAULT_MOMENTUM = 0.9
+ALONG_THE_RUN = ("measure_every", "measure_share")
 SWITCH_LEARNING_RATES = ("keep", "linear", "sqrt")
 SWITCH_OPTIMIZER_STATES = ("reset", "keep")
 
@@ -222,10 +224,7 @@ class TrialConfig(Remedies):
         if self.decay == "step":
             changes["decay_factor"] = self.decay_factor or STEP_DECAY_FACTOR
             changes["decay_by"] = self.decay_by or DECAYED[0]
-        if self.measure_batch_norm != "batch":
-            changes["measure_batch_size"] = None
-        elif self.measure_batch_size is None or self.measure_batch_size > self.measure_examples:
-            changes["measure_batch_size"] = min(PAPER_EVALUATION_BATCH, self.measure_examples)
+        changes["measure_batch_size"] = self._measure_batch_size
         no_switch = (
             self.switch_epoch is None
             or self.switch_epoch >= self.epochs
@@ -249,6 +248,12 @@ class TrialConfig(Remedies):
             changes["switch_learning_rate"] = self.switch_learning_rate or SWITCH_LEARNING_RATES[0]
             changes["switch_optimizer_state"] = self.switch_optimizer_state or SWITCH_OPTIMIZER_STATES[0]
         return dataclasses.replace(self, **changes)
+
+    @property
+    def _measure_batch_size(self) -> int | None:
+        if self.measure_batch_norm != "batch":
+            return None
+        return min(self.measure_batch_size or PAPER_EVALUATION_BATCH, self.measure_examples)
 
     def _without_what_needs_large_batches(self, batch_size: int) -> dict[str, Any]:
         """Ghost batch norm and matched noise mean nothing to batches that are no larger than theirs."""
@@ -287,10 +292,34 @@ class TrialConfig(Remedies):
         """
         return self._key(MEASURING)
 
+    def measurement(self, measure: str, along: str | None = None) -> str:
+        """What is asked for of `measure`, as one text: its name, and how it is measured at the end of the training.
+
+        With `along`, a field of ALONG_THE_RUN, along the run instead. Two configurations that measure alike have the
+        same text; a field at its default is left out.
+        """
+        values = {name: getattr(self, name) for name in sorted(MEASURING - {"measures", *ALONG_THE_RUN})}
+        values["measure_batch_size"] = self._measure_batch_size
+        if along is not None:
+            values[along] = getattr(self, along)
+        how = (f"{name}={value}" for name, value in values.items() if value != _MEASURE_DEFAULTS[name])
+        return " ".join([measure, *how])
+
+    def measurements(self) -> dict[str, frozenset[str]]:
+        """By measure, all that is asked for: `measurement` at the end and, where asked for, along the run."""
+        moments = [None, *(name for name in ALONG_THE_RUN if getattr(self, name) is not None)]
+        names = [name for name in self.measures.split(",") if name]
+        return {name: frozenset(self.measurement(name, along) for along in moments) for name in names}
+
+    def lacking(self, measured: Collection[str]) -> "TrialConfig | None":
+        """This configuration with those of its measures alone that `measured` does not hold; None where it has all."""
+        names = [name for name, texts in self.measurements().items() if not texts <= set(measured)]
+        return dataclasses.replace(self, measures=",".join(names)) if names else None
+
     @property
     def is_warm_started(self) -> bool:
         """Whether the trial can start from another's state at its switch: not if it has rows of its own from before."""
-        return self.switch_epoch is not None and self.measure_every is None and self.measure_share is None
+        return self.switch_epoch is not None and all(getattr(self, name) is None for name in ALONG_THE_RUN)
 
     @property
     def warm_start_id(self) -> str:
@@ -320,7 +349,8 @@ class TrialConfig(Remedies):
         return " ".join([*parts, f"seed{self.seed}"])
 
 
-MEASURING = frozenset(field.name for field in dataclasses.fields(TrialConfig) if field.name.startswith("measure"))
+_MEASURE_DEFAULTS = {field.name: field.default for field in dataclasses.fields(TrialConfig) if "measure" in field.name}
+MEASURING = frozenset(_MEASURE_DEFAULTS)
 """The fields that say what is measured and how. They leave the training alone, so they are not part of its key."""
 
 

@@ -105,6 +105,7 @@ class ParallelTrial(TuneTrial):
                 "trial_id": self._config.trial_id,
                 "micro_batch_size": self._micro_batch_size,
                 "measures_alone": measures_alone,
+                "known": self._known,
             },
             torch_config=_NoGroup(),
             scaling_config=ray.train.ScalingConfig(
@@ -137,19 +138,21 @@ def work_together(settings: dict[str, Any]) -> None:
     workers = _join(uses_gpu=settings["gpus"] > 0)
     config: TrialConfig = ray.get(settings["configs"])[settings["trial_id"]]
     folder = place(settings["folder"], has_answered=True)
-    checkpoint = folder / "checkpoints" / f"{config.trial_id}.pt"
+    checkpoint, weights = (folder / part / f"{config.trial_id}.pt" for part in ("checkpoints", "weights"))
     trial: Trial | None = None
     limit_memory(workers.device, gib=settings["memory"], gpu_share=settings["gpus"])
     try:
-        trial = Trial(config, ray.get(settings["source"]), workers.device, workers, settings["micro_batch_size"])
-        trial.resume(checkpoint)
+        source, micro_batch_size = ray.get(settings["source"]), settings["micro_batch_size"]
+        trial = Trial(config, source, workers.device, workers, micro_batch_size, known=settings["known"])
+        if not trial.load_weights(weights):
+            trial.resume(checkpoint)
         trial.measures_alone = settings["measures_alone"]
         if workers.rank == 0:
             trial.after_epoch = _Saver(trial, checkpoint, settings["checkpoint_seconds"])
         trial.train()
         if workers.rank == 0:
-            if settings["keep_weights"]:
-                trial.save_weights(folder / "weights" / f"{config.trial_id}.pt")
+            if settings["keep_weights"] and not weights.exists():
+                trial.save_weights(weights)
             trial.while_measuring = Unmeasured(folder, trial.record)
             trial.save(checkpoint)  # a measure that fails ends all workers
         trial.measure()
@@ -163,7 +166,7 @@ def work_together(settings: dict[str, Any]) -> None:
         raise
     if workers.rank == 0:
         record = trial.record()
-        record.trial["ray_version"] = ray.__version__
+        record.trial.setdefault("ray_version", ray.__version__)
         write_record(folder, record)
 
 

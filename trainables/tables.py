@@ -18,6 +18,7 @@ import json
 import math
 import types
 import typing
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +47,9 @@ _DEFAULTS = {
     field.name: field.default
     for field in dataclasses.fields(TrialConfig)
     if field.default is not dataclasses.MISSING  # what a trial was before the field was there
-} | dict.fromkeys(("numbers_version", "numpy_version", "error"))  # unknown; no rows were left by a measure that failed
+}
+_DEFAULTS |= dict.fromkeys(("numbers_version", "numpy_version", "measured", "measured_at"))  # unknown
+_DEFAULTS |= {"error": None}  # of a measure: one that failed left no rows
 _FIELDS = sorted(dataclasses.fields(TrialConfig), key=lambda field: field.name in REMEDIES)
 
 TRIALS = pa.schema(
@@ -69,6 +72,8 @@ TRIALS = pa.schema(
         ("box_sharpness", pa.float64()),
         ("box_sharpness_paper", pa.float64()),
         ("hessian_max_eig", pa.float64()),
+        ("measured", pa.list_(pa.string())),  # what has been measured and how, `TrialConfig.measurement`
+        ("measured_at", pa.string()),  # when measures were added to the trained trial, as `finished_at`; else null
         ("reached_target", pa.bool_()),
         ("flags", pa.list_(pa.string())),
         ("parameters", pa.int64()),
@@ -186,16 +191,46 @@ def compact(folder: Path) -> Tables:
 
 
 def finished_trials(folder: Path) -> set[str]:
-    """The keys of the trials that need not run again: those completed or diverged."""
-    if not _record_files(folder) and not (folder / "trials.parquet").exists():
-        return set()
-    return finished(read_tables(folder))
+    """The keys of the trials that are trained, completed or diverged."""
+    return finished(_tables_of(folder))
 
 
 def finished(tables: Tables) -> set[str]:
     """`finished_trials` of tables that have been read."""
     done = pc.is_in(tables.trials["status"], pa.array(["completed", "diverged"]))
     return set(tables.trials.filter(done)["trial_id"].to_pylist())
+
+
+def incomplete_trials(folder: Path, configs: Iterable[TrialConfig]) -> list[TrialConfig]:
+    """Those of `configs` that have to run, in their order: to be trained, or to be measured further.
+
+    Of a trained trial the configuration has only the measures that are missing. One that diverged has none to add.
+    """
+    columns = _tables_of(folder).trials.select(["trial_id", "status", "measured"])
+    rows = {row["trial_id"]: row for row in columns.to_pylist() if row["status"] in ("completed", "diverged")}
+    found: list[TrialConfig | None] = []
+    for config in configs:
+        row = rows.get(config.trial_id)
+        is_diverged = row is not None and row["status"] == "diverged"
+        found.append(None if is_diverged else config if row is None else config.lacking(row["measured"] or ()))
+    return [config for config in found if config is not None]
+
+
+def record_of(tables: Tables, trial_id: str) -> Record:
+    """The rows of a trial that is in `tables`, as a trial leaves them."""
+    own = [
+        table.filter(pc.equal(table["trial_id"], trial_id)) for table in (tables.trials, tables.epochs, tables.measures)
+    ]
+    trials, *others = (table.to_pylist() for table in own)
+    epochs, measures = ([{name: row[name] for name in row if name != "trial_id"} for row in rows] for rows in others)
+    return Record(trials[0], epochs, measures)
+
+
+def _tables_of(folder: Path) -> Tables:
+    """`read_tables`, empty where no trial has ended."""
+    if not _record_files(folder) and not (folder / "trials.parquet").exists():
+        return Tables(*(schema.empty_table() for schema in SCHEMAS.values()))
+    return read_tables(folder)
 
 
 def of_newest_version(tables: Tables) -> tuple[Tables, int]:

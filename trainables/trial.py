@@ -20,9 +20,10 @@ from torch import nn
 
 from trainables import measures
 from trainables.checkpoint import load_checkpoint, save_checkpoint
-from trainables.config import NUMBERS_VERSION, TrialConfig
+from trainables.config import ALONG_THE_RUN, NUMBERS_VERSION, TrialConfig
 from trainables.data import Dataset, Source
 from trainables.errors import LONGEST_REASON, one_line
+from trainables.extension import FAILED_MEASURE, Extension, measured_by
 from trainables.memory import SMALLER, free_memory, is_out_of_memory
 from trainables.models import build_model
 from trainables.seeds import derive_seed
@@ -39,7 +40,6 @@ T = TypeVar("T")
 
 HIGH_TRAIN_ACCURACY = 0.999
 PAPER_FAR_BELOW_STRONG = 0.5
-FAILED_MEASURE = "a measure failed"
 
 
 class MeasuringError(Exception):
@@ -51,6 +51,7 @@ class Trial:
 
     On one device; or by several `workers`, each with a Trial of its own, of which one keeps record and checkpoint. No
     more than `micro_batch_size` examples of a batch are taken at once; `record` is for the updates of small ones.
+    `known` are the rows of a trial that is already trained, of which only what is missing is measured.
     """
 
     def __init__(
@@ -61,8 +62,11 @@ class Trial:
         workers: Workers | None = None,
         micro_batch_size: int | None = None,
         record: Recorder | None = None,
+        known: Record | None = None,
     ) -> None:
         self.config = config.canonical()
+        self._known = None if known is None else Extension(known, self.config)
+        self._difference: str | None = None  # of the weights from those of the known rows
         self.device = device or torch.device("cpu")
         data = source.split(config.train_size, config.test_size, config.split_seed, config.validation_size or 0)
         data = data.to(self.device)
@@ -98,6 +102,11 @@ class Trial:
             return
         if self.measures_alone and self.training.workers.rank:
             return
+        if self._known is not None and self.training.finished:
+            self._difference = self._difference or self._known.difference(self.training.epochs[-1])
+            if self._difference:
+                self.measures += self._without_value(self._difference)
+                return
         try:
             self.while_measuring()
             loss = self._attempt(self._bound)
@@ -124,8 +133,21 @@ class Trial:
 
     def _missing(self) -> list[str]:
         """The names of the measures that have no rows yet at the weights of now."""
-        known = {row["measure"] for row in self.measures if row["epoch"] == self.training.epochs_done}
-        return [name for name in self.config.measures.split(",") if name and name not in known]
+        done = {row["measure"] for row in self.measures if row["epoch"] == self.training.epochs_done}
+        if self._known is not None:
+            along = None if self.training.finished else self._along
+            done |= {name for name in measures.MEASURES if self._known.has(self.config.measurement(name, along))}
+        return [name for name in self.config.measures.split(",") if name and name not in done]
+
+    @property
+    def _along(self) -> str | None:
+        """The field that says when to measure along the run; None where that is not asked for."""
+        return next((name for name in ALONG_THE_RUN if getattr(self.config, name) is not None), None)
+
+    def _measured_along(self) -> list[str]:
+        """What is measured along the run, as in `TrialConfig.measurements`."""
+        names = self.config.measurements() if self._along else ()
+        return sorted(self.config.measurement(name, self._along) for name in names)
 
     def _bound(self) -> ModelLoss:
         config = self.config
@@ -208,6 +230,7 @@ class Trial:
             "box_sharpness_paper": self._value("box_sharpness", "paper", measures.EPSILONS[0]),
             "hessian_max_eig": self._value("hessian_max_eig", "lanczos", None),
             "reached_target": self.training.reached_target,
+            "measured": [] if self._difference or self.training.diverged else measured_by(self.config),
             "flags": self._flags(measured),
             "parameters": sum(parameter.numel() for parameter in self.training.model.parameters()),
             "train_seconds": self.training.seconds,
@@ -217,7 +240,8 @@ class Trial:
             "micro_batch_size": self.training.micro_batch_size,
             **_place(self.device),
         }
-        return Record(row, self.training.epochs, measured)
+        record = Record(row, self.training.epochs, measured)
+        return record if self._known is None else self._known.extended(record)
 
     def smaller_micro_batch(self) -> int | None:
         """The micro-batch size to try again with after running out of memory; None where batches cannot be cut so."""
@@ -225,20 +249,38 @@ class Trial:
 
     def save(self, path: Path) -> None:
         """A checkpoint from which `resume` goes on to the same numbers."""
-        save_checkpoint(path, {**self.training.state_dict(), "measures": self.measures})
+        along = {"measures": self.measures, "measured": self._measured_along()}
+        save_checkpoint(path, {**self.training.state_dict(), **along})
 
     def save_weights(self, path: Path) -> None:
         """The final weights and buffers, to be loaded with torch.load(path, weights_only=True)."""
         save_checkpoint(path, self.training.model.state_dict(), keep_previous=False)
 
     def resume(self, path: Path) -> bool:
-        """Goes on from the checkpoint at `path`, where there is one; returns whether there was."""
+        """Goes on from the checkpoint at `path`, where there is one; returns whether there was.
+
+        One that lacks measures along the run that are asked for now is of no use.
+        """
         state = load_checkpoint(path, self.device)
-        if state is not None:
-            self.training.load_state_dict(state)
-            self.measures = list(state["measures"])
-            self.resumed_epoch = self.training.epochs_done
-        return state is not None
+        if state is None or not set(self._measured_along()) <= set(state["measured"]):
+            return False
+        self.training.load_state_dict(state)
+        self.measures = list(state["measures"]) if self._along else []
+        self.resumed_epoch = self.training.epochs_done
+        return True
+
+    def load_weights(self, path: Path) -> bool:
+        """Takes the final weights kept at `path` in place of training, where they are enough to measure what is missing
+        of a trained trial; returns whether they are.
+        """
+        if self._known is None or self._known.needs_training:
+            return False
+        weights = load_checkpoint(path, self.device)
+        if weights is None:
+            return False
+        self.training.load_final(weights, self._known.epochs)
+        self._difference = self._known.difference({**self.training.epochs[-1], **self.training.evaluate()})
+        return True
 
     def _is_measured_now(self) -> bool:
         """Whether this is a moment along the run to measure: the end of the training is not one.

@@ -29,7 +29,7 @@ from trainables.data import Source
 from trainables.importing import no_collection
 from trainables.memory import GIB, free_memory, give_back, is_out_of_memory, limit_memory
 from trainables.storage import place
-from trainables.tables import Record, write_record
+from trainables.tables import Record, Tables, read_tables, record_of, write_record
 from trainables.time_limit import time_limit
 from trainables.unmeasured import Unmeasured, remove_unmeasured, take_unmeasured
 
@@ -57,7 +57,8 @@ class TuneTrial(tune.Trainable):  # type: ignore[misc]
     The Tune configuration has `trial_id`; `configs` and `source`, object references to the TrialConfigs by their
     key and to the shared Source; `folder`, the results folder; `cpus` and `gpus` of a trial; `checkpoint_seconds`
     between checkpoints; `keep_weights`; and `reuse_actors`, whether this actor will be given other trials. It may have
-    `memory`, the GiB that a trial may take, `micro_batch_size`, `trial_timeout` in seconds, and `cuda_graphs`.
+    `memory`, the GiB that a trial may take, `micro_batch_size`, `trial_timeout` in seconds, `cuda_graphs`, and
+    `trained`, a reference to the keys of the trials that are trained already and only measured further.
     """
 
     @classmethod
@@ -84,6 +85,8 @@ class TuneTrial(tune.Trainable):  # type: ignore[misc]
         self._checkpoint_seconds = config["checkpoint_seconds"]
         self._configs: dict[str, TrialConfig] = ray.get(config["configs"])
         self._source: Source = ray.get(config["source"])
+        self._trained: frozenset[str] = ray.get(config["trained"]) if "trained" in config else frozenset()
+        self._tables: Tables | None = None  # of earlier runs, once they are needed
         self._warm_starts: dict[str, set[int]] = {}
         for trial in self._configs.values():
             if trial.is_warm_started and trial.switch_epoch is not None:
@@ -113,7 +116,7 @@ class TuneTrial(tune.Trainable):  # type: ignore[misc]
         if record is None:
             last = self._trial.training.epochs[-1] if self._trial else {}
             return {**_metrics(last), "done": False}
-        record.trial["ray_version"] = ray.__version__
+        record.trial.setdefault("ray_version", ray.__version__)
         write_record(self._folder, record)
         remove_checkpoint(self._checkpoint)
         remove_unmeasured(self._folder, self._config.trial_id)
@@ -124,7 +127,9 @@ class TuneTrial(tune.Trainable):  # type: ignore[misc]
     def _begin(self, trial_id: str) -> None:
         self._config = self._configs[trial_id]
         self._checkpoint = self._folder / "checkpoints" / f"{trial_id}.pt"
+        self._weights = self._folder / "weights" / f"{trial_id}.pt"
         self._trial: Trial | None = None
+        self._known = self._known_record(trial_id)
         self._micro_batch_size = self._given_micro_batch_size
         self._ran_out_of_memory = False
         self._begun_at = self._saved_at = time.monotonic()
@@ -141,9 +146,11 @@ class TuneTrial(tune.Trainable):  # type: ignore[misc]
                 self._device,
                 micro_batch_size=self._micro_batch_size,
                 record=self._recorder,
+                known=self._known,
             )
             trial.after_epoch = self._leave_warm_start
-            if not trial.resume(self._checkpoint) and self._config.is_warm_started:
+            reached = trial.load_weights(self._weights) or trial.resume(self._checkpoint)
+            if not reached and self._config.is_warm_started:
                 trial.resume(self._warm_start(self._config.switch_epoch))
         finished = self._train(self._trial)
         if time.monotonic() - self._saved_at > self._checkpoint_seconds:
@@ -151,8 +158,8 @@ class TuneTrial(tune.Trainable):  # type: ignore[misc]
             self._saved_at = time.monotonic()
         if not finished:
             return None
-        if self._keep_weights:
-            self._trial.save_weights(self._folder / "weights" / f"{self._config.trial_id}.pt")
+        if self._keep_weights and not self._weights.exists():
+            self._trial.save_weights(self._weights)
         self._trial.while_measuring = Unmeasured(self._folder, self._trial.record)
         self._trial.measure()
         record = self._trial.record()
@@ -181,11 +188,22 @@ class TuneTrial(tune.Trainable):  # type: ignore[misc]
 
     def _failed(self, error: str) -> Record:
         """The record of a trial that cannot be finished: what it was before its measures, if it came so far."""
+        from trainables.extension import Extension
         from trainables.trial import failed_record
 
         last = error.strip().splitlines()[-1]
-        trained = take_unmeasured(self._folder, self._config.trial_id, last)
-        return trained or failed_record(self._config, error, self._device)
+        if (trained := take_unmeasured(self._folder, self._config.trial_id, last)) is not None:
+            return trained
+        if self._known is not None:
+            return Extension(self._known, self._config).failed(error)
+        return failed_record(self._config, error, self._device)
+
+    def _known_record(self, trial_id: str) -> Record | None:
+        """The rows of a trial that an earlier run has trained."""
+        if trial_id not in self._trained:
+            return None
+        self._tables = self._tables or read_tables(self._folder)
+        return record_of(self._tables, trial_id)
 
     def _train(self, trial: Trial) -> bool:
         """Trains for a slice of time; returns whether the training is finished."""

@@ -164,3 +164,27 @@ def test_a_sweep_without_an_ended_trial(tmp_path):
 )
 def test_duration(seconds, text):
     assert duration(seconds) == text
+
+
+def test_trained_trials_that_are_measured_further_have_not_ended(folder):
+    """Eight of the trained ones, three of which this run has measured by now."""
+    note = {"planned": 14, "started_at": before_now(50), "batch_sizes": {"16": 10, "64": 4}, "to_measure": {"16": 8}}
+    (folder / "sweep.json").write_text(json.dumps(note))
+    for seed, ago in ((0, 10), (1, 5), (2, 1), (3, 70)):
+        entry = trial(16, seed, 16.0, ago=90)
+        entry.trial["measured_at"] = before_now(ago)
+        write_record(folder, entry)
+    progress = read_progress(folder)
+    assert (progress.ended, progress.planned, progress.is_finished) == (9, 14, False)
+    assert progress.counts == {"completed": 6, "diverged": 3, "failed": 0}
+    assert [(size.batch_size, size.ended) for size in progress.sizes] == [(16, 5), (64, 4)]
+
+
+def test_trials_of_an_older_version_than_the_runs_do_not_count(folder):
+    note = {"planned": 14, "started_at": before_now(50), "numbers_version": 9}
+    (folder / "sweep.json").write_text(json.dumps(note))
+    assert read_progress(folder).ended == 0
+    entry = trial(16, 0, 16.0, ago=1)
+    entry.trial["numbers_version"] = 9
+    write_record(folder, entry)
+    assert read_progress(folder).ended == 1

@@ -93,20 +93,16 @@ class Training:
     def train_epoch(self) -> None:
         """One pass over the data, then evaluation on all of the training and test set: one row of `epochs`."""
         started = time.perf_counter()
-        data, epoch = self.data, self.epochs_done
+        epoch = self.epochs_done
         size, rate = self.pass_over_data()
-        train = self._evaluate(data.train_inputs, data.train_labels)
-        test = self._evaluate(data.test_inputs, data.test_labels)
+        results = self.evaluate()
         seconds = time.perf_counter() - started
         self.seconds += seconds
         self.epochs.append(
             {
                 "epoch": epoch + 1,
                 "step": self.step,
-                "train_loss": train.loss,
-                "train_accuracy": train.accuracy,
-                "test_loss": test.loss,
-                "test_accuracy": test.accuracy,
+                **results,
                 "distance": self._distance(),
                 "lr": rate,
                 "batch_size": size,
@@ -134,6 +130,18 @@ class Training:
                 self._update(self.optimizer, batch)
                 self.step += 1
         return size, rate
+
+    def evaluate(self) -> dict[str, float]:
+        """Losses and accuracies of the weights of now, on all of the training and test set."""
+        data = self.data
+        train = self._evaluate(data.train_inputs, data.train_labels)
+        test = self._evaluate(data.test_inputs, data.test_labels)
+        return {
+            "train_loss": train.loss,
+            "train_accuracy": train.accuracy,
+            "test_loss": test.loss,
+            "test_accuracy": test.accuracy,
+        }
 
     def _evaluate(self, inputs: Tensor, labels: Tensor) -> Evaluation:
         return evaluate_together(self.workers, self.model, inputs, labels, self.micro_batch_size)
@@ -164,6 +172,12 @@ class Training:
             "seconds": self.seconds,
             "epochs": self.epochs,
         }
+
+    def load_final(self, weights: dict[str, Any], epochs: list[dict[str, Any]]) -> None:
+        """Takes what a finished training ended with: weights, buffers and epochs, but no state of the optimizer."""
+        self.model.load_state_dict(weights)
+        self.epochs = list(epochs)
+        self.step = self.epochs[-1]["step"]
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.model.load_state_dict(state["model"])
