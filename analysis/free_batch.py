@@ -45,6 +45,8 @@ from analysis.replicates import cells
 from trainables.errors import UserError
 
 MARGIN = 0.005  # of test accuracy: 0.5 percentage points
+TRIED = ["batch_size", "setting", "replicate", "matched_set", "learning_rate", "test_size", "test_accuracy", "status"]
+NEEDED = [*TRIED, "is_reference"]
 Comparison = Literal["matched", "tuned"]
 Chooser = Literal["validation", "other replicates"]
 
@@ -95,7 +97,7 @@ def free_batch(sweep: Sweep, comparison: Comparison = "matched", margin: float =
     if not margin > 0:
         raise UserError(f"`margin` must be a fraction of test accuracy above 0, got {margin}")
     frame, tried = comparable(sweep), attempted(sweep)
-    frame, tried = frame[frame["is_plain"]], tried[tried["is_plain"]]
+    frame, tried = frame.loc[frame["is_plain"], NEEDED], tried.loc[tried["is_plain"], TRIED]
     if frame.empty:
         return None
     smallest = int(frame["batch_size"].min())

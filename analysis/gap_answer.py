@@ -4,6 +4,7 @@ Each names its value, its 95 % interval and what it rests on: n of m where trial
 the reference completed, how many are off target, and whether the best learning rates lie at an end of the grid.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from analysis.free_batch import MARGIN, FreeBatch, Loss, free_batch
@@ -193,8 +194,7 @@ def remedy_sentence(sweep: Sweep) -> str:
         if lost:
             return without.strip()
         return "No remedy was tried against the gap (`--remedies`, `--switch-epochs`)."
-    tried = tuple(remedy for remedy in found if remedy.batch_size == found[0].batch_size)
-    best = next((remedy for remedy in tried if remedy.helps), tried[0])
+    tried, best = [remedy for remedy in found if remedy.batch_size == found[0].batch_size], named_remedy(found)
     only, at = len(tried) == 1, f"tried at batch {best.batch_size}"
     partial = f" in {best.trials} of {best.attempted} trials" if best.trials < best.attempted else ""
     gain = f"{100 * best.gain.value:+.2f} percentage points".replace("-", "−") + partial
@@ -214,6 +214,12 @@ def remedy_sentence(sweep: Sweep) -> str:
             verb = "help significantly" if only else "significantly help"
             text = f"{start} {verb}: {best.name} changes test accuracy by {gain}"
     return f"{text}.{_caveats(best)}{without}"
+
+
+def named_remedy(found: Sequence[Remedy]) -> Remedy:
+    """The remedy that the answer names: at the largest batch the best that helps, or the best if none does."""
+    tried = [remedy for remedy in found if remedy.batch_size == found[0].batch_size]
+    return next((remedy for remedy in tried if remedy.helps), tried[0])
 
 
 def _share(best: Remedy) -> str:

@@ -6,6 +6,7 @@ share its split and its luck. Differences are taken inside a replicate, so that 
 What cannot be computed (too few replicates, no value known) is None, never NaN and never a warning.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -99,10 +100,10 @@ def mean_over_replicates(
     Returns None where no value is known. The interval is None for one replicate, and where all agree exactly and no
     step is known. Sources: Student 1908; Nadeau and Bengio 2003, Machine Learning 52:239 (`left_out`).
     """
-    replicates, values = _known(frame, value, scale)
-    by_replicate = _averages(replicates, values)
-    step = (step or _step(frame, value)) / max(1, by_replicate["size"].min() if len(by_replicate) else 1)
-    return _mean(by_replicate["mean"].to_numpy(), len(values), scale, step, left_out)
+    by_replicate = _averages(*_known(frame, value, scale))
+    sizes = [size for _, size in by_replicate.values()]
+    step = (step or _step(frame, value)) / min(sizes, default=1)
+    return _mean([mean for mean, _ in by_replicate.values()], sum(sizes), scale, step, left_out)
 
 
 def paired_difference(
@@ -127,20 +128,17 @@ def paired_difference(
         return None
     sizes = differences["size"]
     step = max(_step(first, value), _step(second, value)) / sizes.min()
-    return _mean(differences["mean"].to_numpy(), int(sizes.sum()), scale, step)
+    return _mean(differences["mean"].tolist(), int(sizes.sum()), scale, step)
 
 
 def differences_by_replicate(
     first: pd.DataFrame, second: pd.DataFrame, value: str, *, match: str = "matched_set", scale: str = "linear"
 ) -> pd.DataFrame:
     """d_r of `paired_difference`, `mean`, over how many matched sets, `size`; a row for each replicate."""
-    sides = []
-    for side in (first, second):
-        replicates, values = _known(side, value, scale, match)
-        sides.append(_averages(replicates, values)["mean"])
-    common = sides[0].index.intersection(sides[1].index)
-    differences = sides[0].loc[common].to_numpy() - sides[1].loc[common].to_numpy()
-    return _averages([key[0] for key in common], differences)
+    sides = [_averages(*_known(side, value, scale, match)) for side in (first, second)]
+    common = sorted(sides[0].keys() & sides[1].keys())
+    found = _averages([key[0] for key in common], np.array([sides[0][key][0] - sides[1][key][0] for key in common]))
+    return pd.DataFrame(found.values(), index=pd.Index(found.keys(), name="replicate"), columns=["mean", "size"])
 
 
 def ratio_of_means(
@@ -181,14 +179,12 @@ def _known(frame: pd.DataFrame, value: str, scale: str, match: str | None = None
     return (columns[0] if match is None else list(zip(*columns, strict=True))), values
 
 
-def _averages(keys: Any, values: Floats) -> pd.DataFrame:
-    """`mean` and `size` of the values of each key, in the order of the keys."""
-    places: dict[Any, int] = {}
-    place = np.array([places.setdefault(key, len(places)) for key in keys], dtype=np.int64)
-    sizes = np.bincount(place, minlength=len(places))
-    means = np.bincount(place, weights=values, minlength=len(places)) / sizes
-    index = pd.Index(places.keys(), tupleize_cols=False)
-    return pd.DataFrame({"mean": means, "size": sizes}, index=index).sort_index()
+def _averages(keys: Sequence[Any], values: Floats) -> dict[Any, tuple[float, int]]:
+    """The mean and the number of the values of each key, in the order of the keys."""
+    groups: dict[Any, list[float]] = {}
+    for key, value in zip(keys, values.tolist(), strict=True):
+        groups.setdefault(key, []).append(value)
+    return {key: (sum(groups[key]) / len(groups[key]), len(groups[key])) for key in sorted(groups)}
 
 
 def _step(frame: pd.DataFrame, value: str) -> float:
@@ -198,12 +194,12 @@ def _step(frame: pd.DataFrame, value: str) -> float:
     return 1.0 / float(frame["test_size"].min())
 
 
-def _mean(by_replicate: Floats, trials: int, scale: str, step: float, left_out: bool = False) -> Mean | None:
+def _mean(by_replicate: Sequence[float], trials: int, scale: str, step: float, left_out: bool = False) -> Mean | None:
     n = len(by_replicate)
     if n == 0:
         return None
-    centre, interval = float(by_replicate.mean()), None
-    spread = max(float(by_replicate.std(ddof=1)), step / 2) if n > 1 else 0.0
+    centre, interval = float(np.mean(by_replicate)), None
+    spread = max(float(np.std(by_replicate, ddof=1)), step / 2) if n > 1 else 0.0
     if spread > 1e-12 * max(1.0, abs(centre)):
         half = student_t(_level(1), n) * spread * (1 / n + (1 / (n - 1) if left_out else 0)) ** 0.5
         interval = Interval(_back(centre - half, scale), _back(centre + half, scale))

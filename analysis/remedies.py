@@ -40,10 +40,14 @@ from matplotlib.figure import Figure
 
 from analysis.command import run
 from analysis.figures import GREY, batch_size_colours, footnote, legend_key, log_axis, new_figure, save
-from analysis.load import BOX_STRONG, MAX_EIG, NO_REMEDY, Sweep, attempted, comparable, load_sweep
+from analysis.load import BOX_STRONG, MAX_EIG, NO_REMEDY, SWITCH, Sweep, attempted, comparable, load_sweep
 from analysis.means import Mean, differences_by_replicate, paired_difference, ratio_of_means
 from analysis.multiplicity import corrected
 from trainables.errors import UserError
+
+TRIED = ["batch_size", *SWITCH, "remedy", "is_switched", "is_plain", "remedy_set", "replicate", "status", "off_target",
+         "test_size", "test_accuracy", "train_seconds", "steps", BOX_STRONG.column, MAX_EIG.column]  # fmt: skip
+NEEDED = [*TRIED, "is_reference"]
 
 
 @dataclass(frozen=True)
@@ -81,7 +85,7 @@ class Remedy:
 @lru_cache(maxsize=16)
 def remedies(sweep: Sweep) -> tuple[Remedy, ...]:
     """All remedies that can be compared, those at the largest batch first, by gain; empty where none was tried."""
-    frame, everything = comparable(sweep), attempted(sweep)
+    frame, everything = comparable(sweep)[NEEDED], attempted(sweep)[TRIED]
     plain = frame[frame["is_plain"]]
     if plain.empty:
         return ()

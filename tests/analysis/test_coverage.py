@@ -1,10 +1,14 @@
 """Every interval and claim under sweeps of known truth, with few runs: see simulations/ and benchmarks/coverage.py."""
 
+import numpy as np
+import pandas as pd
 import pytest
-from simulations import Count, Design, Statement, measure
+from simulations import Count, Design, Statement, grouped, measure, simulated
 from simulations.correlations import STATEMENTS as CORRELATIONS
 from simulations.critical import STATEMENTS as CRITICAL_BATCH
 from simulations.gaps import STATEMENTS as GAPS
+
+from analysis.load import attempted, comparable
 
 RUNS = 100  # as many as a slow test can afford
 STATEMENTS: tuple[Statement, ...] = (*GAPS, *CORRELATIONS, *CRITICAL_BATCH)
@@ -14,8 +18,17 @@ DESIGNS = tuple(dict.fromkeys(design for statement in STATEMENTS for design in s
 def test_a_rate_fails_where_93_percent_is_refuted():
     assert Count(173, 200).fails  # P(X <= 173 | 200, 0.93) = 0.00083
     assert not Count(174, 200).fails  # 0.00177
-
     assert not Count().fails
+
+
+def test_groups_from_the_template_are_those_of_the_sweep():
+    design = Design(name="", remedies=(0.0,), replicates=3, missing=0.2, off_target=0.2, learning_rates=(0.01,))
+    sweep = simulated(design, np.random.default_rng(0))
+    expected = comparable(sweep), attempted(sweep)
+    with grouped(design, sweep):
+        found = comparable(sweep), attempted(sweep)
+    for one, other in zip(found, expected, strict=True):
+        pd.testing.assert_frame_equal(one, other)
 
 
 @pytest.mark.slow

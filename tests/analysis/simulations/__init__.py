@@ -25,16 +25,19 @@ with all e from N(0, 1): each batch size misses the law by an error that all rep
 import dataclasses
 import itertools
 import tempfile
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
+from unittest import mock
 
 import numpy as np
 import pandas as pd
 from made_up import record, write
 from scipy import stats
 
+from analysis import load
 from analysis.load import Sweep, load_sweep
 
 LEAST_STEPS = 50.0  # that any batch size needs, with a b_crit
@@ -102,7 +105,7 @@ class Statement:
     """
 
     name: str
-    section: Literal["gap", "correlation", "critical batch"]
+    section: Literal["gap", "remedy", "correlation", "critical batch"]
     kind: Literal["coverage", "false positive"]
     designs: tuple[Design, ...]
     holds: Holds
@@ -215,10 +218,36 @@ def measure(statements: Sequence[Statement], design: Design, runs: Iterable[int]
     counts = [Count()] * len(statements)
     for run in runs:
         sweep = simulated(design, np.random.default_rng(run))
-        for place, statement in enumerate(statements):
-            held = statement.holds(sweep, design)
-            counts[place] += Count(int(bool(held)), int(held is not None))
+        with grouped(design, sweep):
+            for place, statement in enumerate(statements):
+                held = statement.holds(sweep, design)
+                counts[place] += Count(int(bool(held)), int(held is not None))
     return counts
+
+
+@contextmanager
+def grouped(design: Design, sweep: Sweep) -> Iterator[None]:
+    """Lets analysis.load take the groups of the trials, the same in all sweeps of a design, from its template.
+
+    They are most of the time that it takes to analyse a sweep.
+    """
+    if design.b_crit is not None:  # the epochs of its trials are in no template
+        yield
+        return
+    template = _template(dataclasses.replace(design, name=""))
+    frames = []
+    for frame in (load._attempted(template), load._completed(template)):
+        groups = frame[frame.columns.difference(sweep.trials.columns, sort=False)]
+        frames.append(pd.concat([sweep.trials, groups], axis=1)[frame.columns])
+        frames[-1]["off_target"] = load.has_flag(sweep.trials, load.OFF_TARGET_FLAGS)
+    attempted, completed = frames
+    completed["test_error"] = 1.0 - completed["test_accuracy"]
+    completed = completed[completed["status"] == "completed"].copy()
+    with (
+        mock.patch.object(load, "_attempted", return_value=attempted),
+        mock.patch.object(load, "_completed", return_value=completed),
+    ):
+        yield
 
 
 def references(design: Design) -> list[int]:
