@@ -98,7 +98,20 @@ def run_study(configs: Sequence[TrialConfig], source: Source, options: argparse.
             return 130
         finish(folder, console)
         talk.print(f"{duration(time.monotonic() - started)} in all.", soft_wrap=True)
+    say_failed_measures(tables)
     return 1 if say_failures(tables, [config.trial_id for config in configs]) else 0
+
+
+def say_failed_measures(tables: "Tables") -> None:
+    """Prints for each measure that failed, in how many trials it did and why it did first."""
+    failed: dict[str, dict[str, str]] = {}
+    rows = tables.measures.select(["trial_id", "measure", "error"]).to_pylist()
+    for row in rows:
+        if row["error"] is not None:
+            failed.setdefault(row["measure"], {}).setdefault(row["trial_id"], row["error"])
+    for measure, reasons in failed.items():
+        told = f"{measure} has no value in {len(reasons)} of {tables.trials.num_rows} trials"
+        print(f"warning: {told}: {next(iter(reasons.values()))}", file=sys.stderr)
 
 
 def say_failures(tables: "Tables", trial_ids: Iterable[str]) -> int:

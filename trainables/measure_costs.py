@@ -55,6 +55,7 @@ GRADIENTS = {
 
 SHARE = 0.25  # of the training's gradients
 LEAST_EXAMPLES = 512
+MOST_NAMES = 5  # in a line
 EPOCHS_TO_TARGET = 50  # that a trial with a target loss is assumed to train at most: its `epochs` are a cap
 
 
@@ -76,8 +77,10 @@ def cost_line(config: TrialConfig) -> str:
         return ""
     epochs = gradients(config.measures) * config.measure_examples / config.train_size
     often = "" if config.measure_every is None and config.measure_share is None else " each time"
+    names = config.measures.split(",")
+    shown = ", ".join(names) if len(names) <= MOST_NAMES else f"{len(names)} of them"
     return (
-        f"Measures of each trial: {config.measures.replace(',', ', ')} on {config.measure_examples} of "
-        f"{config.train_size} training examples, about the work of {epochs:.3g} epochs{often} "
-        "(--measures, --measure-examples)"
+        f"Measures of each trial: {shown} on {config.measure_examples} of "
+        f"{config.train_size} training examples, about the work of {epochs:.3g} epochs{often}, "
+        f"beside {'at most ' if config.target_loss else ''}{config.total_epochs} of training"
     )

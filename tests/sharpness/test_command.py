@@ -145,3 +145,18 @@ def test_mistakes(sweep: tuple[Path, Record], tmp_path: Path, capsys: pytest.Cap
         error = capsys.readouterr().err
         assert message in error
         assert error.count("\n") == 1
+
+
+def test_a_measure_that_fails_costs_its_own_rows(
+    sweep: tuple[Path, Record], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    torch.save(torch.load(sweep[0], weights_only=True), tmp_path / "own.pt")
+    own = [str(tmp_path / "own.pt"), "--model", "mlp", "--dataset", "digits", "--model-options", '{"widths": [8]}']
+    file = tmp_path / "rows.json"
+    assert main([*own, "--measures", "stability", "gaussian_sharpness", "--json", str(file)]) == 2
+    reason = "`learning_rate` must be given for the measure stability, got none"
+    assert capsys.readouterr().err == f"trainables.sharpness: error: stability: {reason}\n"
+    failed, *others = json.loads(file.read_text())
+    assert (failed["measure"], failed["value"], failed["error"]) == ("stability", None, reason)
+    assert [row["measure"] for row in others] == ["gaussian_sharpness"] * 2
+    assert all(row["value"] is not None for row in others)

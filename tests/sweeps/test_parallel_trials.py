@@ -1,6 +1,7 @@
 """Trials of two workers under real Ray, killed twice; and trials that run out of memory."""
 
 import contextlib
+import os
 import threading
 import time
 from collections.abc import Callable
@@ -149,3 +150,22 @@ def test_out_of_memory_is_tried_again_in_parts_then_failed(
     rows = {row["trial_id"]: row for row in read_tables(tmp_path).trials.to_pylist()}
     assert rows[can.trial_id]["train_loss"] == pytest.approx(run_trial(can, digits).trial["train_loss"], rel=1e-4)
     assert rows[cannot.trial_id]["error"].splitlines()[-1].startswith("out of memory; give --workers-per-trial")
+
+
+def test_a_measure_that_fails_on_one_worker_is_left_to_the_first(
+    tmp_path: Path, make_config: Callable[..., TrialConfig], digits: Source, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The other workers wait in a sum for the one that failed; so all begin again, and the first measures alone."""
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent), prepend=os.pathsep)
+    monkeypatch.syspath_prepend(Path(__file__).parent)
+    fields = {"batch_size": 100, "epochs": 2, "model_options": "{}"}
+    second, both = (make_config(model=f"unmeasurable_model:{name}", **fields) for name in ("by_second", "by_any"))
+    tables = run(tmp_path, [second, both], digits, workers_per_trial=2)
+    trials = {row["trial_id"]: row for row in tables.trials.to_pylist()}
+    assert [trials[config.trial_id]["status"] for config in (second, both)] == ["completed", "completed"]
+    expected = run_trial(second, digits)  # by one process
+    for name in NUMBERS:
+        assert trials[second.trial_id][name] == pytest.approx(expected.trial[name], rel=1e-3), name
+    assert "a measure failed" in trials[both.trial_id]["flags"]
+    own = [row for row in tables.measures.to_pylist() if row["trial_id"] == both.trial_id]
+    assert [row["error"] for row in own] == ["ArithmeticError: measured"] * 2

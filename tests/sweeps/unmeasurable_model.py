@@ -5,6 +5,7 @@ import signal
 import time
 
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 
 RIGHT, RAISES, HANGS, KILLED = 20, 21, 22, 23
@@ -32,3 +33,25 @@ class Unmeasurable(nn.Module):
 
 def build(input_shape: tuple[int, ...], num_classes: int) -> nn.Module:
     return Unmeasurable(int(torch.Size(input_shape).numel()), num_classes)
+
+
+class RaisesIn(nn.Sequential):
+    """Cannot be measured by the workers of these ranks; the only one of a process has rank 0."""
+
+    def __init__(self, ranks: tuple[int, ...], *layers: nn.Module) -> None:
+        super().__init__(*layers)
+        self.ranks = ranks
+
+    def forward(self, x: Tensor) -> Tensor:
+        if x.dtype == torch.float64 and (dist.get_rank() if dist.is_initialized() else 0) in self.ranks:
+            raise ArithmeticError("measured")
+        logits: Tensor = super().forward(x)
+        return logits
+
+
+def by_second(input_shape: tuple[int, ...], num_classes: int) -> nn.Module:
+    return RaisesIn((1,), nn.Flatten(), nn.Linear(int(torch.Size(input_shape).numel()), num_classes))
+
+
+def by_any(input_shape: tuple[int, ...], num_classes: int) -> nn.Module:
+    return RaisesIn((0, 1), nn.Flatten(), nn.Linear(int(torch.Size(input_shape).numel()), num_classes))

@@ -49,15 +49,15 @@ def main(arguments: list[str]) -> int:
     rows: list[Row] = []
     status = 0
     try:
-        _measure(options, rows)
+        status = _measure(options, rows)
     except (UserError, ValueError) as error:
         print(f"trainables.sharpness: error: {one_line(error)}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("Interrupted: measures that had ended are kept.", file=sys.stderr)
         status = 130
-        if not rows:
-            return status
+    if not rows:
+        return status
     print(_table(rows))
     if options.json:
         options.json.write_text(json.dumps(rows, indent=1))
@@ -97,8 +97,8 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _measure(options: argparse.Namespace, rows: list[Row]) -> None:
-    """Adds to `rows` those of one measure after another."""
+def _measure(options: argparse.Namespace, rows: list[Row]) -> int:
+    """Adds to `rows` those of one measure after another; returns 2 where one fails, which is told in a line, else 0."""
     for name in options.measures:
         if name not in MEASURES:
             raise UserError(f"`measures` must be among {', '.join(MEASURES)}, got {name!r}")
@@ -124,10 +124,17 @@ def _measure(options: argparse.Namespace, rows: list[Row]) -> None:
         console=Console(stderr=True),
         disable=not sys.stderr.isatty(),
     )
+    status = 0
     for name in steps:
-        for row in measure(loss, [name], context):
+        try:
+            found = measure(loss, [name], context)
+        except Exception as error:
+            print(f"trainables.sharpness: error: {name}: {one_line(error)}", file=sys.stderr)
+            found, status = [{"measure": name, "value": None, "error": one_line(error)}], 2
+        for row in found:
             whole = {**about, **row}
             rows.append({column: None if _is_missing(value) else value for column, value in whole.items()})
+    return status
 
 
 def _bind(options: argparse.Namespace) -> tuple[ModelLoss, Context | None]:
