@@ -128,7 +128,7 @@ def say_failures(tables: "Tables", trial_ids: Iterable[str]) -> int:
 def warn_of_failing_measures(lines: Iterable[str]) -> None:
     """Prints what the check before the first trial found, a line each."""
     for line in lines:
-        print(f"warning: {line}; the sweep goes on without its values", file=sys.stderr)
+        print(f"warning: {line}", file=sys.stderr)
 
 
 def placement_of(options: argparse.Namespace) -> Placement:

@@ -20,7 +20,7 @@ from torch import nn
 
 from trainables.config import TrialConfig
 from trainables.data import Dataset, Source
-from trainables.errors import UserError
+from trainables.errors import UserError, one_line
 from trainables.sharpness import ModelLoss
 from trainables.tables import Row
 from trainables.time_limit import time_limit
@@ -81,15 +81,19 @@ def failing_measures(configs: Sequence[TrialConfig], source: Source, timeout: fl
     ends at FIRST_EVALUATIONS: what raises does so there.
     """
     for config in {_measured(config): config for config in configs if config.measures}.values():
-        with time_limit(timeout, f"took more than the {timeout} s of --trial-timeout"):
-            trial = _BriefTrial(config, source)
-            trial.train()
-            trial.measure()
+        try:
+            with time_limit(timeout, f"took more than the {timeout} s of --trial-timeout"):
+                trial = _BriefTrial(config, source)
+                trial.train()
+                trial.measure()
+        except Exception as error:  # of these examples: the training itself has been checked
+            yield f"measures could not be tried for {config.model}: {type(error).__name__}: {one_line(error)}"
+            continue
         names: dict[str, list[str]] = {}
         for row in trial.measures:
             names.setdefault(row["error"], []).append(row["measure"])
         for reason, failed in names.items():
-            yield f"{', '.join(failed)} cannot be measured for {config.model}: {reason}"
+            yield f"{', '.join(failed)} cannot be measured for {config.model}, the trials go on without: {reason}"
 
 
 class _EnoughEvaluations(BaseException):  # no Exception, which measures may catch
@@ -119,7 +123,7 @@ class _BriefTrial(Trial):
         size = max(1, len(source.inputs) - 2)
         few = dataclasses.replace(
             _with_few_examples(config, size),
-            test_size=1,
+            test_size=2,  # a batch of 1 is none to batch norm without statistics
             validation_size=None,
             epochs=1,
             warmup_epochs=0,

@@ -88,7 +88,8 @@ def test_a_measure_that_fails_is_told_beforehand(make_config: Make, digits: Sour
     measures = "box_sharpness,hessian_max_eig,gaussian_sharpness"
     once = make_config(model="checked_models:once", model_options="{}", measures=measures)
     assert check([once], digits, Placement()) == [
-        "hessian_max_eig cannot be measured for checked_models:once: RuntimeError: no second derivatives"
+        "hessian_max_eig cannot be measured for checked_models:once, the trials go on without: "
+        "RuntimeError: no second derivatives"
     ]
     draws = make_config(model="checked_models:draws", model_options="{}", measures=measures)
     (line,) = check([draws, make_config(measures=measures)], digits, Placement())
@@ -109,3 +110,11 @@ def test_no_measure_fails_on_a_few_examples_alone(make_config: Make, digits: Sou
     config = make_config(model_options=options, measures=",".join(MEASURES), measure_batch_norm=mode)
     few = dataclasses.replace(digits, inputs=digits.inputs[:EXAMPLES], labels=digits.labels[:EXAMPLES])
     assert list(failing_measures([config], few, None)) == []
+
+
+def test_what_cannot_be_tried_is_told_too(make_config: Make, digits: Source, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Such as where the few examples are too few."""
+    monkeypatch.setattr("trainables.check._BriefTrial.train", lambda *_: (_ for _ in ()).throw(ValueError("too\nfew")))
+    assert list(failing_measures([make_config()], digits, None)) == [
+        "measures could not be tried for mlp: ValueError: too few"
+    ]
