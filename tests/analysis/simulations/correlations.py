@@ -137,7 +137,7 @@ def _covers_the_worst(sweep: Sweep, design: Design) -> bool | None:
 
 def _stars_nothing(sweep: Sweep, design: Design) -> bool:
     """The p column of a leaderboard on which noise measures stand beside the sharpness and the batch size."""
-    frame = _on_target(sweep)
+    frame = _on_target(sweep, design)
     random = np.random.default_rng(zlib.crc32(frame["test_accuracy"].to_numpy().tobytes()))
     noise = random.normal(size=(NOISE_MEASURES, len(frame)))
     noise[::2] += random.normal(size=(NOISE_MEASURES // 2, frame["configuration"].max() + 1))[:, frame["configuration"]]
