@@ -14,7 +14,7 @@ from analysis.association import Association, associate, beyond_hyperparameters,
 from analysis.gap_answer import by_batch_size as by_batch_size
 from analysis.gap_answer import cost_sentence as cost_sentence
 from analysis.gap_answer import remedy_sentence as remedy_sentence
-from analysis.load import BOX_STRONG, Sweep, comparable
+from analysis.load import BOX_STRONG, NO_REMEDY, Sweep, attempted, comparable
 from analysis.statistics import Correlation
 
 RESCALING = (
@@ -33,11 +33,11 @@ def association_sentence(sweep: Sweep) -> str:
     if comparable(sweep)[BOX_STRONG.column].isna().all():
         return "Box sharpness was not measured in any trial, so its association with the gap is unknown (`--measures`)."
     association = associate(sweep, BOX_STRONG)
-    shown, over = headline(association)
+    shown, over = headline(sweep, association)
     if shown.value is None or shown.interval is None:
         return (
             "There are too few trials to tell whether box sharpness and the gap are associated "
-            f"({_trials_and_replicates(shown)}; rank correlation {correlation_text(shown)})."
+            f"({over}; rank correlation {correlation_text(shown)})."
         )
     value = _with_interval(shown, over)
     if shown.interval.holds(0):
@@ -67,16 +67,14 @@ def association_sentence(sweep: Sweep) -> str:
     )
 
 
-def headline(association: Association) -> tuple[Correlation, str]:
+def headline(sweep: Sweep, association: Association) -> tuple[Correlation, str]:
     """The correlation to quote, and what it is over: on target trials, or all where those are too few."""
-    on_target, everything = association.matched, association.matched_with_off_target
-    if on_target.value is None and everything.value is not None:
-        return everything, f"{_trials_and_replicates(everything)}, including trials off target"
-    return on_target, _trials_and_replicates(on_target)
-
-
-def _trials_and_replicates(correlation: Correlation) -> str:
-    return f"{correlation.trials} trials in {correlation.replicates} replicate{'s' * (correlation.replicates != 1)}"
+    found, off_target = association.matched, ""
+    if found.value is None and association.matched_with_off_target.value is not None:
+        found, off_target = association.matched_with_off_target, ", including trials off target"
+    tried = int((attempted(sweep)["remedy"] == NO_REMEDY).sum())
+    trials = f"{found.trials} trials" if found.trials == tried else f"{found.trials} of {tried} trials"
+    return found, f"{trials} in {found.replicates} replicate{'s' * (found.replicates != 1)}{off_target}"
 
 
 def _with_interval(correlation: Correlation, over: str = "") -> str:

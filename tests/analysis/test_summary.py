@@ -107,6 +107,12 @@ def test_what_is_left_beyond_the_hyperparameters_is_told(write_sweep, own_noise,
     assert f"After controlling for batch size and the other hyperparameters{told}" in sentence
 
 
+def test_missing_trials_are_counted(write_sweep):
+    records = many()
+    records[-1].trial["status"], records[-2].trial["flags"] = "diverged", ["missed target loss"]
+    assert "; 34 of 36 trials in 3 replicates)" in association_sentence(load_sweep(write_sweep(records)))
+
+
 def test_the_reverse_is_told_too(write_sweep):
     sentence = association_sentence(load_sweep(write_sweep(many(box_sharpness=lambda t: 1 / t["box_sharpness"]))))
     assert "a smaller gap" in sentence
