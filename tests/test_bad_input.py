@@ -3,16 +3,21 @@
 Each runs the script's own `main` in this process, but for a few that are processes of their own.
 """
 
+import contextlib
 import importlib
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
 from bad_files import write_bad_files
 
+from sweeps.placement import Placement
+from trainables.check import check_trials
+from trainables.config import TrialConfig
+from trainables.data import Source
 from trainables.lease import hold
 
 ROOT = Path(__file__).parents[1]
@@ -224,6 +229,20 @@ def contents(folder: Path) -> set[tuple[str, int]]:
     return {(str(path), path.stat().st_size if path.is_file() else 0) for path in files}
 
 
+@contextlib.contextmanager
+def checking_here(
+    configs: Sequence[TrialConfig], source: Source, placement: Placement
+) -> Iterator[Callable[[], list[str]]]:
+    """`sweeps.check.checking` without a process of its own, which takes seconds to import PyTorch."""
+
+    def passed() -> list[str]:
+        limits = placement.trial_timeout, placement.micro_batch_size, placement.workers_per_trial
+        check_trials(configs, source, *limits)
+        return []
+
+    yield passed
+
+
 @pytest.mark.parametrize(("script", "given", "message"), CASES)
 def test_one_line_and_nothing_written(
     script: str,
@@ -236,6 +255,7 @@ def test_one_line_and_nothing_written(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(str(bad))
+    monkeypatch.setattr("sweeps.study.checking", checking_here)
     if "--address" not in given:
         monkeypatch.setattr("ray.init", lambda *_, **__: pytest.fail("not refused before Ray is started"))
     before = contents(bad)
@@ -272,7 +292,7 @@ def test_a_folder_that_may_not_be_written(tmp_path: Path, capsys: pytest.Capture
 @pytest.mark.parametrize(
     ("command", "message"),
     [
-        (["sweeps/batch_grid.py", "--batch-sizes", "0"], "must be a whole number of 1 or more"),
+        (["sweeps/batch_grid.py", "--model-options", "widths=-3", "--no-dashboard", "--plain"], "`widths` must be"),
         (["-m", "trainables.sharpness", "nowhere.pt"], "`weights` must be a state_dict"),
         (["analysis/report.py", "nowhere"], "`results` must be a folder that a sweep has written"),
     ],
