@@ -148,7 +148,8 @@ def add_run(parser: Parser, *, name: str) -> None:
         "--trial-timeout",
         type=number(above=0),
         metavar="SECONDS",
-        help="a trial that takes longer in one go has failed (default: never)",
+        help="a trial that takes longer in one go has failed; if only its measures are left, it is kept without them "
+        "(default: never)",
     )
     run.add_argument("--address", help="a Ray cluster, such as auto (default: start Ray on this machine)")
     run.add_argument(

@@ -209,7 +209,8 @@ def _dry_run(
         if cost := cost_line(missing[0]):
             measuring, whole = math.fsum(times.measure_seconds.values()), math.fsum(times.trial_seconds.values())
             console.print(cost, soft_wrap=True)
-            console.print(f"about {measuring / whole:.0%} of the trials' time goes into measures")
+            share = "" if times.is_bound else f", {100 * measuring / whole:.0f} % of its time"
+            console.print(f"Measures take about {measuring / len(missing):.1f} s of a trial{share}")
 
 
 def _to_measure(number: int) -> str:

@@ -230,6 +230,9 @@ def test_dry_run_writes_nothing(tmp_path: Path) -> None:
     assert result.returncode == 0, result.stderr
     assert "6 trials, 0 of them done already" in result.stdout
     assert "about" in result.stdout
+    assert "Measures of each trial: box_sharpness, hessian_max_eig on" in result.stdout
+    assert "Measures take about" in result.stdout
+    assert "easures" not in run(tmp_path, QUICK, "--dry-run", "--measures", "none").stdout
     assert list(tmp_path.iterdir()) == []
 
 
