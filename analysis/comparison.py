@@ -4,8 +4,8 @@
     ratio = box sharpness (strong, epsilon 1e-3) of these trials over that of the reference, geometric
 
 Both with 95 % t-intervals over replicates (a seed with its data split). `worse` and `sharper` are claimed only where
-the interval leaves out 0, or 1. The intervals are of one comparison each: of twenty without any effect one would leave
-it out by chance.
+the interval leaves out 0, or 1. The intervals are for new random seeds and data splits, and of one comparison each: of
+twenty without any effect one would leave it out by chance.
 """
 
 import csv
@@ -19,7 +19,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from analysis.figures import GREY, LABELS, LINE_COLOURS, footnote, log_axis, new_figure, two_lines
-from analysis.load import BOX_STRONG, Sweep
+from analysis.load import BOX_STRONG, Sweep, attempted
 from analysis.means import Interval, Mean, mean_over_replicates, paired_difference
 from analysis.summary import plus_minus, with_interval
 from trainables.errors import UserError
@@ -106,6 +106,17 @@ def text_table(rows: Sequence[Sequence[str]]) -> list[str]:
 def wrapped(*sentences: str) -> list[str]:
     """Each sentence as lines of at most COLUMNS columns."""
     return [line for sentence in sentences for line in textwrap.wrap(sentence, COLUMNS)]
+
+
+def missing_trials(sweep: Sweep) -> str:
+    """How many trials are in no row because they did not complete; empty where all did."""
+    ended = attempted(sweep)
+    counts = [(int(ended["status"].eq(status).sum()), status) for status in ("diverged", "failed")]
+    lost = ", ".join(f"{count} {status}" for count, status in counts if count)
+    if not lost:
+        return ""
+    completed = int(ended["status"].eq("completed").sum())
+    return f"{completed} of {len(ended)} trials completed ({lost}); only pairs that both completed are compared."
 
 
 def write_table(folder: Path, name: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> Path:

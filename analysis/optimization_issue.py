@@ -24,6 +24,7 @@ from analysis.comparison import (
     compare,
     described,
     gap_and_ratio,
+    missing_trials,
     points,
     text_table,
     wrapped,
@@ -71,7 +72,10 @@ def report(folder: Path) -> list[str]:
     table = [[*HEADER, "train loss"], *([*described(row), with_interval(row.train_loss)] for row in rows)]
     lines = [
         *text_table(table),
-        *wrapped(f"Against {reference}, paired; 95 % t-intervals over replicates. *: holds trials off target."),
+        *wrapped(
+            f"Against {reference}, paired; 95 % t-intervals over replicates. *: holds trials off target.",
+            missing_trials(sweep),
+        ),
         "",
     ]
     full = [row for row in others if row.name in [NAMES[name] for name in FULL_BATCH_OPTIMIZERS]]

@@ -23,6 +23,7 @@ from analysis.comparison import (
     compare,
     described,
     gap_and_ratio,
+    missing_trials,
     points,
     small_and_large,
     text_table,
@@ -61,7 +62,8 @@ def against_small(sweep: Sweep) -> list[tuple[Comparison, Remedy | None]]:
 
 def report(folder: Path) -> list[str]:
     """Writes figure and table; returns the lines of the answer."""
-    found = against_small(load_sweep(folder))
+    sweep = load_sweep(folder)
+    found = against_small(sweep)
     rows = [row for row, _ in found]
     save(gap_and_ratio(rows, "plain training at the smallest batch"), folder, "paper_remedies")
     gains = [None if remedy is None else remedy.gain for _, remedy in found]
@@ -78,6 +80,7 @@ def report(folder: Path) -> list[str]:
             "Gap and ratio: against plain training at the smallest batch; gain and ratio to plain: against plain "
             f"training at batch {rows[0].batch_size}. Paired; 95 % t-intervals over replicates. "
             "*: holds trials off target.",
+            missing_trials(sweep),
         ),
         "",
         *wrapped(*(_sentence(row, remedy) for row, remedy in found if remedy is not None)),

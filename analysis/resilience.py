@@ -31,6 +31,7 @@ from analysis.comparison import (
     compare,
     described,
     gap_and_ratio,
+    missing_trials,
     small_and_large,
     text_table,
     wrapped,
@@ -84,7 +85,8 @@ def report(folder: Path) -> list[str]:
         *text_table(table),
         *wrapped(
             "Largest batch against smallest of each variant, paired; 95 % t-intervals over replicates, not corrected "
-            "for the number of variants. *: holds trials off target."
+            "for the number of variants. *: holds trials off target.",
+            missing_trials(sweep),
         ),
         "",
         *wrapped(

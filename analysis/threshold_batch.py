@@ -27,7 +27,7 @@ from matplotlib.figure import Figure
 
 from analysis.command import run
 from analysis.figures import GREY, LABELS, LINE_COLOURS, footnote, log_axis, new_figure, plain_number, save
-from analysis.load import Sweep, comparable, load_sweep
+from analysis.load import Sweep, attempted, comparable, load_sweep
 from analysis.means import Interval, Mean, paired_difference
 from analysis.pairs import Floats, Integers
 from analysis.replicates import Estimate, cells, over_replicates, weighted_mean
@@ -40,13 +40,19 @@ CANDIDATES = 400  # for T, evenly spaced in log B
 @dataclass(frozen=True)
 class ThresholdBatch:
     """The fit: `level` a, `slope` k (accuracy lost per doubling, a fraction) and `threshold` T, which is None without
-    a clear fall. `fall`: what the largest batch loses to the smallest. `points`: the mean accuracies, by batch size."""
+    a clear fall. `fall`: what the largest batch loses to the smallest. `points`: the mean accuracies, by batch size.
+
+    They are over the `compared` of `attempted` combinations of setting and replicate that all these batch sizes
+    completed; `without` are batch sizes that completed none."""
 
     threshold: Estimate | None
     level: float
     slope: Estimate
     fall: Mean
     points: dict[int, float]
+    compared: int
+    attempted: int
+    without: tuple[int, ...]
 
 
 def fit_threshold(sizes: Floats, accuracies: Floats) -> tuple[float, float, float]:
@@ -90,6 +96,8 @@ def threshold_batch(sweep: Sweep) -> ThresholdBatch:
         threshold, level, slope = fit_threshold(sizes, accuracies)
         return np.array([np.log2(threshold), slope, level])
 
+    tried = attempted(sweep)
+    tried = tried[tried["is_plain"]]
     count = len(found.replicates)
     values, half = over_replicates(statistic, count)
     intervals: list[Interval | None] = [None, None]
@@ -111,6 +119,9 @@ def threshold_batch(sweep: Sweep) -> ThresholdBatch:
         slope=Estimate(float(values[1]), intervals[1], count),
         fall=fall,
         points={int(size): float(point) for size, point in zip(found.sizes, points, strict=True)},
+        compared=int(common.sum()),
+        attempted=int(tried["matched_set"].nunique()),
+        without=tuple(sorted(int(size) for size in set(tried["batch_size"]) - set(found.sizes))),
     )
 
 
@@ -120,18 +131,22 @@ def threshold_sentence(sweep: Sweep) -> str:
         found = threshold_batch(sweep)
     except UserError as error:
         return f"No threshold batch size: {error}."
+    missing = ""
+    if found.compared < found.attempted:
+        missing = f" Only {found.compared} of {found.attempted} settings and replicates completed at every batch size."
+    if found.without:
+        missing += f" No trial completed at batch {', '.join(map(str, found.without))}."
     if found.threshold is None:
-        return "No threshold batch size: the largest batch is not clearly worse than the smallest."
+        return f"No threshold batch size: the largest batch is not clearly worse than the smallest.{missing}"
     ends = found.threshold.interval
     interval = f" [{plain_number(ends.low)}, {plain_number(ends.high)}]" if ends else ""
+    falls = f"{100 * found.slope.value:.2f} percentage points with each doubling"
     if found.threshold.value <= min(found.points):
-        return (
-            f"No threshold batch size: test accuracy falls from the smallest batch size tried, {min(found.points)}, "
-            f"on, by {100 * found.slope.value:.2f} percentage points with each doubling."
-        )
+        smallest = min(found.points)
+        return f"No threshold batch size: test accuracy falls from the smallest, {smallest}, on, by {falls}.{missing}"
     return (
         f"Test accuracy is flat up to a batch size of about {plain_number(found.threshold.value)}{interval} and falls "
-        f"by {100 * found.slope.value:.2f} percentage points with each doubling beyond."
+        f"by {falls} beyond.{missing}"
     )
 
 

@@ -22,7 +22,8 @@ class TunedCell:
     where nothing has been retrained, as `untuned` is for the reference, whose tuned trials are the same.
 
     `best`: the chosen values, None where no tuning trial came to a result. `edges`: those at an end of their range.
-    `counts`: tuning trials by how they ended; `steps`: what they took; `retrained`, `unfinished`, `off_target`: trials.
+    `counts`: tuning trials by how they ended; `steps`: what they took; `unfinished`, `off_target`: trials.
+    `diverged` of `retrained` tuned trials diverged in a replicate that the reference completed.
     """
 
     batch_size: int
@@ -41,6 +42,8 @@ class TunedCell:
     box_sharpness: Mean | None
     unfinished: int
     off_target: int
+    retrained: int
+    diverged: int
 
     @property
     def name(self) -> str:
@@ -90,6 +93,7 @@ def _cell(cell: dict[str, Any], trials: pd.DataFrame, tuning: pd.DataFrame, refe
     best = cell["best"]
     chosen = mine[mine["number"] == best["number"]].iloc[0] if best is not None else None
     is_reference = reference.index.equals(tuned.index)
+    ended = trials.loc[trials.index.intersection(cell["trials"].get("tuned", []))]
     return TunedCell(
         batch_size=cell["batch_size"],
         remedy=cell["remedy"],
@@ -108,6 +112,8 @@ def _cell(cell: dict[str, Any], trials: pd.DataFrame, tuning: pd.DataFrame, refe
         unfinished=len({*cell["trials"].get("tuned", []), *cell["trials"].get("untuned", [])})
         - len(tuned.index.union(untuned.index)),
         off_target=int(tuned["off_target"].sum()),
+        retrained=len(cell["trials"].get("tuned", [])),
+        diverged=int((ended["status"].eq("diverged") & ended["replicate"].isin(reference["replicate"])).sum()),
     )
 
 
@@ -115,4 +121,8 @@ def _difference(first: pd.DataFrame, second: pd.DataFrame) -> Mean | None:
     """The mean of first minus second in test accuracy over the replicates that both have."""
     sides = [rows.groupby("replicate")["test_accuracy"].mean() for rows in (first, second)]
     differences = (sides[0] - sides[1]).dropna().rename("difference").reset_index()
-    return mean_over_replicates(differences, "difference")
+    return (
+        mean_over_replicates(differences, "difference", step=1 / float(first["test_size"].min()))
+        if len(first)
+        else None
+    )

@@ -9,10 +9,12 @@ and draw of the training examples), of trials that have tested once:
     untuned gap  accuracy(smallest at its best) - accuracy(this batch at the smallest's best)
     gained       untuned gap - tuned gap: what tuning this batch by itself is worth
 
-with 95 % t-intervals over the replicates. They hold for the values that were chosen and for this test set: another
-search could choose others. Validation numbers are of the tuning trials, one seed, the best of many, so too good; test
-numbers are of fresh ones. Where a chosen learning rate lies at an end of its range a better one may lie beyond, and the
-comparison is not fair to that batch size; the answer says so.
+with 95 % t-intervals over the replicates: for new random seeds and draws of the training examples. They hold for the
+values that were chosen and for this test set: another search could choose others. Validation results are of the tuning
+trials, one seed, the best of many, so too good; test results are of fresh ones. If a chosen learning rate is at an end
+of its range, a better one may lie beyond, and the comparison is not fair to that batch size; the answer says so. It
+also says in how many replicates a batch size completed, and that one that diverged where the smallest did not is not
+free.
 """
 
 import sys
@@ -81,9 +83,14 @@ def _verdict(reference: TunedCell, largest: TunedCell) -> str:
     tuned, untuned, gained = largest.tuned_gap, largest.untuned_gap, largest.gained
     if tuned is None or untuned is None:
         return f"{largest.name.capitalize()} has not been retrained, so nothing can be said of its gap."
-    text = f"Tuned by itself, batch {largest.batch_size} {_loses(tuned, reference)}; "
+    partial = tuned.replicates < largest.retrained
+    some = f" in {tuned.replicates} of {largest.retrained} replicates" if partial else ""
+    text = f"Tuned by itself{some}, batch {largest.batch_size} {_loses(tuned, reference)}; "
     text += f"at the setting that is best for {reference.name}, it {_loses(untuned, None)}."
-    if _sign(untuned) > 0 and _sign(tuned) == 0 and tuned.interval is not None:
+    if largest.diverged and _sign(tuned) <= 0:
+        lost = f"{largest.diverged} of {largest.retrained} retrained trials"
+        text += f" It diverged in {lost} where {reference.name} completed, so it is not free"
+    elif _sign(untuned) > 0 and _sign(tuned) == 0 and tuned.interval is not None:
         text += " Tuned fairly, no clear gap is left"
     elif _sign(untuned) > 0 and _sign(tuned) > 0:
         text += " Tuning does not remove the gap"

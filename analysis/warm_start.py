@@ -23,6 +23,7 @@ from analysis.comparison import (
     cells,
     compare,
     described,
+    missing_trials,
     points,
     small_and_large,
     text_table,
@@ -72,7 +73,8 @@ def report(folder: Path) -> list[str]:
         *wrapped(
             "Gap and ratio: against the small batch alone; gain: against the large batch alone. Paired; 95 % "
             "t-intervals over replicates. A trial that reached the target loss before its switch is left out, so "
-            "late rows may rest on fewer. *: holds trials off target."
+            "late rows may rest on fewer. *: holds trials off target.",
+            missing_trials(sweep),
         ),
         "",
         *wrapped(_started(sweep)),

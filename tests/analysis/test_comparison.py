@@ -121,6 +121,11 @@ def test_resilience(write_sweep, capsys):
     }
     assert found["optimizer sgd"].gap.value == pytest.approx(0.03)  # against its own small batch
     lines = resilience_report(folder)
+    assert not any("only pairs that both completed" in line for line in lines)
+    lost = dataclasses.replace(records[-1], trial=records[-1].trial | {"status": "diverged"})
+    text = " ".join(resilience_report(write_sweep([*records[:-1], lost], "lost")))
+    ended = len(records)
+    assert f"{ended - 1} of {ended} trials completed (1 diverged); only pairs that both completed" in text
     assert any("clearly worse in 2 of 4 variants, clearly the other way round in 1" in line for line in lines)
     assert {file.name for file in (folder / "figures").iterdir()} == {
         f"resilience.{kind}" for kind in ("csv", "png", "svg")

@@ -149,6 +149,17 @@ def test_a_sweep_that_falls_has_a_threshold_with_an_interval(write_sweep):
     assert "percentage points with each doubling" in threshold_figure(sweep).get_supxlabel()
 
 
+def test_a_threshold_of_survivors_says_of_how_many(write_sweep):
+    records, lost = falling(64, 0.001), {"status": "diverged", "flags": ["diverged"], "test_accuracy": 0.1}
+    config = {"batch_size": 256, "seed": 0, "split_seed": 0}
+    held = [entry for entry in records if any(entry.trial[name] != value for name, value in config.items())]
+    beyond = [record(row=lost, batch_size=512, seed=seed, split_seed=seed) for seed in range(5)]
+    sentence = threshold_sentence(load_sweep(write_sweep([*held, record(row=lost, **config), *beyond])))
+    assert "Only 4 of 5 settings and replicates completed at every batch size." in sentence
+    assert sentence.endswith("No trial completed at batch 512.")
+    assert "Only" not in threshold_sentence(load_sweep(write_sweep(records, "whole")))
+
+
 def test_noise_alone_is_no_threshold(write_sweep):
     sweep = load_sweep(write_sweep(falling(64, 0.02, slope=0.0)))
     assert threshold_batch(sweep).threshold is None

@@ -1,5 +1,6 @@
 """The answer of a tuned comparison: gaps by hand, and words that follow the intervals."""
 
+import dataclasses
 import json
 import subprocess
 import sys
@@ -111,6 +112,18 @@ def test_the_verdict_follows_the_intervals(
     assert sentence.startswith("Tuned by itself, batch 300 ")
     assert words in sentence
     assert ("shows no clear difference in test accuracy against batch 16" in sentence) == ("no clear gap" in words)
+
+
+def test_retrained_trials_that_diverged_are_told(write_tuned: Write) -> None:
+    entry, records, rows = cell(300, SMALL, WORSE, 0.02)
+    lost = {"status": "diverged", "flags": ["diverged"]}
+    records[:2] = [dataclasses.replace(one, trial=one.trial | lost) for one in records[:2]]
+    found = load_tuned_gap(write_tuned(cell(16, SMALL, None, 0.003), (entry, records, rows)))
+    assert (found.cells[1].retrained, found.cells[1].diverged) == (4, 2)
+    (sentence,) = answer(found)
+    assert sentence.startswith("Tuned by itself in 2 of 4 replicates, batch 300 ")
+    assert "It diverged in 2 of 4 retrained trials where batch 16 completed, so it is not free" in sentence
+    assert "no clear gap is left" not in sentence
 
 
 def test_an_edge_of_the_space_makes_it_unsettled(write_tuned: Write) -> None:
