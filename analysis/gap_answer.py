@@ -76,8 +76,8 @@ def cost_sentence(sweep: Sweep, margin: float = MARGIN) -> str:
         return "No trial without a switch or a remedy has completed, so there is no gap to measure."
     found = free_batch(sweep, "matched", margin)
     if found is None:
-        lost = "".join(f" {_diverged(row.diverged, row.attempted, row.batch_size)}" for row in rows if row.diverged)
-        return f"No two batch sizes can be compared, so there is no large-batch gap to measure.{lost}"
+        nothing = "No two batch sizes can be compared, so there is no large-batch gap to measure."
+        return " ".join([nothing, *(_diverged(row) for row in rows if row.diverged)])
     largest = found.rows[-1]
     if largest.lost is not None and largest.lost.interval is None:
         sentences = [
@@ -89,6 +89,8 @@ def cost_sentence(sweep: Sweep, margin: float = MARGIN) -> str:
         if largest.batch_size != found.largest:
             sentences.append(_at_the_same_settings(largest))
     sentences += [_not_free(row, found.reference) for row in found.rows if row.diverged]
+    told = {row.batch_size for row in found.rows if row.diverged}
+    sentences += [_diverged(row) for row in rows if row.diverged and row.batch_size not in told]
     sentences.append(_tuned(free_batch(sweep, "tuned", margin), largest.diverged))
     missing = [row for row in rows if row.trials < row.attempted and row.diverged < row.attempted - row.trials]
     if missing:
@@ -108,9 +110,9 @@ def _free(found: FreeBatch, margin: float) -> str:
     within = f"non-inferior to batch {found.reference} within {100 * margin:g} percentage points"
     if found.largest == found.reference:
         first = found.rows[0]
-        why = f"batch {first.batch_size} diverged in some trials"
-        if first.upper is not None and not first.diverged:
-            why = f"batch {first.batch_size} may lose up to {100 * first.upper:.2f}"
+        why = f"batch {first.batch_size} may lose up to {100 * first.upper:.2f}" if first.upper is not None else ""
+        if first.diverged or not why:
+            why = f"batch {first.batch_size} {'diverged in some trials' if first.diverged else 'has one replicate'}"
         return f"No batch size above {found.reference} is shown to be {within} ({why})."
     passed = next(row for row in found.rows if row.batch_size == found.largest)
     assert passed.lost is not None
@@ -164,8 +166,8 @@ def _not_free(row: Loss, reference: int) -> str:
     return f"Batch {row.batch_size} diverged in {times} where batch {reference} completed, so it is not free."
 
 
-def _diverged(diverged: int, attempted: int, size: int) -> str:
-    return f"Batch {size} diverged in {diverged} of {attempted} trials."
+def _diverged(row: BatchSizeRow) -> str:
+    return f"Batch {row.batch_size} diverged in {row.diverged} of {row.attempted} trials."
 
 
 def _is_partial(row: Loss) -> bool:
@@ -196,7 +198,8 @@ def remedy_sentence(sweep: Sweep) -> str:
         return "No remedy was tried against the gap (`--remedies`, `--switch-epochs`)."
     tried, best = [remedy for remedy in found if remedy.batch_size == found[0].batch_size], named_remedy(found)
     only, at = len(tried) == 1, f"tried at batch {best.batch_size}"
-    partial = f" in {best.trials} of {best.attempted} trials" if best.trials < best.attempted else ""
+    compared = best.gain.trials
+    partial = f" in {compared} of {best.attempted} trials" if compared < best.attempted else ""
     gain = f"{100 * best.gain.value:+.2f} percentage points".replace("-", "−") + partial
     if best.gain.interval is None:
         start = f"The one remedy {at} is {best.name}: it" if only else f"Of {len(tried)} remedies {at}, {best.name}"

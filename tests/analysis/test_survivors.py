@@ -81,6 +81,21 @@ def test_what_diverged_with_the_reference_is_no_loss(write_sweep):
     assert [row.diverged for row in free_batch(sweep).rows] == [0, 0]
 
 
+def test_a_reference_that_diverged_is_told(write_sweep):
+    sweep = sweep_of(write_sweep, lambda b, lr, s: (diverged if (b, lr) == (16, 0.01) else trial)(b, lr, s))
+    sentence = cost_sentence(sweep)
+    assert "Batch 16 diverged in 4 of 8 trials." in sentence
+    assert sentence.startswith("Up to batch 512, the largest tried,")
+    assert "in the 4 of 8 trials that can be compared" in sentence
+
+
+def test_a_largest_batch_that_never_completed_is_told(write_sweep):
+    sweep = sweep_of(write_sweep, lambda b, lr, s: (diverged if b > 16 else trial)(b, lr, s))
+    assert free_batch(sweep) is None
+    assert cost_sentence(sweep).endswith("Batch 64 diverged in 8 of 8 trials. Batch 512 diverged in 8 of 8 trials.")
+    assert "0 of 8" in "\n".join(summary_lines(sweep))
+
+
 def test_failed_trials_are_counted_but_are_no_divergence(write_sweep):
     def make(size, rate, seed):
         lost = size == 512 and seed == 3
@@ -113,6 +128,16 @@ def test_a_remedy_that_diverged_at_one_rate_says_so(write_sweep):
     assert "percentage points in 4 of 8 trials (95 % CI" in sentence
     assert sentence.endswith("It diverged in 4 of 8 trials where plain training did not.")
     assert remedy_rows(sweep)[0][0][1] == "512 (4 of 8 trials, 4 diverged)"
+
+
+def test_a_remedy_where_plain_training_diverged_is_compared_where_both_completed(write_sweep):
+    plain = [trial(16, rate, seed) for rate in RATES for seed in SEEDS]
+    plain += [(diverged if rate == 0.01 else trial)(512, rate, seed, lost=0.01) for rate in RATES for seed in SEEDS]
+    helped = [trial(512, rate, seed, sam_radius=0.05) for rate in RATES for seed in SEEDS]
+    sweep = load_sweep(write_sweep(plain + helped))
+    (found,) = remedies(sweep)
+    assert (found.trials, found.attempted, found.gain.trials) == (8, 8, 4)
+    assert "percentage points in 4 of 8 trials" in remedy_sentence(sweep)
 
 
 def test_a_winning_remedy_off_target_says_so(write_sweep):
