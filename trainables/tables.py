@@ -48,7 +48,7 @@ _DEFAULTS = {
     for field in dataclasses.fields(TrialConfig)
     if field.default is not dataclasses.MISSING  # what a trial was before the field was there
 }
-_DEFAULTS |= dict.fromkeys(("numbers_version", "numpy_version", "measured", "measured_at"))  # unknown
+_DEFAULTS |= dict.fromkeys(("numbers_version", "numpy_version", "measured", "measured_at", "within"))  # unknown
 _DEFAULTS |= {"error": None}  # of a measure: one that failed left no rows
 _FIELDS = sorted(dataclasses.fields(TrialConfig), key=lambda field: field.name in REMEDIES)
 
@@ -107,6 +107,8 @@ EPOCHS = pa.schema(
         ("lr", pa.float64()),
         ("batch_size", pa.int64()),
         ("seconds", pa.float64()),
+        # In the first epochs, the training loss of some of the examples between steps; `epoch` is fractional.
+        ("within", pa.list_(pa.struct({"step": pa.int64(), "epoch": pa.float64(), "train_loss": pa.float64()}))),
     ]
 )
 

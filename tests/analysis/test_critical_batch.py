@@ -15,6 +15,8 @@ from analysis.means import mean_over_replicates
 from analysis.replicates import cells, over_replicates, weighted_mean
 from analysis.steps_to_loss import fit_steps, misfit_intervals, steps_to_loss
 from trainables.errors import UserError
+from trainables.training import loop
+from trainables.trial import run_trial
 
 
 def test_steps_to_a_loss_by_hand():
@@ -246,3 +248,30 @@ def test_cells_average_what_they_hold_and_know_their_holes():
     np.testing.assert_array_equal(found.values, expected)
     mean = weighted_mean(found.values, np.array([2, 1]))
     np.testing.assert_array_equal(mean, [[7, np.nan], [5, 2]])
+
+
+def test_a_loss_reached_within_the_first_epochs_is_known_to_some_steps(digits, make_config, monkeypatch):
+    """Against the loss after every step; by the ends of epochs alone it would be 75 steps, those of the first."""
+    monkeypatch.setattr(loop, "is_look", lambda step: True)
+    config = make_config(batch_size=4, epochs=3)
+    every_step = pd.DataFrame(run_trial(config, digits).epochs).assign(trial_id="a")
+    monkeypatch.undo()
+    epochs = pd.DataFrame(run_trial(config, digits).epochs).assign(trial_id="a")
+    assert epochs["train_loss"].tolist() == every_step["train_loss"].tolist()
+    for loss in (2.0, 1.5):
+        exact, found, coarse = (
+            steps_to_loss(rows, loss).loc["a"] for rows in (every_step, epochs, epochs.drop(columns="within"))
+        )
+        assert found["step"] == pytest.approx(exact["step"], rel=0.15)
+        assert found["epoch"] == pytest.approx(found["step"] * 4 / 300)
+        assert exact["step"] < 60
+        assert coarse[["step", "is_bound"]].tolist() == [75, True]
+
+
+def test_steps_that_are_upper_bounds_are_told(write_sweep):
+    records = [
+        dataclasses.replace(entry, epochs=entry.epochs[-1:]) if entry.trial["batch_size"] == 32 else entry
+        for entry in law()
+    ]
+    sentence = critical_batch_sentence(load_sweep(write_sweep(records)))
+    assert "before it was first looked at, so steps are upper bounds, at batch 32." in sentence

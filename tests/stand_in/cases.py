@@ -102,7 +102,13 @@ def test_training_is_the_cpus_and_waits_for_nothing(
         assert Crossings(waits, copies) == Crossings(0, 1 + drawn)  # the order of the examples
     epochs = trained(config, digits, device, micro).training.epochs
     for one, other in zip(expected, epochs, strict=True):
-        assert {**other, "seconds": 0} == pytest.approx({**one, "seconds": 0}, rel=1e-6)  # an LSTM's kernels differ
+        assert flat(other) == pytest.approx(flat(one), rel=1e-6)  # an LSTM's kernels differ
+
+
+def flat(row: dict[str, Any]) -> dict[str, Any]:
+    """The row of an epoch without its seconds, and with the losses within it as columns."""
+    looks = {f"train_loss at {look['step']}": look["train_loss"] for look in row["within"] or []}
+    return {**row, **looks, "seconds": 0, "within": None}
 
 
 @pytest.mark.parametrize("dtype", ["float64", "float32"])

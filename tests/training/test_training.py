@@ -13,9 +13,11 @@ from torch.nn.functional import cross_entropy
 from trainables.config import TrialConfig
 from trainables.data import Dataset, Source
 from trainables.models import build_model
+from trainables.seeds import generator
+from trainables.training import loop
 from trainables.training.batches import epoch_batches
 from trainables.training.evaluate import evaluate
-from trainables.training.loop import Training
+from trainables.training.loop import Training, is_look
 from trainables.training.schedule import batch_size_at, learning_rate_at
 
 Make = Callable[..., TrialConfig]
@@ -147,3 +149,53 @@ def test_target_loss_ends_training(make_config: Make, digits: Source) -> None:
         training.train_epoch()
     assert training.reached_target
     assert training.epochs[-1]["train_loss"] <= 0.2 < training.epochs[-2]["train_loss"]
+
+
+def test_looks_are_a_factor_of_the_root_of_two_apart() -> None:
+    steps = [step for step in range(1, 100) if is_look(step)]
+    assert steps == [1, 2, 3, 4, 6, 8, 11, 16, 23, 32, 45, 64, 91]
+
+
+@pytest.mark.parametrize("dropout", [0.0, 0.5])
+def test_looks_within_an_epoch_change_nothing(
+    make_config: Make, digits: Source, monkeypatch: pytest.MonkeyPatch, dropout: float
+) -> None:
+    """Weights are the same to the last bit without them; each is the loss of all 300 examples at that step."""
+
+    def trained(looked_epochs: int) -> Training:
+        monkeypatch.setattr(loop, "LOOKED_EPOCHS", looked_epochs)
+        model, data = small(digits)
+        training = Training(make_config(batch_size=16), nn.Sequential(model, nn.Dropout(dropout)), data)
+        for _ in range(2):
+            training.train_epoch()
+        return training
+
+    looked, plain = trained(3), trained(0)
+    for one, other in zip(looked.model.parameters(), plain.model.parameters(), strict=True):
+        assert torch.equal(one, other)
+    assert [row["within"] for row in plain.epochs] == [None, None]
+    steps = [[look["step"] for look in row["within"]] for row in looked.epochs]
+    assert steps == [[1, 2, 3, 4, 6, 8, 11, 16], [23, 32]]  # epochs of 19 steps, whose last ones are in their rows
+    assert looked.epochs[0]["within"][4]["epoch"] == pytest.approx(6 * 16 / 300)
+    first = Training(make_config(batch_size=300, warmup_epochs=0.0), *small(digits))
+    first.train_epoch()
+    assert first.epochs[0]["within"] is None  # an epoch of one step
+
+
+def test_many_examples_are_looked_at_in_part(
+    make_config: Make, digits: Source, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loop, "LOOKED_EXAMPLES", 100)
+    model, data = small(digits)
+    training = Training(make_config(batch_size=150), model, data)
+    before = copy.deepcopy(model)
+    training.train_epoch()
+    (look,) = training.epochs[0]["within"]
+    assert look["step"] == 1
+    batch = epoch_batches(300, 150, seed=0, epoch=0)[0]
+    single = Training(make_config(batch_size=150), before, data)
+    single._set_learning_rate(0.01)
+    single._update(single.optimizer, batch)
+    chosen = torch.randperm(300, generator=generator(0, "looks"))[:100]
+    expected = evaluate(before, data.train_inputs[chosen], data.train_labels[chosen]).loss
+    assert look["train_loss"] == pytest.approx(expected, rel=1e-6)

@@ -4,11 +4,16 @@ A `Training` can be saved after any epoch and goes on to bit-identical numbers: 
 derived from (seed, epoch) when the epoch starts, so weights, buffers, optimizer state and the history are the
 whole state. Nothing in an epoch waits for the device: losses are looked at once an epoch is done.
 
+The first epochs are an exception. A loss that is reached there would otherwise be known to whole epochs only, so it is
+also looked at after 1, 2, 3, 4, 6, 8, 11, ... steps (`is_look`), on some of the training examples. This draws no random
+numbers and changes no weights: the updates are the same to the last bit.
+
 Several workers train one network by each running this loop: same weights, same draws, their own parts of every batch.
 """
 
 import math
 import time
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -17,7 +22,7 @@ from torch import Tensor, nn
 from trainables.config import FULL_BATCH_OPTIMIZERS, TrialConfig
 from trainables.data import Dataset
 from trainables.float32 import large_products
-from trainables.seeds import derive_seed
+from trainables.seeds import derive_seed, generator, random_numbers_kept
 from trainables.training.batches import epoch_batches
 from trainables.training.evaluate import Evaluation
 from trainables.training.ghost_batch_norm import use_ghost_batch_norm
@@ -29,6 +34,8 @@ from trainables.training.schedule import batch_size_at, learning_rate_at
 from trainables.training.update import Update
 
 DIVERGED_LOSS = 100.0  # times the loss of guessing all classes alike
+LOOKED_EPOCHS = 3  # in which the loss is also looked at between steps: later, the looks would be an epoch apart
+LOOKED_EXAMPLES = 1000  # at most, for such a look
 
 
 class Training:
@@ -63,6 +70,7 @@ class Training:
         self.step = 0
         self.seconds = 0.0
         self.epochs: list[dict[str, Any]] = []  # the rows of epochs.parquet
+        self._looked_at = self._examples_to_look_at()
 
     @property
     def recorded(self) -> list[int]:
@@ -94,7 +102,8 @@ class Training:
         """One pass over the data, then evaluation on all of the training and test set: one row of `epochs`."""
         started = time.perf_counter()
         epoch = self.epochs_done
-        size, rate = self.pass_over_data()
+        looks: list[dict[str, Any]] = []
+        size, rate = self.pass_over_data(lambda done: self._look(done, looks) if epoch < LOOKED_EPOCHS else None)
         results = self.evaluate()
         seconds = time.perf_counter() - started
         self.seconds += seconds
@@ -107,11 +116,15 @@ class Training:
                 "lr": rate,
                 "batch_size": size,
                 "seconds": seconds,
+                "within": looks or None,
             }
         )
 
-    def pass_over_data(self) -> tuple[int, float]:
-        """The updates of the next epoch; returns its batch size, and the learning rate of the last update."""
+    def pass_over_data(self, between: Callable[[float], None] = lambda epochs_done: None) -> tuple[int, float]:
+        """The updates of the next epoch; returns its batch size, and the learning rate of the last update.
+
+        `between` is called after every update but the last, with the epochs done.
+        """
         config, epoch = self.config, self.epochs_done
         size = batch_size_at(config, epoch)
         device = self.data.train_labels.device
@@ -129,6 +142,8 @@ class Training:
                 self._set_learning_rate(rate)
                 self._update(self.optimizer, batch)
                 self.step += 1
+                if seen < config.train_size:
+                    between(epoch + seen / config.train_size)
         return size, rate
 
     def evaluate(self) -> dict[str, float]:
@@ -142,6 +157,20 @@ class Training:
             "test_loss": test.loss,
             "test_accuracy": test.accuracy,
         }
+
+    def _look(self, epochs_done: float, looks: list[dict[str, Any]]) -> None:
+        if is_look(self.step):
+            with random_numbers_kept(self.data.train_labels.device):
+                loss = self._evaluate(*self._looked_at).loss
+            looks.append({"step": self.step, "epoch": epochs_done, "train_loss": loss})
+
+    def _examples_to_look_at(self) -> tuple[Tensor, Tensor]:
+        inputs, labels = self.data.train_inputs, self.data.train_labels
+        if len(labels) <= LOOKED_EXAMPLES:
+            return inputs, labels
+        order = torch.randperm(len(labels), generator=generator(self.config.seed, "looks"))
+        chosen = order[:LOOKED_EXAMPLES].to(labels.device)
+        return inputs.index_select(0, chosen), labels.index_select(0, chosen)
 
     def _evaluate(self, inputs: Tensor, labels: Tensor) -> Evaluation:
         return evaluate_together(self.workers, self.model, inputs, labels, self.micro_batch_size)
@@ -186,6 +215,11 @@ class Training:
         self.step = state["step"]
         self.seconds = state["seconds"]
         self.epochs = list(state["epochs"])
+
+
+def is_look(step: int) -> bool:
+    """Whether `step` is a power of the square root of 2, rounded: 1, 2, 3, 4, 6, 8, 11, 16, 23, ..."""
+    return step == round(2 ** (round(2 * math.log2(step)) / 2))
 
 
 def _seed_everything(seed: int, device: torch.device) -> None:
