@@ -73,7 +73,7 @@ def _parser() -> Parser:
     grid = parser.add_argument_group("the grid (every combination is a trial; those that mean the same run once)")
     add_axis(grid, "--batch-sizes", integer(1), [16, 32, 64, 128, 300], "examples per optimizer step")
     add_axis(grid, "--learning-rates", number(above=0), [0.003, 0.01], "peak learning rates")
-    add_axis(grid, "--warmup-epochs", number(least=0), [0.0, 5.0], "epochs of linear warmup")
+    add_axis(grid, "--warmup-epochs", number(least=0), [0.0, 5.0], "epochs of linear warmup from 0")
     add_axis(
         grid,
         "--switch-epochs",
