@@ -189,7 +189,7 @@ def table_lines(table: pd.DataFrame) -> list[str]:
     missed = [f"{row.off_target} of {row.network} on {row.data}" for row in off.itertuples() if row.off_target]
     if missed:
         lines.append(
-            f"Trials off target (missed the target loss, or train accuracy below 99.9 %): {', '.join(missed)}."
+            f"Off target (missed the target loss; without one, train accuracy below 99.9 %): {', '.join(missed)}."
         )
     sizes = [f"{row.network} {row.batch_size_SB} and {row.batch_size_LB}" for row in off.itertuples()]
     lines.append(

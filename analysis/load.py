@@ -10,9 +10,9 @@ once;
 - trials that hold out a validation set never saw the test set: they choose settings (`chosen_on_validation`) and stay
   out of every number, unless the sweep has no others;
 - `is_plain` trials, without a switch and without a remedy, are what headline figures and the batch-size table show;
-- `off_target` trials (missed the target loss, or train accuracy below 99.9 %) sit at another training loss, where
-  sharpness means something else: in the tables and drawn hollow, left out of the headline correlation, which is
-  always given with and without them;
+- `off_target` trials missed the target loss or, where a classifier had none, have a train accuracy below 99.9 %: at
+  another training loss sharpness is not comparable. They are in the tables and drawn hollow, and left out of the
+  headline correlation, which is always given with and without them;
 - `is_reference` trials are those that `large_batch_gap` is measured from: their own gap is 0 by construction.
 
 Trap: pandas has a `DataFrame.flags` of its own; the column is `frame["flags"]`.

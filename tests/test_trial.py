@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -123,9 +124,48 @@ def test_divergence_is_a_result(make_config: Make, digits: Source, rate: float) 
     assert len(record.epochs) < 50
 
 
-def test_flags(make_config: Make, digits: Source) -> None:
-    short = run_trial(make_config(epochs=1, target_loss=1e-6), digits)
-    assert {"missed target loss", "train accuracy below 99.9 %"} <= set(short.trial["flags"])
+LOW = "train accuracy below 99.9 %"
+MISSED = "missed target loss"
+
+
+@pytest.mark.parametrize(
+    ("target_loss", "expected"),
+    [(None, {LOW}), (1e-6, {MISSED}), (5.0, set())],
+    ids=["no target", "missed", "reached"],
+)
+def test_off_target(make_config: Make, digits: Source, target_loss: float | None, expected: set[str]) -> None:
+    """After one epoch, at some 80 % accuracy: a target loss decides by itself, also where it was reached."""
+    trial = Trial(make_config(epochs=1, target_loss=target_loss), digits)
+    trial.train()
+    record = trial.record()
+    assert record.trial["train_accuracy"] < 0.999
+    assert set(record.trial["flags"]) & {LOW, MISSED} == expected
+
+
+@pytest.mark.parametrize(("target_loss", "expected"), [(None, set()), (1e-6, {MISSED}), (5.0, set())])
+def test_no_accuracy_is_asked_of_language_models(
+    make_config: Make, target_loss: float | None, expected: set[str]
+) -> None:
+    tokens = np.random.default_rng(0).integers(0, 5, (40, 9))
+    text = Source("text", tokens[:, :-1], tokens[:, 1:], None, None, 5)
+    config = make_config(
+        model="lstm",
+        model_options='{"width": 4}',
+        epochs=1,
+        batch_size=10,
+        train_size=30,
+        test_size=10,
+        measure_examples=30,
+        target_loss=target_loss,
+    )
+    trial = Trial(config, text)
+    trial.train()
+    record = trial.record()
+    assert record.trial["train_accuracy"] < 0.999
+    assert set(record.trial["flags"]) & {LOW, MISSED} == expected
+
+
+def test_a_switch_that_never_came(make_config: Make, digits: Source) -> None:
     early = run_trial(make_config(epochs=50, target_loss=2.0, switch_epoch=40, switch_batch_size=300), digits)
     assert "ended before its switch" in early.trial["flags"]
 

@@ -298,7 +298,11 @@ class Trial:
 
     def _perplexity(self, loss: float) -> float | None:
         """exp of the loss per token; None where examples, not tokens, have labels."""
-        return math.exp(min(loss, 700.0)) if self.training.data.train_labels.ndim > 1 else None
+        return math.exp(min(loss, 700.0)) if self._is_of_tokens else None
+
+    @property
+    def _is_of_tokens(self) -> bool:
+        return self.training.data.train_labels.ndim > 1
 
     def _value(self, measure: str, method: str, epsilon: float | None) -> float | None:
         for row in self.measures:
@@ -309,14 +313,19 @@ class Trial:
         return None
 
     def _flags(self, measured: list[Row]) -> list[str]:
-        """What a reader has to know before this trial is compared with others."""
+        """What a reader has to know before this trial is compared with others.
+
+        Trials are compared at equal training loss. With a target loss, reaching it decides. Without one, high accuracy
+        says that a classifier was trained to its end; a language model has no such mark, as text is never known
+        to 99.9 %.
+        """
         if self.training.diverged:
             return ["diverged"]
         flags = []
         last, config = self.training.epochs[-1], self.config
         if self.training.reached_target is False:
             flags.append("missed target loss")
-        if last["train_accuracy"] < HIGH_TRAIN_ACCURACY:
+        elif config.target_loss is None and not self._is_of_tokens and last["train_accuracy"] < HIGH_TRAIN_ACCURACY:
             flags.append("train accuracy below 99.9 %")
         if config.switch_epoch is not None and self.training.epochs_done <= config.switch_epoch:
             flags.append("ended before its switch")

@@ -61,8 +61,8 @@ CORRELATION_NOTES = (
     "Each correlation is taken inside every replicate (seed, split_seed) and averaged; the interval is a t-interval "
     "over replicates, and speaks of new seeds and splits for this grid of configurations. Matched: ranks are taken "
     "among trials that differ in batch size and switch alone. Pooled and per learning rate leave out the reference "
-    "trials, whose gap is 0 by construction. Trials off target (missed target loss, or train accuracy below 99.9 %) "
-    "are left out, except where the view includes them.",
+    "trials, whose gap is 0 by construction. Trials off target (missed target; without one, train accuracy below "
+    "99.9 %) are left out, except where the view includes them.",
     "The granulated Kendall coefficient: does a measure order the test error when one axis varies and all "
     "others, the seed and the split are fixed?",
 )
