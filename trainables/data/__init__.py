@@ -2,7 +2,8 @@
 
 A dataset of your own is a function `build(**options) -> (train_inputs, train_labels, test_inputs, test_labels)`, arrays
 or tensors, given as `package.module:build`; the test pair may be None, then the split is drawn from the one pool.
-Integer inputs (N, T) with labels (N, T) are tokens and stay int64; all other inputs become float32.
+Integer inputs (N, T) with labels (N, T) are tokens and stay int64; all other inputs become float32. Labels are integers
+from 0 to K - 1, one for each example or token: no probabilities, no several classes of one example, no -100 to ignore.
 
 A dataset's options (`context` of text, `inputs` of timit) change what is read, and so its fingerprint: a trial's
 configuration needs no other trace of them.
@@ -89,8 +90,12 @@ def _from_function(name: str, options: dict[str, Any]) -> Source:
     if train_inputs is None or train_labels is None:
         raise UserError(f"`dataset` {name} must return training inputs and labels, got None")
     label_parts = [train_labels] if test_labels is None else [train_labels, test_labels]
-    if not all(np.issubdtype(labels.dtype, np.integer) for labels in label_parts):
-        raise UserError(f"`dataset` {name} must return integer labels, got {label_parts[0].dtype}")
+    for labels in label_parts:
+        if not np.issubdtype(labels.dtype, np.integer):
+            raise UserError(
+                f"`dataset` {name} must return integer labels, class numbers from 0, (N,) or (N, T) for tokens, "
+                f"got {labels.dtype} of shape {labels.shape}"
+            )
     input_parts = [train_inputs] if test_inputs is None else [train_inputs, test_inputs]
     is_tokens = train_labels.ndim == 2 and all(np.issubdtype(inputs.dtype, np.integer) for inputs in input_parts)
 

@@ -89,6 +89,8 @@ class Source:
                     f"`dataset` {self.name} must have training and test inputs of one type, "
                     f"got {self.inputs.dtype} and {self.test_inputs.dtype}"
                 )
+        if self.num_classes < 2:
+            raise UserError(f"`dataset` {self.name} must have labels of 2 classes or more, got all of class 0")
         for part, inputs, labels in pairs:
             if len(inputs) == 0:
                 raise UserError(f"`dataset` {self.name} must hold {part} examples, got none")
@@ -101,7 +103,7 @@ class Source:
             if labels.min() < 0 or labels.max() >= self.num_classes:
                 raise UserError(
                     f"`dataset` {self.name} must have labels from 0 to {self.num_classes - 1}, "
-                    f"got {labels.min()} to {labels.max()} in the {part} set"
+                    f"got {labels.min()} to {labels.max()} in the {part} set; leave out what has no label"
                 )
             if not np.isfinite(inputs).all():
                 raise UserError(f"`dataset` {self.name} must have finite inputs, got NaN or infinity in the {part} set")

@@ -33,7 +33,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from trainables.float32 import exact_products
-from trainables.loss import cross_entropy
+from trainables.loss import check_labels, cross_entropy
 from trainables.seeds import random_numbers_kept
 from trainables.sharpness.objective import Objective, Pieces, Rounded, pulled_back
 
@@ -50,9 +50,9 @@ class ModelLoss(Objective):
     """f(params) = mean over (inputs, labels) of the cross-entropy, nats per example or token.
 
     `inputs` (N, ...), floating point or integer (token ids), on the device where the work is to be done; `labels` (N,)
-    class ids or (N, K) probabilities, or (N, T) for logits (N, T, K). `params` (n,) are the model's parameters that
-    require gradients at the time of the call, in the order of `model.parameters()`, a shared one once; the others
-    (frozen) stay constant.
+    class ids or (N, K) probabilities, or (N, T) for logits (N, T, K): see `trainables.loss.check_labels`. `params` (n,)
+    are the model's parameters that require gradients at the time of the call, in the order of `model.parameters()`, a
+    shared one once; the others (frozen) stay constant.
 
     A gradient costs a forward and backward pass, a Hessian-vector product about two. In chunks, `recalibrated` with L
     layers makes a gradient L + 1 and a product 2 L + 1 times as dear, with L + 1 forward passes more at every point: if
@@ -79,7 +79,7 @@ class ModelLoss(Objective):
         self._places = _places(self._model, {id(own[name]): index for index, name in enumerate(self.shapes)})
         self.batch_norm, self.batch_size = batch_norm, batch_size
         self._inputs = inputs.to(dtype) if inputs.is_floating_point() else inputs
-        self._labels = labels.to(inputs.device, torch.float64 if labels.is_floating_point() else labels.dtype)
+        self._labels = labels.to(inputs.device, torch.float64 if labels.is_floating_point() else torch.int64)
         self._tape = _Tape()
         self._logit_scale: float | None = None
         self._widths: list[int] = []  # of the statistics in a point, call by call: a layer may be used twice
@@ -93,6 +93,8 @@ class ModelLoss(Objective):
             layer.running_mean = self.params.new_zeros(layer.num_features)
             layer.running_var = torch.ones_like(layer.running_mean) - layer.eps
             layer.register_forward_pre_hook(self._tape.normalize)
+        with random_numbers_kept(inputs.device), torch.no_grad():
+            check_labels(labels, self._forward(self._pieces(self.params), [], self._inputs[:2])[0])
 
     def _cut(self) -> None:
         """Into chunks, or into the batches of batch norm."""

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from trainables.errors import UserError
 from trainables.float32 import large_products
 from trainables.loss import cross_entropy
 
@@ -24,7 +25,8 @@ def evaluate(model: nn.Module, inputs: Tensor, labels: Tensor, *, cuts: list[int
     """Mean cross-entropy (each example's in the model's precision, summed in float64) and share of hits.
 
     `inputs` (N, ...), `labels` (N,), or (N, T) for logits (N, T, K); each module's own training mode is put back
-    afterwards. `cuts`, sizes that sum to N, are for networks whose outputs depend on what is in a batch.
+    afterwards. `cuts`, sizes that sum to N, are for networks whose outputs depend on what is in a batch. Raises
+    UserError for labels that are not integers, one for each row of logits.
     """
     modes = [(module, module.training) for module in model.modules()]
     model.eval()
@@ -36,6 +38,11 @@ def evaluate(model: nn.Module, inputs: Tensor, labels: Tensor, *, cuts: list[int
     with torch.inference_mode(), large_products(model.parameters(), max(len(part) for part, _ in parts)):
         for part, targets in parts:
             logits = model(part)
+            if targets.is_floating_point() or targets.shape != logits.shape[:-1]:
+                raise UserError(
+                    f"`labels` must be integers of shape {tuple(logits.shape[:-1])} for these inputs, "
+                    f"got {targets.dtype} of shape {tuple(targets.shape)}"
+                )
             loss += cross_entropy(logits, targets, reduction="none").sum(dtype=torch.float64)
             hits += (logits.argmax(-1) == targets).sum()
     for module, training in modes:
