@@ -1,6 +1,7 @@
 """Spectral density: exact nodes and weights, moments, dense references, broadening, ends that have not settled."""
 
 import math
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -27,7 +28,9 @@ def test_two_eigenvalues(dtype: torch.dtype) -> None:
     assert result.probes.tolist() == sorted(4 * list(range(50)))
     torch.testing.assert_close(result.weights.view(50, 4)[:, :2], torch.full((50, 2), 0.01 / 50).double())
     share, stderr = result.mean(share_above_two)
-    assert stderr == pytest.approx(0.98 * (2 * (29 / 98) * (69 / 98) / 100 / 50) ** 0.5, rel=0.4)  # 4 / sqrt(2 * 49)
+    seen = (share - 0.01) / 0.98  # of what the probes see
+    assert stderr == pytest.approx(0.98 * (2 * seen * (1 - seen) / 100 / 50) ** 0.5, rel=1e-4)
+    assert stderr == pytest.approx(0.98 * (2 * (29 / 98) * (69 / 98) / 100 / 50) ** 0.5, rel=0.05)
     assert abs(share - 0.3) <= 4 * stderr
     assert (result.evaluations, result.converged) == (2 + 51 * 2, True)
 
@@ -50,7 +53,7 @@ def test_eigenvalues_far_out_have_their_weight() -> None:
     torch.testing.assert_close(result.nodes[far], torch.tensor(outside * 4).double(), rtol=1e-5, atol=0)
     torch.testing.assert_close(result.weights[far], torch.full((20,), 1 / 800).double())
     value, stderr = result.mean(torch.abs)
-    assert abs(value - float(eigenvalues.abs().mean())) <= 5 * stderr  # 3 degrees of freedom
+    assert abs(value - float(eigenvalues.abs().mean())) <= 4 * stderr
     assert stderr < 0.02  # without the first recurrence 0.3: 50 with a weight of chi^2 / 200 in each probe
 
 
@@ -61,7 +64,7 @@ def test_nothing_at_zero_where_no_eigenvalue_is(dtype: torch.dtype) -> None:
     result = spectral_density(*with_hessian(rotated(eigenvalues).to(dtype)))
     assert float(result.nodes.min()) > 1 - 1e-5
     value, stderr = result.mean(torch.log)
-    assert abs(value - float(eigenvalues.log().mean())) <= 10 * stderr  # 1 degree of freedom
+    assert abs(value - float(eigenvalues.log().mean())) <= 4 * stderr
 
 
 def test_a_probe_sees_its_moments_exactly() -> None:
@@ -75,7 +78,7 @@ def test_a_probe_sees_its_moments_exactly() -> None:
         value, stderr = result.mean(lambda nodes, power=power: nodes**power)  # type: ignore[misc]
         scale = float(torch.linalg.vector_norm(moment))
         assert value == pytest.approx(float(start @ moment), abs=1e-11 * scale)
-        assert math.isnan(stderr)
+        assert stderr > 0 or power == 0
         moment = matrix @ moment
 
 
@@ -92,14 +95,36 @@ def test_moments_are_the_trace_and_the_frobenius_norm(spectrum: str) -> None:
 
 @pytest.mark.slow
 def test_the_standard_error_covers() -> None:
-    """Two standard errors of 10 probes (9 degrees of freedom) hold the truth in 92 %, +- 4 sqrt(.92 .08 / 100)."""
-    eigenvalues = torch.cat([torch.linspace(-1, 1, 95), torch.tensor([4.0, 5, 6, 8, 9])]).double()
-    loss, x = with_hessian(rotated(eigenvalues))
-    inside = 0
-    for seed in range(100):
-        value, stderr = spectral_density(loss, x, samples=10, steps=12, seed=seed).mean(lambda t: torch.exp(-t * t))
-        inside += abs(value - float(torch.exp(-(eigenvalues**2)).mean())) <= 2 * stderr
-    assert inside >= 81
+    """Two standard errors of two probes hold the truth in 95.4 % of the runs, of 60 in 51 at least (4 binomial errors).
+
+    With the spread of the two probes in their place it would be 70 %. Of the evidence's function and of the bulk's.
+    """
+    spectra = {
+        "1 / i": 1 / torch.arange(1, 201).double(),
+        "30 equal": torch.cat([torch.full((30,), 5.0), torch.full((170,), 1e-3)]).double(),
+    }
+    functions: list[Callable[[Tensor], Tensor]] = [
+        lambda t: torch.log1p(300 * t.clamp(min=0)),
+        lambda t: torch.exp(-t * t),
+    ]
+    for eigenvalues in spectra.values():
+        loss, x = with_hessian(torch.diag(eigenvalues))
+        found = [spectral_density(loss, x, samples=2, steps=20, seed=seed) for seed in range(60)]
+        for function in functions:
+            truth = float(function(eigenvalues).mean())
+            scores = torch.tensor([(value - truth) / error for value, error in (d.mean(function) for d in found)])
+            assert int((scores.abs() <= 2).sum()) >= 51
+            assert float(scores.square().mean().sqrt()) > 0.7  # nor is it too large
+
+
+def test_small_networks_are_exact() -> None:
+    """Up to 180 parameters n products find all eigenvalues, for no more than two probes would cost."""
+    eigenvalues = 1 / torch.arange(1, 161).double()
+    result = spectral_density(*with_hessian(rotated(eigenvalues)))
+    assert result.evaluations == 160 + 2
+    value, stderr = result.mean(lambda t: torch.log1p(300 * t.clamp(min=0)))
+    assert value == pytest.approx(float(torch.log1p(300 * eigenvalues).mean()), rel=1e-9)
+    assert stderr == 0
 
 
 def test_softmax_regression_at_zero() -> None:
@@ -181,7 +206,7 @@ def test_not_finite_is_a_result() -> None:
         result = spectral_density(loss, torch.zeros(9).double())
         assert torch.isnan(result.nodes).all()
         assert torch.isnan(result.weights).all()
-        assert math.isnan(result.mean(torch.abs)[0])
+        assert all(math.isnan(number) for number in result.mean(torch.abs))
         assert not result.converged
 
 
