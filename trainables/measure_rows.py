@@ -170,7 +170,7 @@ def filter_normalized(loss: ModelLoss, _: Context | None) -> list[Row]:
 
 def width(loss: ModelLoss, _: Context | None, adaptive: bool) -> list[Row]:
     found = pac_bayes_width(loss, loss.params, adaptive=adaptive, seed=SEED)
-    return [{"method": "bisection", **_columns(found), "stderr": None}]  # its own is of the rise
+    return [{"method": "bisection", **_columns(found)}]
 
 
 def ball(loss: ModelLoss, _: Context | None, norm: Literal["l2", "linf"], radius: float, adaptive: bool) -> list[Row]:

@@ -134,8 +134,10 @@ def test_width_of_an_isotropic_quadratic(target: float) -> None:
     x = random(14, 1000)
     loss = quadratic(3 * torch.eye(1000, dtype=torch.float64), 0.01 * random(15, 1000), x)
     result = pac_bayes_width(loss, x, target=target)
-    sampling = 2 * result.stderr / result.rise
-    assert result.value == pytest.approx(math.sqrt(2 * target / 3000), rel=0.01 + sampling)
+    exact = math.sqrt(2 * target / 3000)
+    assert abs(result.value - exact) <= 4 * result.stderr
+    bracket = 0.01 * exact / 3**0.5
+    assert result.stderr == pytest.approx(exact * result.rise_stderr / (2 * target), rel=0.02, abs=bracket)
     assert result.rise <= target
     assert result.converged
 
@@ -144,7 +146,22 @@ def test_adaptive_width_of_a_quadratic() -> None:
     x, curvatures = random(16, 1000), random(17, 1000) ** 2
     result = pac_bayes_width(quadratic(torch.diag(curvatures), torch.zeros_like(x), x), x, adaptive=True)
     exact = math.sqrt(0.2 / float((curvatures * x**2).sum()))
-    assert result.value == pytest.approx(exact, rel=0.01 + 2 * result.stderr / result.rise)
+    assert abs(result.value - exact) <= 4 * result.stderr
+
+
+@pytest.mark.parametrize("curvatures", ["equal", "harmonic"])
+@pytest.mark.parametrize("power", [2, 4])
+def test_standard_error_of_a_width_covers(curvatures: str, power: int) -> None:
+    """f = sum h_i |d_i|^power, so sigma = (target / (c sum h))^(1 / power), c the Gaussian moment 1 or 3. Of 100 seeds
+    93.6 % are within 2 errors (Student, 15 degrees of freedom) where the rise is nearly normal; with the bracket in
+    the error more, and less where a few curvatures rule the rise: 4 binomial errors below 93.6 % is 84 %."""
+    h = torch.ones(50) if curvatures == "equal" else 1 / torch.arange(1, 51)
+    x, h = torch.zeros(50, dtype=torch.float64), h.double()
+    exact = (0.1 / ({2: 1, 4: 3}[power] * float(h.sum()))) ** (1 / power)
+    results = [pac_bayes_width(lambda p: h @ p.abs() ** power, x, seed=seed) for seed in range(100)]
+    scores = torch.tensor([abs(result.value - exact) / result.stderr for result in results])
+    assert float((scores <= 2).double().mean()) >= 0.84
+    assert 0.7 < float(scores.square().mean().sqrt()) < 1.4  # neither too small nor too large
 
 
 LOSSES: dict[str, Loss] = {
@@ -184,6 +201,7 @@ def test_width_without_a_crossing_is_infinite() -> None:
     for loss in (lambda p: -((p - 1) ** 2).sum(), lambda p: 0.01 * ((p - 1) ** 2).sum().tanh()):
         result = pac_bayes_width(loss, x)
         assert result.value == math.inf
+        assert math.isnan(result.stderr)
         assert not result.converged
 
 

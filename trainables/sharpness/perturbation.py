@@ -8,7 +8,9 @@ sharpness of Andriushchenko et al. 2023 (arXiv 2302.07011). To second order, wit
 
     gaussian: scale^2 tr(D H D) / 2     sphere: scale^2 tr(D H D) / (2 n)     box: scale^2 tr(D H D) / 6,
 
-so that it is a trace at small scale and sees the shape of the basin beyond that at a large one.
+so that it is a trace at small scale and sees the shape of the basin beyond that at a large one. Of a ReLU network that
+holds for the trace with the kinks in it: the Hessian at x leaves out the units that switch on or off within reach of d,
+and underrates the mean at every scale where any does (docs/measures.md has figures).
 
 Antithetic pairs: every z is used as z and -z. The gradient and all odd terms cancel exactly in the pair's mean, which
 at a point that is not quite a minimum would otherwise be most of the noise. The two losses of a pair are dependent, so
@@ -57,17 +59,23 @@ class PerturbationSharpness:
 
 @dataclass(frozen=True)
 class PacBayesWidth:
-    """`value` = sigma (relative to |x_i| where adaptive); `rise` and `stderr`: the mean loss rise there, in nats.
+    """`value` = sigma (relative to |x_i| where adaptive); `rise`, `rise_stderr`: the mean loss rise there, in nats.
 
-    `converged`: the mean rise is at most the target at `value`, and above it at (1 + tol) * `value` or nearer. The
-    sampling error of `value` itself is about value * stderr / (2 * rise). `value` is infinite, and not converged,
-    where no width up to 1e12 brought the rise to the target, 0 where every width down to 1e-12 went beyond it, and
-    NaN where f(x) is not finite.
+    `converged`: the mean rise is at most the target at `value`, and above it at (1 + tol) * `value` or nearer.
+    `stderr` of `value` is
+
+        hypot(value * rise_stderr / (p * rise), gap / sqrt(3)),   p = d log rise / d log sigma
+
+    by the delta method, with p the power between both ends of the bracket (2 for a quadratic) and gap its width, in
+    which the crossing is anywhere; it is NaN where not converged, or where the loss is not finite at the upper end.
+    `value` is infinite, and not converged, where no width up to 1e12 brought the rise to the target, 0 where every
+    width down to 1e-12 went beyond it, and NaN where f(x) is not finite.
     """
 
     value: float
-    rise: float
     stderr: float
+    rise: float
+    rise_stderr: float
     loss_center: float
     evaluations: int
     converged: bool
@@ -141,7 +149,8 @@ def pac_bayes_width(
     before = objective.evaluations
     center, _ = evaluate_center(objective, params)
     if not math.isfinite(center):
-        return PacBayesWidth(math.nan, math.nan, math.nan, center, objective.evaluations - before, False)
+        nan = math.nan
+        return PacBayesWidth(nan, nan, nan, nan, center, objective.evaluations - before, False)
     below, above = (0.0, 0.0, 0.0), (math.inf, math.inf, math.nan)  # width, mean rise, its standard error
     width = FIRST_WIDTH
     for trial in range(WIDTH_TRIALS):
@@ -158,8 +167,18 @@ def pac_bayes_width(
         width = _next_width(below, above, target, tol, bisect=trial % 2 == 1)
     spent, converged = objective.evaluations - before, above[0] <= (1 + tol) * below[0]
     if math.isinf(above[0]):
-        return PacBayesWidth(math.inf, below[1], below[2], center, spent, False)
-    return PacBayesWidth(*below, center, spent, converged)
+        return PacBayesWidth(math.inf, math.nan, below[1], below[2], center, spent, False)
+    stderr = _width_error(below, above) if converged else math.nan
+    return PacBayesWidth(below[0], stderr, below[1], below[2], center, spent, converged)
+
+
+def _width_error(below: tuple[float, float, float], above: tuple[float, float, float]) -> float:
+    """The standard error of the width where the rise crosses the target, of sampling and of the bracket."""
+    (low, rise_low, rise_stderr), (high, rise_high, _) = below, above
+    if not (rise_low > 0 and math.isfinite(rise_high)):
+        return math.nan
+    power = math.log(rise_high / rise_low) / math.log(high / low)
+    return math.hypot(low * rise_stderr / (power * rise_low), (high - low) / 3**0.5)
 
 
 def _next_width(
