@@ -72,28 +72,32 @@ def check_micro_batches(
 
 
 FIRST_EVALUATIONS = 12  # of a loss: enough for each kind that a measure asks for
+MEASURES_SECONDS = 30.0  # for all measures of one network
 
 
 def failing_measures(configs: Sequence[TrialConfig], source: Source, timeout: float | None) -> Iterator[str]:
     """For each reason why measures of `configs` have no value on the few examples of `source`, one line.
 
     A trial goes on without them, so this is no UserError. Each measure is begun after an update of the weights, and
-    ends at FIRST_EVALUATIONS: what raises does so there.
+    ends at FIRST_EVALUATIONS: what raises does so there. What takes more than MEASURES_SECONDS is not waited for.
     """
+    seconds = MEASURES_SECONDS if timeout is None else min(timeout, MEASURES_SECONDS)
+    late = f"took more than {seconds:g} s"
     for config in {_measured(config): config for config in configs if config.measures}.values():
         try:
-            with time_limit(timeout, f"took more than the {timeout} s of --trial-timeout"):
+            with time_limit(seconds, late):
                 trial = _BriefTrial(config, source)
                 trial.train()
                 trial.measure()
         except Exception as error:  # of these examples: the training itself has been checked
-            yield f"measures could not be tried for {config.model}: {type(error).__name__}: {one_line(error)}"
+            yield f"measures on {config.model} could not be tried: {type(error).__name__}: {one_line(error)}"
             continue
         names: dict[str, list[str]] = {}
         for row in trial.measures:
             names.setdefault(row["error"], []).append(row["measure"])
         for reason, failed in names.items():
-            yield f"{', '.join(failed)} cannot be measured for {config.model}, the trials go on without: {reason}"
+            what = "could not be tried" if reason == late else "cannot be measured, the trials go on without"
+            yield f"{', '.join(failed)} on {config.model} {what}: {reason}"
 
 
 class _EnoughEvaluations(BaseException):  # no Exception, which measures may catch

@@ -3,6 +3,7 @@
 import dataclasses
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -88,12 +89,14 @@ def test_a_measure_that_fails_is_told_beforehand(make_config: Make, digits: Sour
     measures = "box_sharpness,hessian_max_eig,gaussian_sharpness"
     once = make_config(model="checked_models:once", model_options="{}", measures=measures)
     assert check([once], digits, Placement()) == [
-        "hessian_max_eig cannot be measured for checked_models:once, the trials go on without: "
+        "hessian_max_eig on checked_models:once cannot be measured, the trials go on without: "
         "RuntimeError: no second derivatives"
     ]
     draws = make_config(model="checked_models:draws", model_options="{}", measures=measures)
     (line,) = check([draws, make_config(measures=measures)], digits, Placement())
-    assert line.startswith("box_sharpness, hessian_max_eig, gaussian_sharpness cannot be measured for checked_models")
+    assert line.startswith(
+        "box_sharpness, hessian_max_eig, gaussian_sharpness on checked_models:draws cannot be measured"
+    )
     assert "`loss` must be deterministic" in line
     ends = make_config(model="checked_models:ends", model_options="{}", measures=measures)
     (line,) = check([ends], digits, Placement())
@@ -116,5 +119,14 @@ def test_what_cannot_be_tried_is_told_too(make_config: Make, digits: Source, mon
     """Such as where the few examples are too few."""
     monkeypatch.setattr("trainables.check._BriefTrial.train", lambda *_: (_ for _ in ()).throw(ValueError("too\nfew")))
     assert list(failing_measures([make_config()], digits, None)) == [
-        "measures could not be tried for mlp: ValueError: too few"
+        "measures on mlp could not be tried: ValueError: too few"
     ]
+
+
+def test_a_measure_that_hangs_is_not_waited_for(
+    make_config: Make, digits: Source, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("trainables.check.MEASURES_SECONDS", 1.0)
+    monkeypatch.setitem(MEASURES, "hessian_trace", lambda *_: time.sleep(60))
+    lines = list(failing_measures([make_config(measures="hessian_trace,stability")], digits, None))
+    assert lines == ["hessian_trace, stability on mlp could not be tried: took more than 1 s"]
