@@ -23,7 +23,7 @@ from trainables.data import Dataset, load_source
 from trainables.models import build_model
 from trainables.sharpness import ModelLoss, ball_sharpness, box_sharpness, hessian_eigenvalues, rescaling_invariance
 from trainables.storage import place
-from trainables.tables import read_tables
+from trainables.tables import of_newest_version, read_tables
 from trainables.training.adam import Adam
 
 FACTOR = 8.0  # a power of two: multiplying by it rounds nothing
@@ -69,7 +69,7 @@ def _of_sweep(folder: Path) -> tuple[str, nn.Module, Tensor, Tensor] | None:
     weights = folder / "weights"
     source = load_source("digits")
     usable = {"status": "completed", "dataset": "digits", "model": "mlp", "data_fingerprint": source.fingerprint}
-    for row in read_tables(folder).trials.to_pylist():
+    for row in of_newest_version(read_tables(folder))[0].trials.to_pylist():
         if any(row[name] != value for name, value in usable.items()):
             continue
         options = json.loads(row["model_options"])

@@ -26,7 +26,7 @@ from analysis.command import run
 from trainables.config import TrialConfig
 from trainables.errors import UserError
 from trainables.storage import is_remote
-from trainables.tables import Row, read_tables
+from trainables.tables import Row, of_newest_version, read_tables
 
 CURVES = ("train_loss", "train_accuracy", "test_loss", "test_accuracy", "lr", "batch_size", "distance")
 RESULTS = (
@@ -46,7 +46,7 @@ def write_events(folder: Path) -> list[str]:
 
     if is_remote(folder):
         raise UserError(f"`results` must be a folder here, got {folder}; fetch its tables first")
-    tables = read_tables(folder)
+    tables, _ = of_newest_version(read_tables(folder))
     trials = tables.trials.to_pylist()
     epochs: dict[str, list[Row]] = {}
     for row in tables.epochs.to_pylist():
