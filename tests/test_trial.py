@@ -176,3 +176,36 @@ def test_weights_load_without_pickle(make_config: Make, digits: Source, tmp_path
     trial.save_weights(tmp_path / "weights.pt")
     weights = torch.load(tmp_path / "weights.pt", weights_only=True)
     assert all(torch.equal(weights[name], value) for name, value in trial.training.model.state_dict().items())
+
+
+OWN_NETWORK = """
+import math
+from torch import nn
+
+class Net(nn.Module):
+    def __init__(self, n, classes):
+        super().__init__()
+        self.last = nn.Linear(n, classes)
+    def forward(self, x):
+        return self.last((x.flatten(1) > 0.5).float())
+
+def build(shape, classes, widths):
+    return Net(math.prod(shape), classes)
+"""
+
+
+def test_float32_in_place_of_float64_is_flagged(
+    make_config: Make, digits: Source, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "float32_network.py").write_text(OWN_NETWORK)
+    monkeypatch.syspath_prepend(tmp_path)
+    flag = "measured in float32, as the model cannot compute in float64"
+    for model, dtype, expected, is_flagged in (
+        ("float32_network:build", "float64", "float32", True),
+        ("float32_network:build", "float32", "float32", False),
+        ("mlp", "float64", "float64", False),
+    ):
+        record = run_trial(make_config(model=model, measure_dtype=dtype, measures="hessian_max_eig"), digits)
+        assert [row["dtype"] for row in record.measures] == [expected]
+        assert record.measures[0]["value"] > 0
+        assert (flag in record.trial["flags"]) == is_flagged

@@ -22,8 +22,9 @@ REACHED = 1e-3  # relative difference of losses and accuracies: on another machi
 RESULTS = ("train_loss", "train_accuracy", "test_loss", "test_accuracy")
 IN_TRIALS = ("box_sharpness", "box_sharpness_paper", "hessian_max_eig")
 SETTING = ("examples", "batch_norm", "batch_norm_batch_size", "dtype")
-MEASURE_FLAGS = ("paper method far below strong", "a measure did not converge")
 FAILED_MEASURE = "a measure failed"
+IN_FLOAT32 = "measured in float32, as the model cannot compute in float64"
+MEASURE_FLAGS = ("paper method far below strong", "a measure did not converge", IN_FLOAT32)
 
 
 class Extension:

@@ -20,10 +20,10 @@ from torch import nn
 
 from trainables import measures
 from trainables.checkpoint import load_checkpoint, save_checkpoint
-from trainables.config import ALONG_THE_RUN, NUMBERS_VERSION, TrialConfig
+from trainables.config import ALONG_THE_RUN, LARGE_NETWORK, NUMBERS_VERSION, TrialConfig
 from trainables.data import Dataset, Source
 from trainables.errors import LONGEST_REASON, one_line
-from trainables.extension import FAILED_MEASURE, Extension, measured_by
+from trainables.extension import FAILED_MEASURE, IN_FLOAT32, Extension, measured_by
 from trainables.memory import SMALLER, free_memory, is_out_of_memory
 from trainables.models import build_model
 from trainables.seeds import derive_seed
@@ -338,6 +338,10 @@ class Trial:
             flags.append("a measure did not converge")
         if any(row.get("error") is not None for row in last_rows):
             flags.append(FAILED_MEASURE)
+        own = sum(parameter.numel() for parameter in self.training.model.parameters() if parameter.requires_grad)
+        in_float64 = config.measure_dtype == "float64" or (config.measure_dtype == "auto" and own < LARGE_NETWORK)
+        if in_float64 and any(row["dtype"] == "float32" for row in last_rows):
+            flags.append(IN_FLOAT32)
         return flags
 
 

@@ -25,6 +25,7 @@ from torch import Tensor
 
 from trainables.sharpness.model_loss import ModelLoss, Product
 from trainables.sharpness.objective import Objective, Pieces, Rounded, Substituted, pulled_back
+from trainables.sharpness.second_derivatives import check_jacobian, suspects
 
 
 class GaussNewton(Objective):
@@ -55,6 +56,24 @@ class GaussNewton(Objective):
             return product(vector)
 
         return self.value(params), counted
+
+    def certify(self, params: Tensor) -> None:
+        """Raise ValueError if J v is not the derivative of the logits; checked once per model, on a few examples."""
+        if "jacobian" in self._of.certified:
+            return
+        logits, point = self._of.logits_of_few(params)
+        leaf = point.detach().clone().requires_grad_()
+        with torch.enable_grad():
+            outputs = logits(leaf)
+            dual = torch.zeros_like(outputs, requires_grad=True)
+            pulled = pulled_back([outputs], [leaf], [dual], create_graph=True)
+        check_jacobian(
+            leaf.detach(),
+            lambda vector: pulled_back(pulled, [dual], [vector])[0].flatten(),
+            lambda moved: logits(moved).detach().flatten(),
+            lambda: suspects(outputs),
+        )
+        self._of.certified.add("jacobian")
 
     def in_float32(self) -> Objective | None:
         single = self._of.single()

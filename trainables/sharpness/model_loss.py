@@ -28,13 +28,12 @@ from typing import Literal, get_args
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call
-from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from trainables.float32 import exact_products
 from trainables.loss import check_labels, cross_entropy
 from trainables.seeds import random_numbers_kept
+from trainables.sharpness.bound_model import BoundModel, spread_cross_entropy
 from trainables.sharpness.objective import Objective, Pieces, Rounded, pulled_back
 
 BatchNorm = Literal["running", "batch", "recalibrated"]
@@ -43,6 +42,7 @@ Product = Callable[[Tensor], Tensor]
 MEMORY = 2**30  # bytes that a chunk's graph may take on a CPU: fixed, so that a value never depends on what is free
 SHARE_OF_DEVICE = 16  # of an accelerator's whole memory, one part
 LARGE = 2e6  # examples times parameters: less is as fast in float64
+CERTIFIED_EXAMPLES = 8
 GRAPH = 4  # times what a forward pass keeps: a graph of the gradient, and its gradient
 
 
@@ -71,19 +71,17 @@ class ModelLoss(Objective):
         batch_size: int | None = None,
     ) -> None:
         _check(model, len(inputs), len(labels), chunk_size, batch_norm, batch_size)
-        self.shapes = {name: own.shape for name, own in model.named_parameters() if own.requires_grad}
-        self._model = copy.deepcopy(model).to(inputs.device, dtype).eval().requires_grad_(False)
+        self._model = BoundModel(model, inputs, dtype)
+        self.shapes, self.params = self._model.shapes, self._model.params
         self._sizes = [shape.numel() for shape in self.shapes.values()]
-        own = dict(self._model.named_parameters())
-        self.params = torch.cat([own[name].reshape(-1) for name in self.shapes])
-        self._places = _places(self._model, {id(own[name]): index for index, name in enumerate(self.shapes)})
         self.batch_norm, self.batch_size = batch_norm, batch_size
-        self._inputs = inputs.to(dtype) if inputs.is_floating_point() else inputs
+        self._inputs = inputs.to(self.params.dtype) if inputs.is_floating_point() else inputs
         self._labels = labels.to(inputs.device, torch.float64 if labels.is_floating_point() else torch.int64)
         self._tape = _Tape()
         self._logit_scale: float | None = None
+        self.certified = set[str]()  # derivatives; one set for all losses of the model
         self._widths: list[int] = []  # of the statistics in a point, call by call: a layer may be used twice
-        layers = [] if batch_norm == "running" else [m for m in self._model.modules() if isinstance(m, _BatchNorm)]
+        layers = [m for m in self._model.module.modules() if isinstance(m, _BatchNorm) and batch_norm != "running"]
         for layer in layers:
             layer.running_mean = layer.running_var = None  # in eval mode, it then takes those of its inputs
         self._chunk = chunk_size or (self._examples_that_fit() if len(inputs) > 2 else len(inputs))
@@ -103,7 +101,7 @@ class ModelLoss(Objective):
         self._cuts = [len(cut) for cut in torch.arange(self.examples).split(self.batch_size or self._chunk)]
         if self.batch_size and len(self._cuts) > 1 and self._cuts[-1] == 1:
             self._cuts[-2:] = [self.batch_size + 1]
-        self._exact_products = exact_products(self._model.parameters(), max(self._cuts))
+        self._exact_products = exact_products(self._pieces(self.params), max(self._cuts))
 
     def on(self, examples: slice | Tensor) -> "ModelLoss":
         """The same loss on some of its examples; the model and the data are shared."""
@@ -116,18 +114,49 @@ class ModelLoss(Objective):
         """The same loss in float32, cut alike; None if this one is not in float64, or too small to gain by it."""
         if self.params.dtype != torch.float64 or self.examples * len(self.params) < LARGE:
             return None
-        single = copy.copy(self)
-        single._model, single._tape = copy.deepcopy((self._model, self._tape))  # whose hooks are the tape's
-        single._model.float()
-        single.params = self.params.float()
-        single._inputs = self._inputs.float() if self._inputs.is_floating_point() else self._inputs
-        single._exact_products = exact_products(single._model.parameters(), max(self._cuts))
-        single._widths, single.evaluations = [], 0
-        return single
+        return self._cast(torch.float32)
+
+    def _cast(self, dtype: torch.dtype) -> "ModelLoss":
+        """Return the same loss, computed in `dtype`; the modules are shared."""
+        other = copy.copy(self)
+        other._model, other.params = self._model.cast(dtype), self.params.to(dtype)
+        other._inputs = self._inputs.to(dtype) if self._inputs.is_floating_point() else self._inputs
+        other._widths, other.evaluations = [], 0
+        other._exact_products = exact_products(other._pieces(other.params), max(other._cuts))
+        return other
 
     def in_float32(self) -> Objective | None:
         single = self.single()
         return single and Rounded(single)
+
+    def certify(self, params: Tensor) -> None:
+        """Check second derivatives as for any loss, once per model, on a few examples and `spread_cross_entropy`."""
+        if "hessian" not in self.certified:
+            logits, point = self.logits_of_few(params)
+            Objective(lambda point: spread_cross_entropy(logits(point))).certify(point)
+            self.certified.add("hessian")
+
+    def logits_of_few(self, params: Tensor) -> tuple[Callable[[Tensor], Tensor], Tensor]:
+        """Return the logits of a few examples as a function of the parameters, and `params`, to check derivatives.
+
+        Both are in float64 if the model can compute in it, because differences of float32 values have few digits.
+        """
+        few = min(CERTIFIED_EXAMPLES, self._chunk)
+
+        def of(loss: ModelLoss) -> Callable[[Tensor], Tensor]:
+            def logits(point: Tensor) -> Tensor:
+                with loss._exact_products, random_numbers_kept(point.device):
+                    return loss._forward(loss._pieces(point), [], loss._inputs[:few])[0].double()
+
+            return logits
+
+        exact, point = of(self._cast(torch.float64)), params.double()
+        try:
+            with torch.no_grad():
+                exact(point)
+        except (RuntimeError, ValueError, TypeError):
+            return of(self._cast(params.dtype)), params
+        return exact, point
 
     def with_normalized_logits(self, scale: float = 1.0) -> "ModelLoss":
         """The same loss of scale * z / sqrt(mean_k (z_k - mean z)^2), z the logits of an example.
@@ -241,9 +270,7 @@ class ModelLoss(Objective):
     def _forward(self, pieces: Pieces, given: list[Tensor], inputs: Tensor) -> tuple[Tensor, list[Tensor]]:
         """The logits, and (2, channels) for every call of a hooked layer: see `_Tape`."""
         self._tape.begin(given)
-        with sdpa_kernel(SDPBackend.MATH):  # the one attention with second derivatives
-            own = {name: pieces[index] for name, index in self._places.items()}
-            logits = functional_call(self._model, own, (inputs,), tie_weights=False)
+        logits = self._model(pieces, inputs)
         return logits, self._tape.end()
 
     @property
@@ -314,19 +341,6 @@ def _flat(pieces: Pieces) -> Tensor:
     return torch.cat([piece.reshape(-1) for piece in pieces])
 
 
-def _places(model: nn.Module, index: dict[int, int]) -> dict[str, int]:
-    """Where each parameter, by its `id`, stands in the model, a shared one more than once, and its index.
-
-    `functional_call` finds them too, at every call, but leaves its tensors in a module that has two names.
-    """
-    return {
-        f"{prefix}.{name}" if prefix else name: index[id(own)]
-        for prefix, module in model.named_modules()
-        for name, own in module.named_parameters(recurse=False, remove_duplicate=False)
-        if id(own) in index
-    }
-
-
 class _Tape:
     """What the hooks of batch norm layers are given and see in one forward pass, call by call."""
 
@@ -348,7 +362,8 @@ class _Tape:
         rows = inputs.movedim(1, -1).flatten(0, -2)
         known = self._given[len(self._seen) :]
         mean, second = known[0] if known else (rows.mean(0), rows.var(0, correction=0))
-        center = mean.detach()  # moments about a number: the variance there, and yet a mean over examples
+        # With given statistics, moments about a constant: equal to the variance, and a mean over examples.
+        center = mean.detach() if known else mean
         self._seen.append(torch.stack([rows.mean(0), (rows - center).square().mean(0)]))
         deviation = (second - (mean - center).square() + layer.eps).sqrt()
         return (((inputs.movedim(1, -1) - mean) / deviation).movedim(-1, 1),)

@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from trainables.seeds import random_numbers_kept
+from trainables.sharpness.second_derivatives import check_hessian, suspects
 
 T = TypeVar("T")
 Loss = Callable[[Tensor], Tensor]
@@ -37,6 +38,8 @@ class Objective:
     `evaluations` counts the calls of the loss, of its gradient, of the graph that Hessian-vector products use, and
     of these products, each as one.
     """
+
+    _is_certified = False
 
     def __init__(self, loss: Loss) -> None:
         self._loss = loss
@@ -75,6 +78,24 @@ class Objective:
         """The map v -> H v at `params`."""
         return self.value_and_hessian(params)[1]
 
+    def certify(self, params: Tensor) -> None:
+        """Raise ValueError if PyTorch's second derivatives of the loss are wrong (see `second_derivatives`).
+
+        Checked once per objective. Its 5 to 9 evaluations are not counted, because no single measure needs them.
+        """
+        if self._is_certified:
+            return
+        own = Objective(self._loss)
+        value, product = own.value_and_hessian(params)
+        if math.isfinite(value):
+            check_hessian(
+                params.detach(),
+                product,
+                lambda point: own.value_and_gradient(point)[1],
+                lambda: suspects(self._loss(params.detach().clone().requires_grad_())),
+            )
+        self._is_certified = True
+
     def in_float32(self) -> "Objective | None":
         """The same loss, computed in float32 at float64 vectors; None where that is not to be had, or not worth it.
 
@@ -91,7 +112,15 @@ class Objective:
             raise ValueError(
                 "`loss` must depend on its parameters by differentiable operations, got one without a gradient"
             )
-        return torch.autograd.grad(loss, leaves, create_graph=create_graph, materialize_grads=True)
+        leaves = [leaves] if isinstance(leaves, Tensor) else leaves
+        gradients = torch.autograd.grad(loss, leaves, create_graph=create_graph, allow_unused=True)
+        if all(gradient is None for gradient in gradients):
+            raise ValueError(
+                "`loss` must depend on its parameters, got one that ignores its argument; "
+                "call the model with the given parameters (torch.func.functional_call)"
+            )
+        pairs = zip(gradients, leaves, strict=True)
+        return tuple(torch.zeros_like(leaf) if gradient is None else gradient for gradient, leaf in pairs)
 
     @staticmethod
     def _checked(loss: Tensor) -> Tensor:
@@ -126,6 +155,9 @@ class Substituted(Objective):
 
         return value, product
 
+    def certify(self, params: Tensor) -> None:
+        self._objective.certify(self._params + self._forward(params))
+
     def in_float32(self) -> Objective | None:
         inner = self._objective.in_float32()
         return inner and Substituted(inner, self._params, self._forward, self._adjoint)
@@ -150,6 +182,9 @@ class Rounded(Objective):
         self.evaluations += 1
         value, gradient = self._single.value_and_gradient(params.float())
         return value, gradient.double()
+
+    def certify(self, params: Tensor) -> None:
+        self._single.certify(params.float())
 
     def value_and_hessian(self, params: Tensor) -> tuple[float, Map]:
         self.evaluations += 1
@@ -209,8 +244,11 @@ def evaluate_center(objective: Objective, params: Tensor) -> tuple[float, Tensor
 
 
 def hessian_at_center(objective: Objective, params: Tensor) -> tuple[float, Map]:
-    """The loss and the map v -> H v at `params`, with the checks of `evaluate_center`."""
-    return _twice(objective, params, objective.value_and_hessian)
+    """The loss and the map v -> H v at `params`, with the checks of `evaluate_center` and of second derivatives."""
+    value, product = _twice(objective, params, objective.value_and_hessian)
+    if math.isfinite(value):
+        objective.certify(params.detach())
+    return value, product
 
 
 def _twice(objective: Objective, params: Tensor, evaluate: Callable[[Tensor], tuple[float, T]]) -> tuple[float, T]:
