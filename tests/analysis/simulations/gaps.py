@@ -6,6 +6,7 @@ have no effect but in the designs that say so.
 
 from dataclasses import replace
 from functools import partial
+from typing import Any
 
 from analysis.free_batch import MARGIN, Comparison, free_batch
 from analysis.gap_answer import named_remedy
@@ -15,12 +16,14 @@ from analysis.remedies import Remedy, remedies
 from simulations import Design, Statement
 
 PLAIN = Design(name="default: 4 replicates, 4 settings, luck 0.2 points", gap=MARGIN, luck=0.002, switches=(None,))
+TWELVE: dict[str, Any] = {"learning_rates": (0.001, 0.003, 0.01, 0.03), "warmups": (0.0, 2.0, 5.0)}
 GAPS = (
     PLAIN,
     *(replace(PLAIN, name=f"luck per replicate and batch size {100 * luck:g}", luck=luck) for luck in (0.0, 0.004)),
     *(replace(PLAIN, name=f"{n} replicates", replicates=n) for n in (3, 6, 8)),
     replace(PLAIN, name="2 settings", warmups=(0.0,)),
-    replace(PLAIN, name="12 settings", learning_rates=(0.001, 0.003, 0.01, 0.03), warmups=(0.0, 2.0, 5.0)),
+    replace(PLAIN, name="12 settings", **TWELVE),
+    replace(PLAIN, name="12 settings, 8 replicates, luck 0", replicates=8, luck=0.0, **TWELVE),
     replace(PLAIN, name="settings 0.1 points apart", tilt=0.001),
     replace(PLAIN, name="one best setting each, by 2 points", tilt=0.02),
     replace(PLAIN, name="8 replicates, luck 0.4, settings 0.1 points apart", replicates=8, luck=0.004, tilt=0.001),
