@@ -238,11 +238,12 @@ def critical_batch_sentence(sweep: Sweep) -> str:
     except UserError as error:
         return f"No critical batch size: {error}."
     where = " (beyond the batch sizes tried: a rough guess)" if found.extrapolated else ""
+    told = any(one.interval is not None for one in (found.b_crit, found.s_min, found.e_min))
     text = (
         f"To a training loss of {found.target_loss:g} the critical batch size is {_shown(found.b_crit)}{where}: far "
         f"below it a doubling of the batch halves the steps, far beyond it doubles the examples. At least "
         f"{_shown(found.s_min)} steps and {_shown(found.e_min)} examples are needed. The law misses the measured steps "
-        f"by {100 * np.expm1(found.misfit):.0f} % on average, which the 95 % intervals include."
+        f"by {100 * np.expm1(found.misfit):.0f} % on average{', which the 95 % intervals include' if told else ''}."
     )
     for batches, what in (
         (found.left_out, "No setting reaches the loss in every replicate at batch {}: left out."),
