@@ -33,7 +33,7 @@ import torch
 from torch import Tensor
 
 from trainables.sharpness.lanczos import Array, Lanczos
-from trainables.sharpness.objective import Loss, Objective, as_objective, hessian_at_center
+from trainables.sharpness.objective import Loss, Objective, as_objective, check_params, hessian_at_center
 
 STEPS = 60
 SAMPLES = 2
@@ -111,6 +111,7 @@ def spectral_density(
     60 by default, and n where that costs no more, so that small networks have all their eigenvalues found. Raises
     ValueError for steps or samples below 1, and for a loss that is not deterministic.
     """
+    check_params(params)
     if steps is None:
         steps = params.numel() if params.numel() <= STEPS * (1 + samples) else STEPS
     if steps < 1:
