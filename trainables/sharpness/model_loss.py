@@ -101,7 +101,7 @@ class ModelLoss(Objective):
         self._cuts = [len(cut) for cut in torch.arange(self.examples).split(self.batch_size or self._chunk)]
         if self.batch_size and len(self._cuts) > 1 and self._cuts[-1] == 1:
             self._cuts[-2:] = [self.batch_size + 1]
-        self._exact_products = exact_products(self._pieces(self.params), max(self._cuts))
+        self._exact_products = exact_products(self._weights(self.params), max(self._cuts))
 
     def on(self, examples: slice | Tensor) -> "ModelLoss":
         """The same loss on some of its examples; the model and the data are shared."""
@@ -122,7 +122,7 @@ class ModelLoss(Objective):
         other._model, other.params = self._model.cast(dtype), self.params.to(dtype)
         other._inputs = self._inputs.to(dtype) if self._inputs.is_floating_point() else self._inputs
         other._widths, other.evaluations = [], 0
-        other._exact_products = exact_products(other._pieces(other.params), max(other._cuts))
+        other._exact_products = exact_products(other._weights(other.params), max(other._cuts))
         return other
 
     def in_float32(self) -> Objective | None:
@@ -281,8 +281,11 @@ class ModelLoss(Objective):
     def _pieces(self, point: Tensor) -> list[Tensor]:
         """The parameters in their shapes, then statistics and multipliers where the point has some."""
         params, *others = point.split(self._split) if self._widths else (point,)
+        return [*self._weights(params), *others]
+
+    def _weights(self, params: Tensor) -> list[Tensor]:
         own = zip(params.split(self._sizes), self.shapes.values(), strict=True)
-        return [*(piece.view(shape) for piece, shape in own), *others]
+        return [piece.view(shape) for piece, shape in own]
 
     def _leaves(self, point: Tensor) -> Pieces:
         """The pieces as what derivatives are taken in: of a flat point, each would be put together from its pieces."""
