@@ -56,19 +56,19 @@ MOST_EXAMPLES = 5000
 MATRIX = {"cpu": 2048, "cuda": 8192}  # rows and columns of the large matrices
 
 
-def examples_per_second(run: Callable[[], int], device: torch.device) -> float:
-    """`run` trains on so many examples; repeated for SECONDS."""
+def examples_per_second(run: Callable[[], int], device: torch.device, seconds: float = SECONDS) -> float:
+    """`run` trains on so many examples; repeated for `seconds`."""
     begun, examples = time.perf_counter(), 0
-    while not examples or time.perf_counter() - begun < SECONDS:
+    while not examples or time.perf_counter() - begun < seconds:
         examples += run()
         if device.type == "cuda":
             torch.cuda.synchronize()
     return examples / (time.perf_counter() - begun)
 
 
-def matrix_rate(device: torch.device, precision: str) -> float:
-    """Floating-point operations per second in a product of large matrices."""
-    size, dtype = MATRIX[device.type], getattr(torch, precision)
+def matrix_rate(device: torch.device, precision: str, size: int | None = None, seconds: float = SECONDS) -> float:
+    """Floating-point operations per second in a product of large matrices, `size` rows and columns."""
+    size, dtype = size or MATRIX[device.type], getattr(torch, precision)
     matrix = torch.rand(size, size, device=device).to(dtype)
 
     def product() -> int:
@@ -76,7 +76,7 @@ def matrix_rate(device: torch.device, precision: str) -> float:
             matrix @ matrix
         return 1
 
-    rates = [examples_per_second(product, device) for _ in range(ROUNDS)]
+    rates = [examples_per_second(product, device, seconds) for _ in range(ROUNDS)]
     return 2 * size**3 * statistics.median(rates)
 
 
@@ -90,9 +90,12 @@ def operations_per_example(network: str) -> float:
 
 
 def loops(
-    network: str, batch_size: int, device: torch.device, precision: str, record: Recorder | None, with_compiled: bool
+    network: str, batch_size: int, device: torch.device, precision: str, record: Recorder | None, backend: str | None
 ) -> tuple[dict[str, Callable[[], int]], Training]:
-    """The contestants, each with a model of its own, a call is one pass over a few batches; and our training."""
+    """The contestants, each with a model of its own, a call is one pass over a few batches; and our training.
+
+    `backend` is torch.compile's, None without that contestant.
+    """
     name, shape, options = NETWORKS[network]
     examples = batch_size * max(1, min(20, MOST_EXAMPLES // batch_size))
     torch.manual_seed(0)
@@ -152,9 +155,9 @@ def loops(
         return examples
 
     contestants = {"ours": ours, "bare": bare, "plain": plain, "dataloader": dataloader}
-    if with_compiled:
+    if backend is not None:
         fast_model = model()
-        fast = torch.compile(fast_model, mode="reduce-overhead" if device.type == "cuda" else None)
+        fast = torch.compile(fast_model, backend=backend, mode="reduce-overhead" if device.type == "cuda" else None)
         fast_optimizer = torch.optim.Adam(fast_model.parameters(), lr=1e-3, fused=True)
 
         def compiled() -> int:
@@ -196,7 +199,7 @@ def main() -> None:
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     if options.cuda_graphs and device.type != "cuda":
         parser.error("argument --cuda-graphs: there is no GPU here")
-    record = cuda_graph if options.cuda_graphs else None
+    record, backend = cuda_graph if options.cuda_graphs else None, "inductor" if options.compiled else None
     rows = []
     most = matrix_rate(device, options.precision)
     print(f"a product of large matrices: {most / 1e9:.0f} GFLOP/s")
@@ -206,7 +209,7 @@ def main() -> None:
     for network in options.networks:
         operations = operations_per_example(network)
         for batch_size in options.batch_sizes:
-            contestants, training = loops(network, batch_size, device, options.precision, record, options.compiled)
+            contestants, training = loops(network, batch_size, device, options.precision, record, backend)
             rounds = [
                 {name: examples_per_second(run, device) for name, run in contestants.items()} for _ in range(ROUNDS + 1)
             ][1:]

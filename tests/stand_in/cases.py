@@ -4,11 +4,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from device import Crossings, crossings, stand_in
 from torch import nn
+from updates import F1, LSTM, RESNET, SEARCHING, UPDATES, source_for
 
 from trainables.config import TrialConfig
 from trainables.data import Source
@@ -20,53 +20,12 @@ from trainables.trial import Trial
 
 Make = Callable[..., TrialConfig]
 
-F1 = {"model": "f1", "model_options": '{"width": 16, "depth": 2}', "batch_size": 20}
-RESNET = {"model": "resnet", "model_options": '{"depth": 8}', "test_size": 20, "measure_examples": 40}
-LSTM = {"model": "lstm", "model_options": '{"width": 12, "dropout": 0.1}', "test_size": 20, "measure_examples": 40}
-UPDATES: dict[str, dict[str, Any]] = {
-    "adam": {},
-    "sgd": {"optimizer": "sgd", "momentum": 0.9, "momentum_correction": False, "warmup_epochs": 1.5},
-    "adagrad": {"optimizer": "adagrad"},
-    "lars": {"optimizer": "sgd", "layer_adaptation": True},
-    "lamb": {"layer_adaptation": True},
-    "sam": {"sam_radius": 0.05},
-    "asam": {"sam_radius": 0.5, "sam_adaptive": True},
-    "clipped": {"clip_norm": 0.5},
-    "smoothed": {"label_smoothing": 0.1},
-    "conservative": {"proximal": 0.1},
-    "robust": {"weight_adversary": 0.01},
-    "adversarial": {"input_adversary": 0.1},
-    "noisy": {"noise_batch_size": 4},
-    "switched": {"switch_epoch": 1, "switch_batch_size": 40},
-    "batch norm": F1,
-    "ghost batch norm": {**F1, "ghost_batch_size": 5},
-    "dropout": {"model_options": '{"widths": [16], "dropout": 0.2}'},
-    "micro-batches": {"model_options": '{"widths": [16], "dropout": 0.2}'},
-    "convolutions": RESNET,
-    "paper's augmentation": {**RESNET, "augmentation": "paper"},
-    "crops": {**RESNET, "augmentation": "crop_flip"},
-    "lstm": LSTM,
-    "gradient descent": {"optimizer": "gradient_descent", "batch_size": 40},
-    "lbfgs": {"optimizer": "lbfgs", "batch_size": 40},
-}
 DRAWN_FOR_EACH_BATCH = {"noisy": 1, "paper's augmentation": 1, "crops": 2}  # copies: drawn on the CPU
-SEARCHING = ("gradient descent", "lbfgs")  # along a line, so they wait
 
 
 @pytest.fixture(scope="module")
 def device(tmp_path_factory: pytest.TempPathFactory) -> torch.device:
     return stand_in(tmp_path_factory.mktemp("stand_in"))
-
-
-def source_for(config: TrialConfig, digits: Source) -> Source:
-    draw = np.random.default_rng(0)
-    if config.model == "lstm":
-        tokens, labels = draw.integers(0, 9, (2, 60, 7))
-        return Source("tokens", tokens[:40], labels[:40], tokens[40:], labels[40:], 9)
-    if config.model == "resnet":
-        images, labels = draw.random((60, 3, 8, 8), dtype=np.float32), draw.integers(0, 10, 60)
-        return Source("images", images[:40], labels[:40], images[40:], labels[40:], 10)
-    return digits
 
 
 def trained(config: TrialConfig, digits: Source, device: torch.device, micro_batch_size: int | None = None) -> Trial:

@@ -1,0 +1,183 @@
+"""Part 1: every update, network and measure on the GPU beside the CPU.
+
+The reference is the CPU in float64. The CPU's own float32 result is e away from it, and that is what rounding does to
+this computation; a GPU sums in another order, so its float32 error is another draw of the same size. Allowed is FACTOR
+times e, at least FACTOR units of rounding; in float64 FACTOR times e * eps64 / eps32. Measures that search may end
+elsewhere within their own tolerance, which is added. So no tolerance is fitted to a machine.
+
+An update's error is |w - w64| / |w64 - start|, w the weights after training; a measure's is relative to its value in
+float64. Float32 is without TF32 here. Left out: dropout, whose random numbers are the device's, and full-batch
+optimizers in float32, whose line searches decide between losses that rounding makes equal. Networks are trained by SGD:
+a bias before batch norm has a gradient of rounding errors alone, which Adam turns into whole steps.
+"""
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from updates import SEARCHING, UPDATES, source_for
+
+from gpu_parts import Row, Setting
+from trainables.config import TrialConfig
+from trainables.data import Dataset, Source, load_source
+from trainables.float32 import exact_products
+from trainables.measures import MEASURES, Context, measure
+from trainables.seeds import derive_seed
+from trainables.sharpness import ModelLoss
+from trainables.training.loop import Training
+from trainables.training.recording import Recorder, cuda_graph
+from trainables.trial import build
+
+TITLE = "Correctness: GPU beside CPU"
+COLUMNS = ("check", "dtype", "error", "allowed", "passed")
+NOTE = "Errors are relative to the CPU's float64 result; see benchmarks/gpu_parts/correctness.py for what is allowed."
+
+FACTOR = 16.0  # between two draws of one rounding error
+EPSILON = {torch.float32: torch.finfo(torch.float32).eps, torch.float64: torch.finfo(torch.float64).eps}
+RANDOM_ON_DEVICE = ("dropout", "micro-batches")
+NETWORKS: dict[str, dict[str, Any]] = {
+    "f1": {"model": "f1"},
+    "c1": {"model": "c1", "model_options": '{"dropout": 0}'},
+    "c2": {"model": "c2", "model_options": '{"dropout": 0}'},
+}
+OWN_TOLERANCE = {"pac_bayes_width": 1e-2, "adaptive_pac_bayes_width": 1e-2}
+SEARCHED = ("box", "ball", "eig", "m_sharpness", "stability")
+SEARCH_TOLERANCE = 1e-3
+IN_SMOKE = ("adam", "sam", "ghost batch norm", "lstm")
+RATE = 2**-7  # a number of float32
+
+
+def run(setting: Setting) -> Iterator[Row]:
+    digits = load_source("digits")
+    for name, changes in (UPDATES | NETWORKS).items():
+        if name not in RANDOM_ON_DEVICE and not (setting.smoke and name not in IN_SMOKE):
+            config = config_of(**changes)
+            if config.model != "mlp" and config.optimizer == "adam":
+                config = config_of(**changes, optimizer="sgd")
+            yield from compare_update(name, config, digits, setting.device)
+    yield from compare_measures(digits, setting)
+    for name in ("adam", "sgd", "batch norm"):
+        yield from same_bits(name, config_of(**UPDATES[name]), digits, setting.device)
+
+
+def config_of(**changes: Any) -> TrialConfig:
+    fields: dict[str, Any] = {
+        "dataset": "digits",
+        "data_fingerprint": "",
+        "train_size": 40,
+        "test_size": 20,
+        "learning_rate": RATE,
+        "batch_size": 10,
+        "epochs": 3,
+        "model_options": '{"widths": [16]}' if "model" not in changes else "{}",
+        "measure_examples": 40,
+    }
+    if changes.get("model") == "lstm":
+        changes = {**changes, "model_options": '{"width": 12, "dropout": 0}'}
+    return TrialConfig(**fields | changes)
+
+
+def training_of(
+    config: TrialConfig, source: Source, device: torch.device, dtype: torch.dtype, record: Recorder | None = None
+) -> tuple[Training, Tensor]:
+    """A trial's training in `dtype`, trained to its end, and its first weights."""
+    if config.model in NETWORKS and config.model != "f1":
+        source = source_for(config_of(model="resnet"), source)
+    else:
+        source = source_for(config, source)
+    data = source.split(config.train_size, config.test_size, config.split_seed)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(derive_seed(config.seed, "weights"))
+        model = build(config, data).to(device, dtype)
+    inputs = [t.to(dtype) if t.is_floating_point() else t for t in (data.train_inputs, data.test_inputs)]
+    data = Dataset(inputs[0], data.train_labels, inputs[1], data.test_labels, data.num_classes).to(device)
+    start = flat(model)
+    training = Training(config, model, data, record=record)
+    with exact_products(model.parameters(), config.batch_size):
+        while not training.finished:
+            training.train_epoch()
+    return training, start
+
+
+def flat(model: nn.Module) -> Tensor:
+    """All weights in one float64 vector on the CPU."""
+    return torch.cat([p.detach().reshape(-1).double().cpu() for p in model.parameters()])
+
+
+def compare_update(name: str, config: TrialConfig, digits: Source, device: torch.device) -> Iterator[Row]:
+    cpu = torch.device("cpu")
+    reference, start = training_of(config, digits, cpu, torch.float64)
+    exact = flat(reference.model)
+    moved = float(torch.linalg.vector_norm(exact - start))
+
+    def error(on: torch.device, dtype: torch.dtype) -> float:
+        found = flat(training_of(config, digits, on, dtype)[0].model)
+        return float(torch.linalg.vector_norm(found - exact)) / moved
+
+    of_float32 = error(cpu, torch.float32)
+    for dtype in (torch.float32, torch.float64):
+        if not (dtype == torch.float32 and name in SEARCHING):
+            yield verdict(f"update: {name}", dtype, error(device, dtype), of_float32, 0.0)
+
+
+def verdict(check: str, dtype: torch.dtype, error: float, of_float32: float, own: float) -> Row:
+    scale = EPSILON[dtype] / EPSILON[torch.float32]
+    allowed = FACTOR * max(of_float32 * scale, EPSILON[dtype]) + own
+    name = str(dtype).removeprefix("torch.")
+    return {"check": check, "dtype": name, "error": error, "allowed": allowed, "passed": error <= allowed}
+
+
+def compare_measures(digits: Source, setting: Setting) -> Iterator[Row]:
+    """Of one network that the CPU has trained, smooth, so that no rounding switches a unit."""
+    config = config_of(model="mlp", model_options=json.dumps({"widths": [16], "activation": "tanh"}), epochs=20)
+    cpu = torch.device("cpu")
+    training, _ = training_of(config, digits, cpu, torch.float32)
+    data = training.data
+    context = Context.of(training.optimizer, config.batch_size, config.train_size)
+
+    def values(name: str, on: torch.device, dtype: torch.dtype) -> list[float]:
+        loss = ModelLoss(training.model, data.train_inputs.to(on), data.train_labels.to(on), dtype=dtype)
+        return [float(row["value"]) for row in measure(loss, [name], context)]
+
+    names = ["hessian_max_eig", "gaussian_sharpness", "box_sharpness"] if setting.smoke else list(MEASURES)
+    for name in names:
+        exact = values(name, cpu, torch.float64)
+        scale = max(abs(value) for value in exact) or 1.0
+        own = OWN_TOLERANCE.get(name, SEARCH_TOLERANCE if any(part in name for part in SEARCHED) else 0.0)
+
+        def error(found: list[float], exact: list[float] = exact, scale: float = scale) -> float:
+            return max(abs(one - other) for one, other in zip(found, exact, strict=True)) / scale
+
+        of_float32 = error(values(name, cpu, torch.float32))
+        for dtype in (torch.float32, torch.float64):
+            found = values(name, setting.device, dtype)
+            yield verdict(f"measure: {name}", dtype, error(found), of_float32, own)
+
+
+def same_bits(name: str, config: TrialConfig, digits: Source, device: torch.device) -> Iterator[Row]:
+    """A repeat, and recorded updates, which replay the kernels: both to the same bits. Long enough to be recorded."""
+    config = config_of(**{**UPDATES[name], "epochs": 12})
+    plain, _ = training_of(config, digits, device, torch.float32)
+    recorder = cuda_graph if device.type == "cuda" else repeat
+    for check, record in (("deterministic repeat", None), ("CUDA graphs", recorder)):
+        other, _ = training_of(config, digits, device, torch.float32, record)
+        same = all(torch.equal(one, two) for one, two in zip(state(plain), state(other), strict=True))
+        was_recorded = record is None or bool(other.recorded)
+        yield {
+            "check": f"{check}: {name}" + ("" if was_recorded else " (no update was recorded)"),
+            "dtype": "float32",
+            "error": 0.0 if same else None,
+            "allowed": 0.0,
+            "passed": same and was_recorded,
+        }
+
+
+def repeat(work: Any) -> Any:
+    """In the place of a CUDA graph, for --smoke."""
+    return work
+
+
+def state(training: Training) -> list[Tensor]:
+    return [*training.model.parameters(), *training.model.buffers()]
