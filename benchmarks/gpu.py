@@ -1,7 +1,7 @@
 """What is to be known of one CUDA GPU, in eight minutes and without Ray: docs/gpu.md says what and how.
 
     python benchmarks/gpu.py --data-dir DATA [--dataset cifar10] [--part correctness training ...] [--output DIR]
-    python benchmarks/gpu.py --smoke          # the same on the CPU with tiny sizes, under a minute
+    python benchmarks/gpu.py --smoke          # the same on the CPU with tiny sizes, about a minute
 
 The parts run one after another, each in a process of its own that is ended when its time is over. Rows are kept as they
 come, in OUTPUT/PART.jsonl, and after every part in OUTPUT/gpu.json and OUTPUT/gpu.md. A part that is done is not run

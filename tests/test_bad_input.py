@@ -147,7 +147,7 @@ CASES: list[tuple[str, str, str]] = [
     (GRID, "--dataset users_code:data_none", "must return training inputs and labels"),
     (GRID, "--dataset users_code:data_nan", "must have finite inputs"),
     (GRID, "--dataset users_code:data_text", "`dataset` users_code:data_text must"),
-    (GRID, "--dataset users_code:data_float_labels", "must return integer labels, got float64"),
+    (GRID, "--dataset users_code:data_float_labels", "must return integer labels, class numbers from 0"),
     (GRID, "--dataset users_code:data_negative", "must have labels from 0"),
     (GRID, "--dataset users_code:data_few_labels", "must have one label for each training input"),
     (GRID, "--dataset users_code:data_shapes", "must have training and test inputs of one shape"),
