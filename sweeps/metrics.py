@@ -18,7 +18,7 @@ from ray import tune
 from ray.util.metrics import Gauge
 
 from sweeps.progress import key_of
-from trainables.config import TrialConfig
+from trainables.config import NUMBERS_VERSION, TrialConfig
 from trainables.tables import Row, large_batch_gaps, remedies
 
 PUBLISH_SECONDS = 4.0
@@ -111,6 +111,7 @@ class Metrics(tune.Callback):  # type: ignore[misc]
         self._rows[key] = {
             **vars(self._configs[key]),
             "trial_id": key,
+            "numbers_version": NUMBERS_VERSION,
             "status": result.get("status", "failed"),
             **numbers,
         }

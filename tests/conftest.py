@@ -1,6 +1,7 @@
 """What all tests share: the number of threads, the digits, and a short way to say a configuration."""
 
 import os
+import signal
 from collections.abc import Callable
 from typing import Any
 
@@ -15,6 +16,13 @@ from trainables.data import Source, load_source
 def threads() -> None:
     """One, as a sweep's trials have, unless OMP_NUM_THREADS says another number."""
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
+
+
+@pytest.fixture(autouse=True, scope="session")
+def interruptible() -> None:
+    """A shell starts its background processes with SIGINT ignored, and a sweep that a test starts would inherit it."""
+    if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")

@@ -19,6 +19,7 @@ def gpu(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=600)
 
 
+@pytest.mark.slow
 def test_every_part_runs_and_is_not_repeated(tmp_path: Path) -> None:
     done = gpu("--smoke", "--output", str(tmp_path))
     assert done.returncode == 0, done.stdout + done.stderr

@@ -27,7 +27,7 @@ def in_order(table: list[dict[str, Any]]) -> list[str]:
     return sorted(map(repr, table))
 
 
-@pytest.mark.parametrize("keep_weights", [True, False])
+@pytest.mark.parametrize("keep_weights", [True, pytest.param(False, marks=pytest.mark.slow)])
 def test_a_measure_is_added_to_the_trained_trials(tmp_path: Path, keep_weights: bool) -> None:
     first = run(tmp_path, QUICK, *(["--keep-weights"] if keep_weights else []))
     assert first.returncode == 0, first.stderr
@@ -57,6 +57,7 @@ def test_a_measure_is_added_to_the_trained_trials(tmp_path: Path, keep_weights: 
     assert "Ray:" not in done.stdout
 
 
+@pytest.mark.slow
 def test_interrupted_while_measuring(tmp_path: Path) -> None:
     many = {**QUICK, "seeds": list(range(10))}
     assert run(tmp_path, many, "--keep-weights").returncode == 0
@@ -82,6 +83,7 @@ def test_interrupted_while_measuring(tmp_path: Path) -> None:
     assert len({one[0] for one in densities}) == 20
 
 
+@pytest.mark.slow
 def test_a_newer_version_of_the_code(tmp_path: Path) -> None:
     """Its trials take the place of the older ones in every result, and the folder keeps both."""
     assert run(tmp_path, QUICK).returncode == 0
