@@ -12,6 +12,7 @@ Figures are plain `matplotlib.figure.Figure` objects: nothing here touches pyplo
 import contextlib
 import io
 import math
+import textwrap
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -31,6 +32,7 @@ from trainables.errors import UserError
 from trainables.storage import write_atomically
 
 WIDTH = 7.1  # inches: both columns of a two-column paper
+FOOTNOTE_COLUMNS = 130  # what fits into it
 DPI = 200
 GREY = "0.45"
 MARKERS = "os^DvPX<>*"
@@ -209,7 +211,7 @@ def legend_above(figure: Figure, most_columns: int, title: str | None = None) ->
 
 def footnote(figure: Figure, text: str) -> None:
     """A line or two under the figure: what is averaged and what the bars are."""
-    figure.supxlabel(text, fontsize=6.8, color=GREY)
+    figure.supxlabel(textwrap.fill(text, FOOTNOTE_COLUMNS), fontsize=6.8, color=GREY)
 
 
 def note(means: Sequence[Mean], frame: Any, trials: Any, by: Sequence[str]) -> str:

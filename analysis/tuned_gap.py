@@ -248,7 +248,7 @@ def tuned_gap_figure(found: TunedGap) -> Figure:
         text = basis(found) + (
             "" if loss else f" Left: completed trials, {100 * SHOWN_BELOW_BEST:g} points below the best at most."
         )
-        footnote(figure, textwrap.fill(text, 130))
+        footnote(figure, text)
     return figure
 
 
