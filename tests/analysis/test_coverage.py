@@ -10,7 +10,7 @@ from simulations.gaps import STATEMENTS as GAPS
 
 from analysis.load import attempted, comparable
 
-RUNS = 100  # as many as a slow test can afford
+RUNS = 50  # as many as a slow test can afford; benchmarks/coverage.py makes 1000
 STATEMENTS: tuple[Statement, ...] = (*GAPS, *CORRELATIONS, *CRITICAL_BATCH)
 DESIGNS = tuple(dict.fromkeys(design for statement in STATEMENTS for design in statement.designs))
 
