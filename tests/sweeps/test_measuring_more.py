@@ -17,6 +17,8 @@ QUICK: dict[str, Any] = {
     "batch_sizes": [30, 300], "learning_rates": [0.01], "switch_epochs": [None], "seeds": [0, 1], "epochs": 6,
 }  # fmt: skip
 
+pytestmark = pytest.mark.slow  # each runs a sweep twice, a minute or two
+
 
 def rows(results: Path, table: str) -> list[dict[str, Any]]:
     found: list[dict[str, Any]] = pq.read_table(results / "test" / f"{table}.parquet").to_pylist()
@@ -27,7 +29,7 @@ def in_order(table: list[dict[str, Any]]) -> list[str]:
     return sorted(map(repr, table))
 
 
-@pytest.mark.parametrize("keep_weights", [True, pytest.param(False, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("keep_weights", [True, False])
 def test_a_measure_is_added_to_the_trained_trials(tmp_path: Path, keep_weights: bool) -> None:
     first = run(tmp_path, QUICK, *(["--keep-weights"] if keep_weights else []))
     assert first.returncode == 0, first.stderr
@@ -57,7 +59,6 @@ def test_a_measure_is_added_to_the_trained_trials(tmp_path: Path, keep_weights: 
     assert "Ray:" not in done.stdout
 
 
-@pytest.mark.slow
 def test_interrupted_while_measuring(tmp_path: Path) -> None:
     many = {**QUICK, "seeds": list(range(10))}
     assert run(tmp_path, many, "--keep-weights").returncode == 0
@@ -83,7 +84,6 @@ def test_interrupted_while_measuring(tmp_path: Path) -> None:
     assert len({one[0] for one in densities}) == 20
 
 
-@pytest.mark.slow
 def test_a_newer_version_of_the_code(tmp_path: Path) -> None:
     """Its trials take the place of the older ones in every result, and the folder keeps both."""
     assert run(tmp_path, QUICK).returncode == 0
