@@ -116,7 +116,7 @@ def workers_of(driver: subprocess.Popen[str]) -> Iterator[psutil.Process]:
             yield process
 
 
-def wait_for(condition: Any, driver: subprocess.Popen[str], seconds: float = 60) -> None:
+def wait_for(condition: Any, driver: subprocess.Popen[str], seconds: float = 240) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
         assert driver.poll() is None, driver.stdout.read() if driver.stdout else ""
