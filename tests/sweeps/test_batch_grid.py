@@ -70,7 +70,7 @@ def arguments(results: Path, axes: dict[str, Any], *more: str) -> list[str]:
 
 
 def run(results: Path, axes: dict[str, Any], *more: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(arguments(results, axes, *more), capture_output=True, text=True, timeout=180, check=False)
+    return subprocess.run(arguments(results, axes, *more), capture_output=True, text=True, timeout=600, check=False)
 
 
 def start(results: Path, axes: dict[str, Any], *more: str) -> subprocess.Popen[str]:
