@@ -19,6 +19,7 @@ from analysis.progress import duration
 from trainables.config import TrialConfig
 
 PLAIN_SECONDS = 5.0  # between two lines where the output is not a terminal
+QUIET_SECONDS = 60.0  # of a long trial, after which a line says how far it is
 
 
 class Progress(tune.Callback):  # type: ignore[misc]
@@ -30,6 +31,7 @@ class Progress(tune.Callback):  # type: ignore[misc]
         self._configs = {config.trial_id: config for config in configs}
         self._already_done = already_done
         self._started_at: dict[str, float] = {}
+        self._epochs: dict[str, int] = {}  # of the trials that run, as far as they have reported
         self._ended: dict[str, tuple[str, float]] = {}  # status and seconds
         self._best: tuple[float, str] | None = None
         self._sharpest: tuple[float, str] | None = None
@@ -63,6 +65,14 @@ class Progress(tune.Callback):  # type: ignore[misc]
         self._started_at[key_of(trial)] = time.monotonic()
         self._print_line()
 
+    def on_trial_result(
+        self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
+    ) -> None:
+        if key_of(trial) in self._started_at and result.get("epoch"):
+            self._epochs[key_of(trial)] = result["epoch"]
+        if time.monotonic() - self._printed_at >= QUIET_SECONDS:
+            self._print_line()
+
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         result = trial.last_result
         self._end(key_of(trial), result.get("status", "failed"), result.get("time_total_s", math.inf))
@@ -78,6 +88,7 @@ class Progress(tune.Callback):  # type: ignore[misc]
     def _end(self, key: str, status: str, seconds: float = math.inf) -> None:
         """`seconds` as the worker counts them; the driver's own count of a first trial has the worker's start in it."""
         now = time.monotonic()
+        self._epochs.pop(key, None)
         seconds = min(seconds, now - self._started_at.pop(key, now))
         self._ended[key] = (status, seconds)
         self._first_at = now - seconds if self._first_at is None else self._first_at
@@ -95,15 +106,24 @@ class Progress(tune.Callback):  # type: ignore[misc]
 
         For a batch size of which none has ended it is the mean of the nearest that has: the first to end are all of
         one size. Speed is taken from the first trial on, not from the start of its worker. No end is nearer than that
-        of the longest trial.
+        of the longest trial. Until a first trial has ended its time is projected from its epochs, without measures: a
+        lower bound, and None for trials that may stop before their last epoch.
         """
         by_size: dict[int, list[float]] = {}
+        first_at = self._first_at
         for key, (_, seconds) in self._ended.items():
             by_size.setdefault(self._configs[key].batch_size, []).append(seconds)
-        if not by_size or self._first_at is None:
+        if not by_size:
+            for key, epoch in self._epochs.items():
+                config, began = self._configs[key], self._started_at[key]
+                if config.target_loss is None:
+                    projected = (time.monotonic() - began) * max(1.0, config.epochs / epoch)
+                    by_size.setdefault(config.batch_size, []).append(projected)
+                    first_at = began if first_at is None else min(began, first_at)
+        if not by_size or first_at is None:
             return None
         means = {size: sum(known) / len(known) for size, known in by_size.items()}
-        done = sum(sum(known) for known in by_size.values())
+        done = sum(seconds for _, seconds in self._ended.values())
         now = time.monotonic()
         work = longest = 0.0
         for key, config in self._configs.items():
@@ -113,7 +133,7 @@ class Progress(tune.Callback):  # type: ignore[misc]
                 work += mean - spent
                 longest = max(longest, mean - spent)
                 done += spent
-        return max(longest, work * (now - self._first_at) / max(done, 1e-9))
+        return max(longest, work * (now - first_at) / max(done, 1e-9))
 
     def _counts(self) -> dict[str, int]:
         statuses = [status for status, _ in self._ended.values()]
@@ -134,11 +154,23 @@ class Progress(tune.Callback):  # type: ignore[misc]
             return
         self._printed_at = now
         self._console.print(
-            f"{counts['done']}/{counts['total']} trials done, {counts['running']} running, {counts['failed']} failed, "
-            f"{counts['diverged']} diverged, {duration(self._seconds_left())} left{_named('; best', self._best_text())}"
+            f"{counts['done']}/{counts['total']} trials done, {counts['running']} running{self._epochs_text()}, "
+            f"{counts['failed']} failed, {counts['diverged']} diverged, {self._left_text()}"
+            f"{_named('; best', self._best_text())}"
             f"{_named('; sharpest', self._sharpest_text())}",
             soft_wrap=True,
         )
+
+    def _left_text(self) -> str:
+        least = "" if self._ended or self._seconds_left() is None else "at least "
+        return f"{least}{duration(self._seconds_left())} left"
+
+    def _epochs_text(self) -> str:
+        """How far the trials that run are, where they have reported: ` (epoch 13 to 16)`."""
+        if not self._epochs:
+            return ""
+        first, last = min(self._epochs.values()), max(self._epochs.values())
+        return f" (epoch {first})" if first == last else f" (epoch {first} to {last})"
 
     def _best_text(self) -> str | None:
         return None if self._best is None else f"{100 * self._best[0]:.2f} % test accuracy ({self._best[1]})"
@@ -155,9 +187,12 @@ class Progress(tune.Callback):  # type: ignore[misc]
             f"{counts['done']}/{counts['total']} trials",
             ProgressBar(total=max(1, counts["total"]), completed=counts["done"], width=40),
         )
-        table.add_row("running", f"{counts['running']}, failed {counts['failed']}, diverged {counts['diverged']}")
+        table.add_row(
+            "running",
+            f"{counts['running']}{self._epochs_text()}, failed {counts['failed']}, diverged {counts['diverged']}",
+        )
         elapsed = time.monotonic() - self._begun
-        table.add_row("time", f"{duration(elapsed)} so far, {duration(self._seconds_left())} left")
+        table.add_row("time", f"{duration(elapsed)} so far, {self._left_text()}")
         table.add_row("best", self._best_text() or "none yet")
         table.add_row("sharpest", self._sharpest_text() or "none yet")
         return table

@@ -75,6 +75,39 @@ def test_a_first_trial_alone_knows_a_time_left(make_config: Callable[..., TrialC
     assert play(configs, lambda config: 3.0, 1, clock)[0][1] == pytest.approx(9.0, rel=0.1)
 
 
+def test_a_long_trial_says_how_far_it_is(make_config: Callable[..., TrialConfig], clock: SimpleNamespace) -> None:
+    """Two of four trials of 100 epochs run at 10 s an epoch: a line a minute, and the time left without measures."""
+    configs = [make_config(seed=seed, epochs=100, target_loss=None) for seed in range(4)]
+    trials = [SimpleNamespace(config={"trial_id": config.trial_id}) for config in configs[:2]]
+    written = io.StringIO()
+    shown = Progress(configs, 0, Console(file=written, width=200))
+    shown.begin({"CPU": 2}, None)
+    for trial in trials:
+        shown.on_trial_start(0, [], trial)
+    before = len(written.getvalue().splitlines())
+    for epoch in range(1, 21):
+        clock.seconds += 10
+        for trial in trials:
+            shown.on_trial_result(0, [], trial, {"epoch": epoch})
+    lines = written.getvalue().splitlines()[before:]
+    assert len(lines) == 3
+    assert "2 running (epoch 17 to 18)" in lines[-1]
+    assert shown._seconds_left() == pytest.approx(2 * 800 / 2 + 2 * 1000 / 2)  # of a speed of two trials at once
+    assert "at least 30 min 00 s left" in shown._left_text()
+
+
+def test_no_time_left_is_projected_to_a_target_loss(
+    make_config: Callable[..., TrialConfig], clock: SimpleNamespace
+) -> None:
+    config = make_config(epochs=100, target_loss=0.001)
+    shown = Progress([config], 0, Console(file=io.StringIO()))
+    trial = SimpleNamespace(config={"trial_id": config.trial_id})
+    shown.on_trial_start(0, [], trial)
+    clock.seconds += 10
+    shown.on_trial_result(0, [], trial, {"epoch": 1})
+    assert shown._left_text() == "unknown time left"
+
+
 def test_the_live_table_fits_80_columns(make_config: Callable[..., TrialConfig]) -> None:
     """Also with the longest labels there are, and hostile words in them."""
     written = io.StringIO()
