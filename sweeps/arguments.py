@@ -222,6 +222,8 @@ def integer(least: int) -> Callable[[str], int]:
             value = int(text)
         except ValueError:
             value = least - 1
+        if value >= 2**63:  # what a table can hold
+            raise argparse.ArgumentTypeError(f"must be a whole number below 2**63, got {text}")
         if value < least:
             raise argparse.ArgumentTypeError(f"must be a whole number of {least} or more, got {text}")
         return value

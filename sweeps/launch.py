@@ -35,6 +35,7 @@ from trainables.config import TrialConfig
 from trainables.data import Source
 from trainables.errors import UserError
 from trainables.lease import LEASE, hold
+from trainables.record_files import record_files
 from trainables.storage import is_remote, remove_folder
 from trainables.tables import (
     Row,
@@ -78,6 +79,8 @@ def own_results_folder(folder: Path, *, resume: bool) -> Iterator[None]:
                 "--resume goes on with them, --name gives this sweep another folder"
             )
         _remove_half_written(folder)
+        if record_files(folder):
+            compact(folder)  # what a killed run left is no record of this one
         try:
             yield
         except UserError:
@@ -104,8 +107,6 @@ def run_trials(
     Raises UserError where Ray has no resources for a trial, before any trial starts.
     """
     by_key = {config.trial_id: config for config in configs}
-    if any((folder / "trials").glob("[!.]*.json")):
-        compact(folder)  # what a killed run left is no record of this one
 
     def fit_grid(gpus_per_trial: float) -> None:
         space = {"trial_id": tune.grid_search(_Keys(by_key)), "configs": ray.put(by_key)}
@@ -123,6 +124,12 @@ def run_trials(
     if not interrupted:
         write_failures(folder, configs, progress)
     tables = compact(folder)
+    if not interrupted:
+        lost = by_key.keys() - set(tables.trials["trial_id"].to_pylist())
+        if lost:  # their records could not be read
+            progress.errors |= dict.fromkeys(lost, "its record could not be read")
+            write_failures(folder, [by_key[key] for key in by_key if key in lost], progress)
+            tables = compact(folder)
     if not interrupted and by_key.keys() <= finished(tables):
         for state in (folder / "checkpoints").glob("warm-start-*"):  # of no use to anybody now
             state.unlink(missing_ok=True)
@@ -147,7 +154,7 @@ def write_failures(folder: Path, configs: Iterable[TrialConfig], progress: Progr
 
     A trial that an earlier run has trained keeps its rows, with the reason why nothing was added to them.
     """
-    recorded = {file.stem for file in (folder / "trials").glob("*.json")}
+    recorded = {file.stem for file in record_files(folder)}
     left = [config for config in configs if config.trial_id not in recorded]
     if left:
         from trainables.extension import Extension  # they bring PyTorch

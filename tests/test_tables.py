@@ -6,12 +6,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 from trainables import tables
 from trainables.config import TrialConfig
-from trainables.errors import UserError
+from trainables.errors import UserError, one_line
+from trainables.record_files import BadRecordError
 from trainables.tables import (
     Record,
     compact,
@@ -19,6 +21,7 @@ from trainables.tables import (
     large_batch_gaps,
     of_newest_version,
     read_tables,
+    record_of,
     write_record,
 )
 
@@ -192,6 +195,107 @@ def test_trials_of_an_older_version_of_the_code(folder: Path, make_config: Make)
     assert read_tables(folder).trials.num_rows == 5  # nothing is lost on disk
     pq.write_table(read_tables(folder).trials.drop_columns(["numbers_version"]), folder / "trials.parquet")
     assert of_newest_version(read_tables(folder))[1] == 0
+
+
+@pytest.mark.parametrize(
+    ("damage", "reason"),
+    [
+        ({"seed": 2**63}, "does not fit its table"),
+        ({"steps": "many"}, "does not fit its table"),
+        ({"batch_size": None}, "its row has no batch_size"),
+        ({"trial_id": "../elsewhere"}, "it is of trial ../elsewhere"),
+        (None, "JSONDecodeError"),
+    ],
+)
+def test_a_bad_record_costs_its_own_trial_alone(
+    folder: Path, make_config: Make, capsys: pytest.CaptureFixture[str], damage: dict[str, Any] | None, reason: str
+) -> None:
+    """It is left out with one line by whoever reads, and set aside by the driver; the trial then runs again."""
+    configs = [make_config(seed=seed) for seed in range(3)]
+    for config in configs:
+        write_record(folder, record(config))
+    file = folder / "trials" / f"{configs[1].trial_id}.json"
+    content = json.loads(file.read_bytes())
+    file.write_text("{" if damage is None else json.dumps({**content, "trial": {**content["trial"], **damage}}))
+    for _ in range(2):
+        assert sorted(read_tables(folder).trials["seed"].to_pylist()) == [0, 2]
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert f"{file} cannot be read and is left out" in error
+    assert reason in error
+    assert sorted(compact(folder).trials["seed"].to_pylist()) == [0, 2]
+    assert [left.name for left in (folder / "trials").iterdir()] == [f"{configs[1].trial_id}.unreadable"]
+    assert "renamed to" in capsys.readouterr().err
+    assert finished_trials(folder) == {configs[0].trial_id, configs[2].trial_id}
+
+
+def test_a_row_that_does_not_fit_is_not_written(folder: Path, make_config: Make) -> None:
+    with pytest.raises(BadRecordError, match="a row does not fit its table"):
+        write_record(folder, record(make_config(), steps=2**63))
+    assert not list((folder / "trials").iterdir())
+
+
+def test_text_that_no_table_or_terminal_can_take(folder: Path, make_config: Make) -> None:
+    """Lone surrogates cannot be encoded, and a terminal obeys escapes: also those in a table from elsewhere."""
+    error = (
+        "Traceback:\n\tbad byte \udcff, red \x1b[31m, title \x1b]0;x\x07, reversed \u202e, 9 \u00b1 1 \u2212 \U0001f600"
+    )
+    write_record(folder, record(make_config(), status="failed", error=error, flags=["\x9b31m"]))
+    cleaned = (
+        error.replace("\udcff", r"\udcff")
+        .replace("\x1b", r"\x1b")
+        .replace("\x07", r"\x07")
+        .replace("\u202e", r"\u202e")
+    )
+    stored = compact(folder).trials
+    assert stored["error"].to_pylist() == [cleaned]
+    assert stored["flags"].to_pylist() == [[r"\x9b31m"]]
+    hostile = stored.set_column(stored.schema.names.index("host"), "host", pa.array(["\x1b]0;owned\x07"]))
+    hostile = hostile.set_column(stored.schema.names.index("flags"), "flags", pa.array([["\x1b[2J", None]]))
+    pq.write_table(hostile, folder / "trials.parquet")
+    assert read_tables(folder).trials["host"].to_pylist() == [r"\x1b]0;owned\x07"]
+    assert read_tables(folder).trials["flags"].to_pylist() == [[r"\x1b[2J", None]]
+    assert one_line("a \x1b[31m\nb") == r"a \x1b[31m b"
+
+
+def test_columns_of_a_newer_version_are_kept(folder: Path, make_config: Make) -> None:
+    """Here of a trial that this version extends, of one that it leaves alone, and null in one that it adds."""
+    for seed in range(2):
+        write_record(folder, record(make_config(seed=seed)))
+    tables_now = compact(folder)
+    newer = {name: getattr(tables_now, name) for name in tables.SCHEMAS}
+    newer["trials"] = newer["trials"].append_column(
+        "new_field", pa.array(["ab"[seed] for seed in newer["trials"]["seed"].to_pylist()])
+    )
+    newer["measures"] = newer["measures"].append_column("new_number", pa.array([1, 2]))
+    for name, table in newer.items():
+        pq.write_table(table, folder / f"{name}.parquet")
+    write_record(folder, record_of(read_tables(folder), make_config(seed=1).trial_id))
+    write_record(folder, record(make_config(seed=2)))
+    after = compact(folder)
+    assert dict(zip(after.trials["seed"].to_pylist(), after.trials["new_field"].to_pylist(), strict=True)) == {
+        0: "a", 1: "b", 2: None
+    }  # fmt: skip
+    assert sorted(after.measures["new_number"].to_pylist(), key=str) == [1, 2, None]
+    assert after.trials.schema.names[:-1] == tables.TRIALS.names
+
+
+def test_fields_that_an_older_version_left_null(folder: Path, make_config: Make) -> None:
+    """A version that did not know `precision` has added a row: it trained in the default."""
+    write_record(folder, record(make_config()))
+    now = compact(folder).trials
+    place = now.schema.names.index("precision")
+    pq.write_table(now.set_column(place, "precision", pa.array([None], pa.string())), folder / "trials.parquet")
+    assert read_tables(folder).trials.equals(now)
+
+
+def test_a_reference_without_a_test_loss(folder: Path, make_config: Make) -> None:
+    """A completed trial whose test loss overflows has none to measure a gap from; its accuracy has."""
+    write_record(folder, record(make_config(batch_size=16), test_loss=math.inf))
+    write_record(folder, record(make_config(batch_size=300), test_loss=1.0, test_accuracy=0.8))
+    gaps = compact(folder).trials.select(["batch_size", "large_batch_gap", "large_batch_loss_gap"]).to_pylist()
+    by_size = {row["batch_size"]: (row["large_batch_gap"], row["large_batch_loss_gap"]) for row in gaps}
+    assert by_size == {16: (0.0, None), 300: (pytest.approx(0.1), None)}
 
 
 def test_a_sweep_of_which_no_trial_has_ended(folder: Path) -> None:

@@ -98,6 +98,9 @@ class TrialConfig(Remedies):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        for name, value in vars(self).items():
+            if isinstance(value, int):
+                require(name, value, abs(value) < 2**63, "fit into 64 bits")
         require_choice("optimizer", self.optimizer, OPTIMIZERS)
         require_choice("precision", self.precision, PRECISIONS)
         require_choice("measure_dtype", self.measure_dtype, MEASURE_DTYPES)

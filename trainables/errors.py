@@ -7,6 +7,8 @@ it as it is and exits with status 2. Everything else that is raised is a defect 
 import argparse
 from typing import NoReturn
 
+from trainables.text import printable
+
 LONGEST_REASON = 500  # characters of a reason that is kept in a table
 
 
@@ -15,8 +17,8 @@ class UserError(ValueError):
 
 
 def one_line(error: object) -> str:
-    """The message in a single line, also where it quotes what a user's own code has raised."""
-    return " ".join(line.strip() for line in str(error).splitlines() if line.strip())
+    """The message in a single, printable line, also where it quotes what a user's own code has raised."""
+    return printable(" ".join(line.strip() for line in str(error).splitlines() if line.strip()))
 
 
 class OneLineParser(argparse.ArgumentParser):

@@ -10,17 +10,17 @@ name and renamed, so it is there whole or not at all. `compact` merges the recor
 and removes them only when all three are in place; a record that is both in the tables and in a file is one trial,
 and the file wins. So whatever is interrupted, tables plus records hold every trial that ended, once. Missing values
 are null; numbers that are not finite are null too.
+
+Columns that a newer version of this project has added stay in the tables. A record that cannot be read costs its own
+trial alone: `compact` renames it to `trials/<trial_id>.unreadable`, and the trial runs again.
 """
 
-import contextlib
 import dataclasses
-import json
 import math
-import types
-import typing
+import sys
 from collections.abc import Iterable
+from functools import lru_cache
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -29,166 +29,62 @@ import pyarrow.parquet as pq
 from trainables.config import TrialConfig
 from trainables.errors import UserError
 from trainables.matching import is_plain, reference_of, study_of
-from trainables.remedies import REMEDIES, base_remedies, remedy_of
-from trainables.storage import in_parallel, is_remote, patiently, write_atomically
+from trainables.record_files import Record as Record
+from trainables.record_files import cleaned, read_records, record_files, rows_as_tables
+from trainables.record_files import write_record as write_record
+from trainables.remedies import base_remedies, remedy_of
+from trainables.schemas import DEFAULT_OF_EARLIER_ROWS, DEFAULTS, SCHEMAS, TRIALS
+from trainables.schemas import EPOCHS as EPOCHS
+from trainables.schemas import MEASURES as MEASURES
+from trainables.schemas import Row as Row
+from trainables.storage import in_parallel, is_remote, write_atomically
+from trainables.text import UNPRINTABLE_RE2, printable
 
-Row = dict[str, Any]
-
-_ARROW_TYPES: dict[type, pa.DataType] = {int: pa.int64(), float: pa.float64(), str: pa.string(), bool: pa.bool_()}
-
-
-def _arrow_type(annotation: Any) -> pa.DataType:
-    if isinstance(annotation, types.UnionType):
-        annotation = next(part for part in typing.get_args(annotation) if part is not types.NoneType)
-    return _ARROW_TYPES[annotation]
-
-
-_DEFAULTS = {
-    field.name: field.default
-    for field in dataclasses.fields(TrialConfig)
-    if field.default is not dataclasses.MISSING  # what a trial was before the field was there
-}
-_DEFAULTS |= dict.fromkeys(("numbers_version", "numpy_version", "measured", "measured_at", "within"))  # unknown
-_DEFAULTS |= {"error": None}  # of a measure: one that failed left no rows
-_FIELDS = sorted(dataclasses.fields(TrialConfig), key=lambda field: field.name in REMEDIES)
-
-TRIALS = pa.schema(
-    [
-        ("trial_id", pa.string()),
-        ("status", pa.string()),  # completed, diverged, failed
-        ("numbers_version", pa.int64()),  # of the code that trained it, trainables.config; null before it was recorded
-        *((field.name, _arrow_type(field.type)) for field in _FIELDS),
-        ("remedy", pa.string()),  # what the trial does beyond the plain ones of its study, or none
-        ("epochs_done", pa.int64()),
-        ("steps", pa.int64()),
-        ("train_loss", pa.float64()),
-        ("train_accuracy", pa.float64()),
-        ("test_loss", pa.float64()),
-        ("test_accuracy", pa.float64()),
-        ("test_perplexity", pa.float64()),  # exp(test_loss), of language models
-        ("generalization_gap", pa.float64()),
-        ("large_batch_gap", pa.float64()),
-        ("large_batch_loss_gap", pa.float64()),  # nats per example or token
-        ("box_sharpness", pa.float64()),
-        ("box_sharpness_paper", pa.float64()),
-        ("hessian_max_eig", pa.float64()),
-        ("measured", pa.list_(pa.string())),  # what has been measured and how, `TrialConfig.measurement`
-        ("measured_at", pa.string()),  # when measures were added to the trained trial, as `finished_at`; else null
-        ("reached_target", pa.bool_()),
-        ("flags", pa.list_(pa.string())),
-        ("parameters", pa.int64()),
-        ("train_seconds", pa.float64()),
-        ("sharpness_seconds", pa.float64()),
-        ("resumed_epoch", pa.int64()),  # where a checkpoint was taken up; null where the trial ran through
-        ("finished_at", pa.string()),  # UTC, ISO 8601
-        ("device", pa.string()),
-        ("threads", pa.int64()),
-        ("workers", pa.int64()),  # that trained it together
-        ("micro_batch_size", pa.int64()),  # examples of a batch at once; null where batches were whole
-        ("host", pa.string()),
-        ("python_version", pa.string()),
-        ("torch_version", pa.string()),
-        ("numpy_version", pa.string()),
-        ("ray_version", pa.string()),
-        ("error", pa.string()),
-    ]
-)
-
-EPOCHS = pa.schema(
-    [
-        ("trial_id", pa.string()),
-        ("epoch", pa.int64()),
-        ("step", pa.int64()),
-        ("train_loss", pa.float64()),
-        ("train_accuracy", pa.float64()),
-        ("test_loss", pa.float64()),
-        ("test_accuracy", pa.float64()),
-        ("distance", pa.float64()),  # l2 distance of the weights from the start
-        ("lr", pa.float64()),
-        ("batch_size", pa.int64()),
-        ("seconds", pa.float64()),
-        # In the first epochs, the training loss of some of the examples between steps; `epoch` is fractional.
-        ("within", pa.list_(pa.struct({"step": pa.int64(), "epoch": pa.float64(), "train_loss": pa.float64()}))),
-    ]
-)
-
-MEASURES = pa.schema(
-    [
-        ("trial_id", pa.string()),
-        ("epoch", pa.int64()),  # epochs done when it was measured: those of the trial, or fewer along the run
-        ("measure", pa.string()),  # box_sharpness, hessian_max_eig, ...
-        ("epsilon", pa.float64()),
-        ("scale", pa.float64()),  # the radius of a ball, the standard deviation of a perturbation
-        ("space", pa.string()),  # full
-        ("method", pa.string()),  # paper, strong, lanczos, ...
-        ("value", pa.float64()),
-        ("loss_center", pa.float64()),
-        ("residual", pa.float64()),
-        ("stderr", pa.float64()),
-        ("evaluations", pa.int64()),
-        ("converged", pa.bool_()),
-        ("seconds", pa.float64()),
-        ("split", pa.string()),  # train
-        ("examples", pa.int64()),
-        ("batch_norm", pa.string()),  # running, batch, recalibrated
-        ("batch_norm_batch_size", pa.int64()),
-        ("dtype", pa.string()),
-        ("seed", pa.int64()),
-        ("error", pa.string()),  # why there is no value; null where there is one
-    ]
-)
-
-SCHEMAS = {"trials": TRIALS, "epochs": EPOCHS, "measures": MEASURES}
-RECORD_FORMAT = 1
 RECORDS_AT_ONCE = 1000  # read into memory
 
 
 @dataclasses.dataclass(frozen=True)
-class Record:
-    """All rows of one trial that ended."""
-
-    trial: Row
-    epochs: list[Row]
-    measures: list[Row]
-
-
-@dataclasses.dataclass(frozen=True)
 class Tables:
-    """The tables of a sweep, with the schemas TRIALS, EPOCHS and MEASURES."""
+    """The tables of a sweep, with the columns of TRIALS, EPOCHS and MEASURES first."""
 
     trials: pa.Table
     epochs: pa.Table
     measures: pa.Table
 
 
-def write_record(folder: Path, record: Record, part: str = "trials") -> None:
-    """Leaves the record file of one trial in a `part` of the results folder. Storage that is away is waited for."""
-    content = {"format": RECORD_FORMAT, **_finite(dataclasses.asdict(record))}
-    path = folder / part / f"{record.trial['trial_id']}.json"
-    patiently(lambda: write_atomically(path, json.dumps(content).encode()))
-
-
 def read_tables(folder: Path) -> Tables:
     """Everything known of a sweep: its Parquet tables and the records that are not in them yet.
 
-    Empty tables where no trial has ended yet. Raises UserError where `folder` holds no sweep, or a table that
-    cannot be read.
+    Empty tables where no trial has ended yet; records that cannot be read are left out, which is told once. Raises
+    UserError where `folder` holds no sweep, a table that cannot be read, or unreadable records alone.
     """
-    for _ in range(3):
-        with contextlib.suppress(FileNotFoundError):  # a record that `compact` has just merged: look again
-            return _merge(folder, _record_files(folder))
-    return _merge(folder, _record_files(folder))
+    for attempt in range(4):
+        try:
+            tables, bad = _merge(folder, record_files(folder))
+            break
+        except FileNotFoundError:  # a record that `compact` has just merged: look again
+            if attempt == 3:
+                raise
+    for file, reason in bad.items():
+        if not tables.trials.num_rows:
+            raise UserError(f"`results` must hold whole records, got {file}, which cannot be read ({reason})")
+        _tell(f"warning: {file} cannot be read and is left out ({reason}); --resume runs its trial again")
+    return tables
 
 
 def compact(folder: Path) -> Tables:
     """Merges the records into the Parquet tables, each replaced in one step, then removes the records."""
-    record_files = _record_files(folder)
-    tables = _merge(folder, record_files)
+    files = record_files(folder)
+    tables, bad = _merge(folder, files)
     for name in SCHEMAS:
         buffer = pa.BufferOutputStream()
         pq.write_table(getattr(tables, name), buffer, compression="zstd")
         write_atomically(folder / f"{name}.parquet", buffer.getvalue().to_pybytes())
-    in_parallel(lambda file: file.unlink(missing_ok=True), record_files)
+    for file, reason in bad.items():
+        aside = file.with_suffix(".unreadable")
+        file.replace(aside)
+        _tell(f"warning: {file} cannot be read ({reason}): renamed to {aside.name}, and its trial runs again")
+    in_parallel(lambda file: file.unlink(missing_ok=True), [file for file in files if file not in bad])
     return tables
 
 
@@ -230,7 +126,7 @@ def record_of(tables: Tables, trial_id: str) -> Record:
 
 def _tables_of(folder: Path) -> Tables:
     """`read_tables`, empty where no trial has ended."""
-    if not _record_files(folder) and not (folder / "trials.parquet").exists():
+    if not record_files(folder) and not (folder / "trials.parquet").exists():
         return Tables(*(schema.empty_table() for schema in SCHEMAS.values()))
     return read_tables(folder)
 
@@ -279,7 +175,7 @@ def large_batch_gaps(trials: list[Row], of: str = "test_accuracy") -> list[float
     gaps: list[float | None] = []
     for row in trials:
         values = references.get(reference_of(row))
-        known = values is not None and row[of] is not None
+        known = values is not None and None not in values and row[of] is not None
         gaps.append(math.fsum(values) / len(values) - row[of] if known and values else None)
     return gaps
 
@@ -290,32 +186,33 @@ _COMPARED = [
 ]  # fmt: skip
 
 
-def _record_files(folder: Path) -> list[Path]:
-    return sorted((folder / "trials").glob("[!.]*.json"))
-
-
-def _merge(folder: Path, record_files: list[Path]) -> Tables:
+def _merge(folder: Path, files: list[Path]) -> tuple[Tables, dict[Path, str]]:
+    """The tables with the records of `files`, and why files were left out that cannot be read."""
     if not (folder / "trials").is_dir() and not (folder / "trials.parquet").exists():
         raise UserError(f"`results` must be a folder that a sweep has written, got {folder}, without trials.parquet")
     merged = {name: [_read_parquet(folder / f"{name}.parquet", schema)] for name, schema in SCHEMAS.items()}
-    if not record_files:
-        return Tables(**{name: known for name, (known,) in merged.items()})
+    if not files:
+        return Tables(**{name: known for name, (known,) in merged.items()}), {}
+    schemas = {name: known.schema for name, (known,) in merged.items()}
     pending: list[str] = []
-    for first in range(0, len(record_files), RECORDS_AT_ONCE):
-        records = in_parallel(read_record, record_files[first : first + RECORDS_AT_ONCE])
+    bad: dict[Path, str] = {}
+    for first in range(0, len(files), RECORDS_AT_ONCE):
+        records, unreadable = read_records(files[first : first + RECORDS_AT_ONCE])
+        bad |= unreadable
         pending += [record.trial["trial_id"] for record in records]
-        new: dict[str, list[Row]] = {"trials": [record.trial for record in records], "epochs": [], "measures": []}
-        for record in records:
-            key = {"trial_id": record.trial["trial_id"]}
-            new["epochs"] += [key | row for row in record.epochs]
-            new["measures"] += [key | row for row in record.measures]
-        for name, schema in SCHEMAS.items():
-            merged[name].append(pa.Table.from_pylist(new[name], schema=schema))
+        for name, table in rows_as_tables(records, schemas).items():
+            merged[name].append(_with_defaults(table))
     again = pa.array(pending, pa.string())
     for parts in merged.values():
         parts[0] = parts[0].filter(pc.invert(pc.is_in(parts[0]["trial_id"], again)))
     tables = {name: pa.concat_tables(parts) for name, parts in merged.items()}
-    return Tables(_with_comparisons(tables["trials"]), tables["epochs"], tables["measures"])
+    return Tables(_with_comparisons(tables["trials"]), tables["epochs"], tables["measures"]), bad
+
+
+@lru_cache
+def _tell(warning: str) -> None:
+    """Prints `warning`, once."""
+    print(printable(warning), file=sys.stderr)
 
 
 def _with_comparisons(trials: pa.Table) -> pa.Table:
@@ -340,33 +237,37 @@ def _read_parquet(path: Path, schema: pa.Schema) -> pa.Table:
         return schema.empty_table()
     try:
         table = pq.read_table(pa.BufferReader(path.read_bytes()) if is_remote(path) else path)
-        for name in set(schema.names) & _DEFAULTS.keys() - set(table.column_names):
-            table = table.append_column(name, pa.array([_DEFAULTS[name]] * table.num_rows, schema.field(name).type))
+        table.validate(full=True)
+        for name in set(schema.names) & DEFAULTS.keys() - set(table.column_names):
+            table = table.append_column(name, pa.array([DEFAULTS[name]] * table.num_rows, schema.field(name).type))
         missing = [name for name in schema.names if name not in table.column_names]
         if missing:
             raise UserError(f"`results` must hold tables of this version, got {path} without {', '.join(missing)}")
-        return table.select(schema.names).cast(schema)
+        newer = [table.schema.field(name) for name in table.column_names if name not in schema.names]
+        table = table.select([*schema.names, *(field.name for field in newer)]).cast(pa.schema([*schema, *newer]))
+        return _with_defaults(_printable(table))
     except (pa.ArrowException, OSError) as error:
         raise UserError(f"`results` must hold whole tables, got {path}, which cannot be read ({error})") from error
 
 
-def read_record(path: Path) -> Record:
-    """What `write_record` left. Raises UserError where it cannot be read."""
-    try:
-        content = json.loads(path.read_bytes())
-        if content["format"] != RECORD_FORMAT:
-            raise UserError(f"`results` must hold records of format {RECORD_FORMAT}, got {content['format']} in {path}")
-        return Record(content["trial"], content["epochs"], content["measures"])
-    except (ValueError, KeyError, TypeError) as error:
-        raise UserError(f"`results` must hold whole records, got {path}, which cannot be read ({error})") from error
+def _with_defaults(table: pa.Table) -> pa.Table:
+    """`table` with the fields of a trial that an older version has left null, for it did not know them."""
+    for place, name in enumerate(table.column_names):
+        if name in DEFAULT_OF_EARLIER_ROWS and table[name].null_count:
+            filled = pc.fill_null(table[name], pa.scalar(DEFAULT_OF_EARLIER_ROWS[name], table.schema.field(name).type))
+            table = table.set_column(place, table.schema.field(name), filled)
+    return table
 
 
-def _finite(value: Any) -> Any:
-    """`value` with every number that is not finite replaced by None."""
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if isinstance(value, dict):
-        return {key: _finite(part) for key, part in value.items()}
-    if isinstance(value, list):
-        return [_finite(part) for part in value]
-    return value
+def _printable(table: pa.Table) -> pa.Table:
+    """`table` with all text printable: somebody else may have written it."""
+    for place, field in enumerate(table.schema):
+        column = table[field.name]
+        is_list = pa.types.is_list(field.type) and pa.types.is_string(field.type.value_type)
+        if not is_list and not pa.types.is_string(field.type):
+            continue
+        text = pc.list_flatten(column) if is_list else column
+        if pc.any(pc.match_substring_regex(text, UNPRINTABLE_RE2)).as_py():
+            values = [cleaned(value) for value in column.to_pylist()]
+            table = table.set_column(place, field, pa.array(values, field.type))
+    return table

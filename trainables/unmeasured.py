@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from trainables.errors import LONGEST_REASON, one_line
-from trainables.tables import Record, read_record, write_record
+from trainables.record_files import BadRecordError, Record, read_record, write_record
 
 PENDING = "not ended"
 SECONDS = 1.0  # between two records of one trial
@@ -32,10 +32,10 @@ class Unmeasured:
 
 
 def take_unmeasured(folder: Path, trial_id: str, reason: str) -> Record | None:
-    """The record that was left, with the `reason` why its other measures have no value; None where there is none."""
+    """The record that was left, with the `reason` why its other measures have no value; None without one."""
     try:
         record = read_record(_path(folder, trial_id))
-    except FileNotFoundError:
+    except (FileNotFoundError, BadRecordError):
         return None
     for row in record.measures:
         if row.get("error") == PENDING:

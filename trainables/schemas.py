@@ -1,0 +1,132 @@
+"""The columns of the three tables of a sweep, with their types, and what a column was before it was recorded.
+
+A table may have more columns than these, written by a newer version of this project; they are kept.
+"""
+
+import dataclasses
+import types
+import typing
+from typing import Any
+
+import pyarrow as pa
+
+from trainables.config import TrialConfig
+from trainables.remedies import REMEDIES
+
+Row = dict[str, Any]
+
+_ARROW_TYPES: dict[type, pa.DataType] = {int: pa.int64(), float: pa.float64(), str: pa.string(), bool: pa.bool_()}
+
+
+def _arrow_type(annotation: Any) -> pa.DataType:
+    if isinstance(annotation, types.UnionType):
+        annotation = next(part for part in typing.get_args(annotation) if part is not types.NoneType)
+    return _ARROW_TYPES[annotation]
+
+
+DEFAULTS = {
+    field.name: field.default
+    for field in dataclasses.fields(TrialConfig)
+    if field.default is not dataclasses.MISSING  # what a trial was before the field was there
+}
+DEFAULTS |= dict.fromkeys(("numbers_version", "numpy_version", "measured", "measured_at", "within"))  # unknown
+DEFAULTS |= {"error": None}  # of a measure: one that failed left no rows
+DEFAULT_OF_EARLIER_ROWS = {
+    field.name: field.default
+    for field in dataclasses.fields(TrialConfig)
+    if field.name in DEFAULTS and not isinstance(field.type, types.UnionType)  # null has no meaning there
+}
+REQUIRED = (
+    "trial_id",
+    "status",
+    *(field.name for field in dataclasses.fields(TrialConfig) if field.name not in DEFAULTS),
+)
+_FIELDS = sorted(dataclasses.fields(TrialConfig), key=lambda field: field.name in REMEDIES)
+
+TRIALS = pa.schema(
+    [
+        ("trial_id", pa.string()),
+        ("status", pa.string()),  # completed, diverged, failed
+        ("numbers_version", pa.int64()),  # of the code that trained it, trainables.config; null before it was recorded
+        *((field.name, _arrow_type(field.type)) for field in _FIELDS),
+        ("remedy", pa.string()),  # what the trial does beyond the plain ones of its study, or none
+        ("epochs_done", pa.int64()),
+        ("steps", pa.int64()),
+        ("train_loss", pa.float64()),
+        ("train_accuracy", pa.float64()),
+        ("test_loss", pa.float64()),
+        ("test_accuracy", pa.float64()),
+        ("test_perplexity", pa.float64()),  # exp(test_loss), of language models
+        ("generalization_gap", pa.float64()),
+        ("large_batch_gap", pa.float64()),
+        ("large_batch_loss_gap", pa.float64()),  # nats per example or token
+        ("box_sharpness", pa.float64()),
+        ("box_sharpness_paper", pa.float64()),
+        ("hessian_max_eig", pa.float64()),
+        ("measured", pa.list_(pa.string())),  # what has been measured and how, `TrialConfig.measurement`
+        ("measured_at", pa.string()),  # when measures were added to the trained trial, as `finished_at`; else null
+        ("reached_target", pa.bool_()),
+        ("flags", pa.list_(pa.string())),
+        ("parameters", pa.int64()),
+        ("train_seconds", pa.float64()),
+        ("sharpness_seconds", pa.float64()),
+        ("resumed_epoch", pa.int64()),  # where a checkpoint was taken up; null where the trial ran through
+        ("finished_at", pa.string()),  # UTC, ISO 8601
+        ("device", pa.string()),
+        ("threads", pa.int64()),
+        ("workers", pa.int64()),  # that trained it together
+        ("micro_batch_size", pa.int64()),  # examples of a batch at once; null where batches were whole
+        ("host", pa.string()),
+        ("python_version", pa.string()),
+        ("torch_version", pa.string()),
+        ("numpy_version", pa.string()),
+        ("ray_version", pa.string()),
+        ("error", pa.string()),
+    ]
+)
+
+EPOCHS = pa.schema(
+    [
+        ("trial_id", pa.string()),
+        ("epoch", pa.int64()),
+        ("step", pa.int64()),
+        ("train_loss", pa.float64()),
+        ("train_accuracy", pa.float64()),
+        ("test_loss", pa.float64()),
+        ("test_accuracy", pa.float64()),
+        ("distance", pa.float64()),  # l2 distance of the weights from the start
+        ("lr", pa.float64()),
+        ("batch_size", pa.int64()),
+        ("seconds", pa.float64()),
+        # In the first epochs, the training loss of some of the examples between steps; `epoch` is fractional.
+        ("within", pa.list_(pa.struct({"step": pa.int64(), "epoch": pa.float64(), "train_loss": pa.float64()}))),
+    ]
+)
+
+MEASURES = pa.schema(
+    [
+        ("trial_id", pa.string()),
+        ("epoch", pa.int64()),  # epochs done when it was measured: those of the trial, or fewer along the run
+        ("measure", pa.string()),  # box_sharpness, hessian_max_eig, ...
+        ("epsilon", pa.float64()),
+        ("scale", pa.float64()),  # the radius of a ball, the standard deviation of a perturbation
+        ("space", pa.string()),  # full
+        ("method", pa.string()),  # paper, strong, lanczos, ...
+        ("value", pa.float64()),
+        ("loss_center", pa.float64()),
+        ("residual", pa.float64()),
+        ("stderr", pa.float64()),
+        ("evaluations", pa.int64()),
+        ("converged", pa.bool_()),
+        ("seconds", pa.float64()),
+        ("split", pa.string()),  # train
+        ("examples", pa.int64()),
+        ("batch_norm", pa.string()),  # running, batch, recalibrated
+        ("batch_norm_batch_size", pa.int64()),
+        ("dtype", pa.string()),
+        ("seed", pa.int64()),
+        ("error", pa.string()),  # why there is no value; null where there is one
+    ]
+)
+
+SCHEMAS = {"trials": TRIALS, "epochs": EPOCHS, "measures": MEASURES}
