@@ -72,9 +72,18 @@ _STYLE: Any = {
 
 
 @contextlib.contextmanager
+def _style() -> Iterator[None]:
+    """Matplotlib's defaults and the shared style: a matplotlibrc, such as one that asks for LaTeX, changes nothing."""
+    with matplotlib.rc_context():
+        matplotlib.rcdefaults()
+        matplotlib.rcParams.update(_STYLE)
+        yield
+
+
+@contextlib.contextmanager
 def new_figure(height: float) -> Iterator[Figure]:
     """An empty figure of WIDTH x `height` inches, in the shared style while the block lasts."""
-    with matplotlib.rc_context(_STYLE):
+    with _style():
         figure = Figure(figsize=(WIDTH, height), layout="constrained")
         FigureCanvasAgg(figure)
         yield figure
@@ -105,7 +114,7 @@ def png_and_svg(figure: Figure) -> tuple[bytes, bytes]:
     figure stays as it was laid out.
     """
     png, svg = io.BytesIO(), io.BytesIO()
-    with matplotlib.rc_context(_STYLE):
+    with _style():
         figure.dpi = DPI
         canvas: Any = FigureCanvasAgg(figure)  # its printing has no types
         canvas.print_png(png)
