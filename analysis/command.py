@@ -7,6 +7,8 @@ from pathlib import Path
 
 from trainables import storage
 from trainables.errors import OneLineParser, UserError, one_line
+from trainables.output import reliable_output
+from trainables.text import printable
 
 Add = Callable[[argparse.ArgumentParser], object]
 
@@ -28,10 +30,11 @@ def run_with_options(
     parser.add_argument("results", type=storage.argument, help="the folder of a sweep, such as results/batch_grid")
     add(parser)
     options = parser.parse_args(arguments)
-    try:
-        for line in action(options):
-            print(line)
-    except UserError as error:
-        print(f"{parser.prog}: error: {storage.scrubbed(one_line(error))}", file=sys.stderr)
-        return 2
-    return 0
+    with reliable_output(parser.prog, goes_on=False) as output:
+        try:
+            for line in action(options):
+                print(printable(str(line)))
+        except UserError as error:
+            print(f"{parser.prog}: error: {storage.scrubbed(one_line(error))}", file=sys.stderr)
+            return 2
+    return output.status

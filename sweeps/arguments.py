@@ -18,6 +18,7 @@ from typing import Any, NoReturn
 
 from trainables import storage
 from trainables.errors import UserError, one_line
+from trainables.output import reliable_output
 
 
 class Parser(argparse.ArgumentParser):
@@ -35,20 +36,24 @@ class Parser(argparse.ArgumentParser):
         sys.exit(2)
 
 
-def run_command(program: str, run: Callable[[], int]) -> int:
+def run_command(program: str, run: Callable[[], int], *, goes_on: bool = True) -> int:
     """The exit status of `run`: its own (0 success, 1 failed trials), 2 for a user's mistake, 130 when interrupted,
-    by SIGINT or SIGTERM.
+    by SIGINT or SIGTERM, and 1 where the output cannot be written. `goes_on`: without its output `run` does, too.
     """
     previous = signal.signal(signal.SIGTERM, _interrupt)
     atexit.register(_end_at_once)
+    status = 0
     try:
-        return run()
-    except UserError as error:
-        print(f"{program}: error: {storage.scrubbed(one_line(error))}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print(f"{program}: interrupted; every finished trial is kept, --resume goes on", file=sys.stderr)
-        return 130
+        with reliable_output(program, goes_on=goes_on) as output:
+            try:
+                status = run()
+            except UserError as error:
+                print(f"{program}: error: {storage.scrubbed(one_line(error))}", file=sys.stderr)
+                return 2
+            except KeyboardInterrupt:
+                print(f"{program}: interrupted; every finished trial is kept, --resume goes on", file=sys.stderr)
+                return 130
+        return status or output.status
     finally:
         signal.signal(signal.SIGTERM, previous)
 

@@ -233,7 +233,7 @@ def provision(folder: Path, prometheus_port: int, grafana_port: int) -> list[str
     try:
         for file, content in files.items():
             file.parent.mkdir(parents=True, exist_ok=True)
-            file.write_text(content)
+            file.write_text(content, encoding="utf-8")
     except OSError as error:
         raise UserError(f"`folder` must be a folder that can be written, got {folder} ({error.strerror})") from error
     home = next((home for home in ("/usr/share/grafana", "/opt/homebrew/share/grafana") if Path(home).exists()), None)

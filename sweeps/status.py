@@ -82,10 +82,7 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--watch", action="store_true", help="again and again, until it is finished or Ctrl-C")
     options = parser.parse_args(arguments)
     console = Console(highlight=False, markup=False)
-    try:
-        return run_command("status.py", lambda: show(options.results, watch=options.watch, console=console))
-    except BrokenPipeError:  # piped to something that has read enough
-        return 0
+    return run_command("status.py", lambda: show(options.results, watch=options.watch, console=console), goes_on=False)
 
 
 if __name__ == "__main__":

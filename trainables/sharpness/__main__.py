@@ -29,6 +29,7 @@ from trainables.errors import OneLineParser, UserError, one_line
 from trainables.measures import MEASURES, Context, in_dtype, loss_of, measure
 from trainables.memory import keep_freed_memory
 from trainables.models import build_model
+from trainables.output import reliable_output
 from trainables.saved import config_of, source_of, split_of
 from trainables.sharpness import ModelLoss
 from trainables.tables import Row, read_tables
@@ -58,12 +59,13 @@ def main(arguments: list[str]) -> int:
         status = 130
     if not rows:
         return status
-    print(_table(rows))
     if options.json:
         options.json.write_text(json.dumps(rows, indent=1))
     if options.parquet:
         pq.write_table(pa.Table.from_pylist(rows), options.parquet)
-    return status
+    with reliable_output("trainables.sharpness", goes_on=False) as output:
+        print(_table(rows))
+    return status or output.status
 
 
 def _parser() -> argparse.ArgumentParser:
