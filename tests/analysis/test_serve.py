@@ -155,10 +155,12 @@ def test_a_broken_folder_is_a_message_until_it_is_whole(sweep):
     half = sweep / "trials" / "half.json"
     half.write_text('{"format": 1, "tri')
     assert message() is None  # a bad record costs its own trial alone
-    assert json.loads(live.content[1])["trials"]["trial_id"] == known  # the last that could be read stays
-    half.write_text('{"format": 99, "trial": {}, "epochs": [], "measures": []}')
-    assert "format" in message()
     half.unlink()
+    newer = half.with_name("newer.json")
+    newer.write_text('{"format": 99, "trial": {}, "epochs": [], "measures": []}')
+    assert "format" in message()
+    assert json.loads(live.content[1])["trials"]["trial_id"] == known  # the last that could be read stays
+    newer.unlink()
     assert message() is None
     whole = (sweep / "trials.parquet").read_bytes()
     (sweep / "trials.parquet").write_bytes(whole[: len(whole) // 2])
