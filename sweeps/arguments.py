@@ -106,7 +106,7 @@ def add_data(parser: Parser, *, dataset: str) -> None:
         type=key_value,
         default=[],
         metavar="KEY=VALUE",
-        help="such as context=32 level=char for text",
+        help="such as context=32 level=char for text, size=32 or label=fine_label for images (docs/data.md)",
     )
 
 

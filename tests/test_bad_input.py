@@ -121,7 +121,7 @@ CASES: list[tuple[str, str, str]] = [
     (GRID, "--dataset parquet --data-dir {bad}/p_garbage", "`data-dir` must hold whole Parquet files"),
     (GRID, "--dataset parquet --data-dir {bad}/p_cut", "`data-dir` must hold whole Parquet files"),
     (GRID, "--dataset parquet --data-dir {bad}/p_no_label", "`data-dir` must hold Parquet with columns"),
-    (GRID, "--dataset parquet --data-dir {bad}/p_text_label", "`data-dir` must hold Parquet whose label is an integer"),
+    (GRID, "--dataset parquet --data-dir {bad}/p_text_label", "`data-dir` must hold labels of one type"),
     (GRID, "--dataset parquet --data-dir {bad}/p_null_label", "`data-dir` must hold Parquet without missing labels"),
     (GRID, "--dataset parquet --data-dir {bad}/p_plain_image", "`data-dir` must hold Parquet whose image is struct"),
     (GRID, "--dataset parquet --data-dir {bad}/p_not_an_image", "`data-dir` must hold readable images"),

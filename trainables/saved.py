@@ -22,6 +22,7 @@ from trainables.tables import Row
 from trainables.trial import build
 
 State = dict[str, Tensor]
+WITH_OPTIONS = ("text", "timit", "parquet", "image_folder")
 
 
 def config_of(row: Row) -> TrialConfig:
@@ -33,7 +34,7 @@ def source_of(config: TrialConfig, *, root: str | Path = "data", options: Mappin
     """Everything that the trial's dataset holds. Raises UserError where that is not what the trial was trained on."""
     source = load_source(config.dataset, root=root, options=options)
     if source.fingerprint != config.data_fingerprint:
-        also = " and --dataset-options must be those of the sweep" if options or config.dataset == "text" else ""
+        also = " and --dataset-options must be those of the sweep" if options or config.dataset in WITH_OPTIONS else ""
         raise UserError(
             f"`data-dir` must hold the data that the trial was trained on, got other contents in {root}{also}"
         )

@@ -17,7 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trainables.data.dataset import Dataset, Inputs, Source
-from trainables.data.image_files import read_image_folder, read_parquet
+from trainables.data.image_files import read_image_folder
+from trainables.data.parquet import read_parquet
 from trainables.data.speech import read_timit
 from trainables.data.standard import read_cifar10, read_cifar100, read_digits, read_mnist
 from trainables.data.text import read_text

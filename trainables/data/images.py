@@ -1,0 +1,219 @@
+"""Encoded images of any kind as one array: what they are is decided by all of them, never by the first.
+
+Pixels are float32 in [0, 1], the full range of the file's own format: 8 and 16 bits, one bit, floats (which must be in
+[0, 1] already). The channels of the set are (N, C, H, W) with
+
+    C = 1   where every image is grey
+    C = 3   where one has colour (palettes and CMYK are converted to RGB)
+    C + 1   where one has transparent pixels: alpha is kept as a channel, since the drawing may be in it alone
+
+Images are turned as their EXIF orientation says, and only the first frame of several is read. They must have one size,
+or `size` gives them one: scaled until they cover it, then cropped around the centre.
+
+Pillow raises almost any exception on a damaged file, so all of them are taken to mean that. It reads only the upper
+8 bits of a colour PNG of 16 bits, which is left to torchvision.
+"""
+
+import io
+import warnings
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
+
+from trainables.data.files import require_memory, require_regular
+from trainables.errors import UserError, one_line
+
+Encoded = Path | bytes
+Pixels = NDArray[np.uint8] | NDArray[np.float32]  # (H, W, C)
+
+EXPECTED = "readable images"
+LARGEST = 10_000  # pixels that images may be scaled to
+LARGEST_SHIFT = 1e6  # a mean or standard deviation of pixels in [0, 1], or in [0, 255] by mistake
+PNG_DEPTH = 24  # the byte that says how many bits a channel of a PNG has
+WITH_ALPHA = ("LA", "La", "PA", "RGBA", "RGBa")
+
+
+def decode_parts(
+    parts: Sequence[Iterable[tuple[str, Encoded]]],
+    *,
+    size: object = None,
+    mean: object = None,
+    std: object = None,
+) -> list[NDArray[np.float32]]:
+    """One array (N, C, H, W) for each part of (name, image) pairs, all with the same channels and size.
+
+    Args:
+        parts: such as the training and the test images.
+        size: pixels of a square, or height and width, that every image is resized and cropped to.
+        mean, std: a number, or one for each channel; pixels become (pixel - mean) / std.
+
+    Raises:
+        UserError: for an image that cannot be read, images of several sizes without `size`, and more of them than fit
+            into memory.
+    """
+    shape = _size(size)
+    decoded: list[list[Pixels]] = []
+    first: tuple[str, tuple[int, ...]] | None = None
+    values = 0
+    for part in parts:
+        decoded.append([])
+        for name, encoded in part:
+            pixels = _decode(name, encoded)
+            pixels = _cropped(pixels, shape) if shape else pixels
+            first = first or (name, pixels.shape[:2])
+            if pixels.shape[:2] != first[1]:
+                raise UserError(_of_several_sizes(*first, name, pixels.shape[:2]))
+            values += pixels.size
+            require_memory(4 * values, "images")
+            decoded[-1].append(pixels)
+        if not decoded[-1]:
+            raise UserError("`data-dir` must hold images, got none")
+    of_all = [pixels.shape[2] for part in decoded for pixels in part]
+    colours, alpha = 3 if max(of_all) > 2 else 1, any(channels in (2, 4) for channels in of_all)
+    arrays = [_together(part, colours, alpha) for part in decoded]
+    for option, values_of, change in (("mean", mean, np.subtract), ("std", std, np.divide)):
+        if values_of is not None:
+            numbers = _numbers(option, values_of, colours + alpha)
+            for array in arrays:
+                change(array, numbers[:, None, None], out=array)
+    return arrays
+
+
+def _decode(name: str, encoded: Encoded) -> Pixels:
+    """The image turned upright: 1 channel where it is grey, else 3, and one more where it is not opaque."""
+    if isinstance(encoded, Path):
+        require_regular(encoded, EXPECTED)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            for ignored in (UserWarning, DeprecationWarning):  # of metadata, which is not read; of torchvision's reader
+                warnings.simplefilter("ignore", ignored)
+            with Image.open(encoded if isinstance(encoded, Path) else io.BytesIO(encoded)) as image:
+                image.load()
+                pixels = _pixels(image, encoded)
+                orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
+    except Exception as error:
+        raise UserError(f"`data-dir` must hold {EXPECTED}, got {name} ({_reason(error)})") from error
+    if pixels.shape[2] in (2, 4) and (pixels[..., -1] == (255 if pixels.dtype == np.uint8 else 1)).all():
+        pixels = pixels[..., :-1]
+    return _upright(pixels, orientation).copy()  # not the whole of what it was a part of
+
+
+def _pixels(image: Image.Image, encoded: Encoded) -> Pixels:
+    mode = image.mode
+    if mode.startswith("I;16") or (mode == "I" and image.format in ("PNG", "PPM")):
+        return _scaled(np.asarray(image))
+    if mode == "I":
+        raise ValueError("integers of 32 bits; write them as 8 or 16 bits, or as floats in [0, 1]")
+    if mode == "F":
+        values = np.asarray(image, dtype=np.float32)
+        if not (values.min() >= 0 and values.max() <= 1):
+            raise ValueError(f"floats from {values.min():g} to {values.max():g}; scale them to [0, 1]")
+        return values[..., None]
+    if image.format == "PNG" and _bytes(encoded, PNG_DEPTH + 1)[PNG_DEPTH:] == b"\x10":
+        return _deep_png(_bytes(encoded))
+    has_alpha = mode in WITH_ALPHA or (mode in ("1", "L", "P", "RGB") and "transparency" in image.info)
+    grey = mode in ("1", "L", "LA", "La")
+    pixels: Pixels = np.asarray(image.convert(("LA" if grey else "RGBA") if has_alpha else "L" if grey else "RGB"))
+    return pixels[..., None] if pixels.ndim == 2 else pixels
+
+
+def _scaled(pixels: NDArray[Any]) -> NDArray[np.float32]:
+    """Pixels of 16 bits, (H, W) or (H, W, C), as shares of the largest, (H, W, C)."""
+    shares: NDArray[np.float32] = np.divide(pixels, 65535, dtype=np.float32)
+    return shares[..., None] if shares.ndim == 2 else shares
+
+
+def _deep_png(content: bytes) -> NDArray[np.float32]:
+    """A colour PNG of 16 bits for each channel."""
+    import torch  # half a GiB, which other images do without
+    from torchvision.io import ImageReadMode, decode_png
+
+    decoded = decode_png(torch.frombuffer(bytearray(content), dtype=torch.uint8), ImageReadMode.UNCHANGED)
+    return _scaled(decoded.permute(1, 2, 0).numpy())
+
+
+def _upright(pixels: Pixels, orientation: int) -> Pixels:
+    """`pixels` turned as the EXIF orientation says, 1 to 8; any other number says nothing."""
+    if orientation in (5, 6, 7, 8):
+        pixels = pixels.transpose(1, 0, 2)
+    if orientation in (3, 4, 7, 8):
+        pixels = pixels[::-1]
+    if orientation in (2, 3, 6, 7):
+        pixels = pixels[:, ::-1]
+    return pixels
+
+
+def _cropped(pixels: Pixels, shape: tuple[int, int]) -> Pixels:
+    """Scaled (bilinear, averaged where it shrinks) until it covers `shape`, the rest cut off evenly."""
+    if pixels.shape[:2] == shape:
+        return pixels
+    height, width = shape
+    channels = [Image.fromarray(np.ascontiguousarray(pixels[..., index])) for index in range(pixels.shape[2])]
+    return np.stack(
+        [np.asarray(ImageOps.fit(channel, (width, height), Image.Resampling.BILINEAR)) for channel in channels], axis=2
+    )
+
+
+def _together(part: list[Pixels], colours: int, alpha: bool) -> NDArray[np.float32]:
+    """(N, C, H, W): grey images repeated where the set has colours, opaque ones with an alpha of 1 where it has any."""
+    array = np.ones((len(part), colours + alpha, *part[0].shape[:2]), dtype=np.float32)
+    for row, pixels in zip(array, part, strict=True):
+        own = 3 if pixels.shape[2] > 2 else 1
+        channels = pixels.transpose(2, 0, 1)
+        scale = 255 if pixels.dtype == np.uint8 else 1
+        row[:colours] = np.divide(channels[:own], scale, dtype=np.float32)
+        if pixels.shape[2] > own:
+            row[colours] = np.divide(channels[own], scale, dtype=np.float32)
+    return array
+
+
+def _size(size: Any) -> tuple[int, int] | None:
+    if size is None:
+        return None
+    numbers = size if isinstance(size, list | tuple) else [size, size]
+    if len(numbers) != 2 or any(type(number) is not int or not 1 <= number <= LARGEST for number in numbers):
+        raise UserError(
+            f"`size` must be the pixels of a square, or height and width as size=24,32, from 1 to {LARGEST}, "
+            f"got {size!r}"
+        )
+    height, width = numbers
+    return height, width
+
+
+def _numbers(option: str, given: Any, channels: int) -> NDArray[np.float32]:
+    """`given` for each channel."""
+    listed = list(given) if isinstance(given, list | tuple) else [given] * channels
+    is_valid = all(type(number) in (int, float) and abs(number) <= LARGEST_SHIFT for number in listed)
+    if not is_valid or len(listed) != channels or (option == "std" and min(listed) <= 0):
+        rule = "a number above 0" if option == "std" else "a number"
+        raise UserError(f"`{option}` must be {rule}, or one for each of the {channels} channels, got {given!r}")
+    return np.array(listed, dtype=np.float32)
+
+
+def _of_several_sizes(first: str, one: tuple[int, ...], second: str, other: tuple[int, ...]) -> str:
+    shown = [f"{height} x {width}" for height, width in (one, other)]
+    return (
+        f"`data-dir` must hold images of one size, got {shown[0]} (height x width) in {first} and {shown[1]} in "
+        f"{second}; --dataset-options size={min(*one, *other)} scales and crops all of them to a square"
+    )
+
+
+def _bytes(encoded: Encoded, count: int | None = None) -> bytes:
+    """The first `count` bytes, or all."""
+    if isinstance(encoded, bytes):
+        return encoded[:count]
+    with encoded.open("rb") as file:
+        return file.read(-1 if count is None else count)
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, UnidentifiedImageError):
+        return "no image in a format that Pillow reads here"
+    if isinstance(error, Image.DecompressionBombError | Image.DecompressionBombWarning):
+        return f"more than {Image.MAX_IMAGE_PIXELS} pixels"
+    return one_line(error)[:200] or type(error).__name__

@@ -1,0 +1,234 @@
+"""Image classification from Parquet files, as they lie on the Hugging Face Hub or are written for oneself.
+
+Which files are which split is decided by their names (trainables/data/hub_layout.py). Each has a column of encoded
+images, struct<bytes, ...> or binary, and one of labels: integers from 0, or names, which are numbered by their order in
+the alphabet. What a file does not say is chosen by option, and the error names the choices:
+
+    --dataset-options image=img label=fine_label split=validation config=plain_text
+
+`image` is by default the column `image` or `img`, or the only one that holds images; `label` is `label` or `labels`, or
+the only one that is named so or is a ClassLabel in the schema's metadata. Where that lists the names of the classes,
+it says how many there are. What the images become, and the options `size`, `mean` and `std`, are described in
+trainables/data/images.py.
+"""
+
+import contextlib
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from trainables.data.dataset import Source
+from trainables.data.files import require_memory, require_regular
+from trainables.data.hub_layout import choose_parts
+from trainables.data.images import decode_parts
+from trainables.errors import UserError, one_line
+
+IMAGE_COLUMNS = ("image", "img")
+LABEL_COLUMNS = ("label", "labels")
+ROWS_AT_ONCE = 256
+LARGEST_LABEL = 2**31  # a class number beyond it is something else
+
+
+def read_parquet(
+    root: Path,
+    download: bool,
+    *,
+    image: object = None,
+    label: object = None,
+    split: object = None,
+    config: object = None,
+    size: object = None,
+    mean: object = None,
+    std: object = None,
+) -> Source:
+    """Inputs (N, C, H, W) float32, labels (N,).
+
+    Raises UserError, naming the file and the choices, where the files do not say what is meant or cannot be read.
+    """
+    train, test, splits = choose_parts(root, split, config)
+    parts = [[_File(path, image, label) for path in part.files] for part in (train, test)]
+    names = [file.class_names for files in parts for file in files]
+    if any(found != names[0] for found in names):
+        raise UserError(f"`data-dir` must hold files that name the same classes, got others than in {train.files[0]}")
+    labels = [[found for file in files for found in file.labels()] for files in parts]
+    if {type(found) for part in labels for found in part} == {int, str}:
+        raise UserError(f"`data-dir` must hold labels of one type, got integers and text under {root}")
+    if labels[1] and all(found == -1 for found in labels[1]):
+        others = [name for name in splits if name != test.split]
+        way_out = f"--dataset-options split={others[0]} tests on another" if others else "there is no other to test on"
+        raise UserError(
+            f"`data-dir` must hold a labelled split to test on, got {test.split} with labels of -1; {way_out}"
+        )
+    if any(isinstance(found, str) for part in labels for found in part):
+        numbered = {name: number for number, name in enumerate(sorted({str(found) for found in labels[0]}))}
+        if unknown := sorted({str(found) for found in labels[1]} - numbered.keys()):
+            raise UserError(
+                f"`data-dir` must have no classes in {test.split} that are not in train, got {unknown[0]!r} "
+                f"({len(unknown)} such)"
+            )
+        labels = [[numbered[str(found)] for found in part] for part in labels]
+    train_labels, test_labels = (np.array(part, dtype=np.int64) for part in labels)
+    num_classes = 1 + int(max(train_labels.max(initial=0), test_labels.max(initial=0)))
+    if names[0]:
+        if num_classes > len(names[0]):
+            raise UserError(
+                f"`data-dir` must hold labels of the {len(names[0])} classes that the files name, "
+                f"got {num_classes - 1} under {root}"
+            )
+        num_classes = len(names[0])
+    images = [(pair for file in files for pair in file.images()) for files in parts]
+    train_inputs, test_inputs = decode_parts(images, size=size, mean=mean, std=std)
+    return Source("parquet", train_inputs, train_labels, test_inputs, test_labels, num_classes)
+
+
+class _File:
+    """One Parquet file, its columns chosen; the images are read a few rows at a time."""
+
+    def __init__(self, path: Path, image: object, label: object) -> None:
+        require_regular(path, "whole Parquet files")
+        self._path = path
+        with self._reading():
+            self._file = pq.ParquetFile(path)
+            self._schema = self._file.schema_arrow
+            metadata = self._file.metadata
+            groups = [metadata.row_group(index) for index in range(metadata.num_row_groups)]
+            require_memory(sum(group.total_byte_size for group in groups), f"{path}, unpacked,")
+            self._image = self._column("image", image, IMAGE_COLUMNS, _holds_images, "struct<bytes> or binary")
+            self._label = self._column("label", label, LABEL_COLUMNS, self._holds_labels, "an integer or text")
+
+    @property
+    def class_names(self) -> tuple[str, ...] | None:
+        """The names of the classes in the schema's metadata, by number."""
+        found = self._features().get(self._label)
+        names = found.get("names") if isinstance(found, dict) and found.get("_type") == "ClassLabel" else None
+        return tuple(str(name) for name in names) if isinstance(names, list) and names else None
+
+    def labels(self) -> list[int] | list[str]:
+        with self._reading():
+            column = self._file.read(columns=[self._label]).column(self._label)
+            kind = _value_type(column.type)
+            if column.null_count:
+                raise UserError(
+                    f"`data-dir` must hold Parquet without missing labels, got {column.null_count} in {self._path}"
+                )
+            if not _is_text(kind) and len(column):
+                low, high = (pc.min_max(column.cast(kind))[name].as_py() for name in ("min", "max"))
+                if not -LARGEST_LABEL <= low <= high <= LARGEST_LABEL:
+                    raise UserError(
+                        f"`data-dir` must hold class numbers, got {self._label} from {low} to {high} in {self._path}"
+                    )
+                column = column.cast(kind).cast(pa.int64())
+            found: list[int] | list[str] = column.to_pylist()
+            return found
+
+    def images(self) -> Iterator[tuple[str, bytes]]:
+        """The name and the encoded bytes of each image."""
+        row = 0
+        batches = self._file.iter_batches(batch_size=ROWS_AT_ONCE, columns=[self._image])
+        while True:
+            with self._reading():
+                batch = next(batches, None)
+                if batch is None:
+                    return
+                column = batch.column(0)
+                column = pc.struct_field(column, "bytes") if pa.types.is_struct(column.type) else column
+                encoded = column.to_pylist()
+            for content in encoded:
+                name = f"{self._path} row {row}"
+                if content is None:
+                    raise UserError(f"`data-dir` must hold readable images, got no bytes in {name}")
+                yield name, content
+                row += 1
+
+    def _column(
+        self, what: str, given: object, usual: tuple[str, ...], fits: Callable[[pa.Field], bool], kinds: str
+    ) -> str:
+        """The name of the column that is the `what`."""
+        fields = list(self._schema)
+        candidates = list(dict.fromkeys(field.name for field in fields if fits(field)))
+        names = [field.name for field in fields]
+        if given is not None:
+            chosen = [str(given)] if str(given) in names else []
+        else:
+            chosen = [name for name in usual if name in names][:1] or candidates
+        if len(chosen) != 1:
+            if given is not None:
+                raise UserError(f"`{what}` must be a column, one of {_shown(names)}, got {given!r} in {self._path}")
+            way_out = f"--dataset-options {what}={(chosen or names or ['NAME'])[0]}"
+            raise UserError(
+                f"`data-dir` must hold Parquet with columns image and label, got {_shown(names)} in {self._path}; "
+                f"{way_out} chooses the {what}" + (f", one of {_shown(chosen)}" if chosen else "")
+            )
+        if names.count(chosen[0]) > 1:
+            raise UserError(f"`data-dir` must hold Parquet with one {what}, got {chosen[0]} twice in {self._path}")
+        field = self._schema.field(chosen[0])
+        if not (_holds_images(field) if what == "image" else _is_label(field.type)):
+            kind = _cut(str(field.type))
+            raise UserError(f"`data-dir` must hold Parquet whose {chosen[0]} is {kinds}, got {kind} in {self._path}")
+        return chosen[0]
+
+    def _holds_labels(self, field: pa.Field) -> bool:
+        feature = self._features().get(field.name)
+        is_class = isinstance(feature, dict) and feature.get("_type") == "ClassLabel"
+        return _is_label(field.type) and (is_class or "label" in field.name.lower())
+
+    def _features(self) -> dict[str, Any]:
+        """What the library `datasets` notes of each column."""
+        try:
+            found = json.loads((self._schema.metadata or {})[b"huggingface"])["info"]["features"]
+        except (KeyError, TypeError, ValueError, RecursionError):
+            return {}
+        return found if isinstance(found, dict) else {}
+
+    @contextlib.contextmanager
+    def _reading(self) -> Iterator[None]:
+        try:
+            yield
+        except (pa.ArrowException, OSError, MemoryError, ValueError, KeyError) as error:
+            if isinstance(error, UserError):
+                raise
+            reason = _cut(one_line(error))
+            raise UserError(
+                f"`data-dir` must hold whole Parquet files, got {self._path}, which cannot be read ({reason})"
+            ) from error
+
+
+def _holds_images(field: pa.Field) -> bool:
+    kind = field.type
+    if pa.types.is_struct(kind):
+        place = kind.get_field_index("bytes")
+        return place >= 0 and _is_binary(kind.field(place).type)
+    return _is_binary(kind)
+
+
+def _is_binary(kind: pa.DataType) -> bool:
+    return any(is_kind(kind) for is_kind in (pa.types.is_binary, pa.types.is_large_binary, pa.types.is_binary_view))
+
+
+def _is_label(kind: pa.DataType) -> bool:
+    value = _value_type(kind)
+    return bool(pa.types.is_integer(value)) or _is_text(value)
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    return any(is_kind(kind) for is_kind in (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view))
+
+
+def _value_type(kind: pa.DataType) -> pa.DataType:
+    return kind.value_type if pa.types.is_dictionary(kind) else kind
+
+
+def _shown(names: list[str], most: int = 20) -> str:
+    return ", ".join(_cut(name) for name in names[:most] or ["none"]) + (
+        f" and {len(names) - most} more" if len(names) > most else ""
+    )
+
+
+def _cut(text: str, most: int = 200) -> str:
+    return text if len(text) <= most else f"{text[:most]}..."
