@@ -7,6 +7,7 @@ from it:
 - only trials that completed have a minimum to speak of; diverged and failed ones are counted, never averaged;
 - a trial that ended before its switch is a copy, number for number, of the trial without a switch: counted
 once;
+- a trial that differs from another only in its seed, and yet has the same initial weights, is no replicate: left out;
 - trials that hold out a validation set never saw the test set: they choose settings (`chosen_on_validation`) and stay
   out of every number, unless the sweep has no others;
 - `is_plain` trials, without a switch and without a remedy, are what headline figures and the batch-size table show;
@@ -29,7 +30,7 @@ import pandas as pd
 import pyarrow as pa
 
 from analysis.progress import read_about
-from analysis.provenance import notes, one_setting
+from analysis.provenance import notes, one_setting, repeats_weights
 from trainables.config import MEASURING, TrialConfig
 from trainables.errors import UserError
 from trainables.matching import MATCHED, SAME_STUDY
@@ -180,7 +181,7 @@ def chosen_on_validation(sweep: Sweep) -> pd.DataFrame:
 @lru_cache(maxsize=4)
 def _attempted(sweep: Sweep) -> pd.DataFrame:
     trials = sweep.trials
-    frame = trials[~has_flag(trials, {COPY_FLAG})].copy()
+    frame = trials[~(has_flag(trials, {COPY_FLAG}) | repeats_weights(trials))].copy()
     trained = [name for name in CONFIGURATION if name not in (*REPLICATE, *MEASURING)]
     frame["replicate"] = number_of(frame, REPLICATE)
     frame["configuration"] = number_of(frame, trained)

@@ -5,12 +5,17 @@
 - A measure may have been taken of one trial under several settings (examples, data type, batch norm): one is kept, the
   one that most trials have, so that trials are compared under the same setting wherever they can be. A setting without
   a value (the measure failed) comes last.
+- Trials that differ only in their seed and have the same initial weights are no replicates: the code that builds their
+  network seeds itself. One of them is kept (`repeats_weights`).
 - Trials that ran with different library versions or on different devices agree to rounding only.
 """
 
+import dataclasses
 from typing import Any
 
 import pandas as pd
+
+from trainables.config import MEASURING, TrialConfig
 
 SETTING = ("examples", "dtype", "batch_norm", "batch_norm_batch_size", "split", "seed")
 WHERE = {"device": "device", "python_version": "Python", "torch_version": "PyTorch", "numpy_version": "NumPy"}
@@ -32,6 +37,14 @@ def one_setting(measures: pd.DataFrame) -> tuple[pd.DataFrame, tuple[str, ...]]:
     return measures[setting == best.reindex(measures.index)], tuple(sorted(rows.loc[several, "measure"].unique()))
 
 
+def repeats_weights(trials: pd.DataFrame) -> pd.Series:
+    """Return, by trial, whether another one has its configuration and initial weights, and a smaller seed."""
+    same = [field.name for field in dataclasses.fields(TrialConfig) if field.name not in {"seed", *MEASURING}]
+    known = trials[trials["initial_weights"].notna()].sort_values("seed", kind="stable")
+    repeated = known.duplicated([*same, "numbers_version", "initial_weights"])
+    return repeated.reindex(trials.index, fill_value=False)
+
+
 def notes(trials: pd.DataFrame, left_out: int, several: tuple[str, ...]) -> tuple[str, ...]:
     """A line for each thing that a reader has to know; none for a folder of one version, setting and machine.
 
@@ -50,6 +63,11 @@ def notes(trials: pd.DataFrame, left_out: int, several: tuple[str, ...]) -> tupl
     mixed = [f"{name} {_shares(trials[column])}" for column, name in WHERE.items() if trials[column].nunique() > 1]
     if mixed:
         lines.append(f"Trials ran with different versions or devices and agree to rounding only: {'; '.join(mixed)}.")
+    if repeated := int(repeats_weights(trials).sum()):
+        lines.append(
+            f"{_count(repeated, 'trial')} with the initial weights of another seed {'is' if repeated == 1 else 'are'} "
+            "left out of every result: the code of the network seeds itself, so they are no replicates."
+        )
     if several:
         lines.append(
             f"Measured under several settings, of which the most frequent is used: {', '.join(several)} "

@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 
 from analysis.load import BOX_STRONG, NO_REMEDY, OFF_TARGET_FLAGS, REPLICATE, has_flag, load_sweep, number_of
 from analysis.means import Mean, mean_over_replicates
+from analysis.provenance import repeats_weights
 from trainables.errors import UserError
 
 RATE = "learning_rate"
@@ -75,6 +76,7 @@ def load_tuned_gap(folder: Path) -> TunedGap:
             "tuning.json and tuning.parquet"
         ) from error
     trials = load_sweep(folder).trials
+    trials = trials[~repeats_weights(trials)]
     trials = trials.assign(replicate=number_of(trials, REPLICATE), off_target=has_flag(trials, OFF_TARGET_FLAGS))
     trials = trials.set_index("trial_id")
     reference = _completed(trials, about["cells"][0], "tuned")

@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from sweeps.users_network import fingerprint_of
 from trainables.config import DEFAULT_MEASURES, MEASURE_DTYPES, TrialConfig, model_options_json
 from trainables.data import Source
 from trainables.errors import UserError
@@ -44,7 +45,7 @@ class Grid:
     switch_optimizer_state: str = "reset"
     model: str = "mlp"
     model_options: dict[str, object]
-    model_fingerprint: str | None = None
+    build_timeout: float | None = None  # seconds, for a user's own model
     optimizer: str = "adam"
     momentum: float | None = None
     weight_decay: float = 0.0
@@ -85,6 +86,7 @@ def expand(grid: Grid, source: Source) -> list[TrialConfig]:
     elif grid.measure_examples != ALL:
         measure_examples = min(grid.measure_examples, train_size)
     drawn = source.is_drawn(train_size, test_size)
+    model_fingerprint = fingerprint_of(grid.model, grid.model_options, source, grid.build_timeout)
     replicates = [
         (seed, split_seed)
         for seed in grid.seeds
@@ -106,7 +108,7 @@ def expand(grid: Grid, source: Source) -> list[TrialConfig]:
             validation_size=grid.validation_size,
             model=grid.model,
             model_options=model_options_json(grid.model_options),
-            model_fingerprint=grid.model_fingerprint,
+            model_fingerprint=model_fingerprint,
             optimizer=grid.optimizer,
             learning_rate=learning_rate,
             momentum=grid.momentum,

@@ -22,7 +22,7 @@ from sweeps.placement import Placement
 from trainables.config import NUMBERS_VERSION, TrialConfig
 from trainables.data import Source, load_source
 from trainables.errors import UserError
-from trainables.importing import is_import_path, no_collection, source_fingerprint
+from trainables.importing import no_collection
 from trainables.measure_costs import cost_line
 from trainables.storage import scrubbed, write_atomically
 
@@ -167,7 +167,7 @@ def grid_of(options: argparse.Namespace) -> Grid:
         switch_optimizer_state=options.switch_optimizer_state,
         model=options.model,
         model_options=dict(options.model_options),
-        model_fingerprint=source_fingerprint(options.model, "model") if is_import_path(options.model) else None,
+        build_timeout=options.trial_timeout,
         optimizer=options.optimizer,
         momentum=options.momentum,
         weight_decay=options.weight_decay,

@@ -82,16 +82,14 @@ class TwoBatches:
     def trials(self, *batch_sizes: int, **changes: Any) -> "list[TrialConfig]":
         """The trials at these batch sizes, one for each seed; `changes` are fields of sweeps.grid.Grid."""
         from sweeps.grid import ALL, Grid, expand
-        from trainables.importing import is_import_path, source_fingerprint
 
         options, scale = self.options, self.options.scale
-        model = changes.get("model", self.model)
         fields: dict[str, Any] = {
             "learning_rates": [options.learning_rate or LEARNING_RATE[scale]],
             "seeds": options.seeds,
-            "model": model,
+            "model": self.model,
             "model_options": self.model_options,
-            "model_fingerprint": source_fingerprint(model, "model") if is_import_path(model) else None,
+            "build_timeout": options.trial_timeout,
             "epochs": options.epochs or EPOCHS[scale],
             "target_loss": options.target_loss if options.epochs else options.target_loss or TARGET_LOSS[scale],
             "train_size": self.train_size,

@@ -2,9 +2,7 @@
 
 import contextlib
 import gc
-import hashlib
 import importlib
-import inspect
 import os
 import sys
 from collections.abc import Callable, Iterator
@@ -12,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from trainables.errors import UserError
+from trainables.seeds import seeded
 
 
 def is_import_path(name: str) -> bool:
@@ -29,8 +28,9 @@ def load_callable(path: str, argument: str) -> Callable[..., Any]:
     if here not in sys.path:
         sys.path.append(here)
     try:
-        target = getattr(importlib.import_module(module_name), attribute)
-    except Exception as error:
+        with seeded(0, "import"):  # a module that seeds or draws as it is imported changes nothing outside of it
+            target = getattr(importlib.import_module(module_name), attribute)
+    except (Exception, SystemExit) as error:
         raise UserError(
             f"`{argument}` must be an importable `package.module:function`, got {path!r} "
             f"({type(error).__name__}: {error})"
@@ -38,16 +38,6 @@ def load_callable(path: str, argument: str) -> Callable[..., Any]:
     if not callable(target):
         raise UserError(f"`{argument}` must name a function, got {path!r}, which is {type(target).__name__}")
     return target  # type: ignore[no-any-return]
-
-
-def source_fingerprint(path: str, argument: str) -> str:
-    """A hash of the file that defines the callable, so that edited code makes new trials, not stale results."""
-    target = load_callable(path, argument)
-    try:
-        source = Path(inspect.getfile(target)).read_bytes()
-    except (TypeError, OSError):
-        source = path.encode()
-    return hashlib.sha256(source).hexdigest()[:16]
 
 
 def importing_alike() -> dict[str, str]:

@@ -6,7 +6,9 @@ user's own. Weights load without executing anything.
 """
 
 import dataclasses
+import json
 from collections.abc import Mapping
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +19,9 @@ from trainables.checkpoint import load_checkpoint
 from trainables.config import TrialConfig
 from trainables.data import Dataset, Source, load_source
 from trainables.errors import UserError
-from trainables.importing import is_import_path, source_fingerprint
+from trainables.fingerprints import network_fingerprint
+from trainables.importing import is_import_path
+from trainables.seeds import seeded
 from trainables.tables import Row
 from trainables.trial import build
 
@@ -51,10 +55,25 @@ def network_of(config: TrialConfig, data: Dataset) -> nn.Module:
 
     Raises UserError where the source of a network of the user's own is not the trial's any more.
     """
-    if is_import_path(config.model) and source_fingerprint(config.model, "model") != config.model_fingerprint:
-        raise UserError(f"`model` {config.model} must be as it was when the trial was trained, got other source code")
-    with torch.random.fork_rng(devices=[]):
+    if is_import_path(config.model):
+        now = _fingerprint(config.model, config.model_options, data.input_shape, data.num_classes, data.input_dtype)
+        if now != config.model_fingerprint:
+            raise UserError(
+                f"`model` {config.model} must be as it was when the trial was trained, got other code or weights"
+            )
+    with seeded(config.seed, "weights"):
         return build(config, data)
+
+
+@lru_cache  # of a process, which imports a module once
+def _fingerprint(
+    model: str, options: str, input_shape: tuple[int, ...], num_classes: int, input_dtype: torch.dtype
+) -> str | None:
+    """The fingerprint of a network of the user's own as it is now; None if it cannot be built."""
+    try:
+        return network_fingerprint(model, json.loads(options), input_shape, num_classes, input_dtype).fingerprint
+    except UserError:
+        return None
 
 
 def weights_of(folder: Path, trial_id: str, device: torch.device) -> State:

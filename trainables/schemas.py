@@ -29,7 +29,9 @@ DEFAULTS = {
     for field in dataclasses.fields(TrialConfig)
     if field.default is not dataclasses.MISSING  # what a trial was before the field was there
 }
-DEFAULTS |= dict.fromkeys(("numbers_version", "numpy_version", "measured", "measured_at", "within"))  # unknown
+DEFAULTS |= dict.fromkeys(
+    ("numbers_version", "numpy_version", "measured", "measured_at", "within", "initial_weights")
+)  # unknown
 DEFAULTS |= {"error": None}  # of a measure: one that failed left no rows
 DEFAULT_OF_EARLIER_ROWS = {
     field.name: field.default
@@ -68,6 +70,7 @@ TRIALS = pa.schema(
         ("reached_target", pa.bool_()),
         ("flags", pa.list_(pa.string())),
         ("parameters", pa.int64()),
+        ("initial_weights", pa.string()),  # a hash; the same for two seeds if the network does not follow the seed
         ("train_seconds", pa.float64()),
         ("sharpness_seconds", pa.float64()),
         ("resumed_epoch", pa.int64()),  # where a checkpoint was taken up; null where the trial ran through

@@ -8,7 +8,11 @@ again.
 
 from __future__ import annotations
 
+import contextlib
+import random
+import sys
 import zlib
+from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING
 
@@ -32,6 +36,34 @@ def generator(seed: int, purpose: str, index: int = 0) -> torch.Generator:
     import torch
 
     return torch.Generator().manual_seed(derive_seed(seed, purpose, index))
+
+
+@contextlib.contextmanager
+def seeded(seed: int, purpose: str) -> Iterator[None]:
+    """Seed the global generators of Python, NumPy and PyTorch in the block, and restore them afterwards.
+
+    For a user's own code, which may draw from any of them, or seed them itself. PyTorch's is seeded if PyTorch has been
+    imported, so this costs nobody its half a GiB.
+    """
+    torch = sys.modules.get("torch")
+    numpy = np.random.get_state()  # noqa: NPY002, users' code draws from the old generator
+    before = random.getstate(), torch.get_rng_state() if torch else None
+    seed_all(derive_seed(seed, purpose))
+    try:
+        yield
+    finally:
+        random.setstate(before[0])
+        np.random.set_state(numpy)  # noqa: NPY002
+        if torch:
+            torch.set_rng_state(before[1])
+
+
+def seed_all(seed: int) -> None:
+    """Seed the global generators of Python, NumPy and, if it has been imported, PyTorch on the CPU."""
+    random.seed(seed)
+    np.random.seed(seed % 2**32)  # noqa: NPY002
+    if torch := sys.modules.get("torch"):
+        torch.default_generator.manual_seed(seed)
 
 
 def random_numbers_kept(device: torch.device) -> AbstractContextManager[None]:

@@ -24,9 +24,10 @@ from trainables.config import ALONG_THE_RUN, LARGE_NETWORK, NUMBERS_VERSION, Tri
 from trainables.data import Dataset, Source
 from trainables.errors import LONGEST_REASON, one_line
 from trainables.extension import FAILED_MEASURE, IN_FLOAT32, Extension, measured_by
+from trainables.fingerprints import weights_digest
 from trainables.memory import SMALLER, free_memory, is_out_of_memory
 from trainables.models import build_model
-from trainables.seeds import derive_seed
+from trainables.seeds import derive_seed, seeded
 from trainables.shared_loss import share
 from trainables.sharpness import ModelLoss
 from trainables.tables import Record, Row
@@ -70,9 +71,10 @@ class Trial:
         self.device = device or torch.device("cpu")
         data = source.split(config.train_size, config.test_size, config.split_seed, config.validation_size or 0)
         data = data.to(self.device)
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(derive_seed(config.seed, "weights"))
+        with seeded(config.seed, "weights"):
+            torch.manual_seed(derive_seed(config.seed, "weights"))  # on all devices
             model = build(config, data)
+        self.initial_weights = weights_digest(model)
         self.training = Training(self.config, model.to(self.device), data, workers, micro_batch_size, record)
         self.measures: list[Row] = []
         self.after_epoch: Callable[[], None] = lambda: None
@@ -233,6 +235,7 @@ class Trial:
             "measured": [] if self._difference or self.training.diverged else measured_by(self.config),
             "flags": self._flags(measured),
             "parameters": sum(parameter.numel() for parameter in self.training.model.parameters()),
+            "initial_weights": self.initial_weights,
             "train_seconds": self.training.seconds,
             "sharpness_seconds": sum(row["seconds"] for row in self.measures),
             "resumed_epoch": self.resumed_epoch,

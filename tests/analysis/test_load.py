@@ -227,3 +227,20 @@ def test_numbers_of_settings_are_those_of_a_grouping():
     expected = frame.groupby(["a", "b", "c"], dropna=False).ngroup()
     assert number_of(frame, ("a", "b", "c")).to_dict() == expected.to_dict() == {5: 2, 6: 0, 7: 3, 8: 1, 9: 2}
     assert number_of(frame, []).tolist() == [0] * 5
+
+
+def test_seeds_with_the_same_initial_weights_are_no_replicates(write_sweep):
+    """They are the same network in another order of the data; on splits of their own they count."""
+    records = [
+        record(batch_size=b, seed=s, split_seed=p, row={"initial_weights": "w"})
+        for b in (16, 64)
+        for s in (1, 0)
+        for p in (0, 1)
+    ]
+    records += [record(batch_size=16, seed=s, split_seed=5, row={"initial_weights": f"w{s}"}) for s in (0, 1)]
+    sweep = load_sweep(write_sweep(records))
+    frame = comparable(sweep)
+    found = sorted(zip(frame["batch_size"], frame["seed"], frame["split_seed"], strict=True))
+    assert found == [(16, 0, 0), (16, 0, 1), (16, 0, 5), (16, 1, 5), (64, 0, 0), (64, 0, 1)]
+    (line,) = [note for note in sweep.notes if "initial weights" in note]
+    assert line.startswith("4 trials with the initial weights of another seed are left out")

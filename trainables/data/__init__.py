@@ -25,6 +25,7 @@ from trainables.data.text import read_text
 from trainables.errors import UserError
 from trainables.importing import is_import_path, load_callable
 from trainables.options import check_options
+from trainables.seeds import seeded
 
 __all__ = ["DATASETS", "Dataset", "Source", "load_dataset", "load_source"]
 
@@ -77,7 +78,8 @@ def _from_function(name: str, options: dict[str, Any]) -> Source:
     build = load_callable(name, "dataset")
     check_options("dataset-options", name, build, options, after=0)
     try:
-        parts = build(**options)
+        with seeded(0, "dataset"):
+            parts = build(**options)
         train_inputs, train_labels, test_inputs, test_labels = (
             None if part is None else np.asarray(part) for part in parts
         )

@@ -63,7 +63,7 @@ def build_model(
             _check_logits(model, torch.zeros(2, *input_shape, dtype=input_dtype), num_classes)
     except UserError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         message = str(error).splitlines()[0] if str(error) else ""
         kind = "" if input_dtype.is_floating_point else f" and type {str(input_dtype).removeprefix('torch.')}"
         raise UserError(

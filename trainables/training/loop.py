@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from trainables.config import FULL_BATCH_OPTIMIZERS, TrialConfig
 from trainables.data import Dataset
 from trainables.float32 import large_products
-from trainables.seeds import derive_seed, generator, random_numbers_kept
+from trainables.seeds import derive_seed, generator, random_numbers_kept, seed_all
 from trainables.training.batches import epoch_batches
 from trainables.training.evaluate import Evaluation
 from trainables.training.ghost_batch_norm import use_ghost_batch_norm
@@ -223,7 +223,7 @@ def is_look(step: int) -> bool:
 
 
 def _seed_everything(seed: int, device: torch.device) -> None:
-    """`torch.manual_seed` for the CPU and `device`; where no GPU is in use that one notes a traceback each time."""
-    torch.default_generator.manual_seed(seed)
+    """Seed all global generators of the CPU and of `device`; `torch.manual_seed` notes a traceback at each call."""
+    seed_all(seed)
     if device.type == "cuda":
         torch.cuda.manual_seed(seed)

@@ -1,0 +1,50 @@
+"""What a sweep must know of a user's own network before its trials have their IDs."""
+
+import json
+import sys
+from functools import lru_cache
+from typing import Any
+
+from trainables.data import Source
+from trainables.importing import is_import_path
+from trainables.time_limit import time_limit
+
+
+def fingerprint_of(model: str, options: dict[str, Any], source: Source, timeout: float | None) -> str | None:
+    """Return the fingerprint of a user's own `model` on data like `source`; None for a built-in one.
+
+    Prints a warning, once, if the initial weights do not follow from the seed. Raises UserError if the network cannot
+    be built, or takes more than `timeout` seconds.
+    """
+    if not is_import_path(model):
+        return None
+    text = json.dumps(options, sort_keys=True)
+    return _fingerprint(model, text, source.input_shape, source.num_classes, source.of_tokens, timeout)
+
+
+@lru_cache
+def _fingerprint(
+    model: str, options: str, input_shape: tuple[int, ...], num_classes: int, of_tokens: bool, timeout: float | None
+) -> str:
+    import torch  # the driver does without it for built-in networks
+
+    from trainables.fingerprints import network_fingerprint
+
+    input_dtype = torch.int64 if of_tokens else torch.float32
+    with time_limit(timeout, f"took more than the {timeout} s of --trial-timeout"):
+        network = network_fingerprint(model, json.loads(options), input_shape, num_classes, input_dtype)
+    if not network.is_reproducible:
+        _warn(
+            f"{model} gives other initial weights each time it is built with the same seed, so trials cannot be "
+            "repeated; draw them from the global generators of torch, NumPy or random, which are seeded"
+        )
+    elif network.ignores_seed:
+        _warn(
+            f"{model} gives the same initial weights for every seed, so trials that differ only in their seed are not "
+            "counted as replicates; remove the seeding from its code, or use several --split-seeds"
+        )
+    return network.fingerprint
+
+
+def _warn(text: str) -> None:
+    print(f"warning: {text}", file=sys.stderr)
