@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from trainables.data import Source, load_source
+from trainables.data.text import _tokens
 from trainables.errors import UserError
 
 FIRST = "to be or not to be that is the question\n"
@@ -62,6 +63,39 @@ def test_unknown_characters(tmp_path: Path) -> None:
     assert source.num_classes == 3
     assert source.test_inputs is not None
     assert decoded(source.test_inputs, ["<unk>", "a", "b"]) == ["a", "b", "<unk>", "a"]
+
+
+def test_a_vocabulary_that_was_cut_already(tmp_path: Path) -> None:
+    """As in PTB, where 30 words occur once: with `<unk>` in the training part every word is known."""
+    source = read(write(tmp_path, train="a b <unk>\nrare a\n", test="a rarest\nb\n"), level="word", context=2)
+    vocabulary = ["<eos>", "<unk>", "a", "b", "rare"]
+    assert source.num_classes == 5
+    assert source.test_inputs is not None
+    assert decoded(source.inputs, vocabulary) == ["a", "b", "<unk>", "<eos>", "rare", "a"]
+    assert decoded(source.test_inputs, vocabulary) == ["a", "<unk>", "<eos>", "b"]
+
+
+@pytest.mark.parametrize(
+    ("content", "tokens"),
+    [
+        ("a b\x0cc d\ne\u2028f\ng\x85h\x1ci\n", "a b c d <eos> e f <eos> g h i <eos>"),
+        ("a\r\nb\rc", "a <eos> b <eos> c <eos>"),
+        ("\n\na\n\n", "<eos> <eos> a <eos> <eos>"),
+        ("a <eos>\nb\n", "a <eos> b <eos>"),
+        ("\ufeffa b\n", "a b <eos>"),
+        ("", ""),
+    ],
+)
+def test_where_lines_end(tmp_path: Path, content: str, tokens: str) -> None:
+    (tmp_path / "text.txt").write_bytes(content.encode())
+    assert _tokens(tmp_path / "text.txt", "word") == tokens.split()
+
+
+def test_a_byte_order_mark_is_no_character(tmp_path: Path) -> None:
+    plain, marked = tmp_path / "plain.txt", tmp_path / "marked.txt"
+    plain.write_text(TEXT)
+    marked.write_text(TEXT, encoding="utf-8-sig")
+    assert read(plain, context=9).fingerprint == read(marked, context=9).fingerprint
 
 
 def test_options_are_seen_in_the_fingerprint(tmp_path: Path) -> None:

@@ -2,14 +2,16 @@
 
 `root` is one text file, whose last 10 % is the test part, or a folder with one `*train*` and one `*test*` file (.txt or
 .tokens) as PTB, text8 and WikiText come: `train.txt` and `test.txt`, `ptb.train.txt` and `ptb.test.txt`. At level
-`char` a token is a character; at level `word` what white space separates, and `<eos>` at the end of a line, as is the
-custom on PTB (Mikolov et al. 2010). A part of L tokens is cut into floor((L - 1) / context) windows that do not
-overlap, so that every token is predicted at most once in an epoch; no token of one part is seen in the other.
+`char` a token is a character; at level `word` what white space separates, and `<eos>` at the end of a line where it has
+none already, as is the custom on PTB (Mikolov et al. 2010). Only a line feed ends a line: form feeds and Unicode's
+separators are white space. A byte-order mark is left out. A part of L tokens is cut into floor((L - 1) / context)
+windows that do not overlap, so that every token is predicted at most once in an epoch; no token of one part is seen in
+the other.
 
 The vocabulary is that of the training part, sorted. Words that it holds but once, and words that it does not hold, are
-`<unk>`: else the unknown word would never be trained. A character that only the test part holds is `<unk>` as well; a
-text without such has none. PTB's own files are cut to 10000 words already and lose none. PTB by characters comes as
-words of one letter (`ptb.char.train.txt`): read it at level `word`.
+`<unk>`: else the unknown word would never be trained. A training part that has `<unk>` already was cut by its author
+and keeps every word, as PTB with its 10000. A character that only the test part holds is `<unk>` as well; a text
+without such has none. PTB by characters comes as words of one letter (`ptb.char.train.txt`): read it at level `word`.
 """
 
 from collections import Counter
@@ -19,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trainables.data.dataset import Source
+from trainables.data.files import require_regular
 from trainables.errors import UserError
 
 LEVELS = ("char", "word")
@@ -40,7 +43,8 @@ def read_text(root: Path, download: bool, *, level: str = "char", context: int =
     train, test = _read_parts(root, level)
     counts = Counter(train)
     if level == "word":
-        known = {word for word, count in counts.items() if count > 1} | {UNKNOWN}
+        least = 1 if UNKNOWN in counts else 2
+        known = {word for word, count in counts.items() if count >= least} | {UNKNOWN}
     else:
         known = set(counts) | ({UNKNOWN} if set(test) - set(counts) else set())
     ids = {token: index for index, token in enumerate(sorted(known))}
@@ -75,13 +79,15 @@ def _one_file(root: Path, part: str) -> Path:
 
 
 def _tokens(file: Path, level: str) -> list[str]:
+    require_regular(file, "UTF-8 text")
     try:
-        text = file.read_text(encoding="utf-8")
+        text = file.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"`data-dir` must hold UTF-8 text, got {file} ({error})") from error
     if level == "char":
         return list(text)
-    return [word for line in text.splitlines() for word in (*line.split(), END)]
+    lines = [line.split() for line in text.removesuffix("\n").split("\n")] if text else []
+    return [word for words in lines for word in (*words, *([END] if words[-1:] != [END] else []))]
 
 
 def _windows(tokens: NDArray[np.int64], context: int, part: str) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
