@@ -21,6 +21,12 @@ def one_line(error: object) -> str:
     return printable(" ".join(line.strip() for line in str(error).splitlines() if line.strip()))
 
 
+def quoted(value: object, most: int = 200) -> str:
+    """What a message quotes of somebody else's text, which may be long and hold anything: one line, cut."""
+    text = one_line(value)
+    return text if len(text) <= most else f"{text[:most]}..."
+
+
 class OneLineParser(argparse.ArgumentParser):
     """Says what is wrong with an option in one line, and exits with status 2."""
 

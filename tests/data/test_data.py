@@ -2,6 +2,7 @@
 
 import hashlib
 import io
+import os
 import pickle
 import sys
 from pathlib import Path
@@ -138,6 +139,30 @@ def test_mnist_truncated(tmp_path: Path) -> None:
     file.write_bytes(file.read_bytes()[:-100])
     with pytest.raises(UserError, match="`dataset` mnist must lie whole in torchvision's layout"):
         load_source("mnist", root=tmp_path)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"\0", b"\0\0\x08\x03", b"\0\0\x08\x03" + b"\xff" * 12, b"\xff" * 5000, b"\0\0\x0b\x03" + b"\0" * 5000],
+)
+@pytest.mark.parametrize("file", ["train-images-idx3-ubyte", "t10k-labels-idx1-ubyte"])
+def test_mnist_damaged(tmp_path: Path, file: str, content: bytes) -> None:
+    write_mnist(tmp_path)
+    (tmp_path / "MNIST" / "raw" / file).write_bytes(content)
+    with pytest.raises(UserError, match="`dataset` mnist must") as error:
+        load_source("mnist", root=tmp_path)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("name", ["mnist", "cifar10"])
+def test_named_pipes_in_a_layout_of_torchvision(tmp_path: Path, name: str) -> None:
+    file = (
+        tmp_path / {"mnist": "MNIST/raw/train-images-idx3-ubyte", "cifar10": "cifar-10-batches-py/data_batch_1"}[name]
+    )
+    file.parent.mkdir(parents=True)
+    os.mkfifo(file)
+    with pytest.raises(UserError, match="which is a named pipe"):
+        load_source(name, root=tmp_path)
 
 
 def write_cifar100(root: Path) -> np.ndarray:  # type: ignore[type-arg]

@@ -1,6 +1,8 @@
 """Frames from .npz and from Kaldi's formats, written here byte by byte; one line for each thing wrong."""
 
+import os
 import struct
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -144,6 +146,23 @@ def change_npz(**arrays: object) -> Callable[[Path], None]:
 FLOATS = np.zeros((4, 360), np.float32)
 
 
+def encrypt(file: Path) -> None:
+    """Sets the bit that says so in both headers of every part."""
+    content = bytearray(file.read_bytes())
+    for signature, offset in ((b"PK\1\2", 8), (b"PK\3\4", 6)):
+        place = -1
+        while (place := content.find(signature, place + 1)) >= 0:
+            content[place + offset] |= 1
+    file.write_bytes(content)
+
+
+def huge(file: Path) -> None:
+    """An archive that says it unpacks to 2 PiB."""
+    with zipfile.ZipFile(file, "w") as archive:
+        archive.writestr("features.npy", b"x")
+        archive.filelist[0].file_size = 2**51
+
+
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [
@@ -162,6 +181,13 @@ FLOATS = np.zeros((4, 360), np.float32)
         (change_npz(features=np.array([{}], object), labels=[1]), "Object arrays cannot be loaded"),
         (change_npz(features=FLOATS, labels=[-1] * 4), "labels from 0 to"),
         (change_npz(features=FLOATS * np.nan, labels=[1] * 4), "must have finite inputs"),
+        (lambda root: encrypt(root / "test" / "b.npz"), r"b.npz \(File 'features.npy' is encrypted"),
+        (
+            lambda root: huge(root / "test" / "b.npz"),
+            "fits into the .* GiB of memory, got .*b.npz, unpacked,",
+        ),
+        (lambda root: np.save((root / "test" / "b.npz").open("wb"), FLOATS), "with features and labels, got .*b.npz"),
+        (lambda root: fifo(root / "test" / "b.npz"), "b.npz, which is a named pipe"),
         (lambda root: (root / "test" / "b.npz").write_bytes(b"PK\3\4 cut"), "with features and labels, got .*b.npz"),
     ],
 )
@@ -179,6 +205,11 @@ def rewrite(name: str, change: Callable[[bytes], bytes]) -> Callable[[Path], obj
         return file.write_bytes(change(file.read_bytes()))
 
     return spoil
+
+
+def fifo(path: Path) -> None:
+    path.unlink(missing_ok=True)
+    os.mkfifo(path)
 
 
 def script(line: str) -> Callable[[Path], object]:
@@ -200,6 +231,19 @@ def script(line: str) -> Callable[[Path], object]:
         (rewrite("feats.ark", lambda content: content[:9]), r"got b in .*feats.ark \(unpack"),
         (script("a gunzip -c feats.gz |"), "commands are not run, ranges not cut"),
         (script("a feats.ark:2[0:3]"), "commands are not run, ranges not cut"),
+        (script("a feats.ark:" + "9" * 30), "KEY ARK:OFFSET`, got a feats.ark:9999"),
+        (script("a feats.ark:" + "9" * 18), "offsets in their ark"),
+        (script("a feats.ark:\u00b2"), "KEY ARK:OFFSET"),
+        (script("a fe\0ats.ark:2"), r"readable Kaldi files, got .* \(embedded null byte\)"),
+        (script("a /dev/zero:2"), "readable Kaldi files, got /dev/zero, which is a device"),
+        (script("a " + "x" * 50_000_000 + ":2"), "KEY ARK:OFFSET`, got a xxxx"),
+        (rewrite("feats.ark", lambda content: b"x" * 50_000_000), "a word of more than 1000 characters"),
+        (rewrite("ali.txt", lambda text: b"a " + b"9" * 50_000_000), "must hold whole Kaldi .* got a in"),
+        (rewrite("ali.txt", lambda text: b"a 99999999999999999999\n"), "must hold whole Kaldi .* got a in"),
+        (rewrite("feats.ark", lambda _: b"a \0BFM " + struct.pack("<bibi", 4, -2, 4, -180)), "a matrix of -2 x -180"),
+        (rewrite("feats.ark", lambda _: b"a \0BCM " + struct.pack("<ffii", 0, 1, 2**30, 2**30)), "truncated"),
+        (rewrite("feats.ark", lambda _: b"a \0B\4" + struct.pack("<i", -5)), "truncated"),
+        (lambda root: fifo(root / "train" / "feats.ark"), "feats.ark, which is a named pipe"),
         (script("a absent.ark:2"), "must hold readable Kaldi files, got absent.ark"),
         (lambda root: (root / "train" / "ali.txt").unlink(), "got no ali.{scp,ark,txt} in .*train"),
         (lambda root: (root / "test" / "feats.ark").write_bytes(b""), "got alignment but no features of a in .*test"),

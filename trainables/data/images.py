@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from trainables.data.files import require_memory, require_regular
-from trainables.errors import UserError, one_line
+from trainables.errors import UserError, quoted
 
 Encoded = Path | bytes
 Pixels = NDArray[np.uint8] | NDArray[np.float32]  # (H, W, C)
@@ -216,4 +216,4 @@ def _reason(error: Exception) -> str:
         return "no image in a format that Pillow reads here"
     if isinstance(error, Image.DecompressionBombError | Image.DecompressionBombWarning):
         return f"more than {Image.MAX_IMAGE_PIXELS} pixels"
-    return one_line(error)[:200] or type(error).__name__
+    return quoted(error) or type(error).__name__

@@ -10,6 +10,7 @@ unpickles objects that are marked so. This reader does neither; a command is ref
 """
 
 import os
+import re
 import struct
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,7 +19,12 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from trainables.errors import UserError
+from trainables.data.files import require_regular
+from trainables.errors import UserError, quoted
+
+OFFSET = re.compile(r"[0-9]{1,19}")
+LONGEST_WORD = 1000  # characters of an utterance's name
+LONGEST_LINE = 10_000  # characters of a line of a script
 
 Array = NDArray[np.float32] | NDArray[np.int64]
 
@@ -38,30 +44,36 @@ def read_kaldi(file: Path) -> dict[str, Array]:
 
 def _archive(file: Path) -> Iterator[tuple[str, Array]]:
     with _open(file) as stream:
-        while key := _word(stream):
+        while key := _key(stream, file):
             yield key, _object(stream, file, key)
 
 
 def _script(file: Path) -> Iterator[tuple[str, Array]]:
     with _open(file) as lines:
-        for line in lines.read().decode(errors="replace").splitlines():
+        for line in lines.read().decode(errors="replace").split("\n"):
             key, _, place = line.strip().partition(" ")
             place = place.strip()
             path, colon, offset = place.rpartition(":")
             if not key:
                 continue
-            if place.endswith(("|", "]")) or place.startswith("|") or not (colon and offset.isdigit()):
+            is_plain = colon and OFFSET.fullmatch(offset) and len(line) <= LONGEST_LINE
+            if not is_plain or place.startswith("|") or place.endswith(("|", "]")):
                 raise UserError(
-                    f"`data-dir` must hold scp lines `KEY ARK:OFFSET`, got {line.strip()!r} in {file}; "
+                    f"`data-dir` must hold scp lines `KEY ARK:OFFSET`, got {quoted(line)} in {file}; "
                     "commands are not run, ranges not cut: copy-feats writes a plain ark"
                 )
             beside = file.parent / path
-            with _open(beside if beside.exists() else Path(path)) as stream:
+            with _open(beside if "\0" not in path and beside.exists() else Path(path)) as stream:
+                if int(offset) >= os.fstat(stream.fileno()).st_size:
+                    raise UserError(
+                        f"`data-dir` must hold scp lines with offsets in their ark, got {quoted(line)} in {file}"
+                    )
                 stream.seek(int(offset))
                 yield key, _object(stream, Path(path), key)
 
 
 def _open(file: Path) -> BinaryIO:
+    require_regular(file, "readable Kaldi files")
     try:
         return file.open("rb")
     except OSError as error:
@@ -76,7 +88,16 @@ def _word(stream: BinaryIO) -> str:
             letters += letter
         elif letters:
             break
+        if len(letters) > LONGEST_WORD:
+            raise ValueError(f"a word of more than {LONGEST_WORD} characters")
     return letters.decode(errors="replace")
+
+
+def _key(stream: BinaryIO, file: Path) -> str:
+    try:
+        return _word(stream)
+    except ValueError as error:
+        raise UserError(f"`data-dir` must hold whole Kaldi archives, got {file} ({error})") from error
 
 
 def _object(stream: BinaryIO, file: Path, key: str) -> Array:
@@ -86,9 +107,9 @@ def _object(stream: BinaryIO, file: Path, key: str) -> Array:
             return _binary(stream)
         stream.seek(-len(start), 1)
         return _text(stream)
-    except (struct.error, ValueError) as error:
+    except (struct.error, ValueError, OverflowError, MemoryError) as error:
         raise UserError(
-            f"`data-dir` must hold whole Kaldi matrices and integer vectors, got {key} in {file} ({error})"
+            f"`data-dir` must hold whole Kaldi matrices and integer vectors, got {key} in {file} ({quoted(error)})"
         ) from error
 
 
@@ -103,6 +124,7 @@ def _binary(stream: BinaryIO) -> Array:
     kind += _word(stream).encode()
     if kind in (b"FM", b"DM"):
         _, rows, _, columns = struct.unpack("<bibi", stream.read(10))
+        _require_shape(rows, columns)
         numbers = _numbers(stream, "<f4" if kind == b"FM" else "<f8", rows * columns)
         return np.asarray(numbers.reshape(rows, columns), dtype=np.float32)
     if kind in (b"CM", b"CM2", b"CM3"):
@@ -113,6 +135,7 @@ def _binary(stream: BinaryIO) -> Array:
 def _compressed(stream: BinaryIO, kind: bytes) -> NDArray[np.float32]:
     """Numbers as shares of [low, low + span] in 16 or 8 bits; CM: in 8 bits between quartiles of each column."""
     low, span, rows, columns = struct.unpack("<ffii", stream.read(16))
+    _require_shape(rows, columns)
     if kind != b"CM":
         top, dtype = (65535, "<u2") if kind == b"CM2" else (255, "u1")
         shares = _numbers(stream, dtype, rows * columns).reshape(rows, columns) / top
@@ -121,6 +144,11 @@ def _compressed(stream: BinaryIO, kind: bytes) -> NDArray[np.float32]:
     codes = _numbers(stream, "u1", rows * columns).reshape(columns, rows)
     values = [np.interp(code, (0, 64, 192, 255), quartile) for code, quartile in zip(codes, quartiles, strict=True)]
     return np.stack(values, axis=1).astype(np.float32)
+
+
+def _require_shape(rows: int, columns: int) -> None:
+    if rows < 0 or columns < 0:
+        raise ValueError(f"a matrix of {rows} x {columns}")
 
 
 def _numbers(stream: BinaryIO, dtype: Any, count: int) -> NDArray[Any]:

@@ -27,7 +27,7 @@ from trainables.data.dataset import Source
 from trainables.data.files import require_memory, require_regular
 from trainables.data.hub_layout import choose_parts
 from trainables.data.images import decode_parts
-from trainables.errors import UserError, one_line
+from trainables.errors import UserError, quoted
 
 IMAGE_COLUMNS = ("image", "img")
 LABEL_COLUMNS = ("label", "labels")
@@ -169,7 +169,7 @@ class _File:
             raise UserError(f"`data-dir` must hold Parquet with one {what}, got {chosen[0]} twice in {self._path}")
         field = self._schema.field(chosen[0])
         if not (_holds_images(field) if what == "image" else _is_label(field.type)):
-            kind = _cut(str(field.type))
+            kind = quoted(str(field.type))
             raise UserError(f"`data-dir` must hold Parquet whose {chosen[0]} is {kinds}, got {kind} in {self._path}")
         return chosen[0]
 
@@ -193,7 +193,7 @@ class _File:
         except (pa.ArrowException, OSError, MemoryError, ValueError, KeyError) as error:
             if isinstance(error, UserError):
                 raise
-            reason = _cut(one_line(error))
+            reason = quoted(error)
             raise UserError(
                 f"`data-dir` must hold whole Parquet files, got {self._path}, which cannot be read ({reason})"
             ) from error
@@ -225,10 +225,6 @@ def _value_type(kind: pa.DataType) -> pa.DataType:
 
 
 def _shown(names: list[str], most: int = 20) -> str:
-    return ", ".join(_cut(name) for name in names[:most] or ["none"]) + (
+    return ", ".join(quoted(name) for name in names[:most] or ["none"]) + (
         f" and {len(names) - most} more" if len(names) > most else ""
     )
-
-
-def _cut(text: str, most: int = 200) -> str:
-    return text if len(text) <= most else f"{text[:most]}..."

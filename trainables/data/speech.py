@@ -20,10 +20,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trainables.data.dataset import Source
+from trainables.data.files import require_memory, require_regular
 from trainables.data.kaldi import read_kaldi
-from trainables.errors import UserError
+from trainables.errors import UserError, quoted
 
 PAPER_INPUTS = 360
+EXPECTED = ".npz files with features and labels"
 ENDINGS = {"feats": ("scp", "ark"), "ali": ("scp", "ark", "txt")}
 
 Utterance = tuple[str, NDArray[np.generic], NDArray[np.generic]]  # where it is from, features, labels
@@ -51,7 +53,7 @@ def splice(frames: NDArray[np.float32], inputs: int) -> NDArray[np.float32]:
 
 
 def _read_part(folder: Path, inputs: int) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-    archives = sorted(folder.glob("*.npz"))
+    archives = sorted(file for file in folder.glob("*.npz") if not file.name.startswith("."))
     frames, labels = [], []
     for name, features, states in _from_npz(archives) if archives else _from_kaldi(folder):
         _check(name, features, states, inputs)
@@ -84,19 +86,24 @@ def _check(name: str, features: NDArray[np.generic], labels: NDArray[np.generic]
 
 def _from_npz(files: list[Path]) -> Iterator[Utterance]:
     for file in files:
+        require_regular(file, EXPECTED)
         try:
+            with zipfile.ZipFile(file) as archive:
+                unpacked = sum(part.file_size for part in archive.infolist())
+            require_memory(unpacked, f"{file}, unpacked,")
             with np.load(file, allow_pickle=False) as arrays:
-                yield str(file), arrays["features"], arrays["labels"]
-        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-            raise UserError(
-                f"`data-dir` must hold .npz files with features and labels, got {file} ({error})"
-            ) from error
+                utterance = str(file), arrays["features"], arrays["labels"]
+        except UserError:
+            raise
+        except Exception as error:  # NumPy and zipfile raise many kinds on a damaged or encrypted file
+            raise UserError(f"`data-dir` must hold {EXPECTED}, got {file} ({quoted(error)})") from error
+        yield utterance
 
 
 def _from_kaldi(folder: Path) -> Iterator[Utterance]:
     parts = []
     for name, endings in ENDINGS.items():
-        file = next((file for ending in endings if (file := folder / f"{name}.{ending}").is_file()), None)
+        file = next((file for ending in endings if (file := folder / f"{name}.{ending}").exists()), None)
         if file is None:
             raise UserError(
                 "`data-dir` must hold .npz files, or feats.scp and an alignment such as ali.txt, in train and in test, "

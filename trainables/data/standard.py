@@ -14,7 +14,8 @@ from pathlib import Path
 import numpy as np
 
 from trainables.data.dataset import Source
-from trainables.errors import UserError
+from trainables.data.files import Walk, require_regular
+from trainables.errors import UserError, quoted
 
 DIGITS_TRAIN_SIZE = 300  # few enough for the large-batch gap to show; the other 1497 images test
 
@@ -57,13 +58,19 @@ def _read_torchvision(name: str, layout_name: str, root: Path, download: bool, n
     from torchvision import datasets
 
     layout = getattr(datasets, layout_name)
+    expected = f"whole files of {name} in torchvision's layout"
+    folder = root / getattr(layout, "base_folder", layout_name)
     try:
+        for file in Walk(folder).files() if folder.is_dir() else ():
+            require_regular(file, expected)
         train, test = (layout(root=str(root), train=train, download=download) for train in (True, False))
-    except (RuntimeError, OSError, ValueError, EOFError) as error:
+    except UserError:
+        raise
+    except Exception as error:  # torchvision raises many kinds on a damaged file
         way_out = "--data-dir names another folder" if download else "--download fetches it"
         raise UserError(
             f"`dataset` {name} must lie whole in torchvision's layout under {root}, "
-            f"got {str(error).splitlines()[0]!r}; {way_out}"
+            f"got {quoted(error) or type(error).__name__!r}; {way_out}"
         ) from error
     return Source(
         name,
