@@ -129,7 +129,7 @@ def read_about(folder: Path) -> dict[str, Any]:
     """sweep.json, or nothing where it is absent or not whole: it only says where the sweep came from."""
     try:
         content = json.loads((folder / "sweep.json").read_bytes())
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return {}
     return content if isinstance(content, dict) else {}
 

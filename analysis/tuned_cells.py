@@ -70,7 +70,7 @@ def load_tuned_gap(folder: Path) -> TunedGap:
     try:
         about = json.loads((folder / "tuning.json").read_bytes())
         tuning = pq.read_table(pa.BufferReader((folder / "tuning.parquet").read_bytes())).to_pandas()
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise UserError(
             f"`results` must be a folder that sweeps/tuned_gap.py has written, got {folder} without a whole "
             "tuning.json and tuning.parquet"

@@ -281,10 +281,12 @@ def key_value(text: str) -> tuple[str, Any]:
             return key, json.loads(candidate)
         except ValueError:
             continue
+        except RecursionError:
+            raise argparse.ArgumentTypeError(f"must not be nested so deeply, got {value[:20]}...") from None
     return key, value
 
 
 def plain_name(text: str) -> str:
-    if not text or text.startswith(".") or Path(text).name != text:
+    if not text or text.startswith(".") or "\0" in text or Path(text).name != text:
         raise argparse.ArgumentTypeError(f"must be a plain folder name, got {text!r}")
     return text

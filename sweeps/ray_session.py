@@ -5,6 +5,7 @@ import dataclasses
 import functools
 import logging
 import os
+import re
 import signal
 import socket
 import warnings
@@ -100,10 +101,15 @@ def _needed_services(*, dashboard: bool) -> Iterator[None]:
 
 
 def _reach(address: str) -> None:
-    """Raises OSError where nothing answers at host:port; Ray itself would try for minutes."""
+    """Raises OSError where nothing answers at host:port, for Ray itself would try for minutes, and ValueError for what
+    is no address.
+    """
     host, _, port = address.removeprefix("ray://").rpartition(":")
-    if host and port.isdigit():
-        socket.create_connection((host, int(port)), timeout=10).close()
+    if address in ("auto", "local") or ("://" in address and not address.startswith("ray://")):
+        return
+    if not host or not re.fullmatch("[0-9]{1,5}", port) or not 1 <= int(port) <= 65535:
+        raise ValueError("an address is auto, local, HOST:PORT or ray://HOST:PORT, with a port from 1 to 65535")
+    socket.create_connection((host.strip("[]"), int(port)), timeout=10).close()
 
 
 def _tighten_token_file() -> None:

@@ -16,6 +16,7 @@ def _data(**changes):
     parts = dict(a=np.zeros((20, 4), "float32"), b=np.arange(20) % 2, c=np.zeros((6, 4), "float32"), d=np.arange(6) % 2)
     return tuple((parts | changes).values())
 def good_data(): return _data()
+def data_exits(): raise SystemExit
 def data_raises(): raise RuntimeError("no such\\nfile")
 def data_three(): return _data()[:3]
 def data_nan(): return _data(a=np.full((20, 4), np.nan, "float32"))
@@ -56,6 +57,7 @@ not_callable = 3
 def write_bad_files(folder: Path) -> None:
     """Fills `folder` with them."""
     (folder / "users_code.py").write_text(CODE)
+    (folder / "exiting_code.py").write_text("import sys\nsys.exit()\n")
     (folder / "broken_code.py").write_text("def model(:\n")
     (folder / "text.txt").write_text("ab")
     (folder / "latin.txt").write_bytes(b"\xff\xfe\xfa" * 100)

@@ -102,7 +102,7 @@ def _renew(lease: Path, content: bytes, stop: threading.Event) -> None:
 def _holder(lease: Path) -> dict[str, Any]:
     try:
         content = json.loads(lease.read_bytes())
-    except ValueError:
+    except (ValueError, RecursionError):
         return {}
     return content if isinstance(content, dict) else {}
 

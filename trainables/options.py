@@ -9,7 +9,10 @@ from trainables.errors import UserError
 
 def check_options(argument: str, name: str, build: Callable[..., Any], options: Iterable[str], *, after: int) -> None:
     """Raises UserError where `build`, the function `name`, takes no such option after its first `after` parameters."""
-    allowed = list(inspect.signature(build).parameters.values())[after:]
+    try:
+        allowed = list(inspect.signature(build).parameters.values())[after:]
+    except (ValueError, TypeError):  # of a function in C, which does not tell
+        return
     if any(parameter.kind is parameter.VAR_KEYWORD for parameter in allowed):
         return
     names = [parameter.name for parameter in allowed]

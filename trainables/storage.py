@@ -44,6 +44,8 @@ def place(text: str | Path, *, has_answered: bool = False) -> Path:
     that pyarrow cannot read; nothing is asked of the network yet.
     """
     if isinstance(text, Path) or is_remote(text) or not _URI.match(text):
+        if "\0" in str(text):
+            raise UserError(f"`results` must be a name without NUL, got {str(text)!r}")
         return text if is_remote(text) else Path(text)  # type: ignore[return-value]
     uri = urlsplit(text)
     if uri.password or any(_SECRET.search(name) for name, _ in parse_qsl(uri.query, keep_blank_values=True)):

@@ -85,7 +85,7 @@ def _from_function(name: str, options: dict[str, Any]) -> Source:
         )
     except UserError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise UserError(
             f"`dataset` {name} must return (train_inputs, train_labels, test_inputs, test_labels), "
             f"got {type(error).__name__}: {error}"
