@@ -17,7 +17,7 @@ from types import FrameType
 from typing import Any, NoReturn
 
 from trainables import storage
-from trainables.errors import UserError, one_line
+from trainables.errors import LostError, UserError, one_line
 from trainables.output import reliable_output
 
 
@@ -38,7 +38,9 @@ class Parser(argparse.ArgumentParser):
 
 def run_command(program: str, run: Callable[[], int], *, goes_on: bool = True) -> int:
     """The exit status of `run`: its own (0 success, 1 failed trials), 2 for a user's mistake, 130 when interrupted,
-    by SIGINT or SIGTERM, and 1 where the output cannot be written. `goes_on`: without its output `run` does, too.
+    by SIGINT or SIGTERM, 3 where storage or Ray was lost, 1 where the output cannot be written.
+
+    `goes_on`: `run` continues when nobody reads its output any more.
     """
     previous = signal.signal(signal.SIGTERM, _interrupt)
     atexit.register(_end_at_once)
@@ -50,6 +52,9 @@ def run_command(program: str, run: Callable[[], int], *, goes_on: bool = True) -
             except UserError as error:
                 print(f"{program}: error: {storage.scrubbed(one_line(error))}", file=sys.stderr)
                 return 2
+            except LostError as error:
+                print(f"{program}: error: {storage.scrubbed(one_line(error))}", file=sys.stderr)
+                return error.status
             except KeyboardInterrupt:
                 print(f"{program}: interrupted; every finished trial is kept, --resume goes on", file=sys.stderr)
                 return 130

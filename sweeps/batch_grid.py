@@ -18,7 +18,8 @@ from sweeps.options import parse
 
 
 def main(arguments: list[str]) -> int:
-    """Runs the sweep; returns the exit status: 0 success, 1 failed trials, 2 bad arguments, 130 interrupted."""
+    """Runs the sweep; returns the exit status: 0 success, 1 failed trials, 2 bad arguments, 3 lost storage or Ray, 130
+    interrupted."""
     options = parse(arguments)
 
     def run() -> int:

@@ -13,12 +13,12 @@ if __name__ == "__main__":
     sys.path[0] = str(Path(__file__).resolve().parents[1])  # the project, not this folder
 
 import json
-import os
 import shlex
 import shutil
 from typing import Any
 
 from sweeps.arguments import Parser, integer, run_command
+from sweeps.ray_folder import discovery
 from trainables.errors import UserError
 
 UID = "large-batch-sweeps"
@@ -222,9 +222,8 @@ def provision(folder: Path, prometheus_port: int, grafana_port: int) -> list[str
     """
     folder = folder.expanduser().absolute()
     grafana = folder / "grafana"
-    discovery = Path(os.environ.get("RAY_TMPDIR", "/tmp")) / "ray" / "prom_metrics_service_discovery.json"
     files = {
-        folder / "prometheus.yml": prometheus_yml(discovery),
+        folder / "prometheus.yml": prometheus_yml(discovery()),
         grafana / "grafana.ini": grafana_ini(grafana, grafana_port),
         grafana / "provisioning" / "datasources" / "prometheus.yml": datasource_yml(prometheus_port),
         grafana / "provisioning" / "dashboards" / "sweeps.yml": provider_yml(grafana / "dashboards"),

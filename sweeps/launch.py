@@ -10,6 +10,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,10 +28,11 @@ from ray import tune
 from sweeps.metrics import Metrics
 from sweeps.placement import Placement
 from sweeps.progress import Progress, key_of
-from sweeps.ray_session import ray_session, room
+from sweeps.ray_session import ray_session, room, services_of_ray
 from sweeps.scheduler import FirstToWait
 from sweeps.shared_storage import check_shared
 from sweeps.trackers import trackers
+from sweeps.watch import Watch, watching
 from trainables.config import TrialConfig
 from trainables.data import Source
 from trainables.errors import UserError
@@ -120,7 +122,7 @@ def run_trials(
             search["max_concurrent_trials"] = workers // placement.workers_per_trial or None
         fit(trainable, space, by_key, source, folder, placement, gpus_per_trial, progress, **search)
 
-    interrupted = bool(configs) and under_ray(placement, progress, fit_grid)
+    interrupted = bool(configs) and under_ray(placement, folder, progress, fit_grid)
     if not interrupted:
         write_failures(folder, configs, progress)
     tables = compact(folder)
@@ -136,15 +138,24 @@ def run_trials(
     return tables, interrupted
 
 
-def under_ray(placement: Placement, progress: Progress, run: Callable[[float], None]) -> bool:
-    """Calls `run` with the GPUs of a trial while connected to Ray; returns whether it was interrupted."""
+def under_ray(placement: Placement, folder: Path, progress: Progress, run: Callable[[float], None]) -> bool:
+    """Calls `run` with the GPUs of a trial while connected to Ray; returns whether it was interrupted.
+
+    Raises LostError where Ray dies, or `folder` cannot be used any more.
+    """
+    watch = Watch()
     try:
         with ray_session(placement) as (gpus_per_trial, dashboard):
             progress.begin(ray.cluster_resources(), dashboard)
-            run(gpus_per_trial)
+            services = services_of_ray()
+            looks = partial(watch.look_at_storage, folder), partial(watch.look_at_ray, services)
+            with watching(watch, *looks):
+                run(gpus_per_trial)
     except KeyboardInterrupt:
+        watch.raise_if_lost()
         return True
     finally:
+        watch.end()
         progress.end()
     return False
 

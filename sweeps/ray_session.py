@@ -4,21 +4,22 @@ import contextlib
 import dataclasses
 import functools
 import logging
-import os
 import re
 import signal
 import socket
 import warnings
 from collections.abc import Iterator
-from pathlib import Path
 from types import FrameType
+from typing import Any
 
 import ray
-from ray._private import parameter, ray_constants, services
+from ray._private import parameter, ray_constants, services, worker
 from ray._private import utils as ray_utils
 
 from sweeps.placement import Placement
-from trainables.errors import UserError, one_line
+from sweeps.ray_folder import last_errors, ray_folder
+from sweeps.ray_token import make_token, tell_of_token
+from trainables.errors import LONGEST_REASON, UserError, one_line
 from trainables.memory import GIB
 
 
@@ -26,37 +27,65 @@ from trainables.memory import GIB
 def ray_session(placement: Placement) -> Iterator[tuple[float, str | None]]:
     """A connection to Ray; yields the GPUs of a trial and the dashboard's address."""
     warnings.filterwarnings("ignore", category=FutureWarning, module="ray")
-    try:
-        with _interruptible():
-            if placement.address is None:
-                ray_constants.ENABLE_RAY_CLUSTER = False  # what Ray calls it when all its services stay on 127.0.0.1
-                with _needed_services(dashboard=placement.dashboard):
-                    context = ray.init(
-                        address="local",
-                        include_dashboard=placement.dashboard,
-                        log_to_driver=False,
-                        logging_level=logging.ERROR,
-                    )
-                _tighten_token_file()
-            else:
-                _reach(placement.address)
-                context = ray.init(address=placement.address, log_to_driver=False, logging_level=logging.ERROR)
-    except KeyboardInterrupt:
-        ray.shutdown()
-        raise
-    except ray.exceptions.AuthenticationError as error:
-        raise UserError(f"`RAY_AUTH_TOKEN_PATH` must be a file with Ray's token, got {one_line(error)}") from error
-    except (OSError, ValueError, RuntimeError) as error:
-        raise UserError(
-            f"`address` must be a Ray cluster that can be reached, got {placement.address} "
-            f"({str(error).strip().splitlines()[0]})"
-        ) from error
-    try:
+    with contextlib.ExitStack() as held:
+        try:
+            with _interruptible():
+                context = _start(held, placement) if placement.address is None else _connect(placement.address)
+        except KeyboardInterrupt:
+            ray.shutdown()
+            raise
+        except ray.exceptions.AuthenticationError as error:
+            raise UserError(f"`RAY_AUTH_TOKEN_PATH` must be a file with Ray's token, got {one_line(error)}") from error
+        held.callback(ray.shutdown)
         logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
         url = context.dashboard_url
         yield _gpus_of_trial(placement), f"http://{url}" if url else None
-    finally:
-        ray.shutdown()
+
+
+def _start(held: contextlib.ExitStack, placement: Placement) -> Any:
+    """Starts Ray on this machine, on 127.0.0.1 alone, with a token, in a private folder."""
+    ray_constants.ENABLE_RAY_CLUSTER = False  # what Ray calls it when all its services stay on 127.0.0.1
+    folder = held.enter_context(ray_folder())
+    make_token()
+    try:
+        with _needed_services(dashboard=placement.dashboard):
+            return ray.init(
+                address="local",
+                include_dashboard=placement.dashboard,
+                log_to_driver=False,
+                logging_level=logging.ERROR,
+                _temp_dir=str(folder),
+            )
+    except (UserError, ray.exceptions.AuthenticationError):
+        raise
+    except Exception as error:  # Ray has no class of its own for this
+        said = last_errors(folder)
+        raise UserError(
+            f"Ray cannot start on this machine: {one_line(error)[:LONGEST_REASON]}{f' ({said})' if said else ''}"
+        ) from error
+
+
+def _connect(address: str) -> Any:
+    """Connects to the cluster at `address`."""
+    try:
+        _reach(address)
+        tell_of_token(address)
+        return ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
+    except (OSError, ValueError, RuntimeError) as error:
+        raise UserError(
+            f"`address` must be a Ray cluster that can be reached, got {address} ({str(error).strip().splitlines()[0]})"
+        ) from error
+
+
+def services_of_ray() -> dict[str, tuple[str, int]]:
+    """Host and port of Ray's control store and of this machine's raylet; nothing through Ray's client (ray://)."""
+    with contextlib.suppress(Exception):
+        context = ray.get_runtime_context()
+        host, _, port = context.gcs_address.rpartition(":")
+        here = next(node for node in ray.nodes() if node["NodeID"] == context.get_node_id())
+        raylet = here["NodeManagerAddress"], int(here["NodeManagerPort"])
+        return {"control store (gcs_server)": (host, int(port)), "raylet on this machine": raylet}
+    return {}
 
 
 @contextlib.contextmanager
@@ -74,12 +103,13 @@ def _interruptible() -> Iterator[None]:
 
     before = {number: signal.signal(number, interrupt) for number in (signal.SIGINT, signal.SIGTERM)}
     set_by_ray, ray_utils.set_sigterm_handler = ray_utils.set_sigterm_handler, lambda handler: None
+    listening, worker.listen_error_messages = worker.listen_error_messages, lambda *_: None  # 20 lines of a dead raylet
     try:
         yield
         if arrived:
             raise KeyboardInterrupt
     finally:
-        ray_utils.set_sigterm_handler = set_by_ray
+        ray_utils.set_sigterm_handler, worker.listen_error_messages = set_by_ray, listening
         for number, handler in before.items():
             signal.signal(number, handler)
 
@@ -110,13 +140,6 @@ def _reach(address: str) -> None:
     if not host or not re.fullmatch("[0-9]{1,5}", port) or not 1 <= int(port) <= 65535:
         raise ValueError("an address is auto, local, HOST:PORT or ray://HOST:PORT, with a port from 1 to 65535")
     socket.create_connection((host.strip("[]"), int(port)), timeout=10).close()
-
-
-def _tighten_token_file() -> None:
-    """Ray writes its access token readable for everybody."""
-    token = Path(os.environ.get("RAY_AUTH_TOKEN_PATH", "~/.ray/auth_token")).expanduser()
-    with contextlib.suppress(OSError):
-        token.chmod(0o600)
 
 
 def _gpus_of_trial(placement: Placement) -> float:

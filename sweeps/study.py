@@ -134,7 +134,7 @@ def warn_of_failing_measures(lines: Iterable[str]) -> None:
 def placement_of(options: argparse.Namespace) -> Placement:
     """Where trials run, from the options of `sweeps.arguments.add_run`."""
     return Placement(
-        address=options.address,
+        address=None if options.address == "local" else options.address,  # as Ray calls one of its own
         cpus_per_trial=options.cpus_per_trial,
         gpus_per_trial=options.gpus_per_trial,
         workers_per_trial=options.workers_per_trial,

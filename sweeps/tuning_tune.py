@@ -215,4 +215,4 @@ def run_campaign(campaign: Campaign, folder: Path, placement: Placement, progres
             max_concurrent_trials=len(campaign.studies) * campaign.plan.rules.round_size,
         )
 
-    return under_ray(placement, progress, fit_campaign)
+    return under_ray(placement, folder, progress, fit_campaign)

@@ -23,7 +23,7 @@ from trainables.config import TrialConfig
 
 SCRIPT = Path(__file__).resolve().parents[1] / "sweeps" / "batch_grid.py"
 # Exit statuses after which --resume goes on; SIGTERM ends a driver that has not reached Ray yet in the usual way.
-STILL_OPEN = {1, 130, -signal.SIGKILL, -signal.SIGTERM}
+STILL_OPEN = {1, 3, 130, -signal.SIGKILL, -signal.SIGTERM}
 PATIENCE = 900.0  # seconds that are waited for what has to come
 LONGEST_PAUSE = 5.0  # seconds before a fault
 TRIAL = re.compile(r"^ray::(TuneTrial|ParallelTrial)")

@@ -16,6 +16,12 @@ class UserError(ValueError):
     """A mistake in what was asked for; the message says what is wrong and what is allowed."""
 
 
+class LostError(Exception):
+    """Something that a sweep cannot do without, its storage or Ray, is gone; the message says what, in one line."""
+
+    status = 3
+
+
 def one_line(error: object) -> str:
     """The message in a single, printable line, also where it quotes what a user's own code has raised."""
     return printable(" ".join(line.strip() for line in str(error).splitlines() if line.strip()))

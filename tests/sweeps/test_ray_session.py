@@ -5,6 +5,9 @@ import sys
 from pathlib import Path
 
 CODE = """
+import os
+import tempfile
+from pathlib import Path
 import psutil
 from sweeps.placement import Placement
 from sweeps.ray_session import ray_session
@@ -15,6 +18,9 @@ with ray_session(Placement(dashboard=False)) as (gpus, url):
     started = [" ".join(process.cmdline()) for process in psutil.Process().children(recursive=True)]
     print("address:", url)
     print("a task:", ray.get(ray.remote(lambda: 6 * 7).remote()))
+    (folder,) = Path(tempfile.gettempdir()).glob(f"lbs-ray-{os.getpid()}-*")
+    print("open to others:", folder.stat().st_mode & 0o077)
+print("left:", folder.exists())
 assert (parameter.RayParams, services.start_api_server) == before
 print("raylet:", any("/raylet" in line for line in started))
 print("useless:", [line for line in started if "monitor.py" in line or "dashboard.py" in line])
@@ -24,8 +30,10 @@ print("useless:", [line for line in started if "monitor.py" in line or "dashboar
 def test_without_a_dashboard_nothing_runs_for_it() -> None:
     root = Path(__file__).parents[2]
     result = subprocess.run(
-        [sys.executable, "-c", CODE], cwd=root, capture_output=True, text=True, timeout=120, check=False
+        [sys.executable, "-c", CODE], cwd=root, capture_output=True, text=True, timeout=300, check=False
     )
     assert result.returncode == 0, result.stderr
-    assert result.stdout.splitlines() == ["address: None", "a task: 42", "raylet: True", "useless: []"]
+    assert result.stdout.splitlines() == [
+        "address: None", "a task: 42", "open to others: 0", "left: False", "raylet: True", "useless: []"
+    ]  # fmt: skip
     assert "dashboard" not in result.stderr
