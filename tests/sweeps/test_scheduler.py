@@ -27,6 +27,7 @@ if any(part.endswith("default_worker.py") for part in sys.orig_argv):
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(get_num_cpus() < 2, reason="one worker")
 def test_a_worker_that_starts_is_not_ended_for_one_that_is_ready(tmp_path: Path) -> None:
     (tmp_path / "sitecustomize.py").write_text(SLOW_START)
@@ -34,7 +35,7 @@ def test_a_worker_that_starts_is_not_ended_for_one_that_is_ready(tmp_path: Path)
     started.mkdir()
     command = [sys.executable, "sweeps/batch_grid.py", "--results", str(tmp_path), "--name", "short", "--no-dashboard"]
     grid = ["--batch-sizes", "300", "--learning-rates", "1e-3", "--warmup-epochs", "0", "--switch-epochs", "none"]
-    grid += ["--epochs", "100"]  # half a second
+    grid += ["--measures", "none", "--epochs", "100"]  # half a second
     seeds = [str(seed) for seed in range(12)]
     environment = {**os.environ, "PYTHONPATH": str(tmp_path), "STARTED": str(started)}
     command += [*grid, "--seeds", *seeds]
