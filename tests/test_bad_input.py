@@ -177,8 +177,8 @@ CASES: list[tuple[str, str, str]] = [
     (GRID, "--dataset users_code:data_shapes", "must have training and test inputs of one shape"),
     (GRID, "--dataset users_code:data_empty", "must hold training examples, got none"),
     # models
-    (GRID, "--model vgg", "`model` must be one of"),
-    (GRID, "--model-options depth=3", "`model-options` must be among widths"),
+    (GRID, "--model vgg", "`model` must be one of mlp, f1, f2, c1"),
+    (GRID, "--model-options depth=3", "must be among widths, batch_norm, activation, dropout for mlp, got 'depth'"),
     (GRID, "--model-options widths=-3", "`widths` must"),
     (GRID, "--model-options widths=abc", "`widths` must"),
     (GRID, "--model broken_code:model", "`model` must be an importable"),
