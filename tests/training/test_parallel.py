@@ -130,7 +130,7 @@ LOSSES: dict[str, dict[str, Any]] = {
     "batch": {"batch_norm": "batch", "batch_size": 6},
     "batch: fewer than workers": {"batch_norm": "batch", "batch_size": 25},
     "recalibrated": {"batch_norm": "recalibrated"},
-    "recalibrated in chunks": {"batch_norm": "recalibrated", "chunk_size": 4},
+    "recalibrated in chunks": {"batch_norm": "recalibrated", "chunk_size": 6},
 }
 
 
