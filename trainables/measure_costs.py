@@ -72,15 +72,20 @@ def default_examples(train_size: int, epochs: int, target_loss: float | None) ->
 
 
 def cost_line(config: TrialConfig) -> str:
-    """In one line what a trial's measures cost, beside an epoch of its training; "" where nothing is measured."""
+    """Return in one line what a trial's measures cost, beside its training; "" where nothing is measured.
+
+    In a short run LEAST_EXAMPLES cost more than SHARE; the line says so where they cost more than the training.
+    """
     if not config.measures:
         return ""
     epochs = gradients(config.measures) * config.measure_examples / config.train_size
     often = "" if config.measure_every is None and config.measure_share is None else " each time"
+    costly = not often and epochs > config.total_epochs
+    more = "; this is more than the training itself: lower --measure-examples, or see --measures" if costly else ""
     names = config.measures.split(",")
     shown = ", ".join(names) if len(names) <= MOST_NAMES else f"{len(names)} of them"
     return (
         f"Measures of each trial: {shown} on {config.measure_examples} of "
         f"{config.train_size} training examples, about the work of {epochs:.3g} epochs{often}, "
-        f"beside {'at most ' if config.target_loss else ''}{config.total_epochs} of training"
+        f"beside {'at most ' if config.target_loss else ''}{config.total_epochs} of training{more}"
     )
