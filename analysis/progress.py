@@ -72,6 +72,8 @@ class Progress:
         if self.is_running:
             return f"running, {of} trials ended" + (f"{left} left" if left else "")
         work = f"{left} of work left" if left else ""
+        if not Path("/proc/locks").exists():  # trainables.lease.is_held
+            return f"{of} trials ended{work} (whether a run goes on cannot be seen on this system)"
         return f"no run on this machine (stopped, or running elsewhere), {of} trials ended{work}"
 
 

@@ -24,6 +24,7 @@ import argparse
 import contextlib
 import hashlib
 import math
+import socket
 import threading
 import time
 from collections.abc import Iterator
@@ -136,7 +137,21 @@ class Handler(BaseHTTPRequestHandler):
     server: Server
     protocol_version = "HTTP/1.1"
     timeout = 30  # seconds for a request to arrive whole
+    total = 60  # seconds for a request and its answer, however slowly it trickles in
     server_version, sys_version = "large-batch-sweeps", ""
+
+    def handle_one_request(self) -> None:
+        def cut_off() -> None:
+            with contextlib.suppress(OSError):
+                self.connection.shutdown(socket.SHUT_RDWR)
+
+        timer = threading.Timer(self.total, cut_off)
+        timer.daemon = True
+        timer.start()
+        try:
+            super().handle_one_request()
+        finally:
+            timer.cancel()
 
     def do_GET(self) -> None:
         port = self.server.server_port

@@ -7,6 +7,7 @@ import argparse
 import atexit
 import difflib
 import gc
+import importlib.util
 import json
 import math
 import signal
@@ -45,6 +46,11 @@ def run_command(program: str, run: Callable[[], int], *, goes_on: bool = True) -
     previous = signal.signal(signal.SIGTERM, _interrupt)
     atexit.register(_end_at_once)
     status = 0
+    if goes_on and importlib.util.find_spec("fcntl") is None:
+        print(
+            f"{program}: error: sweeps run on Linux and macOS (on Windows under WSL); reports run here", file=sys.stderr
+        )
+        return 2
     try:
         with reliable_output(program, goes_on=goes_on) as output:
             try:

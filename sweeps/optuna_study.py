@@ -35,6 +35,7 @@ from trainables.errors import UserError
 from trainables.seeds import derive_seed
 
 LEAST_TO_COMPARE = 4
+LOCKED_SECONDS = 120.0  # how long a locked SQLite file is waited for
 Objective = Literal["validation_accuracy", "validation_loss"]
 OBJECTIVES: tuple[Objective, ...] = ("validation_accuracy", "validation_loss")
 FINISHED = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
@@ -277,6 +278,8 @@ def open_storage(url: str) -> Any:
     """An Optuna storage by its URL. Raises UserError, without the URL's password, where it cannot be opened."""
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     try:
+        if url.startswith("sqlite"):  # its own 5 s end a sweep while somebody looks at the file
+            return optuna.storages.RDBStorage(url, engine_kwargs={"connect_args": {"timeout": LOCKED_SECONDS}})
         return optuna.storages.get_storage(url)
     except Exception as error:  # SQLAlchemy's, its drivers' and Optuna's own have no common class
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

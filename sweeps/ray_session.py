@@ -7,6 +7,7 @@ import logging
 import re
 import signal
 import socket
+import sys
 import warnings
 from collections.abc import Iterator
 from types import FrameType
@@ -45,6 +46,8 @@ def ray_session(placement: Placement) -> Iterator[tuple[float, str | None]]:
 def _start(held: contextlib.ExitStack, placement: Placement) -> Any:
     """Starts Ray on this machine, on 127.0.0.1 alone, with a token, in a private folder."""
     ray_constants.ENABLE_RAY_CLUSTER = False  # what Ray calls it when all its services stay on 127.0.0.1
+    if placement.memory_per_trial and sys.platform != "linux":
+        print("warning: --memory-per-trial limits nothing on this system: it needs Linux or a GPU", file=sys.stderr)
     folder = held.enter_context(ray_folder())
     make_token()
     try:

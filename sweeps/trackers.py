@@ -22,7 +22,7 @@ from ray import tune
 from sweeps.arguments import TRACKERS
 from sweeps.progress import key_of
 from trainables.config import TrialConfig
-from trainables.errors import UserError
+from trainables.errors import LONGEST_REASON, UserError, one_line
 from trainables.storage import is_remote
 
 LOGGED = (
@@ -109,10 +109,13 @@ def _logger(kind: str, target: str | None, folder: Path) -> Any:
         raise UserError(f"`track` must be mlflow:URI where the results are remote, got mlflow and {folder}")
     try:
         importlib.import_module(kind)
-    except ImportError as error:
-        raise UserError(
-            f"`track` must name a tracker that is installed, got {given}; pip install {TRACKERS[kind]}"
-        ) from error
+    except ModuleNotFoundError as error:
+        if error.name == kind:
+            way_out = f"pip install {TRACKERS[kind]}"
+            raise UserError(f"`track` must name a tracker that is installed, got {given}; {way_out}") from error
+        raise _broken(given, kind, error) from error
+    except Exception as error:  # whatever an installation that is not whole, or of other versions, may raise
+        raise _broken(given, kind, error) from error
     try:
         logger = _mlflow(target, folder) if kind == "mlflow" else _wandb(target, folder)
         logger.setup()
@@ -120,6 +123,14 @@ def _logger(kind: str, target: str | None, folder: Path) -> Any:
         reason = (str(error).strip() or repr(error)).splitlines()[0]
         raise UserError(f"`track` must name a tracker that can be reached, got {given} ({reason})") from error
     return logger
+
+
+def _broken(given: str, kind: str, error: Exception) -> UserError:
+    reason = one_line(f"{type(error).__name__}: {error}")[:LONGEST_REASON]
+    return UserError(
+        f"`track` must name a tracker that works, got {given}, which cannot be imported ({reason}); "
+        f"pip install --force-reinstall {TRACKERS[kind]}"
+    )
 
 
 def _mlflow(target: str | None, folder: Path) -> Any:

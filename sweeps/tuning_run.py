@@ -16,6 +16,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import optuna
 import pyarrow as pa
 import pyarrow.parquet as pq
 from rich.console import Console
@@ -33,7 +34,7 @@ from sweeps.tuning import Campaign, Known, Plan, with_test_set
 from sweeps.tuning_tune import TuningProgress, curve_of, outcome_of, run_campaign
 from trainables.config import TrialConfig
 from trainables.data import Source
-from trainables.errors import UserError
+from trainables.errors import LONGEST_REASON, LostError, UserError, one_line
 from trainables.storage import is_remote, write_atomically
 from trainables.tables import Row, compact, read_tables
 
@@ -57,6 +58,17 @@ TUNING = pa.schema(
 
 
 def run_tuned_gap(options: argparse.Namespace) -> int:
+    """As `_run`. Raises LostError where Optuna's storage stays away, such as a SQLite file that somebody else locks."""
+    try:
+        return _run(options)
+    except optuna.exceptions.StorageInternalError as error:
+        reason = one_line(error.__cause__ or error)[:LONGEST_REASON]
+        raise LostError(
+            f"Optuna's storage cannot be used ({hidden(reason)}); every finished trial is kept, --resume goes on"
+        ) from error
+
+
+def _run(options: argparse.Namespace) -> int:
     """Runs what `sweeps.tuned_gap.parse` has read; returns the exit status. Raises UserError for what cannot run."""
     if options.workers_per_trial > 1:
         raise UserError(f"`workers-per-trial` must be 1 for tuning, got {options.workers_per_trial}")

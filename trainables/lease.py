@@ -11,7 +11,7 @@ run the same trials to the same records; the tables are whole again after one mo
 """
 
 import contextlib
-import fcntl
+import errno
 import json
 import os
 import platform
@@ -22,7 +22,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from trainables.errors import UserError
+from trainables.errors import UserError, one_line
 from trainables.storage import is_remote, write_atomically
 
 RENEW, STALE = 10.0, 60.0  # seconds
@@ -56,10 +56,18 @@ def is_held(folder: Path) -> bool:
 @contextlib.contextmanager
 def _lock(folder: Path) -> Iterator[None]:
     with (folder / ".lock").open("w") as lock:
+        import fcntl  # absent on Windows, where reports work
+
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
-            raise UserError(f"`name` must not be in use by another sweep, got {folder}, which is") from error
+            if error.errno in (errno.EWOULDBLOCK, errno.EACCES):
+                raise UserError(f"`name` must not be in use by another sweep, got {folder}, which is") from error
+            raise UserError(
+                f"`results` must be on storage with file locks, got {folder} ({one_line(error.strerror)}); mount it "
+                "with them (NFS: local_lock=flock, Lustre: flock), or give a local folder or a URI such as "
+                "s3://bucket/path"
+            ) from error
         yield
 
 

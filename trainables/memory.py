@@ -13,7 +13,6 @@ import contextlib
 import ctypes
 import gc
 import os
-import resource
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -44,7 +43,7 @@ def keep_freed_memory() -> None:
 def give_back() -> None:
     """Gives back what this process keeps of the memory that it freed, if it has more than TRIM_ABOVE."""
     with contextlib.suppress(OSError):  # no Linux
-        if int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize() > TRIM_ABOVE:
+        if int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGESIZE") > TRIM_ABOVE:
             _trim()
 
 
@@ -56,6 +55,8 @@ def limit_memory(device: torch.device, *, gib: float | None, gpu_share: float = 
         total = torch.cuda.get_device_properties(device).total_memory
         torch.cuda.set_per_process_memory_fraction(min(gpu_share, 1.0, gib * GIB / total if gib else 1.0), device)
     elif gib is not None and (taken := _private_bytes()) is not None:
+        import resource  # absent on Windows
+
         _, hard = resource.getrlimit(resource.RLIMIT_DATA)
         limit = taken + round(gib * GIB)
         resource.setrlimit(resource.RLIMIT_DATA, (limit if hard < 0 else min(limit, hard), hard))

@@ -233,3 +233,16 @@ def test_the_open_page_follows_the_sweep(server_of_a_run):
         page.context.set_offline(True)
         page.wait_for_selector("#notice:has-text('does not answer')", timeout=60_000)
         assert page.locator("tr[data-trial]").count() == 6
+
+
+def test_a_request_that_trickles_in_is_cut_off(server, monkeypatch):
+    """Each byte is in time, but the whole is not."""
+    monkeypatch.setattr("analysis.serve.Handler.total", 1.0)
+    with socket.create_connection(("127.0.0.1", server.server_port), timeout=60) as client:
+        client.sendall(b"GET / HTTP/1.1\r\n")
+        started = time.monotonic()
+        with contextlib.suppress(OSError):  # reset or broken pipe
+            while time.monotonic() - started < 60:
+                client.sendall(b"X-Slow: 1\r\n")
+                time.sleep(0.1)
+        assert time.monotonic() - started < 50

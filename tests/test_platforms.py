@@ -1,0 +1,57 @@
+"""Systems that lack what sweeps need: reports work there, and one line says what does not."""
+
+import errno
+import fcntl
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from trainables.errors import UserError
+from trainables.lease import hold
+
+ROOT = Path(__file__).parents[1]
+WITHOUT = """
+import sys
+class Hidden:
+    def find_spec(self, name, path=None, target=None):
+        if name in ("fcntl", "resource", "termios", "pwd", "grp"):
+            raise ModuleNotFoundError(name, name=name)
+sys.meta_path.insert(0, Hidden())
+for name in ("fcntl", "resource", "termios", "pwd", "grp"):
+    sys.modules.pop(name, None)
+import analysis.report, analysis.summary, analysis.serve, analysis.profiles
+"""
+
+
+def test_reports_without_the_modules_of_unix() -> None:
+    """As on Windows."""
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-c", WITHOUT]
+    result = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, check=False)
+    assert result.returncode == 0, result.stderr
+
+
+def test_a_sweep_on_windows_is_one_line(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    from sweeps import arguments
+
+    monkeypatch.setattr(arguments.importlib.util, "find_spec", lambda name: None)
+    assert arguments.run_command("program", lambda: pytest.fail("must not run")) == 2
+    assert capsys.readouterr().err == (
+        "program: error: sweeps run on Linux and macOS (on Windows under WSL); reports run here\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("number", "message"),
+    [(errno.ENOLCK, "storage with file locks"), (errno.EWOULDBLOCK, "in use by another sweep")],
+)
+def test_storage_without_locks(number: int, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def flock(*_: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    with pytest.raises(UserError, match=message), hold(tmp_path):
+        pass
