@@ -22,13 +22,14 @@ from sweeps.placement import Placement
 from trainables.config import NUMBERS_VERSION, TrialConfig
 from trainables.data import Source, load_source
 from trainables.errors import UserError
-from trainables.importing import no_collection
+from trainables.importing import is_import_path, no_collection
 from trainables.measure_costs import cost_line
 from trainables.storage import scrubbed, write_atomically
 
 if TYPE_CHECKING:
     from trainables.tables import Tables
 
+SECOND_LOAD_SECONDS = 2.0  # a dataset that takes longer is not loaded twice
 Finish = Callable[[Path, Console], None]
 
 
@@ -41,7 +42,16 @@ def run_grid(options: argparse.Namespace) -> int:
 
 def source_of(options: argparse.Namespace, dataset: str) -> Source:
     """`dataset` from where the options of `sweeps.arguments.add_data` say."""
-    return load_source(dataset, root=options.data_dir, download=options.download, options=dict(options.dataset_options))
+    chosen = dict(options.dataset_options)
+    started = time.monotonic()
+    source = load_source(dataset, root=options.data_dir, download=options.download, options=chosen)
+    is_quick = time.monotonic() - started < SECOND_LOAD_SECONDS
+    if is_import_path(dataset) and is_quick and load_source(dataset, options=chosen).fingerprint != source.fingerprint:
+        warn([f"{dataset} returns other data each time it is called, so trials cannot be resumed; seed its generator"])
+    if not source.of_tokens and source.labels.min() > 0:
+        least = int(source.labels.min())
+        warn([f"the labels of {dataset} start at {least}, so the classes below have no examples; subtract {least}"])
+    return source
 
 
 def report_and_answer(folder: Path, console: Console) -> None:
@@ -74,7 +84,7 @@ def run_study(configs: Sequence[TrialConfig], source: Source, options: argparse.
 
         talk, console = consoles(plain=options.plain, quiet=options.quiet)
         if options.dry_run:
-            warn_of_failing_measures(passed())
+            warn(passed())
             _dry_run(console, configs, source, folder, placement)
             return 0
         started = time.monotonic()
@@ -82,7 +92,7 @@ def run_study(configs: Sequence[TrialConfig], source: Source, options: argparse.
         missing, trained = incomplete_trials(folder, configs), finished_trials(folder)
         to_measure = [config for config in missing if config.trial_id in trained]
         if missing:
-            warn_of_failing_measures(passed())
+            warn(passed())
         sizes, waiting = (Counter(config.batch_size for config in part) for part in (configs, to_measure))
         note_run(folder, len(configs), batch_sizes=sizes, to_measure=waiting)
         done = len(configs) - len(missing)
@@ -125,8 +135,8 @@ def say_failures(tables: "Tables", trial_ids: Iterable[str]) -> int:
     return len(own)
 
 
-def warn_of_failing_measures(lines: Iterable[str]) -> None:
-    """Prints what the check before the first trial found, a line each."""
+def warn(lines: Iterable[str]) -> None:
+    """Print a warning per line."""
     for line in lines:
         print(f"warning: {line}", file=sys.stderr)
 

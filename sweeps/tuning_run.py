@@ -29,7 +29,7 @@ from sweeps.optuna_study import OBJECTIVES, Budget, Rules, TuningStudy, hidden, 
 from sweeps.placement import Placement
 from sweeps.progress import consoles
 from sweeps.search_space import STARTUP_POINTS, Space
-from sweeps.study import grid_of, note_run, placement_of, say_failures, source_of, warn_of_failing_measures
+from sweeps.study import grid_of, note_run, placement_of, say_failures, source_of, warn
 from sweeps.tuning import Campaign, Known, Plan, with_test_set
 from sweeps.tuning_tune import TuningProgress, curve_of, outcome_of, run_campaign
 from trainables.config import TrialConfig
@@ -80,14 +80,14 @@ def _run(options: argparse.Namespace) -> int:
         raise UserError(f"`storage` must be given where the results are not on a file system, got none for {folder}")
     talk, console = consoles(plain=options.plain, quiet=options.quiet)
     if options.dry_run:
-        warn_of_failing_measures(check(plan.samples(), source, placement))
+        warn(check(plan.samples(), source, placement))
         _dry_run(console, plan, folder, placement)
         return 0
     started = time.monotonic()
     storage = options.storage or f"sqlite:///{folder / 'optuna.db'}"
     opened = open_storage(options.storage) if options.storage else None  # a mistake leaves no folder behind
     with own_results_folder(folder, resume=options.resume):
-        warn_of_failing_measures(check(plan.samples(), source, placement))
+        warn(check(plan.samples(), source, placement))
         opened = opened or open_storage(storage)
         campaign = begin(plan, opened, options.name, known_trials(folder, plan.rules.grace_epochs), options.resume)
         records = campaign.records()

@@ -42,6 +42,12 @@ def check_trials(
                 check_trial(config, source)
         except TimeoutError as error:
             raise UserError(f"`model` must train on two examples first, got {config.model}, which {error}") from error
+        except UserError:
+            raise
+        except Exception as error:
+            few = "at batch size 1" if config.batch_size == 1 else "on two examples"
+            reason = f"{type(error).__name__}: {next(iter(str(error).splitlines()), '')}"
+            raise UserError(f"`model` must train {few}, got {config.model}, which raises {reason}") from error
     if micro_batch_size is not None:
         check_micro_batches(configs, source, micro_batch_size, workers)
 
@@ -49,7 +55,7 @@ def check_trials(
 def check_trial(config: TrialConfig, source: Source) -> None:
     """Raises UserError where the model or a remedy does not fit the data, by one update on two examples of zeros."""
     data = _zeros(source)
-    few = _with_few_examples(config, 2)
+    few = dataclasses.replace(_with_few_examples(config, 2), batch_size=min(2, config.batch_size))
     with torch.random.fork_rng(devices=[]):
         Training(few, build(config, data), data).train_epoch()
 
@@ -173,7 +179,8 @@ def _with_few_examples(config: TrialConfig, size: int) -> TrialConfig:
 def _parts(config: TrialConfig) -> tuple[object, ...]:
     """What decides whether a trial's parts fit its data and each other."""
     has_adversary = config.input_adversary is not None
-    return config.model, config.model_options, config.augmentation, has_adversary, config.ghost_batch_size is not None
+    has_ghosts, is_single = config.ghost_batch_size is not None, config.batch_size == 1
+    return config.model, config.model_options, config.augmentation, has_adversary, has_ghosts, is_single
 
 
 def _zeros(source: Source) -> Dataset:

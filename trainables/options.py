@@ -6,13 +6,23 @@ from typing import Any
 
 from trainables.errors import UserError
 
+POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+
 
 def check_options(argument: str, name: str, build: Callable[..., Any], options: Iterable[str], *, after: int) -> None:
     """Raises UserError where `build`, the function `name`, takes no such option after its first `after` parameters."""
     try:
-        allowed = list(inspect.signature(build).parameters.values())[after:]
+        signature = inspect.signature(build)
     except (ValueError, TypeError):  # of a function in C, which does not tell
         return
+    parameters = list(signature.parameters.values())
+    takes_any = any(parameter.kind is parameter.VAR_POSITIONAL for parameter in parameters)
+    if not takes_any and sum(parameter.kind in POSITIONAL for parameter in parameters) < after:
+        raise UserError(
+            f"`{argument.removesuffix('-options')}` must be a function of (input_shape, num_classes), got {name}, "
+            f"which takes {signature}; write a function of your own that calls it"
+        )
+    allowed = parameters[after:]
     if any(parameter.kind is parameter.VAR_KEYWORD for parameter in allowed):
         return
     names = [parameter.name for parameter in allowed]

@@ -3,7 +3,8 @@
 A dataset of your own is a function `build(**options) -> (train_inputs, train_labels, test_inputs, test_labels)`, arrays
 or tensors, given as `package.module:build`; the test pair may be None, then the split is drawn from the one pool.
 Integer inputs (N, T) with labels (N, T) are tokens and stay int64; all other inputs become float32. Labels are integers
-from 0 to K - 1, one for each example or token: no probabilities, no several classes of one example, no -100 to ignore.
+from 0 to K - 1, one for each example, as (N,) or (N, 1), or token:
+no probabilities, no several classes of one example, no -100 to ignore.
 
 A dataset's options (`context` of text, `inputs` of timit) change what is read, and so its fingerprint: a trial's
 configuration needs no other trace of them.
@@ -80,6 +81,8 @@ def _from_function(name: str, options: dict[str, Any]) -> Source:
     try:
         with seeded(0, "dataset"):
             parts = build(**options)
+        if any(isinstance(part, Mapping) for part in parts):
+            raise UserError(f"`dataset` {name} must return one array of inputs, got a dictionary; join its arrays")
         train_inputs, train_labels, test_inputs, test_labels = (
             None if part is None else np.asarray(part) for part in parts
         )
@@ -99,6 +102,8 @@ def _from_function(name: str, options: dict[str, Any]) -> Source:
                 f"`dataset` {name} must return integer labels, class numbers from 0, (N,) or (N, T) for tokens, "
                 f"got {labels.dtype} of shape {labels.shape}"
             )
+    train_labels, test_labels = _flat(train_inputs, train_labels), _flat(test_inputs, test_labels)
+    label_parts = [train_labels] if test_labels is None else [train_labels, test_labels]
     input_parts = [train_inputs] if test_inputs is None else [train_inputs, test_inputs]
     is_tokens = train_labels.ndim == 2 and all(np.issubdtype(inputs.dtype, np.integer) for inputs in input_parts)
 
@@ -116,3 +121,11 @@ def _from_function(name: str, options: dict[str, Any]) -> Source:
         None if test_labels is None else test_labels.astype(np.int64),
         num_classes=1 + max(int(ids.max(initial=0)) for ids in label_parts + (input_parts if is_tokens else [])),
     )
+
+
+def _flat(inputs: NDArray[Any] | None, labels: NDArray[Any] | None) -> Any:
+    """The labels (N,), also where they come as a column (N, 1), as Keras has them; labels of tokens as they are."""
+    if inputs is None or labels is None or labels.ndim != 2 or labels.shape[1] != 1:
+        return labels
+    is_token = inputs.shape == labels.shape and np.issubdtype(inputs.dtype, np.integer)
+    return labels if is_token else labels[:, 0]

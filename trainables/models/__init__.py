@@ -2,7 +2,8 @@
 
 A model of your own is a function `build(input_shape, num_classes, **options) -> torch.nn.Module`, given as
 `package.module:build`; it maps inputs (N, *input_shape) to logits (N, num_classes), or tokens (N, T), int64, to logits
-(N, T, num_classes), num_classes the size of the vocabulary.
+(N, T, num_classes), num_classes the size of the vocabulary. Outputs with `.logits`, and token ids with
+one label per sequence, are taken too: see trainables.models.adapted.
 """
 
 from collections.abc import Callable
@@ -13,6 +14,7 @@ from torch import nn
 
 from trainables.errors import UserError
 from trainables.importing import is_import_path, load_callable
+from trainables.models.adapted import adapt
 from trainables.models.keskar import c1, c2, f1, f2
 from trainables.models.lstm import lstm
 from trainables.models.mlp import mlp
@@ -60,7 +62,10 @@ def build_model(
         if name in MODELS:  # a third off a step of C1; a network of your own may have views that it would break
             model = model.to(memory_format=torch.channels_last)
         with torch.random.fork_rng(devices=[]):
-            _check_logits(model, torch.zeros(2, *input_shape, dtype=input_dtype), num_classes)
+            inputs = torch.zeros(2, *input_shape, dtype=input_dtype)
+            if name not in MODELS and isinstance(model, nn.Module):
+                adapt(model, inputs)
+            _check_logits(model, inputs, num_classes)
     except UserError:
         raise
     except (Exception, SystemExit) as error:

@@ -35,7 +35,7 @@ def evaluate(model: nn.Module, inputs: Tensor, labels: Tensor, *, cuts: list[int
     numbers = inputs[0].numel() * (1 if inputs.is_floating_point() else TOKEN_NUMBERS)
     chunk = cuts or max(1, CHUNK_NUMBERS // max(1, numbers))
     parts = list(zip(inputs.split(chunk), labels.split(chunk), strict=True))
-    with torch.inference_mode(), large_products(model.parameters(), max(len(part) for part, _ in parts)):
+    with torch.no_grad(), large_products(model.parameters(), max(len(part) for part, _ in parts)):
         for part, targets in parts:
             logits = model(part)
             if targets.is_floating_point() or targets.shape != logits.shape[:-1]:
