@@ -40,7 +40,7 @@ from analysis.figures import (
 )
 from analysis.load import BOX_STRONG, MAX_EIG, Sweep, comparable, load_sweep
 from analysis.means import Mean, mean_over_replicates, paired_difference
-from trainables.errors import UserError
+from trainables.runtime.errors import UserError
 
 
 @dataclass(frozen=True)

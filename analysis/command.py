@@ -5,10 +5,10 @@ import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from trainables import storage
-from trainables.errors import OneLineParser, UserError, one_line
-from trainables.output import reliable_output
-from trainables.text import printable
+from trainables.runtime.errors import OneLineParser, UserError, one_line
+from trainables.runtime.output import reliable_output
+from trainables.runtime.text import printable
+from trainables.storage import folders
 
 Add = Callable[[argparse.ArgumentParser], object]
 
@@ -27,7 +27,7 @@ def run_with_options(
 ) -> int:
     """As `run`, with the options that `add` gives the parser; `action` gets them all, the folder as `results`."""
     parser = OneLineParser(description=(description or "").split("\n\n")[0], allow_abbrev=False)
-    parser.add_argument("results", type=storage.argument, help="the folder of a sweep, such as results/batch_grid")
+    parser.add_argument("results", type=folders.argument, help="the folder of a sweep, such as results/batch_grid")
     add(parser)
     options = parser.parse_args(arguments)
     with reliable_output(parser.prog, goes_on=False) as output:
@@ -35,6 +35,6 @@ def run_with_options(
             for line in action(options):
                 print(printable(str(line)))
         except UserError as error:
-            print(f"{parser.prog}: error: {storage.scrubbed(one_line(error))}", file=sys.stderr)
+            print(f"{parser.prog}: error: {folders.scrubbed(one_line(error))}", file=sys.stderr)
             return 2
     return output.status

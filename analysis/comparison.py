@@ -22,8 +22,8 @@ from analysis.figures import GREY, LABELS, LINE_COLOURS, footnote, log_axis, new
 from analysis.load import BOX_STRONG, Sweep, attempted
 from analysis.means import Interval, Mean, mean_over_replicates, paired_difference
 from analysis.summary import plus_minus, with_interval
-from trainables.errors import UserError
-from trainables.storage import write_atomically
+from trainables.runtime.errors import UserError
+from trainables.storage.folders import write_atomically
 
 COLUMNS = 100  # of text
 

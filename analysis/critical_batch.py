@@ -60,7 +60,7 @@ from analysis.noise_scales import NoiseScales, noise_scales, noise_sentence
 from analysis.pairs import Floats, Integers
 from analysis.replicates import LEAST_REPLICATES, Cells, Estimate, cells, over_replicates, weighted_mean
 from analysis.steps_to_loss import default_loss, fit_steps, misfit_intervals, steps_to_loss
-from trainables.errors import UserError
+from trainables.runtime.errors import UserError
 
 LEAST_SIZES = 3  # for a curve of two parameters to be tested at all
 MOST_NAMED = 4  # settings that missed the loss

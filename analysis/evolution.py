@@ -35,7 +35,7 @@ from analysis.figures import (
 from analysis.load import BOX_STRONG, Sweep, comparable, load_sweep
 from analysis.means import Mean, mean_over_replicates, paired_difference
 from analysis.summary import with_interval
-from trainables.errors import UserError
+from trainables.runtime.errors import UserError
 
 LOSSES = tuple(round(digit * 10.0**power, 5) for power in range(0, -6, -1) for digit in (3, 1))
 COLUMN = BOX_STRONG.column

@@ -28,8 +28,8 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullForma
 from analysis.load import REPLICATE, SWITCH, Measure
 from analysis.load import axes as axes_of
 from analysis.means import Mean
-from trainables.errors import UserError
-from trainables.storage import write_atomically
+from trainables.runtime.errors import UserError
+from trainables.storage.folders import write_atomically
 
 WIDTH = 7.1  # inches: both columns of a two-column paper
 FOOTNOTE_COLUMNS = 130  # what fits into it

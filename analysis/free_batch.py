@@ -42,7 +42,7 @@ from analysis.figures import GREY, LABELS, LINE_COLOURS, draw_means, footnote, l
 from analysis.load import Sweep, attempted, chosen_on_validation, comparable, load_sweep
 from analysis.means import Mean, mean_over_replicates, paired_difference
 from analysis.replicates import cells
-from trainables.errors import UserError
+from trainables.runtime.errors import UserError
 
 MARGIN = 0.005  # of test accuracy: 0.5 percentage points
 TRIED = ["batch_size", "setting", "replicate", "matched_set", "learning_rate", "test_size", "test_accuracy", "status"]

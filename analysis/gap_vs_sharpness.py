@@ -55,7 +55,7 @@ from analysis.load import (
     load_sweep,
     measures_of,
 )
-from trainables.errors import UserError
+from trainables.runtime.errors import UserError
 
 # The panels of every sweep; each further measure of a sweep has one of its own.
 PANELS = (BOX_STRONG, BOX_PAPER, BOX_STRONG_SMALL, MAX_EIG)

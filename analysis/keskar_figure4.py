@@ -36,8 +36,8 @@ from analysis.figures import (
 from analysis.load import BOX_PAPER, Sweep, comparable, load_sweep
 from analysis.means import Mean
 from analysis.threshold_batch import threshold_batch, threshold_sentence
-from trainables.errors import UserError
-from trainables.storage import write_atomically
+from trainables.runtime.errors import UserError
+from trainables.storage.folders import write_atomically
 
 PAPER = Panel(BOX_PAPER.column, BOX_PAPER.label, log=True)
 PANELS = {"test_accuracy": ACCURACY, "large_batch_gap": GAP, "box_sharpness": SHARPNESS, "box_sharpness_paper": PAPER}

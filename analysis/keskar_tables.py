@@ -29,9 +29,9 @@ from analysis.figures import three_digits
 from analysis.keskar2017 import NETWORKS, accuracy, sharpness
 from analysis.load import Measure, Sweep, comparable, load_sweep, measures_of, number_of
 from analysis.means import Mean, paired_difference
-from trainables.errors import UserError
-from trainables.matching import SAME_STUDY
-from trainables.storage import write_atomically
+from trainables.records.matching import SAME_STUDY
+from trainables.runtime.errors import UserError
+from trainables.storage.folders import write_atomically
 
 BOX = "box_sharpness"
 ENDS = ("SB", "LB")

@@ -39,9 +39,9 @@ from analysis.minima import MinimumPair, minimum_pairs
 from analysis.parametric_plot import COLOURS, alphas, ratio_sentence
 from analysis.profile_options import add_profile_options, where
 from analysis.profiles import Point, profiles
-from trainables.errors import UserError
+from trainables.runtime.errors import UserError
 from trainables.sharpness.model_loss import BatchNorm
-from trainables.storage import write_atomically
+from trainables.storage.folders import write_atomically
 
 POINTS = 25
 DIRECTIONS = 5

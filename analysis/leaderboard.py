@@ -40,7 +40,7 @@ from analysis.load import Sweep, load_sweep, measures_of, rows_of
 from analysis.means import Interval
 from analysis.multiplicity import corrected
 from analysis.statistics import Correlation, GranulatedKendall, granulated_kendall
-from trainables.errors import UserError
+from trainables.runtime.errors import UserError
 
 TARGET_LABELS = {
     GAP: "large-batch gap",

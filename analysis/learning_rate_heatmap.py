@@ -28,7 +28,7 @@ from analysis.command import run
 from analysis.figures import LABELS, footnote, new_figure, note, save, three_digits, two_lines
 from analysis.load import Sweep, comparable, load_sweep
 from analysis.means import Mean
-from trainables.errors import UserError
+from trainables.runtime.errors import UserError
 
 PANELS = (ACCURACY, SHARPNESS, EIGENVALUE)
 MOST_SIDE_BY_SIDE = 6  # batch sizes, beyond which the three maps stand one below the other

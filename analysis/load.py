@@ -1,6 +1,6 @@
 """A sweep as pandas frames, and which of its trials may enter a number.
 
-The tables are always read by `trainables.tables.read_tables`, so a sweep that is still running can be looked
+The tables are always read by `trainables.records.tables.read_tables`, so a sweep that is still running can be looked
 at too. `comparable` is the one place that decides who is compared with whom; every figure and number starts
 from it:
 
@@ -32,13 +32,13 @@ import pyarrow as pa
 from analysis.progress import read_about
 from analysis.provenance import notes, one_setting, repeats_weights
 from trainables.config import MEASURING, TrialConfig
-from trainables.errors import UserError
-from trainables.matching import MATCHED, SAME_STUDY
-from trainables.matching import NO_REMEDY as NO_REMEDY
-from trainables.matching import REPLICATE as REPLICATE
-from trainables.matching import SWITCH as SWITCH
-from trainables.storage import place
-from trainables.tables import of_newest_version, read_tables
+from trainables.records.matching import MATCHED, SAME_STUDY
+from trainables.records.matching import NO_REMEDY as NO_REMEDY
+from trainables.records.matching import REPLICATE as REPLICATE
+from trainables.records.matching import SWITCH as SWITCH
+from trainables.records.tables import of_newest_version, read_tables
+from trainables.runtime.errors import UserError
+from trainables.storage.folders import place
 
 CONFIGURATION = tuple(field.name for field in dataclasses.fields(TrialConfig))
 NOT_TRAINING = ("validation_size", *sorted(MEASURING))  # they leave the training alone
@@ -150,11 +150,11 @@ def comparable(sweep: Sweep) -> pd.DataFrame:
 
     `replicate`: number of the (seed, split_seed). `configuration`: number of the configuration of the training but for
     those two. `setting`: number of what is left of it without batch size, switch and remedy (learning rate, warmup,
-    ...), the MATCHED of trainables.matching. `remedy_set`: number of the (setting, replicate): trials that differ in
-    batch size, switch and remedy alone. `matched_set`: the same, and with one remedy. `is_switched`, `is_plain`,
-    `is_reference`, `off_target`: see the top
-    of this file. `test_error`: 1 - test accuracy, in [0, 1]. `distance`: l2 distance of the final weights from the
-    start, where it is known. And the column of every measure of `measures_of`.
+    ...), the MATCHED of trainables.records.matching. `remedy_set`: number of the (setting, replicate): trials that
+    differ in batch size, switch and remedy alone. `matched_set`: the same, and with one remedy. `is_switched`,
+    `is_plain`, `is_reference`, `off_target`: see the top of this file. `test_error`: 1 - test accuracy, in [0, 1].
+    `distance`: l2 distance of the final weights from the start, where it is known. And the column of every measure of
+    `measures_of`.
     """
     frame = _completed(sweep)
     tested = frame["validation_size"].isna()

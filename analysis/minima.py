@@ -11,8 +11,8 @@ from dataclasses import dataclass
 import pandas as pd
 
 from analysis.load import Sweep, comparable, number_of
-from trainables.errors import UserError
-from trainables.matching import SAME_STUDY
+from trainables.records.matching import SAME_STUDY
+from trainables.runtime.errors import UserError
 
 SAME_NETWORK = (
     "data_fingerprint", "train_size", "test_size", "split_seed", "validation_size",

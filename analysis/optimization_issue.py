@@ -34,7 +34,7 @@ from analysis.figures import save
 from analysis.load import Sweep, comparable, load_sweep
 from analysis.summary import with_interval
 from trainables.config import FULL_BATCH_OPTIMIZERS
-from trainables.errors import UserError
+from trainables.runtime.errors import UserError
 
 NAMES = {"adam": "Adam", "sgd": "SGD", "adagrad": "Adagrad", "gradient_descent": "gradient descent", "lbfgs": "L-BFGS"}
 

@@ -34,7 +34,7 @@ from analysis.figures import save
 from analysis.load import NO_REMEDY, Sweep, comparable, load_sweep
 from analysis.remedies import Remedy, remedies
 from analysis.summary import with_interval
-from trainables.errors import UserError
+from trainables.runtime.errors import UserError
 
 PLAIN = "plain"
 

@@ -38,9 +38,9 @@ from analysis.means import Mean, mean_over_replicates
 from analysis.minima import MinimumPair, minimum_pairs
 from analysis.profile_options import add_profile_options, where
 from analysis.profiles import Point, profiles
-from trainables.errors import UserError
+from trainables.runtime.errors import UserError
 from trainables.sharpness.model_loss import BatchNorm
-from trainables.storage import write_atomically
+from trainables.storage.folders import write_atomically
 
 RANGE = (-1.0, 2.0)
 POINTS = 25  # as in the authors' code

@@ -42,13 +42,13 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from trainables.config import PAPER_EVALUATION_BATCH, TrialConfig
 from trainables.data import Dataset
-from trainables.errors import UserError
-from trainables.saved import State, config_of, network_of, source_of, split_of, weights_of
-from trainables.seeds import derive_seed, generator
+from trainables.records.saved import State, config_of, network_of, source_of, split_of, weights_of
+from trainables.records.tables import Row, read_tables
+from trainables.runtime.errors import UserError
+from trainables.runtime.seeds import derive_seed, generator
 from trainables.sharpness.flatness import filter_normalized_direction
 from trainables.sharpness.model_loss import BatchNorm
-from trainables.storage import write_atomically
-from trainables.tables import Row, read_tables
+from trainables.storage.folders import write_atomically
 from trainables.training.evaluate import Evaluation, evaluate
 
 FILE = "profiles.parquet"

@@ -10,8 +10,8 @@ trials planned at b less those ended. The plan by batch size is `batch_sizes` of
 trials are taken as the mean one. Trials that are trained already and measured further (`to_measure` of sweep.json) have
 not ended until their measures have (`measured_at`).
 
-Whether a run goes on is read from the lock or lease that it holds (trainables/lease.py): nothing is locked or written
-here. Of a folder on a file system that sees runs on this machine only.
+Whether a run goes on is read from the lock or lease that it holds (trainables/storage/lease.py): nothing is locked or
+written here. Of a folder on a file system that sees runs on this machine only.
 """
 
 import datetime
@@ -22,10 +22,10 @@ from typing import Any
 
 import pandas as pd
 
-from trainables.errors import UserError
-from trainables.lease import is_held
-from trainables.storage import place
-from trainables.tables import of_newest_version, read_tables
+from trainables.records.tables import of_newest_version, read_tables
+from trainables.runtime.errors import UserError
+from trainables.storage.folders import place
+from trainables.storage.lease import is_held
 
 STATUSES = ("completed", "diverged", "failed")
 
@@ -72,7 +72,7 @@ class Progress:
         if self.is_running:
             return f"running, {of} trials ended" + (f"{left} left" if left else "")
         work = f"{left} of work left" if left else ""
-        if not Path("/proc/locks").exists():  # trainables.lease.is_held
+        if not Path("/proc/locks").exists():  # trainables.storage.lease.is_held
             return f"{of} trials ended{work} (whether a run goes on cannot be seen on this system)"
         return f"no run on this machine (stopped, or running elsewhere), {of} trials ended{work}"
 

@@ -1,6 +1,7 @@
 """Where the rows of a sweep come from, before anything is computed: which are left out, and what else to know.
 
-- Trials of an older NUMBERS_VERSION than the newest in the folder are left out (`trainables.tables`): the code has
+- Trials of an older NUMBERS_VERSION than the newest in the folder are left out (`trainables.records.tables`): the code
+  has
   changed since, and their results are not those of the same configuration today.
 - A measure may have been taken of one trial under several settings (examples, data type, batch norm): one is kept, the
   one that most trials have, so that trials are compared under the same setting wherever they can be. A setting without

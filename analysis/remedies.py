@@ -43,7 +43,7 @@ from analysis.figures import GREY, batch_size_colours, footnote, legend_key, log
 from analysis.load import BOX_STRONG, MAX_EIG, NO_REMEDY, SWITCH, Sweep, attempted, comparable, load_sweep
 from analysis.means import Mean, differences_by_replicate, paired_difference, ratio_of_means
 from analysis.multiplicity import corrected
-from trainables.errors import UserError
+from trainables.runtime.errors import UserError
 
 TRIED = ["batch_size", *SWITCH, "remedy", "is_switched", "is_plain", "remedy_set", "replicate", "status", "off_target",
          "test_size", "test_accuracy", "train_seconds", "steps", BOX_STRONG.column, MAX_EIG.column]  # fmt: skip

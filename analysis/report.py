@@ -34,8 +34,8 @@ from analysis.remedies import remedies_figure
 from analysis.rescaling import begin_rescaling
 from analysis.switch_point import switch_point
 from analysis.threshold_batch import threshold_figure
-from trainables.errors import UserError
-from trainables.storage import write_atomically
+from trainables.runtime.errors import UserError
+from trainables.storage.folders import write_atomically
 
 FIGURES: dict[str, Callable[[Sweep], Figure]] = {
     "gap_vs_sharpness": gap_vs_sharpness,

@@ -16,8 +16,8 @@ from analysis.load import Sweep, axes, comparable, measures_of
 from analysis.means import Interval
 from analysis.remedies import Remedy, _tried, remedies
 from analysis.summary import completed, plus_minus, with_ends, with_interval
-from trainables.errors import UserError
 from trainables.remedies import REMEDIES
+from trainables.runtime.errors import UserError
 
 TARGET_NAMES = {
     "large_batch_gap": "large-batch gap",

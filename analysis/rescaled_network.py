@@ -18,13 +18,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from trainables.checkpoint import load_checkpoint
 from trainables.data import Dataset, load_source
 from trainables.models import build_model
+from trainables.records.tables import of_newest_version, read_tables
 from trainables.sharpness import ModelLoss, ball_sharpness, box_sharpness, hessian_eigenvalues, rescaling_invariance
-from trainables.storage import place
-from trainables.tables import of_newest_version, read_tables
-from trainables.training.adam import Adam
+from trainables.storage.checkpoint import load_checkpoint
+from trainables.storage.folders import place
+from trainables.training.optimizers.adam import Adam
 
 FACTOR = 8.0  # a power of two: multiplying by it rounds nothing
 EXAMPLES, STEPS, WIDTH = 100, 60, 16

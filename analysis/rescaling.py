@@ -25,7 +25,7 @@ from functools import lru_cache
 from analysis.command import run
 from analysis.figures import plain_number
 from analysis.load import Sweep, load_sweep
-from trainables.importing import importing_alike
+from trainables.runtime.importing import importing_alike
 
 
 @dataclass(frozen=True)

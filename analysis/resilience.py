@@ -39,7 +39,7 @@ from analysis.comparison import (
 )
 from analysis.figures import save
 from analysis.load import Sweep, comparable, load_sweep, number_of
-from trainables.matching import SAME_STUDY
+from trainables.records.matching import SAME_STUDY
 
 BASE = "base"
 

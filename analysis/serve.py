@@ -36,8 +36,8 @@ from analysis.load import Sweep, load_sweep
 from analysis.page import embeddable_json, page_html
 from analysis.page.data import empty_data, statistics_data, trial_data
 from analysis.progress import ended_trials, progress_of
-from trainables.errors import UserError
-from trainables.lease import is_held
+from trainables.runtime.errors import UserError
+from trainables.storage.lease import is_held
 
 PORT = 8321
 LOOK_SECONDS = 1.0

@@ -38,7 +38,7 @@ from analysis.figures import (
 )
 from analysis.load import NO_REMEDY, Sweep, comparable, load_sweep
 from analysis.means import Mean
-from trainables.errors import UserError
+from trainables.runtime.errors import UserError
 
 
 def switch_point(sweep: Sweep) -> Figure:

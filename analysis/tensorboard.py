@@ -24,9 +24,9 @@ from typing import Any
 
 from analysis.command import run
 from trainables.config import TrialConfig
-from trainables.errors import UserError
-from trainables.storage import is_remote
-from trainables.tables import Row, of_newest_version, read_tables
+from trainables.records.tables import Row, of_newest_version, read_tables
+from trainables.runtime.errors import UserError
+from trainables.storage.folders import is_remote
 
 CURVES = ("train_loss", "train_accuracy", "test_loss", "test_accuracy", "lr", "batch_size", "distance")
 RESULTS = (

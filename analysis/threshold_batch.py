@@ -31,7 +31,7 @@ from analysis.load import Sweep, attempted, comparable, load_sweep
 from analysis.means import Interval, Mean, paired_difference
 from analysis.pairs import Floats, Integers
 from analysis.replicates import Estimate, cells, over_replicates, weighted_mean
-from trainables.errors import UserError
+from trainables.runtime.errors import UserError
 
 LEAST_SIZES = 4  # three would be fitted exactly
 CANDIDATES = 400  # for T, evenly spaced in log B

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 from analysis.load import BOX_STRONG, NO_REMEDY, OFF_TARGET_FLAGS, REPLICATE, has_flag, load_sweep, number_of
 from analysis.means import Mean, mean_over_replicates
 from analysis.provenance import repeats_weights
-from trainables.errors import UserError
+from trainables.runtime.errors import UserError
 
 RATE = "learning_rate"
 

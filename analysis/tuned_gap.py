@@ -46,7 +46,7 @@ from analysis.load import NO_REMEDY
 from analysis.means import Mean
 from analysis.summary import plus_minus
 from analysis.tuned_cells import RATE, TunedCell, TunedGap, load_tuned_gap
-from trainables.errors import UserError
+from trainables.runtime.errors import UserError
 
 COLUMNS = 80
 SHOWN_BELOW_BEST = 0.05  # of validation accuracy, in the figure

@@ -34,7 +34,7 @@ from analysis.figures import save
 from analysis.load import Sweep, comparable, load_sweep
 from analysis.means import Mean, paired_difference
 from analysis.switch_point import switch_point
-from trainables.errors import UserError
+from trainables.runtime.errors import UserError
 
 
 def warm_starts(sweep: Sweep) -> list[tuple[Comparison, Mean | None]]:

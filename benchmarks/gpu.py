@@ -27,7 +27,7 @@ sys.path[:1] = [str(HERE), str(HERE.parent)]
 import torch  # noqa: E402
 from gpu_parts import Row, Setting  # noqa: E402
 
-from trainables.errors import OneLineParser, UserError, one_line  # noqa: E402
+from trainables.runtime.errors import OneLineParser, UserError, one_line  # noqa: E402
 
 PARTS = {  # the module, and its share of the time
     "correctness": ("correctness", 0.16),
@@ -143,7 +143,7 @@ def run_part(name: str, seconds: float, options: argparse.Namespace) -> dict[str
 
 def work(options: argparse.Namespace) -> int:
     """What the process of one part does."""
-    from trainables.process import prepare_process
+    from trainables.runtime.process import prepare_process
 
     name, seconds = options.worker
     prepare_process(1 if options.smoke else os.cpu_count() or 1)

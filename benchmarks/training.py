@@ -12,12 +12,12 @@ In one process, in turn, on random data of the right shapes, on a GPU where ther
     compiled    with `--compiled`, in the manner of the fast CIFAR-10 loops: torch.compile, fused Adam, the precision of
                 ours; on a GPU TF32 and CUDA graphs
 
-All are in a process set as a trial's is (trainables.process), and have convolutional networks in channels-last layout;
-ours and bare have the products of trainables.float32. With `--precision bfloat16` ours and compiled train so, the
-others in float32; with `--cuda-graphs` ours records small batches. A figure is the median over rounds, after one to
-warm up. `of bare` is ours over bare, in float32 at best 1; `against plain` and the like are ours over theirs. `of
-matrix rate` is the floating-point operations of ours, those of its products and convolutions, over those of a product
-of large matrices in that time (on a GPU in TF32 or bfloat16).
+All are in a process set as a trial's is (trainables.runtime.process), and have convolutional networks in channels-last
+layout; ours and bare have the products of trainables.runtime.float32. With `--precision bfloat16` ours and compiled
+train so, the others in float32; with `--cuda-graphs` ours records small batches. A figure is the median over rounds,
+after one to warm up. `of bare` is ours over bare, in float32 at best 1; `against plain` and the like are ours over
+theirs. `of matrix rate` is the floating-point operations of ours, those of its products and convolutions, over those of
+a product of large matrices in that time (on a GPU in TF32 or bfloat16).
 """
 
 import argparse
@@ -37,9 +37,9 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from trainables.config import PRECISIONS, TrialConfig
 from trainables.data import Dataset
-from trainables.float32 import large_products
 from trainables.models import build_model
-from trainables.process import prepare_process
+from trainables.runtime.float32 import large_products
+from trainables.runtime.process import prepare_process
 from trainables.training.loop import Training
 from trainables.training.recording import Recorder, cuda_graph
 

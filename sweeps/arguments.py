@@ -17,9 +17,9 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn
 
-from trainables import storage
-from trainables.errors import LostError, UserError, one_line
-from trainables.output import reliable_output
+from trainables.runtime.errors import LostError, UserError, one_line
+from trainables.runtime.output import reliable_output
+from trainables.storage import folders
 
 
 class Parser(argparse.ArgumentParser):
@@ -56,10 +56,10 @@ def run_command(program: str, run: Callable[[], int], *, goes_on: bool = True) -
             try:
                 status = run()
             except UserError as error:
-                print(f"{program}: error: {storage.scrubbed(one_line(error))}", file=sys.stderr)
+                print(f"{program}: error: {folders.scrubbed(one_line(error))}", file=sys.stderr)
                 return 2
             except LostError as error:
-                print(f"{program}: error: {storage.scrubbed(one_line(error))}", file=sys.stderr)
+                print(f"{program}: error: {folders.scrubbed(one_line(error))}", file=sys.stderr)
                 return error.status
             except KeyboardInterrupt:
                 print(f"{program}: interrupted; every finished trial is kept, --resume goes on", file=sys.stderr)
@@ -132,7 +132,7 @@ def add_run(parser: Parser, *, name: str) -> None:
     )
     run.add_argument(
         "--results",
-        type=storage.argument,
+        type=folders.argument,
         default=Path("results"),
         metavar="DIR",
         help="a folder, or the URI of storage that all nodes reach, such as s3://bucket/path (default: %(default)s)",

@@ -15,8 +15,8 @@ from collections.abc import Callable, Iterator, Sequence
 from sweeps.placement import Placement
 from trainables.config import TrialConfig
 from trainables.data import Source
-from trainables.errors import LONGEST_REASON, UserError
-from trainables.importing import importing_alike
+from trainables.runtime.errors import LONGEST_REASON, UserError
+from trainables.runtime.importing import importing_alike
 
 EXAMPLES = 8  # of the data, for measures
 COMMAND = "import gc; gc.disable(); from trainables.check import main; main()"  # PyTorch is imported sooner so

@@ -19,7 +19,7 @@ from typing import Any
 
 from sweeps.arguments import Parser, integer, run_command
 from sweeps.ray_folder import discovery
-from trainables.errors import UserError
+from trainables.runtime.errors import UserError
 
 UID = "large-batch-sweeps"
 DATASOURCE = {"type": "prometheus", "uid": "prometheus"}

@@ -3,7 +3,7 @@
 For each kind of trial (batch size, network, optimizer, remedy) one of the grid trains for a moment. If it comes to its
 end, its time is known; if not, its pace is carried on to its last epoch, and the estimate is a bound from above where
 a target loss may end trials earlier. The measures are counted in gradients of the loss they work on
-(trainables.measure_costs), and as often as a trial measures along its run.
+(trainables.measures.costs), and as often as a trial measures along its run.
 """
 
 import dataclasses
@@ -15,7 +15,7 @@ import torch
 
 from trainables.config import TrialConfig
 from trainables.data import Source
-from trainables.measure_costs import gradients
+from trainables.measures.costs import gradients
 from trainables.remedies import REMEDIES
 from trainables.trial import Trial
 

@@ -15,9 +15,9 @@ from typing import Any, Literal
 from sweeps.users_network import fingerprint_of
 from trainables.config import DEFAULT_MEASURES, MEASURE_DTYPES, TrialConfig, model_options_json
 from trainables.data import Source
-from trainables.errors import UserError
-from trainables.measure_costs import GRADIENTS, default_examples
+from trainables.measures.costs import GRADIENTS, default_examples
 from trainables.remedies import REMEDIES
+from trainables.runtime.errors import UserError
 
 ALL: Literal["all"] = "all"
 
@@ -29,8 +29,8 @@ class Grid:
     `split_seeds` None gives each seed a data split of its own (split_seed = seed); a list is an axis of its own.
     `switch_batch_size` None is the largest batch size of the grid. `remedies` is an axis too: each is a set of fields
     of trainables.remedies, the empty one plain training; their `base_batch_size` is the smallest of the grid where
-    it is not given. `measures` are names of trainables.measures.MEASURES, or none. They see `measure_examples` of the
-    training examples: so many, ALL of them, or by None those of `trainables.measure_costs.default_examples`.
+    it is not given. `measures` are names of trainables.measures.by_name.MEASURES, or none. They see `measure_examples`
+    of the training examples: so many, ALL of them, or by None those of `trainables.measures.costs.default_examples`.
     """
 
     batch_sizes: Sequence[int]

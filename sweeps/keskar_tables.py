@@ -33,7 +33,7 @@ from typing import Any
 from sweeps.arguments import Parser, run_command
 from sweeps.two_batches import OF_SCALE, PAPER_SEEDS, SMALL_WIDTHS, TwoBatches, study_parser
 from trainables.config import DEFAULT_MEASURES
-from trainables.errors import UserError
+from trainables.runtime.errors import UserError
 
 NAME = "keskar_tables"
 SUBSPACES = ("box_sharpness_unit_subspace", "box_sharpness_gaussian_subspace")

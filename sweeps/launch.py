@@ -35,11 +35,8 @@ from sweeps.trackers import trackers
 from sweeps.watch import Watch, watching
 from trainables.config import TrialConfig
 from trainables.data import Source
-from trainables.errors import UserError
-from trainables.lease import LEASE, hold
-from trainables.record_files import record_files
-from trainables.storage import is_remote, remove_folder
-from trainables.tables import (
+from trainables.records.record_files import record_files
+from trainables.records.tables import (
     Row,
     Tables,
     compact,
@@ -49,8 +46,11 @@ from trainables.tables import (
     record_of,
     write_record,
 )
-from trainables.tune_trial import TuneTrial
-from trainables.unmeasured import remove_unmeasured, take_unmeasured
+from trainables.records.unmeasured import remove_unmeasured, take_unmeasured
+from trainables.runtime.errors import UserError
+from trainables.storage.folders import is_remote, remove_folder
+from trainables.storage.lease import LEASE, hold
+from trainables.tune.tune_trial import TuneTrial
 
 WORKER_DEATHS_ALLOWED = 3
 
@@ -115,7 +115,7 @@ def run_trials(
         trainable: type[TuneTrial] = TuneTrial
         search = {}
         if placement.workers_per_trial > 1:
-            from trainables.parallel_trial import ParallelTrial  # Ray Train takes seconds to import
+            from trainables.tune.parallel_trial import ParallelTrial  # Ray Train takes seconds to import
 
             trainable = ParallelTrial
             workers = room(placement, gpus_per_trial)  # none on a cluster that has still to grow
@@ -168,7 +168,7 @@ def write_failures(folder: Path, configs: Iterable[TrialConfig], progress: Progr
     recorded = {file.stem for file in record_files(folder)}
     left = [config for config in configs if config.trial_id not in recorded]
     if left:
-        from trainables.extension import Extension  # they bring PyTorch
+        from trainables.measures.extension import Extension  # they bring PyTorch
         from trainables.trial import failed_record
 
         tables = read_tables(folder)

@@ -19,7 +19,7 @@ from ray.util.metrics import Gauge
 
 from sweeps.progress import key_of
 from trainables.config import NUMBERS_VERSION, TrialConfig
-from trainables.tables import Row, large_batch_gaps, remedies
+from trainables.records.tables import Row, large_batch_gaps, remedies
 
 PUBLISH_SECONDS = 4.0
 COMPUTE_SHARE = 0.01  # of the driver's time for the means over all trials

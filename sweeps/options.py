@@ -29,9 +29,9 @@ from trainables.config import (
     SWITCH_LEARNING_RATES,
     SWITCH_OPTIMIZER_STATES,
 )
-from trainables.errors import UserError
-from trainables.measure_costs import LEAST_EXAMPLES, SHARE
+from trainables.measures.costs import LEAST_EXAMPLES, SHARE
 from trainables.remedies import REMEDIES, read_remedy
+from trainables.runtime.errors import UserError
 
 EPOCHS_CAP = 400
 TARGET_LOSS = 1e-3

@@ -31,8 +31,8 @@ import optuna
 from optuna.trial import FrozenTrial, TrialState
 
 from sweeps.search_space import Space, Values
-from trainables.errors import UserError
-from trainables.seeds import derive_seed
+from trainables.runtime.errors import UserError
+from trainables.runtime.seeds import derive_seed
 
 LEAST_TO_COMPARE = 4
 LOCKED_SECONDS = 120.0  # how long a locked SQLite file is waited for

@@ -2,7 +2,7 @@
 
 import dataclasses
 
-from trainables.errors import UserError
+from trainables.runtime.errors import UserError
 
 
 @dataclasses.dataclass(frozen=True)

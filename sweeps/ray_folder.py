@@ -17,7 +17,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from trainables.errors import UserError, one_line
+from trainables.runtime.errors import UserError, one_line
 
 PREFIX = "lbs-ray-"
 LONGEST_SOCKET = len("/r/session_2026-01-01_00-00-00_000000_0000000/sockets/plasma_store_0")

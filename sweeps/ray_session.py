@@ -20,8 +20,8 @@ from ray._private import utils as ray_utils
 from sweeps.placement import Placement
 from sweeps.ray_folder import last_errors, ray_folder
 from sweeps.ray_token import make_token, tell_of_token
-from trainables.errors import LONGEST_REASON, UserError, one_line
-from trainables.memory import GIB
+from trainables.runtime.errors import LONGEST_REASON, UserError, one_line
+from trainables.runtime.memory import GIB
 
 
 @contextlib.contextmanager

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from sweeps.arguments import Parser, number
 from sweeps.two_batches import TwoBatches, run_script
-from trainables.errors import UserError
+from trainables.runtime.errors import UserError
 
 if TYPE_CHECKING:
     from trainables.config import TrialConfig

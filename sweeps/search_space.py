@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 from optuna.distributions import FloatDistribution
 
-from trainables.errors import UserError
-from trainables.seeds import derive_seed
+from trainables.runtime.errors import UserError
+from trainables.runtime.seeds import derive_seed
 
 STARTUP_POINTS = 8
 NUISANCES = ("learning_rate", "warmup_epochs", "weight_decay")

@@ -12,8 +12,8 @@ from pathlib import Path
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from trainables.errors import UserError
-from trainables.storage import is_remote, place, write_atomically
+from trainables.runtime.errors import UserError
+from trainables.storage.folders import is_remote, place, write_atomically
 
 ANSWER_SECONDS = 120.0  # a node may have to start a worker, which imports Ray
 

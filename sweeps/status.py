@@ -25,7 +25,7 @@ from rich.text import Text
 
 from analysis.progress import Progress, duration, read_progress
 from sweeps.arguments import Parser, run_command
-from trainables.storage import argument
+from trainables.storage.folders import argument
 
 WATCH_SECONDS = 2.0
 

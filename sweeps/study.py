@@ -21,13 +21,13 @@ from sweeps.grid import Grid, expand
 from sweeps.placement import Placement
 from trainables.config import NUMBERS_VERSION, TrialConfig
 from trainables.data import Source, load_source
-from trainables.errors import UserError
-from trainables.importing import is_import_path, no_collection
-from trainables.measure_costs import cost_line
-from trainables.storage import scrubbed, write_atomically
+from trainables.measures.costs import cost_line
+from trainables.runtime.errors import UserError
+from trainables.runtime.importing import is_import_path, no_collection
+from trainables.storage.folders import scrubbed, write_atomically
 
 if TYPE_CHECKING:
-    from trainables.tables import Tables
+    from trainables.records.tables import Tables
 
 SECOND_LOAD_SECONDS = 2.0  # a dataset that takes longer is not loaded twice
 Finish = Callable[[Path, Console], None]
@@ -80,7 +80,7 @@ def run_study(configs: Sequence[TrialConfig], source: Source, options: argparse.
             import analysis.report  # noqa: F401
             from sweeps.launch import own_results_folder, run_trials
             from sweeps.progress import Progress, consoles
-            from trainables.tables import finished_trials, incomplete_trials
+            from trainables.records.tables import finished_trials, incomplete_trials
 
         talk, console = consoles(plain=options.plain, quiet=options.quiet)
         if options.dry_run:
@@ -201,7 +201,7 @@ def _dry_run(
 ) -> None:
     """Prints every trial with its time, their number, and the time of the whole."""
     from sweeps.estimate import estimate  # brings PyTorch
-    from trainables.tables import finished_trials, incomplete_trials
+    from trainables.records.tables import finished_trials, incomplete_trials
 
     missing, trained = incomplete_trials(folder, configs), finished_trials(folder)
     kept = {key for key in trained if (folder / "weights" / f"{key}.pt").exists()}

@@ -22,8 +22,8 @@ from ray import tune
 from sweeps.arguments import TRACKERS
 from sweeps.progress import key_of
 from trainables.config import TrialConfig
-from trainables.errors import LONGEST_REASON, UserError, one_line
-from trainables.storage import is_remote
+from trainables.runtime.errors import LONGEST_REASON, UserError, one_line
+from trainables.storage.folders import is_remote
 
 LOGGED = (
     "train_loss", "train_accuracy", "test_accuracy", "generalization_gap", "box_sharpness", "hessian_max_eig",

@@ -22,8 +22,8 @@ from sweeps.search_space import Values
 from trainables.config import TrialConfig
 from trainables.data import Source
 from trainables.data.dataset import draw
-from trainables.errors import UserError
 from trainables.remedies import remedy_of
+from trainables.runtime.errors import UserError
 
 
 @dataclass(frozen=True)

@@ -34,9 +34,9 @@ from sweeps.tuning import Campaign, Known, Plan, with_test_set
 from sweeps.tuning_tune import TuningProgress, curve_of, outcome_of, run_campaign
 from trainables.config import TrialConfig
 from trainables.data import Source
-from trainables.errors import LONGEST_REASON, LostError, UserError, one_line
-from trainables.storage import is_remote, write_atomically
-from trainables.tables import Row, compact, read_tables
+from trainables.records.tables import Row, compact, read_tables
+from trainables.runtime.errors import LONGEST_REASON, LostError, UserError, one_line
+from trainables.storage.folders import is_remote, write_atomically
 
 TUNING = pa.schema(
     [

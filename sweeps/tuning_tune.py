@@ -25,9 +25,9 @@ from sweeps.placement import Placement
 from sweeps.progress import Progress, key_of
 from sweeps.scheduler import FirstToWait
 from sweeps.tuning import Campaign
-from trainables.checkpoint import remove_checkpoint
-from trainables.tables import Record, Row
-from trainables.tune_trial import SLICE_SECONDS, TuneTrial
+from trainables.records.tables import Record, Row
+from trainables.storage.checkpoint import remove_checkpoint
+from trainables.tune.tune_trial import SLICE_SECONDS, TuneTrial
 
 if TYPE_CHECKING:
     from trainables.trial import Trial

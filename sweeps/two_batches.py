@@ -27,7 +27,7 @@ from sweeps.arguments import (
     number,
     run_command,
 )
-from trainables.errors import UserError
+from trainables.runtime.errors import UserError
 
 if TYPE_CHECKING:
     from trainables.config import TrialConfig

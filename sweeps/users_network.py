@@ -6,8 +6,8 @@ from functools import lru_cache
 from typing import Any
 
 from trainables.data import Source
-from trainables.importing import is_import_path
-from trainables.time_limit import time_limit
+from trainables.runtime.importing import is_import_path
+from trainables.runtime.time_limit import time_limit
 
 
 def fingerprint_of(model: str, options: dict[str, Any], source: Source, timeout: float | None) -> str | None:
@@ -28,7 +28,7 @@ def _fingerprint(
 ) -> str:
     import torch  # the driver does without it for built-in networks
 
-    from trainables.fingerprints import network_fingerprint
+    from trainables.models.fingerprints import network_fingerprint
 
     input_dtype = torch.int64 if of_tokens else torch.float32
     with time_limit(timeout, f"took more than the {timeout} s of --trial-timeout"):

@@ -15,8 +15,8 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from trainables.errors import LostError, one_line
-from trainables.storage import is_remote
+from trainables.runtime.errors import LostError, one_line
+from trainables.storage.folders import is_remote
 
 LOOK_SECONDS = 5.0
 TELL_AFTER = 15.0  # seconds

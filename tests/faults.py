@@ -44,8 +44,8 @@ from sweeps.grid import expand
 from sweeps.options import parse
 from sweeps.study import grid_of
 from trainables.data import load_source
-from trainables.process import prepare_process
-from trainables.tables import SCHEMAS, compact, write_record
+from trainables.records.tables import SCHEMAS, compact, write_record
+from trainables.runtime.process import prepare_process
 from trainables.trial import run_trial
 
 AXES = (

@@ -18,7 +18,7 @@ from sweeps.placement import Placement
 from trainables.check import check_trials
 from trainables.config import TrialConfig
 from trainables.data import Source
-from trainables.lease import hold
+from trainables.storage.lease import hold
 
 ROOT = Path(__file__).parents[1]
 GRID, TUNED, KESKAR = "sweeps.batch_grid", "sweeps.tuned_gap", "sweeps.keskar_tables"

@@ -6,7 +6,7 @@ from collections.abc import Callable
 import pytest
 
 from trainables.config import MEASURING, TrialConfig
-from trainables.errors import UserError
+from trainables.runtime.errors import UserError
 
 Make = Callable[..., TrialConfig]
 SWITCH = {"switch_epoch": 2, "switch_batch_size": 300}

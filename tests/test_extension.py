@@ -16,8 +16,8 @@ from sweeps.study import say_failures
 from sweeps.tuning import Known
 from trainables.config import TrialConfig
 from trainables.data import Source
-from trainables.extension import measured_by
-from trainables.tables import Record, compact, incomplete_trials, read_tables, record_of, write_record
+from trainables.measures.extension import measured_by
+from trainables.records.tables import Record, compact, incomplete_trials, read_tables, record_of, write_record
 from trainables.trial import Trial, run_trial
 
 Make = Callable[..., TrialConfig]

@@ -8,15 +8,15 @@ from typing import Any
 import pytest
 import torch
 
-from trainables import measures
 from trainables.config import TrialConfig
 from trainables.data import Source
-from trainables.extension import FAILED_MEASURE
-from trainables.measures import MEASURES
-from trainables.tables import Record, read_tables, write_record
-from trainables.time_limit import TimeLimitError, time_limit
+from trainables.measures import by_name
+from trainables.measures.by_name import MEASURES
+from trainables.measures.extension import FAILED_MEASURE
+from trainables.records.tables import Record, read_tables, write_record
+from trainables.records.unmeasured import Unmeasured, remove_unmeasured, take_unmeasured
+from trainables.runtime.time_limit import TimeLimitError, time_limit
 from trainables.trial import Trial, run_trial
-from trainables.unmeasured import Unmeasured, remove_unmeasured, take_unmeasured
 
 Make = Callable[..., TrialConfig]
 CLOCKS = ("seconds", "train_seconds", "sharpness_seconds", "finished_at")
@@ -77,7 +77,7 @@ def test_it_costs_its_own_rows(
 def test_what_cannot_be_bound_has_no_measure_at_all(
     make_config: Make, digits: Source, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(measures, "loss_of", lambda *_, **__: raising(ValueError("no running statistics"))())
+    monkeypatch.setattr(by_name, "loss_of", lambda *_, **__: raising(ValueError("no running statistics"))())
     record = run_trial(make_config(), digits)
     assert [(row["measure"], row["value"], row["error"]) for row in record.measures] == [
         ("box_sharpness", None, "ValueError: no running statistics"),
@@ -136,7 +136,7 @@ def test_a_record_is_left_before_the_first_measure(
     config = make_config()
     assert take_unmeasured(tmp_path, config.trial_id, "killed") is None
     failing(monkeypatch, "hessian_max_eig", raising(KeyboardInterrupt()))  # stands for the end of the process
-    monkeypatch.setattr("trainables.unmeasured.SECONDS", 0.0)
+    monkeypatch.setattr("trainables.records.unmeasured.SECONDS", 0.0)
     trial = Trial(config, digits)
     trial.train()
     trial.while_measuring = Unmeasured(tmp_path, trial.record)

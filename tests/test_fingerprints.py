@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import nn
 
-from trainables.fingerprints import Network, network_fingerprint, weights_digest
+from trainables.models.fingerprints import Network, network_fingerprint, weights_digest
 
 FILES = {
     "net/__init__.py": "",

@@ -12,7 +12,7 @@ import torch
 from oracles import random
 from torch import nn
 
-from trainables.float32 import LEAST_PRODUCT, exact_products, large_products
+from trainables.runtime.float32 import LEAST_PRODUCT, exact_products, large_products
 from trainables.sharpness import ModelLoss
 
 CPUINFO = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").exists() else ""
@@ -56,7 +56,7 @@ def test_second_derivatives_are_as_exact() -> None:
 def test_large_products_go_to_onednn() -> None:
     """Looked at in a fresh process whose defaults are others."""
     code = (
-        "import torch; torch.set_default_dtype(torch.float64); from trainables.float32 import large_products\n"
+        "import torch; torch.set_default_dtype(torch.float64); from trainables.runtime.float32 import large_products\n"
         "with torch.autocast('cpu', torch.bfloat16), large_products([torch.ones(99, 99).float()], 10**6):\n"
         "    print(torch.backends.mkldnn.matmul.fp32_precision)"
     )

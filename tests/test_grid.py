@@ -7,7 +7,7 @@ import pytest
 
 from sweeps.grid import Grid, expand
 from trainables.data import Source
-from trainables.errors import UserError
+from trainables.runtime.errors import UserError
 
 
 def grid(**changes: Any) -> Grid:

@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from trainables.errors import UserError
-from trainables.loss import cross_entropy
+from trainables.runtime.errors import UserError
 from trainables.sharpness import ModelLoss
+from trainables.tasks.loss import cross_entropy
 from trainables.training.evaluate import evaluate
 
 

@@ -8,9 +8,9 @@ import pytest
 
 from analysis.load import comparable, load_sweep, number_of
 from trainables.config import MEASURING, TrialConfig
-from trainables.matching import MATCHED, REPLICATE, SAME_STUDY
+from trainables.records.matching import MATCHED, REPLICATE, SAME_STUDY
+from trainables.records.tables import Record, compact, write_record
 from trainables.remedies import REMEDIES
-from trainables.tables import Record, compact, write_record
 
 ACCURACY = {16: 0.9, 64: 0.8, 300: 0.7}
 DIFFERENCES: list[dict[str, Any]] = [

@@ -11,11 +11,11 @@ from sweeps.estimate import estimate
 from sweeps.grid import Grid, expand
 from sweeps.options import parse
 from sweeps.study import grid_of
-from trainables import measures
 from trainables.config import DEFAULT_MEASURES, TrialConfig
 from trainables.data import Source
-from trainables.measure_costs import GRADIENTS, LEAST_EXAMPLES, cost_line, default_examples, gradients
-from trainables.measures import MEASURES, in_dtype
+from trainables.measures import by_name
+from trainables.measures.by_name import MEASURES, in_dtype
+from trainables.measures.costs import GRADIENTS, LEAST_EXAMPLES, cost_line, default_examples, gradients
 from trainables.sharpness import ModelLoss
 from trainables.trial import run_trial
 
@@ -118,7 +118,7 @@ class Cancels(nn.Module):
 def test_the_arithmetic_of_measures(
     digits: Source, monkeypatch: pytest.MonkeyPatch, dtype: str, large: int, offset: float, expected: torch.dtype
 ) -> None:
-    monkeypatch.setattr(measures, "LARGE_NETWORK", large)
+    monkeypatch.setattr(by_name, "LARGE_NETWORK", large)
     with torch.random.fork_rng():
         torch.manual_seed(0)
         model = Cancels(offset)
@@ -128,7 +128,7 @@ def test_the_arithmetic_of_measures(
 
 
 def test_the_arithmetic_is_in_the_rows(make_config: Make, digits: Source, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(measures, "LARGE_NETWORK", 1000)
+    monkeypatch.setattr(by_name, "LARGE_NETWORK", 1000)
     for config, expected in (
         (make_config(epochs=2, measure_dtype="auto"), "float32"),
         (make_config(epochs=2, measure_dtype="auto", model_options='{"widths": [2]}'), "float64"),

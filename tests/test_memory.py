@@ -8,7 +8,7 @@ import pytest
 
 FAULTS = """
 import resource, sys
-from trainables.memory import keep_freed_memory
+from trainables.runtime.memory import keep_freed_memory
 if sys.argv[1] == "keep":
     keep_freed_memory()
 import torch
@@ -29,7 +29,7 @@ print(faults(5))
 
 KEPT = """
 from pathlib import Path
-from trainables.memory import give_back, keep_freed_memory
+from trainables.runtime.memory import give_back, keep_freed_memory
 keep_freed_memory()
 import torch
 def resident():
@@ -42,7 +42,7 @@ print(before, resident())
 """
 
 AFTER_A_REFUSAL = """
-from trainables.memory import free_memory, is_out_of_memory, keep_freed_memory, limit_memory
+from trainables.runtime.memory import free_memory, is_out_of_memory, keep_freed_memory, limit_memory
 keep_freed_memory()
 import torch
 limit_memory(torch.device("cpu"), gib=1)

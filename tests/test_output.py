@@ -10,7 +10,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 PRINTING = """
 import sys
-from trainables.output import reliable_output
+from trainables.runtime.output import reliable_output
 with reliable_output("program", goes_on={goes_on}) as output:
     for number in range(20000):
         print("loses 1.5 \u2212 0.5 \u00b1 0.1 \u2192 \u65e5 \\udcff", number)

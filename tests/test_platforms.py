@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from trainables.errors import UserError
-from trainables.lease import hold
+from trainables.runtime.errors import UserError
+from trainables.storage.lease import hold
 
 ROOT = Path(__file__).parents[1]
 WITHOUT = """

@@ -11,11 +11,11 @@ from sweeps.grid import Grid, expand
 from trainables.check import check_trial
 from trainables.config import TrialConfig, steps_per_epoch
 from trainables.data import Source
-from trainables.errors import UserError
-from trainables.loss import cross_entropy
 from trainables.models import build_model
+from trainables.records.tables import large_batch_gaps, remedies
 from trainables.remedies import REMEDIES, base_remedies, read_remedy, remedy_of
-from trainables.tables import large_batch_gaps, remedies
+from trainables.runtime.errors import UserError
+from trainables.tasks.loss import cross_entropy
 from trainables.training.batches import epoch_batches
 from trainables.training.loop import Training
 from trainables.training.schedule import batch_size_at, learning_rate_at

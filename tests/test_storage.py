@@ -20,13 +20,13 @@ import torch
 
 from sweeps.batch_grid import main
 from sweeps.grid import Grid, expand
-from trainables import lease, storage
-from trainables.checkpoint import load_checkpoint, save_checkpoint
 from trainables.data import Source
-from trainables.errors import UserError
-from trainables.lease import hold, is_held
-from trainables.storage import is_remote, patiently, place, scrubbed, write_atomically
-from trainables.tables import finished_trials, read_tables
+from trainables.records.tables import finished_trials, read_tables
+from trainables.runtime.errors import UserError
+from trainables.storage import folders, lease
+from trainables.storage.checkpoint import load_checkpoint, save_checkpoint
+from trainables.storage.folders import is_remote, patiently, place, scrubbed, write_atomically
+from trainables.storage.lease import hold, is_held
 from trainables.trial import run_trial
 
 CPU = torch.device("cpu")
@@ -266,10 +266,10 @@ def test_storage_that_is_away_is_waited_for(s3: S3, monkeypatch: pytest.MonkeyPa
     file.parent.mkdir()
     write_atomically(file, b"before")
     road.block()
-    monkeypatch.setattr(storage, "PATIENCE", 0.0)
+    monkeypatch.setattr(folders, "PATIENCE", 0.0)
     with pytest.raises(OSError, match="NETWORK_CONNECTION"):
         write_atomically(file, b"lost")
-    monkeypatch.setattr(storage, "PATIENCE", 60.0)
+    monkeypatch.setattr(folders, "PATIENCE", 60.0)
     threading.Timer(1.0, road.unblock).start()
     write_atomically(file, b"after")
     assert (place(s3.uri("away")) / "file").read_bytes() == b"after"
@@ -277,7 +277,7 @@ def test_storage_that_is_away_is_waited_for(s3: S3, monkeypatch: pytest.MonkeyPa
 
 
 def test_storage_that_never_answered_is_an_error_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(storage, "PATIENCE", 600.0)
+    monkeypatch.setattr(folders, "PATIENCE", 600.0)
     with pytest.raises(OSError, match="NETWORK_CONNECTION"):
         place("s3://bucket/a?endpoint_override=127.0.0.1:1&scheme=http&region=x").exists()
 
@@ -289,7 +289,7 @@ def test_patience_ends(monkeypatch: pytest.MonkeyPatch) -> None:
         tries.append(0)
         raise OSError("away")
 
-    monkeypatch.setattr(storage, "PATIENCE", 0.8)
+    monkeypatch.setattr(folders, "PATIENCE", 0.8)
     with pytest.raises(OSError, match="away"):
         patiently(fail)
     assert len(tries) == 3  # at once, after 0.25 s, after another 0.5 s

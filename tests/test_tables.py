@@ -10,11 +10,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from trainables import tables
 from trainables.config import TrialConfig
-from trainables.errors import UserError, one_line
-from trainables.record_files import BadRecordError
-from trainables.tables import (
+from trainables.records import tables
+from trainables.records.record_files import BadRecordError
+from trainables.records.tables import (
     Record,
     compact,
     finished_trials,
@@ -24,6 +23,7 @@ from trainables.tables import (
     record_of,
     write_record,
 )
+from trainables.runtime.errors import UserError, one_line
 
 Make = Callable[..., TrialConfig]
 

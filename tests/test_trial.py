@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 import torch
 
-from trainables import tables
 from trainables.config import TrialConfig
 from trainables.data import Source
-from trainables.measures import MEASURES
-from trainables.tables import TRIALS, Record
+from trainables.measures.by_name import MEASURES
+from trainables.records import tables
+from trainables.records.tables import TRIALS, Record
 from trainables.trial import Trial, run_trial
 
 Make = Callable[..., TrialConfig]

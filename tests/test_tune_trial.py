@@ -9,9 +9,9 @@ import ray
 
 from trainables.config import TrialConfig
 from trainables.data import Source
-from trainables.tables import read_tables
+from trainables.records.tables import read_tables
 from trainables.trial import run_trial
-from trainables.tune_trial import TuneTrial
+from trainables.tune.tune_trial import TuneTrial
 
 
 @pytest.fixture(scope="module")

@@ -20,16 +20,17 @@ from torch import nn
 
 from trainables.config import TrialConfig
 from trainables.data import Dataset, Source
-from trainables.errors import UserError, one_line
+from trainables.models.of_config import build
+from trainables.records.tables import Row
+from trainables.runtime.errors import UserError, one_line
+from trainables.runtime.time_limit import time_limit
 from trainables.sharpness import ModelLoss
-from trainables.tables import Row
-from trainables.time_limit import time_limit
 from trainables.training.batches import epoch_batches
 from trainables.training.loop import Training
 from trainables.training.parallel import Workers
 from trainables.training.parts import Parts
 from trainables.training.schedule import batch_size_at
-from trainables.trial import Trial, build
+from trainables.trial import Trial
 
 
 def check_trials(

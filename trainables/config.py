@@ -20,7 +20,6 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
-from trainables.errors import UserError
 from trainables.remedies import (
     DECAYED,
     STEP_DECAY_FACTOR,
@@ -32,6 +31,7 @@ from trainables.remedies import (
     require,
     require_choice,
 )
+from trainables.runtime.errors import UserError
 
 NUMBERS_VERSION = 9  # raise it when a change of this code changes the numbers of an unchanged configuration
 
@@ -58,8 +58,8 @@ class TrialConfig(Remedies):
     epochs the trial goes on at `switch_batch_size`, with its learning rate kept or scaled by the ratio of the
     batch sizes (`linear`) or its root (`sqrt`), and with the optimizer's state `reset` or kept. `precision` is that of
     training alone: evaluation is in float32, and measures are in `measure_dtype` (`auto`: see
-    trainables.measures.in_dtype). `measures` are the names, joined by commas, of what is measured at the end, on
-    `measure_examples` of the training examples, with batch norm in the mode `measure_batch_norm` (see
+    trainables.measures.by_name.in_dtype). `measures` are the names, joined by commas, of what is measured at the end,
+    on `measure_examples` of the training examples, with batch norm in the mode `measure_batch_norm` (see
     trainables.sharpness.model_loss); `batch` has a batch size. They are measured along the run too, after every
     `measure_every` epochs, or as often as stays within `measure_share` of the training time. With a `validation_size`
     so many of the training examples are held out and take the place of the test set, which such a trial never sees.

@@ -32,7 +32,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
-from trainables.errors import UserError
+from trainables.runtime.errors import UserError
 
 SCALINGS = ("linear", "sqrt")
 DECAYS = ("cosine", "step")

@@ -5,7 +5,6 @@ drives the same `Trial` in slices of time, with checkpoints between them.
 """
 
 import datetime
-import json
 import math
 import platform
 import time
@@ -16,22 +15,21 @@ from typing import Any, TypeVar
 
 import numpy as np
 import torch
-from torch import nn
 
-from trainables import measures
-from trainables.checkpoint import load_checkpoint, save_checkpoint
 from trainables.config import ALONG_THE_RUN, LARGE_NETWORK, NUMBERS_VERSION, TrialConfig
-from trainables.data import Dataset, Source
-from trainables.errors import LONGEST_REASON, one_line
-from trainables.extension import FAILED_MEASURE, IN_FLOAT32, Extension, measured_by
-from trainables.fingerprints import weights_digest
-from trainables.memory import SMALLER, free_memory, is_out_of_memory
-from trainables.models import build_model
-from trainables.seeds import derive_seed, seeded
-from trainables.shared_loss import share
+from trainables.data import Source
+from trainables.measures import by_name
+from trainables.measures.extension import FAILED_MEASURE, IN_FLOAT32, Extension, measured_by
+from trainables.measures.shared_loss import share
+from trainables.models.fingerprints import weights_digest
+from trainables.models.of_config import build
+from trainables.records.tables import Record, Row
+from trainables.runtime.errors import LONGEST_REASON, one_line
+from trainables.runtime.memory import SMALLER, free_memory, is_out_of_memory
+from trainables.runtime.seeds import derive_seed, seeded
+from trainables.runtime.time_limit import TimeLimitError
 from trainables.sharpness import ModelLoss
-from trainables.tables import Record, Row
-from trainables.time_limit import TimeLimitError
+from trainables.storage.checkpoint import load_checkpoint, save_checkpoint
 from trainables.training.loop import Training
 from trainables.training.parallel import Workers
 from trainables.training.recording import Recorder
@@ -138,7 +136,7 @@ class Trial:
         done = {row["measure"] for row in self.measures if row["epoch"] == self.training.epochs_done}
         if self._known is not None:
             along = None if self.training.finished else self._along
-            done |= {name for name in measures.MEASURES if self._known.has(self.config.measurement(name, along))}
+            done |= {name for name in by_name.MEASURES if self._known.has(self.config.measurement(name, along))}
         return [name for name in self.config.measures.split(",") if name and name not in done]
 
     @property
@@ -155,7 +153,7 @@ class Trial:
         config = self.config
 
         def loss_in(dtype: str) -> ModelLoss:
-            loss = measures.loss_of(
+            loss = by_name.loss_of(
                 self.training.model,
                 self.training.data,
                 examples=config.measure_examples,
@@ -165,15 +163,15 @@ class Trial:
             )
             return loss if self.measures_alone else share(loss, self.training.workers)
 
-        return measures.in_dtype(config.measure_dtype, loss_in)
+        return by_name.in_dtype(config.measure_dtype, loss_in)
 
     def _rows(self, name: str, loss: ModelLoss | str) -> list[Row]:
         """Those of one measure of `loss`, or the reason why there is none."""
         started = time.perf_counter()
-        context = measures.Context.of(
+        context = by_name.Context.of(
             self.training.optimizer, self.training.epochs[-1]["batch_size"], self.config.train_size
         )
-        found = loss if isinstance(loss, str) else self._attempt(lambda: measures.measure(loss, [name], context))
+        found = loss if isinstance(loss, str) else self._attempt(lambda: by_name.measure(loss, [name], context))
         if isinstance(found, str):
             found = [_failed(name, found, time.perf_counter() - started)]
         about = self._about()
@@ -228,8 +226,8 @@ class Trial:
             **{name: last[name] for name in ("train_loss", "train_accuracy", "test_loss", "test_accuracy")},
             "test_perplexity": self._perplexity(last["test_loss"]),
             "generalization_gap": last["train_accuracy"] - last["test_accuracy"],
-            "box_sharpness": self._value("box_sharpness", "strong", measures.EPSILONS[0]),
-            "box_sharpness_paper": self._value("box_sharpness", "paper", measures.EPSILONS[0]),
+            "box_sharpness": self._value("box_sharpness", "strong", by_name.EPSILONS[0]),
+            "box_sharpness_paper": self._value("box_sharpness", "paper", by_name.EPSILONS[0]),
             "hessian_max_eig": self._value("hessian_max_eig", "lanczos", None),
             "reached_target": self.training.reached_target,
             "measured": [] if self._difference or self.training.diverged else measured_by(self.config),
@@ -332,8 +330,8 @@ class Trial:
             flags.append("train accuracy below 99.9 %")
         if config.switch_epoch is not None and self.training.epochs_done <= config.switch_epoch:
             flags.append("ended before its switch")
-        paper = self._value("box_sharpness", "paper", measures.EPSILONS[0])
-        strong = self._value("box_sharpness", "strong", measures.EPSILONS[0])
+        paper = self._value("box_sharpness", "paper", by_name.EPSILONS[0])
+        strong = self._value("box_sharpness", "strong", by_name.EPSILONS[0])
         if paper is not None and strong is not None and paper < PAPER_FAR_BELOW_STRONG * strong:
             flags.append("paper method far below strong")
         last_rows = [row for row in measured if row["epoch"] == self.training.epochs_done]
@@ -349,17 +347,11 @@ class Trial:
 
 
 def _failed(name: str, reason: str, seconds: float) -> Row:
-    return {"measure": name, "value": None, "seconds": seconds, "seed": measures.SEED, "error": reason}
+    return {"measure": name, "value": None, "seconds": seconds, "seed": by_name.SEED, "error": reason}
 
 
 def _largest_batch(config: TrialConfig) -> int:
     return max(batch_size_at(config, epoch) for epoch in range(config.total_epochs))
-
-
-def build(config: TrialConfig, data: Dataset) -> nn.Module:
-    """The network of `config` for data like `data`, with weights from torch's global generator."""
-    options = json.loads(config.model_options)
-    return build_model(config.model, data.input_shape, data.num_classes, input_dtype=data.input_dtype, **options)
 
 
 def run_trial(config: TrialConfig, source: Source, device: torch.device | None = None) -> Record:

@@ -22,13 +22,13 @@ from updates import SEARCHING, UPDATES, source_for
 from gpu_parts import Row, Setting
 from trainables.config import TrialConfig
 from trainables.data import Dataset, Source, load_source
-from trainables.float32 import exact_products
-from trainables.measures import MEASURES, Context, measure
-from trainables.seeds import derive_seed
+from trainables.measures.by_name import MEASURES, Context, measure
+from trainables.models.of_config import build
+from trainables.runtime.float32 import exact_products
+from trainables.runtime.seeds import derive_seed
 from trainables.sharpness import ModelLoss
 from trainables.training.loop import Training
 from trainables.training.recording import Recorder, cuda_graph
-from trainables.trial import build
 
 TITLE = "Correctness: GPU beside CPU"
 COLUMNS = ("check", "dtype", "error", "allowed", "passed")

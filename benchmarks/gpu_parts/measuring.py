@@ -12,7 +12,7 @@ import torch
 from gpu_parts import Row, Setting, synchronize
 from gpu_parts.images import patterns
 from trainables.config import TrialConfig
-from trainables.measures import loss_of, measure
+from trainables.measures.by_name import loss_of, measure
 from trainables.trial import Trial
 
 TITLE = "Measures of C1"

@@ -1,8 +1,8 @@
 """Part 4: trials per minute of 1, 2, 4 and 8 processes on one GPU: what `--gpus-per-trial` should be.
 
-Every process trains trials one after another, as a sweep's workers do (trainables.process, a share of the memory),
-without measures. All begin together once each has trained one epoch; epochs that end within WINDOW seconds are counted,
-as parts of a trial.
+Every process trains trials one after another, as a sweep's workers do (trainables.runtime.process, a share of the
+memory), without measures. All begin together once each has trained one epoch; epochs that end within WINDOW seconds are
+counted, as parts of a trial.
 """
 
 import multiprocessing
@@ -18,8 +18,8 @@ from gpu_parts import Row, Setting, synchronize
 from gpu_parts.images import patterns
 from trainables.config import TrialConfig
 from trainables.data import Source, load_source
-from trainables.memory import limit_memory
-from trainables.process import prepare_process
+from trainables.runtime.memory import limit_memory
+from trainables.runtime.process import prepare_process
 from trainables.trial import Trial
 
 TITLE = "Packing: processes on one GPU"

@@ -13,7 +13,7 @@ from gpu_parts import Row, Setting
 from gpu_parts.images import patterns
 from trainables.config import TrialConfig
 from trainables.data import Source, load_source
-from trainables.tables import compact, finished_trials, read_tables, write_record
+from trainables.records.tables import compact, finished_trials, read_tables, write_record
 from trainables.trial import Trial
 
 TITLE = "C1 on CIFAR-10"

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from training import NETWORKS, examples_per_second, loops, matrix_rate, operations_per_example
 
 from gpu_parts import Row, Setting
-from trainables.memory import free_memory, is_out_of_memory
+from trainables.runtime.memory import free_memory, is_out_of_memory
 from trainables.training.recording import cuda_graph
 
 TITLE = "Training: examples per second"

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from made_up import write
 
-from trainables.tables import Record
+from trainables.records.tables import Record
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from trainables.config import TrialConfig
-from trainables.tables import Record, compact, write_record
+from trainables.records.tables import Record, compact, write_record
 
 BASE: dict[str, Any] = {
     "dataset": "digits",

@@ -22,7 +22,7 @@ from analysis.resilience import report as resilience_report
 from analysis.resilience import resilience, variant_names
 from analysis.warm_start import report as warm_start_report
 from analysis.warm_start import warm_starts
-from trainables.errors import UserError
+from trainables.runtime.errors import UserError
 
 SEEDS = range(4)
 LUCK = (0.004, -0.001, 0.002, -0.005)  # of a replicate: shared by all of its trials, so it cancels

@@ -14,7 +14,7 @@ from analysis.load import load_sweep
 from analysis.means import mean_over_replicates
 from analysis.replicates import cells, over_replicates, weighted_mean
 from analysis.steps_to_loss import fit_steps, misfit_intervals, steps_to_loss
-from trainables.errors import UserError
+from trainables.runtime.errors import UserError
 from trainables.training import loop
 from trainables.trial import run_trial
 

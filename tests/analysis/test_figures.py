@@ -21,7 +21,7 @@ from analysis.load import comparable, load_sweep
 from analysis.means import mean_over_replicates
 from analysis.switch_point import main as switch_point_main
 from analysis.switch_point import switch_point
-from trainables.errors import UserError
+from trainables.runtime.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[2]
 DRAWN = (gap_vs_sharpness, batch_size_curves, switch_point, learning_rate_heatmap)

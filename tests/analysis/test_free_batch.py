@@ -8,7 +8,7 @@ from scipy import stats
 from analysis.free_batch import free_batch, free_batch_figure
 from analysis.load import load_sweep
 from analysis.threshold_batch import fit_threshold, threshold_batch, threshold_figure, threshold_sentence
-from trainables.errors import UserError
+from trainables.runtime.errors import UserError
 
 
 def trials(accuracies, **config):

@@ -11,7 +11,7 @@ from analysis.keskar2017 import accuracy, sharpness
 from analysis.keskar_figure4 import keskar_figure4, write_figure4
 from analysis.keskar_tables import keskar_tables, main, table_lines, write_keskar_tables
 from analysis.load import load_sweep
-from trainables.errors import UserError
+from trainables.runtime.errors import UserError
 
 LOSS = (0.012, 0.020, 0.016)  # of LB against SB, by seed
 RATIO = (3.0, 16 / 3, 4.0)

@@ -12,7 +12,7 @@ from analysis.leaderboard import leaderboard, leaderboard_figure, leaderboard_fr
 from analysis.load import BOX_STRONG, comparable, load_sweep, measures_of
 from analysis.rescaling import rescaling, rescaling_sentence
 from analysis.statistics import granulated_kendall
-from trainables.errors import UserError
+from trainables.runtime.errors import UserError
 
 
 def measured(records):

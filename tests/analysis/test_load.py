@@ -21,7 +21,7 @@ from analysis.load import (
     number_of,
     rows_of,
 )
-from trainables.errors import UserError
+from trainables.runtime.errors import UserError
 
 
 def test_axes_and_constants(write_sweep):

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from analysis.batch_size_curves import batch_size_curves
 from analysis.figures import new_figure
 from analysis.load import load_sweep
-from trainables.tables import Record
+from trainables.records.tables import Record
 
 Write = Callable[[Sequence[Record]], Path]
 COLUMNS = dict.fromkeys(("box_sharpness", "box_sharpness_paper", "hessian_max_eig"))

@@ -15,10 +15,10 @@ from analysis.load import load_sweep
 from analysis.minima import MinimumPair, minimum_pairs
 from analysis.profiles import SCHEMA, Network, Point, coefficients, direction, profiles
 from trainables.config import TrialConfig, model_options_json
-from trainables.errors import UserError
-from trainables.saved import config_of, network_of, source_of, split_of, weights_of
+from trainables.records.saved import config_of, network_of, source_of, split_of, weights_of
+from trainables.records.tables import compact, read_tables, write_record
+from trainables.runtime.errors import UserError
 from trainables.sharpness.model_loss import ModelLoss
-from trainables.tables import compact, read_tables, write_record
 from trainables.trial import Trial
 
 PLAIN, BATCH_NORM = {"widths": [12]}, {"widths": [12, 8], "batch_norm": True}

@@ -10,7 +10,7 @@ from analysis.batch_size_curves import batch_size_curves
 from analysis.load import BOX_STRONG, comparable, load_sweep
 from analysis.remedies import remedies, remedies_figure
 from analysis.statistics import rank_correlation
-from trainables.errors import UserError
+from trainables.runtime.errors import UserError
 
 SMALL, LARGE = [0.90, 0.93, 0.91, 0.95], [0.88, 0.905, 0.89, 0.93]  # the gap: 0.02, 0.025, 0.02, 0.02
 SAM = [0.891, 0.915, 0.902, 0.941]  # gains 0.011, 0.010, 0.012, 0.011

@@ -9,7 +9,7 @@ from made_up import failed, grid, record, write
 from analysis.answer import answer
 from analysis.load import load_sweep
 from analysis.report import write_report
-from trainables.errors import UserError
+from trainables.runtime.errors import UserError
 
 HOSTILE = '<script>alert("1")</script><img src="https://evil.example/x.png">&amp;{{ 7 * 7 }}'
 

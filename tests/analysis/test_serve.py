@@ -15,8 +15,8 @@ from browser import Watched, chromium
 from made_up import failed, grid, record, write
 
 from analysis.serve import LiveData, main, serving
-from trainables.errors import UserError
-from trainables.tables import write_record
+from trainables.records.tables import write_record
+from trainables.runtime.errors import UserError
 
 SCRIPT = Path(__file__).parents[2] / "analysis" / "serve.py"
 

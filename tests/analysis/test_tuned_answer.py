@@ -17,7 +17,7 @@ from analysis.load import load_sweep
 from analysis.report import write_report
 from analysis.tuned_cells import load_tuned_gap
 from analysis.tuned_gap import answer, main, tuned_gap_figure, tuned_gap_lines
-from trainables.errors import UserError
+from trainables.runtime.errors import UserError
 
 SPACE = {"learning_rate": [1e-4, 1e-1], "warmup_epochs": [0.0, 5.0], "weight_decay": [0.0, 0.0]}
 SMALL = (0.950, 0.942, 0.955, 0.947)  # four replicates

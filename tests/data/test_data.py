@@ -16,7 +16,7 @@ import torchvision
 from PIL import Image
 
 from trainables.data import Source, load_dataset, load_source
-from trainables.errors import UserError
+from trainables.runtime.errors import UserError
 
 
 def test_digits() -> None:

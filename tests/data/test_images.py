@@ -15,7 +15,7 @@ from torchvision.datasets import ImageFolder
 
 from trainables.data import Source, load_source
 from trainables.data.images import decode_parts
-from trainables.errors import UserError
+from trainables.runtime.errors import UserError
 
 GENERATOR = np.random.default_rng(5)
 GREY = GENERATOR.integers(0, 256, (4, 5), dtype=np.uint8)

@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 from trainables.data import Source, load_source
-from trainables.errors import UserError
+from trainables.runtime.errors import UserError
 
 Files = dict[str, pa.Table]
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from trainables.data import Source, load_source
 from trainables.data.kaldi import read_kaldi
 from trainables.data.speech import splice
-from trainables.errors import UserError
+from trainables.runtime.errors import UserError
 
 Frames = NDArray[np.float32]
 

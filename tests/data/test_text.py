@@ -8,7 +8,7 @@ import torch
 
 from trainables.data import Source, load_source
 from trainables.data.text import _tokens
-from trainables.errors import UserError
+from trainables.runtime.errors import UserError
 
 FIRST = "to be or not to be that is the question\n"
 TEXT = FIRST * 10

@@ -10,8 +10,8 @@ import torch
 from trainables.check import check_trial, check_trials
 from trainables.config import TrialConfig
 from trainables.data import Source, load_source
-from trainables.errors import UserError
 from trainables.models import build_model
+from trainables.runtime.errors import UserError
 from trainables.trial import run_trial
 
 MODELS = """

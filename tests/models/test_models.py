@@ -11,12 +11,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import conv2d, relu
 
-from trainables.errors import UserError
-from trainables.float32 import exact_products
-from trainables.loss import cross_entropy
 from trainables.models import MODELS, build_model
 from trainables.models.layers import ACTIVATIONS
+from trainables.runtime.errors import UserError
+from trainables.runtime.float32 import exact_products
 from trainables.sharpness import ModelLoss, hessian_eigenvalues
+from trainables.tasks.loss import cross_entropy
 from trainables.training.evaluate import evaluate
 
 

@@ -6,7 +6,7 @@ import torch
 from oracles import random
 from torch import Tensor
 
-from trainables.sharpness.lbfgsb import BoxMinimum, minimize_in_box
+from trainables.sharpness.solvers.lbfgsb import BoxMinimum, minimize_in_box
 
 Function = Callable[[Tensor], tuple[float, Tensor]]
 Problem = tuple[Function, Tensor, Tensor, Tensor]

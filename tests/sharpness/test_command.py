@@ -12,10 +12,10 @@ import torch
 
 from trainables.config import TrialConfig
 from trainables.data import Source
-from trainables.measures import MEASURES
+from trainables.measures.by_name import MEASURES
+from trainables.measures.command import main
+from trainables.records.tables import Record, compact, write_record
 from trainables.sharpness import ModelLoss, hessian_eigenvalues
-from trainables.sharpness.__main__ import main
-from trainables.tables import Record, compact, write_record
 from trainables.trial import Trial
 
 

@@ -8,9 +8,9 @@ from box_problems import convex, quadratic, rosenbrock, run, uniform
 from oracles import random
 from torch import Tensor
 
-from trainables.sharpness import limited_memory
-from trainables.sharpness.lbfgsb import minimize_in_box
-from trainables.sharpness.line_search import Sample, wolfe_step
+from trainables.sharpness.solvers import limited_memory
+from trainables.sharpness.solvers.lbfgsb import minimize_in_box
+from trainables.sharpness.solvers.line_search import Sample, wolfe_step
 
 
 def test_separable_quadratic_is_solved_by_clipping() -> None:

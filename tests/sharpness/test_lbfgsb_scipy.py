@@ -28,8 +28,8 @@ from oracles import random
 from scipy.optimize import Bounds, OptimizeResult, minimize
 from torch import Tensor
 
-from trainables.sharpness import lbfgsb, limited_memory
-from trainables.sharpness.lbfgsb import BoxMinimum
+from trainables.sharpness.solvers import lbfgsb, limited_memory
+from trainables.sharpness.solvers.lbfgsb import BoxMinimum
 
 
 def run_scipy(

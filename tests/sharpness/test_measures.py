@@ -11,14 +11,14 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from trainables.errors import UserError
-from trainables.measures import MEASURES, Context, measure
+from trainables.measures.by_name import MEASURES, Context, measure
+from trainables.records.tables import MEASURES as TABLE
+from trainables.runtime.errors import UserError
 from trainables.sharpness import ModelLoss, hessian_eigenvalues, model_loss, stability
 from trainables.sharpness.ball import SETTLED_GAP
-from trainables.tables import MEASURES as TABLE
-from trainables.training.adam import Adam
-from trainables.training.optimizer import Optimizer
-from trainables.training.optimizers import SGD, Adagrad
+from trainables.training.optimizers.adam import Adam
+from trainables.training.optimizers.by_name import SGD, Adagrad
+from trainables.training.optimizers.optimizer import Optimizer
 
 DOCUMENTATION = Path(__file__).parents[2] / "docs" / "measures.md"
 CONTEXT = Context(learning_rate=0.1, batch_size=4, train_size=30, momentum=0.9)

@@ -8,7 +8,7 @@ import torch
 from oracles import dense_hessian, random, rotated, softmax_regression, with_hessian
 from torch import Tensor
 
-from trainables.sharpness.lanczos import random_unit
+from trainables.sharpness.solvers.lanczos import random_unit
 from trainables.sharpness.spectrum import spectral_density
 
 

@@ -5,7 +5,7 @@ import torch
 from oracles import random, rotated
 from torch import Tensor
 
-from trainables.sharpness.trust_region import largest_in_ball
+from trainables.sharpness.solvers.trust_region import largest_in_ball
 
 SPECTRA = {
     "concave": -torch.logspace(-3, 3, 20, dtype=torch.float64),

@@ -12,10 +12,10 @@ from updates import F1, LSTM, RESNET, SEARCHING, UPDATES, source_for
 
 from trainables.config import TrialConfig
 from trainables.data import Source
-from trainables.measures import MEASURES
+from trainables.measures.by_name import MEASURES
+from trainables.measures.command import main as sharpness
+from trainables.records.tables import Row
 from trainables.sharpness import ModelLoss, model_loss
-from trainables.sharpness.__main__ import main as sharpness
-from trainables.tables import Row
 from trainables.trial import Trial
 
 Make = Callable[..., TrialConfig]

@@ -21,7 +21,7 @@ import pytest
 from sweeps.batch_grid import main
 from sweeps.grid import Grid, expand
 from trainables.data import Source
-from trainables.tables import SCHEMAS, Record
+from trainables.records.tables import SCHEMAS, Record
 from trainables.trial import run_trial
 
 Run = Callable[..., subprocess.CompletedProcess[str]]

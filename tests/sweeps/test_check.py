@@ -14,8 +14,8 @@ from sweeps.placement import Placement
 from trainables.check import failing_measures
 from trainables.config import TrialConfig
 from trainables.data import Source
-from trainables.errors import UserError
-from trainables.measures import MEASURES
+from trainables.measures.by_name import MEASURES
+from trainables.runtime.errors import UserError
 
 Make = Callable[..., TrialConfig]
 

@@ -21,7 +21,7 @@ import psutil
 import pytest
 
 from sweeps.dashboard import grafana_dashboard, main, provision
-from trainables.errors import UserError
+from trainables.runtime.errors import UserError
 
 pytestmark = pytest.mark.slow
 

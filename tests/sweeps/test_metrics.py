@@ -14,7 +14,7 @@ from sweeps.grid import Grid, expand
 from sweeps.metrics import MEANS, MOST_GROUPS, RECENT, Metrics
 from trainables.config import TrialConfig
 from trainables.data import Source
-from trainables.tables import compact, write_record
+from trainables.records.tables import compact, write_record
 from trainables.trial import run_trial
 
 

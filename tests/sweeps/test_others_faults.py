@@ -12,7 +12,7 @@ import pytest
 from sweeps import optuna_study
 from sweeps.optuna_study import open_storage
 from sweeps.trackers import trackers
-from trainables.errors import UserError
+from trainables.runtime.errors import UserError
 
 
 def test_a_locked_database_is_waited_for(tmp_path: Path) -> None:

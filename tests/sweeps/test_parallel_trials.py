@@ -18,9 +18,9 @@ from sweeps.placement import Placement
 from sweeps.progress import Progress
 from trainables.config import TrialConfig
 from trainables.data import Source
-from trainables.tables import Tables, read_tables
+from trainables.records.tables import Tables, read_tables
 from trainables.trial import run_trial
-from trainables.tune_trial import TuneTrial
+from trainables.tune.tune_trial import TuneTrial
 
 pytestmark = pytest.mark.slow
 

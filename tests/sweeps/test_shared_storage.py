@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from sweeps import shared_storage
-from trainables.storage import place
+from trainables.storage.folders import place
 
 CHECK = """
 import os, sys
@@ -19,7 +19,7 @@ import ray
 from ray.cluster_utils import Cluster
 from pathlib import Path
 from sweeps.shared_storage import check_shared
-from trainables.errors import UserError
+from trainables.runtime.errors import UserError
 cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
 cluster.add_node(num_cpus=1)
 ray.init(address=cluster.address, log_to_driver=False)

@@ -13,7 +13,7 @@ from rich.console import Console
 from analysis.progress import duration, read_progress
 from sweeps.status import main, show
 from trainables.config import TrialConfig
-from trainables.tables import Record, compact, write_record
+from trainables.records.tables import Record, compact, write_record
 
 SCRIPT = Path(__file__).parents[2] / "sweeps" / "status.py"
 

@@ -13,7 +13,7 @@ import pytest
 from analysis.tensorboard import RESULTS, write_events
 from sweeps.batch_grid import main
 from sweeps.trackers import trackers
-from trainables.errors import UserError
+from trainables.runtime.errors import UserError
 
 pytestmark = pytest.mark.slow
 

@@ -29,8 +29,8 @@ from sweeps.tuning_run import begin, plan_of, write_tuning
 from sweeps.tuning_tune import curve_of, is_judged, outcome_of
 from trainables.config import TrialConfig
 from trainables.data import Source
-from trainables.errors import UserError
-from trainables.tables import compact
+from trainables.records.tables import compact
+from trainables.runtime.errors import UserError
 from trainables.trial import Trial
 
 SCRIPT = Path(__file__).parents[2] / "sweeps" / "tuned_gap.py"

@@ -9,7 +9,7 @@ import pytest
 
 from sweeps.optuna_study import hidden, open_storage
 from sweeps.tuned_gap import main
-from trainables.errors import UserError
+from trainables.runtime.errors import UserError
 
 SCRIPT = Path(__file__).parents[2] / "sweeps" / "tuned_gap.py"
 

@@ -16,8 +16,8 @@ from sweeps.progress import Progress
 from sweeps.two_batches import TwoBatches
 from trainables.config import TrialConfig
 from trainables.data import Source
-from trainables.errors import UserError
-from trainables.tables import write_record
+from trainables.records.tables import write_record
+from trainables.runtime.errors import UserError
 from trainables.trial import run_trial
 
 SCRIPTS = {

@@ -14,7 +14,7 @@ import pytest
 from sweeps import watch
 from sweeps.arguments import run_command
 from sweeps.watch import Watch, watching
-from trainables.errors import LostError
+from trainables.runtime.errors import LostError
 
 LONG = 120.0  # seconds that a lost sweep would wait
 

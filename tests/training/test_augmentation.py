@@ -8,8 +8,8 @@ from torch import Tensor
 from torch.nn.functional import pad
 from torchvision.transforms.functional import InterpolationMode, rotate
 
-from trainables.errors import UserError
 from trainables.remedies import AUGMENTATIONS
+from trainables.runtime.errors import UserError
 from trainables.training.augmentation import MAX_SHIFT, PADDING, augment, crop, transform
 
 CLOSE = {"rtol": 1e-9, "atol": 1e-9}

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from trainables.training.full_batch import GradientDescent, full_batch_lbfgs
+from trainables.training.optimizers.full_batch import GradientDescent, full_batch_lbfgs
 
 
 def problem(curvature: list[float], start: list[float]) -> tuple[nn.Parameter, Callable[[], Tensor]]:

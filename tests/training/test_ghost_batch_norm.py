@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from trainables.errors import UserError
+from trainables.runtime.errors import UserError
 from trainables.training.ghost_batch_norm import use_ghost_batch_norm
 from trainables.training.one_loss import running_statistics_kept
 

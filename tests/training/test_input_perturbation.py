@@ -5,7 +5,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from trainables.errors import UserError
+from trainables.runtime.errors import UserError
 from trainables.training.input_perturbation import adversarial_inputs
 
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from trainables.training.lamb import LAMB
+from trainables.training.optimizers.lamb import LAMB
 
 
 def test_first_step_by_hand() -> None:

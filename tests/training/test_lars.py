@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from trainables.training.lars import LARS
+from trainables.training.optimizers.lars import LARS
 
 
 def tensor(values: list[Any]) -> Tensor:

@@ -11,12 +11,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from trainables.training.adam import Adam
-from trainables.training.full_batch import GradientDescent, full_batch_lbfgs
-from trainables.training.lamb import LAMB
-from trainables.training.lars import LARS
-from trainables.training.optimizer import Optimizer
-from trainables.training.optimizers import SGD, Adagrad
+from trainables.training.optimizers.adam import Adam
+from trainables.training.optimizers.by_name import SGD, Adagrad
+from trainables.training.optimizers.full_batch import GradientDescent, full_batch_lbfgs
+from trainables.training.optimizers.lamb import LAMB
+from trainables.training.optimizers.lars import LARS
+from trainables.training.optimizers.optimizer import Optimizer
 
 BUILDERS: dict[str, Callable[..., Optimizer]] = {
     "adam": lambda parameters: Adam(parameters, 0.01, weight_decay=0.01),
@@ -87,7 +87,7 @@ def test_a_trial_does_not_import_the_compiler() -> None:
     """Which takes every worker two seconds and 150 MiB, or its SymPy, 0.7 s more."""
     source = (
         "import sys; from trainables.config import TrialConfig; from trainables.data import load_source; "
-        "from trainables.trial import run_trial; from trainables.process import prepare_process; "
+        "from trainables.trial import run_trial; from trainables.runtime.process import prepare_process; "
         "prepare_process(1); digits = load_source('digits'); "
         "run_trial(TrialConfig(dataset='digits', data_fingerprint='', train_size=50, test_size=50, batch_size=10, "
         "learning_rate=0.01, epochs=1, measure_examples=20), digits); "

@@ -23,8 +23,8 @@ from torch import Tensor, nn
 from trainables.check import check_micro_batches
 from trainables.config import TrialConfig
 from trainables.data import Dataset, Source
-from trainables.errors import UserError
-from trainables.shared_loss import share
+from trainables.measures.shared_loss import share
+from trainables.runtime.errors import UserError
 from trainables.sharpness import GaussNewton, ModelLoss, hessian_eigenvalues
 from trainables.training.ghost_batch_norm import use_ghost_batch_norm
 from trainables.training.loop import Training
@@ -189,7 +189,7 @@ def together(tmp_path_factory: pytest.TempPathFactory) -> dict[int, list[dict[st
     """What each of 2 and each of 4 workers came to."""
     folder = tmp_path_factory.mktemp("workers")
     context = processes.get_context("forkserver")
-    context.set_forkserver_preload(["torch", "trainables.training.loop", "trainables.shared_loss"])
+    context.set_forkserver_preload(["torch", "trainables.training.loop", "trainables.measures.shared_loss"])
     members = [context.Process(target=work, args=(r, n, str(folder)), daemon=True) for n in COUNTS for r in range(n)]
     for member in members:
         member.start()

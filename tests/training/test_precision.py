@@ -8,7 +8,7 @@ from torch import nn
 
 from trainables.config import TrialConfig
 from trainables.data import Dataset, Source
-from trainables.errors import UserError
+from trainables.runtime.errors import UserError
 from trainables.training.loop import Training
 from trainables.trial import run_trial
 

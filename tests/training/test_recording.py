@@ -10,7 +10,7 @@ from torch.utils._pytree import tree_leaves
 
 from trainables.config import TrialConfig
 from trainables.data import Source
-from trainables.process import prepare_process
+from trainables.runtime.process import prepare_process
 from trainables.training import recording
 from trainables.training.recording import Recorder, Work, cuda_graph, is_recordable
 from trainables.trial import Trial

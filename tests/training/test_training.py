@@ -13,7 +13,7 @@ from torch.nn.functional import cross_entropy
 from trainables.config import TrialConfig
 from trainables.data import Dataset, Source
 from trainables.models import build_model
-from trainables.seeds import generator
+from trainables.runtime.seeds import generator
 from trainables.training import loop
 from trainables.training.batches import epoch_batches
 from trainables.training.evaluate import evaluate

@@ -23,10 +23,10 @@ from trainables.data.parquet import read_parquet
 from trainables.data.speech import read_timit
 from trainables.data.standard import read_cifar10, read_cifar100, read_digits, read_mnist
 from trainables.data.text import read_text
-from trainables.errors import UserError
-from trainables.importing import is_import_path, load_callable
-from trainables.options import check_options
-from trainables.seeds import seeded
+from trainables.runtime.errors import UserError
+from trainables.runtime.importing import is_import_path, load_callable
+from trainables.runtime.options import check_options
+from trainables.runtime.seeds import seeded
 
 __all__ = ["DATASETS", "Dataset", "Source", "load_dataset", "load_source"]
 

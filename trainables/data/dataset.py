@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from trainables.errors import UserError
-from trainables.seeds import generator
+from trainables.runtime.errors import UserError
+from trainables.runtime.seeds import generator
 
 if TYPE_CHECKING:
     import torch

@@ -9,7 +9,7 @@ import stat
 from functools import lru_cache
 from pathlib import Path
 
-from trainables.errors import UserError
+from trainables.runtime.errors import UserError
 
 _LIMIT_OF_CONTAINER = Path("/sys/fs/cgroup/memory.max")
 

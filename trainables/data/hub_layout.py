@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from trainables.data.files import Walk
-from trainables.errors import UserError
+from trainables.runtime.errors import UserError
 
 WORDS = {
     "train": ("train", "training"),

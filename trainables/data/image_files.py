@@ -13,7 +13,7 @@ import numpy as np
 from trainables.data.dataset import Source
 from trainables.data.files import Walk
 from trainables.data.images import decode_parts
-from trainables.errors import UserError
+from trainables.runtime.errors import UserError
 
 ENDINGS = {
     ".apng", ".avif", ".bmp", ".gif", ".jfif", ".jp2", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff",

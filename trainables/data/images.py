@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from trainables.data.files import require_memory, require_regular
-from trainables.errors import UserError, quoted
+from trainables.runtime.errors import UserError, quoted
 
 Encoded = Path | bytes
 Pixels = NDArray[np.uint8] | NDArray[np.float32]  # (H, W, C)

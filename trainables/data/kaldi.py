@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trainables.data.files import require_regular
-from trainables.errors import UserError, quoted
+from trainables.runtime.errors import UserError, quoted
 
 OFFSET = re.compile(r"[0-9]{1,19}")
 LONGEST_WORD = 1000  # characters of an utterance's name

@@ -27,7 +27,7 @@ from trainables.data.dataset import Source
 from trainables.data.files import require_memory, require_regular
 from trainables.data.hub_layout import choose_parts
 from trainables.data.images import decode_parts
-from trainables.errors import UserError, quoted
+from trainables.runtime.errors import UserError, quoted
 
 IMAGE_COLUMNS = ("image", "img")
 LABEL_COLUMNS = ("label", "labels")

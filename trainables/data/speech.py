@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from trainables.data.dataset import Source
 from trainables.data.files import require_memory, require_regular
 from trainables.data.kaldi import read_kaldi
-from trainables.errors import UserError, quoted
+from trainables.runtime.errors import UserError, quoted
 
 PAPER_INPUTS = 360
 EXPECTED = ".npz files with features and labels"

@@ -15,7 +15,7 @@ import numpy as np
 
 from trainables.data.dataset import Source
 from trainables.data.files import Walk, require_regular
-from trainables.errors import UserError, quoted
+from trainables.runtime.errors import UserError, quoted
 
 DIGITS_TRAIN_SIZE = 300  # few enough for the large-batch gap to show; the other 1497 images test
 

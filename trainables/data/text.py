@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from trainables.data.dataset import Source
 from trainables.data.files import require_regular
-from trainables.errors import UserError
+from trainables.runtime.errors import UserError
 
 LEVELS = ("char", "word")
 TEST_SHARE = 0.1

@@ -12,14 +12,14 @@ from typing import Any
 import torch
 from torch import nn
 
-from trainables.errors import UserError
-from trainables.importing import is_import_path, load_callable
 from trainables.models.adapted import adapt
 from trainables.models.keskar import c1, c2, f1, f2
 from trainables.models.lstm import lstm
 from trainables.models.mlp import mlp
 from trainables.models.resnet import resnet
-from trainables.options import check_options
+from trainables.runtime.errors import UserError
+from trainables.runtime.importing import is_import_path, load_callable
+from trainables.runtime.options import check_options
 
 __all__ = ["MODELS", "build_model"]
 

@@ -4,7 +4,7 @@ from typing import Any
 
 from torch import nn
 
-from trainables.errors import UserError
+from trainables.runtime.errors import UserError
 
 ACTIVATIONS: dict[str, type[nn.Module]] = {"relu": nn.ReLU, "tanh": nn.Tanh, "gelu": nn.GELU}
 

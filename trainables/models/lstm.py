@@ -18,8 +18,8 @@ from contextlib import contextmanager, nullcontext
 import torch
 from torch import Tensor, nn
 
-from trainables.errors import UserError
 from trainables.models.layers import check_dropout, check_flag, check_size
+from trainables.runtime.errors import UserError
 
 INITIAL_EMBEDDING = 0.1  # uniform in [-0.1, 0.1], of Zaremba et al.; PyTorch's N(0, 1) is too large for tied weights
 
@@ -46,7 +46,9 @@ class LanguageModel(nn.Module):
 
 @contextmanager
 def _without_cudnn() -> Iterator[None]:
-    """`torch.backends.cudnn.flags(enabled=False)` asks for TF32 too, which raises where trainables.float32 set it."""
+    """`torch.backends.cudnn.flags(enabled=False)` asks for TF32 too, which raises where trainables.runtime.float32
+    set it.
+    """
     before = torch.backends.cudnn.enabled
     torch.backends.cudnn.enabled = False
     try:

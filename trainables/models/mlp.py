@@ -4,8 +4,8 @@ from math import prod
 
 from torch import nn
 
-from trainables.errors import UserError
 from trainables.models.layers import unit
+from trainables.runtime.errors import UserError
 
 
 def mlp(

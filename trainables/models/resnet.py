@@ -12,8 +12,8 @@ block starts at 0, so that each block starts as its shortcut; else the signal wo
 from torch import Tensor, nn
 from torch.nn.functional import pad
 
-from trainables.errors import UserError
 from trainables.models.layers import check_image, check_size, unit
+from trainables.runtime.errors import UserError
 
 
 class Block(nn.Module):

@@ -35,7 +35,7 @@ from trainables.sharpness.box_search import BoxSearch
 from trainables.sharpness.hessian import hessian_eigenvalues
 from trainables.sharpness.model_loss import ModelLoss
 from trainables.sharpness.objective import Loss, Objective, Substituted, as_objective, check_step, evaluate_center
-from trainables.sharpness.trust_region import largest_in_ball
+from trainables.sharpness.solvers.trust_region import largest_in_ball
 
 Norm = Literal["l2", "linf"]
 

@@ -28,7 +28,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.overrides import TorchFunctionMode
 from torch.utils.checkpoint import CheckpointError
 
-from trainables.seeds import random_numbers_kept
+from trainables.runtime.seeds import random_numbers_kept
 from trainables.sharpness.second_derivatives import operations
 
 COMPARED_EXAMPLES = 2

@@ -25,8 +25,8 @@ import math
 import torch
 from torch import Tensor
 
-from trainables.sharpness.lbfgsb import minimize_in_box
 from trainables.sharpness.objective import Objective
+from trainables.sharpness.solvers.lbfgsb import minimize_in_box
 
 PAPER_ITERATIONS = 10
 STRONG_ITERATIONS = 12

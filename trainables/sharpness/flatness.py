@@ -25,8 +25,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from trainables.sharpness.lanczos import random_normal
 from trainables.sharpness.objective import Loss, Objective, Substituted, as_objective, evaluate_center
+from trainables.sharpness.solvers.lanczos import random_normal
 from trainables.sharpness.trace import hessian_trace
 
 PRODUCTS = 200

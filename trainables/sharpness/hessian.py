@@ -32,7 +32,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from trainables.sharpness.lanczos import Array, Lanczos
 from trainables.sharpness.objective import (
     LEAST_IN_FLOAT32,
     Loss,
@@ -41,6 +40,7 @@ from trainables.sharpness.objective import (
     check_params,
     hessian_at_center,
 )
+from trainables.sharpness.solvers.lanczos import Array, Lanczos
 
 MAX_ITERATIONS = 200
 GAP_CAUTION = 10.0

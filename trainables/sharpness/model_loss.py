@@ -30,11 +30,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from trainables.float32 import exact_products
-from trainables.loss import check_labels, cross_entropy
-from trainables.seeds import random_numbers_kept
+from trainables.runtime.float32 import exact_products
+from trainables.runtime.seeds import random_numbers_kept
 from trainables.sharpness.bound_model import BoundModel, spread_cross_entropy
 from trainables.sharpness.objective import Objective, Pieces, Rounded, pulled_back
+from trainables.tasks.loss import check_labels, cross_entropy
 
 BatchNorm = Literal["running", "batch", "recalibrated"]
 Product = Callable[[Tensor], Tensor]
@@ -50,9 +50,9 @@ class ModelLoss(Objective):
     """f(params) = mean over (inputs, labels) of the cross-entropy, nats per example or token.
 
     `inputs` (N, ...), floating point or integer (token ids), on the device where the work is to be done; `labels` (N,)
-    class ids or (N, K) probabilities, or (N, T) for logits (N, T, K): see `trainables.loss.check_labels`. `params` (n,)
-    are the model's parameters that require gradients at the time of the call, in the order of `model.parameters()`, a
-    shared one once; the others (frozen) stay constant.
+    class ids or (N, K) probabilities, or (N, T) for logits (N, T, K): see `trainables.tasks.loss.check_labels`.
+    `params` (n,) are the model's parameters that require gradients at the time of the call, in the order of
+    `model.parameters()`, a shared one once; the others (frozen) stay constant.
 
     A gradient costs a forward and backward pass, a Hessian-vector product about two. In chunks, `recalibrated` with L
     layers makes a gradient L + 1 and a product 2 L + 1 times as dear, with L + 1 forward passes more at every point: if

@@ -19,7 +19,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
-from trainables.seeds import random_numbers_kept
+from trainables.runtime.seeds import random_numbers_kept
 from trainables.sharpness.second_derivatives import check_hessian, suspects
 
 T = TypeVar("T")

@@ -29,8 +29,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from trainables.sharpness.lanczos import random_normal
 from trainables.sharpness.objective import Loss, Objective, as_objective, check_step, evaluate_center
+from trainables.sharpness.solvers.lanczos import random_normal
 
 Kind = Literal["gaussian", "sphere", "box"]
 

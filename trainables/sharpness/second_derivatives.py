@@ -22,7 +22,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from trainables.sharpness.lanczos import random_normal
+from trainables.sharpness.solvers.lanczos import random_normal
 
 SEEN = 1e-3  # relative error that is refused in float64: the default tolerance of the eigenvalues
 SETTLED = 100  # two differences are trusted that are so many times closer to each other than to the product

@@ -32,8 +32,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from trainables.sharpness.lanczos import Array, Lanczos
 from trainables.sharpness.objective import Loss, Objective, as_objective, check_params, hessian_at_center
+from trainables.sharpness.solvers.lanczos import Array, Lanczos
 
 STEPS = 60
 SAMPLES = 2

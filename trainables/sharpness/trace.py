@@ -40,8 +40,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from trainables.sharpness.lanczos import Lanczos, random_signs, random_unit
 from trainables.sharpness.objective import LEAST_IN_FLOAT32, Loss, Objective, as_objective, hessian_at_center
+from trainables.sharpness.solvers.lanczos import Lanczos, random_signs, random_unit
 
 Method = Literal["deflated", "hutchinson"]
 Product = Callable[[Tensor], Tensor]

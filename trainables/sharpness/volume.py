@@ -27,8 +27,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from trainables.sharpness.lanczos import random_normal
 from trainables.sharpness.objective import Loss, Objective, as_objective, evaluate_center
+from trainables.sharpness.solvers.lanczos import random_normal
 
 SAMPLES = 256
 LEAST_SHARE = 0.1

@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import affine_grid, grid_sample, pad
 
-from trainables.errors import UserError
 from trainables.remedies import AUGMENTATIONS
+from trainables.runtime.errors import UserError
 
 MAX_DEGREES = 10.0
 MAX_SHIFT = 0.2  # of height and width

@@ -7,7 +7,7 @@ example left over joins the batch before it, because batch norm has no variance 
 import torch
 from torch import Tensor
 
-from trainables.seeds import generator
+from trainables.runtime.seeds import generator
 
 
 def epoch_batches(

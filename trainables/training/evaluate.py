@@ -5,9 +5,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from trainables.errors import UserError
-from trainables.float32 import large_products
-from trainables.loss import cross_entropy
+from trainables.runtime.errors import UserError
+from trainables.runtime.float32 import large_products
+from trainables.tasks.loss import cross_entropy
 
 CHUNK_NUMBERS = 2**20  # input numbers in a chunk: fixed, so that a value never depends on the free memory
 TOKEN_NUMBERS = 2**8  # what a token, a single number, counts for: its logits and activations are many

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.nn.functional import batch_norm
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from trainables.errors import UserError
+from trainables.runtime.errors import UserError
 
 
 class _GhostBatchNorm(_BatchNorm):

@@ -11,7 +11,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from trainables.errors import UserError
+from trainables.runtime.errors import UserError
 from trainables.training.one_loss import running_statistics_kept
 
 

@@ -21,12 +21,12 @@ from torch import Tensor, nn
 
 from trainables.config import FULL_BATCH_OPTIMIZERS, TrialConfig
 from trainables.data import Dataset
-from trainables.float32 import large_products
-from trainables.seeds import derive_seed, generator, random_numbers_kept, seed_all
+from trainables.runtime.float32 import large_products
+from trainables.runtime.seeds import derive_seed, generator, random_numbers_kept, seed_all
 from trainables.training.batches import epoch_batches
 from trainables.training.evaluate import Evaluation
 from trainables.training.ghost_batch_norm import use_ghost_batch_norm
-from trainables.training.optimizers import build_optimizer, scale_velocity
+from trainables.training.optimizers.by_name import build_optimizer, scale_velocity
 from trainables.training.parallel import Workers, evaluate_together
 from trainables.training.parts import Parts
 from trainables.training.recording import RecordedUpdate, Recorder, is_recordable

@@ -26,8 +26,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from trainables.errors import UserError
-from trainables.seeds import random_numbers_kept
+from trainables.runtime.errors import UserError
+from trainables.runtime.seeds import random_numbers_kept
 from trainables.training.ghost_batch_norm import is_channels_last
 from trainables.training.parallel import Workers
 from trainables.training.synchronized_batch_norm import (

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from trainables.training.one_loss import Closure, one_loss
-from trainables.training.optimizer import Optimizer
+from trainables.training.optimizers.optimizer import Optimizer
 
 INNER_STEPS = 3
 

@@ -22,9 +22,9 @@ import torch
 from torch import Tensor, nn
 
 from trainables.config import FULL_BATCH_OPTIMIZERS, TrialConfig
-from trainables.importing import is_import_path
-from trainables.seeds import random_numbers_kept
-from trainables.training.optimizer import Optimizer
+from trainables.runtime.importing import is_import_path
+from trainables.runtime.seeds import random_numbers_kept
+from trainables.training.optimizers.optimizer import Optimizer
 from trainables.training.update import Update
 
 Work = Callable[[], None]

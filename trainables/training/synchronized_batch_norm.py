@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from trainables.errors import UserError
+from trainables.runtime.errors import UserError
 from trainables.training.ghost_batch_norm import (
     GHOSTS,
     GhostBatchNorm1d,

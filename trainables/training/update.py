@@ -16,13 +16,13 @@ from torch import Tensor, nn
 
 from trainables.config import FULL_BATCH_OPTIMIZERS, TrialConfig
 from trainables.data import Dataset
-from trainables.loss import cross_entropy
-from trainables.seeds import generator
+from trainables.runtime.seeds import generator
+from trainables.tasks.loss import cross_entropy
 from trainables.training.augmentation import augment
 from trainables.training.gradient_noise import noise_factors
 from trainables.training.input_perturbation import adversarial_inputs
 from trainables.training.one_loss import Closure, one_loss
-from trainables.training.optimizer import Optimizer
+from trainables.training.optimizers.optimizer import Optimizer
 from trainables.training.parts import Part, Parts
 from trainables.training.proximal import proximal_step
 from trainables.training.weight_perturbation import robust_gradient, sam_gradient

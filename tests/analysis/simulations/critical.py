@@ -7,7 +7,7 @@ from analysis.load import Sweep
 from analysis.means import Interval
 from analysis.replicates import Estimate
 from simulations import LEAST_STEPS, Design, Statement
-from trainables.errors import UserError
+from trainables.runtime.errors import UserError
 
 LAW: dict[str, Any] = {"switches": (None,), "b_crit": 100.0}
 DESIGNS = (

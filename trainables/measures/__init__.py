@@ -1,0 +1,1 @@
+"""The measures of a trial: by name, with their costs, as rows."""

@@ -1,0 +1,15 @@
+"""The network of a trial's configuration."""
+
+import json
+
+from torch import nn
+
+from trainables.config import TrialConfig
+from trainables.data import Dataset
+from trainables.models import build_model
+
+
+def build(config: TrialConfig, data: Dataset) -> nn.Module:
+    """The network of `config` for data like `data`, with weights from torch's global generator."""
+    options = json.loads(config.model_options)
+    return build_model(config.model, data.input_shape, data.num_classes, input_dtype=data.input_dtype, **options)

@@ -1,0 +1,1 @@
+"""What a trial leaves: its rows, the three tables, which trials are compared."""

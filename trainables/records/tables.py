@@ -1,0 +1,273 @@
+"""The tables of a sweep, and how a trial's numbers get into them without ever being lost or doubled.
+
+While a sweep runs, each trial that ends leaves one record file, `trials/<trial_id>.json`, written under another
+name and renamed, so it is there whole or not at all. `compact` merges the records into three Parquet tables
+
+    trials.parquet    a row per trial
+    epochs.parquet    a row per trial and epoch
+    measures.parquet  a row per trial, measure and setting
+
+and removes them only when all three are in place; a record that is both in the tables and in a file is one trial,
+and the file wins. So whatever is interrupted, tables plus records hold every trial that ended, once. Missing values
+are null; numbers that are not finite are null too.
+
+Columns that a newer version of this project has added stay in the tables. A record that cannot be read costs its own
+trial alone: `compact` renames it to `trials/<trial_id>.unreadable`, and the trial runs again.
+"""
+
+import dataclasses
+import math
+import sys
+from collections.abc import Iterable
+from functools import lru_cache
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from trainables.config import TrialConfig
+from trainables.records.matching import is_plain, reference_of, study_of
+from trainables.records.record_files import Record as Record
+from trainables.records.record_files import cleaned, read_records, record_files, rows_as_tables
+from trainables.records.record_files import write_record as write_record
+from trainables.records.schemas import DEFAULT_OF_EARLIER_ROWS, DEFAULTS, SCHEMAS, TRIALS
+from trainables.records.schemas import EPOCHS as EPOCHS
+from trainables.records.schemas import MEASURES as MEASURES
+from trainables.records.schemas import Row as Row
+from trainables.remedies import base_remedies, remedy_of
+from trainables.runtime.errors import UserError
+from trainables.runtime.text import UNPRINTABLE_RE2, printable
+from trainables.storage.folders import in_parallel, is_remote, write_atomically
+
+RECORDS_AT_ONCE = 1000  # read into memory
+
+
+@dataclasses.dataclass(frozen=True)
+class Tables:
+    """The tables of a sweep, with the columns of TRIALS, EPOCHS and MEASURES first."""
+
+    trials: pa.Table
+    epochs: pa.Table
+    measures: pa.Table
+
+
+def read_tables(folder: Path) -> Tables:
+    """Everything known of a sweep: its Parquet tables and the records that are not in them yet.
+
+    Empty tables where no trial has ended yet; records that cannot be read are left out, which is told once. Raises
+    UserError where `folder` holds no sweep, a table that cannot be read, or unreadable records alone.
+    """
+    for attempt in range(4):
+        try:
+            tables, bad = _merge(folder, record_files(folder))
+            break
+        except FileNotFoundError:  # a record that `compact` has just merged: look again
+            if attempt == 3:
+                raise
+    for file, reason in bad.items():
+        if not tables.trials.num_rows:
+            raise UserError(f"`results` must hold whole records, got {file}, which cannot be read ({reason})")
+        _tell(f"warning: {file} cannot be read and is left out ({reason}); --resume runs its trial again")
+    return tables
+
+
+def compact(folder: Path) -> Tables:
+    """Merges the records into the Parquet tables, each replaced in one step, then removes the records."""
+    files = record_files(folder)
+    tables, bad = _merge(folder, files)
+    for name in SCHEMAS:
+        buffer = pa.BufferOutputStream()
+        pq.write_table(getattr(tables, name), buffer, compression="zstd")
+        write_atomically(folder / f"{name}.parquet", buffer.getvalue().to_pybytes())
+    for file, reason in bad.items():
+        aside = file.with_suffix(".unreadable")
+        file.replace(aside)
+        _tell(f"warning: {file} cannot be read ({reason}): renamed to {aside.name}, and its trial runs again")
+    in_parallel(lambda file: file.unlink(missing_ok=True), [file for file in files if file not in bad])
+    return tables
+
+
+def finished_trials(folder: Path) -> set[str]:
+    """The keys of the trials that are trained, completed or diverged."""
+    return finished(_tables_of(folder))
+
+
+def finished(tables: Tables) -> set[str]:
+    """`finished_trials` of tables that have been read."""
+    done = pc.is_in(tables.trials["status"], pa.array(["completed", "diverged"]))
+    return set(tables.trials.filter(done)["trial_id"].to_pylist())
+
+
+def incomplete_trials(folder: Path, configs: Iterable[TrialConfig]) -> list[TrialConfig]:
+    """Those of `configs` that have to run, in their order: to be trained, or to be measured further.
+
+    Of a trained trial the configuration has only the measures that are missing. One that diverged has none to add.
+    """
+    columns = _tables_of(folder).trials.select(["trial_id", "status", "measured"])
+    rows = {row["trial_id"]: row for row in columns.to_pylist() if row["status"] in ("completed", "diverged")}
+    found: list[TrialConfig | None] = []
+    for config in configs:
+        row = rows.get(config.trial_id)
+        is_diverged = row is not None and row["status"] == "diverged"
+        found.append(None if is_diverged else config if row is None else config.lacking(row["measured"] or ()))
+    return [config for config in found if config is not None]
+
+
+def record_of(tables: Tables, trial_id: str) -> Record:
+    """The rows of a trial that is in `tables`, as a trial leaves them."""
+    own = [
+        table.filter(pc.equal(table["trial_id"], trial_id)) for table in (tables.trials, tables.epochs, tables.measures)
+    ]
+    trials, *others = (table.to_pylist() for table in own)
+    epochs, measures = ([{name: row[name] for name in row if name != "trial_id"} for row in rows] for rows in others)
+    return Record(trials[0], epochs, measures)
+
+
+def _tables_of(folder: Path) -> Tables:
+    """`read_tables`, empty where no trial has ended."""
+    if not record_files(folder) and not (folder / "trials.parquet").exists():
+        return Tables(*(schema.empty_table() for schema in SCHEMAS.values()))
+    return read_tables(folder)
+
+
+def of_newest_version(tables: Tables) -> tuple[Tables, int]:
+    """`tables` without the trials of an older NUMBERS_VERSION than the newest there, and the number of those.
+
+    Their results are not those of the same configuration today, so the two are never counted together. A version that
+    is not recorded is older than any that is. Tables of one version are returned as they are.
+    """
+    versions = tables.trials["numbers_version"]
+    newest = pc.max(versions).as_py()
+    if newest is None or pc.all(pc.equal(versions, newest), skip_nulls=False).as_py():
+        return tables, 0
+    kept = tables.trials.filter(pc.equal(versions, newest))
+    ids = kept["trial_id"].combine_chunks()
+    epochs, measures = (table.filter(pc.is_in(table["trial_id"], ids)) for table in (tables.epochs, tables.measures))
+    return Tables(kept, epochs, measures), len(tables.trials) - len(kept)
+
+
+def remedies(trials: list[Row]) -> list[str]:
+    """`remedy` of each trial: what it does beyond the plain trials of its study."""
+    studies: dict[tuple[object, ...], list[Row]] = {}
+    for row in trials:
+        studies.setdefault(study_of(row), []).append(row)
+    bases = {study: base_remedies(rows) for study, rows in studies.items()}
+    return [remedy_of(row, bases[study_of(row)]) for row in trials]
+
+
+def large_batch_gaps(trials: list[Row], of: str = "test_accuracy") -> list[float | None]:
+    """`large_batch_gap` of each trial: the small-batch reference's test accuracy minus its own; or that `of` test_loss,
+    whose negative is `large_batch_loss_gap`, in nats.
+
+    The reference is the mean over the completed trials that trainables.records.matching names. None where there is
+    none. `trials` have their `remedy`.
+    """
+    smallest: dict[tuple[object, ...], int] = {}
+    references: dict[tuple[object, ...], list[float]] = {}
+    plain = [row for row in trials if row["status"] == "completed" and is_plain(row)]
+    for row in plain:
+        study = study_of(row)
+        smallest[study] = min(row["batch_size"], smallest.get(study, row["batch_size"]))
+    for row in plain:
+        if row["batch_size"] == smallest[study_of(row)]:
+            references.setdefault(reference_of(row), []).append(row[of])
+    gaps: list[float | None] = []
+    for row in trials:
+        values = references.get(reference_of(row))
+        known = values is not None and None not in values and row[of] is not None
+        gaps.append(math.fsum(values) / len(values) - row[of] if known and values else None)
+    return gaps
+
+
+_COMPARED = [
+    *(field.name for field in dataclasses.fields(TrialConfig)), "numbers_version", "status", "test_accuracy",
+    "test_loss",
+]  # fmt: skip
+
+
+def _merge(folder: Path, files: list[Path]) -> tuple[Tables, dict[Path, str]]:
+    """The tables with the records of `files`, and why files were left out that cannot be read."""
+    if not (folder / "trials").is_dir() and not (folder / "trials.parquet").exists():
+        raise UserError(f"`results` must be a folder that a sweep has written, got {folder}, without trials.parquet")
+    merged = {name: [_read_parquet(folder / f"{name}.parquet", schema)] for name, schema in SCHEMAS.items()}
+    if not files:
+        return Tables(**{name: known for name, (known,) in merged.items()}), {}
+    schemas = {name: known.schema for name, (known,) in merged.items()}
+    pending: list[str] = []
+    bad: dict[Path, str] = {}
+    for first in range(0, len(files), RECORDS_AT_ONCE):
+        records, unreadable = read_records(files[first : first + RECORDS_AT_ONCE])
+        bad |= unreadable
+        pending += [record.trial["trial_id"] for record in records]
+        for name, table in rows_as_tables(records, schemas).items():
+            merged[name].append(_with_defaults(table))
+    again = pa.array(pending, pa.string())
+    for parts in merged.values():
+        parts[0] = parts[0].filter(pc.invert(pc.is_in(parts[0]["trial_id"], again)))
+    tables = {name: pa.concat_tables(parts) for name, parts in merged.items()}
+    return Tables(_with_comparisons(tables["trials"]), tables["epochs"], tables["measures"]), bad
+
+
+@lru_cache
+def _tell(warning: str) -> None:
+    """Prints `warning`, once."""
+    print(printable(warning), file=sys.stderr)
+
+
+def _with_comparisons(trials: pa.Table) -> pa.Table:
+    """`trials` with the columns that are relative to other trials."""
+    rows = trials.select(_COMPARED).to_pylist()
+    for row, remedy in zip(rows, remedies(rows), strict=True):
+        row["remedy"] = remedy
+    losses = large_batch_gaps(rows, "test_loss")
+    columns = {
+        "remedy": [row["remedy"] for row in rows],
+        "large_batch_gap": large_batch_gaps(rows),
+        "large_batch_loss_gap": [None if gap is None else 0.0 - gap for gap in losses],
+    }
+    for name, values in columns.items():
+        place = trials.schema.get_field_index(name)
+        trials = trials.set_column(place, TRIALS.field(name), pa.array(values, TRIALS.field(name).type))
+    return trials
+
+
+def _read_parquet(path: Path, schema: pa.Schema) -> pa.Table:
+    if not path.exists():
+        return schema.empty_table()
+    try:
+        table = pq.read_table(pa.BufferReader(path.read_bytes()) if is_remote(path) else path)
+        table.validate(full=True)
+        for name in set(schema.names) & DEFAULTS.keys() - set(table.column_names):
+            table = table.append_column(name, pa.array([DEFAULTS[name]] * table.num_rows, schema.field(name).type))
+        missing = [name for name in schema.names if name not in table.column_names]
+        if missing:
+            raise UserError(f"`results` must hold tables of this version, got {path} without {', '.join(missing)}")
+        newer = [table.schema.field(name) for name in table.column_names if name not in schema.names]
+        table = table.select([*schema.names, *(field.name for field in newer)]).cast(pa.schema([*schema, *newer]))
+        return _with_defaults(_printable(table))
+    except (pa.ArrowException, OSError) as error:
+        raise UserError(f"`results` must hold whole tables, got {path}, which cannot be read ({error})") from error
+
+
+def _with_defaults(table: pa.Table) -> pa.Table:
+    """`table` with the fields of a trial that an older version has left null, for it did not know them."""
+    for place, name in enumerate(table.column_names):
+        if name in DEFAULT_OF_EARLIER_ROWS and table[name].null_count:
+            filled = pc.fill_null(table[name], pa.scalar(DEFAULT_OF_EARLIER_ROWS[name], table.schema.field(name).type))
+            table = table.set_column(place, table.schema.field(name), filled)
+    return table
+
+
+def _printable(table: pa.Table) -> pa.Table:
+    """`table` with all text printable: somebody else may have written it."""
+    for place, field in enumerate(table.schema):
+        column = table[field.name]
+        is_list = pa.types.is_list(field.type) and pa.types.is_string(field.type.value_type)
+        if not is_list and not pa.types.is_string(field.type):
+            continue
+        text = pc.list_flatten(column) if is_list else column
+        if pc.any(pc.match_substring_regex(text, UNPRINTABLE_RE2)).as_py():
+            values = [cleaned(value) for value in column.to_pylist()]
+            table = table.set_column(place, field, pa.array(values, field.type))
+    return table

@@ -1,0 +1,1 @@
+"""The process of a trial: errors, random seeds, memory, time limits, imports."""

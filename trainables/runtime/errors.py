@@ -1,0 +1,40 @@
+"""The one exception for what a user got wrong.
+
+Its message is a single line, "`argument` must <rule>, got <value>; <way out>", and the command line prints
+it as it is and exits with status 2. Everything else that is raised is a defect and keeps its traceback.
+"""
+
+import argparse
+from typing import NoReturn
+
+from trainables.runtime.text import printable
+
+LONGEST_REASON = 500  # characters of a reason that is kept in a table
+
+
+class UserError(ValueError):
+    """A mistake in what was asked for; the message says what is wrong and what is allowed."""
+
+
+class LostError(Exception):
+    """Something that a sweep cannot do without, its storage or Ray, is gone; the message says what, in one line."""
+
+    status = 3
+
+
+def one_line(error: object) -> str:
+    """The message in a single, printable line, also where it quotes what a user's own code has raised."""
+    return printable(" ".join(line.strip() for line in str(error).splitlines() if line.strip()))
+
+
+def quoted(value: object, most: int = 200) -> str:
+    """What a message quotes of somebody else's text, which may be long and hold anything: one line, cut."""
+    text = one_line(value)
+    return text if len(text) <= most else f"{text[:most]}..."
+
+
+class OneLineParser(argparse.ArgumentParser):
+    """Says what is wrong with an option in one line, and exits with status 2."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: error: {one_line(message)}\n")

@@ -1,0 +1,59 @@
+"""A user's own model or dataset by import path, `package.module:attribute`; and modules run as other processes."""
+
+import contextlib
+import gc
+import importlib
+import os
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from trainables.runtime.errors import UserError
+from trainables.runtime.seeds import seeded
+
+
+def is_import_path(name: str) -> bool:
+    """Whether `name` is an import path and not the name of something built in."""
+    return ":" in name
+
+
+def load_callable(path: str, argument: str) -> Callable[..., Any]:
+    """The callable at `package.module:attribute`; the current directory is searched as well.
+
+    Raises UserError, naming `argument`, when the module cannot be imported or holds no such callable.
+    """
+    module_name, _, attribute = path.partition(":")
+    here = str(Path.cwd())
+    if here not in sys.path:
+        sys.path.append(here)
+    try:
+        with seeded(0, "import"):  # a module that seeds or draws as it is imported changes nothing outside of it
+            target = getattr(importlib.import_module(module_name), attribute)
+    except (Exception, SystemExit) as error:
+        raise UserError(
+            f"`{argument}` must be an importable `package.module:function`, got {path!r} "
+            f"({type(error).__name__}: {error})"
+        ) from error
+    if not callable(target):
+        raise UserError(f"`{argument}` must name a function, got {path!r}, which is {type(target).__name__}")
+    return target  # type: ignore[no-any-return]
+
+
+def importing_alike() -> dict[str, str]:
+    """The environment of another Python process that is to find the modules that this one finds."""
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+
+
+@contextlib.contextmanager
+def no_collection() -> Iterator[None]:
+    """For a block that imports large libraries: without the search for cycles among what they make, which finds nothing
+    and takes a third of the time of PyTorch after Ray.
+    """
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()

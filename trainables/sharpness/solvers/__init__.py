@@ -1,0 +1,1 @@
+"""Numerical methods that the measures build on; they know flat vectors alone."""

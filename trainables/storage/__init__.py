@@ -1,0 +1,1 @@
+"""Where results are, who may write there, and checkpoints."""

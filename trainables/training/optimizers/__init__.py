@@ -1,0 +1,1 @@
+"""The optimizers, and how one is chosen by name."""

@@ -1,0 +1,1 @@
+"""The Ray adapters: the only modules of this package that import Ray."""

@@ -1,0 +1,233 @@
+"""The Ray adapter of data-parallel trials: one Tune trial drives a TorchTrainer of Ray Train, whose workers share it.
+
+Why it is as it is (Ray 2.60, Train V2):
+- The Tune actor only waits, and asks for next to nothing: its workers are a placement group of the trainer's own. The
+  launcher runs no more trials at once than there is room for their workers.
+- Train's restarts are switched off. Here a worker that died is told from a trial that raises: only the first is
+  worth going on with, from the trial's own checkpoint, which the first worker writes, as it does the record.
+- A measure that fails on one worker leaves the others in the middle of a sum. So all of them end, and begin again from
+  the checkpoint with the first worker measuring alone, where a failure costs the measure's own rows.
+- The process group is set up here rather than by Train, whose store listens on all interfaces: ours listens on the
+  address that Ray has given the node, which is 127.0.0.1 where the sweep runs on one machine.
+- A trainer's placement group outlives a controller that is killed, for Ray keeps it until the sweep ends and Train's
+  own cleaner needs the dashboard's server. So whoever comes next removes the groups that have lost their owner.
+- A trainer takes seconds to start, so this is for trials that take minutes.
+"""
+
+import json
+import os
+import socket
+import time
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+# Read by Ray Train when it is imported: no actors for metrics and preemption, and time for a node to start.
+os.environ.setdefault("RAY_TRAIN_METRICS_ENABLED", "0")
+os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")
+os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", "900")
+os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.5")
+
+import ray
+import ray.train
+import torch
+import torch.distributed as dist
+from ray import PlacementGroupID, tune
+from ray.core.generated.gcs_pb2 import PlacementGroupTableData
+from ray.train.backend import Backend
+from ray.train.collective import broadcast_from_rank_zero
+from ray.train.torch import TorchConfig, TorchTrainer, get_device
+from ray.util.placement_group import PlacementGroup, remove_placement_group
+
+from trainables.config import TrialConfig
+from trainables.records.tables import Record, write_record
+from trainables.records.unmeasured import Unmeasured
+from trainables.runtime.memory import is_out_of_memory, limit_memory
+from trainables.runtime.process import prepare_process
+from trainables.storage.folders import arrow_path, place
+from trainables.training.parallel import Workers
+from trainables.trial import MeasuringError, Trial
+from trainables.tune.tune_trial import TuneTrial, out_of_memory, resources
+
+DEATHS_ALLOWED = 3
+DRIVER_BYTES = 2**28  # what the waiting Tune actor asks for
+COLLECTIVE_TIMEOUT = timedelta(minutes=30)  # a worker may measure alone for long
+_LOST = ("gloo", "nccl", "connection closed", "connection reset", "socket", "store")
+
+
+class ParallelTrial(TuneTrial):
+    """A TuneTrial whose work is done by `workers` processes, each with `cpus`, `gpus` and `memory` of its own."""
+
+    @classmethod
+    def default_resource_request(cls, config: dict[str, Any]) -> tune.PlacementGroupFactory:
+        return tune.PlacementGroupFactory([{"memory": DRIVER_BYTES}])
+
+    def setup(self, config: dict[str, Any]) -> None:
+        names = ("configs", "source", "folder", "cpus", "gpus", "memory", "keep_weights", "checkpoint_seconds")
+        self._settings = {name: config[name] for name in names}
+        self._workers: int = config["workers"]
+        super().setup({**config, "gpus": 0})
+
+    def _limit_memory(self, config: dict[str, Any]) -> None:
+        """This process only waits."""
+
+    def _advance(self) -> Record:
+        deaths, measures_alone = 0, False
+        while True:
+            try:
+                self._fit(deaths + self._ran_out_of_memory + measures_alone, measures_alone)
+                return self._record()
+            except ray.train.WorkerGroupError as error:
+                failures = list(error.worker_failures.values())
+                if not measures_alone and any(isinstance(failure, MeasuringError) for failure in failures):
+                    measures_alone = True
+                    continue
+                short = [failure for failure in failures if isinstance(failure, RanOutOfMemoryError)]
+                smaller = min((one.smaller for one in short if one.smaller is not None), default=None)
+                if smaller is not None and not self._ran_out_of_memory:
+                    self._micro_batch_size, self._ran_out_of_memory = smaller, True
+                elif short:
+                    return self._failed(str(error) + out_of_memory(self._micro_batch_size))
+                elif deaths == DEATHS_ALLOWED or not all(map(_is_loss_of_a_worker, failures)):
+                    return self._failed(str(error))
+                else:
+                    deaths += 1
+
+    def _fit(self, attempt: int, measures_alone: bool) -> None:
+        """Runs the trial from its last checkpoint to its end. Raises WorkerGroupError."""
+        _remove_orphaned_groups()
+        asked = resources(self._settings)
+        storage_path, file_system = arrow_path(self._folder / "ray" / "train")
+        TorchTrainer(
+            work_together,
+            train_loop_config={
+                **self._settings,
+                "trial_id": self._config.trial_id,
+                "micro_batch_size": self._micro_batch_size,
+                "measures_alone": measures_alone,
+                "known": self._known,
+            },
+            torch_config=_NoGroup(),
+            scaling_config=ray.train.ScalingConfig(
+                num_workers=self._workers, use_gpu=asked["GPU"] > 0, resources_per_worker=asked
+            ),
+            run_config=ray.train.RunConfig(
+                name=f"{self._config.trial_id}-{attempt}",
+                storage_path=storage_path,
+                storage_filesystem=file_system,
+                failure_config=ray.train.FailureConfig(max_failures=0),
+            ),
+        ).fit()
+
+    def _record(self) -> Record:
+        content = json.loads((self._folder / "trials" / f"{self._config.trial_id}.json").read_bytes())
+        return Record(content["trial"], content["epochs"], content["measures"])
+
+
+class RanOutOfMemoryError(Exception):
+    """A worker was refused memory; with `smaller` as micro-batch size, if not None, it is worth another try."""
+
+    def __init__(self, smaller: int | None) -> None:
+        super().__init__(smaller)
+        self.smaller = smaller
+
+
+def work_together(settings: dict[str, Any]) -> None:
+    """What each worker does: the whole trial, its share of every batch. The first keeps checkpoint and record."""
+    prepare_process(settings["cpus"])
+    workers = _join(uses_gpu=settings["gpus"] > 0)
+    config: TrialConfig = ray.get(settings["configs"])[settings["trial_id"]]
+    folder = place(settings["folder"], has_answered=True)
+    checkpoint, weights = (folder / part / f"{config.trial_id}.pt" for part in ("checkpoints", "weights"))
+    trial: Trial | None = None
+    limit_memory(workers.device, gib=settings["memory"], gpu_share=settings["gpus"])
+    try:
+        source, micro_batch_size = ray.get(settings["source"]), settings["micro_batch_size"]
+        trial = Trial(config, source, workers.device, workers, micro_batch_size, known=settings["known"])
+        if not trial.load_weights(weights):
+            trial.resume(checkpoint)
+        trial.measures_alone = settings["measures_alone"]
+        if workers.rank == 0:
+            trial.after_epoch = _Saver(trial, checkpoint, settings["checkpoint_seconds"])
+        trial.train()
+        if workers.rank == 0:
+            if settings["keep_weights"] and not weights.exists():
+                trial.save_weights(weights)
+            trial.while_measuring = Unmeasured(folder, trial.record)
+            trial.save(checkpoint)  # a measure that fails ends all workers
+        trial.measure()
+    except MeasuringError as error:
+        if error.__cause__ and _is_loss_of_a_worker(error.__cause__):
+            raise error.__cause__ from None
+        raise
+    except Exception as error:
+        if is_out_of_memory(error):
+            raise RanOutOfMemoryError(trial.smaller_micro_batch() if trial else None) from error
+        raise
+    if workers.rank == 0:
+        record = trial.record()
+        record.trial.setdefault("ray_version", ray.__version__)
+        write_record(folder, record)
+
+
+class _Saver:
+    """Saves `trial`, not more often than every `seconds`."""
+
+    def __init__(self, trial: Trial, path: Path, seconds: float) -> None:
+        self._trial, self._path, self._seconds = trial, path, seconds
+        self._saved_at = time.monotonic()
+
+    def __call__(self) -> None:
+        if time.monotonic() - self._saved_at > self._seconds:
+            self._trial.save(self._path)
+            self._saved_at = time.monotonic()
+
+
+class _NoGroup(TorchConfig):  # type: ignore[misc]
+    """Leaves the process group to `_join`."""
+
+    @property
+    def backend_cls(self) -> type[Backend]:
+        return Backend  # type: ignore[no-any-return]
+
+
+def _join(uses_gpu: bool) -> Workers:
+    """Sets up the process group of this trial's workers."""
+    context = ray.train.get_context()
+    rank, count = context.get_world_rank(), context.get_world_size()
+    listener, address = None, None
+    if rank == 0:
+        host = ray.util.get_node_ip_address()
+        listener = socket.create_server((host, 0), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
+        address = host, listener.getsockname()[1]
+    host, port = broadcast_from_rank_zero(address)
+    if host == "127.0.0.1":
+        os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
+    store = dist.TCPStore(  # type: ignore[attr-defined]
+        host,
+        port,
+        count,
+        is_master=rank == 0,
+        timeout=COLLECTIVE_TIMEOUT,
+        master_listen_fd=listener.detach() if listener else None,
+    )
+    backend = "nccl" if uses_gpu else "gloo"
+    dist.init_process_group(backend, store=store, rank=rank, world_size=count, timeout=COLLECTIVE_TIMEOUT)
+    return Workers.of_process_group(get_device() if uses_gpu else torch.device("cpu"))
+
+
+def _remove_orphaned_groups() -> None:
+    """Removes the placement groups of dead actors: nobody else would, and their CPUs and GPUs are needed."""
+    for data in ray._private.state.state._connect_and_get_accessor().get_placement_group_table():
+        group = PlacementGroupTableData.FromString(data)
+        is_of_actor = group.creator_actor_id.strip(b"\xff") != b""  # not of the sweep itself, as Tune's are
+        if is_of_actor and group.creator_actor_dead and group.state != PlacementGroupTableData.REMOVED:
+            remove_placement_group(PlacementGroup(PlacementGroupID(group.placement_group_id)))
+
+
+def _is_loss_of_a_worker(failure: BaseException) -> bool:
+    """Whether Ray lost a worker, or another worker felt it: an error of the process group."""
+    of_ray = type(failure).__module__.split(".")[0] == "ray"
+    text = str(failure).lower()
+    of_group = isinstance(failure, RuntimeError) and any(name in text for name in _LOST)
+    return of_ray or of_group or isinstance(failure, dist.DistError)
