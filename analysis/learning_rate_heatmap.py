@@ -2,96 +2,15 @@
 
     python analysis/learning_rate_heatmap.py results/NAME
 
-Each cell is the mean over replicates of its completed trials without a switch or a remedy (sharpness: geometric mean,
-coloured on a log scale), printed in the cell; a cell without one stays blank. Cells are evenly spaced,
-whatever the values. An asterisk marks a cell that holds trials off target. The learning rate is the
-configured peak.
+Implementation: analysis/charts/learning_rate_heatmap.py.
 """
 
 import sys
-from pathlib import Path
 
-if __name__ == "__main__":
-    sys.path[0] = str(Path(__file__).resolve().parents[1])  # else analysis/statistics.py shadows the standard library's
-
-from typing import Any
-
-import matplotlib
-import numpy as np
-import numpy.typing as npt
-from matplotlib.axes import Axes
-from matplotlib.colors import LogNorm, Normalize
-from matplotlib.figure import Figure
-
-from analysis.batch_size_curves import ACCURACY, EIGENVALUE, SHARPNESS
-from analysis.command import run
-from analysis.figures import LABELS, footnote, new_figure, note, save, three_digits, two_lines
-from analysis.load import Sweep, comparable, load_sweep
-from analysis.means import Mean
-from trainables.runtime.errors import UserError
-
-PANELS = (ACCURACY, SHARPNESS, EIGENVALUE)
-MOST_SIDE_BY_SIDE = 6  # batch sizes, beyond which the three maps stand one below the other
-LIGHT = 0.45  # the luminance from which text on a colour is black
-
-
-def learning_rate_heatmap(sweep: Sweep) -> Figure:
-    """The figure. Raises UserError where no trial without a switch has completed."""
-    frame = comparable(sweep)
-    frame = frame[frame["is_plain"]]
-    if frame.empty:
-        raise UserError(
-            f"`results` must hold completed trials without a switch or a remedy, got none in {sweep.folder}"
-        )
-    references = frame[frame["is_reference"]]
-    sizes = sorted(frame["batch_size"].unique().tolist())
-    rates = sorted(frame["learning_rate"].unique().tolist(), reverse=True)
-    cells = dict(list(frame.groupby(["learning_rate", "batch_size"])))
-    stacked = len(sizes) > MOST_SIDE_BY_SIDE
-    height = 3 * (0.75 + 0.27 * len(rates)) + 0.2 if stacked else 1.25 + 0.32 * len(rates)
-    shown: list[Mean] = []
-    with new_figure(height) as figure:
-        grid = figure.subplots(3, 1) if stacked else figure.subplots(1, 3)
-        for axes, panel in zip(grid, PANELS, strict=True):
-            values, marks = np.full((len(rates), len(sizes)), np.nan), np.full((len(rates), len(sizes)), "")
-            for (rate, size), rows in cells.items():
-                mean = panel.mean(rows, references)
-                if mean is not None:
-                    shown.append(mean)
-                    place = rates.index(rate), sizes.index(size)
-                    values[place] = panel.factor * mean.value
-                    marks[place] = "*" if rows["off_target"].any() else ""
-            _heat_map(axes, values, marks, log=panel.log)
-            axes.set_xticks(range(len(sizes)), [str(size) for size in sizes])
-            axes.set_yticks(range(len(rates)), [f"{rate:g}" for rate in rates])
-            axes.set_title(panel.label if stacked else two_lines(panel.label))
-            if stacked or axes is grid[0]:
-                axes.set_ylabel(LABELS["learning_rate"])
-            if not stacked or axes is grid[-1]:
-                axes.set_xlabel(LABELS["batch_size"])
-        means_only = note(shown, frame, sweep.trials, by=("batch_size", "learning_rate"))
-        footnote(figure, means_only.replace(" and 95 % t-intervals", ""))
-    return figure
-
-
-def _heat_map(axes: Axes, values: npt.NDArray[np.float64], marks: npt.NDArray[np.str_], *, log: bool) -> None:
-    known = values[np.isfinite(values)]
-    palette = matplotlib.colormaps["viridis"]
-    low, high = (float(known.min()), float(known.max())) if known.size else (1.0, 1.0)
-    norm: Any = LogNorm(low, high) if log and high > low else Normalize(low, high if high > low else low + 1)
-    axes.imshow(np.ma.masked_invalid(values), cmap=palette, norm=norm, aspect="auto")
-    axes.grid(False)
-    axes.spines[:].set_visible(False)
-    for (row, column), value in np.ndenumerate(values):
-        if np.isfinite(value):
-            text = (three_digits(value) if log else f"{value:.1f}") + str(marks[row, column])
-            colour = "black" if _luminance(palette(float(norm(value)))) > LIGHT else "white"
-            axes.text(column, row, text, ha="center", va="center", color=colour, fontsize=7.0)
-
-
-def _luminance(colour: tuple[float, ...]) -> float:
-    """How light a colour looks, in [0, 1] (weights of ITU-R BT.709)."""
-    return 0.2126 * colour[0] + 0.7152 * colour[1] + 0.0722 * colour[2]
+from analysis.charts.learning_rate_heatmap import learning_rate_heatmap
+from analysis.charts.style import save
+from analysis.cli.command import run
+from analysis.data.load import load_sweep
 
 
 def main(arguments: list[str]) -> int:

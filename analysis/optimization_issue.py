@@ -2,94 +2,13 @@
 
     python analysis/optimization_issue.py results/NAME
 
-Every optimizer and batch size of a sweep is set against the optimizer that ran at the smallest batch, at that batch,
-paired inside replicates. "Not an optimization issue" holds for a full-batch method that has reached the same training
-loss and still tests clearly worse.
+Implementation: analysis/paper/optimization_issue.py.
 """
 
 import sys
-from pathlib import Path
 
-if __name__ == "__main__":
-    sys.path[0] = str(Path(__file__).resolve().parents[1])  # else analysis/statistics.py shadows the standard library's
-
-import dataclasses
-
-from analysis.command import run
-from analysis.comparison import (
-    FIELDS,
-    HEADER,
-    Comparison,
-    cells,
-    compare,
-    described,
-    gap_and_ratio,
-    missing_trials,
-    points,
-    text_table,
-    wrapped,
-    write_table,
-)
-from analysis.figures import save
-from analysis.load import Sweep, comparable, load_sweep
-from analysis.summary import with_interval
-from trainables.config import FULL_BATCH_OPTIMIZERS
-from trainables.runtime.errors import UserError
-
-NAMES = {"adam": "Adam", "sgd": "SGD", "adagrad": "Adagrad", "gradient_descent": "gradient descent", "lbfgs": "L-BFGS"}
-
-
-def by_optimizer(sweep: Sweep) -> list[Comparison]:
-    """A row for each optimizer and batch size, the reference first.
-
-    Raises UserError where there is no full-batch method, or nothing at a smaller batch to set it against.
-    """
-    frame = comparable(sweep)
-    frame = frame[frame["is_plain"]].assign(
-        everything=0
-    )  # rates differ between optimizers: replicates alone are matched
-    full = frame["optimizer"].isin(FULL_BATCH_OPTIMIZERS)
-    reference = frame[~full & (frame["batch_size"] == frame["batch_size"].min())]
-    if reference.empty or not full.any():
-        raise UserError(
-            "`results` must hold completed trials of gradient_descent or lbfgs and others at a smaller batch, "
-            f"got {', '.join(sorted(set(frame['optimizer']))) or 'none'} in {sweep.folder}"
-        )
-    kinds = sorted(
-        frame.groupby(["optimizer", "batch_size"]), key=lambda kind: (kind[0][0] in FULL_BATCH_OPTIMIZERS, kind[0][1])
-    )
-    return [compare(NAMES[optimizer], rows, reference, match="everything") for (optimizer, _), rows in kinds]
-
-
-def report(folder: Path) -> list[str]:
-    """Writes figure and table; returns the lines of the answer."""
-    sweep = load_sweep(folder)
-    first, *others = rows = by_optimizer(sweep)
-    reference = f"{first.name} at batch {first.batch_size}"
-    named = [dataclasses.replace(row, name=f"{row.name}, batch {row.batch_size}") for row in others]
-    save(gap_and_ratio(named, reference), folder, "optimization_issue")
-    write_table(folder, "optimization_issue", FIELDS, [cells(row) for row in rows])
-    table = [[*HEADER, "train loss"], *([*described(row), with_interval(row.train_loss)] for row in rows)]
-    lines = [
-        *text_table(table),
-        *wrapped(
-            f"Against {reference}, paired; 95 % t-intervals over replicates. *: holds trials off target.",
-            missing_trials(sweep),
-        ),
-        "",
-    ]
-    full = [row for row in others if row.name in [NAMES[name] for name in FULL_BATCH_OPTIMIZERS]]
-    return lines + wrapped(*(_sentence(row, reference) for row in full))
-
-
-def _sentence(row: Comparison, reference: str) -> str:
-    reached = f"Full-batch {row.name} ends at the target in {row.trials - row.off_target} of {row.trials} trials"
-    tested = {
-        True: "tests clearly worse than",
-        False: "tests clearly better than",
-        None: "does not clearly differ in test accuracy from",
-    }[row.worse]
-    return f"{reached} and {tested} {reference} (gap {points(row.gap)} percentage points)."
+from analysis.cli.command import run
+from analysis.paper.optimization_issue import report
 
 
 def main(arguments: list[str]) -> int:

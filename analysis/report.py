@@ -2,72 +2,14 @@
 
     python analysis/report.py results/NAME
 
-One file that needs nothing else: data, scripts and styles stand in it, and it speaks to nobody (analysis/page says
-how), so it can be mailed or put on a server as it is: the page of `python analysis/serve.py`, with its data inside.
-The figures for papers are written beside it, to results/NAME/figures/, those that the sweep has data for.
+Implementation: analysis/reporting/report.py.
 """
 
 import sys
-from pathlib import Path
 
-if __name__ == "__main__":
-    sys.path[0] = str(Path(__file__).resolve().parents[1])  # else analysis/statistics.py shadows the standard library's
-
-import contextlib
-from collections.abc import Callable
-
-from matplotlib.figure import Figure
-
-from analysis.batch_size_curves import batch_size_curves
-from analysis.command import run
-from analysis.critical_batch import critical_batch_figure
-from analysis.figures import save
-from analysis.free_batch import free_batch_figure
-from analysis.gap_vs_sharpness import gap_vs_sharpness
-from analysis.leaderboard import leaderboard_figure
-from analysis.learning_rate_heatmap import learning_rate_heatmap
-from analysis.load import Sweep, load_sweep
-from analysis.page import page_html
-from analysis.page.data import page_data
-from analysis.progress import progress_of
-from analysis.remedies import remedies_figure
-from analysis.rescaling import begin_rescaling
-from analysis.switch_point import switch_point
-from analysis.threshold_batch import threshold_figure
-from trainables.runtime.errors import UserError
-from trainables.storage.folders import write_atomically
-
-FIGURES: dict[str, Callable[[Sweep], Figure]] = {
-    "gap_vs_sharpness": gap_vs_sharpness,
-    "batch_size_curves": batch_size_curves,
-    "switch_point": switch_point,
-    "learning_rate_heatmap": learning_rate_heatmap,
-    "free_batch": free_batch_figure,
-    "threshold_batch": threshold_figure,
-    "critical_batch": critical_batch_figure,
-    "remedies": remedies_figure,
-    "leaderboard": leaderboard_figure,
-}
-
-
-def write_report(sweep: Sweep) -> Path:
-    """Writes all figures that the sweep has data for, and report.html whole or not at all; returns its path.
-
-    Raises UserError where the folder cannot be written.
-    """
-    begin_rescaling(sweep)  # seconds in another process, beside the figures
-    path = sweep.folder / "report.html"
-    try:
-        for name, draw in FIGURES.items():
-            with contextlib.suppress(UserError):  # the sweep has no data for it
-                save(draw(sweep), sweep.folder, name)
-        page = page_html(sweep.name, page_data(sweep, progress_of(sweep.trials, sweep.folder)))
-        write_atomically(path, page.encode())
-    except OSError as error:
-        raise UserError(
-            f"`results` must be a folder that can be written, got {sweep.folder} ({error.strerror})"
-        ) from error
-    return path
+from analysis.cli.command import run
+from analysis.data.load import load_sweep
+from analysis.reporting.report import write_report
 
 
 def main(arguments: list[str]) -> int:

@@ -2,93 +2,13 @@
 
     python analysis/warm_start.py results/NAME
 
-Accuracy and box sharpness for each switch epoch, paired inside replicates with the small batch alone (gap, ratio) and
-with the large batch alone (gain). The figure is that of switch_point.py. In the paper (Keskar et al. 2017, figure 5)
-late switches are as good and as flat as the small batch, early ones as bad as the large.
+Implementation: analysis/paper/warm_start.py.
 """
 
 import sys
-from pathlib import Path
 
-if __name__ == "__main__":
-    sys.path[0] = str(Path(__file__).resolve().parents[1])  # else analysis/statistics.py shadows the standard library's
-
-import pandas as pd
-
-from analysis.command import run
-from analysis.comparison import (
-    FIELDS,
-    HEADER,
-    Comparison,
-    cells,
-    compare,
-    described,
-    missing_trials,
-    points,
-    small_and_large,
-    text_table,
-    wrapped,
-    write_table,
-)
-from analysis.figures import save
-from analysis.load import Sweep, comparable, load_sweep
-from analysis.means import Mean, paired_difference
-from analysis.switch_point import switch_point
-from trainables.runtime.errors import UserError
-
-
-def warm_starts(sweep: Sweep) -> list[tuple[Comparison, Mean | None]]:
-    """The large batch alone, each switch epoch, the small batch alone, against the last; and the gain over the first.
-
-    Raises UserError where one of the batches alone, or every switch, is missing.
-    """
-    frame = comparable(sweep)
-    small, large = small_and_large(frame, sweep)
-    first, last = int(small["batch_size"].iloc[0]), int(large["batch_size"].iloc[0])
-    switched = frame[(frame["batch_size"] == first) & (frame["switch_batch_size"] == last)]
-    if switched.empty:
-        raise UserError(
-            f"`results` must hold completed trials that went from batch {first} to {last}, got none in {sweep.folder}"
-        )
-    kinds: list[tuple[str, pd.DataFrame]] = [("0 (large batch)", large)]
-    kinds += [(f"{epoch:g}", rows) for epoch, rows in switched.groupby("switch_epoch")]
-    kinds.append(("none (small batch)", small))
-    return [
-        (compare(name, rows, small), None if rows is large else paired_difference(rows, large, "test_accuracy"))
-        for name, rows in kinds
-    ]
-
-
-def report(folder: Path) -> list[str]:
-    """Writes figure and table; returns the lines of the answer."""
-    sweep = load_sweep(folder)
-    found = warm_starts(sweep)
-    save(switch_point(sweep), folder, "switch_point")
-    write_table(folder, "warm_start", [*FIELDS, "gain"], [[*cells(row), gain] for row, gain in found])
-    header = ["switch epoch", *HEADER[2:], "gain [% points]"]
-    described_ones = ((*described(row), points(gain)) for row, gain in found)
-    texts = [[name, *others] for name, _, *others in described_ones]  # every batch size is that before the switch
-    return [
-        *text_table([header, *texts]),
-        *wrapped(
-            "Gap and ratio: against the small batch alone; gain: against the large batch alone. Paired; 95 % "
-            "t-intervals over replicates. A trial that reached the target loss before its switch is left out, so "
-            "late rows may rest on fewer. *: holds trials off target.",
-            missing_trials(sweep),
-        ),
-        "",
-        *wrapped(_started(sweep)),
-    ]
-
-
-def _started(sweep: Sweep) -> str:
-    """How many of the trials with a switch started from the state that another left there."""
-    switched = sweep.trials[sweep.trials["switch_epoch"].notna()]
-    taken = int((switched["resumed_epoch"] == switched["switch_epoch"]).sum())
-    return (
-        f"{taken} of {len(switched)} trials with a switch started from a small-batch run's state, the others trained "
-        "it anew."
-    )
+from analysis.cli.command import run
+from analysis.paper.warm_start import report
 
 
 def main(arguments: list[str]) -> int:

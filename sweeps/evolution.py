@@ -34,7 +34,7 @@ def plan(study: TwoBatches) -> "list[TrialConfig]":
 
 
 def report(folder: Path) -> Sequence[str]:
-    from analysis.evolution import report
+    from analysis.paper.evolution import report
 
     return report(folder)
 

@@ -113,8 +113,8 @@ def _dataset(options: argparse.Namespace, network: str) -> str:
 
 
 def _finish(folder: Path, console: Any) -> None:
-    from analysis.keskar_tables import write_keskar_tables
-    from analysis.load import load_sweep
+    from analysis.data.load import load_sweep
+    from analysis.paper.keskar_tables import write_keskar_tables
 
     console.print()
     for line in write_keskar_tables(load_sweep(folder)):

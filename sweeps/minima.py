@@ -35,9 +35,9 @@ def main(arguments: Sequence[str]) -> int:
         return study.trials(study.small, study.large)
 
     def report(folder: Path) -> Sequence[str]:
-        from analysis.landscape import write_landscape
-        from analysis.load import load_sweep
-        from analysis.parametric_plot import write_parametric_plot
+        from analysis.charts.landscape import write_landscape
+        from analysis.charts.parametric_plot import write_parametric_plot
+        from analysis.data.load import load_sweep
 
         sweep = load_sweep(folder)
         return [str(line) for line in (*write_parametric_plot(sweep, **place), *write_landscape(sweep, **place))]

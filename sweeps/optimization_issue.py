@@ -39,7 +39,7 @@ def plan(study: TwoBatches) -> "list[TrialConfig]":
 
 
 def report(folder: Path) -> Sequence[str]:
-    from analysis.optimization_issue import report
+    from analysis.paper.optimization_issue import report
 
     return report(folder)
 

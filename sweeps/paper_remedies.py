@@ -41,7 +41,7 @@ def plan(study: TwoBatches) -> "list[TrialConfig]":
 
 
 def report(folder: Path) -> Sequence[str]:
-    from analysis.paper_remedies import report
+    from analysis.paper.paper_remedies import report
 
     return report(folder)
 

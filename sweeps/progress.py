@@ -15,7 +15,7 @@ from rich.live import Live
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 
-from analysis.progress import duration
+from analysis.data.progress import duration
 from trainables.config import TrialConfig
 
 PLAIN_SECONDS = 5.0  # between two lines where the output is not a terminal

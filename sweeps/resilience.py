@@ -56,7 +56,7 @@ def plan(study: TwoBatches) -> "list[TrialConfig]":
 
 
 def report(folder: Path) -> Sequence[str]:
-    from analysis.resilience import report
+    from analysis.paper.resilience import report
 
     return report(folder)
 

@@ -3,7 +3,8 @@
     python sweeps/status.py results/NAME            once
     python sweeps/status.py results/NAME --watch    again and again, until it is finished or Ctrl-C
 
-It reads the results folder alone (analysis/progress.py says how time left is estimated), asks no Ray, changes nothing.
+It reads the results folder alone (analysis/data/progress.py says how time left is estimated), asks no Ray, changes
+nothing.
 """
 
 import sys
@@ -23,7 +24,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from analysis.progress import Progress, duration, read_progress
+from analysis.data.progress import Progress, duration, read_progress
 from sweeps.arguments import Parser, run_command
 from trainables.storage.folders import argument
 

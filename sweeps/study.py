@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 
-from analysis.progress import duration
+from analysis.data.progress import duration
 from sweeps.check import checking
 from sweeps.grid import Grid, expand
 from sweeps.placement import Placement
@@ -56,9 +56,9 @@ def source_of(options: argparse.Namespace, dataset: str) -> Source:
 
 def report_and_answer(folder: Path, console: Console) -> None:
     """Writes report.html and figures, and prints the answer."""
-    from analysis.load import load_sweep
-    from analysis.report import write_report
-    from analysis.summary import summary_lines
+    from analysis.data.load import load_sweep
+    from analysis.reporting.report import write_report
+    from analysis.reporting.summary import summary_lines
 
     sweep = load_sweep(folder)  # once: report and summary share what is computed
     report = write_report(sweep)
@@ -77,7 +77,7 @@ def run_study(configs: Sequence[TrialConfig], source: Source, options: argparse.
     with contextlib.ExitStack() as held:
         passed = held.enter_context(checking(configs, source, placement))
         with no_collection():  # Ray, and Matplotlib and SciPy for the end: more than a second, beside the check
-            import analysis.report  # noqa: F401
+            import analysis.reporting.report  # noqa: F401
             from sweeps.launch import own_results_folder, run_trials
             from sweeps.progress import Progress, consoles
             from trainables.records.tables import finished_trials, incomplete_trials

@@ -44,8 +44,8 @@ def plan(study: TwoBatches) -> "list[TrialConfig]":
 
 
 def report(folder: Path) -> Sequence[str]:
-    from analysis.keskar_figure4 import write_figure4
-    from analysis.load import load_sweep
+    from analysis.data.load import load_sweep
+    from analysis.paper.keskar_figure4 import write_figure4
 
     return [str(line) for line in write_figure4(load_sweep(folder))]
 

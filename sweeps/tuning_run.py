@@ -21,8 +21,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from rich.console import Console
 
-from analysis.progress import duration, read_about
-from analysis.tuned_gap import tuned_gap_lines
+from analysis.data.progress import duration, read_about
+from analysis.reporting.tuned_gap import tuned_gap_lines
 from sweeps.check import check
 from sweeps.launch import own_results_folder, write_failures
 from sweeps.optuna_study import OBJECTIVES, Budget, Rules, TuningStudy, hidden, open_storage

@@ -40,7 +40,7 @@ def plan(study: TwoBatches) -> "list[TrialConfig]":
 
 
 def report(folder: Path) -> Sequence[str]:
-    from analysis.warm_start import report
+    from analysis.paper.warm_start import report
 
     return report(folder)
 

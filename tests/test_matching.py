@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from analysis.load import comparable, load_sweep, number_of
+from analysis.data.load import comparable, load_sweep, number_of
 from trainables.config import MEASURING, TrialConfig
 from trainables.records.matching import MATCHED, REPLICATE, SAME_STUDY
 from trainables.records.tables import Record, compact, write_record

@@ -22,7 +22,7 @@ class Hidden:
 sys.meta_path.insert(0, Hidden())
 for name in ("fcntl", "resource", "termios", "pwd", "grp"):
     sys.modules.pop(name, None)
-import analysis.report, analysis.summary, analysis.serve, analysis.profiles
+import analysis.reporting.report, analysis.reporting.summary, analysis.reporting.live, analysis.minima.profiles
 """
 
 

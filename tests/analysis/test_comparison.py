@@ -8,20 +8,20 @@ import math
 import pytest
 from made_up import record
 
-from analysis.comparison import compare, gap_and_ratio, points, small_and_large, write_table
-from analysis.evolution import along, at_losses, distance_ratio, evolution
-from analysis.evolution import report as evolution_report
-from analysis.load import comparable, load_sweep
-from analysis.means import Interval, Mean
-from analysis.optimization_issue import by_optimizer
-from analysis.optimization_issue import report as optimization_report
-from analysis.paper_remedies import against_small
-from analysis.paper_remedies import report as remedies_report
+from analysis.data.load import comparable, load_sweep
+from analysis.paper.comparison import compare, gap_and_ratio, points, small_and_large, write_table
+from analysis.paper.evolution import along, at_losses, distance_ratio, evolution
+from analysis.paper.evolution import report as evolution_report
+from analysis.paper.optimization_issue import by_optimizer
+from analysis.paper.optimization_issue import report as optimization_report
+from analysis.paper.paper_remedies import against_small
+from analysis.paper.paper_remedies import report as remedies_report
+from analysis.paper.resilience import report as resilience_report
+from analysis.paper.resilience import resilience, variant_names
+from analysis.paper.warm_start import report as warm_start_report
+from analysis.paper.warm_start import warm_starts
 from analysis.resilience import main as resilience_main
-from analysis.resilience import report as resilience_report
-from analysis.resilience import resilience, variant_names
-from analysis.warm_start import report as warm_start_report
-from analysis.warm_start import warm_starts
+from analysis.stats.means import Interval, Mean
 from trainables.runtime.errors import UserError
 
 SEEDS = range(4)

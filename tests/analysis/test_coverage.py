@@ -8,7 +8,7 @@ from simulations.correlations import STATEMENTS as CORRELATIONS
 from simulations.critical import STATEMENTS as CRITICAL_BATCH
 from simulations.gaps import STATEMENTS as GAPS
 
-from analysis.load import attempted, comparable
+from analysis.data.load import attempted, comparable
 
 RUNS = 50  # as many as a slow test can afford; benchmarks/coverage.py makes 1000
 STATEMENTS: tuple[Statement, ...] = (*GAPS, *CORRELATIONS, *CRITICAL_BATCH)

@@ -9,11 +9,12 @@ from made_up import law, record
 from scipy import stats
 from scipy.optimize import curve_fit, minimize
 
-from analysis.critical_batch import critical_batch, critical_batch_figure, critical_batch_sentence
-from analysis.load import load_sweep
-from analysis.means import mean_over_replicates
-from analysis.replicates import cells, over_replicates, weighted_mean
-from analysis.steps_to_loss import fit_steps, misfit_intervals, steps_to_loss
+from analysis.charts.critical_batch import critical_batch_figure
+from analysis.data.load import load_sweep
+from analysis.data.replicates import cells, over_replicates, weighted_mean
+from analysis.questions.critical_batch import critical_batch, critical_batch_sentence
+from analysis.stats.means import mean_over_replicates
+from analysis.stats.steps_to_loss import fit_steps, misfit_intervals, steps_to_loss
 from trainables.runtime.errors import UserError
 from trainables.training import loop
 from trainables.trial import run_trial

@@ -11,16 +11,17 @@ import numpy as np
 import pytest
 from made_up import failed, grid, record
 
-from analysis import figures
-from analysis.batch_size_curves import batch_size_curves
-from analysis.figures import batch_size_colours, plain_number, save, three_digits
-from analysis.gap_vs_sharpness import gap_vs_sharpness
-from analysis.learning_rate_heatmap import learning_rate_heatmap
+from analysis.charts import style
+from analysis.charts.batch_size_curves import batch_size_curves
+from analysis.charts.gap_vs_sharpness import gap_vs_sharpness
+from analysis.charts.learning_rate_heatmap import learning_rate_heatmap
+from analysis.charts.style import batch_size_colours, save
+from analysis.charts.switch_point import switch_point
+from analysis.data.load import comparable, load_sweep
 from analysis.learning_rate_heatmap import main as heatmap_main
-from analysis.load import comparable, load_sweep
-from analysis.means import mean_over_replicates
+from analysis.stats.means import mean_over_replicates
+from analysis.stats.wording import plain_number, three_digits
 from analysis.switch_point import main as switch_point_main
-from analysis.switch_point import switch_point
 from trainables.runtime.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -154,9 +155,9 @@ def test_save_writes_png_and_svg_of_the_right_size_and_nothing_else(write_sweep)
 
 def test_drawing_once_for_each_file_gives_what_savefig_does(write_sweep):
     sweep, buffer = load_sweep(write_sweep(grid())), io.BytesIO()
-    with matplotlib.rc_context(figures._STYLE):
-        batch_size_curves(sweep).savefig(buffer, format="png", dpi=figures.DPI)
-    png, svg = figures.png_and_svg(batch_size_curves(sweep))
+    with matplotlib.rc_context(style._STYLE):
+        batch_size_curves(sweep).savefig(buffer, format="png", dpi=style.DPI)
+    png, svg = style.png_and_svg(batch_size_curves(sweep))
     assert png == buffer.getvalue()
     assert ElementTree.fromstring(svg).get("width") == "511.2pt"  # 7.1 inches
 
@@ -167,10 +168,10 @@ def test_many_points_are_small_and_one_image_in_the_svg(write_sweep, monkeypatch
     def drawn():
         figure = gap_vs_sharpness(sweep)
         sizes = max(c.get_sizes()[0] for c in figure.axes[0].collections)
-        return sizes, figures.png_and_svg(figure)[1].count(b"<image")
+        return sizes, style.png_and_svg(figure)[1].count(b"<image")
 
     size, images = drawn()
-    monkeypatch.setattr("analysis.gap_vs_sharpness.MANY_POINTS", 4)
+    monkeypatch.setattr("analysis.charts.gap_vs_sharpness.MANY_POINTS", 4)
     smaller, more_images = drawn()
     assert images == 0
     assert smaller == pytest.approx(size * 4 / len(comparable(sweep)))

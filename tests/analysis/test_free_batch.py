@@ -5,9 +5,11 @@ import pytest
 from made_up import failed, record
 from scipy import stats
 
-from analysis.free_batch import free_batch, free_batch_figure
-from analysis.load import load_sweep
-from analysis.threshold_batch import fit_threshold, threshold_batch, threshold_figure, threshold_sentence
+from analysis.charts.free_batch import free_batch_figure
+from analysis.charts.threshold_batch import threshold_figure
+from analysis.data.load import load_sweep
+from analysis.questions.free_batch import free_batch
+from analysis.questions.threshold_batch import fit_threshold, threshold_batch, threshold_sentence
 from trainables.runtime.errors import UserError
 
 

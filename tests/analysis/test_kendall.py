@@ -1,4 +1,4 @@
-"""analysis.kendall and analysis.pairs: worked by hand, then against SciPy and naive loops."""
+"""analysis.stats.kendall and analysis.stats.pairs: worked by hand, then against SciPy and naive loops."""
 
 import itertools
 
@@ -7,9 +7,9 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from analysis.kendall import granulated_correlation, kendall_correlation, sign_error
-from analysis.pairs import pairs_within, ranks_within
-from analysis.statistics import granulated_kendall
+from analysis.stats.kendall import granulated_correlation, kendall_correlation, sign_error
+from analysis.stats.pairs import pairs_within, ranks_within
+from analysis.stats.rank_correlation import granulated_kendall
 
 
 def test_pairs_are_those_of_each_cell_once():

@@ -7,10 +7,11 @@ import pandas as pd
 import pytest
 from made_up import record
 
-from analysis.keskar2017 import accuracy, sharpness
-from analysis.keskar_figure4 import keskar_figure4, write_figure4
-from analysis.keskar_tables import keskar_tables, main, table_lines, write_keskar_tables
-from analysis.load import load_sweep
+from analysis.data.load import load_sweep
+from analysis.keskar_tables import main
+from analysis.paper.keskar2017 import accuracy, sharpness
+from analysis.paper.keskar_figure4 import keskar_figure4, write_figure4
+from analysis.paper.keskar_tables import keskar_tables, table_lines, write_keskar_tables
 from trainables.runtime.errors import UserError
 
 LOSS = (0.012, 0.020, 0.016)  # of LB against SB, by seed

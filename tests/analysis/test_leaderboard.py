@@ -7,11 +7,12 @@ import numpy as np
 import pytest
 from made_up import failed, grid, record, write
 
-from analysis.association import associate, beyond_hyperparameters
-from analysis.leaderboard import leaderboard, leaderboard_figure, leaderboard_frame, leaderboard_lines
-from analysis.load import BOX_STRONG, comparable, load_sweep, measures_of
-from analysis.rescaling import rescaling, rescaling_sentence
-from analysis.statistics import granulated_kendall
+from analysis.charts.leaderboard import leaderboard_figure
+from analysis.data.load import BOX_STRONG, comparable, load_sweep, measures_of
+from analysis.questions.association import associate, beyond_hyperparameters
+from analysis.questions.leaderboard import leaderboard, leaderboard_frame, leaderboard_lines
+from analysis.questions.rescaling import rescaling, rescaling_sentence
+from analysis.stats.rank_correlation import granulated_kendall
 from trainables.runtime.errors import UserError
 
 

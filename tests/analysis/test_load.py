@@ -1,4 +1,4 @@
-"""analysis.load and analysis.association: which trials are compared with which."""
+"""analysis.data.load and analysis.questions.association: which trials are compared with which."""
 
 import dataclasses
 import json
@@ -7,8 +7,7 @@ import pandas as pd
 import pytest
 from made_up import failed, grid, record
 
-from analysis.association import associate
-from analysis.load import (
+from analysis.data.load import (
     BOX_STRONG,
     MEASURES,
     attempted,
@@ -21,6 +20,7 @@ from analysis.load import (
     number_of,
     rows_of,
 )
+from analysis.questions.association import associate
 from trainables.runtime.errors import UserError
 
 

@@ -1,4 +1,6 @@
-"""analysis.means: worked by hand first, then against SciPy, and Fieller's interval against the t-test it inverts."""
+"""analysis.stats.means: worked by hand first, then against SciPy, and Fieller's interval against the t-test it
+inverts.
+"""
 
 import warnings
 
@@ -7,7 +9,7 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from analysis.means import (
+from analysis.stats.means import (
     Interval,
     differences_by_replicate,
     mean_over_replicates,

@@ -1,10 +1,10 @@
-"""analysis.multiplicity: worked by hand, then against SciPy and the definition."""
+"""analysis.stats.multiplicity: worked by hand, then against SciPy and the definition."""
 
 import numpy as np
 import pytest
 from scipy import stats
 
-from analysis.multiplicity import corrected
+from analysis.stats.multiplicity import corrected
 
 P = [0.01, 0.04, 0.03, 0.005]
 

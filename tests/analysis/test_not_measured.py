@@ -10,9 +10,9 @@ import pytest
 from made_up import grid
 from matplotlib.figure import Figure
 
-from analysis.batch_size_curves import batch_size_curves
-from analysis.figures import new_figure
-from analysis.load import load_sweep
+from analysis.charts.batch_size_curves import batch_size_curves
+from analysis.charts.style import new_figure
+from analysis.data.load import load_sweep
 from trainables.records.tables import Record
 
 Write = Callable[[Sequence[Record]], Path]
@@ -44,7 +44,7 @@ def test_every_command_copes(
     write_sweep: Write, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, reason: str | None
 ) -> None:
     if reason:  # the figures are the same ones: they are made again, but not written as images
-        monkeypatch.setattr("analysis.figures.png_and_svg", lambda *_, **__: (b"", b"<svg/>"))
+        monkeypatch.setattr("analysis.charts.style.png_and_svg", lambda *_, **__: (b"", b"<svg/>"))
     folder = write_sweep(unmeasured(reason))
     for name in (*SAID, *OTHERS):
         status = importlib.import_module(f"analysis.{name}").main([str(folder)])

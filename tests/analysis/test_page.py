@@ -9,11 +9,11 @@ import pytest
 from browser import Watched, chromium
 from made_up import failed, grid, record, write
 
-from analysis.load import load_sweep
-from analysis.page import embeddable_json, page_html
-from analysis.page.data import page_data, trial_data
-from analysis.page.lines import MOST_POINTS_OF_A_TRIAL
-from analysis.progress import progress_of
+from analysis.data.load import load_sweep
+from analysis.data.progress import progress_of
+from analysis.reporting.page import embeddable_json, page_html
+from analysis.reporting.page.data import page_data, trial_data
+from analysis.reporting.page.lines import MOST_POINTS_OF_A_TRIAL
 
 HOSTILE = (
     "<img src=x onerror=\"document.title='taken'\"></script><script>document.title='taken'</script>\u2028{{7*7}}&amp;"

@@ -10,10 +10,12 @@ import pytest
 import torch
 from made_up import record
 
-from analysis import landscape, parametric_plot
-from analysis.load import load_sweep
-from analysis.minima import MinimumPair, minimum_pairs
-from analysis.profiles import SCHEMA, Network, Point, coefficients, direction, profiles
+from analysis import landscape
+from analysis import parametric_plot as parametric_plot_script
+from analysis.data.load import load_sweep
+from analysis.minima import parametric_plot
+from analysis.minima.pairs import MinimumPair, minimum_pairs
+from analysis.minima.profiles import SCHEMA, Network, Point, coefficients, direction, profiles
 from trainables.config import TrialConfig, model_options_json
 from trainables.records.saved import config_of, network_of, source_of, split_of, weights_of
 from trainables.records.tables import compact, read_tables, write_record
@@ -271,7 +273,7 @@ def test_rises_and_their_ratio_in_closed_form():
 
 def test_the_scripts_on_kept_weights(folders, capsys):
     folder = folders["batch_norm"]
-    assert parametric_plot.main([str(folder), "--alpha-range", "-0.5", "1.5", "--points", "5"]) == 0
+    assert parametric_plot_script.main([str(folder), "--alpha-range", "-0.5", "1.5", "--points", "5"]) == 0
     said = capsys.readouterr().out.splitlines()
     assert said[-1].startswith("Along the line between the minima")
     assert landscape.main([str(folder), "--points", "5", "--directions", "2"]) == 0
@@ -299,7 +301,7 @@ def test_the_scripts_on_kept_weights(folders, capsys):
 )
 def test_bad_input_is_one_line_and_nothing_is_written(folders, capsys, wrong, said):
     before = sorted(folders["plain"].rglob("*"))
-    assert parametric_plot.main([str(folders["plain"]), *wrong]) == 2
+    assert parametric_plot_script.main([str(folders["plain"]), *wrong]) == 2
     error = capsys.readouterr().err
     assert said in error
     assert error.count("\n") == 1

@@ -2,9 +2,9 @@
 
 from made_up import record
 
-from analysis.load import comparable, load_sweep, measures_of
-from analysis.progress import read_progress
-from analysis.summary import summary_lines
+from analysis.data.load import comparable, load_sweep, measures_of
+from analysis.data.progress import read_progress
+from analysis.reporting.summary import summary_lines
 
 BOX = {"measure": "box_sharpness", "method": "strong", "epsilon": 1e-3, "space": "full", "epoch": 20}
 EIG = {"measure": "hessian_max_eig", "method": "lanczos", "space": "full", "epoch": 20}

@@ -4,12 +4,13 @@ import pytest
 from made_up import failed, grid, record
 from scipy import stats
 
-from analysis.answer import by_batch_size, remedy_sentence
-from analysis.association import associate
-from analysis.batch_size_curves import batch_size_curves
-from analysis.load import BOX_STRONG, comparable, load_sweep
-from analysis.remedies import remedies, remedies_figure
-from analysis.statistics import rank_correlation
+from analysis.charts.batch_size_curves import batch_size_curves
+from analysis.charts.remedies import remedies_figure
+from analysis.data.load import BOX_STRONG, comparable, load_sweep
+from analysis.questions.association import associate
+from analysis.questions.remedies import remedies
+from analysis.reporting.answer import by_batch_size, remedy_sentence
+from analysis.stats.rank_correlation import rank_correlation
 from trainables.runtime.errors import UserError
 
 SMALL, LARGE = [0.90, 0.93, 0.91, 0.95], [0.88, 0.905, 0.89, 0.93]  # the gap: 0.02, 0.025, 0.02, 0.02

@@ -6,9 +6,9 @@ import re
 import pytest
 from made_up import failed, grid, record, write
 
-from analysis.answer import answer
-from analysis.load import load_sweep
-from analysis.report import write_report
+from analysis.data.load import load_sweep
+from analysis.reporting.answer import answer
+from analysis.reporting.report import write_report
 from trainables.runtime.errors import UserError
 
 HOSTILE = '<script>alert("1")</script><img src="https://evil.example/x.png">&amp;{{ 7 * 7 }}'

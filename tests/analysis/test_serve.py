@@ -14,7 +14,8 @@ import pytest
 from browser import Watched, chromium
 from made_up import failed, grid, record, write
 
-from analysis.serve import LiveData, main, serving
+from analysis.reporting.live import LiveData, serving
+from analysis.serve import main
 from trainables.records.tables import write_record
 from trainables.runtime.errors import UserError
 
@@ -237,7 +238,7 @@ def test_the_open_page_follows_the_sweep(server_of_a_run):
 
 def test_a_request_that_trickles_in_is_cut_off(server, monkeypatch):
     """Each byte is in time, but the whole is not."""
-    monkeypatch.setattr("analysis.serve.Handler.total", 1.0)
+    monkeypatch.setattr("analysis.reporting.live.Handler.total", 1.0)
     with socket.create_connection(("127.0.0.1", server.server_port), timeout=60) as client:
         client.sendall(b"GET / HTTP/1.1\r\n")
         started = time.monotonic()

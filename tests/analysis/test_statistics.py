@@ -1,4 +1,4 @@
-"""analysis.statistics: worked by hand first, then against SciPy, least squares and naive loops."""
+"""analysis.stats.rank_correlation: worked by hand first, then against SciPy, least squares and naive loops."""
 
 import itertools
 import warnings
@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from analysis.statistics import (
+from analysis.stats.rank_correlation import (
     Correlation,
     PerReplicate,
     granulated_kendall,

@@ -6,9 +6,16 @@ import numpy as np
 import pytest
 from made_up import failed, grid, record
 
-from analysis.answer import RESCALING, answer, association_sentence, by_batch_size, cost_sentence, remedy_sentence
-from analysis.load import load_sweep
-from analysis.summary import summary_lines
+from analysis.data.load import load_sweep
+from analysis.reporting.answer import (
+    RESCALING,
+    answer,
+    association_sentence,
+    by_batch_size,
+    cost_sentence,
+    remedy_sentence,
+)
+from analysis.reporting.summary import summary_lines
 
 
 def changed(records, **columns):

@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 from made_up import failed, record
 
-from analysis.answer import by_batch_size, cost_sentence, remedy_sentence
-from analysis.free_batch import free_batch
-from analysis.load import load_sweep
-from analysis.remedies import never_completed, remedies
-from analysis.report_tables import batch_size_rows, free_batch_rows, remedy_rows
-from analysis.summary import summary_lines, with_interval
+from analysis.data.load import load_sweep
+from analysis.questions.free_batch import free_batch
+from analysis.questions.remedies import never_completed, remedies
+from analysis.reporting.answer import by_batch_size, cost_sentence, remedy_sentence
+from analysis.reporting.summary import summary_lines, with_interval
+from analysis.reporting.tables import batch_size_rows, free_batch_rows, remedy_rows
 
 RATES, SIZES, SEEDS = (0.003, 0.01), (16, 64, 512), range(4)
 

@@ -13,10 +13,12 @@ import pytest
 from made_up import record
 from scipy import stats
 
-from analysis.load import load_sweep
-from analysis.report import write_report
-from analysis.tuned_cells import load_tuned_gap
-from analysis.tuned_gap import answer, main, tuned_gap_figure, tuned_gap_lines
+from analysis.charts.tuned_gap import tuned_gap_figure
+from analysis.data.load import load_sweep
+from analysis.questions.tuned_cells import load_tuned_gap
+from analysis.reporting.report import write_report
+from analysis.reporting.tuned_gap import answer, tuned_gap_lines
+from analysis.tuned_gap import main
 from trainables.runtime.errors import UserError
 
 SPACE = {"learning_rate": [1e-4, 1e-1], "warmup_epochs": [0.0, 5.0], "weight_decay": [0.0, 0.0]}

@@ -8,7 +8,7 @@ from pathlib import Path
 import matplotlib
 import pytest
 
-from analysis.figures import new_figure, png_and_svg
+from analysis.charts.style import new_figure, png_and_svg
 
 ROOT = Path(__file__).parents[2]
 
@@ -32,7 +32,7 @@ def test_figures_do_not_depend_on_a_matplotlibrc(users: dict[str, object]) -> No
 
 
 def test_the_backend_of_a_notebook_without_its_package() -> None:
-    code = "import analysis.figures"
+    code = "import analysis.charts.style"
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "MPLBACKEND": "module://no_such_package.backend_inline"}
     result = subprocess.run(
         [sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=300, check=False

@@ -78,7 +78,7 @@ def test_a_model_that_ends_its_process_is_refused(make_config: Make, digits: Sou
 
 
 def test_the_driver_does_without_pytorch() -> None:
-    modules = "sweeps.study, sweeps.tuning_run, analysis.report, analysis.summary"
+    modules = "sweeps.study, sweeps.tuning_run, analysis.reporting.report, analysis.reporting.summary"
     code = f"import sys, {modules}; from trainables.data import load_source; load_source('digits'); "
     code += "assert not {'torch', 'sklearn'} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parents[2])

@@ -3,8 +3,8 @@
 import pyarrow.parquet as pq
 import pytest
 
-from analysis.load import load_sweep
-from analysis.minima import minimum_pairs
+from analysis.data.load import load_sweep
+from analysis.minima.pairs import minimum_pairs
 from sweeps import keskar_tables, minima, threshold_batch
 
 

@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 from test_batch_grid import run, start, wait_for
 
-from analysis.load import comparable, load_sweep
+from analysis.data.load import comparable, load_sweep
 from trainables.config import NUMBERS_VERSION
 from trainables.records.tables import SCHEMAS, of_newest_version, read_tables
 

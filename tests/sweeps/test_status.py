@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from analysis.progress import duration, read_progress
+from analysis.data.progress import duration, read_progress
 from sweeps.status import main, show
 from trainables.config import TrialConfig
 from trainables.records.tables import Record, compact, write_record

@@ -10,7 +10,7 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
-from analysis.tensorboard import RESULTS, write_events
+from analysis.reporting.event_files import RESULTS, write_events
 from sweeps.batch_grid import main
 from sweeps.trackers import trackers
 from trainables.runtime.errors import UserError

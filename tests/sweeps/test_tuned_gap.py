@@ -20,7 +20,7 @@ import optuna
 import pyarrow.parquet as pq
 import pytest
 
-from analysis.load import load_sweep
+from analysis.data.load import load_sweep
 from sweeps.optuna_study import Budget, Outcome, Point, Rules, TuningStudy, open_storage
 from sweeps.search_space import STARTUP_POINTS, Space
 from sweeps.tuned_gap import parse

@@ -37,8 +37,8 @@ import pandas as pd
 from made_up import record, write
 from scipy import stats
 
-from analysis import load
-from analysis.load import Sweep, load_sweep
+from analysis.data import load
+from analysis.data.load import Sweep, load_sweep
 
 LEAST_STEPS = 50.0  # that any batch size needs, with a b_crit
 LEVEL = 0.95  # what every interval and claim is meant to hold in
@@ -227,7 +227,7 @@ def measure(statements: Sequence[Statement], design: Design, runs: Iterable[int]
 
 @contextmanager
 def grouped(design: Design, sweep: Sweep) -> Iterator[None]:
-    """Lets analysis.load take the groups of the trials, the same in all sweeps of a design, from its template.
+    """Lets analysis.data.load take the groups of the trials, the same in all sweeps of a design, from its template.
 
     They are most of the time that it takes to analyse a sweep.
     """

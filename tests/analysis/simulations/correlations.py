@@ -8,11 +8,11 @@ from functools import lru_cache, partial
 import numpy as np
 import pandas as pd
 
-from analysis.association import GAP, beyond_hyperparameters, compared, matched_correlation
-from analysis.kendall import SignError, granulated_correlation, kendall_correlation, sign_error
-from analysis.load import BOX_STRONG, Sweep
-from analysis.multiplicity import corrected
-from analysis.statistics import Correlation, rank_correlation
+from analysis.data.load import BOX_STRONG, Sweep
+from analysis.questions.association import GAP, beyond_hyperparameters, compared, matched_correlation
+from analysis.stats.kendall import SignError, granulated_correlation, kendall_correlation, sign_error
+from analysis.stats.multiplicity import corrected
+from analysis.stats.rank_correlation import Correlation, rank_correlation
 from simulations import Design, Statement, drawn, references, simulated
 
 REPLICATES = 3000  # that the truth of a design is taken from

@@ -2,10 +2,10 @@
 
 from typing import Any
 
-from analysis.critical_batch import critical_batch
-from analysis.load import Sweep
-from analysis.means import Interval
-from analysis.replicates import Estimate
+from analysis.data.load import Sweep
+from analysis.data.replicates import Estimate
+from analysis.questions.critical_batch import critical_batch
+from analysis.stats.means import Interval
 from simulations import LEAST_STEPS, Design, Statement
 from trainables.runtime.errors import UserError
 

@@ -8,11 +8,11 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
-from analysis.free_batch import MARGIN, Comparison, free_batch
-from analysis.gap_answer import named_remedy
-from analysis.load import Sweep
-from analysis.means import Mean
-from analysis.remedies import Remedy, remedies
+from analysis.data.load import Sweep
+from analysis.questions.free_batch import MARGIN, Comparison, free_batch
+from analysis.questions.remedies import Remedy, remedies
+from analysis.reporting.gap_answer import named_remedy
+from analysis.stats.means import Mean
 from simulations import Design, Statement
 
 PLAIN = Design(name="default: 4 replicates, 4 settings, luck 0.2 points", gap=MARGIN, luck=0.002, switches=(None,))

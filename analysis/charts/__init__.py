@@ -1,0 +1,1 @@
+"""One figure per module, all in one style."""

@@ -1,0 +1,102 @@
+"""Test accuracy, gap and sharpness against batch size, a line per learning rate (Keskar et al. 2017, figure
+4).
+
+Completed trials without a switch or a remedy only. A point averages over whatever else varies (warmup) inside a
+replicate, then over replicates; its bar is the 95 % t-interval over replicates. Accuracy is averaged plainly,
+sharpness by its logarithm (geometric mean). The bars of accuracy hold the difficulty of the split, which all
+batch sizes share, so bars that overlap do not speak against a gap; the gap's own bars do not hold it, as each
+trial is paired with the reference of the same replicate, learning rate and warmup. A point that holds trials
+off target is hollow. Points are set apart sideways by a few percent so that bars do not hide each other.
+"""
+
+from dataclasses import dataclass
+
+import pandas as pd
+from matplotlib.figure import Figure
+
+from analysis.charts.style import (
+    GREY,
+    LABELS,
+    LINE_COLOURS,
+    draw_means,
+    footnote,
+    learning_rate_markers,
+    legend_above,
+    log_axis,
+    new_figure,
+    note,
+    off_target_points,
+    two_lines,
+)
+from analysis.data.load import BOX_STRONG, MAX_EIG, Sweep, comparable
+from analysis.stats.means import Mean, mean_over_replicates, paired_difference
+from trainables.runtime.errors import UserError
+
+
+@dataclass(frozen=True)
+class Panel:
+    """What a panel shows: a column, its label, the factor of its unit, and if its logarithm is averaged."""
+
+    column: str
+    label: str
+    factor: float = 1.0
+    log: bool = False
+
+    def mean(self, rows: pd.DataFrame, references: pd.DataFrame) -> Mean | None:
+        """The mean of `rows` over replicates; of the large-batch gap, paired with `references`."""
+        if self.column == "large_batch_gap":
+            return paired_difference(references, rows, "test_accuracy")
+        return mean_over_replicates(rows, self.column, scale="log" if self.log else "linear")
+
+
+ACCURACY = Panel("test_accuracy", LABELS["test_accuracy"], factor=100.0)
+GAP = Panel("large_batch_gap", LABELS["large_batch_gap"], factor=100.0)
+SHARPNESS = Panel(BOX_STRONG.column, BOX_STRONG.label, log=True)
+EIGENVALUE = Panel(MAX_EIG.column, MAX_EIG.label, log=True)
+PANELS = (ACCURACY, GAP, SHARPNESS, EIGENVALUE)
+
+
+def batch_size_curves(sweep: Sweep) -> Figure:
+    """The figure. Raises UserError for fewer than two batch sizes among completed trials without switch or remedy."""
+    frame = comparable(sweep)
+    frame = frame[frame["is_plain"]]
+    sizes = sorted(frame["batch_size"].unique().tolist())
+    if len(sizes) < 2:
+        raise UserError(
+            "`results` must hold completed trials without a switch or a remedy at two batch sizes or more, "
+            f"got {len(sizes)} batch sizes in {sweep.folder}"
+        )
+    references = frame[frame["is_reference"]]
+    markers = learning_rate_markers(frame["learning_rate"])
+    shown: list[Mean] = []
+    with new_figure(height=5.0) as figure:
+        for axes, panel in zip(figure.subplots(2, 2).flat, PANELS, strict=True):
+            for rank, (rate, marker) in enumerate(markers.items()):
+                rows = frame[frame["learning_rate"] == rate]
+                by_size = {size: rows[rows["batch_size"] == size] for size in sizes}
+                means = {size: panel.mean(part, references) for size, part in by_size.items()}
+                known = {size: mean for size, mean in means.items() if mean is not None}
+                shown += known.values()
+                shift = 1 + 0.05 * (rank - (len(markers) - 1) / 2)
+                colour = LINE_COLOURS[rank % len(LINE_COLOURS)]
+                style = {
+                    "color": colour,
+                    "marker": marker,
+                    "markersize": 4.5,
+                    "label": f"learning rate {rate:g}",
+                }
+                draw_means(axes, [size * shift for size in known], list(known.values()), panel.factor, **style)
+                hollow = [size for size in known if by_size[size]["off_target"].any()]
+                values = [panel.factor * known[size].value for size in hollow]
+                off_target_points(axes, [size * shift for size in hollow], values, colour, marker)
+            if panel is GAP:
+                axes.axhline(0, color=GREY, linewidth=0.8, zorder=1)
+            if panel.log and axes.has_data():
+                log_axis(axes, "y")
+            log_axis(axes, "x", at=sizes)
+            axes.tick_params(axis="x", labelrotation=45 if len(sizes) > 8 else 0)
+            axes.set_xlabel(LABELS["batch_size"])
+            axes.set_ylabel(two_lines(panel.label))
+        legend_above(figure, most_columns=4)
+        footnote(figure, note(shown, frame, sweep.trials, by=("batch_size", "learning_rate")))
+    return figure

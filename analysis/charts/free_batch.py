@@ -1,0 +1,43 @@
+"""What each batch size loses against the smallest one, with the margin of non-inferiority."""
+
+from typing import Any
+
+from matplotlib.figure import Figure
+
+from analysis.charts.style import GREY, LABELS, LINE_COLOURS, draw_means, footnote, legend_above, log_axis, new_figure
+from analysis.data.load import Sweep
+from analysis.questions.free_batch import free_batch
+from trainables.runtime.errors import UserError
+
+
+def free_batch_figure(sweep: Sweep) -> Figure:
+    """What each batch size loses, matched and tuned, with the one-sided 95 % interval and the margin.
+
+    Raises UserError where there are no two batch sizes to compare.
+    """
+    found = [result for result in (free_batch(sweep, "matched"), free_batch(sweep, "tuned")) if result is not None]
+    if not found:
+        raise UserError(
+            "`results` must hold completed trials without a switch or a remedy at two batch sizes or more, "
+            f"got none to compare in {sweep.folder}"
+        )
+    shown = [[row for row in result.rows if row.lost is not None] for result in found]
+    sizes = [found[0].reference, *sorted({row.batch_size for rows in shown for row in rows})]
+    with new_figure(height=2.9) as figure:
+        axes = figure.subplots()
+        for rank, result in enumerate(found):
+            shift, colour = 1 + 0.05 * (rank - (len(found) - 1) / 2), LINE_COLOURS[rank]
+            label = "same settings" if result.comparison == "matched" else f"its own setting, by {result.chosen_by}"
+            x = [row.batch_size * shift for row in shown[rank]]
+            means = [row.lost for row in shown[rank] if row.lost is not None]
+            style: dict[str, Any] = {"color": colour, "marker": "o", "linestyle": "none", "markersize": 4.5}
+            draw_means(axes, x, means, factor=100.0, label=label, **style)
+        axes.axhline(0, color=GREY, linewidth=0.8, zorder=1)
+        axes.axhline(100 * found[0].margin, color="black", linewidth=0.9, linestyle="--", label="margin")
+        log_axis(axes, "x", at=sizes)
+        axes.set_xlabel(LABELS["batch_size"])
+        axes.set_ylabel(f"test accuracy lost against\nbatch {found[0].reference} [percentage points]")
+        legend_above(figure, most_columns=4)
+        replicates = max(row.lost.replicates for rows in shown for row in rows if row.lost is not None)
+        footnote(figure, f"95 % t-intervals over {replicates} replicates. Below the margin as a whole: free.")
+    return figure

@@ -1,0 +1,73 @@
+"""What each remedy gains, costs and flattens: a row per remedy and large batch."""
+
+from typing import Any
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from analysis.charts.style import GREY, batch_size_colours, footnote, legend_key, log_axis, new_figure
+from analysis.data.load import Sweep
+from analysis.questions.remedies import remedies
+from analysis.stats.means import Mean
+from trainables.runtime.errors import UserError
+
+
+def remedies_figure(sweep: Sweep) -> Figure:
+    """A dot and interval per remedy and large batch: gain, box sharpness ratio, and training time ratio.
+
+    Raises UserError where no remedy can be compared.
+    """
+    rows = remedies(sweep)[::-1]
+    if not rows:
+        raise UserError(
+            "`results` must hold completed trials with a remedy or a switch, and plain ones at the same batch size, "
+            f"got none to compare in {sweep.folder}"
+        )
+    colours = batch_size_colours([row.batch_size for row in rows])
+    with new_figure(height=1.3 + 0.24 * len(rows)) as figure:
+        gains, flatness, cost = figure.subplots(1, 3, sharey=True, width_ratios=[1.6, 1, 1])
+        for place, row in enumerate(rows):
+            colour = colours[row.batch_size]
+            _dot(gains, place, row.gain, colour, factor=100.0, hollow=row.off_target > 0)
+            if row.gap is not None:
+                gains.plot([100 * row.gap.value], [place], marker="|", color="black", markersize=8)
+            _dot(flatness, place, row.box_sharpness_ratio, colour)
+            _dot(cost, place, row.seconds_ratio, colour)
+            if row.steps_ratio is not None:
+                cost.plot([row.steps_ratio.value], [place], marker="x", color=colour, markersize=4, linestyle="none")
+        gains.axvline(0, color=GREY, linewidth=0.8, zorder=1)
+        for axes in (flatness, cost):
+            axes.axvline(1, color=GREY, linewidth=0.8, zorder=1)
+            if axes.has_data():
+                log_axis(axes, "x")
+        gains.set_yticks(
+            range(len(rows)), [f"{row.name}{' *' if row.helps else ''}{' †' if row.diverged else ''}" for row in rows]
+        )
+        gains.set_xlabel("test accuracy gained\n[percentage points]")
+        flatness.set_xlabel("box sharpness,\nratio to plain")
+        cost.set_xlabel("training time (×: steps),\nratio to plain")
+        keys = [legend_key(f"{size}", marker="o", color=colour) for size, colour in colours.items()]
+        keys.append(legend_key("the whole gap", marker="|", color="black"))
+        figure.legend(
+            handles=keys, loc="outside upper center", ncols=len(keys), frameon=False, title="large batch size"
+        )
+        replicates = max(row.gain.replicates for row in rows)
+        footnote(
+            figure,
+            f"Against plain training at the same batch size, paired; 95 % t-intervals over {replicates} replicates "
+            f"(gains: simultaneous).\n*: significant after correction for {len(rows)} comparisons. Hollow: trials off "
+            "target. †: trials diverged where plain training did not.",
+        )
+    return figure
+
+
+def _dot(
+    axes: Axes, place: float, mean: Mean | None, colour: object, *, factor: float = 1.0, hollow: bool = False
+) -> None:
+    if mean is None:
+        return
+    style: Any = {"color": colour, "linewidth": 0.9}
+    if mean.interval is not None:
+        axes.plot([factor * mean.interval.low, factor * mean.interval.high], [place, place], **style)
+    face = "white" if hollow else colour
+    axes.plot([factor * mean.value], [place], marker="o", markersize=4.5, markerfacecolor=face, **style)

@@ -1,0 +1,240 @@
+"""The style that all figures share: sizes for a two-column paper, one palette, one marker per learning rate,
+names.
+
+Batch size is colour everywhere: viridis by rank (not by value, so that 16 and 32 can be told apart beside
+8192), without its palest end; it is safe for the colour-blind and stays ordered in grey. The learning rate is
+the marker. Hollow means off target (see analysis.data.load). Legends stand outside the axes, so they never cover a
+point.
+
+Figures are plain `matplotlib.figure.Figure` objects: nothing here touches pyplot or any other global state.
+"""
+
+import contextlib
+import io
+import math
+import textwrap
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import matplotlib
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.backends.backend_svg import FigureCanvasSVG
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullFormatter, NullLocator
+
+from analysis.data.load import REPLICATE, SWITCH, Measure
+from analysis.data.load import axes as axes_of
+from analysis.stats.means import Mean
+from analysis.stats.wording import plain_number
+from trainables.runtime.errors import UserError
+from trainables.storage.folders import write_atomically
+
+WIDTH = 7.1  # inches: both columns of a two-column paper
+FOOTNOTE_COLUMNS = 130  # what fits into it
+DPI = 200
+GREY = "0.45"
+MARKERS = "os^DvPX<>*"
+LINE_COLOURS = (
+    "#0072B2",
+    "#D55E00",
+    "#009E73",
+    "#CC79A7",
+    "#56B4E9",
+    "#E69F00",
+    "#000000",
+)  # Okabe and Ito 2008
+LABELS = {
+    "batch_size": "batch size [examples]",
+    "learning_rate": "learning rate",
+    "switch_epoch": "switch epoch [epochs]",
+    "test_accuracy": "test accuracy [%]",
+    "large_batch_gap": "large-batch gap [percentage points]",
+}
+_STYLE: Any = {
+    "font.size": 8.0,
+    "axes.titlesize": 8.0,
+    "axes.labelsize": 8.0,
+    "xtick.labelsize": 7.5,
+    "ytick.labelsize": 7.5,
+    "legend.fontsize": 7.5,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "grid.color": "0.9",
+    "grid.linewidth": 0.6,
+    "axes.axisbelow": True,
+    "lines.linewidth": 1.3,
+    "svg.hashsalt": "large-batch-sweeps",  # the same figure is the same file
+    "svg.fonttype": "path",
+}
+
+
+@contextlib.contextmanager
+def _style() -> Iterator[None]:
+    """Matplotlib's defaults and the shared style: a matplotlibrc, such as one that asks for LaTeX, changes nothing."""
+    with matplotlib.rc_context():
+        matplotlib.rcdefaults()
+        matplotlib.rcParams.update(_STYLE)
+        yield
+
+
+@contextlib.contextmanager
+def new_figure(height: float) -> Iterator[Figure]:
+    """An empty figure of WIDTH x `height` inches, in the shared style while the block lasts."""
+    with _style():
+        figure = Figure(figsize=(WIDTH, height), layout="constrained")
+        FigureCanvasAgg(figure)
+        yield figure
+        for axes in figure.axes:
+            _say_where_empty(axes)
+
+
+def save(figure: Figure, folder: Path, name: str) -> list[Path]:
+    """Writes FOLDER/figures/NAME.png (200 dpi) and .svg, each whole or not at all; returns the two paths.
+
+    Raises UserError where the folder cannot be written.
+    """
+    contents = png_and_svg(figure)
+    paths = [folder / "figures" / f"{name}.{kind}" for kind in ("png", "svg")]
+    try:
+        paths[0].parent.mkdir(exist_ok=True)
+        for path, content in zip(paths, contents, strict=True):
+            write_atomically(path, content)
+    except OSError as error:
+        raise UserError(f"`results` must be a folder that can be written, got {folder} ({error.strerror})") from error
+    return paths
+
+
+def png_and_svg(figure: Figure) -> tuple[bytes, bytes]:
+    """The figure as the bytes of a png and of an svg file, the same for the same figure.
+
+    Laid out once, and drawn once for each: `Figure.savefig` lays out and draws twice for each of them. Afterwards the
+    figure stays as it was laid out.
+    """
+    png, svg = io.BytesIO(), io.BytesIO()
+    with _style():
+        figure.dpi = DPI
+        canvas: Any = FigureCanvasAgg(figure)  # its printing has no types
+        canvas.print_png(png)
+        figure.set_layout_engine("none")
+        canvas = FigureCanvasSVG(figure)
+        canvas.print_svg(svg, metadata={"Date": None})
+    return png.getvalue(), svg.getvalue()
+
+
+def batch_size_colours(batch_sizes: Sequence[int]) -> dict[int, Any]:
+    """A colour per batch size, dark for the smallest, by rank."""
+    ordered = sorted(set(batch_sizes))
+    palette = matplotlib.colormaps["viridis"]
+    return {size: palette(0.9 * rank / max(1, len(ordered) - 1)) for rank, size in enumerate(ordered)}
+
+
+def learning_rate_markers(learning_rates: Sequence[float]) -> dict[float, str]:
+    """A marker per learning rate, by rank; they repeat after ten."""
+    return {rate: MARKERS[rank % len(MARKERS)] for rank, rate in enumerate(sorted(set(learning_rates)))}
+
+
+def log_axis(axes: Axes, which: Literal["x", "y"], at: Sequence[float] | None = None) -> None:
+    """Makes an axis logarithmic with plain numbers on it: at the values `at`, or at 1, (2, 5,) 10, ..."""
+    axis = axes.xaxis if which == "x" else axes.yaxis
+    (axes.set_xscale if which == "x" else axes.set_yscale)("log")
+    low, high = axes.get_xlim() if which == "x" else axes.get_ylim()
+    if at is not None:
+        axis.set_major_locator(FixedLocator(list(at)))
+    elif high / low < 300:
+        axis.set_major_locator(LogLocator(subs=(1, 2, 5) if high / low > 8 else (1, 1.5, 2, 3, 5, 7)))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: _tick(value)))
+    axis.set_minor_formatter(NullFormatter())
+    if at is not None:
+        axis.set_minor_locator(NullLocator())
+
+
+def _tick(value: float) -> str:
+    """A tick of a log axis: short also where it is small."""
+    return plain_number(value) if value >= 1e-3 else f"{value:.0e}".replace("e-0", "e-")
+
+
+def draw_means(axes: Axes, x: Sequence[float], means: Sequence[Mean], factor: float = 1.0, **style: Any) -> None:
+    """A line through means, times `factor`, with their intervals as bars (none where there is none)."""
+    axes.plot(x, [factor * mean.value for mean in means], **style)
+    for position, mean in zip(x, means, strict=True):
+        if mean.interval is not None:
+            ends = [factor * mean.interval.low, factor * mean.interval.high]
+            axes.plot([position, position], ends, color=style["color"], linewidth=0.9, marker="_", markersize=4)
+
+
+def off_target_points(axes: Axes, x: Sequence[float], y: Sequence[float], colour: Any, marker: str) -> None:
+    """Draws points anew as hollow, for those that hold trials off target."""
+    axes.plot(x, y, linestyle="none", marker=marker, color=colour, markerfacecolor="white", zorder=3)
+
+
+def _say_where_empty(axes: Axes) -> None:
+    """Says "not measured" in `axes` without data, such as those of a measure that no trial has a value of.
+
+    Lines across the whole panel, such as axhline draws, are no data.
+    """
+    lines: list[Any] = [
+        line for line in axes.lines if all(line.get_transform().contains_branch_seperately(axes.transData))
+    ]
+    points = [line.get_xdata() for line in lines] + [each.get_offsets() for each in axes.collections]
+    if not any(map(len, points)) and not axes.images and not axes.patches:
+        axes.text(0.5, 0.5, "not measured", transform=axes.transAxes, ha="center", va="center", color=GREY)
+
+
+def legend_key(label: str, **style: Any) -> Line2D:
+    """An entry of a legend: a marker without a line."""
+    keywords: dict[str, Any] = {"linestyle": "none", "markersize": 5, **style}
+    return Line2D([], [], label=label, **keywords)
+
+
+def heading(label: str) -> Line2D:
+    """An entry of a legend that heads those below it."""
+    return Line2D([], [], linestyle="none", label=label)
+
+
+def two_lines(label: str) -> str:
+    """A label broken at its first comma, or before its unit, for narrow panels."""
+    return label.replace(", ", ",\n", 1) if ", " in label else label.replace(" [p", "\n[p", 1)
+
+
+def legend_above(figure: Figure, most_columns: int, title: str | None = None) -> None:
+    """The lines of the first axes as a legend above all axes, in rows of equal length."""
+    handles, labels = figure.axes[0].get_legend_handles_labels()
+    rows = math.ceil(len(labels) / most_columns)
+    columns = math.ceil(len(labels) / max(1, rows))
+    figure.legend(handles, labels, loc="outside upper center", ncols=columns, frameon=False, title=title)
+
+
+def footnote(figure: Figure, text: str) -> None:
+    """A line or two under the figure: what is averaged and what the bars are."""
+    figure.supxlabel(textwrap.fill(text, FOOTNOTE_COLUMNS), fontsize=6.8, color=GREY)
+
+
+def note(means: Sequence[Mean], frame: Any, trials: Any, by: Sequence[str]) -> str:
+    """What the points and bars of a figure of means are, in words; `by` is what its axes and lines show."""
+    averaged = [name for name in axes_of(frame) if name not in (*REPLICATE, *SWITCH, *by)]
+    counts = sorted({mean.replicates for mean in means})
+    over = f", averaged over {', '.join(averaged)}" if averaged else ""
+    if counts == [1]:
+        text = f"One replicate (seed, split_seed){over}: no intervals."
+    else:
+        span = f"{counts[0]}" if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
+        text = f"Means and 95 % t-intervals over {span} replicates (seed, split_seed){over}."
+    left_out = [f"{(trials['status'] == status).sum()} {status}" for status in ("diverged", "failed")]
+    left_out = [part for part in left_out if not part.startswith("0 ")]
+    text += f" Left out: {', '.join(left_out)}." if left_out else ""
+    return text + (" Hollow or *: holds trials off target." if frame["off_target"].any() else "")
+
+
+def percent(values: Any) -> Any:
+    """Fractions as percent."""
+    return 100.0 * values
+
+
+def measure_values(frame: Any, measure: Measure) -> Any:
+    """The values of a measure that a log axis can hold: those above 0."""
+    values = frame[measure.column].astype("float64")
+    return values[values > 0]

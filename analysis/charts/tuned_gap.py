@@ -1,0 +1,113 @@
+"""The tuning trials of every batch size, its test accuracy tuned and untuned, and both gaps."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from matplotlib.figure import Figure
+
+from analysis.charts.style import (
+    GREY,
+    LABELS,
+    LINE_COLOURS,
+    batch_size_colours,
+    draw_means,
+    footnote,
+    legend_key,
+    log_axis,
+    new_figure,
+)
+from analysis.questions.tuned_cells import RATE, TunedCell, TunedGap
+from trainables.runtime.errors import UserError
+
+SHOWN_BELOW_BEST = 0.05  # of validation accuracy, in the figure
+
+
+def basis(found: TunedGap) -> str:
+    """What was equal, what was spent, and what the intervals are over."""
+    budget, cells = found.about["budget"], found.cells
+    equal = f"{budget['trials']} tuning trials each" if budget["trials"] else f"{budget['steps']} optimizer steps each"
+    spent = f"{min(cell.steps for cell in cells)} to {max(cell.steps for cell in cells)} steps"
+    ended: dict[str, int] = {}
+    for cell in cells:
+        for status, count in cell.counts.items():
+            ended[status] = ended.get(status, 0) + count
+    counted = ", ".join(
+        f"{count} {'stopped early' if status == 'stopped' else status}" for status, count in ended.items()
+    )
+    replicates = max((cell.tuned.replicates for cell in cells if cell.tuned is not None), default=0)
+    text = (
+        f"Equal: {equal} in the same ranges (they took {spent}; {counted}), chosen by "
+        f"{found.about['objective'].replace('_', ' ')}. 95 % t-intervals over {replicates} fresh seeds and splits, for "
+        "the values chosen; gaps are paired with the smallest batch at its best."
+    )
+    if any(RATE in cell.edges for cell in cells):
+        text += " *: at an end of its range."
+    unfinished, off_target = sum(cell.unfinished for cell in cells), sum(cell.off_target for cell in cells)
+    text += f" {unfinished} retrained trials diverged, failed or are missing." if unfinished else ""
+    return text + (f" {off_target} tuned retrained trials are off target." if off_target else "")
+
+
+def tuned_gap_figure(found: TunedGap) -> Figure:
+    """Every tuning trial by learning rate; test accuracy by batch size, tuned and not; the two gaps.
+
+    Raises UserError where nothing has been retrained.
+    """
+    cells = [cell for cell in found.cells if cell.tuned is not None]
+    if not cells:
+        raise UserError(f"`results` must hold retrained trials that completed, got none in {found.folder}")
+    remedies = list(dict.fromkeys(cell.remedy for cell in cells))
+    colours = batch_size_colours([cell.batch_size for cell in cells])
+    with new_figure(height=3.2) as figure:
+        search, accuracy, gap = figure.subplots(1, 3)
+        loss = found.about["objective"] == "validation_loss"
+        column, factor = ("validation_loss", 1.0) if loss else ("validation_accuracy", 100.0)
+        for cell in cells:
+            rows = found.tuning[
+                (found.tuning["batch_size"] == cell.batch_size)
+                & (found.tuning["remedy"] == cell.remedy)
+                & (found.tuning["status"] == "completed")
+            ]
+            style: dict[str, Any] = {"linestyle": "none", "color": colours[cell.batch_size], "marker": "o"}
+            search.plot(rows["learning_rate"], factor * rows[column], markersize=3, alpha=0.7, **style)
+            if cell.best is not None:
+                at = rows[rows["learning_rate"] == cell.best[RATE]]
+                style |= {"markersize": 8, "markerfacecolor": "none", "markeredgewidth": 1.3}
+                search.plot(at["learning_rate"], factor * at[column], **style)
+        for end in found.about["space"]["learning_rate"]:
+            search.axvline(end, color=GREY, linewidth=0.8, linestyle=":")
+        log_axis(search, "x")
+        search.set_xlabel(f"{LABELS['learning_rate']}\n(dotted: ends of the range)")
+        search.set_ylabel("validation loss" if loss else "validation accuracy [%]")
+        if not loss:  # trials that learned nothing would squeeze all others
+            best = max(cell.validation_accuracy or 0.0 for cell in cells)
+            search.set_ylim(bottom=max(search.get_ylim()[0], 100 * (best - SHOWN_BELOW_BEST)))
+        for rank, remedy in enumerate(remedies):
+            mine = [cell for cell in cells if cell.remedy == remedy]
+            colour = LINE_COLOURS[rank % len(LINE_COLOURS)]
+            named = "" if len(remedies) == 1 else f", {remedy}"
+            for name, marker, dashes, shift in (("tuned", "o", "-", 1.03), ("untuned", "s", "--", 0.97)):
+                style = {"color": colour, "marker": marker, "linestyle": dashes, "markersize": 4, "label": name + named}
+                _draw(accuracy, mine, name, shift, style)
+                _draw(gap, mine, f"{name}_gap", shift, style)
+        gap.axhline(0, color=GREY, linewidth=0.8, zorder=1)
+        for axes, label in (
+            (accuracy, LABELS["test_accuracy"]),
+            (gap, "gap to the smallest batch\n[percentage points]"),
+        ):
+            log_axis(axes, "x", at=sorted({cell.batch_size for cell in cells}))
+            axes.set_xlabel(LABELS["batch_size"])
+            axes.set_ylabel(label)
+        keys = [legend_key(f"batch {size}", marker="o", color=colour) for size, colour in colours.items()]
+        keys += accuracy.get_legend_handles_labels()[0]
+        figure.legend(handles=keys, loc="outside upper center", ncols=min(6, len(keys)), frameon=False)
+        text = basis(found) + (
+            "" if loss else f" Left: completed trials, {100 * SHOWN_BELOW_BEST:g} points below the best at most."
+        )
+        footnote(figure, text)
+    return figure
+
+
+def _draw(axes: Any, cells: Sequence[TunedCell], name: str, shift: float, style: dict[str, Any]) -> None:
+    means = [(cell.batch_size * shift, mean) for cell in cells if (mean := getattr(cell, name)) is not None]
+    if means:
+        draw_means(axes, [x for x, _ in means], [mean for _, mean in means], factor=100.0, **style)

@@ -1,0 +1,1 @@
+"""The command line that the scripts of the analysis share."""

@@ -1,0 +1,62 @@
+"""The options that scripts which evaluate saved weights share: which minima, where the data is, how fine."""
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any, get_args
+
+import torch
+
+from trainables.sharpness.model_loss import BatchNorm
+
+
+def add_profile_options(parser: argparse.ArgumentParser, *, points: int) -> None:
+    """Adds them to `parser`."""
+    parser.add_argument(
+        "--pair",
+        nargs=2,
+        metavar="TRIAL_ID",
+        help="these two minima (default: smallest and largest batch size of every seed)",
+    )
+    parser.add_argument("--points", type=int, default=points, metavar="N", help="steps of alpha (default: %(default)s)")
+    parser.add_argument(
+        "--batch-norm",
+        choices=get_args(BatchNorm),
+        default="recalibrated",
+        help="its statistics at each point: see analysis/minima/profiles.py (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--data-dir", type=Path, default=Path("data"), metavar="DIR", help="where the dataset's files are"
+    )
+    parser.add_argument(
+        "--dataset-options",
+        type=_json_object,
+        default={},
+        metavar="JSON",
+        help="""those of the sweep, such as '{"context": 32}' for text""",
+    )
+    parser.add_argument("--device", type=_device, default="cpu", help="such as cuda (default: %(default)s)")
+
+
+def where(options: argparse.Namespace) -> dict[str, Any]:
+    """The values of these options by name."""
+    names = ("pair", "points", "batch_norm", "data_dir", "dataset_options", "device")
+    return {name: getattr(options, name) for name in names}
+
+
+def _json_object(text: str) -> dict[str, Any]:
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError):
+        value = None
+    if not isinstance(value, dict):
+        raise argparse.ArgumentTypeError(f"must be a JSON object, got {text}")
+    return value
+
+
+def _device(text: str) -> str:
+    try:
+        torch.zeros(1, device=text)
+    except (RuntimeError, AssertionError) as error:
+        raise argparse.ArgumentTypeError(f"must be a device that is here, got {text}") from error
+    return text

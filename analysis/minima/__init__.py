@@ -1,0 +1,1 @@
+"""The loss between and around saved minima."""

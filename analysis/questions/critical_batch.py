@@ -1,0 +1,260 @@
+"""The critical batch size: how many steps and examples it takes to reach a training loss, against batch size.
+
+McCandlish et al. 2018, "An Empirical Model of Large-Batch Training" (arXiv 1812.06162, equation 2.11):
+
+    (S / S_min - 1) (E / E_min - 1) = 1,   B_crit = E_min / S_min
+
+with S steps and E = S B examples to the loss. Below B_crit a doubling of the batch nearly halves the steps, beyond it
+mostly costs examples. Putting in E = S B gives S = S_min (1 + B_crit / B), which is fitted by least squares of log S.
+
+At each batch size its best setting (learning rate, warmup, ...): the one with the fewest steps among those that reach
+the loss in every replicate, so the test set has no part in it; a choice at the end of the grid is marked, as the best
+may lie beyond. A trial that diverged did not reach the loss. B is the mean size of the batches, E / S, as the last
+batch of an epoch may be small. Between the moments where the loss was seen, log loss is taken as linear in steps. The
+target is the sweep's own target loss; where it has none, the smallest loss that every batch size reaches.
+
+An interval has two parts, whose half-widths are added in squares: how replicates differ (analysis/data/replicates.py),
+and how far the batch sizes miss the law (`misfit_intervals`). Replicates alone do not show the second: where the law is
+off by 10 %, an interval from them holds the truth half as often as it says. An end is open where the batch sizes see
+one arm of the law.
+
+Beside it the simple noise scale tr(Sigma) / |G|^2 that the theory predicts B_crit from, where it was measured
+(`--measures gradient_noise_scale`): the geometric mean over the moments until the target. Measured at the end alone it
+is far too large, since the gradient vanishes there.
+
+Traps: it says how fast training goes, not how well the result generalizes. The law is that of SGD; Adam bends it.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from analysis.data.load import NOT_TRAINING, REPLICATE, Sweep, attempted, axes
+from analysis.data.replicates import LEAST_REPLICATES, Cells, Estimate, cells, over_replicates, weighted_mean
+from analysis.questions.noise_scales import NoiseScales, noise_scales, noise_sentence
+from analysis.stats.means import Interval, Mean, mean_over_replicates
+from analysis.stats.pairs import Floats, Integers
+from analysis.stats.steps_to_loss import default_loss, fit_steps, misfit_intervals, steps_to_loss
+from analysis.stats.wording import plain_number
+from trainables.runtime.errors import UserError
+
+LEAST_SIZES = 3  # for a curve of two parameters to be tested at all
+MOST_NAMED = 4  # settings that missed the loss
+
+
+@dataclass(frozen=True)
+class StepsToLoss:
+    """What one batch size needs at its best setting; means are geometric, over replicates.
+
+    `is_bound`: some replicate was at the loss when it was first looked at, so these are upper bounds.
+    """
+
+    batch_size: int
+    learning_rate: float
+    at_edge: bool
+    steps: Mean
+    examples: Mean
+    noise_scale: Mean | None
+    is_bound: bool
+
+
+@dataclass(frozen=True)
+class Missed:
+    """A setting that reached the loss in `reached` of its `replicates`, so it could not be chosen."""
+
+    batch_size: int
+    setting: str
+    reached: int
+    replicates: int
+
+
+@dataclass(frozen=True)
+class CriticalBatch:
+    """The fit, its data, and the batch sizes left out as no setting reached the loss in every replicate.
+
+    `missed`: the settings that did not reach it in every replicate. `misfit`: the root mean square of the residuals of
+    log S. `extrapolated`: B_crit lies beyond the batch sizes tried. An interval may be open: from 0, or to infinity.
+    """
+
+    target_loss: float
+    rows: tuple[StepsToLoss, ...]
+    left_out: tuple[int, ...]
+    missed: tuple[Missed, ...]
+    b_crit: Estimate
+    s_min: Estimate
+    e_min: Estimate
+    misfit: float
+    extrapolated: bool
+    noise: NoiseScales | None
+
+    @property
+    def noise_epochs(self) -> int:
+        """At how many epochs of a trial the noise scale counts at most, 0 where it does not."""
+        return self.noise.epochs if self.noise is not None else 0
+
+
+@lru_cache(maxsize=16)
+def critical_batch(sweep: Sweep, target_loss: float | None = None) -> CriticalBatch:
+    """The critical batch size of the plain trials for `target_loss` (None: see the top of the file).
+
+    Raises UserError where fewer than three batch sizes reach the loss in every replicate.
+    """
+    frame = attempted(sweep)
+    frame = frame[frame["is_plain"] & frame["status"].isin(["completed", "diverged"])].copy()
+    completed = frame[frame["status"] == "completed"]
+    epochs = sweep.epochs[sweep.epochs["trial_id"].isin(completed["trial_id"])]
+    if completed.empty or epochs.empty:
+        raise UserError(f"`results` must hold completed trials with their epochs, got none in {sweep.folder}")
+    loss = default_loss(frame, epochs) if target_loss is None else target_loss
+    reached = steps_to_loss(epochs, loss)
+    frame["log_steps"] = np.log(frame["trial_id"].map(reached["step"])).fillna(np.inf)  # never: not to be chosen
+    frame["log_examples"] = np.log(frame["trial_id"].map(reached["epoch"]) * frame["train_size"]).fillna(np.inf)
+    frame["is_bound"] = frame["trial_id"].map(reached["is_bound"]).eq(True)
+    steps, examples = cells(frame, "log_steps"), cells(frame, "log_examples")
+    count = len(steps.replicates)
+
+    def at_best(counts: Integers) -> tuple[Integers, Floats, Floats]:
+        """The best setting at each batch size, and log S and log E there; infinite where none reaches the loss."""
+        mean = np.nan_to_num(weighted_mean(steps.values, counts), nan=np.inf, posinf=np.inf)
+        best = mean.argmin(axis=1)
+        rows = np.arange(len(best))
+        return best, mean[rows, best], weighted_mean(examples.values[rows, best], counts)
+
+    def statistic(counts: Integers) -> Floats:
+        _, log_steps, log_examples = at_best(counts)
+        known = np.isfinite(log_steps) & np.isfinite(log_examples)
+        if known.sum() < LEAST_SIZES:
+            return np.full(3, np.nan)
+        critical, least, _ = fit_steps(np.exp(log_examples[known] - log_steps[known]), np.exp(log_steps[known]))
+        return np.log([critical, least, critical * least])
+
+    best, log_steps, log_examples = at_best(np.ones(count, dtype=np.int64))
+    known = np.isfinite(log_steps) & np.isfinite(log_examples)
+    if known.sum() < LEAST_SIZES:
+        raise UserError(
+            f"`results` must hold at least {LEAST_SIZES} batch sizes that reach a training loss of {loss:g} "
+            f"in every replicate, got {known.sum()} in {sweep.folder}"
+        )
+    values, half = over_replicates(statistic, count)
+    sizes, needed = np.exp(log_examples[known] - log_steps[known]), np.exp(log_steps[known])
+    open_ends = misfit_intervals(sizes, needed, np.exp(values[0]))
+    critical, least, fewest = (
+        _estimate(value, open_ends[k], None if half is None else half[k], count) for k, value in enumerate(values)
+    )
+    noise = noise_scales(sweep, reached)
+    shown = frame[
+        ["trial_id", "batch_size", "setting", "replicate", "learning_rate", "is_bound", "log_steps", "log_examples"]
+    ]
+    rows = [
+        _row(shown, size, steps.settings[setting], noise)
+        for size, setting, is_known in zip(steps.sizes, best, known, strict=True)
+        if is_known
+    ]
+    return CriticalBatch(
+        target_loss=loss,
+        rows=tuple(rows),
+        left_out=tuple(size for size, is_known in zip(steps.sizes, known, strict=True) if not is_known),
+        missed=tuple(_missed(frame, steps)),
+        b_crit=critical,
+        s_min=least,
+        e_min=fewest,
+        misfit=fit_steps(sizes, needed)[2],
+        extrapolated=not sizes.min() <= critical.value <= sizes.max(),
+        noise=noise,
+    )
+
+
+def _missed(frame: pd.DataFrame, steps: Cells) -> Iterator[Missed]:
+    """The settings of `frame` that a replicate lacks at some batch size, described by what varies between settings."""
+    lacking = [(i, j) for i, j in np.argwhere(np.isinf(steps.values).any(axis=2)).tolist()]
+    varying = axes(frame) if lacking else {}
+    names = [name for name in varying if name not in {"batch_size", *REPLICATE, *NOT_TRAINING}]
+    for i, j in lacking:
+        row = frame[frame["setting"] == steps.settings[j]].iloc[0]
+        text = ", ".join(f"{name.replace('_', ' ')} {_word(row[name])}" for name in names if pd.notna(row[name]))
+        reached, known = np.isfinite(steps.values[i, j]).sum(), (~np.isnan(steps.values[i, j])).sum()
+        yield Missed(steps.sizes[i], text, int(reached), int(known))
+
+
+def _word(value: Any) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _row(frame: pd.DataFrame, size: int, setting: int, noise: NoiseScales | None) -> StepsToLoss:
+    of_size = frame[frame["batch_size"] == size]
+    rows = of_size[of_size["setting"] == setting]
+    rate, rates = float(rows["learning_rate"].iloc[0]), of_size["learning_rate"]
+    values = rows.assign(
+        steps=np.exp(rows["log_steps"]),
+        examples=np.exp(rows["log_examples"]),
+        noise_scale=np.nan if noise is None else rows["trial_id"].map(noise.scales).astype("float64"),
+    )
+    steps, examples = (mean_over_replicates(values, name, scale="log") for name in ("steps", "examples"))
+    assert steps is not None
+    assert examples is not None
+    edge = rates.nunique() > 1 and rate in (rates.min(), rates.max())
+    scale = mean_over_replicates(values, "noise_scale", scale="log")
+    return StepsToLoss(size, rate, edge, steps, examples, scale, bool(rows["is_bound"].any()))
+
+
+def _estimate(log_value: float, misfit: Floats, half: float | None, replicates: int) -> Estimate:
+    """With the interval of both parts; None where there are too few replicates, or it would be open at both ends."""
+    interval = None
+    if half is not None and np.isfinite(half):
+        low, high = np.hypot(misfit - log_value, half) * (-1, 1) + log_value
+        if low < high and (np.isfinite(low) or np.isfinite(high)):
+            interval = Interval(float(np.exp(low)), float(np.exp(high)))
+    return Estimate(float(np.exp(log_value)), interval, replicates)
+
+
+def critical_batch_sentence(sweep: Sweep) -> str:
+    """The critical batch size and the noise scale in words, or why there is none."""
+    try:
+        found = critical_batch(sweep)
+    except UserError as error:
+        return f"No critical batch size: {error}."
+    where = " (beyond the batch sizes tried: a rough guess)" if found.extrapolated else ""
+    told = any(one.interval is not None for one in (found.b_crit, found.s_min, found.e_min))
+    text = (
+        f"To a training loss of {found.target_loss:g} the critical batch size is {shown(found.b_crit)}{where}: far "
+        f"below it a doubling of the batch halves the steps, far beyond it doubles the examples. At least "
+        f"{shown(found.s_min)} steps and {shown(found.e_min)} examples are needed. The law misses the measured steps "
+        f"by {100 * np.expm1(found.misfit):.0f} % on average{', which the 95 % intervals include' if told else ''}."
+    )
+    for batches, what in (
+        (found.left_out, "No setting reaches the loss in every replicate at batch {}: left out."),
+        (_batches(found, "at_edge"), "The best learning rate is the last of the grid at batch {}."),
+        (_batches(found, "is_bound"), "The loss was reached before it was first looked at, so steps are upper bounds, "
+                                      "at batch {}."),
+    ):  # fmt: skip
+        text += " " + what.format(", ".join(map(str, batches))) if batches else ""
+    if found.missed:
+        named = [
+            f"batch {one.batch_size}{one.setting and f' at {one.setting}'} ({one.reached} of {one.replicates})"
+            for one in found.missed[:MOST_NAMED]
+        ]
+        rest = len(found.missed) - len(named)
+        more = f" and {rest} more" if rest else ""
+        text += f" Not eligible, as they reach it in some replicates only or in none: {', '.join(named)}{more}."
+    scales = [row.noise_scale.value for row in found.rows if row.noise_scale is not None]
+    ends = [plain_number(end(scales)) if scales else "" for end in (min, max)]
+    return f"{text} {noise_sentence(found.noise, *ends)}"
+
+
+def _batches(found: CriticalBatch, flag: str) -> list[int]:
+    return [row.batch_size for row in found.rows if getattr(row, flag)]
+
+
+def shown(estimate: Estimate) -> str:
+    value, interval = plain_number(estimate.value), estimate.interval
+    if interval is None:
+        return value if estimate.replicates < LEAST_REPLICATES else f"not determined (best fit {value})"
+    if np.isinf(interval.high):
+        return f"above {plain_number(interval.low)} (95 %; best fit {value})"
+    if interval.low == 0:
+        return f"below {plain_number(interval.high)} (95 %; best fit {value})"
+    return f"{value} [{plain_number(interval.low)}, {plain_number(interval.high)}]"

@@ -1,0 +1,91 @@
+"""The counter-example, computed: one function, two networks, another sharpness (Dinh et al. 2017, arXiv 1703.04933).
+
+In a ReLU network one layer's weights and bias times a and the next layer's weights over a give the same function for
+any a > 0, so the same predictions, accuracy and gap. Sharpness that is measured in the weights' own units changes with
+a as much as one likes; measures that scale with the weights do not. So sharpness cannot be what makes a network
+generalize, whatever the correlation; at most it goes with what does, among networks that were trained alike.
+
+trainables.measures.rescaled_network computes it.
+"""
+
+import json
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+from analysis.data.load import Sweep
+from analysis.stats.wording import plain_number
+from trainables.runtime.importing import importing_alike
+
+
+@dataclass(frozen=True)
+class Rescaled:
+    """A measure of the network, of the rescaled one that computes the same, and after / before."""
+
+    measure: str
+    before: float
+    after: float
+    ratio: float
+
+
+@dataclass(frozen=True)
+class Rescaling:
+    """The measures before and after; `network`: which one. `function_error`: the largest change of an output, as a
+    share of the largest output. `accuracy`: on the examples measured, before and after."""
+
+    network: str
+    factor: float
+    function_error: float
+    accuracy: Sequence[float]
+    rows: tuple[Rescaled, ...]
+
+
+def begin_rescaling(sweep: Sweep) -> None:
+    """Starts the computation in a process of its own, beside what the caller does until it asks for `rescaling`."""
+    _process(_folder(sweep))
+
+
+def rescaling(sweep: Sweep) -> Rescaling:
+    """The counter-example on a network of the sweep, or on a small one; about three seconds."""
+    return _rescaling(_folder(sweep))
+
+
+def _folder(sweep: Sweep) -> Path | None:
+    """None where no weights were kept: then the network is the same for all sweeps."""
+    return sweep.folder if (sweep.folder / "weights").is_dir() else None
+
+
+@lru_cache(maxsize=4)
+def _process(folder: Path | None) -> "subprocess.Popen[str]":
+    return subprocess.Popen(  # noqa: S603, arguments of our own
+        [sys.executable, "-m", "trainables.measures.rescaled_network", *([str(folder)] if folder else [])],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=importing_alike(),
+    )
+
+
+@lru_cache(maxsize=4)
+def _rescaling(folder: Path | None) -> Rescaling:
+    process = _process(folder)
+    found, errors = process.communicate()
+    if process.returncode:
+        raise RuntimeError(errors)
+    content = json.loads(found)
+    rows = tuple(Rescaled(*row) for row in content.pop("rows"))
+    return Rescaling(rows=rows, **content)
+
+
+def rescaling_sentence(found: Rescaling) -> str:
+    """The counter-example in words."""
+    changes = ", ".join(f"{row.measure} times {plain_number(row.ratio)}" for row in found.rows)
+    error = found.function_error
+    same = f"outputs change by {error:.0e} of the largest" if error else "to the last bit"
+    return (
+        f"{found.network}: one layer times {found.factor:g} and the next over {found.factor:g} leave every prediction "
+        f"as it is ({same}), but change {changes}."
+    )

@@ -1,0 +1,140 @@
+"""The threshold batch size: beyond which test accuracy falls (Keskar et al. 2017, arXiv 1609.04836, figure 4).
+
+    accuracy(B) = a - k max(0, log2 B - log2 T),   k > 0
+
+Flat up to T, then k lost with each doubling. For a given T the best a and k are linear least squares; T is searched for
+between the smallest and the last but one batch size, as beyond that T and k cannot be told apart. The points are means
+over replicates of the settings (learning rate, warmup) that every batch size of the replicate has; plain trials.
+
+A broken line can be fitted to anything, so there is a threshold only where the largest batch is clearly worse than the
+smallest: where the 95 % interval of the gap between them, paired inside replicates, lies above 0. The intervals of T
+and k are those of analysis.data.replicates; that of T is cut at the batch sizes tried. Source of the fit: Hinkley 1969.
+"""
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+
+from analysis.data.load import Sweep, attempted, comparable
+from analysis.data.replicates import Estimate, cells, over_replicates, weighted_mean
+from analysis.stats.means import Interval, Mean, paired_difference
+from analysis.stats.pairs import Floats, Integers
+from analysis.stats.wording import plain_number
+from trainables.runtime.errors import UserError
+
+LEAST_SIZES = 4  # three would be fitted exactly
+CANDIDATES = 400  # for T, evenly spaced in log B
+
+
+@dataclass(frozen=True)
+class ThresholdBatch:
+    """The fit: `level` a, `slope` k (accuracy lost per doubling, a fraction) and `threshold` T, which is None without
+    a clear fall. `fall`: what the largest batch loses to the smallest. `points`: the mean accuracies, by batch size.
+
+    They are over the `compared` of `attempted` combinations of setting and replicate that all these batch sizes
+    completed; `without` are batch sizes that completed none."""
+
+    threshold: Estimate | None
+    level: float
+    slope: Estimate
+    fall: Mean
+    points: dict[int, float]
+    compared: int
+    attempted: int
+    without: tuple[int, ...]
+
+
+def fit_threshold(sizes: Floats, accuracies: Floats) -> tuple[float, float, float]:
+    """(T, a, k) of the broken line by least squares; k is 0 and T the largest size where nothing falls.
+
+    sizes: (n,) rising, above 0; accuracies: (n,).
+    """
+    logs = np.log2(sizes)
+    candidates = np.linspace(logs[0], logs[-2], CANDIDATES)
+    beyond = np.maximum(0.0, logs - candidates[:, None])
+    centred, deviations = beyond - beyond.mean(axis=1, keepdims=True), accuracies - accuracies.mean()
+    slopes = -(centred @ deviations) / (centred**2).sum(axis=1)
+    explained = np.where(slopes > 0, slopes**2 * (centred**2).sum(axis=1), 0.0)
+    best = int(explained.argmax())
+    if slopes[best] <= 0:
+        return float(sizes[-1]), float(accuracies.mean()), 0.0
+    level = accuracies.mean() + slopes[best] * beyond[best].mean()
+    return float(2 ** candidates[best]), float(level), float(slopes[best])
+
+
+@lru_cache(maxsize=16)
+def threshold_batch(sweep: Sweep) -> ThresholdBatch:
+    """The threshold batch size. Raises UserError for fewer than four batch sizes with settings in common."""
+    frame = comparable(sweep)
+    frame = frame[frame["is_plain"]]
+    found = cells(frame, "test_accuracy") if len(frame) else None
+    common = np.zeros(0) if found is None else ~np.isnan(found.values).any(axis=0)
+    if found is None or len(found.sizes) < LEAST_SIZES or not common.any():
+        raise UserError(
+            f"`results` must hold at least {LEAST_SIZES} batch sizes with a setting in common for a threshold, "
+            f"got {0 if found is None else len(found.sizes)} batch sizes in {sweep.folder}"
+        )
+    number = np.where(common, 1.0, np.nan)
+    by_replicate = np.nansum(found.values * number, axis=1) / np.where(common.any(axis=0), common.sum(axis=0), np.nan)
+    sizes = np.array(found.sizes, dtype=np.float64)
+
+    def statistic(counts: Integers) -> Floats:
+        accuracies = weighted_mean(by_replicate, counts)
+        if np.isnan(accuracies).any():
+            return np.full(3, np.nan)
+        threshold, level, slope = fit_threshold(sizes, accuracies)
+        return np.array([np.log2(threshold), slope, level])
+
+    tried = attempted(sweep)
+    tried = tried[tried["is_plain"]]
+    count = len(found.replicates)
+    values, half = over_replicates(statistic, count)
+    intervals: list[Interval | None] = [None, None]
+    if half is not None and np.isfinite(half[:2]).all():
+        intervals = [Interval(float(values[k] - half[k]), float(values[k] + half[k])) for k in range(2)]
+    fall = paired_difference(
+        frame[frame["batch_size"] == found.sizes[0]], frame[frame["batch_size"] == found.sizes[-1]], "test_accuracy"
+    )
+    assert fall is not None
+    clear = fall.interval is not None and fall.interval.low > 0 and values[1] > 0
+    threshold, exponents = float(2 ** values[0]), intervals[0]
+    if exponents is not None:
+        ends = np.clip([2**exponents.low, 2**exponents.high], sizes[0], sizes[-1])
+        exponents = Interval(float(ends[0]), float(ends[1]))
+    points = weighted_mean(by_replicate, np.ones(count, dtype=np.int64))
+    return ThresholdBatch(
+        threshold=Estimate(threshold, exponents, count) if clear else None,
+        level=float(values[2]),
+        slope=Estimate(float(values[1]), intervals[1], count),
+        fall=fall,
+        points={int(size): float(point) for size, point in zip(found.sizes, points, strict=True)},
+        compared=int(common.sum()),
+        attempted=int(tried["matched_set"].nunique()),
+        without=tuple(sorted(int(size) for size in set(tried["batch_size"]) - set(found.sizes))),
+    )
+
+
+def threshold_sentence(sweep: Sweep) -> str:
+    """The threshold in words, or why there is none."""
+    try:
+        found = threshold_batch(sweep)
+    except UserError as error:
+        return f"No threshold batch size: {error}."
+    missing = ""
+    if found.compared < found.attempted:
+        missing = f" Only {found.compared} of {found.attempted} settings and replicates completed at every batch size."
+    if found.without:
+        missing += f" No trial completed at batch {', '.join(map(str, found.without))}."
+    if found.threshold is None:
+        return f"No threshold batch size: the largest batch is not clearly worse than the smallest.{missing}"
+    ends = found.threshold.interval
+    interval = f" [{plain_number(ends.low)}, {plain_number(ends.high)}]" if ends else ""
+    falls = f"{100 * found.slope.value:.2f} percentage points with each doubling"
+    if found.threshold.value <= min(found.points):
+        smallest = min(found.points)
+        return f"No threshold batch size: test accuracy falls from the smallest, {smallest}, on, by {falls}.{missing}"
+    return (
+        f"Test accuracy is flat up to a batch size of about {plain_number(found.threshold.value)}{interval} and falls "
+        f"by {falls} beyond.{missing}"
+    )

@@ -1,0 +1,1 @@
+"""The answer in words, the summary on the terminal, and the page."""

@@ -1,0 +1,86 @@
+"""The answer of a sweep in three paragraphs, worded by the evidence: what is free, what predicts it, what helps.
+
+Each statement names its value, its 95 % interval and what it rests on. Where an interval holds zero the statement says
+that the difference is not significant, never that there is none; where there is no interval it says why. An
+association is called one: batch size moves both the sharpness and the gap, so that they go together does not
+make one the cause, and rescaled networks (analysis.questions.rescaling) show that sharpness alone cannot be it.
+
+The comparisons are fixed before the numbers are seen (the largest batch against the smallest; remedies at the largest
+batch); where the best of several is named, its p-value and its interval are corrected for how many there were. The
+sentences on accuracy gaps are those of analysis/reporting/gap_answer.py.
+"""
+
+from analysis.data.load import BOX_STRONG, NO_REMEDY, Sweep, attempted, comparable
+from analysis.questions.association import Association, associate, beyond_hyperparameters, compared
+from analysis.reporting.gap_answer import by_batch_size as by_batch_size
+from analysis.reporting.gap_answer import cost_sentence as cost_sentence
+from analysis.reporting.gap_answer import remedy_sentence as remedy_sentence
+from analysis.stats.rank_correlation import Correlation
+from analysis.stats.wording import correlation_text
+
+RESCALING = (
+    "Sharpness alone cannot be the cause: rescaling the layers of a ReLU network makes its Hessian arbitrarily sharp "
+    "without changing the function (Dinh et al. 2017)"
+)
+
+
+def answer(sweep: Sweep) -> list[str]:
+    """Three sentences: what batch size costs nothing, whether sharpness predicted it, what remedy helps beyond."""
+    return [cost_sentence(sweep), association_sentence(sweep), remedy_sentence(sweep)]
+
+
+def association_sentence(sweep: Sweep) -> str:
+    """Whether box sharpness and the gap are associated: matched, given the hyperparameters, and pooled."""
+    if comparable(sweep)[BOX_STRONG.column].isna().all():
+        return "Box sharpness was not measured in any trial, so its association with the gap is unknown (`--measures`)."
+    association = associate(sweep, BOX_STRONG)
+    shown, over = headline(sweep, association)
+    if shown.value is None or shown.interval is None:
+        return (
+            "There are too few trials to tell whether box sharpness and the gap are associated "
+            f"({over}; rank correlation {correlation_text(shown)})."
+        )
+    value = _with_interval(shown, over)
+    if shown.interval.holds(0):
+        return (
+            "There is no significant association between box sharpness and the gap: among trials that differ in batch "
+            f"size and switch-point alone, their rank correlation is {value}. {RESCALING}."
+        )
+    more, frame = ("larger" if shown.value > 0 else "smaller"), compared(sweep)
+    on_target = frame[~frame["off_target"]] if shown is association.matched else frame
+    (beyond,) = beyond_hyperparameters(on_target, [BOX_STRONG.column])
+    controlled = "After controlling for batch size and the other hyperparameters"
+    if beyond.interval is None:
+        controlled += ", these trials cannot show whether an association remains"
+    elif beyond.interval.holds(0):
+        controlled += f" there is no significant association: {_with_interval(beyond)}"
+    else:
+        controlled += f" an association remains: {_with_interval(beyond)}"
+    pooled, turned = association.pooled, ""
+    if pooled.interval is not None and pooled.interval.holds(0):
+        turned = f" Pooled over learning rates it is not significant: {_with_interval(pooled)}."
+    elif pooled.interval is not None and (pooled.interval.low > 0) != (shown.value > 0):
+        turned = f" Pooled over learning rates it has the other sign: {_with_interval(pooled)}."
+    return (
+        f"Sharper minima go with a {more} gap: among trials that differ in batch size and switch-point alone, the rank "
+        f"correlation of box sharpness and gap is {value}. This is an association, not a cause. "
+        f"{controlled}.{turned} {RESCALING}."
+    )
+
+
+def headline(sweep: Sweep, association: Association) -> tuple[Correlation, str]:
+    """The correlation to quote, and what it is over: on target trials, or all where those are too few."""
+    found, off_target = association.matched, ""
+    if found.value is None and association.matched_with_off_target.value is not None:
+        found, off_target = association.matched_with_off_target, ", including trials off target"
+    tried = int((attempted(sweep)["remedy"] == NO_REMEDY).sum())
+    trials = f"{found.trials} trials" if found.trials == tried else f"{found.trials} of {tried} trials"
+    return found, f"{trials} in {found.replicates} replicate{'s' * (found.replicates != 1)}{off_target}"
+
+
+def _with_interval(correlation: Correlation, over: str = "") -> str:
+    """Such as `+0.42 (95 % CI +0.22 to +0.58; 144 trials in 4 replicates)`."""
+    assert correlation.value is not None
+    assert correlation.interval is not None
+    ends, further = correlation.interval, f"; {over}" if over else ""
+    return f"{correlation.value:+.2f} (95 % CI {ends.low:+.2f} to {ends.high:+.2f}{further})".replace("-", "−")

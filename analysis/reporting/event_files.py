@@ -1,0 +1,99 @@
+"""Event files for TensorBoard from a results folder alone, while the sweep runs or after it.
+
+Each trial that ended is a run: its losses, accuracies, learning rate and batch size by epoch, its sharpness at its last
+epoch, and for the HPARAMS page the fields of its configuration that vary in the sweep. All runs are written anew each
+time, because a new reference changes the large-batch gaps. The records are written one after another without
+TensorBoard's writer threads, which would be one for each of thousands of files.
+"""
+
+import dataclasses
+import datetime
+import math
+import re
+import shutil
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from trainables.config import TrialConfig
+from trainables.records.tables import Row, of_newest_version, read_tables
+from trainables.runtime.errors import UserError
+from trainables.storage.folders import is_remote
+
+CURVES = ("train_loss", "train_accuracy", "test_loss", "test_accuracy", "lr", "batch_size", "distance")
+RESULTS = (
+    "test_accuracy", "generalization_gap", "large_batch_gap", "box_sharpness", "box_sharpness_paper", "hessian_max_eig",
+)  # fmt: skip
+
+
+def write_events(folder: Path) -> list[str]:
+    """Writes FOLDER/tensorboard; returns the lines that say so. Raises UserError where there is no sweep to read."""
+    try:
+        from tensorboard.compat.proto.event_pb2 import Event
+        from tensorboard.compat.proto.summary_pb2 import Summary
+        from tensorboard.summary.writer.record_writer import RecordWriter
+        from torch.utils.tensorboard.summary import hparams
+    except ImportError as error:
+        raise UserError("`tensorboard` must be installed, got none; pip install tensorboard") from error
+
+    if is_remote(folder):
+        raise UserError(f"`results` must be a folder here, got {folder}; fetch its tables first")
+    tables, _ = of_newest_version(read_tables(folder))
+    trials = tables.trials.to_pylist()
+    epochs: dict[str, list[Row]] = {}
+    for row in tables.epochs.to_pylist():
+        epochs.setdefault(row["trial_id"], []).append(row)
+    varying = varying_fields(trials)
+    target = folder / "tensorboard"
+    shutil.rmtree(target, ignore_errors=True)
+    for trial in trials:
+        ended = _time(trial["finished_at"])
+        summaries = hparams(
+            {name: _hparam(trial[name]) for name in varying} | {"status": trial["status"]},
+            {f"result/{name}": 0.0 for name in RESULTS},
+        )
+        events = [Event(wall_time=ended, file_version="brain.Event:2")]
+        events += [Event(wall_time=ended, summary=summary) for summary in summaries]
+        for step, time, values in _steps(trial, epochs.get(trial["trial_id"], []), ended):
+            summary = Summary(value=[Summary.Value(tag=tag, simple_value=value) for tag, value in values.items()])
+            events.append(Event(wall_time=time, step=step, summary=summary))
+        run_folder = target / _run_name(trial)
+        run_folder.mkdir(parents=True)
+        with (run_folder / "events.out.tfevents.sweep").open("wb") as file:
+            writer = RecordWriter(file)
+            for event in events:
+                writer.write(event.SerializeToString())
+    return [f"{len(trials)} runs; look at them with: tensorboard --logdir {target}"]
+
+
+def varying_fields(trials: list[Row]) -> list[str]:
+    """The fields of the configuration in which the trials differ."""
+    names = [field.name for field in dataclasses.fields(TrialConfig)]
+    return [name for name in names if len({trial[name] for trial in trials}) > 1]
+
+
+def _steps(trial: Row, epochs: list[Row], ended: float) -> Iterator[tuple[int, float, dict[str, float]]]:
+    """(epoch, time, values by tag) of each epoch, then of the trial: times go back from its end by the epochs' own."""
+    left = math.fsum(row["seconds"] or 0.0 for row in epochs)
+    for row in sorted(epochs, key=lambda row: row["epoch"]):
+        left -= row["seconds"] or 0.0
+        yield row["epoch"], ended - left, _present(row, {name: f"epoch/{name}" for name in CURVES})
+    yield trial["epochs_done"] or 0, ended, _present(trial, {name: f"result/{name}" for name in RESULTS})
+
+
+def _present(row: Mapping[str, Any], tags: Mapping[str, str]) -> dict[str, float]:
+    return {tag: float(row[name]) for name, tag in tags.items() if row[name] is not None}
+
+
+def _hparam(value: Any) -> str | float | bool:
+    return "none" if value is None else float(value) if type(value) is int else value
+
+
+def _run_name(trial: Row) -> str:
+    """The label and the key: unique, and a plain folder name whatever stands in the tables."""
+    config = TrialConfig(**{field.name: trial[field.name] for field in dataclasses.fields(TrialConfig)})
+    return re.sub(r"[^\w .=+-]", "_", f"{config.label} {trial['trial_id'][:6]}")
+
+
+def _time(text: str | None) -> float:
+    return datetime.datetime.fromisoformat(text).timestamp() if text else 0.0

@@ -1,0 +1,257 @@
+"""The sentences on accuracy gaps: which batch size is free, what the largest one loses, and which remedy helps.
+
+Each names its value, its 95 % interval and what it rests on: n of m where trials are missing, how many diverged where
+the reference completed, how many are off target, and whether the best learning rates lie at an end of the grid.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from analysis.data.load import BOX_STRONG, MAX_EIG, Sweep, attempted, comparable
+from analysis.questions.free_batch import MARGIN, FreeBatch, Loss, free_batch
+from analysis.questions.remedies import Remedy, never_completed, remedies
+from analysis.stats.means import Mean, mean_over_replicates, paired_difference
+
+
+@dataclass(frozen=True)
+class BatchSizeRow:
+    """One batch size, over all completed trials without a switch or a remedy; accuracy and gap are fractions.
+
+    `trials` of `attempted` completed; `diverged` of the others diverged.
+    """
+
+    batch_size: int
+    trials: int
+    attempted: int
+    diverged: int
+    off_target: int
+    is_reference: bool
+    accuracy: Mean | None
+    gap: Mean | None
+    box_sharpness: Mean | None
+    max_eig: Mean | None
+
+
+def by_batch_size(sweep: Sweep) -> list[BatchSizeRow]:
+    """A row per batch size: means over replicates; the gap is paired with the reference inside replicates."""
+    frame, tried = comparable(sweep), attempted(sweep)
+    plain, tried = frame[frame["is_plain"]], tried[tried["is_plain"]]
+    if plain.empty:
+        return []
+    references, found = plain[plain["is_reference"]], []
+    for size, ended in tried.groupby("batch_size"):
+        rows = plain[plain["batch_size"] == size]
+        found.append(
+            BatchSizeRow(
+                batch_size=int(size),
+                trials=len(rows),
+                attempted=len(ended),
+                diverged=int(ended["status"].eq("diverged").sum()),
+                off_target=int(rows["off_target"].sum()),
+                is_reference=bool(len(rows) and rows["is_reference"].all()),
+                accuracy=mean_over_replicates(rows, "test_accuracy"),
+                gap=paired_difference(references, rows, "test_accuracy"),
+                box_sharpness=mean_over_replicates(rows, BOX_STRONG.column, scale="log"),
+                max_eig=mean_over_replicates(rows, MAX_EIG.column, scale="log"),
+            )
+        )
+    return found
+
+
+def population(sweep: Sweep) -> str:
+    """What the intervals over replicates speak of, in one sentence."""
+    frame = comparable(sweep)
+    names = sorted(frame["dataset"].dropna().unique().tolist()) or ["this dataset"]
+    replicates, splits = frame["replicate"].nunique(), frame["split_seed"].nunique(dropna=False)
+    new = "new random seeds and data splits"
+    if splits < replicates:
+        new = f"new random seeds on {'this data split' if splits == 1 else f'these {splits} data splits'}"
+    return f"Confidence intervals are for {new} of {', '.join(names)}, with the settings of this sweep."
+
+
+def cost_sentence(sweep: Sweep, margin: float = MARGIN) -> str:
+    """The largest batch that is no worse within `margin` (a fraction), what the largest one loses, and caveats."""
+    rows = by_batch_size(sweep)
+    if not rows:
+        return "No trial without a switch or a remedy has completed, so there is no gap to measure."
+    found = free_batch(sweep, "matched", margin)
+    if found is None:
+        nothing = "No two batch sizes can be compared, so there is no large-batch gap to measure."
+        return " ".join([nothing, *(_diverged(row) for row in rows if row.diverged)])
+    largest = found.rows[-1]
+    if largest.lost is not None and largest.lost.interval is None:
+        sentences = [
+            f"Batch {largest.batch_size} {_lost(largest.lost)} against batch {found.reference}, so there is no "
+            "evidence of more than chance."
+        ]
+    else:
+        sentences = [_free(found, margin)]
+        if largest.batch_size != found.largest:
+            sentences.append(_at_the_same_settings(largest))
+    sentences += [_not_free(row, found.reference) for row in found.rows if row.diverged]
+    told = {row.batch_size for row in found.rows if row.diverged}
+    sentences += [_diverged(row) for row in rows if row.diverged and row.batch_size not in told]
+    sentences.append(_tuned(free_batch(sweep, "tuned", margin), largest.diverged))
+    missing = [row for row in rows if row.trials < row.attempted and row.diverged < row.attempted - row.trials]
+    if missing:
+        counted = ", ".join(f"{row.trials} of {row.attempted} at batch {row.batch_size}" for row in missing)
+        sentences.append(f"Trials failed, so only some completed: {counted}.")
+    off_target = [
+        f"{row.off_target} of {row.trials} trials at batch {row.batch_size}" for row in rows if row.off_target
+    ]
+    if off_target:
+        sentences.append(f"Off target, so not compared at equal training loss: {', '.join(off_target)}.")
+    if largest.lost is not None and largest.lost.interval is not None:
+        sentences.append(population(sweep))
+    return " ".join(sentence for sentence in sentences if sentence)
+
+
+def _free(found: FreeBatch, margin: float) -> str:
+    within = f"non-inferior to batch {found.reference} within {100 * margin:g} percentage points"
+    if found.largest == found.reference:
+        first = found.rows[0]
+        why = f"batch {first.batch_size} may lose up to {100 * first.upper:.2f}" if first.upper is not None else ""
+        if first.diverged or not why:
+            why = f"batch {first.batch_size} {'diverged in some trials' if first.diverged else 'has one replicate'}"
+        return f"No batch size above {found.reference} is shown to be {within} ({why})."
+    passed = next(row for row in found.rows if row.batch_size == found.largest)
+    assert passed.lost is not None
+    tried = ", the largest tried," if passed is found.rows[-1] else ""
+    return f"Up to batch {found.largest}{tried} test accuracy is {within}: it {_lost(passed.lost, _compared(passed))}."
+
+
+def _at_the_same_settings(row: Loss) -> str:
+    if row.lost is None:
+        return ""
+    return f"At the same settings, batch {row.batch_size} {_lost(row.lost, _compared(row))}."
+
+
+def _tuned(found: FreeBatch | None, diverged: int) -> str:
+    """What the largest batch loses when each batch size has a setting of its own; `diverged`: its trials elsewhere."""
+    if found is None:
+        return ""
+    last = found.rows[-1]
+    if last.lost is not None and last.lost.interval is None:
+        return ""
+    by = "a validation set" if found.chosen_by == "validation" else "the other replicates"
+    if last.lost is None:
+        loses = "completed no trial at the setting chosen for it"
+    else:
+        loses = _lost(last.lost, f" in {last.compared} of {last.attempted} replicates" if _is_partial(last) else "")
+    free = "no larger batch size is shown to be non-inferior"
+    if found.largest != found.reference:
+        free = f"batch sizes up to {found.largest} are non-inferior"
+    if last.diverged:
+        free += f", as batch {last.batch_size} diverged in {last.diverged} of {last.attempted} replicates"
+    elif diverged:
+        free += " at settings where they do not diverge"
+    text = f"With each batch size tuned separately (by {by}), batch {last.batch_size} {loses}; {free}."
+    return text + _edges(found)
+
+
+def _edges(found: FreeBatch) -> str:
+    """That a best learning rate at an end of the grid is no optimum."""
+    if found.rates == 1:
+        return " Only one learning rate was tried, so the learning rate is not tuned."
+    if found.rates == 2:
+        return " With two learning rates, every best one is at an end of the grid: add lower and higher ones."
+    if not found.edges:
+        return ""
+    sizes = ", ".join(str(size) for size in found.edges)
+    return f" The best learning rate of batch {sizes} is at an end of the grid, so a better one may lie beyond it."
+
+
+def _not_free(row: Loss, reference: int) -> str:
+    times = f"{row.diverged} of {row.attempted} trials"
+    return f"Batch {row.batch_size} diverged in {times} where batch {reference} completed, so it is not free."
+
+
+def _diverged(row: BatchSizeRow) -> str:
+    return f"Batch {row.batch_size} diverged in {row.diverged} of {row.attempted} trials."
+
+
+def _is_partial(row: Loss) -> bool:
+    return row.compared < row.attempted
+
+
+def _compared(row: Loss) -> str:
+    return f" in the {row.compared} of {row.attempted} trials that can be compared" if _is_partial(row) else ""
+
+
+def _lost(lost: Mean, where: str = "") -> str:
+    """`loses 0.96 percentage points (95 % CI 0.50 to 1.43: significant)`; a gain has its own sign."""
+    verb, sign = ("gains", -1) if lost.value < 0 else ("loses", 1)
+    amount = f"{verb} {100 * abs(lost.value):.2f} percentage points{where}"
+    if lost.interval is None:
+        return f"{amount} ({_replicates(lost)}: no interval)"
+    clear = "not significant" if lost.interval.holds(0) else "significant"
+    return f"{amount} ({_interval(lost, sign)}, {_replicates(lost)}: {clear})"
+
+
+def remedy_sentence(sweep: Sweep) -> str:
+    """The best remedy at the largest batch that any was tried at, or that none was."""
+    found, lost = remedies(sweep), never_completed(sweep)
+    without = f" No trial completed with {', '.join(lost)}." if lost else ""
+    if not found:
+        if lost:
+            return without.strip()
+        return "No remedy was tried against the gap (`--remedies`, `--switch-epochs`)."
+    tried, best = [remedy for remedy in found if remedy.batch_size == found[0].batch_size], named_remedy(found)
+    only, at = len(tried) == 1, f"tried at batch {best.batch_size}"
+    compared = best.gain.trials
+    partial = f" in {compared} of {best.attempted} trials" if compared < best.attempted else ""
+    gain = f"{100 * best.gain.value:+.2f} percentage points".replace("-", "−") + partial
+    if best.gain.interval is None:
+        start = f"The one remedy {at} is {best.name}: it" if only else f"Of {len(tried)} remedies {at}, {best.name}"
+        text = f"{start} changes test accuracy by {gain} ({_replicates(best.gain)}: no interval)"
+    else:
+        family = best.gain.comparisons
+        name = "95 % CI" if family == 1 else f"95 % CI, simultaneous over {family} comparisons,"
+        gain += f" ({_interval(best.gain, 1, name)}, corrected p {best.corrected_p:.2g})"
+        if best.helps:
+            start = f"The one remedy {at} helps:" if only else f"Of {len(tried)} remedies {at}, the best that helps is"
+            does = " changes test accuracy by" if only else ":"
+            text = f"{start} {best.name}{does} {gain}{_share(best)}"
+        else:
+            start = f"The one remedy {at} does not" if only else f"Of {len(tried)} remedies {at}, none does"
+            verb = "help significantly" if only else "significantly help"
+            text = f"{start} {verb}: {best.name} changes test accuracy by {gain}"
+    return f"{text}.{_caveats(best)}{without}"
+
+
+def named_remedy(found: Sequence[Remedy]) -> Remedy:
+    """The remedy that the answer names: at the largest batch the best that helps, or the best if none does."""
+    tried = [remedy for remedy in found if remedy.batch_size == found[0].batch_size]
+    return next((remedy for remedy in tried if remedy.helps), tried[0])
+
+
+def _share(best: Remedy) -> str:
+    """What share of the gap is won back, and at what cost."""
+    text = ""
+    if best.share is not None and best.share.interval is not None:
+        ends = f"{100 * best.share.interval.low:.0f} to {100 * best.share.interval.high:.0f} %"
+        text += f", {100 * best.share.value:.0f} % of the gap ({ends})".replace("-", "−")
+    if best.seconds_ratio is not None:
+        text += f", at {best.seconds_ratio.value:.2g} times the training time"
+    if best.box_sharpness_ratio is not None:
+        text += f" and {best.box_sharpness_ratio.value:.2g} times the box sharpness"
+    return text
+
+
+def _caveats(best: Remedy) -> str:
+    text = ""
+    if best.diverged:
+        text += f" It diverged in {best.diverged} of {best.attempted} trials where plain training did not."
+    if best.off_target:
+        text += f" {best.off_target} of its {best.trials} trials are off target: not at equal training loss."
+    return text
+
+
+def _interval(mean: Mean, sign: int, name: str = "95 % CI") -> str:
+    assert mean.interval is not None
+    low, high = sorted((100 * sign * mean.interval.low, 100 * sign * mean.interval.high))
+    return f"{name} {low:.2f} to {high:.2f}".replace("-", "−")
+
+
+def _replicates(mean: Mean) -> str:
+    return "1 replicate" if mean.replicates == 1 else f"{mean.replicates} replicates"

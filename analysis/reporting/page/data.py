@@ -1,0 +1,138 @@
+"""The data object of the page: what report.html embeds and serve.py sends as data.json.
+
+    name, message            the sweep; what stands in the way (null where nothing does)
+    progress                 counts, planned, running, seconds_left, ...
+    answer, answer_trials    sentences, and from how many trials they and all statistics are
+    fields                   the columns of the trials: name, label, kind (axis, result, measure, gap, fact), factor
+    trials                   {field: [a value per trial]}
+    curves                   names, and per trial a list per name (a number where all epochs agree), thinned evenly
+    profiles                 per trial_id, rows of one measure at many scales: spectra, paths through the minimum
+    correlations             {gap: {measure: sentence}}
+    sections                 tables and charts, in the order of the page; a row's `where` finds its trials
+
+Whatever is missing is null, numbers that are not finite too. Floats carry six significant digits, curves four.
+"""
+
+from typing import Any
+
+import pandas as pd
+
+from analysis.data.load import NO_REMEDY, Sweep, axes, comparable, measures_of
+from analysis.data.progress import Progress
+from analysis.reporting import tables as tables
+from analysis.reporting.answer import answer
+from analysis.reporting.page.lines import curves, plain, profiles
+from analysis.reporting.page.sections import correlations, sections
+
+Data = dict[str, Any]
+
+GAPS = {
+    "large_batch_gap": "large-batch gap [percentage points]",
+    "generalization_gap": "generalization gap [percentage points]",
+    "test_error": "test error [%]",
+}
+RESULTS = {
+    "test_accuracy": ("test accuracy [%]", 100),
+    "train_accuracy": ("train accuracy [%]", 100),
+    "test_loss": ("test loss [nats]", 1),
+    "test_perplexity": ("test perplexity", 1),
+    "large_batch_loss_gap": ("large-batch gap of the loss [nats]", 1),
+    "train_loss": ("train loss [nats]", 1),
+    "epochs_done": ("epochs", 1),
+    "steps": ("steps", 1),
+}
+FACTS = ("train_seconds", "sharpness_seconds", "finished_at", "device", "host")
+MARKS = ("is_comparable", "has_remedy", "is_plain", "is_switched", "is_reference", "off_target")
+
+
+def page_data(sweep: Sweep, progress: Progress) -> Data:
+    """The data object of a sweep of which at least one trial ended."""
+    return {**trial_data(sweep, progress), **statistics_data(sweep)}
+
+
+def statistics_data(sweep: Sweep) -> Data:
+    """What is computed over all trials, seconds of work: the answer, the correlations, the sections."""
+    return {
+        "answer": [*answer(sweep), *sweep.notes],
+        "answer_trials": len(sweep.trials),
+        "correlations": correlations(sweep),
+        "sections": sections(sweep),
+    }
+
+
+def trial_data(sweep: Sweep, progress: Progress) -> Data:
+    """What the trials themselves say: fields, values, curves; the statistics empty."""
+    frame = _trials(sweep)
+    fields = _fields(sweep, frame)
+    return {
+        **empty_data(sweep.name, progress),
+        "fields": fields,
+        "trials": {field["name"]: [plain(value) for value in frame[field["name"]].tolist()] for field in fields},
+        "marks": {name: frame[name].astype(bool).tolist() for name in MARKS},
+        "curves": curves(sweep.epochs, frame["trial_id"]),
+        "profiles": profiles(sweep),
+    }
+
+
+def empty_data(name: str, progress: Progress | None, message: str | None = None) -> Data:
+    """The data object of a sweep without a trial that ended, or that cannot be read: why stands in `message`."""
+    return {
+        "name": name,
+        "message": message,
+        "progress": None if progress is None else _progress(progress),
+        "answer": [],
+        "answer_trials": 0,
+        "fields": [],
+        "trials": {"trial_id": []},
+        "marks": {name: [] for name in MARKS},
+        "curves": {"names": [], "trials": []},
+        "profiles": {},
+        "correlations": {},
+        "sections": [],
+    }
+
+
+def _progress(progress: Progress) -> Data:
+    return {
+        "sentence": progress.sentence,
+        "counts": progress.counts,
+        "planned": progress.planned,
+        "ended": progress.ended,
+        "is_running": progress.is_running and not progress.is_finished,
+        "last_ended_at": progress.last_ended_at and progress.last_ended_at.isoformat(timespec="seconds"),
+    }
+
+
+def _trials(sweep: Sweep) -> pd.DataFrame:
+    """All trials in the order of their axes, with the columns of `comparable` where they enter it."""
+    trials = sweep.trials
+    known = comparable(sweep).set_index("trial_id")
+    frame = trials.assign(
+        flags=[", ".join(flags) if flags is not None else "" for flags in trials["flags"]],
+        test_error=1.0 - trials["test_accuracy"],
+        is_comparable=trials["trial_id"].isin(known.index),
+        has_remedy=trials["remedy"] != NO_REMEDY,
+    )
+    for name in MARKS[2:]:
+        frame[name] = frame["trial_id"].isin(known.index[known[name].astype(bool)])
+    for measure in measures_of(sweep):
+        if measure.column not in frame:
+            frame[measure.column] = frame["trial_id"].map(known[measure.column])
+    return frame.sort_values([*tables.telling_axes(sweep), "trial_id"], na_position="first", ignore_index=True)
+
+
+def _fields(sweep: Sweep, frame: pd.DataFrame) -> list[Data]:
+    """The columns worth sending: those that vary, and those of which a value is known."""
+    telling = tables.telling_axes(sweep)
+    others = [name for name in axes(sweep.trials) if name not in telling]
+    found: list[Data] = [{"name": name, "label": name.replace("_", " "), "kind": "axis"} for name in telling]
+    found.append({"name": "status", "label": "status", "kind": "axis"})
+    found += [
+        {"name": name, "label": label, "kind": "result", "factor": factor} for name, (label, factor) in RESULTS.items()
+    ]
+    found += [{"name": name, "label": label, "kind": "gap", "factor": 100} for name, label in GAPS.items()]
+    found += [{"name": part.column, "label": part.label, "kind": "measure"} for part in measures_of(sweep)]
+    found += [{"name": name, "label": name.replace("_", " "), "kind": "fact"} for name in ("flags", "error", *FACTS)]
+    found += [{"name": name, "label": name.replace("_", " "), "kind": "fact"} for name in others]
+    found.append({"name": "trial_id", "label": "trial", "kind": "key"})
+    return [field for field in found if field["kind"] == "axis" or frame[field["name"]].notna().any()]

@@ -1,0 +1,66 @@
+"""The charts of means on the page: accuracy, gap and sharpness against batch size, and against the switch epoch.
+
+The panels and their means are those of analysis/batch_size_curves.py and switch_point.py; a point is
+[x, mean, low, high, holds trials off target], low and high null where there is one replicate.
+"""
+
+from typing import Any
+
+import pandas as pd
+
+from analysis.charts.batch_size_curves import GAP, PANELS
+from analysis.charts.style import LABELS
+from analysis.data.load import NO_REMEDY, Sweep, comparable
+
+Chart = dict[str, Any]
+Line = list[tuple[int, pd.DataFrame]]  # the trials at each place of the x axis
+
+
+def batch_size_charts(sweep: Sweep) -> list[Chart]:
+    """A line per learning rate; none for fewer than two batch sizes."""
+    frame = comparable(sweep)
+    plain = frame[frame["is_plain"]]
+    sizes = sorted(plain["batch_size"].unique().tolist())
+    if len(sizes) < 2:
+        return []
+    lines = {
+        f"learning rate {rate:g}": [(size, part[part["batch_size"] == size]) for size in sizes]
+        for rate, part in plain.groupby("learning_rate")
+    }
+    return _charts(lines, plain[plain["is_reference"]], {"x": LABELS["batch_size"], "at": sizes, "ticks": None})
+
+
+def switch_charts(sweep: Sweep) -> list[Chart]:
+    """A line per pair of batch sizes, from the large batch alone to the small one alone; none without a switch."""
+    frame = comparable(sweep)
+    switched, plain = frame[frame["is_switched"] & (frame["remedy"] == NO_REMEDY)], frame[frame["is_plain"]]
+    if switched.empty:
+        return []
+    epochs = sorted(switched["switch_epoch"].unique().tolist())
+    lines: dict[str, Line] = {}
+    for (small, large), part in switched.groupby(["batch_size", "switch_batch_size"]):
+        lines[f"{small} → {large:g}"] = [
+            (0, plain[plain["batch_size"] == large]),
+            *((1 + rank, part[part["switch_epoch"] == epoch]) for rank, epoch in enumerate(epochs)),
+            (1 + len(epochs), plain[plain["batch_size"] == small]),
+        ]
+    ticks = ["0 (large batch)", *(f"{epoch:g}" for epoch in epochs), "none (small)"]
+    return _charts(lines, plain[plain["is_reference"]], {"x": LABELS["switch_epoch"], "at": None, "ticks": ticks})
+
+
+def _charts(lines: dict[str, Line], references: pd.DataFrame, x_axis: Chart) -> list[Chart]:
+    charts = []
+    for panel in PANELS:
+        shown: dict[str, list[list[Any]]] = {name: [] for name in lines}
+        for name, places in lines.items():
+            for x, rows in places:
+                mean = panel.mean(rows, references)
+                if mean is not None:
+                    ends = (mean.interval.low, mean.interval.high) if mean.interval else (None, None)
+                    values = [
+                        None if end is None else float(f"{panel.factor * end:.5g}") for end in (mean.value, *ends)
+                    ]
+                    shown[name].append([x, *values, bool(rows["off_target"].any())])
+        if any(shown.values()):
+            charts.append({**x_axis, "y": panel.label, "log": panel.log, "zero": panel is GAP, "lines": shown})
+    return charts

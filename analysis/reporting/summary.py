@@ -1,0 +1,164 @@
+"""The answer of a sweep as plain text, 80 columns wide: printed when a sweep ends.
+
+The table averages over everything but batch size (learning rate, warmup) inside a replicate, then over
+replicates: accuracy and gap with the half-width of their 95 % t-interval, sharpness as geometric mean with
+its interval. The gap is paired: each trial against the reference of its own replicate, learning rate and
+warmup.
+"""
+
+import textwrap
+from collections import Counter
+from collections.abc import Sequence
+
+from analysis.data.load import BOX_STRONG, MAX_EIG, REPLICATE, SWITCH, Sweep, axes, comparable
+from analysis.questions.association import associate
+from analysis.reporting.answer import answer, by_batch_size
+from analysis.stats.means import Mean
+from analysis.stats.wording import correlation_text, plain_number, three_digits
+
+COLUMNS = 80
+WIDEST = 1e6  # the ratio of an interval's ends beyond which they are not printed
+STATUSES = ("completed", "diverged", "failed")
+
+
+def summary_lines(sweep: Sweep) -> list[str]:
+    """The lines of the summary; none is longer than 80 columns but for a path that is."""
+    lines = [*_wrap(f"{sweep.name}: {counts_line(sweep)}"), *(part for note in sweep.notes for part in _wrap(note)), ""]
+    for sentence in answer(sweep):
+        lines += textwrap.wrap(sentence, COLUMNS)
+    lines += ["", *_table(sweep), ""]
+    lines += _correlations(sweep)
+    flags = flag_counts(sweep)
+    if flags:
+        lines += ["", *_wrap("Flags: " + "; ".join(f"{flag} {count}" for flag, count in flags.items()))]
+    return [*lines, "", *_places(sweep)]
+
+
+def counts_line(sweep: Sweep) -> str:
+    """How many trials ended, and how."""
+    found = Counter(sweep.trials["status"])
+    number, planned = len(sweep.trials), sweep.planned
+    ended = f"{number} of {planned}" if planned is not None and planned >= number else f"{number}"
+    return f"{ended} trials ended: " + ", ".join(f"{found[status]} {status}" for status in STATUSES)
+
+
+def flag_counts(sweep: Sweep) -> dict[str, int]:
+    """How many trials carry each flag, most frequent first; the statuses among them have their own count."""
+    found = Counter(flag for flags in sweep.trials["flags"] if flags is not None for flag in flags)
+    return {flag: count for flag, count in found.most_common() if flag not in STATUSES}
+
+
+def plus_minus(mean: Mean | None) -> str:
+    """A fraction as percent with the half-width of its interval: `94.20 ± 0.68`."""
+    if mean is None:
+        return "–"
+    half = f" ± {50 * (mean.interval.high - mean.interval.low):.2f}" if mean.interval else ""
+    return f"{round(100 * mean.value, 2) + 0.0:.2f}{half}"  # + 0.0: no negative zero
+
+
+def with_ends(mean: Mean | None) -> str:
+    """A fraction as percent with the ends of an interval that is not symmetric: `51 [12, 180]`."""
+    if mean is None:
+        return "–"
+    ends = f" [{100 * mean.interval.low:.0f}, {100 * mean.interval.high:.0f}]" if mean.interval else ""
+    return f"{100 * mean.value:.0f}{ends}".replace("-", "−")
+
+
+def completed(trials: int, attempted: int) -> str:
+    """`8`, or `4 of 8` where trials are missing."""
+    return str(trials) if trials == attempted else f"{trials} of {attempted}"
+
+
+def with_interval(mean: Mean | None) -> str:
+    """A sharpness with its interval: `0.115 [0.082, 0.16]`; an interval too wide to tell anything is named so."""
+    if mean is None:
+        return "–"
+    if mean.interval and mean.interval.low > 0 and mean.interval.high / WIDEST > mean.interval.low:
+        return f"{three_digits(mean.value)} [over 6 decades]"
+    ends = f" [{_two_digits(mean.interval.low)}, {_two_digits(mean.interval.high)}]" if mean.interval else ""
+    return f"{three_digits(mean.value)}{ends}"
+
+
+def _table(sweep: Sweep) -> list[str]:
+    rows: list[tuple[str, ...]] = [
+        ("batch", "trials", "test accuracy", "large-batch", "box sharpness", "largest"),
+        ("size", "", "[%]", "gap [% points]", "strong 1e-3 [%]", "eigenvalue"),
+    ]
+    found = by_batch_size(sweep)
+    for row in found:
+        gap = "reference" if row.is_reference else plus_minus(row.gap)
+        counted = str(row.batch_size), completed(row.trials, row.attempted)
+        sharpness = with_interval(row.box_sharpness), with_interval(row.max_eig)
+        rows.append((*counted, plus_minus(row.accuracy), gap, *sharpness))
+    whole = sum(max(map(len, column)) for column in zip(*rows, strict=True)) + 5 <= COLUMNS
+    parts: list[Sequence[int]] = [range(6)] if whole else [(0, 1, 2, 3), (0, 4, 5)]
+    lines = [line for part in parts for line in _aligned(rows, part)]
+    off_target = [f"{row.off_target} of {row.trials} at batch {row.batch_size}" for row in found if row.off_target]
+    note = _basis(sweep, [row.accuracy for row in found])
+    return [*lines, *_wrap(note + (f" Off target: {', '.join(off_target)}." if off_target else ""))]
+
+
+def _aligned(rows: list[tuple[str, ...]], columns: Sequence[int]) -> list[str]:
+    """Some columns of the rows as lines: the first two to the right, the others to the left."""
+    widths = {column: max(len(row[column]) for row in rows) for column in columns}
+    space = "  " if sum(widths.values()) + 2 * len(widths) - 2 <= COLUMNS else " "
+    return [
+        space.join(
+            row[column].rjust(width) if column < 2 else row[column].ljust(width) for column, width in widths.items()
+        ).rstrip()
+        for row in rows
+    ]
+
+
+def _basis(sweep: Sweep, means: list[Mean | None]) -> str:
+    """What the table averages over, and how many replicates its intervals rest on."""
+    frame = comparable(sweep)
+    counts = sorted({mean.replicates for mean in means if mean is not None})
+    over = [name for name in axes(frame[frame["is_plain"]]) if name not in (*REPLICATE, *SWITCH, "batch_size")]
+    averaged = f", averaged over {', '.join(over)} first" if over else ""
+    if not counts:
+        return "No trial without a switch or a remedy has completed."
+    if counts[-1] == 1:
+        return f"Trials without a switch or a remedy; one replicate (seed, split_seed), so no intervals{averaged}."
+    span = f"{counts[0]}" if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
+    return f"Trials without a switch or a remedy; 95 % t-intervals over {span} replicates (seed, split_seed){averaged}."
+
+
+def _correlations(sweep: Sweep) -> list[str]:
+    """The rank correlations of the gap with the two measures of the table."""
+    box, eig = associate(sweep, BOX_STRONG), associate(sweep, MAX_EIG)
+    if not box.pooled_with_off_target.trials and not eig.pooled_with_off_target.trials:
+        return _wrap("No rank correlation with the gap: neither box sharpness nor the largest eigenvalue has a value.")
+    rows: list[tuple[str, ...]] = [("rank correlation with the gap", "box sharpness", "largest eigenvalue")]
+    rows.append(("matched", correlation_text(box.matched), correlation_text(eig.matched)))
+    if box.matched_with_off_target.trials != box.matched.trials:
+        everything = box.matched_with_off_target, eig.matched_with_off_target
+        rows.append(("matched, off target too", *(correlation_text(part) for part in everything)))
+    rows.append(("pooled", correlation_text(box.pooled), correlation_text(eig.pooled)))
+    if box.pooled_with_off_target.trials != box.pooled.trials:
+        everything = box.pooled_with_off_target, eig.pooled_with_off_target
+        rows.append(("pooled, off target too", *(correlation_text(part) for part in everything)))
+    for rate, correlation in box.within_learning_rate.items():
+        other = eig.within_learning_rate[rate]
+        rows.append((f"learning rate {rate:g}", correlation_text(correlation), correlation_text(other)))
+    note = (
+        f"Spearman inside each replicate; mean and 95 % t-interval over {box.matched.replicates} replicates. Matched: "
+        f"{box.matched.trials} trials ranked among those that differ in batch size and switch alone. Pooled and per "
+        f"learning rate: without the reference trials, whose gap is 0 by construction ({box.pooled.trials} trials)."
+    )
+    return [f"{name:<30}  {first:<22}  {second}".rstrip() for name, first, second in rows] + _wrap(note)
+
+
+def _places(sweep: Sweep) -> list[str]:
+    """Where everything lies."""
+    files = ("trials.parquet", "epochs.parquet", "measures.parquet", "figures", "report.html", "weights")
+    found = [name for name in files if (sweep.folder / name).exists()]
+    return [f"In {sweep.folder}:", *(f"  {line}" for line in textwrap.wrap(", ".join(found), COLUMNS - 2))]
+
+
+def _wrap(text: str) -> list[str]:
+    return textwrap.wrap(text, COLUMNS, break_long_words=False)
+
+
+def _two_digits(value: float) -> str:
+    return plain_number(float(f"{value:.2g}"))

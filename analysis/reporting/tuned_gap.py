@@ -1,0 +1,147 @@
+"""What is left of the large-batch gap when every batch size is tuned by itself: the answer, a table and a figure.
+
+Reads what sweeps/tuned_gap.py has left. Two comparisons of each batch size with the smallest, inside replicates (seed
+and draw of the training examples), of trials that have tested once:
+
+    tuned gap    accuracy(smallest at its best) - accuracy(this batch at its own best)
+    untuned gap  accuracy(smallest at its best) - accuracy(this batch at the smallest's best)
+    gained       untuned gap - tuned gap: what tuning this batch by itself is worth
+
+with 95 % t-intervals over the replicates: for new random seeds and draws of the training examples. They hold for the
+values that were chosen and for this test set: another search could choose others. Validation results are of the tuning
+trials, one seed, the best of many, so too good; test results are of fresh ones. If a chosen learning rate is at an end
+of its range, a better one may lie beyond, and the comparison is not fair to that batch size; the answer says so. It
+also says in how many replicates a batch size completed, and that one that diverged where the smallest did not is not
+free.
+"""
+
+import textwrap
+from pathlib import Path
+
+from analysis.charts.style import save
+from analysis.charts.tuned_gap import basis, tuned_gap_figure
+from analysis.data.load import NO_REMEDY
+from analysis.questions.tuned_cells import RATE, TunedCell, TunedGap, load_tuned_gap
+from analysis.reporting.summary import plus_minus
+from analysis.stats.means import Mean
+
+COLUMNS = 80
+
+
+def answer(found: TunedGap) -> list[str]:
+    """The sentences, worded by the evidence: the largest batch, what tuning does to it, remedies, what is unfair."""
+    plain = [cell for cell in found.cells if cell.remedy == NO_REMEDY]
+    reference, largest = plain[0], plain[-1]
+    if reference.best is None:
+        return [f"No tuning trial of {reference.name} has come to a result yet, so there is nothing to compare with."]
+    sentences = []
+    if largest is not reference:
+        sentences.append(_verdict(reference, largest))
+    for cell in found.cells:
+        if cell.remedy != NO_REMEDY and cell.batch_size == largest.batch_size and cell.tuned_gap is not None:
+            sentences.append(f"Tuned with {cell.remedy}, batch {cell.batch_size} {_loses(cell.tuned_gap, reference)}.")
+    unfair = [cell.name for cell in found.cells if RATE in cell.edges]
+    if unfair:
+        sentences.append(
+            f"Not settled: the learning rate chosen for {', '.join(unfair)} lies at an end of the range searched, and "
+            "a better one may lie beyond; widen the range for all."
+        )
+    others = [f"{name} of {cell.name}" for cell in found.cells for name in cell.edges if name != RATE]
+    if others:
+        sentences.append(f"At an end of its range too: {', '.join(others)}.")
+    without = [cell.name for cell in found.cells if cell.best is None]
+    if without:
+        sentences.append(f"No tuning trial came to a finite result for {', '.join(without)}.")
+    return sentences
+
+
+def _verdict(reference: TunedCell, largest: TunedCell) -> str:
+    tuned, untuned, gained = largest.tuned_gap, largest.untuned_gap, largest.gained
+    if tuned is None or untuned is None:
+        return f"{largest.name.capitalize()} has not been retrained, so nothing can be said of its gap."
+    partial = tuned.replicates < largest.retrained
+    some = f" in {tuned.replicates} of {largest.retrained} replicates" if partial else ""
+    text = f"Tuned by itself{some}, batch {largest.batch_size} {_loses(tuned, reference)}; "
+    text += f"at the setting that is best for {reference.name}, it {_loses(untuned, None)}."
+    if largest.diverged and _sign(tuned) <= 0:
+        lost = f"{largest.diverged} of {largest.retrained} retrained trials"
+        text += f" It diverged in {lost} where {reference.name} completed, so it is not free"
+    elif _sign(untuned) > 0 and _sign(tuned) == 0 and tuned.interval is not None:
+        text += " Tuned fairly, no clear gap is left"
+    elif _sign(untuned) > 0 and _sign(tuned) > 0:
+        text += " Tuning does not remove the gap"
+    elif _sign(untuned) > 0 and _sign(tuned) < 0:
+        text += " Tuned fairly, the gap is reversed"
+    elif _sign(tuned) > 0:
+        text += " The gap is clear only when both are tuned"
+    else:
+        text += " There is no clear gap to remove"
+    if gained is not None and gained.interval is not None:
+        clear = "" if _sign(gained) else ", which is not clear"
+        text += f"; tuning changes this batch's accuracy by {_points(gained)}{clear}"
+    return text + "."
+
+
+def _sign(mean: Mean) -> int:
+    """Which side of 0 the interval lies on; 0 where it holds it or there is none."""
+    if mean.interval is None:
+        return 0
+    return (mean.interval.low > 0) - (mean.interval.high < 0)
+
+
+def _loses(gap: Mean, reference: TunedCell | None) -> str:
+    against = "" if reference is None else f" against {reference.name} tuned by itself"
+    if gap.interval is None:
+        return f"is {_signed(-gap.value)} percentage points apart{against} (too few replicates for an interval)"
+    if _sign(gap) == 0:
+        return f"shows no clear difference in test accuracy{against}: a gap of {_points(gap)}"
+    verb = "loses test accuracy" if gap.value > 0 else "gains test accuracy"
+    return f"{verb}{against}: a gap of {_points(gap)}"
+
+
+def _points(mean: Mean) -> str:
+    interval = mean.interval
+    inside = "" if interval is None else f" [{_signed(interval.low)}, {_signed(interval.high)}]"
+    return f"{_signed(mean.value)}{inside} percentage points"
+
+
+def _signed(value: float) -> str:
+    return f"{100 * value:+.2f}".replace("-", "−")
+
+
+def tuned_gap_lines(folder: Path) -> list[str]:
+    """Answer, table and files on 80 columns; writes the figure."""
+    found = load_tuned_gap(folder)
+    lines = [line for sentence in answer(found) for line in _wrap(sentence)]
+    lines += ["", *_table(found), *_wrap(basis(found))]
+    files = ("optuna.db", "tuning.parquet", "tuning.json", "trials.parquet")
+    kept = [name for name in files if (folder / name).exists()]
+    if any(cell.tuned is not None for cell in found.cells):
+        kept += [path.relative_to(folder).as_posix() for path in save(tuned_gap_figure(found), folder, "tuned_gap")]
+    return [*lines, f"In {folder}:", *(f"  {line}" for line in _wrap(", ".join(kept)))]
+
+
+def _table(found: TunedGap) -> list[str]:
+    lines = [
+        " batch  learning     validation  test accuracy [%]           gap [% points]",
+        "  size      rate   accuracy [%]  tuned        untuned        tuned        untuned",
+    ]
+    remedy = NO_REMEDY
+    for cell in sorted(found.cells, key=lambda cell: cell.remedy != NO_REMEDY):
+        if cell.remedy != remedy:
+            remedy = cell.remedy
+            lines.append(f"with {remedy}:")
+        rate = "none" if cell.best is None else f"{cell.best[RATE]:.2g}" + ("*" if RATE in cell.edges else "")
+        validation = "" if cell.validation_accuracy is None else f"{100 * cell.validation_accuracy:.2f}"
+        shown = [plus_minus(mean) for mean in (cell.tuned, cell.untuned)]
+        gaps = [plus_minus(mean) for mean in (cell.tuned_gap, cell.untuned_gap)]
+        if cell is found.reference:
+            shown[1], gaps = "the same", ["reference", "reference"]
+        lines.append(
+            f"{cell.batch_size:>6}  {rate:>8}  {validation:>13}  {shown[0]:<12} {shown[1]:<13}  {gaps[0]:<12} {gaps[1]}"
+        )
+    return lines
+
+
+def _wrap(text: str) -> list[str]:
+    return textwrap.wrap(text, COLUMNS, break_long_words=False)

@@ -1,0 +1,1 @@
+"""Statistics on arrays and data frames: means, intervals, rank correlations, corrections."""

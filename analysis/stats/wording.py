@@ -1,0 +1,23 @@
+"""How numbers and correlations are written in sentences, tables and figures."""
+
+from analysis.stats.rank_correlation import Correlation
+
+
+def plain_number(value: float) -> str:
+    """Three significant digits without an exponent where that is short: 0.00123, 12.3, 12300, 1e+06."""
+    short = f"{value:.3g}"
+    return f"{float(short):.0f}" if "e+" in short and abs(value) < 1e6 else short
+
+
+def three_digits(value: float) -> str:
+    """As plain_number, with all three digits: 0.580, 12.0, 300."""
+    return plain_number(value) if abs(value) >= 100 or value == 0 else f"{value:#.3g}"
+
+
+def correlation_text(correlation: Correlation) -> str:
+    """Such as `+0.42 [+0.22, +0.58]`."""
+    if correlation.value is None:
+        return "undefined"
+    interval = correlation.interval
+    shown = f" [{interval.low:+.2f}, {interval.high:+.2f}]" if interval else " (no interval)"
+    return f"{correlation.value:+.2f}{shown}".replace("-", "−")
