@@ -8,13 +8,9 @@ minute on two cores; `--help` shows how to make it yours.
 """
 
 import sys
-from pathlib import Path
 
-if __name__ == "__main__":
-    sys.path[0] = str(Path(__file__).resolve().parents[1])  # the project, not this folder
-
-from sweeps.arguments import run_command
-from sweeps.options import parse
+from sweeps.cli.arguments import run_command
+from sweeps.cli.options import parse
 
 
 def main(arguments: list[str]) -> int:
@@ -23,7 +19,7 @@ def main(arguments: list[str]) -> int:
     options = parse(arguments)
 
     def run() -> int:
-        from sweeps.study import run_grid  # heavy imports only for options that are right
+        from sweeps.studies.study import run_grid  # heavy imports only for options that are right
 
         return run_grid(options)
 

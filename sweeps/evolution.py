@@ -9,14 +9,10 @@ moment, and the distance of the final weights from the start. About a minute on 
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-
-if __name__ == "__main__":
-    sys.path[0] = str(Path(__file__).resolve().parents[1])  # the project, not this folder
-
 from typing import TYPE_CHECKING
 
-from sweeps.arguments import Parser, integer, number
-from sweeps.two_batches import TwoBatches, run_script
+from sweeps.cli.arguments import Parser, integer, number
+from sweeps.studies.two_batches import TwoBatches, run_script
 
 if TYPE_CHECKING:
     from trainables.config import TrialConfig

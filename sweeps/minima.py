@@ -12,14 +12,10 @@ minute on two cores.
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-
-if __name__ == "__main__":
-    sys.path[0] = str(Path(__file__).resolve().parents[1])  # the project, not this folder
-
 from typing import TYPE_CHECKING, Any
 
-from sweeps.arguments import Parser
-from sweeps.two_batches import TwoBatches, run_script
+from sweeps.cli.arguments import Parser
+from sweeps.studies.two_batches import TwoBatches, run_script
 
 if TYPE_CHECKING:
     from trainables.config import TrialConfig

@@ -15,13 +15,9 @@ flips suit photographs, not digits. Other remedies: `batch_grid.py --remedies`.
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-
-if __name__ == "__main__":
-    sys.path[0] = str(Path(__file__).resolve().parents[1])  # the project, not this folder
-
 from typing import TYPE_CHECKING
 
-from sweeps.two_batches import TwoBatches, run_script
+from sweeps.studies.two_batches import TwoBatches, run_script
 
 if TYPE_CHECKING:
     from trainables.config import TrialConfig

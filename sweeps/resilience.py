@@ -11,14 +11,10 @@ accuracy. About two minutes on two cores.
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-
-if __name__ == "__main__":
-    sys.path[0] = str(Path(__file__).resolve().parents[1])  # the project, not this folder
-
 from typing import TYPE_CHECKING, Any
 
-from sweeps.arguments import Parser, number
-from sweeps.two_batches import TwoBatches, run_script
+from sweeps.cli.arguments import Parser, number
+from sweeps.studies.two_batches import TwoBatches, run_script
 from trainables.runtime.errors import UserError
 
 if TYPE_CHECKING:

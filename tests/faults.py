@@ -40,9 +40,9 @@ if __name__ == "__main__":
 import pyarrow.parquet as pq
 from disturbed import Count, Nodes, Sweep, ThreeNodes
 
-from sweeps.grid import expand
-from sweeps.options import parse
-from sweeps.study import grid_of
+from sweeps.cli.options import parse
+from sweeps.plan.grid import expand
+from sweeps.studies.study import grid_of
 from trainables.data import load_source
 from trainables.records.tables import SCHEMAS, compact, write_record
 from trainables.runtime.process import prepare_process

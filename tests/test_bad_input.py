@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from bad_files import write_bad_files
 
-from sweeps.placement import Placement
+from sweeps.session.placement import Placement
 from trainables.check import check_trials
 from trainables.config import TrialConfig
 from trainables.data import Source
@@ -258,7 +258,7 @@ def contents(folder: Path) -> set[tuple[str, int]]:
 def checking_here(
     configs: Sequence[TrialConfig], source: Source, placement: Placement
 ) -> Iterator[Callable[[], list[str]]]:
-    """`sweeps.check.checking` without a process of its own, which takes seconds to import PyTorch."""
+    """`sweeps.execution.preflight.checking` without a process of its own, which takes seconds to import PyTorch."""
 
     def passed() -> list[str]:
         limits = placement.trial_timeout, placement.micro_batch_size, placement.workers_per_trial
@@ -280,7 +280,7 @@ def test_one_line_and_nothing_written(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(str(bad))
-    monkeypatch.setattr("sweeps.study.checking", checking_here)
+    monkeypatch.setattr("sweeps.studies.study.checking", checking_here)
     if "--address" not in given:
         monkeypatch.setattr("ray.init", lambda *_, **__: pytest.fail("not refused before Ray is started"))
     before = contents(bad)

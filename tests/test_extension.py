@@ -9,11 +9,11 @@ import pytest
 import torch
 from rich.console import Console
 
-from sweeps.launch import write_failures
-from sweeps.optuna_study import Outcome
-from sweeps.progress import Progress
-from sweeps.study import say_failures
-from sweeps.tuning import Known
+from sweeps.execution.launch import write_failures
+from sweeps.monitoring.progress import Progress
+from sweeps.studies.study import say_failures
+from sweeps.tuning.campaign import Known
+from sweeps.tuning.optuna_study import Outcome
 from trainables.config import TrialConfig
 from trainables.data import Source
 from trainables.measures.extension import measured_by

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from sweeps.grid import Grid, expand
+from sweeps.plan.grid import Grid, expand
 from trainables.data import Source
 from trainables.runtime.errors import UserError
 

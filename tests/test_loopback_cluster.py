@@ -34,7 +34,7 @@ import pyarrow.parquet as pq
 import pytest
 import yaml  # type: ignore[import-untyped]
 
-from sweeps.grid import Grid, expand
+from sweeps.plan.grid import Grid, expand
 from trainables.data import Source
 from trainables.trial import run_trial
 

@@ -7,10 +7,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from sweeps.estimate import estimate
-from sweeps.grid import Grid, expand
-from sweeps.options import parse
-from sweeps.study import grid_of
+from sweeps.cli.options import parse
+from sweeps.plan.estimate import estimate
+from sweeps.plan.grid import Grid, expand
+from sweeps.studies.study import grid_of
 from trainables.config import DEFAULT_MEASURES, TrialConfig
 from trainables.data import Source
 from trainables.measures import by_name

@@ -35,7 +35,7 @@ def test_reports_without_the_modules_of_unix() -> None:
 
 
 def test_a_sweep_on_windows_is_one_line(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    from sweeps import arguments
+    from sweeps.cli import arguments
 
     monkeypatch.setattr(arguments.importlib.util, "find_spec", lambda name: None)
     assert arguments.run_command("program", lambda: pytest.fail("must not run")) == 2

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from sweeps.grid import Grid, expand
+from sweeps.plan.grid import Grid, expand
 from trainables.check import check_trial
 from trainables.config import TrialConfig, steps_per_epoch
 from trainables.data import Source

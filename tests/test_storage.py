@@ -19,7 +19,7 @@ import pytest
 import torch
 
 from sweeps.batch_grid import main
-from sweeps.grid import Grid, expand
+from sweeps.plan.grid import Grid, expand
 from trainables.data import Source
 from trainables.records.tables import finished_trials, read_tables
 from trainables.runtime.errors import UserError

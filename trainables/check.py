@@ -1,8 +1,8 @@
 """Whether trials can run at all, found out on two examples of zeros before any of them starts; and what of them can be
 measured, on a few examples of the data.
 
-A sweep asks by `main` (sweeps.check) in a process of its own: a user's model may hang or end the process, and PyTorch
-would take the driver half a GiB.
+A sweep asks by `main` (sweeps.execution.preflight) in a process of its own: a user's model may hang or end the process,
+and PyTorch would take the driver half a GiB.
 """
 
 import contextlib

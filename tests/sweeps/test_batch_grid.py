@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from sweeps.batch_grid import main
-from sweeps.grid import Grid, expand
+from sweeps.plan.grid import Grid, expand
 from trainables.data import Source
 from trainables.records.tables import SCHEMAS, Record
 from trainables.trial import run_trial

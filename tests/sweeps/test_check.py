@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from sweeps.check import EXAMPLES, check
-from sweeps.placement import Placement
+from sweeps.execution.preflight import EXAMPLES, check
+from sweeps.session.placement import Placement
 from trainables.check import failing_measures
 from trainables.config import TrialConfig
 from trainables.data import Source
@@ -78,7 +78,7 @@ def test_a_model_that_ends_its_process_is_refused(make_config: Make, digits: Sou
 
 
 def test_the_driver_does_without_pytorch() -> None:
-    modules = "sweeps.study, sweeps.tuning_run, analysis.reporting.report, analysis.reporting.summary"
+    modules = "sweeps.studies.study, sweeps.tuning.run, analysis.reporting.report, analysis.reporting.summary"
     code = f"import sys, {modules}; from trainables.data import load_source; load_source('digits'); "
     code += "assert not {'torch', 'sklearn'} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parents[2])

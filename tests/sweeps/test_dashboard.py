@@ -20,7 +20,8 @@ from typing import Any
 import psutil
 import pytest
 
-from sweeps.dashboard import grafana_dashboard, main, provision
+from sweeps.dashboard import main
+from sweeps.monitoring.grafana import grafana_dashboard, provision
 from trainables.runtime.errors import UserError
 
 pytestmark = pytest.mark.slow

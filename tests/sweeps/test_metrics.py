@@ -9,9 +9,9 @@ import pandas as pd
 import pytest
 import ray
 
-from sweeps import metrics
-from sweeps.grid import Grid, expand
-from sweeps.metrics import MEANS, MOST_GROUPS, RECENT, Metrics
+from sweeps.monitoring import metrics
+from sweeps.monitoring.metrics import MEANS, MOST_GROUPS, RECENT, Metrics
+from sweeps.plan.grid import Grid, expand
 from trainables.config import TrialConfig
 from trainables.data import Source
 from trainables.records.tables import compact, write_record

@@ -9,9 +9,9 @@ from pathlib import Path
 import optuna
 import pytest
 
-from sweeps import optuna_study
-from sweeps.optuna_study import open_storage
-from sweeps.trackers import trackers
+from sweeps.monitoring.trackers import trackers
+from sweeps.tuning import optuna_study
+from sweeps.tuning.optuna_study import open_storage
 from trainables.runtime.errors import UserError
 
 
@@ -35,7 +35,7 @@ def test_a_database_that_stays_locked_is_an_error(tmp_path: Path, monkeypatch: p
     study = optuna.create_study(storage=open_storage(f"sqlite:///{file}"))
     lock = sqlite3.connect(file, isolation_level=None)
     lock.execute("BEGIN EXCLUSIVE")
-    with pytest.raises(optuna.exceptions.StorageInternalError):  # which sweeps.tuning_run says in one line
+    with pytest.raises(optuna.exceptions.StorageInternalError):  # which sweeps.tuning.run says in one line
         study.ask()
     lock.close()
 

@@ -13,9 +13,9 @@ import pytest
 import ray
 from rich.console import Console
 
-from sweeps.launch import own_results_folder, run_trials
-from sweeps.placement import Placement
-from sweeps.progress import Progress
+from sweeps.execution.launch import own_results_folder, run_trials
+from sweeps.monitoring.progress import Progress
+from sweeps.session.placement import Placement
 from trainables.config import TrialConfig
 from trainables.data import Source
 from trainables.records.tables import Tables, read_tables

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from sweeps import progress
-from sweeps.progress import Progress, consoles
+from sweeps.monitoring import progress
+from sweeps.monitoring.progress import Progress, consoles
 from trainables.config import TrialConfig
 
 WORKER_START = 5.0  # seconds

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from sweeps import ray_folder as module
-from sweeps.ray_folder import PREFIX, discovery, last_errors, ray_folder, remove_abandoned
-from sweeps.ray_token import make_token, tell_of_token
+from sweeps.session import ray_folder as module
+from sweeps.session.ray_folder import PREFIX, discovery, last_errors, ray_folder, remove_abandoned
+from sweeps.session.ray_token import make_token, tell_of_token
 
 SOCKET = "session_2026-11-27_04-04-27_123456_1234567/sockets/plasma_store"
 

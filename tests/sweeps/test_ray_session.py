@@ -9,8 +9,8 @@ import os
 import tempfile
 from pathlib import Path
 import psutil
-from sweeps.placement import Placement
-from sweeps.ray_session import ray_session
+from sweeps.session.placement import Placement
+from sweeps.session.ray_session import ray_session
 import ray
 from ray._private import parameter, services
 before = parameter.RayParams, services.start_api_server

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from sweeps import shared_storage
+from sweeps.execution import shared_storage
 from trainables.storage.folders import place
 
 CHECK = """
@@ -18,7 +18,7 @@ import os, sys
 import ray
 from ray.cluster_utils import Cluster
 from pathlib import Path
-from sweeps.shared_storage import check_shared
+from sweeps.execution.shared_storage import check_shared
 from trainables.runtime.errors import UserError
 cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
 cluster.add_node(num_cpus=1)

@@ -11,7 +11,8 @@ import pytest
 from rich.console import Console
 
 from analysis.data.progress import duration, read_progress
-from sweeps.status import main, show
+from sweeps.monitoring.status import show
+from sweeps.status import main
 from trainables.config import TrialConfig
 from trainables.records.tables import Record, compact, write_record
 

@@ -12,7 +12,7 @@ import pytest
 
 from analysis.reporting.event_files import RESULTS, write_events
 from sweeps.batch_grid import main
-from sweeps.trackers import trackers
+from sweeps.monitoring.trackers import trackers
 from trainables.runtime.errors import UserError
 
 pytestmark = pytest.mark.slow
@@ -85,7 +85,7 @@ def test_wandb_offline(tmp_path: Path) -> None:
 
 def test_a_tracker_that_fails_never_stops_the_sweep(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     pytest.importorskip("mlflow")
-    from sweeps.trackers import Tracked
+    from sweeps.monitoring.trackers import Tracked
 
     class Unreachable:
         def on_experiment_end(self, trials: list[Any]) -> None:

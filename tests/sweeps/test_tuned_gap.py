@@ -21,12 +21,12 @@ import pyarrow.parquet as pq
 import pytest
 
 from analysis.data.load import load_sweep
-from sweeps.optuna_study import Budget, Outcome, Point, Rules, TuningStudy, open_storage
-from sweeps.search_space import STARTUP_POINTS, Space
-from sweeps.tuned_gap import parse
-from sweeps.tuning import Campaign, Known, Plan, with_test_set
-from sweeps.tuning_run import begin, plan_of, write_tuning
-from sweeps.tuning_tune import curve_of, is_judged, outcome_of
+from sweeps.cli.tuning_options import parse
+from sweeps.tuning.campaign import Campaign, Known, Plan, with_test_set
+from sweeps.tuning.optuna_study import Budget, Outcome, Point, Rules, TuningStudy, open_storage
+from sweeps.tuning.run import begin, plan_of, write_tuning
+from sweeps.tuning.search_space import STARTUP_POINTS, Space
+from sweeps.tuning.under_tune import curve_of, is_judged, outcome_of
 from trainables.config import TrialConfig
 from trainables.data import Source
 from trainables.records.tables import compact

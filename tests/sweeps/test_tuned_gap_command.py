@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from sweeps.optuna_study import hidden, open_storage
 from sweeps.tuned_gap import main
+from sweeps.tuning.optuna_study import hidden, open_storage
 from trainables.runtime.errors import UserError
 
 SCRIPT = Path(__file__).parents[2] / "sweeps" / "tuned_gap.py"

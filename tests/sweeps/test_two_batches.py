@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 
 from sweeps import evolution, optimization_issue, paper_remedies, resilience, warm_start
-from sweeps.launch import run_trials
-from sweeps.placement import Placement
-from sweeps.progress import Progress
-from sweeps.two_batches import TwoBatches
+from sweeps.execution.launch import run_trials
+from sweeps.monitoring.progress import Progress
+from sweeps.session.placement import Placement
+from sweeps.studies.two_batches import TwoBatches
 from trainables.config import TrialConfig
 from trainables.data import Source
 from trainables.records.tables import write_record

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from sweeps.study import source_of
+from sweeps.studies.study import source_of
 
 CODE = """
 import numpy as np

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from sweeps import watch
-from sweeps.arguments import run_command
-from sweeps.watch import Watch, watching
+from sweeps.cli.arguments import run_command
+from sweeps.monitoring import watch
+from sweeps.monitoring.watch import Watch, watching
 from trainables.runtime.errors import LostError
 
 LONG = 120.0  # seconds that a lost sweep would wait

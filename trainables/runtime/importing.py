@@ -43,8 +43,8 @@ def load_callable(path: str, argument: str) -> Callable[..., Any]:
 def leave_script_folder(script: str) -> None:
     """Takes the folder of the file `script` out of Python's search path.
 
-    Python puts the folder of the script that it runs first. There `sweeps/tuning` would hide a user's module `tuning`,
-    and `analysis/tensorboard.py` the library.
+    Python puts the folder of the script that it runs first. There `sweeps/tuning/campaign` would hide a user's module
+    `tuning`, and `analysis/tensorboard.py` the library.
     """
     folder = Path(script).resolve().parent
     sys.path[:] = [entry for entry in sys.path if not entry or Path(entry).resolve() != folder]

@@ -19,12 +19,12 @@ from ray.tune.schedulers import TrialScheduler
 from ray.tune.search import Searcher
 from rich.console import Console
 
-from sweeps.launch import fit, under_ray
-from sweeps.optuna_study import Outcome, Point
-from sweeps.placement import Placement
-from sweeps.progress import Progress, key_of
-from sweeps.scheduler import FirstToWait
-from sweeps.tuning import Campaign
+from sweeps.execution.launch import fit, under_ray
+from sweeps.execution.scheduler import FirstToWait
+from sweeps.monitoring.progress import Progress, key_of
+from sweeps.session.placement import Placement
+from sweeps.tuning.campaign import Campaign
+from sweeps.tuning.optuna_study import Outcome, Point
 from trainables.records.tables import Record, Row
 from trainables.storage.checkpoint import remove_checkpoint
 from trainables.tune.tune_trial import SLICE_SECONDS, TuneTrial
@@ -132,7 +132,7 @@ class CampaignSearch(Searcher):  # type: ignore[misc]
 
 
 class EarlyStopping(FirstToWait):
-    """The scheduler: first come, first served, and the median rule of sweeps.optuna_study."""
+    """The scheduler: first come, first served, and the median rule of sweeps.tuning.optuna_study."""
 
     def __init__(self, campaign: Campaign, folder: Path) -> None:
         super().__init__()

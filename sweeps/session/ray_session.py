@@ -17,9 +17,9 @@ import ray
 from ray._private import parameter, ray_constants, services, worker
 from ray._private import utils as ray_utils
 
-from sweeps.placement import Placement
-from sweeps.ray_folder import last_errors, ray_folder
-from sweeps.ray_token import make_token, tell_of_token
+from sweeps.session.placement import Placement
+from sweeps.session.ray_folder import last_errors, ray_folder
+from sweeps.session.ray_token import make_token, tell_of_token
 from trainables.runtime.errors import LONGEST_REASON, UserError, one_line
 from trainables.runtime.memory import GIB
 

@@ -12,7 +12,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 
-from sweeps.placement import Placement
+from sweeps.session.placement import Placement
 from trainables.config import TrialConfig
 from trainables.data import Source
 from trainables.runtime.errors import LONGEST_REASON, UserError

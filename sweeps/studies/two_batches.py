@@ -16,17 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sweeps.arguments import (
-    Parser,
-    add_data,
-    add_run,
-    add_scale,
-    examples,
-    integer,
-    key_value,
-    number,
-    run_command,
-)
+from sweeps.cli.arguments import Parser, add_data, add_run, add_scale, examples, integer, key_value, number, run_command
 from trainables.runtime.errors import UserError
 
 if TYPE_CHECKING:
@@ -80,8 +70,8 @@ class TwoBatches:
         return {**default, **dict(self.options.model_options)}
 
     def trials(self, *batch_sizes: int, **changes: Any) -> "list[TrialConfig]":
-        """The trials at these batch sizes, one for each seed; `changes` are fields of sweeps.grid.Grid."""
-        from sweeps.grid import ALL, Grid, expand
+        """The trials at these batch sizes, one for each seed; `changes` are fields of sweeps.plan.grid.Grid."""
+        from sweeps.plan.grid import ALL, Grid, expand
 
         options, scale = self.options, self.options.scale
         fields: dict[str, Any] = {
@@ -129,7 +119,7 @@ def run_script(
         options.dataset = "digits" if options.scale == "small" else "cifar10"
 
     def run() -> int:
-        from sweeps.study import run_study, source_of
+        from sweeps.studies.study import run_study, source_of
 
         source = source_of(options, options.dataset)
 
@@ -152,7 +142,7 @@ def study_parser(name: str, about: str, seeds: int, add_options: Callable[[Parse
         allow_abbrev=False,
     )
     add_scale(parser)
-    study = parser.add_argument_group("the study (defaults are those of --scale, see sweeps/two_batches.py)")
+    study = parser.add_argument_group("the study (defaults are those of --scale, see sweeps/studies/two_batches.py)")
     study.add_argument("--batch-sizes", nargs=2, type=integer(1), metavar=("SMALL", "LARGE"))
     study.add_argument(
         "--seeds",

@@ -25,14 +25,14 @@ os.environ.setdefault("RAY_prestart_worker_first_driver", "0")  # workers that n
 import ray
 from ray import tune
 
-from sweeps.metrics import Metrics
-from sweeps.placement import Placement
-from sweeps.progress import Progress, key_of
-from sweeps.ray_session import ray_session, room, services_of_ray
-from sweeps.scheduler import FirstToWait
-from sweeps.shared_storage import check_shared
-from sweeps.trackers import trackers
-from sweeps.watch import Watch, watching
+from sweeps.execution.scheduler import FirstToWait
+from sweeps.execution.shared_storage import check_shared
+from sweeps.monitoring.metrics import Metrics
+from sweeps.monitoring.progress import Progress, key_of
+from sweeps.monitoring.trackers import trackers
+from sweeps.monitoring.watch import Watch, watching
+from sweeps.session.placement import Placement
+from sweeps.session.ray_session import ray_session, room, services_of_ray
 from trainables.config import TrialConfig
 from trainables.data import Source
 from trainables.records.record_files import record_files

@@ -23,15 +23,15 @@ from rich.console import Console
 
 from analysis.data.progress import duration, read_about
 from analysis.reporting.tuned_gap import tuned_gap_lines
-from sweeps.check import check
-from sweeps.launch import own_results_folder, write_failures
-from sweeps.optuna_study import OBJECTIVES, Budget, Rules, TuningStudy, hidden, open_storage
-from sweeps.placement import Placement
-from sweeps.progress import consoles
-from sweeps.search_space import STARTUP_POINTS, Space
-from sweeps.study import grid_of, note_run, placement_of, say_failures, source_of, warn
-from sweeps.tuning import Campaign, Known, Plan, with_test_set
-from sweeps.tuning_tune import TuningProgress, curve_of, outcome_of, run_campaign
+from sweeps.execution.launch import own_results_folder, write_failures
+from sweeps.execution.preflight import check
+from sweeps.monitoring.progress import consoles
+from sweeps.session.placement import Placement
+from sweeps.studies.study import grid_of, note_run, placement_of, say_failures, source_of, warn
+from sweeps.tuning.campaign import Campaign, Known, Plan, with_test_set
+from sweeps.tuning.optuna_study import OBJECTIVES, Budget, Rules, TuningStudy, hidden, open_storage
+from sweeps.tuning.search_space import STARTUP_POINTS, Space
+from sweeps.tuning.under_tune import TuningProgress, curve_of, outcome_of, run_campaign
 from trainables.config import TrialConfig
 from trainables.data import Source
 from trainables.records.tables import Row, compact, read_tables
@@ -69,7 +69,9 @@ def run_tuned_gap(options: argparse.Namespace) -> int:
 
 
 def _run(options: argparse.Namespace) -> int:
-    """Runs what `sweeps.tuned_gap.parse` has read; returns the exit status. Raises UserError for what cannot run."""
+    """Runs what `sweeps.cli.tuning_options.parse` has read; returns the exit status. Raises UserError for what
+    cannot run.
+    """
     if options.workers_per_trial > 1:
         raise UserError(f"`workers-per-trial` must be 1 for tuning, got {options.workers_per_trial}")
     plan = plan_of(options, with_test_set(source_of(options, options.dataset), options.test_size))
@@ -228,7 +230,7 @@ def _exit_status(folder: Path, campaign: Campaign) -> int:
 
 def _dry_run(console: Console, plan: Plan, folder: Path, placement: Placement) -> None:
     """Prints the studies, their number of trials, and the time of the whole."""
-    from sweeps.estimate import estimate  # brings PyTorch
+    from sweeps.plan.estimate import estimate  # brings PyTorch
 
     budget = plan.budget.trials or STARTUP_POINTS
     blocks = range(math.ceil(budget / STARTUP_POINTS))

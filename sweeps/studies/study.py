@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 
 from analysis.data.progress import duration
-from sweeps.check import checking
-from sweeps.grid import Grid, expand
-from sweeps.placement import Placement
+from sweeps.execution.preflight import checking
+from sweeps.plan.grid import Grid, expand
+from sweeps.session.placement import Placement
 from trainables.config import NUMBERS_VERSION, TrialConfig
 from trainables.data import Source, load_source
 from trainables.measures.costs import cost_line
@@ -34,14 +34,14 @@ Finish = Callable[[Path, Console], None]
 
 
 def run_grid(options: argparse.Namespace) -> int:
-    """Runs what `sweeps.options.parse` has read; returns the exit status. Raises UserError for what cannot run."""
+    """Runs what `sweeps.cli.options.parse` has read; returns the exit status. Raises UserError for what cannot run."""
     source = source_of(options, options.dataset)
     grid = grid_of(options)
     return run_study(expand(grid, source), source, options, report_and_answer)
 
 
 def source_of(options: argparse.Namespace, dataset: str) -> Source:
-    """`dataset` from where the options of `sweeps.arguments.add_data` say."""
+    """`dataset` from where the options of `sweeps.cli.arguments.add_data` say."""
     chosen = dict(options.dataset_options)
     started = time.monotonic()
     source = load_source(dataset, root=options.data_dir, download=options.download, options=chosen)
@@ -69,8 +69,8 @@ def report_and_answer(folder: Path, console: Console) -> None:
 
 
 def run_study(configs: Sequence[TrialConfig], source: Source, options: argparse.Namespace, finish: Finish) -> int:
-    """Runs those of `configs` on `source` that are missing in the folder of `options` (sweeps.arguments.add_run), then
-    `finish`; returns the exit status. Raises UserError for what cannot run, before anything is written.
+    """Runs those of `configs` on `source` that are missing in the folder of `options` (sweeps.cli.arguments.add_run),
+    then `finish`; returns the exit status. Raises UserError for what cannot run, before anything is written.
     """
     placement = placement_of(options)
     folder = (options.results / options.name).expanduser().absolute()
@@ -78,8 +78,8 @@ def run_study(configs: Sequence[TrialConfig], source: Source, options: argparse.
         passed = held.enter_context(checking(configs, source, placement))
         with no_collection():  # Ray, and Matplotlib and SciPy for the end: more than a second, beside the check
             import analysis.reporting.report  # noqa: F401
-            from sweeps.launch import own_results_folder, run_trials
-            from sweeps.progress import Progress, consoles
+            from sweeps.execution.launch import own_results_folder, run_trials
+            from sweeps.monitoring.progress import Progress, consoles
             from trainables.records.tables import finished_trials, incomplete_trials
 
         talk, console = consoles(plain=options.plain, quiet=options.quiet)
@@ -142,7 +142,7 @@ def warn(lines: Iterable[str]) -> None:
 
 
 def placement_of(options: argparse.Namespace) -> Placement:
-    """Where trials run, from the options of `sweeps.arguments.add_run`."""
+    """Where trials run, from the options of `sweeps.cli.arguments.add_run`."""
     return Placement(
         address=None if options.address == "local" else options.address,  # as Ray calls one of its own
         cpus_per_trial=options.cpus_per_trial,
@@ -200,7 +200,7 @@ def _dry_run(
     console: Console, configs: Sequence[TrialConfig], source: Source, folder: Path, placement: Placement
 ) -> None:
     """Prints every trial with its time, their number, and the time of the whole."""
-    from sweeps.estimate import estimate  # brings PyTorch
+    from sweeps.plan.estimate import estimate  # brings PyTorch
     from trainables.records.tables import finished_trials, incomplete_trials
 
     missing, trained = incomplete_trials(folder, configs), finished_trials(folder)

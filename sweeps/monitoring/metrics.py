@@ -17,7 +17,7 @@ from typing import Any
 from ray import tune
 from ray.util.metrics import Gauge
 
-from sweeps.progress import key_of
+from sweeps.monitoring.progress import key_of
 from trainables.config import NUMBERS_VERSION, TrialConfig
 from trainables.records.tables import Row, large_batch_gaps, remedies
 

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from sweeps.users_network import fingerprint_of
+from sweeps.plan.users_network import fingerprint_of
 from trainables.config import DEFAULT_MEASURES, MEASURE_DTYPES, TrialConfig, model_options_json
 from trainables.data import Source
 from trainables.measures.costs import GRADIENTS, default_examples

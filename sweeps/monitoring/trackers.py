@@ -19,8 +19,8 @@ from typing import Any
 
 from ray import tune
 
-from sweeps.arguments import TRACKERS
-from sweeps.progress import key_of
+from sweeps.cli.arguments import TRACKERS
+from sweeps.monitoring.progress import key_of
 from trainables.config import TrialConfig
 from trainables.runtime.errors import LONGEST_REASON, UserError, one_line
 from trainables.storage.folders import is_remote

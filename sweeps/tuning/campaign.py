@@ -16,9 +16,9 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sweeps.grid import Grid, expand
-from sweeps.optuna_study import Budget, Outcome, Point, Rules, TuningStudy
-from sweeps.search_space import Values
+from sweeps.plan.grid import Grid, expand
+from sweeps.tuning.optuna_study import Budget, Outcome, Point, Rules, TuningStudy
+from sweeps.tuning.search_space import Values
 from trainables.config import TrialConfig
 from trainables.data import Source
 from trainables.data.dataset import draw

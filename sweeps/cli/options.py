@@ -7,7 +7,7 @@ import argparse
 from collections.abc import Sequence
 from typing import Any
 
-from sweeps.arguments import (
+from sweeps.cli.arguments import (
     Parser,
     add_axis,
     add_data,

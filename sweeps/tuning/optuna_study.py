@@ -30,7 +30,7 @@ import numpy as np
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
-from sweeps.search_space import Space, Values
+from sweeps.tuning.search_space import Space, Values
 from trainables.runtime.errors import UserError
 from trainables.runtime.seeds import derive_seed
 

@@ -1,0 +1,125 @@
+"""Is the large-batch gap still there when every batch size is tuned by itself?
+
+A large batch compared at a small batch's learning rate proves nothing (Shallue et al. 2019, arXiv 1811.03600). Here
+Optuna searches learning rate, warmup and weight decay of every batch size (and remedy) on validation examples, each
+with the same budget and the same ranges; the best of each is then trained again with fresh seeds and fresh draws of the
+training examples, and tested once. The answer is the gap with each batch size at its own best, beside the gap with all
+at the small batch's best.
+
+What is equal: the ranges, the first 8 points, and the number of tuning trials of every batch size and remedy, each with
+the same cap of epochs and the same target loss; or, with `--budget-steps`, the optimizer steps they may take in all.
+"""
+
+import argparse
+from collections.abc import Sequence
+
+from sweeps.cli.arguments import Parser, add_axis, add_data, add_run, integer, number
+from sweeps.cli.options import add_remedies, add_sharpness, add_training, with_stopping
+
+EXAMPLES = """\
+examples:
+  python sweeps/tuned_gap.py
+      digits: batch sizes 16, 64 and 300, 12 tuning trials each, 8 fresh seeds
+  python sweeps/tuned_gap.py --name mine --batch-sizes 16 300 --remedies none sam_radius=0.05
+      is a remedy still worth something when plain training is tuned as hard?
+  python sweeps/tuned_gap.py --name mine --resume --trials 24 --storage postgresql://user@host/optuna
+      any storage of Optuna; a finished trial is never run again
+  optuna-dashboard sqlite:///results/tuned_gap/optuna.db
+      the studies in a browser, also while they run (pip install optuna-dashboard)
+"""
+OBJECTIVES = ("accuracy", "loss")
+
+
+def parse(arguments: Sequence[str]) -> argparse.Namespace:
+    """The options of `tuned_gap.py`; exits with status 2 and one line where they are wrong."""
+    parser = Parser(
+        prog="tuned_gap.py",
+        description="Tunes every batch size by itself on validation examples, trains the best again with fresh seeds, "
+        "and says what is left of the large-batch gap.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    compared = parser.add_argument_group("what is compared")
+    add_axis(compared, "--batch-sizes", integer(1), [16, 64, 300], "examples per optimizer step")
+    add_remedies(compared)
+    add_axis(compared, "--seeds", integer(0), list(range(8)), "of the retraining, with a split each")
+    search = parser.add_argument_group(
+        "the search, the same for every batch size and remedy (LOW = HIGH: not searched)"
+    )
+    for name, kind, default, text in (
+        ("--learning-rate-range", number(above=0), [0.0003, 0.1], "log-uniform"),
+        ("--warmup-epochs-range", number(least=0), [0.0, 10.0], "uniform"),
+        ("--weight-decay-range", number(least=0), [1e-7, 1e-4], "log-uniform; 0 0 for none"),
+    ):
+        shown = " ".join(f"{value:g}" for value in default)
+        search.add_argument(
+            name, nargs=2, type=kind, default=default, metavar=("LOW", "HIGH"), help=f"{text} (default: {shown})"
+        )
+    budget = search.add_mutually_exclusive_group()
+    budget.add_argument(
+        "--trials", type=integer(1), default=12, metavar="N", help="tuning trials of each (default: %(default)s)"
+    )
+    budget.add_argument(
+        "--budget-steps",
+        type=integer(1),
+        metavar="N",
+        help="or so many optimizer steps of each: a round of trials begins while fewer have been done",
+    )
+    search.add_argument(
+        "--objective",
+        choices=OBJECTIVES,
+        default=OBJECTIVES[0],
+        help="what is best on the validation examples at the end; ties in accuracy go to the lower loss "
+        "(default: %(default)s)",
+    )
+    search.add_argument(
+        "--validation-size",
+        type=integer(1),
+        default=500,
+        metavar="N",
+        help="training examples held out in tuning trials (default: %(default)s)",
+    )
+    search.add_argument(
+        "--tuning-seed",
+        type=integer(0),
+        default=1000,
+        metavar="N",
+        help="seed and split of all tuning trials, and of the search (default: %(default)s)",
+    )
+    search.add_argument(
+        "--round-size",
+        type=integer(1),
+        default=4,
+        metavar="N",
+        help="trials that a study asks for at once; the numbers depend on it, not on how many run side by side "
+        "(default: %(default)s)",
+    )
+    search.add_argument(
+        "--grace-epochs",
+        type=integer(1),
+        default=20,
+        metavar="N",
+        help="early stopping decides after N, 2N, 4N, ... epochs; more than --epochs: never (default: %(default)s)",
+    )
+    search.add_argument(
+        "--storage",
+        metavar="URL",
+        help="where Optuna keeps the studies, such as postgresql://user@host/db (default: optuna.db, SQLite, in the "
+        "results folder)",
+    )
+    add_data(parser, dataset="digits")
+    add_training(parser)
+    add_sharpness(parser)
+    add_run(parser, name="tuned_gap")
+    parser.set_defaults(  # axes of batch_grid.py that the search sets itself, or that have no meaning here
+        learning_rates=[1.0],
+        warmup_epochs=[0.0],
+        weight_decay=0.0,
+        switch_epochs=[None],
+        switch_batch_size=None,
+        switch_learning_rate="keep",
+        switch_optimizer_state="reset",
+        split_seeds=None,
+    )
+    return with_stopping(parser.parse_args(arguments))

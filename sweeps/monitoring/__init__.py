@@ -1,0 +1,1 @@
+"""What a running sweep shows: terminal, Prometheus and Grafana, MLflow and Weights & Biases."""

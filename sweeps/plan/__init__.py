@@ -1,0 +1,1 @@
+"""From options to trials: the grid, and how long it will take."""

@@ -1,0 +1,1 @@
+"""Each batch size tuned separately by Optuna, then compared."""
