@@ -3,8 +3,8 @@
 A `Design` is a truth: what the largest batch really loses, how much that differs between replicates, what is missing.
 `simulated` draws a sweep from it, in memory. A `Statement` is something that the analysis says with a stated error
 rate; `measure` counts how often it holds. The subjects are in gaps.py, correlations.py and critical.py, each with
-STATEMENTS. tests/analysis/test_coverage.py tests all of them with few runs, benchmarks/coverage.py measures them with
-many.
+STATEMENTS. tests/analysis/questions/test_coverage.py tests all of them with few runs, benchmarks/coverage.py measures
+them with many.
 
 The accuracy of a trial at place x (0: the smallest batch, 1: the largest, linear in log B; a switch lies between):
 

@@ -81,7 +81,7 @@ def test_the_driver_does_without_pytorch() -> None:
     modules = "sweeps.studies.study, sweeps.tuning.run, analysis.reporting.report, analysis.reporting.summary"
     code = f"import sys, {modules}; from trainables.data import load_source; load_source('digits'); "
     code += "assert not {'torch', 'sklearn'} & set(sys.modules)"
-    subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parents[2])
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parents[3])
 
 
 def test_a_measure_that_fails_is_told_beforehand(make_config: Make, digits: Source) -> None:

@@ -26,7 +26,7 @@ from trainables.runtime.errors import UserError
 
 pytestmark = pytest.mark.slow
 
-SCRIPT = Path(__file__).parents[2] / "sweeps" / "batch_grid.py"
+SCRIPT = Path(__file__).parents[3] / "sweeps" / "batch_grid.py"
 NAME = "watched"
 LABELS = {f"b{size} lr0.01 seed{seed}" for size in (30, 300) for seed in range(100)}
 

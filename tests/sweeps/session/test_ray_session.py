@@ -28,7 +28,7 @@ print("useless:", [line for line in started if "monitor.py" in line or "dashboar
 
 
 def test_without_a_dashboard_nothing_runs_for_it() -> None:
-    root = Path(__file__).parents[2]
+    root = Path(__file__).parents[3]
     result = subprocess.run(
         [sys.executable, "-c", CODE], cwd=root, capture_output=True, text=True, timeout=300, check=False
     )

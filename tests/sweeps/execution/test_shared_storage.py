@@ -39,7 +39,7 @@ cluster.shutdown()
 def test_a_folder_that_a_node_does_not_see(tmp_path: Path) -> None:
     result = subprocess.run(
         [sys.executable, "-c", CHECK, str(tmp_path)], capture_output=True, text=True, timeout=240, check=False,
-        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2]), "RAY_USAGE_STATS_ENABLED": "0"},
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[3]), "RAY_USAGE_STATS_ENABLED": "0"},
     )  # fmt: skip
     assert "left: []" in result.stdout, result.stderr
     refused = result.stdout.split("refused: ")[1].strip()

@@ -16,7 +16,7 @@ from sweeps.status import main
 from trainables.config import TrialConfig
 from trainables.records.tables import Record, compact, write_record
 
-SCRIPT = Path(__file__).parents[2] / "sweeps" / "status.py"
+SCRIPT = Path(__file__).parents[3] / "sweeps" / "status.py"
 
 
 def before_now(seconds):

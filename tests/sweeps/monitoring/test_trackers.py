@@ -17,7 +17,7 @@ from trainables.runtime.errors import UserError
 
 pytestmark = pytest.mark.slow
 
-SCRIPT = Path(__file__).parents[2] / "sweeps" / "batch_grid.py"
+SCRIPT = Path(__file__).parents[3] / "sweeps" / "batch_grid.py"
 
 
 def run(results: Path, *more: str, environment: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:

@@ -19,7 +19,7 @@ from analysis.serve import main
 from trainables.records.tables import write_record
 from trainables.runtime.errors import UserError
 
-SCRIPT = Path(__file__).parents[2] / "analysis" / "serve.py"
+SCRIPT = Path(__file__).parents[3] / "analysis" / "serve.py"
 
 
 def make(results):

@@ -184,7 +184,7 @@ def test_files_and_command(write_tuned: Write, capsys: pytest.CaptureFixture[str
 
 def test_other_folders_get_one_line(write_sweep: Write) -> None:
     folder = write_sweep([record()])
-    script = Path(__file__).parents[2] / "analysis" / "tuned_gap.py"
+    script = Path(__file__).parents[3] / "analysis" / "tuned_gap.py"
     result = subprocess.run([sys.executable, str(script), str(folder)], capture_output=True, text=True, check=False)
     assert result.returncode == 2
     assert "must be a folder that sweeps/tuned_gap.py has written" in result.stderr

@@ -24,7 +24,7 @@ from analysis.stats.wording import plain_number, three_digits
 from analysis.switch_point import main as switch_point_main
 from trainables.runtime.errors import UserError
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 DRAWN = (gap_vs_sharpness, batch_size_curves, switch_point, learning_rate_heatmap)
 
 

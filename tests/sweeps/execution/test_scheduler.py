@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 from ray._private.utils import get_num_cpus
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 
 # Of the workers of trials the first starts at once, and every other one takes longer than several trials.
 SLOW_START = """

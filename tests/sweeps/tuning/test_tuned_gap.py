@@ -33,7 +33,7 @@ from trainables.records.tables import compact
 from trainables.runtime.errors import UserError
 from trainables.trial import Trial
 
-SCRIPT = Path(__file__).parents[2] / "sweeps" / "tuned_gap.py"
+SCRIPT = Path(__file__).parents[3] / "sweeps" / "tuned_gap.py"
 SPACE = Space(learning_rate=(1e-3, 1e-1), warmup_epochs=(0.0, 2.0), weight_decay=(0.0, 0.0))
 QUICK = (  # noqa: SIM905
     "--batch-sizes 30 300 --seeds 0 1 --trials 8 --round-size 4 --epochs 6 --grace-epochs 2 --warmup-epochs-range 0 2 "

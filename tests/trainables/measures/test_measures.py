@@ -20,7 +20,7 @@ from trainables.training.optimizers.adam import Adam
 from trainables.training.optimizers.by_name import SGD, Adagrad
 from trainables.training.optimizers.optimizer import Optimizer
 
-DOCUMENTATION = Path(__file__).parents[2] / "docs" / "measures.md"
+DOCUMENTATION = Path(__file__).parents[3] / "docs" / "measures.md"
 CONTEXT = Context(learning_rate=0.1, batch_size=4, train_size=30, momentum=0.9)
 OF_STEPS = {"stability", "sgd_noise_scale"}
 # A maximum that is searched for: the search ends where no move promises more than SETTLED_GAP of the rise so far.

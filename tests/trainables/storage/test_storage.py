@@ -177,7 +177,7 @@ def test_what_is_no_secret_stays() -> None:
 def test_a_sweep_on_s3(s3: S3, digits: Source, capsys: pytest.CaptureFixture[str]) -> None:
     """As a user runs it: the numbers are those of this process; two drivers, --resume, report; no secret anywhere."""
     uri = s3.uri("sweep")
-    arguments = [sys.executable, str(Path(__file__).parents[1] / "sweeps" / "batch_grid.py"), "--results", uri, *SMALL]
+    arguments = [sys.executable, str(Path(__file__).parents[3] / "sweeps" / "batch_grid.py"), "--results", uri, *SMALL]
     first = subprocess.run([*arguments, "--seeds", "0"], capture_output=True, text=True, timeout=180, check=False)
     assert first.returncode == 0, first.stderr
     folder = place(uri) / "test"

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-PROJECT = Path(__file__).parents[1]
+PROJECT = Path(__file__).parents[2]
 PARTS = ("correctness", "training", "measures", "packing", "science")
 
 

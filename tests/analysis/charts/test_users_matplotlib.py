@@ -10,7 +10,7 @@ import pytest
 
 from analysis.charts.style import new_figure, png_and_svg
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 
 
 def drawn() -> tuple[bytes, bytes]:
