@@ -123,6 +123,8 @@ def watching(watch: Watch, *looks: Callable[[], None]) -> Iterator[None]:
         watch.judge()
         watch.raise_if_lost()
         raise
+    else:
+        watch.end()  # or it would take the shutdown of Ray that follows for its death
 
 
 def _death_of(name: str, fault: str) -> str:

@@ -116,3 +116,13 @@ def test_what_else_fails_is_not_taken_for_a_loss(folder: Path) -> None:
     server.close()
     with pytest.raises(LostError, match="raylet has died"), watching(seen):
         1 / 0  # noqa: B018
+
+
+def test_ray_that_ends_after_its_sweep_is_not_lost(folder: Path) -> None:
+    seen = Watch()
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        services = {"control store": server.getsockname()[:2]}
+        with watching(seen, partial(seen.look_at_ray, services)):
+            time.sleep(5 * watch.RAY_SECONDS)
+    time.sleep(10 * watch.RAY_SECONDS)  # the service is gone, and SIGTERM would end this test
+    assert seen.lost is None
