@@ -50,6 +50,7 @@ from trainables.records.unmeasured import remove_unmeasured, take_unmeasured
 from trainables.runtime.errors import UserError
 from trainables.storage.folders import is_remote, remove_folder
 from trainables.storage.lease import LEASE, hold
+from trainables.tune.ray_compat import forget_metrics
 from trainables.tune.tune_trial import TuneTrial
 
 WORKER_DEATHS_ALLOWED = 3
@@ -246,12 +247,10 @@ class _Keys(list[str]):
 
 
 class _Forget(tune.Callback):  # type: ignore[misc]
-    """Drops what Tune keeps of a trial that has ended: extremes, means and last values of its metrics, 40 KiB."""
+    """Drops what Tune keeps of the metrics of a trial that has ended."""
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        with contextlib.suppress(AttributeError):  # another version of Ray
-            trial.run_metadata.metric_analysis.clear()
-            trial.run_metadata.metric_n_steps.clear()
+        forget_metrics(trial)
 
 
 @contextlib.contextmanager

@@ -10,6 +10,8 @@ from typing import Any
 from ray.tune.experiment import Trial
 from ray.tune.schedulers import FIFOScheduler
 
+from trainables.tune.ray_compat import trials_with_worker
+
 
 class FirstToWait(FIFOScheduler):  # type: ignore[misc]
     """Tune's FIFOScheduler, but a trial whose worker is starting waits for that one. A choice takes no look at trials
@@ -25,7 +27,7 @@ class FirstToWait(FIFOScheduler):  # type: ignore[misc]
         self._waiting[trial] = None
 
     def choose_trial_to_run(self, tune_controller: Any) -> Trial | None:
-        with_worker, gone, chosen = _with_worker(tune_controller), [], None
+        with_worker, gone, chosen = trials_with_worker(tune_controller), [], None
         for trial in self._waiting:
             if trial.status != Trial.PENDING:
                 gone.append(trial)
@@ -35,13 +37,3 @@ class FirstToWait(FIFOScheduler):  # type: ignore[misc]
         for trial in gone:
             del self._waiting[trial]
         return chosen
-
-
-def _with_worker(tune_controller: Any) -> set[Trial]:
-    """The trials that have a worker process; where one of them still waits, its worker is not ready yet."""
-    try:
-        inner = tune_controller._tune_controller
-        workers = inner._actor_manager.live_actors
-        return {trial for worker in workers if (trial := inner._actor_to_trial.get(worker)) is not None}
-    except AttributeError:  # another version of Ray
-        return set()

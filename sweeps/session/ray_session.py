@@ -2,7 +2,6 @@
 
 import contextlib
 import dataclasses
-import functools
 import logging
 import re
 import signal
@@ -14,14 +13,13 @@ from types import FrameType
 from typing import Any
 
 import ray
-from ray._private import parameter, ray_constants, services, worker
-from ray._private import utils as ray_utils
 
 from sweeps.session.placement import Placement
 from sweeps.session.ray_folder import last_errors, ray_folder
 from sweeps.session.ray_token import make_token, tell_of_token
 from trainables.runtime.errors import LONGEST_REASON, UserError, one_line
 from trainables.runtime.memory import GIB
+from trainables.tune.ray_compat import listen_on_loopback_only, only_needed_services, without_handlers
 
 
 @contextlib.contextmanager
@@ -45,13 +43,13 @@ def ray_session(placement: Placement) -> Iterator[tuple[float, str | None]]:
 
 def _start(held: contextlib.ExitStack, placement: Placement) -> Any:
     """Starts Ray on this machine, on 127.0.0.1 alone, with a token, in a private folder."""
-    ray_constants.ENABLE_RAY_CLUSTER = False  # what Ray calls it when all its services stay on 127.0.0.1
+    listen_on_loopback_only()
     if placement.memory_per_trial and sys.platform != "linux":
         print("warning: --memory-per-trial limits nothing on this system: it needs Linux or a GPU", file=sys.stderr)
     folder = held.enter_context(ray_folder())
     make_token()
     try:
-        with _needed_services(dashboard=placement.dashboard):
+        with only_needed_services(dashboard=placement.dashboard):
             return ray.init(
                 address="local",
                 include_dashboard=placement.dashboard,
@@ -105,32 +103,14 @@ def _interruptible() -> Iterator[None]:
         raise KeyboardInterrupt
 
     before = {number: signal.signal(number, interrupt) for number in (signal.SIGINT, signal.SIGTERM)}
-    set_by_ray, ray_utils.set_sigterm_handler = ray_utils.set_sigterm_handler, lambda handler: None
-    listening, worker.listen_error_messages = worker.listen_error_messages, lambda *_: None  # 20 lines of a dead raylet
     try:
-        yield
+        with without_handlers():
+            yield
         if arrived:
             raise KeyboardInterrupt
     finally:
-        ray_utils.set_sigterm_handler, worker.listen_error_messages = set_by_ray, listening
         for number, handler in before.items():
             signal.signal(number, handler)
-
-
-@contextlib.contextmanager
-def _needed_services(*, dashboard: bool) -> Iterator[None]:
-    """Ray that starts in the block is without its log monitor, whose lines this driver would drop, and without a
-    `dashboard` also without its server, which would tell about usage alone, and the autoscaler's monitor, whose word
-    is shown there: 3 of 23 s of a short sweep, and 160 MiB.
-    """
-    every, start_server = parameter.RayParams, services.start_api_server
-    parameter.RayParams = functools.partial(every, include_log_monitor=False, no_monitor=not dashboard)
-    if not dashboard:
-        services.start_api_server = lambda *_, **__: (None, None)  # as where it could not be started
-    try:
-        yield
-    finally:
-        parameter.RayParams, services.start_api_server = every, start_server
 
 
 def _reach(address: str) -> None:

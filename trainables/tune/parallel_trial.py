@@ -32,12 +32,10 @@ import ray
 import ray.train
 import torch
 import torch.distributed as dist
-from ray import PlacementGroupID, tune
-from ray.core.generated.gcs_pb2 import PlacementGroupTableData
+from ray import tune
 from ray.train.backend import Backend
 from ray.train.collective import broadcast_from_rank_zero
 from ray.train.torch import TorchConfig, TorchTrainer, get_device
-from ray.util.placement_group import PlacementGroup, remove_placement_group
 
 from trainables.config import TrialConfig
 from trainables.records.tables import Record, write_record
@@ -47,6 +45,7 @@ from trainables.runtime.process import prepare_process
 from trainables.storage.folders import arrow_path, place
 from trainables.training.parallel import Workers
 from trainables.trial import MeasuringError, Trial
+from trainables.tune.ray_compat import remove_orphaned_groups
 from trainables.tune.tune_trial import TuneTrial, out_of_memory, resources
 
 DEATHS_ALLOWED = 3
@@ -95,7 +94,7 @@ class ParallelTrial(TuneTrial):
 
     def _fit(self, attempt: int, measures_alone: bool) -> None:
         """Runs the trial from its last checkpoint to its end. Raises WorkerGroupError."""
-        _remove_orphaned_groups()
+        remove_orphaned_groups()
         asked = resources(self._settings)
         storage_path, file_system = arrow_path(self._folder / "ray" / "train")
         TorchTrainer(
@@ -214,15 +213,6 @@ def _join(uses_gpu: bool) -> Workers:
     backend = "nccl" if uses_gpu else "gloo"
     dist.init_process_group(backend, store=store, rank=rank, world_size=count, timeout=COLLECTIVE_TIMEOUT)
     return Workers.of_process_group(get_device() if uses_gpu else torch.device("cpu"))
-
-
-def _remove_orphaned_groups() -> None:
-    """Removes the placement groups of dead actors: nobody else would, and their CPUs and GPUs are needed."""
-    for data in ray._private.state.state._connect_and_get_accessor().get_placement_group_table():
-        group = PlacementGroupTableData.FromString(data)
-        is_of_actor = group.creator_actor_id.strip(b"\xff") != b""  # not of the sweep itself, as Tune's are
-        if is_of_actor and group.creator_actor_dead and group.state != PlacementGroupTableData.REMOVED:
-            remove_placement_group(PlacementGroup(PlacementGroupID(group.placement_group_id)))
 
 
 def _is_loss_of_a_worker(failure: BaseException) -> bool:

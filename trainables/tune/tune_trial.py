@@ -32,6 +32,7 @@ from trainables.runtime.memory import GIB, free_memory, give_back, is_out_of_mem
 from trainables.runtime.time_limit import time_limit
 from trainables.storage.checkpoint import remove_checkpoint
 from trainables.storage.folders import place
+from trainables.tune.ray_compat import set_process_title
 
 if TYPE_CHECKING:
     from trainables.trial import Trial
@@ -103,7 +104,7 @@ class TuneTrial(tune.Trainable):  # type: ignore[misc]
         return True
 
     def step(self) -> dict[str, Any]:
-        ray._raylet.setproctitle(f"ray::{type(self).__name__}({self._config.label})")  # until Ray sets its own
+        set_process_title(f"ray::{type(self).__name__}({self._config.label})")
         try:
             with time_limit(self._seconds_left(), f"took more than the {self._timeout} s of --trial-timeout"):
                 record, failure = self._advance(), None

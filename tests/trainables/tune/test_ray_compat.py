@@ -1,0 +1,120 @@
+"""Ray's private names: this version has them all, and without one of them everything goes on by Ray's own defaults."""
+
+import importlib
+import os
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from trainables.tune import ray_compat
+from trainables.tune.ray_compat import PRIVATE_NAMES
+
+ROOT = Path(__file__).parents[3]
+EACH = pytest.mark.parametrize(("module", "name"), PRIVATE_NAMES, ids=lambda part: part)
+
+# A sweep's Ray without any of them: it starts, runs a task, and removes groups.
+WITHOUT = """
+import importlib, sys
+import ray
+from sweeps.session.placement import Placement
+from sweeps.session.ray_session import ray_session
+from trainables.tune import ray_compat
+ray_compat._found = lambda module, name: None
+with ray_session(Placement(dashboard=False)):
+    ray_compat.set_process_title("title")
+    ray_compat.remove_orphaned_groups()
+    print("a task:", ray.get(ray.remote(lambda: 6 * 7).remote()))
+"""
+
+# A group of an actor that is killed, and one of the driver.
+ORPHAN = """
+import time
+import ray
+from ray.util.placement_group import placement_group, placement_group_table
+from sweeps.session.placement import Placement
+from sweeps.session.ray_session import ray_session
+from trainables.tune.ray_compat import remove_orphaned_groups
+
+@ray.remote(num_cpus=0)
+class Actor:
+    def group(self):
+        return placement_group([{"CPU": 0.1}], lifetime="detached").id.hex()
+
+def state(group):
+    return placement_group_table()[group]["state"]
+
+with ray_session(Placement(dashboard=False)):
+    kept = placement_group([{"CPU": 0.1}])
+    ray.get(kept.ready())
+    actor = Actor.remote()
+    orphan = ray.get(actor.group.remote())
+    remove_orphaned_groups()
+    assert state(orphan) != "REMOVED"
+    ray.kill(actor)
+    until = time.monotonic() + 120
+    while state(orphan) != "REMOVED" and time.monotonic() < until:
+        remove_orphaned_groups()
+        time.sleep(0.2)
+    print(state(orphan), state(kept.id.hex()))
+"""
+
+
+@EACH
+def test_this_version_of_ray_has_the_name(module: str, name: str) -> None:
+    assert hasattr(importlib.import_module(module), name)
+
+
+@EACH
+def test_replaced_names_come_back(module: str, name: str) -> None:
+    before = getattr(importlib.import_module(module), name)
+    with ray_compat.only_needed_services(dashboard=False), ray_compat.without_handlers():
+        pass
+    assert getattr(importlib.import_module(module), name) is before
+
+
+def test_names_are_replaced_in_the_block() -> None:
+    services = importlib.import_module("ray._private.services")
+    parameter = importlib.import_module("ray._private.parameter")
+    with ray_compat.only_needed_services(dashboard=True):
+        with_dashboard = parameter.RayParams()
+    with ray_compat.only_needed_services(dashboard=False):
+        assert services.start_api_server("any", argument=1) == (None, None)
+        without = parameter.RayParams()
+    assert (with_dashboard.include_log_monitor, with_dashboard.no_monitor) == (False, False)
+    assert (without.include_log_monitor, without.no_monitor) == (False, True)
+
+
+def test_another_tune_tells_nothing_of_workers_and_metrics() -> None:
+    assert ray_compat.trials_with_worker(SimpleNamespace()) == set()
+    ray_compat.forget_metrics(SimpleNamespace())
+
+
+def test_workers_and_metrics_of_this_tune() -> None:
+    manager = SimpleNamespace(live_actors=["ready", "starting", "unknown"])
+    inner = SimpleNamespace(_actor_manager=manager, _actor_to_trial={"ready": 1, "starting": 2})
+    assert ray_compat.trials_with_worker(SimpleNamespace(_tune_controller=inner)) == {1, 2}
+    metadata = SimpleNamespace(metric_analysis={"loss": {"max": 1.0}}, metric_n_steps={"loss": {}})
+    ray_compat.forget_metrics(SimpleNamespace(run_metadata=metadata))
+    assert (metadata.metric_analysis, metadata.metric_n_steps) == ({}, {})
+
+
+def run(code: str) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=300, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return done
+
+
+def test_groups_of_dead_actors_are_removed() -> None:
+    assert run(ORPHAN).stdout == "REMOVED CREATED\n"
+
+
+def test_a_session_without_the_names() -> None:
+    done = run(WITHOUT)
+    assert done.stdout == "a task: 42\n"
+    assert "warning: this version of Ray listens on the network" in done.stderr

@@ -1,0 +1,123 @@
+"""All uses of names that are not part of Ray's public interface.
+
+Each gains something that Ray's public interface does not offer. Where a version of Ray lacks the name, Ray behaves as
+it does by default. test_ray_compat.py fails for a version that lacks one, and checks what happens then.
+"""
+
+import contextlib
+import functools
+import importlib
+import sys
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from ray import PlacementGroupID
+from ray.util.placement_group import PlacementGroup, remove_placement_group
+
+PRIVATE_NAMES = (
+    ("ray._private.ray_constants", "ENABLE_RAY_CLUSTER"),
+    ("ray._private.parameter", "RayParams"),
+    ("ray._private.services", "start_api_server"),
+    ("ray._private.utils", "set_sigterm_handler"),
+    ("ray._private.worker", "listen_error_messages"),
+    ("ray._private.state", "state"),
+    ("ray._raylet", "setproctitle"),
+    ("ray.core.generated.gcs_pb2", "PlacementGroupTableData"),
+)
+"""Modules of Ray and the names in them that the functions below use."""
+
+
+def listen_on_loopback_only() -> None:
+    """Keep all services of a Ray that starts in this process on 127.0.0.1.
+
+    Without the name Ray listens on the address of this machine, and a warning says so.
+    """
+    if _found("ray._private.ray_constants", "ENABLE_RAY_CLUSTER") is None:
+        print("warning: this version of Ray listens on the network, not on 127.0.0.1 alone", file=sys.stderr)
+    else:
+        vars(importlib.import_module("ray._private.ray_constants"))["ENABLE_RAY_CLUSTER"] = False
+
+
+@contextlib.contextmanager
+def only_needed_services(*, dashboard: bool) -> Iterator[None]:
+    """Start Ray in the block without its log monitor, and without a `dashboard` also without server and autoscaler.
+
+    The driver would drop the log monitor's lines. Without a dashboard, the server would only report usage, and nobody
+    would see the autoscaler's messages. Without the names all of them start.
+    """
+    options = {"include_log_monitor": False, "no_monitor": not dashboard}
+    with contextlib.ExitStack() as replaced:
+        replace = functools.partial(_replaced, replaced)
+        replace("ray._private.parameter", "RayParams", lambda every: functools.partial(every, **options))
+        if not dashboard:  # as where the server could not be started
+            replace("ray._private.services", "start_api_server", lambda _: lambda *_, **__: (None, None))
+        yield
+
+
+@contextlib.contextmanager
+def without_handlers() -> Iterator[None]:
+    """Let Ray start in the block without a handler of SIGTERM and without printing the errors of a dead raylet.
+
+    Ray would replace the handler that is there. Without the names it does so, and prints 20 lines more.
+    """
+    with contextlib.ExitStack() as replaced:
+        _replaced(replaced, "ray._private.utils", "set_sigterm_handler", lambda _: lambda handler: None)
+        _replaced(replaced, "ray._private.worker", "listen_error_messages", lambda _: lambda *_: None)
+        yield
+
+
+def trials_with_worker(tune_controller: Any) -> set[Any]:
+    """Return Tune's trials that have a worker process, also one that is still starting; none in a version without."""
+    try:
+        inner = tune_controller._tune_controller
+        workers = inner._actor_manager.live_actors
+        return {trial for worker in workers if (trial := inner._actor_to_trial.get(worker)) is not None}
+    except AttributeError:
+        return set()
+
+
+def forget_metrics(trial: Any) -> None:
+    """Drop what Tune keeps of a trial that has ended (extremes, means, last values: 40 KiB); else it stays."""
+    with contextlib.suppress(AttributeError):
+        trial.run_metadata.metric_analysis.clear()
+        trial.run_metadata.metric_n_steps.clear()
+
+
+def set_process_title(title: str) -> None:
+    """Show `title` for this worker in lists of processes, until Ray sets its own; else Ray's own stays."""
+    set_title = _found("ray._raylet", "setproctitle")
+    if set_title is not None:
+        set_title(title)
+
+
+def remove_orphaned_groups() -> None:
+    """Remove the placement groups of dead actors, whose CPUs and GPUs nobody else would free.
+
+    Without the names they stay until the sweep ends.
+    """
+    state = _found("ray._private.state", "state")
+    table = _found("ray.core.generated.gcs_pb2", "PlacementGroupTableData")
+    if state is None or table is None:
+        return
+    for data in state._connect_and_get_accessor().get_placement_group_table():
+        group = table.FromString(data)
+        is_of_actor = group.creator_actor_id.strip(b"\xff") != b""  # not of the sweep itself, as Tune's are
+        if is_of_actor and group.creator_actor_dead and group.state != table.REMOVED:
+            remove_placement_group(PlacementGroup(PlacementGroupID(group.placement_group_id)))
+
+
+def _found(module: str, name: str) -> Any:
+    """Return a private name of Ray, or None in a version without."""
+    try:
+        return getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError):
+        return None
+
+
+def _replaced(until: contextlib.ExitStack, module: str, name: str, make: Callable[[Any], Any]) -> None:
+    """Replace a private name by `make` of what it is, until the stack is closed; a missing one stays missing."""
+    before = _found(module, name)
+    if before is not None:
+        owner = importlib.import_module(module)
+        setattr(owner, name, make(before))
+        until.callback(setattr, owner, name, before)
