@@ -35,6 +35,7 @@ def study(source: Source, **changes: Any) -> TwoBatches:
         "model": None,
         "model_options": [],
         "train_size": None,
+        "trial_timeout": None,
         "epochs": None,
         "target_loss": None,
         "measure_examples": None,
