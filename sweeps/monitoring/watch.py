@@ -116,15 +116,13 @@ def watching(watch: Watch, *looks: Callable[[], None]) -> Iterator[None]:
         threading.Thread(target=look, daemon=True).start()
     try:
         yield
-    except KeyboardInterrupt:
+    except BaseException as error:
+        if isinstance(error, Exception):
+            watch.judge()
         watch.raise_if_lost()
-        raise
-    except Exception:
-        watch.judge()
-        watch.raise_if_lost()
-        raise
-    else:
         watch.end()  # or it would take the shutdown of Ray that follows for its death
+        raise
+    watch.end()
 
 
 def _death_of(name: str, fault: str) -> str:

@@ -81,7 +81,7 @@ def cost_line(config: TrialConfig) -> str:
     epochs = gradients(config.measures) * config.measure_examples / config.train_size
     often = "" if config.measure_every is None and config.measure_share is None else " each time"
     costly = not often and epochs > config.total_epochs
-    more = "; this is more than the training itself: lower --measure-examples, or see --measures" if costly else ""
+    more = ", so more than training (see --measure-examples)" if costly else ""
     names = config.measures.split(",")
     shown = ", ".join(names) if len(names) <= MOST_NAMES else f"{len(names)} of them"
     return (

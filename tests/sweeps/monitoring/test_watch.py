@@ -1,5 +1,6 @@
 """A sweep notices that its results folder or Ray is gone, says so, and ends; a short absence it survives."""
 
+import contextlib
 import re
 import signal
 import socket
@@ -118,11 +119,16 @@ def test_what_else_fails_is_not_taken_for_a_loss(folder: Path) -> None:
         1 / 0  # noqa: B018
 
 
-def test_ray_that_ends_after_its_sweep_is_not_lost(folder: Path) -> None:
+@pytest.mark.parametrize("end", [None, KeyboardInterrupt, ZeroDivisionError])
+def test_ray_that_ends_after_its_sweep_is_not_lost(end: type[BaseException] | None) -> None:
+    """However the sweep ends, Ray is shut down after it."""
     seen = Watch()
     with socket.create_server(("127.0.0.1", 0)) as server:
         services = {"control store": server.getsockname()[:2]}
-        with watching(seen, partial(seen.look_at_ray, services)):
+        expected = contextlib.nullcontext() if end is None else pytest.raises(end)
+        with expected, watching(seen, partial(seen.look_at_ray, services)):
             time.sleep(5 * watch.RAY_SECONDS)
+            if end is not None:
+                raise end
     time.sleep(10 * watch.RAY_SECONDS)  # the service is gone, and SIGTERM would end this test
     assert seen.lost is None

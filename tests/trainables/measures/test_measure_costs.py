@@ -138,7 +138,7 @@ def test_the_arithmetic_is_in_the_rows(make_config: Make, digits: Source, monkey
 
 def test_what_is_said_of_the_cost(make_config: Make, digits: Source) -> None:
     line = "Measures of each trial: box_sharpness, hessian_max_eig on 100 of 300 training examples, about the work of "
-    costly = "; this is more than the training itself: lower --measure-examples, or see --measures"
+    costly = ", so more than training (see --measure-examples)"
     assert cost_line(make_config(measure_examples=100, epochs=54)) == f"{line}53.3 epochs, beside 54 of training"
     assert cost_line(make_config(measure_examples=100)) == f"{line}53.3 epochs, beside 4 of training{costly}"
     assert cost_line(make_config(target_loss=0.1)).endswith(f"of 160 epochs, beside at most 4 of training{costly}")
