@@ -1,0 +1,246 @@
+"""Rebuild the measured tables and figures of docs/paper from the results kept in docs/paper/data.
+
+    python docs/paper/rebuild.py            # writes them
+    python docs/paper/rebuild.py --check    # writes nothing; exit status 1 if a page differs from its data
+
+Each folder of docs/paper/data holds the tables of one sweep: trials, measures, and one row per epoch. The parts of a
+page between `<!-- generated: NAME -->` and `<!-- end of NAME -->` are written by this script only.
+"""
+
+import argparse
+import re
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from analysis.data.load import Sweep, comparable, load_sweep
+from analysis.paper.keskar2017 import accuracy
+from analysis.paper.keskar_tables import SHOWN_EPSILON, keskar_tables
+from analysis.stats.means import paired_difference
+from analysis.stats.wording import three_digits
+
+HERE = Path(__file__).resolve().parent
+PAGE = HERE / "1-tables.md"
+FIGURE = HERE.parent / "figures" / "f1_mnist_epochs.png"
+RUNS = {  # the folder in docs/paper/data, and how the tables name it
+    "tables_paper_size": "MNIST, 60 000 images, 100 epochs",
+    "tables_equal_loss": "MNIST, 60 000 images, equal loss",
+    "tables_small": "digits, 300 images, equal loss",
+}
+WIDEST = 1e9  # an interval of a ratio beyond this is not worth its digits
+NETWORKS = ("MLP", "F1", "C1")
+SPACES = {"full": "full", "gaussian subspace of 100": "Gaussian subspace", "unit subspace of 100": "unit subspace"}
+
+
+def kept_sweep(folder: str) -> Sweep:
+    """The kept results of one sweep, docs/paper/data/FOLDER."""
+    return load_sweep(HERE / "data" / folder)
+
+
+def all_tables() -> pd.DataFrame:
+    """The rows of keskar_tables for every kept sweep; `run` says which."""
+    found = [keskar_tables(kept_sweep(folder)).assign(run=run) for folder, run in RUNS.items()]
+    table = pd.concat(found, ignore_index=True)
+    return table.assign(network=table["network"].str.upper())
+
+
+def accuracy_table(table: pd.DataFrame) -> Iterator[str]:
+    """Table 2 as Markdown: for each network the paper's row, then ours."""
+    yield "| network | run | train SB | train LB | test SB | test LB | test SB − LB | LB generalizes worse? |"
+    yield "|---|---|---|---|---|---|---|---|"
+    for network in NETWORKS:
+        if network in accuracy().index:
+            small, large = (accuracy().loc[(network, end)] for end in ("SB", "LB"))
+            cells = [
+                f"{end[f'{kind}_accuracy']:.2f} ± {end[f'{kind}_std']:.2f}"
+                for kind in ("train", "test")
+                for end in (small, large)
+            ]
+            difference = small["test_accuracy"] - large["test_accuracy"]
+            yield _line(network, "Keskar et al. 2017", *cells, f"{difference:.2f}", "yes")
+        for run, rows in _runs(table[table["network"] == network]):
+            train, test = (rows[rows["quantity"] == f"{kind} accuracy"].iloc[0] for kind in ("train", "test"))
+            cells = [f"{row[end]:.2f} ± {row[f'{end}_std']:.2f}" for row in (train, test) for end in ("SB", "LB")]
+            yield _line(network, run, *cells, _difference(test), _verdict(test))
+
+
+def sharpness_table(table: pd.DataFrame) -> Iterator[str]:
+    """Tables 3 and 4 as Markdown, at SHOWN_EPSILON; the paper's values stand beside ours of the same method."""
+    yield "| network | run | space | method | paper SB | paper LB | LB / SB | SB | LB | LB / SB | LB sharper? |"
+    yield "|---|---|---|---|---|---|---|---|---|---|---|"
+    boxes = table[(table["quantity"] == "box sharpness") & (table["epsilon"] == SHOWN_EPSILON)]
+    for network in NETWORKS:
+        for run, rows in _runs(boxes[boxes["network"] == network]):
+            for space, name in SPACES.items():
+                for method in ("paper", "strong"):
+                    found = rows[(rows["space"] == space) & (rows["method"] == method)]
+                    for _, row in found.iterrows():
+                        published = ["", "", ""]
+                        if method == "paper" and pd.notna(row["paper_SB"]):
+                            ratio = f"{row['paper_effect']:.0f}"
+                            published = [f"{row['paper_SB']:g}", f"{row['paper_LB']:g}", ratio]
+                        ours = [three_digits(row["SB"]), three_digits(row["LB"]), _ratio(row)]
+                        yield _line(network, run, name, method, *published, *ours, _verdict(row))
+
+
+def losses_table() -> Iterator[str]:
+    """The final training loss of each batch size of each run, which sharpness depends on."""
+    yield "| network | run | epochs SB | epochs LB | train loss SB | train loss LB |"
+    yield "|---|---|---|---|---|---|"
+    for folder, run in RUNS.items():
+        trials = kept_sweep(folder).trials
+        for network in NETWORKS:
+            ours = trials[trials["model"].str.upper() == network]
+            if ours.empty:
+                continue
+            sizes = ours["batch_size"].min(), ours["batch_size"].max()
+            ends = [ours[ours["batch_size"] == size] for size in sizes]
+            epochs = [f"{end['epochs_done'].mean():.0f}" for end in ends]
+            losses = [f"{end['train_loss'].mean():.2g}" for end in ends]
+            yield _line(network, run, *epochs, *losses)
+
+
+def stopping_table() -> Iterator[str]:
+    """What F1's test accuracy says at other moments of the same runs at the paper's size: when is there a gap?"""
+    yield "| F1 on MNIST, stopped | epochs SB | epochs LB | test SB | test LB | test SB − LB |"
+    yield "|---|---|---|---|---|---|"
+    sweep = kept_sweep("tables_paper_size")
+    trials = comparable(sweep)
+    sizes = sorted(trials["batch_size"].unique())
+    paper = [accuracy().loc[("F1", end), "train_accuracy"] / 100 for end in ("SB", "LB")]
+    rules = {
+        f"at the paper's train accuracy ({100 * paper[0]:.2f} and {100 * paper[1]:.2f} %)": [
+            lambda epochs, least=least: epochs["train_accuracy"] >= least for least in paper
+        ],
+        "at a train loss of 0.01": [lambda epochs: epochs["train_loss"] <= 0.01] * 2,
+        "at a train loss of 0.002": [lambda epochs: epochs["train_loss"] <= 0.002] * 2,
+        "after 100 epochs": [lambda epochs: epochs["epoch"] == 100] * 2,
+        "at the highest test accuracy": [lambda epochs: epochs["test_accuracy"] == epochs["test_accuracy"].max()] * 2,
+    }
+    for name, ends in rules.items():
+        small, large = (
+            _first(sweep, trials[trials["batch_size"] == size], rule) for size, rule in zip(sizes, ends, strict=True)
+        )
+        mean = paired_difference(small, large, "value")
+        assert mean is not None
+        ends_of = "" if mean.interval is None else f" [{mean.interval.low:.2f}, {mean.interval.high:.2f}]"
+        cells = [f"{end['value'].mean():.2f} ± {end['value'].std(ddof=1):.2f}" for end in (small, large)]
+        epochs = [f"{end['at'].mean():.0f}" for end in (small, large)]
+        yield _line(name, *epochs, *cells, f"{mean.value:.2f}{ends_of}".replace("-", "−"))
+
+
+def _first(sweep: Sweep, trials: pd.DataFrame, rule: Callable[[pd.DataFrame], pd.Series]) -> pd.DataFrame:
+    """`trials` with the test accuracy [%] of the first epoch that fulfils `rule`, and that epoch; without others."""
+    by_trial = sweep.epochs.groupby("trial_id")
+    found = {}
+    for trial_id in trials["trial_id"]:
+        epochs = by_trial.get_group(trial_id)
+        fulfilled = epochs[rule(epochs)]
+        if len(fulfilled):
+            found[trial_id] = fulfilled.iloc[0]
+    trials = trials[trials["trial_id"].isin(list(found))]
+    return trials.assign(
+        value=[100 * found[trial_id]["test_accuracy"] for trial_id in trials["trial_id"]],
+        at=[found[trial_id]["epoch"] for trial_id in trials["trial_id"]],
+    )
+
+
+def f1_figure() -> Figure:
+    """Train loss and test accuracy of F1 at the paper's size against epochs, a line for each trial."""
+    sweep = kept_sweep("tables_paper_size")
+    epochs = sweep.epochs.merge(sweep.trials[["trial_id", "batch_size"]], on="trial_id", suffixes=("", "_of_trial"))
+    figure = Figure(figsize=(9, 3.6), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    for rank, (size, rows) in enumerate(epochs.groupby("batch_size_of_trial")):
+        for number, (_, trial) in enumerate(rows.groupby("trial_id")):
+            style = {"color": f"C{rank}", "alpha": 0.8, "linewidth": 0.9}
+            label = f"batch {size}" if number == 0 else None
+            left.plot(trial["epoch"], trial["train_loss"], label=label, **style)
+            right.plot(trial["epoch"], 100 * trial["test_accuracy"], label=label, **style)
+    left.set_yscale("log")
+    _axis(left, "train loss [nats per example]")
+    _axis(right, "test accuracy [%]")
+    right.set_ylim(96.5, 99.0)
+    return figure
+
+
+def _axis(axes: Axes, label: str) -> None:
+    axes.set_xlabel("epoch")
+    axes.set_ylabel(label)
+    axes.grid(alpha=0.25)
+    axes.legend(frameon=False)
+
+
+def _runs(table: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
+    for run in RUNS.values():
+        rows = table[table["run"] == run]
+        if len(rows):
+            yield run, rows
+
+
+def _difference(row: pd.Series) -> str:
+    value, low, high = (f"{row[name]:.2f}" for name in ("effect", "effect_low", "effect_high"))
+    return (value if pd.isna(row["effect_low"]) else f"{value} [{low}, {high}]").replace("-", "−")
+
+
+def _ratio(row: pd.Series) -> str:
+    value, low, high = row["effect"], row["effect_low"], row["effect_high"]
+    if pd.isna(low):
+        return three_digits(value)
+    if high / low > WIDEST:
+        return f"{three_digits(value)} [undetermined]"
+    return f"{three_digits(value)} [{three_digits(low)}, {three_digits(high)}]"
+
+
+def _verdict(row: pd.Series) -> str:
+    if pd.isna(row["confidence"]):
+        return str(row["verdict"])
+    shown = f"{100 * row['confidence']:.1f} %" if row["confidence"] < 0.999 else "> 99.9 %"
+    return f"{row['verdict']} ({shown})"
+
+
+def _line(*cells: Any) -> str:
+    return f"| {' | '.join(map(str, cells))} |"
+
+
+def rebuilt(page: str) -> str:
+    """The text of `page` with all generated parts written anew."""
+    table = all_tables()
+    parts = {
+        "accuracy": accuracy_table(table),
+        "sharpness": sharpness_table(table),
+        "losses": losses_table(),
+        "stopping": stopping_table(),
+    }
+    for name, lines in parts.items():
+        marked = re.compile(rf"(<!-- generated: {name} -->\n).*?(<!-- end of {name} -->)", re.DOTALL)
+        body = "\n".join(lines)
+        page, count = marked.subn(lambda match, body=body: match[1] + body + "\n" + match[2], page)
+        if count != 1:
+            raise SystemExit(f"{PAGE.name} must have one part `{name}`, got {count}")
+    return page
+
+
+def main(arguments: list[str]) -> int:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n")[0])
+    parser.add_argument("--check", action="store_true", help="only compare the page with the data")
+    check = parser.parse_args(arguments).check
+    before = PAGE.read_text(encoding="utf-8")
+    after = rebuilt(before)
+    if check:
+        if before != after:
+            print(f"{PAGE.name} differs from its data: run python docs/paper/rebuild.py")
+        return int(before != after)
+    PAGE.write_text(after, encoding="utf-8")
+    f1_figure().savefig(FIGURE, dpi=150)
+    print(PAGE, FIGURE, sep="\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
