@@ -172,6 +172,10 @@ def test_tensorboard_of_a_half_written_folder(tracked: Path, tmp_path: Path) -> 
     (tmp_path / "trials").mkdir()
     record = {"format": 1, "trial": failed, "epochs": [], "measures": []}
     (tmp_path / "trials" / "x.json").write_text(json.dumps(record))
+    with pytest.raises(UserError, match="it is of trial"):
+        write_events(tmp_path)
+    record["trial"] = failed | {"trial_id": "x"}
+    (tmp_path / "trials" / "x.json").write_text(json.dumps(record))
     write_events(tmp_path)
     (run_folder,) = (tmp_path / "tensorboard").iterdir()
     assert list(run_folder.iterdir())
