@@ -162,8 +162,9 @@ class Progress(tune.Callback):  # type: ignore[misc]
         )
 
     def _left_text(self) -> str:
-        least = "" if self._ended or self._seconds_left() is None else "at least "
-        return f"{least}{duration(self._seconds_left())} left"
+        seconds = self._seconds_left()
+        least = "" if self._ended or seconds is None else "at least "
+        return f"{least}{duration(seconds)} left"
 
     def _epochs_text(self) -> str:
         """How far the trials that run are, where they have reported: ` (epoch 13 to 16)`."""
