@@ -11,6 +11,7 @@ Numbers of one network on different data, or of different methods and subspaces,
 The whole table is figures/keskar_tables.csv; on the terminal stand test accuracy and the sharpness at epsilon 1e-3.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -148,8 +149,8 @@ def table_lines(table: pd.DataFrame) -> list[str]:
                 *_published(row, "{:.2f}", row.paper_effect, "{:.2f}"),
                 f"{row.SB:.2f}{_plus_minus(row.SB_std, '{:.2f}')}",
                 f"{row.LB:.2f}{_plus_minus(row.LB_std, '{:.2f}')}",
-                _with_ends(row, "{:.2f}"),
-                _verdict(row),
+                _with_ends(row, "{:.2f}".format),
+                verdict_text(row),
             )
             for row in tests.itertuples()
         ]
@@ -164,8 +165,8 @@ def table_lines(table: pd.DataFrame) -> list[str]:
                 row.method,
                 *_published(row, "{:g}", row.paper_effect, "{:.3g}"),
                 *("–" if pd.isna(value) else three_digits(value) for value in (row.SB, row.LB)),
-                _with_ends(row, "{:.3g}"),
-                _verdict(row),
+                _with_ends(row, "{:.3g}".format),
+                verdict_text(row),
             )
             for row in boxes.itertuples()
         ]
@@ -174,7 +175,7 @@ def table_lines(table: pd.DataFrame) -> list[str]:
     for rows, conclusion in ((tests, "LB generalizes worse"), (boxes[boxes["space"] == "full"], "LB is sharper")):
         rows = rows[(rows["method"] == "strong") | rows["method"].isna()]
         where = ", full space, epsilon 1e-3, strong" if conclusion == "LB is sharper" else ""
-        said = [f"{row.network} on {row.data}: {_verdict(row)}" for row in rows.itertuples()]
+        said = [f"{row.network} on {row.data}: {verdict_text(row)}" for row in rows.itertuples()]
         lines.append(f"{conclusion}{where}: {'; '.join(said)}.")
     off = table.drop_duplicates(["network", "data"])
     missed = [f"{row.off_target} of {row.network} on {row.data}" for row in off.itertuples() if row.off_target]
@@ -200,14 +201,18 @@ def _plus_minus(value: float, form: str) -> str:
     return "" if pd.isna(value) else f" ± {form.format(value)}"
 
 
-def _with_ends(row: Any, form: str) -> str:
-    if pd.isna(row.effect):
-        return "–"
-    ends = "" if pd.isna(row.effect_low) else f" [{form.format(row.effect_low)}, {form.format(row.effect_high)}]"
-    return f"{form.format(row.effect)}{ends}".replace("-", "−")
+def _with_ends(row: Any, shown: Callable[[float], str]) -> str:
+    return "–" if pd.isna(row.effect) else effect_text(row.effect, row.effect_low, row.effect_high, shown)
 
 
-def _verdict(row: Any) -> str:
+def effect_text(value: float, low: float | None, high: float | None, shown: Callable[[float], str]) -> str:
+    """Such as `0.67 [−0.33, 1.67]`, each number as `shown` writes it; without ends where they are missing."""
+    ends = "" if low is None or high is None or pd.isna(low) else f" [{shown(low)}, {shown(high)}]"
+    return f"{shown(value)}{ends}".replace("-", "−")
+
+
+def verdict_text(row: Any) -> str:
+    """The verdict of a row of `keskar_tables`, with its one-sided confidence: `holds (99.6 %)`."""
     if pd.isna(row.confidence):
         return str(row.verdict)
     shown = f"{100 * row.confidence:.1f} %" if row.confidence < 0.999 else "> 99.9 %"

@@ -11,6 +11,7 @@ import argparse
 import re
 import sys
 from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from matplotlib.figure import Figure
 
 from analysis.data.load import Sweep, comparable, load_sweep
 from analysis.paper.keskar2017 import accuracy
-from analysis.paper.keskar_tables import SHOWN_EPSILON, keskar_tables
+from analysis.paper.keskar_tables import SHOWN_EPSILON, effect_text, keskar_tables, verdict_text
 from analysis.stats.means import paired_difference
 from analysis.stats.wording import three_digits
 
@@ -37,6 +38,7 @@ NETWORKS = ("MLP", "F1", "C1")
 SPACES = {"full": "full", "gaussian subspace of 100": "Gaussian subspace", "unit subspace of 100": "unit subspace"}
 
 
+@cache
 def kept_sweep(folder: str) -> Sweep:
     """The kept results of one sweep, docs/paper/data/FOLDER."""
     return load_sweep(HERE / "data" / folder)
@@ -66,7 +68,13 @@ def accuracy_table(table: pd.DataFrame) -> Iterator[str]:
         for run, rows in _runs(table[table["network"] == network]):
             train, test = (rows[rows["quantity"] == f"{kind} accuracy"].iloc[0] for kind in ("train", "test"))
             cells = [f"{row[end]:.2f} ± {row[f'{end}_std']:.2f}" for row in (train, test) for end in ("SB", "LB")]
-            yield _line(network, run, *cells, _difference(test), _verdict(test))
+            yield _line(
+                network,
+                run,
+                *cells,
+                effect_text(*test[["effect", "effect_low", "effect_high"]], "{:.2f}".format),
+                verdict_text(test),
+            )
 
 
 def sharpness_table(table: pd.DataFrame) -> Iterator[str]:
@@ -85,7 +93,7 @@ def sharpness_table(table: pd.DataFrame) -> Iterator[str]:
                             ratio = f"{row['paper_effect']:.0f}"
                             published = [f"{row['paper_SB']:g}", f"{row['paper_LB']:g}", ratio]
                         ours = [three_digits(row["SB"]), three_digits(row["LB"]), _ratio(row)]
-                        yield _line(network, run, name, method, *published, *ours, _verdict(row))
+                        yield _line(network, run, name, method, *published, *ours, verdict_text(row))
 
 
 def losses_table() -> Iterator[str]:
@@ -128,10 +136,10 @@ def stopping_table() -> Iterator[str]:
         )
         mean = paired_difference(small, large, "value")
         assert mean is not None
-        ends_of = "" if mean.interval is None else f" [{mean.interval.low:.2f}, {mean.interval.high:.2f}]"
+        ends_of = (None, None) if mean.interval is None else (mean.interval.low, mean.interval.high)
         cells = [f"{end['value'].mean():.2f} ± {end['value'].std(ddof=1):.2f}" for end in (small, large)]
         epochs = [f"{end['at'].mean():.0f}" for end in (small, large)]
-        yield _line(name, *epochs, *cells, f"{mean.value:.2f}{ends_of}".replace("-", "−"))
+        yield _line(name, *epochs, *cells, effect_text(mean.value, *ends_of, "{:.2f}".format))
 
 
 def _first(sweep: Sweep, trials: pd.DataFrame, rule: Callable[[pd.DataFrame], pd.Series]) -> pd.DataFrame:
@@ -183,25 +191,10 @@ def _runs(table: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
             yield run, rows
 
 
-def _difference(row: pd.Series) -> str:
-    value, low, high = (f"{row[name]:.2f}" for name in ("effect", "effect_low", "effect_high"))
-    return (value if pd.isna(row["effect_low"]) else f"{value} [{low}, {high}]").replace("-", "−")
-
-
 def _ratio(row: pd.Series) -> str:
-    value, low, high = row["effect"], row["effect_low"], row["effect_high"]
-    if pd.isna(low):
-        return three_digits(value)
-    if high / low > WIDEST:
-        return f"{three_digits(value)} [undetermined]"
-    return f"{three_digits(value)} [{three_digits(low)}, {three_digits(high)}]"
-
-
-def _verdict(row: pd.Series) -> str:
-    if pd.isna(row["confidence"]):
-        return str(row["verdict"])
-    shown = f"{100 * row['confidence']:.1f} %" if row["confidence"] < 0.999 else "> 99.9 %"
-    return f"{row['verdict']} ({shown})"
+    if row["effect_high"] / row["effect_low"] > WIDEST:
+        return f"{three_digits(row['effect'])} [undetermined]"
+    return effect_text(row["effect"], row["effect_low"], row["effect_high"], three_digits)
 
 
 def _line(*cells: Any) -> str:
