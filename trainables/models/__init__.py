@@ -13,10 +13,12 @@ import torch
 from torch import nn
 
 from trainables.models.adapted import adapt
+from trainables.models.gpt import gpt
 from trainables.models.keskar import c1, c2, f1, f2
 from trainables.models.lstm import lstm
 from trainables.models.mlp import mlp
 from trainables.models.resnet import resnet
+from trainables.models.vit import vit
 from trainables.runtime.errors import UserError
 from trainables.runtime.importing import is_import_path, load_callable
 from trainables.runtime.options import check_options
@@ -32,7 +34,9 @@ MODELS: dict[str, Callable[..., nn.Module]] = {
     "c3": c1,
     "c4": c2,
     "resnet": resnet,
+    "vit": vit,
     "lstm": lstm,
+    "gpt": gpt,
 }
 
 
