@@ -113,15 +113,15 @@ def load_sweep(folder: str | Path) -> Sweep:
     pa.default_memory_pool().release_unused()
     measures, several = one_setting(measures)
     about = read_about(folder)
-    command, started_at, planned = about.get("command"), about.get("started_at"), about.get("planned")
+    command = about.get("command")
     sweep = Sweep(
         folder=folder,
         trials=trials,
         epochs=epochs,
         measures=measures,
-        command=tuple(str(word) for word in command) if isinstance(command, list) else None,
-        started_at=started_at if isinstance(started_at, str) else None,
-        planned=planned if isinstance(planned, int) else None,
+        command=None if command is None else tuple(str(word) for word in command),
+        started_at=about.get("started_at"),
+        planned=about.get("planned"),
         notes=notes(trials, left_out, several),
     )
     for measure in IN_TRIALS if several else ():

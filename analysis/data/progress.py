@@ -22,12 +22,13 @@ from typing import Any
 
 import pandas as pd
 
+from trainables.records.schemas import STATUSES
 from trainables.records.tables import of_newest_version, read_tables
 from trainables.runtime.errors import UserError
-from trainables.storage.folders import place
+from trainables.storage.folders import is_there, place, read_file
 from trainables.storage.lease import is_held
 
-STATUSES = ("completed", "diverged", "failed")
+LONGEST = 1e9  # seconds of a trial, 30 years: more is a damaged table, and too much for a time of pandas
 
 
 @dataclass(frozen=True)
@@ -94,9 +95,9 @@ def ended_trials(folder: Path) -> pd.DataFrame:
     try:
         trials = of_newest_version(read_tables(folder))[0].trials.to_pandas()
         running = read_about(folder).get("numbers_version")
-        return trials[trials["numbers_version"].ge(running)] if isinstance(running, int) else trials
+        return trials if running is None else trials[trials["numbers_version"].ge(running)]
     except UserError:
-        begun = (folder / "sweep.json").exists() and not (folder / "trials.parquet").exists()
+        begun = (folder / "sweep.json").exists() and not is_there(folder / "trials.parquet")
         if begun and not any((folder / "trials").glob("[!.]*.json")):
             return pd.DataFrame()
         raise
@@ -105,12 +106,12 @@ def ended_trials(folder: Path) -> pd.DataFrame:
 def progress_of(trials: pd.DataFrame, folder: Path) -> Progress:
     """The progress where the trials that ended are `trials` (columns of trials.parquet)."""
     about = read_about(folder)
-    planned = about.get("planned") if isinstance(about.get("planned"), int) else None
+    planned = about.get("planned")
     running = is_held(folder)
     if trials.empty:
         return Progress(planned, dict.fromkeys(STATUSES, 0), running, None, None, None, ())
     status = trials["status"]
-    seconds = trials["train_seconds"].fillna(0.0) + trials["sharpness_seconds"].fillna(0.0)
+    seconds = (trials["train_seconds"].fillna(0.0) + trials["sharpness_seconds"].fillna(0.0)).clip(0.0, LONGEST)
     ended_at = pd.to_datetime(trials["finished_at"], utc=True, errors="coerce")
     last = ended_at.idxmax() if ended_at.notna().any() else None
     waiting = _waiting(trials, about)
@@ -128,12 +129,36 @@ def progress_of(trials: pd.DataFrame, folder: Path) -> Progress:
 
 
 def read_about(folder: Path) -> dict[str, Any]:
-    """sweep.json, or nothing where it is absent or not whole: it only says where the sweep came from."""
+    """The fields of sweep.json that make sense, none where it cannot be read: it only says where a sweep came from."""
     try:
-        content = json.loads((folder / "sweep.json").read_bytes())
+        content = json.loads(read_file(folder / "sweep.json"))
     except (OSError, ValueError, RecursionError):
         return {}
-    return content if isinstance(content, dict) else {}
+    if not isinstance(content, dict):
+        return {}
+    return {name: value for name, value in content.items() if _FIELDS.get(name, lambda _: True)(value)}
+
+
+def _is_count(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**63
+
+
+def _counts_by_size(value: object) -> bool:
+    return isinstance(value, dict) and all(key.isdecimal() and _is_count(count) for key, count in value.items())
+
+
+def _is_time(value: object) -> bool:
+    return isinstance(value, str) and not pd.isna(pd.to_datetime(value, utc=True, errors="coerce"))
+
+
+_FIELDS = {
+    "command": lambda value: isinstance(value, list),
+    "started_at": _is_time,
+    "planned": _is_count,
+    "numbers_version": _is_count,
+    "batch_sizes": _counts_by_size,
+    "to_measure": _counts_by_size,
+}
 
 
 def duration(seconds: float | None) -> str:
@@ -150,15 +175,15 @@ def duration(seconds: float | None) -> str:
 def _waiting(trials: pd.DataFrame, about: dict[str, Any]) -> dict[int, int]:
     """By batch size, how many trained trials this run has still to measure."""
     plan, started_at = about.get("to_measure"), about.get("started_at")
-    if not isinstance(plan, dict) or not isinstance(started_at, str):
+    if plan is None or started_at is None:
         return {}
     at = pd.to_datetime(trials["measured_at"], utc=True, errors="coerce")
-    done = trials.loc[at >= pd.to_datetime(started_at, utc=True, errors="coerce"), "batch_size"].value_counts()
+    done = trials.loc[at >= pd.to_datetime(started_at, utc=True), "batch_size"].value_counts()
     return {int(size): max(0, int(number) - int(done.get(int(size), 0))) for size, number in plan.items()}
 
 
 def _sizes(batch_size: Any, seconds: Any, plan: Any, waiting: dict[int, int]) -> tuple[SizeProgress, ...]:
-    plan = {int(size): int(number) for size, number in plan.items()} if isinstance(plan, dict) else {}
+    plan = {int(size): number for size, number in (plan or {}).items()}
     found = []
     for size in sorted({*plan, *(int(size) for size in batch_size.unique())}):
         own = seconds[batch_size == size]
@@ -171,7 +196,7 @@ def _sizes(batch_size: Any, seconds: Any, plan: Any, waiting: dict[int, int]) ->
 def _seconds_left(
     sizes: tuple[SizeProgress, ...], planned: int | None, seconds: Any, ended_at: Any, started_at: Any, running: bool
 ) -> float | None:
-    start = pd.to_datetime(started_at, utc=True, errors="coerce") if isinstance(started_at, str) else pd.NaT
+    start = pd.NaT if started_at is None else pd.to_datetime(started_at, utc=True)
     ended = sum(size.ended for size in sizes)
     if planned is None or planned <= ended or pd.isna(start):
         return None

@@ -48,7 +48,7 @@ from trainables.runtime.errors import UserError
 from trainables.runtime.seeds import derive_seed, generator
 from trainables.sharpness.flatness import filter_normalized_direction
 from trainables.sharpness.model_loss import BatchNorm
-from trainables.storage.folders import write_atomically
+from trainables.storage.folders import is_there, read_file, write_atomically
 from trainables.training.evaluate import Evaluation, evaluate
 
 FILE = "profiles.parquet"
@@ -271,12 +271,12 @@ def _key(row: Mapping[str, Any]) -> tuple[Point, str]:
 
 def _read(folder: Path) -> list[Row]:
     path = folder / FILE
-    if not path.exists():
+    if not is_there(path):
         return []
     try:
-        table = pq.read_table(pa.BufferReader(path.read_bytes()))
+        table = pq.read_table(pa.BufferReader(read_file(path)))
         rows: list[Row] = table.select(SCHEMA.names).cast(SCHEMA).to_pylist()
-    except (pa.ArrowException, OSError, KeyError) as error:
+    except (pa.ArrowException, OSError, KeyError, ValueError) as error:
         raise UserError(f"`results` must hold a whole {FILE}, got {path}, which cannot be read; remove it") from error
     return rows
 

@@ -12,7 +12,8 @@ import pyarrow.parquet as pq
 from analysis.data.load import BOX_STRONG, NO_REMEDY, OFF_TARGET_FLAGS, REPLICATE, has_flag, load_sweep, number_of
 from analysis.data.provenance import repeats_weights
 from analysis.stats.means import Mean, mean_over_replicates
-from trainables.runtime.errors import UserError
+from trainables.runtime.errors import UserError, quoted
+from trainables.storage.folders import read_file
 
 RATE = "learning_rate"
 
@@ -68,14 +69,24 @@ class TunedGap:
 def load_tuned_gap(folder: Path) -> TunedGap:
     """Raises UserError where `folder` was not written by sweeps/tuned_gap.py."""
     try:
-        about = json.loads((folder / "tuning.json").read_bytes())
-        tuning = pq.read_table(pa.BufferReader((folder / "tuning.parquet").read_bytes())).to_pandas()
+        about = json.loads(read_file(folder / "tuning.json"))
+        tuning = pq.read_table(pa.BufferReader(read_file(folder / "tuning.parquet"))).to_pandas()
     except (OSError, ValueError, RecursionError) as error:
         raise UserError(
             f"`results` must be a folder that sweeps/tuned_gap.py has written, got {folder} without a whole "
             "tuning.json and tuning.parquet"
         ) from error
     trials = load_sweep(folder).trials
+    try:
+        return _tuned_gap(folder, about, tuning, trials)
+    except (KeyError, TypeError, AttributeError, IndexError, ValueError) as error:  # somebody else may have written it
+        raise UserError(
+            f"`results` must hold the tuning.json and tuning.parquet of sweeps/tuned_gap.py, got {folder}, where they "
+            f"do not fit together ({type(error).__name__}: {quoted(error)})"
+        ) from error
+
+
+def _tuned_gap(folder: Path, about: dict[str, Any], tuning: pd.DataFrame, trials: pd.DataFrame) -> TunedGap:
     trials = trials[~repeats_weights(trials)]
     trials = trials.assign(replicate=number_of(trials, REPLICATE), off_target=has_flag(trials, OFF_TARGET_FLAGS))
     trials = trials.set_index("trial_id")

@@ -15,10 +15,10 @@ from analysis.questions.association import associate
 from analysis.reporting.answer import answer, by_batch_size
 from analysis.stats.means import Mean
 from analysis.stats.wording import correlation_text, plain_number, three_digits
+from trainables.records.schemas import STATUSES
 
 COLUMNS = 80
 WIDEST = 1e6  # the ratio of an interval's ends beyond which they are not printed
-STATUSES = ("completed", "diverged", "failed")
 
 
 def summary_lines(sweep: Sweep) -> list[str]:

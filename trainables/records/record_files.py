@@ -7,16 +7,18 @@ reading of the folder. One that is damaged nevertheless raises BadRecordError, a
 import dataclasses
 import json
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
-from trainables.records.schemas import REQUIRED, SCHEMAS, Row
-from trainables.runtime.errors import UserError, one_line
+from trainables.records.schemas import REQUIRED, SCHEMAS, STATUSES, Row
+from trainables.runtime.errors import UserError, one_line, quoted
 from trainables.runtime.text import printable
-from trainables.storage.folders import in_parallel, patiently, write_atomically
+from trainables.storage.folders import NotAFileError, in_parallel, patiently, read_file, write_atomically
 
 RECORD_FORMAT = 1
 
@@ -56,15 +58,19 @@ def write_record(folder: Path, record: Record, part: str = "trials") -> None:
 def read_record(path: Path) -> Record:
     """What `write_record` left. Raises BadRecordError, and UserError for a record in the format of another version."""
     try:
-        content = json.loads(path.read_bytes())
-        if isinstance(content["format"], int) and content["format"] > RECORD_FORMAT:
+        content = json.loads(read_file(path))
+        if not isinstance(content["format"], int):
+            raise BadRecordError("its format is no number")
+        if content["format"] > RECORD_FORMAT:
             raise UserError(
                 f"`results` must hold records of format {RECORD_FORMAT}, got {content['format']} in {path}; "
                 "a newer version of this project reads them"
             )
         record = Record(**cleaned({name: content[name] for name in ("trial", "epochs", "measures")}))
-    except UserError:
+    except (UserError, BadRecordError):
         raise
+    except NotAFileError as error:
+        raise BadRecordError(str(error)) from error
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise BadRecordError(f"{type(error).__name__}: {error}") from error
     _check_row(record)
@@ -91,17 +97,35 @@ def rows_as_tables(records: Sequence[Record], schemas: Mapping[str, pa.Schema] =
         key = {"trial_id": record.trial["trial_id"]}
         rows["epochs"] += [key | row for row in record.epochs]
         rows["measures"] += [key | row for row in record.measures]
-    return {name: pa.Table.from_pylist(rows[name], schema=schema) for name, schema in schemas.items()}
+    tables = {name: pa.Table.from_pylist(rows[name], schema=schema) for name, schema in schemas.items()}
+    for name, table in tables.items():
+        check_rows(name, table)
+    return tables
 
 
-_NO_ROWS = pa.ArrowException, ArithmeticError, AttributeError, TypeError, UnicodeError
+def check_rows(name: str, table: pa.Table) -> None:
+    """Raise BadRecordError if a row of the table `name` cannot be one of a sweep."""
+    if missing := [column for column in REQUIRED[name] if table[column].null_count]:
+        raise BadRecordError(f"a row of its {name} has no {', '.join(missing)}")
+    if name == "trials":
+        if other := set(pc.unique(table["status"]).to_pylist()) - set(STATUSES):
+            raise BadRecordError(f"the status of a trial is {quoted(min(other))}, none of {', '.join(STATUSES)}")
+        if pc.count_distinct(table["trial_id"]).as_py() < len(table):
+            (twice, _), *_ = Counter(table["trial_id"].to_pylist()).most_common(1)
+            raise BadRecordError(f"it has trial {quoted(twice)} twice")
+    least = pc.min(table["epoch"]).as_py() if name == "epochs" else None
+    if least is not None and least < 0:
+        raise BadRecordError(f"an epoch is {least}, below 0")
+
+
+_NO_ROWS = BadRecordError, pa.ArrowException, ArithmeticError, AttributeError, TypeError, UnicodeError
 
 
 def _check_row(record: Record) -> None:
     parts = record.epochs, record.measures
     if not isinstance(record.trial, dict) or not all(isinstance(part, list) for part in parts):
         raise BadRecordError("it has no rows")
-    missing = [name for name in REQUIRED if record.trial.get(name) is None]
+    missing = [name for name in REQUIRED["trials"] if record.trial.get(name) is None]
     if missing:
         raise BadRecordError(f"its row has no {', '.join(missing)}")
 
@@ -109,6 +133,8 @@ def _check_row(record: Record) -> None:
 def _check_types(record: Record) -> None:
     try:
         rows_as_tables([record])
+    except BadRecordError:
+        raise
     except _NO_ROWS as error:
         raise BadRecordError(f"a row does not fit its table: {error}") from error
 

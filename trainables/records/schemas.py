@@ -38,11 +38,16 @@ DEFAULT_OF_EARLIER_ROWS = {
     for field in dataclasses.fields(TrialConfig)
     if field.name in DEFAULTS and not isinstance(field.type, types.UnionType)  # null has no meaning there
 }
-REQUIRED = (
-    "trial_id",
-    "status",
-    *(field.name for field in dataclasses.fields(TrialConfig) if field.name not in DEFAULTS),
-)
+STATUSES = ("completed", "diverged", "failed")
+REQUIRED = {  # of every row of a table
+    "trials": (
+        "trial_id",
+        "status",
+        *(field.name for field in dataclasses.fields(TrialConfig) if field.name not in DEFAULTS),
+    ),
+    "epochs": ("trial_id", "epoch"),
+    "measures": ("trial_id", "measure"),
+}
 _FIELDS = sorted(dataclasses.fields(TrialConfig), key=lambda field: field.name in REMEDIES)
 
 TRIALS = pa.schema(

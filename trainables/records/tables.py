@@ -16,9 +16,11 @@ trial alone: `compact` renames it to `trials/<trial_id>.unreadable`, and the tri
 """
 
 import dataclasses
+import itertools
 import math
 import sys
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Iterable, Iterator
 from functools import lru_cache
 from pathlib import Path
 
@@ -28,17 +30,24 @@ import pyarrow.parquet as pq
 
 from trainables.config import TrialConfig
 from trainables.records.matching import is_plain, reference_of, study_of
+from trainables.records.record_files import (
+    BadRecordError,
+    check_rows,
+    cleaned,
+    read_records,
+    record_files,
+    rows_as_tables,
+)
 from trainables.records.record_files import Record as Record
-from trainables.records.record_files import cleaned, read_records, record_files, rows_as_tables
 from trainables.records.record_files import write_record as write_record
 from trainables.records.schemas import DEFAULT_OF_EARLIER_ROWS, DEFAULTS, SCHEMAS, TRIALS
 from trainables.records.schemas import EPOCHS as EPOCHS
 from trainables.records.schemas import MEASURES as MEASURES
 from trainables.records.schemas import Row as Row
 from trainables.remedies import base_remedies, remedy_of
-from trainables.runtime.errors import UserError
+from trainables.runtime.errors import UserError, quoted
 from trainables.runtime.text import UNPRINTABLE_RE2, printable
-from trainables.storage.folders import in_parallel, is_remote, write_atomically
+from trainables.storage.folders import check_is_file, in_parallel, is_remote, is_there, write_atomically
 
 RECORDS_AT_ONCE = 1000  # read into memory
 
@@ -65,6 +74,9 @@ def read_tables(folder: Path) -> Tables:
         except FileNotFoundError:  # a record that `compact` has just merged: look again
             if attempt == 3:
                 raise
+        except OSError as error:
+            reason = error.strerror or error
+            raise UserError(f"`results` must be a folder that can be read, got {folder} ({reason})") from error
     for file, reason in bad.items():
         if not tables.trials.num_rows:
             raise UserError(f"`results` must hold whole records, got {file}, which cannot be read ({reason})")
@@ -81,11 +93,16 @@ def compact(folder: Path) -> Tables:
         pq.write_table(getattr(tables, name), buffer, compression="zstd")
         write_atomically(folder / f"{name}.parquet", buffer.getvalue().to_pybytes())
     for file, reason in bad.items():
-        aside = file.with_suffix(".unreadable")
+        aside = next(name for name in _names_aside(file) if not is_there(name))
         file.replace(aside)
         _tell(f"warning: {file} cannot be read ({reason}): renamed to {aside.name}, and its trial runs again")
     in_parallel(lambda file: file.unlink(missing_ok=True), [file for file in files if file not in bad])
     return tables
+
+
+def _names_aside(file: Path) -> Iterator[Path]:
+    yield file.with_suffix(".unreadable")
+    yield from (file.with_suffix(f".unreadable-{number}") for number in itertools.count(2))
 
 
 def finished_trials(folder: Path) -> set[str]:
@@ -126,7 +143,7 @@ def record_of(tables: Tables, trial_id: str) -> Record:
 
 def _tables_of(folder: Path) -> Tables:
     """`read_tables`, empty where no trial has ended."""
-    if not record_files(folder) and not (folder / "trials.parquet").exists():
+    if not record_files(folder) and not is_there(folder / "trials.parquet"):
         return Tables(*(schema.empty_table() for schema in SCHEMAS.values()))
     return read_tables(folder)
 
@@ -188,7 +205,7 @@ _COMPARED = [
 
 def _merge(folder: Path, files: list[Path]) -> tuple[Tables, dict[Path, str]]:
     """The tables with the records of `files`, and why files were left out that cannot be read."""
-    if not (folder / "trials").is_dir() and not (folder / "trials.parquet").exists():
+    if not (folder / "trials").is_dir() and not is_there(folder / "trials.parquet"):
         raise UserError(f"`results` must be a folder that a sweep has written, got {folder}, without trials.parquet")
     merged = {name: [_read_parquet(folder / f"{name}.parquet", schema)] for name, schema in SCHEMAS.items()}
     if not files:
@@ -233,11 +250,16 @@ def _with_comparisons(trials: pa.Table) -> pa.Table:
 
 
 def _read_parquet(path: Path, schema: pa.Schema) -> pa.Table:
-    if not path.exists():
+    if not is_there(path):
         return schema.empty_table()
     try:
-        table = pq.read_table(pa.BufferReader(path.read_bytes()) if is_remote(path) else path)
+        check_is_file(path)
+        # No pq.read_table, which adds a column for a folder named key=value.
+        with pq.ParquetFile(pa.BufferReader(path.read_bytes()) if is_remote(path) else path) as file:
+            table = file.read()
         table.validate(full=True)
+        if twice := [name for name, count in Counter(table.column_names).items() if count > 1]:
+            raise BadRecordError(f"it has several columns {quoted(twice[0])}")
         for name in set(schema.names) & DEFAULTS.keys() - set(table.column_names):
             table = table.append_column(name, pa.array([DEFAULTS[name]] * table.num_rows, schema.field(name).type))
         missing = [name for name in schema.names if name not in table.column_names]
@@ -245,9 +267,23 @@ def _read_parquet(path: Path, schema: pa.Schema) -> pa.Table:
             raise UserError(f"`results` must hold tables of this version, got {path} without {', '.join(missing)}")
         newer = [table.schema.field(name) for name in table.column_names if name not in schema.names]
         table = table.select([*schema.names, *(field.name for field in newer)]).cast(pa.schema([*schema, *newer]))
-        return _with_defaults(_printable(table))
-    except (pa.ArrowException, OSError) as error:
-        raise UserError(f"`results` must hold whole tables, got {path}, which cannot be read ({error})") from error
+        table = _with_defaults(_finite(_printable(table)))
+        check_rows(path.stem, table)
+        return table
+    except UserError:
+        raise
+    except (pa.ArrowException, OSError, ValueError) as error:
+        reason = quoted(error)
+        raise UserError(f"`results` must hold whole tables, got {path}, which cannot be read ({reason})") from error
+
+
+def _finite(table: pa.Table) -> pa.Table:
+    """`table` with null for every number that is not finite: somebody else may have written it."""
+    for place, field in enumerate(table.schema):
+        column = table[place]
+        if pa.types.is_floating(field.type) and not pc.all(pc.is_finite(column)).as_py():
+            table = table.set_column(place, field, pc.if_else(pc.is_finite(column), column, None))
+    return table
 
 
 def _with_defaults(table: pa.Table) -> pa.Table:

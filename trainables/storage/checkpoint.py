@@ -16,7 +16,7 @@ import pickle
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from trainables.storage.folders import patiently, write_atomically
+from trainables.storage.folders import patiently, read_file, write_atomically
 
 if TYPE_CHECKING:
     import torch
@@ -72,7 +72,7 @@ def _load(path: Path, device: torch.device) -> dict[str, Any] | None:
     import torch
 
     try:
-        content = path.read_bytes()
+        content = read_file(path)
         if not _is_whole(content):
             return None
         return torch.load(io.BytesIO(content), map_location=device, weights_only=True)  # type: ignore[no-any-return]

@@ -96,6 +96,31 @@ def write_atomically(path: Path, content: bytes) -> None:
     temporary.replace(path)
 
 
+def is_there(path: Path) -> bool:
+    """Whether anything has this name, also a link to nowhere."""
+    return path.exists() or (not is_remote(path) and path.is_symlink())
+
+
+class NotAFileError(OSError):
+    """Something that is not a regular file has the name of one."""
+
+
+def check_is_file(path: Path) -> None:
+    """Raise NotAFileError if `path` is anything but a regular file; nothing at all is accepted.
+
+    Reading a named pipe or a device would not end, and a link to nowhere must not pass for a file that was never
+    written.
+    """
+    if is_there(path) and not path.is_file():
+        raise NotAFileError("it is not a regular file")
+
+
+def read_file(path: Path) -> bytes:
+    """Return the contents of a regular file. Raises FileNotFoundError, and NotAFileError as `check_is_file` does."""
+    check_is_file(path)
+    return path.read_bytes()
+
+
 def patiently(action: Callable[[], _Result]) -> _Result:
     """The result of `action`, tried again after an OSError, such as of storage that is away, for PATIENCE seconds."""
     deadline, pause = time.monotonic() + PATIENCE, 0.25

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from trainables.runtime.errors import UserError, one_line
-from trainables.storage.folders import is_remote, write_atomically
+from trainables.storage.folders import NotAFileError, check_is_file, is_remote, read_file, write_atomically
 
 RENEW, STALE = 10.0, 60.0  # seconds
 LEASE = ".lease-"
@@ -55,6 +55,7 @@ def is_held(folder: Path) -> bool:
 
 @contextlib.contextmanager
 def _lock(folder: Path) -> Iterator[None]:
+    check_is_file(folder / ".lock")
     with (folder / ".lock").open("w") as lock:
         import fcntl  # absent on Windows, where reports work
 
@@ -109,8 +110,8 @@ def _renew(lease: Path, content: bytes, stop: threading.Event) -> None:
 
 def _holder(lease: Path) -> dict[str, Any]:
     try:
-        content = json.loads(lease.read_bytes())
-    except (ValueError, RecursionError):
+        content = json.loads(read_file(lease))
+    except (NotAFileError, ValueError, RecursionError):
         return {}
     return content if isinstance(content, dict) else {}
 

@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 
 from analysis.data.load import Sweep
+from trainables.storage.folders import read_file
 
 Data = dict[str, Any]
 
@@ -51,7 +52,7 @@ def profiles(sweep: Sweep) -> dict[str, list[Data]]:
     found: dict[str, list[Data]] = {}
     _spectra(sweep.measures, found)
     with contextlib.suppress(OSError, ValueError, KeyError):  # not there, or being written: the page does without
-        _paths(pd.read_parquet(io.BytesIO((sweep.folder / "profiles.parquet").read_bytes())), found)
+        _paths(pd.read_parquet(io.BytesIO(read_file(sweep.folder / "profiles.parquet"))), found)
     return found
 
 

@@ -298,6 +298,27 @@ def test_a_reference_without_a_test_loss(folder: Path, make_config: Make) -> Non
     assert by_size == {16: (0.0, None), 300: (pytest.approx(0.1), None)}
 
 
+def test_a_folder_named_like_a_partition(tmp_path: Path, make_config: Make) -> None:
+    folder = tmp_path / "seed=7"
+    (folder / "trials").mkdir(parents=True)
+    write_record(folder, record(make_config(seed=0)))
+    whole = compact(folder)
+    assert read_tables(folder).trials.equals(whole.trials)
+
+
+def test_bad_records_are_set_aside_one_after_another(folder: Path, make_config: Make) -> None:
+    file = folder / "trials" / f"{make_config().trial_id}.json"
+    write_record(folder, record(make_config(seed=1)))
+    file.mkdir()
+    compact(folder)
+    file.symlink_to("nowhere")
+    compact(folder)
+    assert sorted(left.name for left in (folder / "trials").iterdir()) == [
+        f"{file.stem}.unreadable",
+        f"{file.stem}.unreadable-2",
+    ]
+
+
 def test_a_sweep_of_which_no_trial_has_ended(folder: Path) -> None:
     tables_of_none = compact(folder)
     assert tables_of_none.trials.num_rows == 0
