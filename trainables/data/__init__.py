@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from trainables.data.dataset import Dataset, Inputs, Source
+from trainables.data.dataset import Dataset, Source
 from trainables.data.image_files import read_image_folder
 from trainables.data.parquet import read_parquet
 from trainables.data.speech import read_timit
@@ -107,7 +107,7 @@ def _from_function(name: str, options: dict[str, Any]) -> Source:
     input_parts = [train_inputs] if test_inputs is None else [train_inputs, test_inputs]
     is_tokens = train_labels.ndim == 2 and all(np.issubdtype(inputs.dtype, np.integer) for inputs in input_parts)
 
-    def kept(inputs: NDArray[Any]) -> Inputs:
+    def kept(inputs: NDArray[Any]) -> NDArray[Any]:
         try:
             return inputs.astype(np.int64) if is_tokens else inputs.astype(np.float32)
         except (ValueError, TypeError) as error:

@@ -1,8 +1,9 @@
-"""What a trial trains and tests on, as tensors in memory, and the shared arrays that it is drawn from.
+"""What a trial trains and tests on, and the shared arrays that it is drawn from.
 
-A `Source` holds the arrays as they were read, once per node: NumPy, because Ray shares a NumPy array between
-processes without a copy, and it is read only. A `Dataset` is one split of it. Inputs are numbers, float32 and scaled
-before sharing, so nobody has a reason to write to them, or tokens, int64; every batch is an indexed copy.
+A `Source` holds the arrays as they are stored, once per node and read-only: NumPy arrays, which Ray shares between
+processes without a copy, or memory-mapped files, which the processes of a node map for themselves. A `Dataset` is one
+split of it: tensors, or for what is large or stored as other numbers `Rows` (trainables.data.rows). Inputs are numbers,
+float32, or tokens, int64; every batch is an indexed copy.
 
 PyTorch is imported where a split is drawn: the driver of a sweep, which reads sources, does without its half a GiB.
 """
@@ -10,14 +11,15 @@ PyTorch is imported where a split is drawn: the driver of a sweep, which reads s
 from __future__ import annotations
 
 import hashlib
-import warnings
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from trainables.data.rows import Examples, Scaling, Stored, as_tensor, is_resident, rows_of, values_of
 from trainables.runtime.errors import UserError
 from trainables.runtime.seeds import generator
 
@@ -25,22 +27,25 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-Inputs = NDArray[np.float32] | NDArray[np.int64]
 Indices = NDArray[np.int64]
+
+CHUNK = 2**22  # numbers that are looked at together, so that no check or digest needs a copy of all
 
 
 @dataclass(frozen=True)
 class Dataset:
-    """Tensors of one split: inputs (N, ...) float32 or int64, labels (N,) int64 in [0, num_classes); for a language
-    model inputs (N, T) int64 tokens and labels (N, T), the token that follows each.
+    """The examples of one split: inputs (N, ...) float32 or int64, labels (N,) int64 in [0, num_classes).
+
+    For a language model inputs are (N, T) int64 tokens and labels (N, T), the token that follows each. All of these are
+    tensors, or Rows, which make a batch of values when it is asked for; `tensor_of` gives all values of either.
 
     A dataset for tuning has no test examples: its test tensors hold examples held out for validation.
     """
 
-    train_inputs: Tensor
-    train_labels: Tensor
-    test_inputs: Tensor
-    test_labels: Tensor
+    train_inputs: Examples
+    train_labels: Examples
+    test_inputs: Examples
+    test_labels: Examples
     num_classes: int
 
     @property
@@ -50,6 +55,11 @@ class Dataset:
     @property
     def input_dtype(self) -> torch.dtype:
         return self.train_inputs.dtype
+
+    @property
+    def is_resident(self) -> bool:
+        """Whether a training batch is taken without leaving the device."""
+        return is_resident(self.train_inputs) and is_resident(self.train_labels)
 
     def to(self, device: torch.device) -> Dataset:
         """The same data on `device` (itself where it is there already)."""
@@ -64,16 +74,20 @@ class Dataset:
 
 @dataclass(frozen=True)
 class Source:
-    """Everything read from a dataset. `test_inputs` is None where it has no test set of its own (digits):
-    then training and test examples are drawn from the same pool, by `split_seed`."""
+    """Everything read from a dataset, as it is stored. `test_inputs` is None where it has no test set of its own
+    (digits): then training and test examples are drawn from the same pool, by `split_seed`.
+
+    Inputs with a `scaling` become float32 by it; without one floats are float32 already, and integers are tokens.
+    """
 
     name: str
-    inputs: Inputs
-    labels: NDArray[np.int64]
-    test_inputs: Inputs | None
-    test_labels: NDArray[np.int64] | None
+    inputs: Stored
+    labels: Stored
+    test_inputs: Stored | None
+    test_labels: Stored | None
     num_classes: int
     default_train_size: int | None = None
+    scaling: Scaling | None = None
 
     def __post_init__(self) -> None:
         pairs = [("training", self.inputs, self.labels)]
@@ -100,17 +114,20 @@ class Source:
                     f"`dataset` {self.name} must have one label for each {part} {'token' if of_tokens else 'input'}, "
                     f"got inputs of shape {inputs.shape} and labels of shape {labels.shape}"
                 )
-            if labels.min() < 0 or labels.max() >= self.num_classes:
+            low, high = _range(labels)
+            if low < 0 or high >= self.num_classes:
                 raise UserError(
                     f"`dataset` {self.name} must have labels from 0 to {self.num_classes - 1}, "
-                    f"got {labels.min()} to {labels.max()} in the {part} set; leave out what has no label"
+                    f"got {low} to {high} in the {part} set; leave out what has no label"
                 )
-            if not np.isfinite(inputs).all():
+            is_float = np.issubdtype(inputs.dtype, np.floating)
+            if is_float and not all(np.isfinite(chunk).all() for chunk in chunks(inputs)):
                 raise UserError(f"`dataset` {self.name} must have finite inputs, got NaN or infinity in the {part} set")
-            if of_tokens and (inputs.min() < 0 or inputs.max() >= self.num_classes):
+            low, high = _range(inputs) if of_tokens else (0, 0)
+            if low < 0 or high >= self.num_classes:
                 raise UserError(
                     f"`dataset` {self.name} must have tokens from 0 to {self.num_classes - 1}, "
-                    f"got {inputs.min()} to {inputs.max()} in the {part} set"
+                    f"got {low} to {high} in the {part} set"
                 )
 
     @property
@@ -120,16 +137,23 @@ class Source:
     @property
     def of_tokens(self) -> bool:
         """Whether inputs are tokens, each of which has a label."""
-        return bool(self.inputs.dtype == np.int64)
+        return self.scaling is None and np.issubdtype(self.inputs.dtype, np.integer)
 
     @cached_property
     def fingerprint(self) -> str:
-        """16 hexadecimal digits of the SHA-256 of all arrays, with their shapes."""
+        """16 hexadecimal digits of the SHA-256 of all values, with their shapes: however they are stored."""
         digest = hashlib.sha256()
-        for array in (self.inputs, self.labels, self.test_inputs, self.test_labels):
+        scaled, plain = self.scaling, None
+        for array, scaling in (
+            (self.inputs, scaled),
+            (self.labels, plain),
+            (self.test_inputs, scaled),
+            (self.test_labels, plain),
+        ):
             if array is not None:
-                digest.update(str((array.shape, array.dtype.str)).encode())
-                digest.update(np.ascontiguousarray(array).data)
+                digest.update(str((array.shape, values_of(array[:0], scaling).dtype.str)).encode())
+                for chunk in chunks(array):
+                    digest.update(np.ascontiguousarray(values_of(chunk, scaling)).data)
         return digest.hexdigest()[:16]
 
     def sizes(self, train_size: int | None, test_size: int | None, validation_size: int = 0) -> tuple[int, int]:
@@ -179,13 +203,35 @@ class Source:
             test_inputs, test_labels = self.test_inputs, self.test_labels
         if validation_size:
             test, test_inputs, test_labels = others[:validation_size], self.inputs, self.labels
+        tensors, scaling = self._tensors, self.scaling
+        test_tensors = [tensors[id(array)] for array in (test_inputs, test_labels)]
         return Dataset(
-            _take(self.inputs, train),
-            _take(self.labels, train),
-            _take(test_inputs, test),
-            _take(test_labels, test),
+            rows_of(tensors[id(self.inputs)], train, scaling),
+            rows_of(tensors[id(self.labels)], train, None),
+            rows_of(test_tensors[0], test, scaling),
+            rows_of(test_tensors[1], test, None),
             self.num_classes,
         )
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in vars(self).items() if name != "_tensors"}
+
+    @cached_property
+    def _tensors(self) -> dict[int, Tensor]:
+        """The arrays as tensors, the same for all splits: a copy of one on a GPU is shared by them."""
+        arrays = (self.inputs, self.labels, self.test_inputs, self.test_labels)
+        return {id(array): as_tensor(array) for array in arrays if array is not None}
+
+
+def chunks(array: Stored) -> Iterator[Stored]:
+    """`array` in pieces of some rows."""
+    rows = max(1, CHUNK // max(1, array[:1].size))
+    return (array[first : first + rows] for first in range(0, len(array), rows))
+
+
+def _range(array: Stored) -> tuple[Any, Any]:
+    found = [(chunk.min(), chunk.max()) for chunk in chunks(array)]
+    return min(low for low, _ in found), max(high for _, high in found)
 
 
 def _require_size(name: str, size: int, available: int, validation_size: int = 0) -> None:
@@ -202,13 +248,3 @@ def draw(available: int, size: int, seed: int, purpose: str) -> tuple[Indices | 
         return None, np.arange(0)
     order = torch.randperm(available, generator=generator(seed, purpose)).numpy()
     return order[:size], order[size:]
-
-
-def _take(array: Inputs, indices: Indices | None) -> Tensor:
-    import torch
-
-    if indices is not None:
-        return torch.from_numpy(array[indices])
-    with warnings.catch_warnings():  # Ray shares read-only arrays; nothing here writes to them
-        warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
-        return torch.from_numpy(array)

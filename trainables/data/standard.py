@@ -2,7 +2,7 @@
 
 The others are read in torchvision's own layout and downloaded only when asked. torchvision compares the files'
 published checksums before it opens them (CIFAR's are pickles), so no foreign pickle is ever loaded.
-Inputs are scaled to [0, 1] and not normalized further, as in Keskar et al. 2017.
+Pixels are kept as uint8 and scaled to [0, 1] in each batch, and not normalized further, as in Keskar et al. 2017.
 
 torchvision is imported where it is used, for it brings PyTorch's compiler, seconds and hundreds of megabytes; of
 scikit-learn, which takes a second, only the file of its digits is read.
@@ -12,9 +12,11 @@ import importlib.util
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from trainables.data.dataset import Source
 from trainables.data.files import Walk, require_regular
+from trainables.data.rows import Scaling
 from trainables.runtime.errors import UserError, quoted
 
 DIGITS_TRAIN_SIZE = 300  # few enough for the large-batch gap to show; the other 1497 images test
@@ -79,12 +81,10 @@ def _read_torchvision(name: str, layout_name: str, root: Path, download: bool, n
         _channels_first(np.asarray(test.data)),
         np.asarray(test.targets, dtype=np.int64),
         num_classes=num_classes,
+        scaling=Scaling(255),
     )
 
 
-def _channels_first(
-    images: np.ndarray[tuple[int, ...], np.dtype[np.uint8]],
-) -> np.ndarray[tuple[int, ...], np.dtype[np.float32]]:
-    """uint8 images (N, H, W) or (N, H, W, 3) as float32 in [0, 1], (N, 1, H, W) or (N, 3, H, W)."""
-    images = images[:, None] if images.ndim == 3 else images.transpose(0, 3, 1, 2)
-    return np.divide(images, 255, dtype=np.float32)
+def _channels_first(images: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Images (N, H, W) or (N, H, W, 3) as (N, 1, H, W) or (N, 3, H, W)."""
+    return images[:, None] if images.ndim == 3 else np.ascontiguousarray(images.transpose(0, 3, 1, 2))

@@ -13,6 +13,7 @@ from torch import nn
 
 from trainables.config import LARGE_NETWORK
 from trainables.data import Dataset
+from trainables.data.rows import tensor_of
 from trainables.measures import rows as rows
 from trainables.measures.rows import EPSILONS, SEED, Context
 from trainables.records.tables import Row
@@ -42,9 +43,11 @@ def loss_of(
     if examples < len(labels):
         order = torch.randperm(len(labels), generator=generator(SEED, "measure examples"))
         chosen = order[:examples].to(labels.device)
-        inputs, labels = inputs[chosen], labels[chosen]
+        inputs, labels = inputs.index_select(0, chosen), labels.index_select(0, chosen)
     mode: Any = batch_norm
-    return ModelLoss(model, inputs, labels, dtype=getattr(torch, dtype), batch_norm=mode, batch_size=batch_size)
+    return ModelLoss(
+        model, tensor_of(inputs), tensor_of(labels), dtype=getattr(torch, dtype), batch_norm=mode, batch_size=batch_size
+    )
 
 
 def in_dtype(dtype: str, loss_in: Callable[[str], ModelLoss]) -> ModelLoss:

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from trainables.data import Dataset, load_source
+from trainables.data.rows import tensor_of
 from trainables.models import build_model
 from trainables.records.tables import of_newest_version, read_tables
 from trainables.sharpness import ModelLoss, ball_sharpness, box_sharpness, hessian_eigenvalues, rescaling_invariance
@@ -95,7 +96,7 @@ def _small() -> tuple[str, nn.Module, Tensor, Tensor]:
     optimizer = Adam(model.parameters(), 0.01)
     for _ in range(STEPS):
         optimizer.zero_grad()
-        cross_entropy(model(data.train_inputs), data.train_labels).backward()
+        cross_entropy(model(data.train_inputs), tensor_of(data.train_labels)).backward()
         optimizer.step()
     return f"A network trained on {EXAMPLES} digits", *_ready(model, data)
 

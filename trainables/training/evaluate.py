@@ -3,8 +3,9 @@
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
+from trainables.data.rows import Examples
 from trainables.runtime.errors import UserError
 from trainables.runtime.float32 import large_products
 from trainables.tasks.loss import cross_entropy
@@ -21,7 +22,7 @@ class Evaluation:
     accuracy: float
 
 
-def evaluate(model: nn.Module, inputs: Tensor, labels: Tensor, *, cuts: list[int] | None = None) -> Evaluation:
+def evaluate(model: nn.Module, inputs: Examples, labels: Examples, *, cuts: list[int] | None = None) -> Evaluation:
     """Mean cross-entropy (each example's in the model's precision, summed in float64) and share of hits.
 
     `inputs` (N, ...), `labels` (N,), or (N, T) for logits (N, T, K); each module's own training mode is put back
@@ -33,10 +34,11 @@ def evaluate(model: nn.Module, inputs: Tensor, labels: Tensor, *, cuts: list[int
     loss = torch.zeros((), dtype=torch.float64, device=inputs.device)
     hits = torch.zeros((), dtype=torch.int64, device=inputs.device)
     numbers = inputs[0].numel() * (1 if inputs.is_floating_point() else TOKEN_NUMBERS)
-    chunk = cuts or max(1, CHUNK_NUMBERS // max(1, numbers))
-    parts = list(zip(inputs.split(chunk), labels.split(chunk), strict=True))
-    with torch.no_grad(), large_products(model.parameters(), max(len(part) for part, _ in parts)):
-        for part, targets in parts:
+    size = max(1, CHUNK_NUMBERS // max(1, numbers))
+    chunk = cuts or size
+    largest = max(cuts) if cuts else min(size, len(inputs))
+    with torch.no_grad(), large_products(model.parameters(), largest):
+        for part, targets in zip(inputs.split(chunk), labels.split(chunk), strict=True):
             logits = model(part)
             if targets.is_floating_point() or targets.shape != logits.shape[:-1]:
                 raise UserError(

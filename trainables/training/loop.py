@@ -17,10 +17,11 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from trainables.config import FULL_BATCH_OPTIMIZERS, TrialConfig
 from trainables.data import Dataset
+from trainables.data.rows import Examples
 from trainables.runtime.float32 import large_products
 from trainables.runtime.seeds import derive_seed, generator, random_numbers_kept, seed_all
 from trainables.training.batches import epoch_batches
@@ -64,7 +65,8 @@ class Training:
         self.micro_batch_size = micro_batch_size
         self.parts = Parts(model, self.workers, micro_batch_size, config.ghost_batch_size)
         self._update: Update | RecordedUpdate = Update(config, model, data, self.parts)
-        if record is not None and is_recordable(config) and self.workers.count == 1 and micro_batch_size is None:
+        is_whole = self.workers.count == 1 and micro_batch_size is None
+        if record is not None and is_recordable(config) and is_whole and data.is_resident:
             self._update = RecordedUpdate(self._update, model, record)
         self.optimizer = build_optimizer(config, model.parameters())
         self.step = 0
@@ -164,7 +166,7 @@ class Training:
                 loss = self._evaluate(*self._looked_at).loss
             looks.append({"step": self.step, "epoch": epochs_done, "train_loss": loss})
 
-    def _examples_to_look_at(self) -> tuple[Tensor, Tensor]:
+    def _examples_to_look_at(self) -> tuple[Examples, Examples]:
         inputs, labels = self.data.train_inputs, self.data.train_labels
         if len(labels) <= LOOKED_EXAMPLES:
             return inputs, labels
@@ -172,7 +174,7 @@ class Training:
         chosen = order[:LOOKED_EXAMPLES].to(labels.device)
         return inputs.index_select(0, chosen), labels.index_select(0, chosen)
 
-    def _evaluate(self, inputs: Tensor, labels: Tensor) -> Evaluation:
+    def _evaluate(self, inputs: Examples, labels: Examples) -> Evaluation:
         return evaluate_together(self.workers, self.model, inputs, labels, self.micro_batch_size)
 
     def _set_learning_rate(self, rate: float) -> None:

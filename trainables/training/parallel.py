@@ -16,6 +16,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from trainables.data.rows import Examples
 from trainables.training.evaluate import Evaluation, evaluate
 
 CPU = torch.device("cpu")
@@ -77,7 +78,7 @@ class _Sum(torch.autograd.Function):
 
 
 def evaluate_together(
-    workers: Workers, model: nn.Module, inputs: Tensor, labels: Tensor, micro_batch_size: int | None = None
+    workers: Workers, model: nn.Module, inputs: Examples, labels: Examples, micro_batch_size: int | None = None
 ) -> Evaluation:
     """`evaluate`, every worker on its share of the examples, of which it takes `micro_batch_size` at once."""
     own = workers.share(len(inputs))

@@ -16,6 +16,7 @@ import torchvision
 from PIL import Image
 
 from trainables.data import Source, load_dataset, load_source
+from trainables.data.rows import values_of
 from trainables.runtime.errors import UserError
 
 
@@ -130,7 +131,7 @@ def test_mnist_layout(tmp_path: Path) -> None:
     assert source.inputs.shape == (30, 1, 28, 28)
     assert source.test_inputs is not None
     assert source.test_inputs.shape == (20, 1, 28, 28)
-    np.testing.assert_allclose(source.inputs[:, 0], raw.data.numpy() / 255, rtol=1e-6)
+    np.testing.assert_allclose(values_of(source.inputs, source.scaling)[:, 0], raw.data.numpy() / 255, rtol=1e-6)
 
 
 def test_mnist_truncated(tmp_path: Path) -> None:
@@ -189,7 +190,7 @@ def test_cifar100_layout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr(layout, "meta", {**layout.meta, "md5": sums["meta"]})
     source = load_source("cifar100", root=tmp_path)
     assert (source.num_classes, source.labels.tolist()) == (100, [99, 0, 1, 2, 3, 4])
-    np.testing.assert_allclose(source.inputs, pixels.reshape(6, 3, 32, 32) / 255, rtol=1e-6)
+    np.testing.assert_allclose(values_of(source.inputs, source.scaling), pixels.reshape(6, 3, 32, 32) / 255, rtol=1e-6)
 
 
 @pytest.mark.parametrize("name", ["mnist", "cifar10", "cifar100"])
@@ -219,7 +220,7 @@ def write_parquet(folder: Path, *, column: str = "image", size: int = 8, count: 
 def test_parquet(tmp_path: Path, column: str) -> None:
     pixels = write_parquet(tmp_path, column=column)
     source = load_source("parquet", root=tmp_path)
-    np.testing.assert_allclose(source.inputs, pixels.transpose(0, 3, 1, 2) / 255, rtol=1e-6)
+    np.testing.assert_allclose(values_of(source.inputs, source.scaling), pixels.transpose(0, 3, 1, 2) / 255, rtol=1e-6)
     assert source.labels.tolist() == [row % 3 for row in range(12)]
     assert source.num_classes == 3
 
