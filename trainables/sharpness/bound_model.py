@@ -11,18 +11,23 @@ models:
 
 The caller's model is never written to, moved or switched to another mode.
 
-Trap: PyTorch's fused `weight_norm` (2.14) treats the norm of v as a constant in second derivatives. The v-v and g-v
-blocks of the Hessian are then wrong, and the matrix is not symmetric. Here v * (g / ||v||) is used instead.
+Traps: PyTorch's fused `weight_norm` (2.14) treats the norm of v as a constant in second derivatives. The v-v and g-v
+blocks of the Hessian are then wrong, and the matrix is not symmetric. Here v * (g / ||v||) is used instead. Of the
+attention kernels only the plain one, `SDPBackend.MATH`, has second derivatives: it is used here, also where the model
+asks for another one by itself. And in eval mode without gradients nn.TransformerEncoder takes a fast path whose outputs
+at masked positions are others, 0: it is switched off here, or the loss would not be the one that has the gradient.
 """
 
 import copy
 import math
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.backends import mha
 from torch.func import functional_call
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.overrides import TorchFunctionMode
@@ -34,6 +39,8 @@ from trainables.sharpness.second_derivatives import operations
 COMPARED_EXAMPLES = 2
 ROUNDINGS = 128  # of the whole gradient: tolerance for a parameter whose own gradient is nearly zero
 FUSED_WEIGHT_NORM = "WeightNormInterfaceBackward"
+FUSED_ATTENTION = "ScaledDotProduct"  # how the names begin
+ATTENTION = (F.scaled_dot_product_attention, F.multi_head_attention_forward)
 REENTRANT_CHECKPOINT = "CheckpointFunctionBackward"
 
 RECOMPUTED = (
@@ -76,7 +83,7 @@ class BoundModel:
     def __call__(self, pieces: Sequence[Tensor], inputs: Tensor) -> Tensor:
         """Return the outputs for `inputs`; `pieces` are the parameters, and may be followed by other tensors."""
         own = {name: pieces[index] for name, index in self._places.items()}
-        with sdpa_kernel(SDPBackend.MATH), self._mode():  # the only attention kernel with second derivatives
+        with _plain_attention(), self._mode():
             outputs: Tensor = functional_call(self.module, {**self._buffers, **own}, (inputs,), tie_weights=False)
         return outputs
 
@@ -102,21 +109,21 @@ class BoundModel:
             return _value_and_gradients(self(leaves, inputs), leaves)
 
     def _compare(self, model: nn.Module, own: list[nn.Parameter], inputs: Tensor) -> None:
-        """Raise ValueError if value or gradients are not those of `model`; find out if it uses `weight_norm`."""
+        """Raise ValueError if value or gradients are not those of `model`; find out if it uses fused kernels."""
         device, dtype = own[0].device, own[0].dtype
         inputs = inputs.to(device, dtype) if inputs.is_floating_point() else inputs.to(device)
         with torch.no_grad():
             for parameter in self._copies:
                 parameter.fill_(math.nan)
-        with _untouched(model), random_numbers_kept(device), torch.enable_grad(), sdpa_kernel(SDPBackend.MATH):
+        with _untouched(model), random_numbers_kept(device), torch.enable_grad(), _plain_attention():
             outputs = model.eval()(inputs)
             names = operations(outputs)
             if REENTRANT_CHECKPOINT in names:
                 raise ValueError(RECOMPUTED)
             expected = _value_and_gradients(outputs, own)
             del outputs
-        if FUSED_WEIGHT_NORM in names:
-            self._mode = _PlainWeightNorm
+        if FUSED_WEIGHT_NORM in names or any(name.startswith(FUSED_ATTENTION) for name in names):
+            self._mode = _PlainKernels
         if not all(bool(one.isfinite().all()) for one in expected):
             return  # training has diverged
         try:
@@ -209,14 +216,29 @@ class _KeptActivations(TorchFunctionMode):
         return function(*args, **(kwargs or {}))
 
 
-class _PlainWeightNorm(TorchFunctionMode):
-    """Computes `weight_norm` with operations whose second derivatives are right."""
+class _PlainKernels(TorchFunctionMode):
+    """Computes `weight_norm` and attention with operations whose second derivatives are right."""
 
     def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if function is torch._weight_norm:
             return _plain_weight_norm(*args, **(kwargs or {}))
+        if function in ATTENTION:
+            with sdpa_kernel(SDPBackend.MATH):
+                return function(*args, **(kwargs or {}))
         return function(*args, **(kwargs or {}))
 
 
 def _plain_weight_norm(v: Tensor, g: Tensor, dim: int = 0) -> Tensor:
     return v * (g / torch.norm_except_dim(v, 2, dim))
+
+
+@contextmanager
+def _plain_attention() -> Iterator[None]:
+    """Attention by operations that have second derivatives, the same with and without gradients."""
+    before = mha.get_fastpath_enabled()
+    mha.set_fastpath_enabled(False)
+    try:
+        with sdpa_kernel(SDPBackend.MATH):
+            yield
+    finally:
+        mha.set_fastpath_enabled(before)
