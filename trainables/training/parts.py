@@ -10,15 +10,20 @@ the examples. What could depend on the cut does not:
 - Dropout. A part's masks are its rows of the masks of the whole batch, which a worker's first part draws.
 - A worker without examples repeats a part with weight 0, so that all draw and exchange the same things.
 
-Traps: masks are the whole batch's only where `F.dropout` and its kin get tensors whose first dimension is the batch.
-The dropout inside nn.LSTM draws its own for each part. A layer that is called twice in one pass takes both calls of a
-part before the next part into its running statistics.
+- Attention. Its dropout is handled likewise, in `F.scaled_dot_product_attention` and `nn.MultiheadAttention`.
+
+Traps: masks are the whole batch's only where dropout gets tensors whose first dimension is the batch, or the batch
+times the heads. The dropout inside nn.LSTM draws its own for each part. On a GPU a fused attention kernel draws other
+masks for a whole batch than are drawn here for its parts; `gpt`, `vit` and `seq2seq` do not use it with dropout. A
+layer that is called twice in one pass takes both calls of a part before the next part into its running statistics.
 """
 
 import sys
 from collections import Counter, defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
+from types import FunctionType
 from typing import Any, Self
 
 import torch
@@ -28,7 +33,6 @@ from torch.overrides import TorchFunctionMode
 
 from trainables.runtime.errors import UserError
 from trainables.runtime.seeds import random_numbers_kept
-from trainables.training.ghost_batch_norm import is_channels_last
 from trainables.training.parallel import Workers
 from trainables.training.synchronized_batch_norm import (
     Groups,
@@ -197,26 +201,86 @@ class _MasksOfBatch(TorchFunctionMode):
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        if func not in DROPOUTS or len(self._rows[self._part]) == self._count:
+        if len(self._rows[self._part]) == self._count:
             return func(*args, **kwargs)
-        return self._masked(func, *args, **kwargs)
+        if func in DROPOUTS:
+            return self._masked(func, *args, **kwargs)
+        if func is F.scaled_dot_product_attention:
+            return self._attention(*args, **kwargs)
+        if func is F.multi_head_attention_forward:  # in it this mode is off
+            names = {"dropout": partial(self._masked, F.dropout), "scaled_dot_product_attention": self._attention}
+            own = FunctionType(func.__code__, {**func.__globals__, **names}, None, func.__defaults__)
+            return own(*args, **kwargs)
+        if func is Tensor.bernoulli_:
+            return self._bernoulli(*args, **kwargs)
+        return func(*args, **kwargs)
 
     def _masked(
         self, dropout: Any, input: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False
     ) -> Tensor:
-        if not training or p in (0, 1) or input.ndim == 0 or len(input) != len(self._rows[self._part]):
+        mask = self._mask(dropout, input, p) if training else None
+        if mask is None:
             return dropout(input, p, training, inplace)  # type: ignore[no-any-return]
-        masked = dropout, p, input.shape[1:]
+        return input * mask.to(input.dtype).div_(1 - p)
+
+    def _attention(
+        self,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        attn_mask: Tensor | None = None,
+        dropout_p: float = 0.0,
+        is_causal: bool = False,
+        **options: Any,
+    ) -> Tensor:
+        """Attention whose dropout is that of its weights (..., T, S); no fused kernel takes a mask for it."""
+        weights = query.new_empty(*query.shape[:-1], key.shape[-2]) if dropout_p else query
+        mask = self._mask(F.dropout, weights, dropout_p)
+        if mask is None:
+            return F.scaled_dot_product_attention(query, key, value, attn_mask, dropout_p, is_causal, **options)
+        weights = torch._scaled_dot_product_attention_math(query, key, value, attn_mask, 0.0, is_causal, **options)[1]
+        value = value.repeat_interleave(query.shape[-3] // value.shape[-3], -3) if query.ndim > 3 else value
+        return (weights * mask.to(weights.dtype).div_(1 - dropout_p)) @ value
+
+    def _mask(self, dropout: Any, input: Tensor, p: float) -> Tensor | None:
+        """What of `input` is kept; None where nothing is dropped, or `input` does not hold this part's examples."""
+        if p in (0, 1):
+            return None
+        return self._own((dropout, p), input, lambda ones: dropout(ones, p, True) != 0)
+
+    def _bernoulli(self, input: Tensor, p: Any = 0.5, *, generator: torch.Generator | None = None) -> Tensor:
+        """Masks of stochastic depth."""
+        is_simple = isinstance(p, float) and generator is None
+        drawn = self._own(("bernoulli", p), input, lambda ones: ones.bernoulli_(p)) if is_simple else None
+        return input.bernoulli_(p, generator=generator) if drawn is None else input.copy_(drawn)
+
+    def _own(self, purpose: Any, input: Tensor, draw: Callable[[Tensor], Tensor]) -> Tensor | None:
+        """This part's rows of what `draw` makes of ones like `input` for the whole batch.
+
+        An example has one row, or several that follow each other, such as one for each head. None where the rows are
+        not those of this part's examples.
+        """
+        each, rest = divmod(len(input), len(self._rows[self._part])) if input.ndim else (0, 0)
+        if rest or not each:
+            return None
+        masked = *purpose, each, input.shape[1:]
         kept, call = self._kept[masked], self._calls[masked]
         if call == len(kept):
-            drawn: Tensor = dropout(_ones_laid_out_as(input, self._count), p, True) != 0
-            kept.append([drawn[rows] for rows in self._rows])
+            drawn = draw(_ones_laid_out_as(input, each * self._count))
+            if each > 1:
+                drawn = drawn.unflatten(0, (self._count, each))
+            kept.append([drawn[rows].flatten(0, 1) if each > 1 else drawn[rows] for rows in self._rows])
         self._calls[masked] += 1
-        return input * kept[call][self._part].to(input.dtype).div_(1 - p)
+        return kept[call][self._part]
 
 
 def _ones_laid_out_as(input: Tensor, count: int) -> Tensor:
-    """(count, ...) for an input of fewer examples: random numbers go by the order of memory."""
-    if not is_channels_last(input):
-        return input.new_ones(count, *input.shape[1:])
-    return input.new_ones(count, *input.shape[2:], input.shape[1]).movedim(-1, 1)
+    """(count, ...) for an input of fewer examples: random numbers go by the order of memory.
+
+    Of one example, whose place in that order no stride tells, equal strides say that it comes late.
+    """
+    strides = input.stride()
+    order = sorted(range(input.ndim), key=lambda dimension: (-strides[dimension], dimension == 0))
+    sizes = (count, *input.shape[1:])
+    laid_out = input.new_ones([sizes[dimension] for dimension in order])
+    return laid_out.permute([order.index(dimension) for dimension in range(input.ndim)])
