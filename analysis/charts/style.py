@@ -153,7 +153,9 @@ def log_axis(axes: Axes, which: Literal["x", "y"], at: Sequence[float] | None = 
 
 
 def _tick(value: float) -> str:
-    """A tick of a log axis: short also where it is small."""
+    """A tick of a log axis: whole numbers such as batch sizes in full, others short, also where they are small."""
+    if value >= 1 and value == round(value) and value < 1e6:
+        return f"{value:.0f}"
     return plain_number(value) if value >= 1e-3 else f"{value:.0e}".replace("e-0", "e-")
 
 

@@ -10,12 +10,13 @@ import matplotlib
 import numpy as np
 import pytest
 from made_up import failed, grid, record
+from matplotlib.figure import Figure
 
 from analysis.charts import style
 from analysis.charts.batch_size_curves import batch_size_curves
 from analysis.charts.gap_vs_sharpness import gap_vs_sharpness
 from analysis.charts.learning_rate_heatmap import learning_rate_heatmap
-from analysis.charts.style import batch_size_colours, save
+from analysis.charts.style import batch_size_colours, log_axis, save
 from analysis.charts.switch_point import switch_point
 from analysis.data.load import comparable, load_sweep
 from analysis.learning_rate_heatmap import main as heatmap_main
@@ -225,3 +226,12 @@ def test_a_sweep_without_the_data_is_one_line_and_status_2(write_sweep, refusal)
 
 def test_no_argument_is_status_2_and_one_line(refusal):
     refusal(heatmap_main, [])
+
+
+def test_batch_sizes_are_written_in_full():
+    """Four-digit batch sizes on an axis, which three significant digits would make 1020 and 4100."""
+    figure = Figure()
+    axes = figure.subplots()
+    axes.plot([1, 1024, 4096], [1, 2, 3])
+    log_axis(axes, "x", at=[1, 1024, 4096])
+    assert [label.get_text() for label in axes.get_xticklabels()] == ["1", "1024", "4096"]

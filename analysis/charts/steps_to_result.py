@@ -1,0 +1,65 @@
+"""Steps to a goal against batch size on logarithmic axes, the perfect-scaling line, and the share that reaches it."""
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from analysis.charts.style import GREY, LABELS, LINE_COLOURS, draw_means, footnote, log_axis, new_figure
+from analysis.data.runs import Runs
+from analysis.questions.steps_to_result import StepsToResult
+from analysis.stats.wording import plain_number
+
+
+def steps_to_result_figure(runs: Runs, goals: list[StepsToResult]) -> Figure:
+    """A line for each goal: steps, examples relative to the smallest batch, and the share of runs that reach it."""
+    sizes = sorted({row.batch_size for found in goals for row in found.rows})
+    with new_figure(height=3.0) as figure:
+        steps, overhead, share = figure.subplots(1, 3)
+        for found, colour in zip(goals, LINE_COLOURS * len(goals), strict=False):
+            rows = [row for row in found.rows if row.steps is not None]
+            x, means = [row.batch_size for row in rows], [row.steps for row in rows if row.steps is not None]
+            label = f"{found.goal:g}"
+            draw_means(steps, x, means, color=colour, marker="o", markersize=4, label=label)
+            span = np.array([x[0], x[-1]], dtype=float)
+            span[1] = min(span[1], x[0] * means[0].value / min(mean.value for mean in means) * 1.5)
+            steps.plot(span, means[0].value * x[0] / span, color=colour, linewidth=0.8, linestyle=":")
+            known = [(row.batch_size, row.overhead) for row in rows if row.overhead is not None]
+            draw_means(
+                overhead,
+                [size for size, _ in known],
+                [mean for _, mean in known],
+                color=colour,
+                marker="o",
+                markersize=4,
+            )
+            reached = [100 * row.reached / row.tried for row in found.rows]
+            share.plot([row.batch_size for row in found.rows], reached, color=colour, marker="o", markersize=4)
+        overhead.axhline(1.2, color=GREY, linewidth=0.9, linestyle="--")
+        for axes in (steps, overhead, share):
+            log_axis(axes, "x", at=sizes if len(sizes) <= 7 else sizes[::2])
+            axes.set_xlabel(LABELS["batch_size"])
+        log_axis(steps, "y")
+        log_axis(overhead, "y")
+        steps.set_ylabel("steps to the goal")
+        overhead.set_ylabel("examples, relative to the smallest batch")
+        share.set_ylabel("runs that reach the goal [%]")
+        share.set_ylim(-3, 103)
+        handles, labels = steps.get_legend_handles_labels()
+        figure.legend(
+            handles,
+            labels,
+            loc="outside upper center",
+            ncols=max(1, len(labels)),
+            frameon=False,
+            title=f"goal: {runs.metric}",
+        )
+        count = max(int(runs.about["replicate"].max()) + 1, 1)
+        bars = (
+            f"Geometric means and 95 % intervals over {plain_number(count)} replicates"
+            if count > 1
+            else "One replicate"
+        )
+        footnote(
+            figure,
+            f"Dotted: perfect scaling. Dashed: 20 % more examples. {bars}, at each batch size's fastest setting.",
+        )
+    return figure

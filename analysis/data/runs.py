@@ -1,0 +1,198 @@
+"""Runs of training from anywhere, as two frames: what was run, and a metric along it.
+
+`read_runs` takes a results folder of this project, a CSV file, and what analysis/data/foreign_runs.py reads.
+
+A CSV file has a row for each run and evaluation, in any order:
+
+    run,batch_size,step,val_loss,learning_rate,seed
+    a,64,100,2.31,0.001,0
+    a,64,200,1.87,0.001,0
+
+`batch_size` (in examples or tokens), `step` (optimizer updates done) and a metric are needed. `run` may be left out
+where all other columns together tell the runs apart; `seed` names replicates. Columns that are the same all along every
+run are its setting (learning rate, warmup, ...); those that change are metrics. `--column step=global_step` renames.
+
+Traps: without seeds, runs of one setting count as its replicates in the order of their names. A run whose metric is not
+finite somewhere diverged: it is at no goal from there on.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import pandas as pd
+
+from analysis.data.load import attempted, load_sweep
+from trainables.records.matching import MATCHED
+from trainables.runtime.errors import UserError, one_line
+
+Direction = Literal["lower", "higher"]
+NEEDED = ("batch_size", "step")
+LOWER = ("loss", "error", "perplexity", "nll", "mse", "mae", "bpb", "bits")
+HIGHER = ("acc", "auc", "f1", "map", "r2", "bleu", "score", "reward")
+
+
+@dataclass(frozen=True, eq=False)
+class Runs:
+    """What was run, `about`, indexed by run: `batch_size`, `setting` (its number), `text` (in words), `replicate`.
+
+    `curves`: `run`, `step`, `value`, in order of steps, finite values only. `metric` is what the values are, and
+    `direction` which of them are better.
+    """
+
+    source: Path
+    metric: str
+    direction: Direction
+    about: pd.DataFrame
+    curves: pd.DataFrame
+
+
+def read_frame(
+    source: Path, frame: pd.DataFrame, metric: str, direction: Direction | None, about: pd.DataFrame | None = None
+) -> Runs:
+    """`Runs` of rows with `run`, `step`, `metric` and, there or in `about` (indexed by run), what was run.
+
+    Raises UserError where a column is missing or no number.
+    """
+    settings = _constant_columns(frame, metric) if about is None else about
+    if metric not in frame:
+        numbers = [name for name in frame.select_dtypes("number") if name not in (*NEEDED, "run", "seed")]
+        raise UserError(f"`metric` must be a column of {source.name}, got {metric!r}; such as {', '.join(numbers[:8])}")
+    for name in ("batch_size",):
+        if name not in settings:
+            raise UserError(
+                f"`source` must have a column {name!r}, the same all along a run, got none in {source.name}"
+            )
+    sizes = pd.to_numeric(settings["batch_size"], errors="coerce")
+    if sizes.isna().any() or (sizes <= 0).any() or (sizes % 1 != 0).any():
+        raise UserError(
+            f"`batch_size` must be whole numbers above 0 in {source.name}, got {_first_bad(settings, sizes)}"
+        )
+    steps = pd.to_numeric(frame["step"], errors="coerce")
+    values = pd.to_numeric(frame[metric], errors="coerce").astype("float64")
+    if steps[values.notna()].isna().any() or (steps < 0).any():
+        raise UserError(f"`step` must be numbers from 0 on in {source.name}, got others")
+    curves = pd.DataFrame({"run": frame["run"].array, "step": steps.array, "value": values.array}).dropna()
+    if curves.empty:
+        raise UserError(f"`metric` {metric} must have values in {source.name}, got none")
+    curves = curves[np.isfinite(curves["value"])].sort_values(["run", "step"], ignore_index=True)
+    names = [
+        name for name in settings if name not in ("batch_size", "seed") and settings[name].nunique(dropna=False) > 1
+    ]
+    texts = settings[names].apply(
+        lambda row: ", ".join(f"{n} {_word(v)}" for n, v in row.items() if pd.notna(v)), axis=1
+    )
+    text = texts if len(names) else pd.Series("", index=settings.index)
+    found = pd.DataFrame({"batch_size": sizes.astype("int64"), "text": text}, index=settings.index)
+    found["setting"] = pd.factorize(found["text"], sort=True)[0]
+    found = found.sort_index()
+    found["replicate"] = _replicates(found, settings.get("seed"))
+    return Runs(source, metric, direction or direction_of(metric), found, curves)
+
+
+def read_csv(source: Path, metric: str, direction: Direction | None, columns: Mapping[str, str]) -> Runs:
+    """`Runs` of a CSV file in the layout of the top of this file; `columns`: its names for ours."""
+    frame = read_table(source).rename(columns={theirs: ours for ours, theirs in columns.items()})
+    for name in NEEDED:
+        if name not in frame:
+            raise UserError(
+                f"`source` must have a column {name!r}, got {', '.join(map(str, frame.columns[:9]))} in {source.name}; "
+                f"--column {name}=NAME says which one it is"
+            )
+    if "run" not in frame:
+        others = [name for name in frame if name != "step" and not _is_metric(frame[name])]
+        frame["run"] = frame.groupby(others, dropna=False, sort=True).ngroup()
+    repeated = frame.duplicated(["run", "step"])
+    if repeated.any():
+        row = frame[repeated].iloc[0]
+        raise UserError(
+            f"`source` must have one row for each run and step, got several for run {row['run']!r} at step "
+            f"{row['step']} in {source.name}; a column `run` tells runs apart"
+        )
+    return read_frame(source, frame, metric, direction)
+
+
+def read_results(source: Path, metric: str, direction: Direction | None) -> Runs:
+    """`Runs` of a results folder of this project: its plain trials, by epoch."""
+    sweep = load_sweep(source)
+    trials = attempted(sweep)
+    trials = trials[trials["is_plain"] & trials["status"].isin(["completed", "diverged"])].set_index("trial_id")
+    names = [name for name in MATCHED if name in trials]
+    about = trials[["batch_size", *names]].assign(seed=trials["replicate"])
+    epochs = sweep.epochs[sweep.epochs["trial_id"].isin(about.index)].rename(columns={"trial_id": "run"})
+    return read_frame(source, epochs, metric, direction, about)
+
+
+def is_results(source: Path) -> bool:
+    """Whether `source` is a results folder of this project."""
+    if not source.is_dir():
+        return False
+    return (source / "trials.parquet").is_file() or any((source / "trials").glob("[!.]*.json"))
+
+
+def read_table(source: Path) -> pd.DataFrame:
+    """The rows of a CSV file. Raises UserError where it is none."""
+    try:
+        frame = pd.read_csv(source)
+    except (OSError, ValueError, pd.errors.ParserError) as error:
+        raise UserError(f"`source` must be a CSV file, got {source} ({one_line(error)})") from error
+    if frame.empty:
+        raise UserError(f"`source` must have rows, got none in {source.name}")
+    return frame
+
+
+def direction_of(metric: str) -> Direction:
+    """Which values of `metric` are better, by its name. Raises UserError where the name does not say."""
+    name = metric.lower()
+    for direction, parts in (("lower", LOWER), ("higher", HIGHER)):
+        if any(part in name for part in parts):
+            return direction  # type: ignore[return-value]
+    raise UserError(f"`direction` must be given for a metric named {metric!r}: --direction lower or higher")
+
+
+def _is_metric(column: pd.Series) -> bool:
+    """Whether a column holds measured numbers, for files that do not say which rows are one run."""
+    return bool(pd.api.types.is_float_dtype(column) and column.nunique() > 0.5 * len(column))
+
+
+def _constant_columns(frame: pd.DataFrame, metric: str) -> pd.DataFrame:
+    """The columns that are the same all along every run, a row for each run."""
+    groups = frame.groupby("run", sort=True)
+    names = [name for name in frame if name not in ("run", "step", metric)]
+    constant = [name for name in names if (groups[name].nunique(dropna=False) <= 1).all()]
+    return groups[constant].first() if constant else pd.DataFrame(index=pd.Index(sorted(frame["run"].unique())))
+
+
+def _replicates(about: pd.DataFrame, seed: pd.Series | None) -> pd.Series:
+    """Numbers: that of the seed, or the runs of one batch size and setting in order."""
+    order = about.groupby(["batch_size", "setting"]).cumcount()
+    if seed is None:
+        return order
+    numbers = pd.Series(pd.factorize(seed.reindex(about.index), sort=True, use_na_sentinel=False)[0], index=about.index)
+    if about.assign(seed=numbers).duplicated(["batch_size", "setting", "seed"]).any():
+        raise UserError(
+            "`seed` must tell runs of one batch size and setting apart, got one seed twice; name them by `run`"
+        )
+    return numbers
+
+
+def _first_bad(settings: pd.DataFrame, sizes: pd.Series) -> object:
+    bad = sizes.isna() | (sizes <= 0) | (sizes % 1 != 0)
+    return settings.loc[bad, "batch_size"].iloc[0]
+
+
+def _word(value: object) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def names_of(texts: Sequence[str]) -> dict[str, str]:
+    """`OURS=THEIRS` pairs as a mapping. Raises UserError for others."""
+    pairs = [text.partition("=") for text in texts]
+    for ours, sign, theirs in pairs:
+        if not sign or ours not in ("run", "seed", *NEEDED) or not theirs:
+            raise UserError(
+                f"`column` must be run=NAME, seed=NAME, batch_size=NAME or step=NAME, got {ours}{sign}{theirs}"
+            )
+    return {ours: theirs for ours, _, theirs in pairs}

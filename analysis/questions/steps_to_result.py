@@ -1,0 +1,314 @@
+"""Steps to a result: the fewest steps to a goal at each batch size, and the three largest useful batch sizes of it.
+
+Shallue et al. 2019, "Measuring the Effects of Data Parallelism on Neural Network Training" (arXiv 1811.03600): S(B) is
+the fewest steps, over all that was tried at batch size B, after which the metric first is at the goal. On logarithmic
+axes the curve begins along the perfect-scaling line S B = constant, bends, and ends at a floor.
+
+The step of a run is where its metric first is at the goal, on a line between the evaluation before and this one; a run
+that is there at its first evaluation gives an upper bound. A setting counts where every replicate reaches the goal, and
+those with the fewest steps (geometric mean) make S(B). Settings with fewer replicates than others of their batch size
+are left out: of many that are tried once the luckiest would win.
+
+Papers call three things the largest useful batch; with E = S B the examples:
+
+1. law: B_crit of (S / S_min - 1) (E / E_min - 1) = 1 (McCandlish et al. 2018, arXiv 1812.06162), see
+   analysis/questions/critical_batch.py;
+2. overhead: the largest B with E(B) <= 1.2 E at the smallest batch size tried (Zhang et al. 2024, arXiv 2410.21676).
+   A batch size is within it where the 95 % interval of E(B) / E(smallest), paired by replicate, ends below 1.2, and
+   beyond it where the interval begins above 1.2;
+3. equal examples: the largest B whose metric is no worse, by `margin` or more, than the smallest batch's after the same
+   number of examples, the largest that some setting of every batch size has seen in all replicates (one-sided, 2.5 %;
+   each at its best setting).
+
+2 and 3 are tests in a fixed order, from the smallest batch size up, and end at the first that fails; so together they
+keep their level. The true boundary of 2 lies between the last size within and the first beyond.
+
+Traps: the goal decides. Under schedules that decay, curves of different batch sizes cross, so look at several goals.
+Settings are chosen by the runs that are judged: with many settings and few replicates S(B) is too small. Without
+replicates there are no intervals, and 2 and 3 say nothing but the best guess.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from analysis.data.replicates import Estimate, cells, over_replicates, weighted_mean
+from analysis.data.runs import Runs
+from analysis.stats.means import Interval, Mean, mean_over_replicates, paired_difference
+from analysis.stats.pairs import Floats, Integers
+from analysis.stats.steps_to_loss import fit_steps, misfit_intervals
+from analysis.stats.wording import plain_number
+from trainables.runtime.errors import UserError
+
+OVERHEAD = 1.2
+LEAST_SIZES = 3  # for the law
+
+
+@dataclass(frozen=True)
+class StepsAtBatch:
+    """A batch size at its best setting; `reached` of its `tried` runs, of all settings, come to the goal.
+
+    Means are geometric, over replicates; None where no setting reaches the goal in every replicate. `is_bound`: some
+    run was there at its first evaluation.
+    """
+
+    batch_size: int
+    setting: str
+    steps: Mean | None
+    examples: Mean | None
+    overhead: Mean | None
+    reached: int
+    tried: int
+    is_bound: bool
+
+
+@dataclass(frozen=True)
+class Boundary:
+    """The largest batch size that passes (None: not even the second smallest) and the next that fails (None: none).
+
+    `best_guess`: the largest that passes by the means alone.
+    """
+
+    within: int | None
+    beyond: int | None
+    best_guess: int | None
+
+
+@dataclass(frozen=True)
+class StepsToResult:
+    """What one `goal` takes. `critical`: B_crit by the law, None where fewer than three batch sizes reach the goal."""
+
+    goal: float
+    rows: tuple[StepsAtBatch, ...]
+    critical: Estimate | None
+    overhead: Boundary
+
+
+@dataclass(frozen=True)
+class EqualExamples:
+    """`value` of each batch size after `examples`, and by how much it is worse than the smallest batch's."""
+
+    examples: float
+    margin: float
+    rows: tuple[tuple[int, Mean, Mean | None], ...]
+    boundary: Boundary
+
+
+def steps_to_result(runs: Runs, goal: float) -> StepsToResult:
+    """The steps to `goal` at each batch size. Raises UserError where no batch size reaches it."""
+    frame = runs.about.copy()
+    reached = _first_at(runs, goal)
+    frame["log_steps"] = np.log(frame.index.map(reached["step"]).to_numpy(np.float64))
+    frame["log_steps"] = frame["log_steps"].fillna(np.inf)
+    frame["is_bound"] = frame.index.map(reached["is_bound"]).to_numpy() == True  # noqa: E712  (None: never there)
+    best = {size: found for size, rows in frame.groupby("batch_size") if (found := _best(rows)) is not None}
+    if not best:
+        near = _nearest(runs)
+        raise UserError(
+            f"`goal` must be reached by every replicate of some setting, got {goal:g}, which none reaches; the best "
+            f"{runs.metric} is {plain_number(near)}"
+        )
+    chosen = frame[
+        [best.get(size) == setting for size, setting in zip(frame["batch_size"], frame["setting"], strict=True)]
+    ]
+    chosen = chosen.assign(
+        steps=np.exp(chosen["log_steps"]), examples=np.exp(chosen["log_steps"]) * chosen["batch_size"], matched_set=0
+    )
+    smallest = chosen[chosen["batch_size"] == chosen["batch_size"].min()]
+    rows = []
+    for size, of_size in frame.groupby("batch_size"):
+        own = chosen[chosen["batch_size"] == size]
+        steps, examples = (mean_over_replicates(own, name, scale="log") for name in ("steps", "examples"))
+        rows.append(
+            StepsAtBatch(
+                batch_size=int(size),
+                setting=own["text"].iloc[0] if len(own) else "",
+                steps=steps,
+                examples=examples,
+                overhead=paired_difference(own, smallest, "examples", scale="log") if len(own) else None,
+                reached=int(np.isfinite(of_size["log_steps"]).sum()),
+                tried=len(of_size),
+                is_bound=bool(own["is_bound"].any()),
+            )
+        )
+    overheads = [(row.batch_size, row.overhead) for row in rows if row.batch_size > smallest["batch_size"].iloc[0]]
+    return StepsToResult(goal, tuple(rows), _critical(frame), _boundary(overheads, OVERHEAD))
+
+
+def equal_examples(runs: Runs, margin: float) -> EqualExamples:
+    """The metric after the same number of examples, against the smallest batch's.
+
+    Raises UserError for a margin that is not above 0.
+    """
+    if not margin > 0:
+        raise UserError(f"`margin` must be above 0, in units of {runs.metric}, got {margin:g}")
+    sign = 1.0 if runs.direction == "lower" else -1.0
+    curves = runs.curves.assign(examples=runs.curves["step"] * runs.curves["run"].map(runs.about["batch_size"]))
+    longest = curves.groupby("run")["examples"].max()
+    complete = longest.reindex(runs.about.index).groupby([runs.about["batch_size"], runs.about["setting"]]).min()
+    budget = float(complete.groupby("batch_size").max().min())
+    frame = runs.about.assign(value=curves.groupby("run").apply(_value_at, budget, include_groups=False), matched_set=0)
+    frame["log_steps"] = (sign * frame["value"]).fillna(np.inf)  # to choose the best by
+    best = {size: found for size, rows in frame.groupby("batch_size") if (found := _best(rows)) is not None}
+    chosen = frame[
+        [best.get(size) == setting for size, setting in zip(frame["batch_size"], frame["setting"], strict=True)]
+    ]
+    smallest = chosen[chosen["batch_size"] == chosen["batch_size"].min()]
+    rows: list[tuple[int, Mean, Mean | None]] = []
+    worse: list[tuple[int, Mean | None]] = []
+    for size, own in chosen.groupby("batch_size"):
+        mean = mean_over_replicates(own, "value")
+        assert mean is not None
+        pair = (own, smallest) if sign > 0 else (smallest, own)
+        difference = paired_difference(*pair, "value") if rows else None
+        if rows:
+            worse.append((int(size), difference))
+        rows.append((int(size), mean, difference))
+    return EqualExamples(budget, margin, tuple(rows), _boundary(worse, margin))
+
+
+def default_goal(runs: Runs) -> float:
+    """The best value that some setting of every batch size reaches in all of its replicates."""
+    sign = 1.0 if runs.direction == "lower" else -1.0
+    best = (sign * runs.curves.set_index("run")["value"]).groupby(level=0).min()
+    frame = runs.about.assign(best=best.reindex(runs.about.index).fillna(np.inf))
+    worst = frame.groupby(["batch_size", "setting"])["best"].max().groupby("batch_size").min()
+    if not np.isfinite(worst).any():
+        raise UserError(f"`metric` {runs.metric} must have values in every replicate of some setting, got none")
+    return float(sign * worst[np.isfinite(worst)].max())
+
+
+def lines(runs: Runs, found: StepsToResult) -> list[str]:
+    """The answer in words: a line for each batch size, then the three definitions."""
+    number = len(runs.about)
+    text = [f"Steps to {runs.metric} {'<=' if runs.direction == 'lower' else '>='} {found.goal:g}, of {number} runs:"]
+    for row in found.rows:
+        share = f"{row.reached} of {row.tried} runs reach it"
+        if row.steps is None:
+            text.append(f"  batch {row.batch_size}: no setting reaches it in every replicate ({share})")
+            continue
+        assert row.examples is not None
+        bound = ", at most: there at the first evaluation" if row.is_bound else ""
+        setting = f" at {row.setting}" if row.setting else ""
+        needed = f"{_shown(row.steps)} steps, {_shown(row.examples)} examples"
+        text.append(f"  batch {row.batch_size}: {needed}{setting} ({share}{bound})")
+    text.append(_law_line(found.critical))
+    text.append("Within 20 % more examples than the smallest batch: " + _boundary_words(found.overhead) + ".")
+    return text
+
+
+def equal_examples_line(runs: Runs, found: EqualExamples) -> str:
+    values = ", ".join(f"{size}: {_shown(mean)}" for size, mean, _ in found.rows)
+    return (
+        f"After {plain_number(found.examples)} examples {runs.metric} is {values}. No worse than the smallest batch by "
+        f"{found.margin:g}: {_boundary_words(found.boundary)}."
+    )
+
+
+def _first_at(runs: Runs, goal: float) -> pd.DataFrame:
+    """The `step` at which each run that reaches `goal` first is there, and `is_bound`; indexed by run."""
+    sign = 1.0 if runs.direction == "lower" else -1.0
+    rows = runs.curves.assign(value=sign * runs.curves["value"])
+    before = rows.groupby("run")[["step", "value"]].shift()
+    there = rows[rows["value"] <= sign * goal].drop_duplicates("run")
+    start = before.loc[there.index]
+    share = ((start["value"] - sign * goal) / (start["value"] - there["value"])).fillna(1.0)
+    step = start["step"].fillna(there["step"]) * (1 - share) + there["step"] * share
+    found = pd.DataFrame({"step": step.clip(lower=1.0), "is_bound": start["step"].isna() & (there["step"] > 1)})
+    return found.set_index(there["run"])
+
+
+def _best(rows: pd.DataFrame) -> int | None:
+    """The setting of most replicates with the smallest mean of `log_steps`; None where all are infinite."""
+    groups = rows.groupby("setting")["log_steps"]
+    means = groups.mean()[groups.size() == groups.size().max()]
+    return int(means.idxmin()) if np.isfinite(means).any() else None
+
+
+def _critical(frame: pd.DataFrame) -> Estimate | None:
+    """B_crit of the law, with the interval of replicates and of the law's misfit."""
+    counts = frame.groupby(["batch_size", "setting"])["log_steps"].transform("size")
+    most = counts.groupby(frame["batch_size"]).transform("max")
+    table = cells(frame[counts == most], "log_steps")
+    sizes = np.array(table.sizes, dtype=np.float64)
+
+    def log_steps(drawn: Integers) -> Floats:
+        mean = np.nan_to_num(weighted_mean(table.values, drawn), nan=np.inf, posinf=np.inf)
+        return np.asarray(mean.min(axis=1))
+
+    def statistic(drawn: Integers) -> Floats:
+        found = log_steps(drawn)
+        known = np.isfinite(found)
+        if known.sum() < LEAST_SIZES:
+            return np.full(1, np.nan)
+        return np.log([fit_steps(sizes[known], np.exp(found[known]))[0]])
+
+    value, half = over_replicates(statistic, len(table.replicates))
+    if not np.isfinite(value[0]):
+        return None
+    found = log_steps(np.ones(len(table.replicates), dtype=np.int64))
+    known = np.isfinite(found)
+    interval = None
+    if half is not None and np.isfinite(half[0]):
+        ends = misfit_intervals(sizes[known], np.exp(found[known]), float(np.exp(value[0])))[0]
+        low, high = np.hypot(ends - value[0], half[0]) * (-1, 1) + value[0]
+        if low < high and (np.isfinite(low) or np.isfinite(high)):
+            interval = Interval(float(np.exp(low)), float(np.exp(high)))
+    return Estimate(float(np.exp(value[0])), interval, len(table.replicates))
+
+
+def _boundary(rows: Sequence[tuple[int, Mean | None]], most: float) -> Boundary:
+    """Tests in order of size: within while the interval ends below `most`, beyond from where all begin above it."""
+    within = beyond = guess = None
+    for size, mean in rows:
+        if mean is None or mean.interval is None or not mean.interval.high < most:
+            break
+        within = size
+    for size, mean in reversed(rows):
+        if mean is not None and (mean.interval is None or not mean.interval.low > most):
+            break
+        beyond = size
+    for size, mean in rows:
+        if mean is None or not mean.value < most:
+            break
+        guess = size
+    return Boundary(within, beyond, guess)
+
+
+def _value_at(curve: pd.DataFrame, examples: float) -> float:
+    """The value of one run after `examples`, between evaluations on a line; NaN where it did not come so far."""
+    seen, values = curve["examples"].to_numpy(np.float64), curve["value"].to_numpy(np.float64)
+    return float(np.interp(examples, seen, values)) if seen[-1] >= examples * (1 - 1e-9) else np.nan
+
+
+def _nearest(runs: Runs) -> float:
+    values = runs.curves["value"]
+    return float(values.min() if runs.direction == "lower" else values.max())
+
+
+def _law_line(critical: Estimate | None) -> str:
+    if critical is None:
+        return f"By the law of McCandlish et al.: fewer than {LEAST_SIZES} batch sizes reach the goal, so no B_crit."
+    interval = critical.interval
+    if interval is None:
+        why = "its replicates and the law leave it open" if critical.replicates >= 3 else "fewer than 3 replicates"
+        return f"By the law of McCandlish et al. B_crit is {plain_number(critical.value)} (no interval: {why})."
+    ends = f"{plain_number(interval.low)} to {'infinity' if np.isinf(interval.high) else plain_number(interval.high)}"
+    return f"By the law of McCandlish et al. B_crit is {plain_number(critical.value)} (95 %: {ends})."
+
+
+def _boundary_words(found: Boundary) -> str:
+    guess = "no batch size beyond the smallest" if found.best_guess is None else f"up to batch {found.best_guess}"
+    within = "none shown to be" if found.within is None else f"shown up to batch {found.within}"
+    beyond = (
+        "none shown to be beyond it" if found.beyond is None else f"shown to be beyond it from batch {found.beyond} on"
+    )
+    return f"{guess} by the means; {within}; {beyond}"
+
+
+def _shown(mean: Mean) -> str:
+    interval = mean.interval
+    ends = f" ({plain_number(interval.low)} to {plain_number(interval.high)})" if interval else ""
+    return f"{plain_number(mean.value)}{ends}"

@@ -1,0 +1,77 @@
+"""Steps to a result against batch size, of runs from anywhere: perfect scaling, where it ends, and what lies beyond.
+
+    python analysis/steps_to_result.py results/NAME
+    python analysis/steps_to_result.py runs.csv --metric val_loss --goal 3.5 3.3 --margin 0.02
+    python analysis/steps_to_result.py chart.csv --runs runs.csv --metric val/loss          (two exports of W&B)
+    python analysis/steps_to_result.py logs --metric val/loss                               (TensorBoard)
+    python analysis/steps_to_result.py cifar_10/resnet_8/sgd --metric val/classification_error   (Shallue et al.)
+
+Implementation: analysis/questions/steps_to_result.py. The layout of a CSV file: analysis/data/runs.py.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+from analysis.charts.steps_to_result import steps_to_result_figure
+from analysis.charts.style import save
+from analysis.cli.command import run_with_options
+from analysis.data import foreign_runs
+from analysis.data.runs import Runs, is_results, names_of, read_csv, read_results
+from analysis.questions.steps_to_result import default_goal, equal_examples, equal_examples_line, lines, steps_to_result
+from trainables.runtime.errors import UserError
+
+
+def main(arguments: list[str]) -> int:
+    return run_with_options(_show, arguments, __doc__, _add)
+
+
+def _add(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--metric", help="a held-out metric (default for results folders: test_loss)")
+    parser.add_argument(
+        "--direction", choices=("lower", "higher"), help="which is better (default: by the metric's name)"
+    )
+    parser.add_argument(
+        "--goal", nargs="+", type=float, metavar="X", help="goals (default: the best that every batch size reaches)"
+    )
+    parser.add_argument("--margin", type=float, metavar="X", help="compare at equal examples too, with this margin")
+    parser.add_argument("--column", nargs="+", default=[], metavar="NAME=THEIRS", help="such as step=global_step")
+    parser.add_argument("--runs", type=Path, metavar="FILE", help="W&B's export of the runs table")
+    parser.add_argument("--batch-pattern", metavar="REGEX", help=r"the batch size in a run's path, such as 'bs(\d+)'")
+
+
+def _show(options: argparse.Namespace) -> list[object]:
+    runs = _read(options)
+    goals = [steps_to_result(runs, goal) for goal in options.goal or [default_goal(runs)]]
+    folder = runs.source if runs.source.is_dir() else runs.source.parent
+    said = [line for found in goals for line in lines(runs, found)]
+    if options.margin is not None:
+        said.append(equal_examples_line(runs, equal_examples(runs, options.margin)))
+    return [*save(steps_to_result_figure(runs, goals), folder, "steps_to_result"), *said]
+
+
+def _read(options: argparse.Namespace) -> Runs:
+    source, metric, columns = Path(options.results), options.metric, names_of(options.column)
+    if is_results(source):
+        return read_results(source, metric or "test_loss", options.direction)
+    if not source.exists():
+        raise UserError(
+            f"`source` must be a results folder, a CSV file or a folder of runs, got {source}, which is not there"
+        )
+    if metric is None:
+        raise UserError("`metric` must be given for runs from elsewhere: --metric val_loss")
+    if options.runs is not None:
+        return foreign_runs.read_wandb(source, options.runs, metric, options.direction, columns)
+    if source.is_file():
+        return read_csv(source, metric, options.direction, columns)
+    if foreign_runs.has_studies(source):
+        return foreign_runs.read_studies(source, metric, options.direction)
+    if foreign_runs.has_events(source):
+        return foreign_runs.read_events(source, metric, options.direction, options.batch_pattern)
+    raise UserError(
+        f"`source` must be a results folder, a CSV file, TensorBoard runs or BATCH/study.json folders, got {source}"
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,193 @@
+"""Runs from elsewhere: every layout gives the same frames, and what cannot be read is one line."""
+
+import json
+
+import pandas as pd
+import pytest
+from made_up import law, write
+
+from analysis import steps_to_result
+from analysis.data.foreign_runs import read_events, read_studies, read_wandb
+from analysis.data.runs import Runs, read_csv
+from trainables.runtime.errors import UserError
+
+CURVES = {  # (batch size, learning rate): the loss after 10, 20 and 30 steps
+    (16, 0.1): (1.0, 0.6, 0.4),
+    (16, 0.2): (0.9, 0.5, 0.3),
+    (64, 0.1): (0.7, 0.3, 0.2),
+    (64, 0.2): (0.8, 0.2, 0.1),
+}
+NAMES = {key: f"run-{number}" for number, key in enumerate(CURVES)}
+
+
+@pytest.fixture
+def rows() -> pd.DataFrame:
+    return pd.DataFrame(
+        [
+            {"run": NAMES[key], "batch_size": key[0], "learning_rate": key[1], "step": step, "val_loss": loss}
+            for key, losses in CURVES.items()
+            for step, loss in zip((10, 20, 30), losses, strict=True)
+        ]
+    )
+
+
+@pytest.fixture
+def csv(tmp_path, rows):
+    rows.to_csv(tmp_path / "runs.csv", index=False)
+    return tmp_path / "runs.csv"
+
+
+def same(found: Runs) -> bool:
+    """Whether the frames hold CURVES."""
+    about = {run: (row["batch_size"], row["text"]) for run, row in found.about.iterrows()}
+    values = {run: tuple(part["value"].round(6)) for run, part in found.curves.groupby("run")}
+    expected = {(size, f"learning_rate {rate:g}"): losses for (size, rate), losses in CURVES.items()}
+    return {about[run]: values[run] for run in about} == expected
+
+
+def test_a_csv_file(csv):
+    found = read_csv(csv, "val_loss", None, {})
+    assert same(found)
+    assert found.direction == "lower"
+    assert found.about["replicate"].eq(0).all()
+
+
+def test_a_csv_file_with_other_names_in_another_order(tmp_path, rows):
+    renamed = rows.rename(columns={"batch_size": "bs", "step": "global_step"}).sample(frac=1, random_state=0)
+    renamed.to_csv(tmp_path / "runs.csv", index=False)
+    assert same(read_csv(tmp_path / "runs.csv", "val_loss", None, {"batch_size": "bs", "step": "global_step"}))
+
+
+def test_a_csv_file_without_runs(tmp_path, rows):
+    rows.drop(columns="run").to_csv(tmp_path / "runs.csv", index=False)
+    assert same(read_csv(tmp_path / "runs.csv", "val_loss", None, {}))
+
+
+def test_seeds_are_replicates(tmp_path, rows):
+    both = pd.concat([rows.assign(seed=seed, run=rows["run"] + f" {seed}") for seed in (7, 3)])
+    both.to_csv(tmp_path / "runs.csv", index=False)
+    found = read_csv(tmp_path / "runs.csv", "val_loss", None, {})
+    assert len(found.about) == 8
+    assert found.about["replicate"].to_dict()["run-0 3"] == 0
+    assert found.about["replicate"].to_dict()["run-0 7"] == 1
+
+
+def test_exports_of_wandb(tmp_path, rows):
+    wide = rows.pivot(index="step", columns="run", values="val_loss").add_suffix(" - val/loss")
+    for name in list(wide):
+        wide[f"{name}__MIN"] = wide[f"{name}__MAX"] = wide[name]
+    wide.rename_axis(index="Step").reset_index().to_csv(tmp_path / "chart.csv", index=False)
+    table = rows.drop_duplicates("run").rename(columns={"run": "Name"})[["Name", "batch_size", "learning_rate"]]
+    table.assign(State="finished", **{"val/loss": 0.5}).to_csv(tmp_path / "table.csv", index=False)
+    assert same(read_wandb(tmp_path / "chart.csv", tmp_path / "table.csv", "val/loss", None))
+    with pytest.raises(UserError, match=r"a chart of val/acc, with Step and columns 'NAME - val/acc', got val/loss in"):
+        read_wandb(tmp_path / "chart.csv", tmp_path / "table.csv", "val/acc", "higher")
+    table.drop(columns="batch_size").to_csv(tmp_path / "table.csv", index=False)
+    with pytest.raises(UserError, match="must say each run's batch size"):
+        read_wandb(tmp_path / "chart.csv", tmp_path / "table.csv", "val/loss", None)
+    table.iloc[1:].to_csv(tmp_path / "table.csv", index=False)
+    with pytest.raises(UserError, match="must hold every run of the chart, got none named 'run-0'"):
+        read_wandb(tmp_path / "chart.csv", tmp_path / "table.csv", "val/loss", None)
+
+
+def test_the_published_layout(tmp_path, rows):
+    for size, of_size in rows.groupby("batch_size"):
+        (tmp_path / str(size)).mkdir()
+        (tmp_path / str(size) / "study.json").write_text(json.dumps({"batch_size": size, "train_steps": 30}))
+        for number, (_, run) in enumerate(of_size.groupby("run"), 1):
+            write_trial(tmp_path / str(size) / str(number), run, "COMPLETE")
+        write_trial(tmp_path / str(size) / "9", run, "INCOMPLETE")
+    found = read_studies(tmp_path, "val/loss", None)
+    assert same(found)
+    assert "16/1" in found.about.index
+    with pytest.raises(UserError, match=r"must be a column of 16/1/measurements\.csv, got 'x'; such as val/loss"):
+        read_studies(tmp_path, "x", "lower")
+
+
+def write_trial(folder, run, status):
+    folder.mkdir()
+    about = {"parameters": {"learning_rate": run["learning_rate"].iloc[0]}, "status": status, "trial_id": 1}
+    (folder / "metadata.json").write_text(json.dumps(about))
+    run.rename(columns={"val_loss": "val/loss"})[["step", "val/loss"]].to_csv(folder / "measurements.csv", index=False)
+
+
+def test_folders_of_tensorboard(tmp_path, rows):
+    pytest.importorskip("tensorboard")
+    from torch.utils.tensorboard import SummaryWriter
+
+    for run, part in rows.groupby("run"):
+        with SummaryWriter(str(tmp_path / f"{run}-bs{part['batch_size'].iloc[0]}")) as writer:
+            for row in part.itertuples():
+                writer.add_scalar("val/loss", row.val_loss, row.step)
+            hparams = {"batch_size": int(part["batch_size"].iloc[0]), "learning_rate": part["learning_rate"].iloc[0]}
+            writer.add_hparams(hparams, {"result": 0.0})  # in a folder below
+    assert same(read_events(tmp_path, "val/loss", None))
+    found = read_events(tmp_path, "val/loss", None, r"bs(\d+)")
+    assert sorted(found.about["batch_size"]) == [16, 16, 64, 64]
+    with pytest.raises(UserError, match="must have one group that is the batch size"):
+        read_events(tmp_path, "val/loss", None, "width(.)")
+    with pytest.raises(UserError, match="must be a scalar of the event files, got 'val/acc'; such as"):
+        read_events(tmp_path, "val/acc", "higher")
+
+
+def test_the_command_prints_the_answer_and_draws(csv, capsys):
+    assert steps_to_result.main([str(csv), "--metric", "val_loss", "--goal", "0.5", "0.35", "--margin", "0.1"]) == 0
+    out = capsys.readouterr().out
+    assert (csv.parent / "figures" / "steps_to_result.png").stat().st_size > 10_000
+    assert "batch 16: 20 steps, 320 examples at learning_rate 0.2 (2 of 2 runs reach it)" in out
+    assert "batch 64: 15 steps, 960 examples at learning_rate 0.1 (2 of 2 runs reach it)" in out
+    assert "After 480 examples" in out
+
+
+def test_a_results_folder(tmp_path, capsys):
+    """The law's sweep: log loss is linear in steps, so the steps to 1e-3 are the law's."""
+    folder = write(tmp_path / "sweep", law(factors=(0.9, 1.0, 1.1)))
+    assert steps_to_result.main([str(folder), "--metric", "train_loss", "--goal", "0.001"]) == 0
+    out = capsys.readouterr().out
+    assert "Steps to train_loss <= 0.001, of 12 runs:" in out
+    assert (folder / "figures" / "steps_to_result.svg").is_file()
+
+
+BAD = {
+    "no such file": (None, ["--metric", "val_loss"], "which is not there"),
+    "no metric named": ("run,batch_size,step,val_loss\na,8,1,0.5\n", [], "`metric` must be given"),
+    "not its column": ("run,batch_size,step,val_loss\na,8,1,0.5\n", ["--metric", "loss"], "such as val_loss"),
+    "no batch size": ("run,step,val_loss\na,1,0.5\n", ["--metric", "val_loss"], "--column batch_size=NAME"),
+    "a batch size that changes": (
+        "run,batch_size,step,val_loss\na,8,1,0.5\na,9,2,0.5\n",
+        ["--metric", "val_loss"],
+        "the same all along a run",
+    ),
+    "no number": ("run,batch_size,step,val_loss\na,x,1,0.5\n", ["--metric", "val_loss"], "whole numbers above 0"),
+    "half an example": ("run,batch_size,step,val_loss\na,0.5,1,0.5\n", ["--metric", "val_loss"], "whole numbers"),
+    "rows twice": (
+        "run,batch_size,step,val_loss\na,8,1,0.5\na,8,1,0.6\n",
+        ["--metric", "val_loss"],
+        "one row for each run and step",
+    ),
+    "empty": ("run,batch_size,step,val_loss\n", ["--metric", "val_loss"], "must have rows"),
+    "nothing at all": ("", ["--metric", "val_loss"], "must be a CSV file"),
+    "no values": ("run,batch_size,step,val_loss\na,8,1,\n", ["--metric", "val_loss"], "must have values"),
+    "unknown direction": ("run,batch_size,step,q\na,8,1,1\n", ["--metric", "q"], "--direction lower or higher"),
+    "a goal out of reach": (
+        "run,batch_size,step,val_loss\na,8,1,0.5\n",
+        ["--metric", "val_loss", "--goal", "0.1"],
+        "the best val_loss is 0.5",
+    ),
+    "a column of no use": (
+        "run,batch_size,step,val_loss\na,8,1,0.5\n",
+        ["--metric", "val_loss", "--column", "x=y"],
+        "`column` must be",
+    ),
+}
+
+
+@pytest.mark.parametrize(("content", "options", "message"), BAD.values(), ids=BAD)
+def test_bad_input_is_one_line(tmp_path, capsys, content, options, message):
+    file = tmp_path / "runs.csv"
+    if content is not None:
+        file.write_text(content)
+    assert steps_to_result.main([str(file), *options]) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert message in error
