@@ -12,7 +12,6 @@ another processor's rounding grows.
 import shlex
 from pathlib import Path
 
-import pyarrow.parquet as pq
 import pytest
 
 from analysis.data.load import comparable, load_sweep
@@ -46,7 +45,7 @@ def test_nothing_runs_again(configs: list[TrialConfig]) -> None:
 
 
 def test_gaps_are_as_they_were() -> None:
-    rows = pq.read_table(FOLDER / "trials.parquet").to_pylist()
+    rows = read_tables(FOLDER).trials.to_pylist()
     assert large_batch_gaps(rows) == [row["large_batch_gap"] for row in rows]
 
 

@@ -13,9 +13,11 @@ import os
 import pickle
 import sys
 from collections.abc import Iterable, Iterator, Sequence
-from typing import NoReturn
+from typing import Any, NoReturn
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import nn
 
 from trainables.config import TrialConfig
@@ -25,6 +27,7 @@ from trainables.records.tables import Row
 from trainables.runtime.errors import UserError, one_line
 from trainables.runtime.time_limit import time_limit
 from trainables.sharpness import ModelLoss
+from trainables.tasks.by_name import load_task
 from trainables.training.batches import epoch_batches
 from trainables.training.loop import Training
 from trainables.training.parallel import Workers
@@ -34,9 +37,22 @@ from trainables.trial import Trial
 
 
 def check_trials(
-    configs: Sequence[TrialConfig], source: Source, timeout: float | None, micro_batch_size: int | None, workers: int
+    configs: Sequence[TrialConfig],
+    source: Source,
+    timeout: float | None,
+    micro_batch_size: int | None,
+    workers: int,
+    labels: Sequence[NDArray[Any] | None] = (),
 ) -> None:
-    """Raises UserError where one of `configs` cannot run, or takes over `timeout` seconds for the two examples."""
+    """Raises UserError where one of `configs` cannot run, or takes over `timeout` seconds for the two examples.
+
+    `labels` are all of the dataset, of training and test: what no trial could learn or be judged by is refused, too.
+    """
+    for name in {config.task or source.task for config in configs}:
+        task = load_task(name)
+        for part, known in zip(("training", "test"), labels, strict=False):
+            if known is not None and task.checks_labels:
+                task.check_labels(torch.from_numpy(np.array(known)), part)
     for config in {_parts(config): config for config in configs}.values():
         try:
             with time_limit(timeout, f"took more than the {timeout} s of --trial-timeout"):
@@ -58,7 +74,9 @@ def check_trial(config: TrialConfig, source: Source) -> None:
     data = _zeros(source)
     few = dataclasses.replace(_with_few_examples(config, 2), batch_size=min(2, config.batch_size))
     with torch.random.fork_rng(devices=[]):
-        Training(few, build(config, data), data).train_epoch()
+        training = Training(few, build(config, data), data)
+        training.check()
+        training.train_epoch()
 
 
 def check_micro_batches(
@@ -143,6 +161,9 @@ class _BriefTrial(Trial):
         )
         super().__init__(few, source)
 
+    def _check_labels(self) -> None:
+        """So few may well be all of one class."""
+
     def _bound(self) -> ModelLoss:
         loss = super()._bound()
         if type(loss) is ModelLoss:
@@ -187,8 +208,9 @@ def _parts(config: TrialConfig) -> tuple[object, ...]:
 def _zeros(source: Source) -> Dataset:
     """Two examples of the source's shapes."""
     inputs = torch.zeros(2, *source.input_shape, dtype=torch.int64 if source.of_tokens else torch.float32)
-    labels = torch.zeros(2, *source.labels.shape[1:], dtype=torch.int64)
-    return Dataset(inputs, labels, inputs, labels, source.num_classes)
+    kind = torch.float32 if np.issubdtype(source.labels.dtype, np.floating) else torch.int64
+    labels = torch.zeros(2, *source.labels.shape[1:], dtype=kind)
+    return Dataset(inputs, labels, inputs, labels, source.num_classes, source.task)
 
 
 def main() -> NoReturn:

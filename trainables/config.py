@@ -63,6 +63,8 @@ class TrialConfig(Remedies):
     trainables.sharpness.model_loss); `batch` has a batch size. They are measured along the run too, after every
     `measure_every` epochs, or as often as stays within `measure_share` of the training time. With a `validation_size`
     so many of the training examples are held out and take the place of the test set, which such a trial never sees.
+    `task` is a name of trainables.tasks or `package.module:Class`, None the dataset's own. `task_fingerprint` hashes
+    the source of a task of the user's own.
     """
 
     dataset: str
@@ -71,6 +73,8 @@ class TrialConfig(Remedies):
     test_size: int
     split_seed: int | None = None
     validation_size: int | None = None
+    task: str | None = None
+    task_fingerprint: str | None = None
     model: str = "mlp"
     model_options: str = "{}"
     model_fingerprint: str | None = None

@@ -18,12 +18,13 @@ import torch
 
 from trainables.config import ALONG_THE_RUN, LARGE_NETWORK, NUMBERS_VERSION, TrialConfig
 from trainables.data import Source
+from trainables.data.rows import tensor_of
 from trainables.measures import by_name
 from trainables.measures.extension import FAILED_MEASURE, IN_FLOAT32, Extension, measured_by
 from trainables.measures.shared_loss import share
 from trainables.models.fingerprints import weights_digest
 from trainables.models.of_config import build
-from trainables.records.tables import Record, Row
+from trainables.records.tables import RESULTS, Record, Row, gap
 from trainables.runtime.errors import LONGEST_REASON, one_line
 from trainables.runtime.memory import SMALLER, free_memory, is_out_of_memory
 from trainables.runtime.seeds import derive_seed, seeded
@@ -69,11 +70,13 @@ class Trial:
         self.device = device or torch.device("cpu")
         data = source.split(config.train_size, config.test_size, config.split_seed, config.validation_size or 0)
         data = data.to(self.device)
+        self._dataset_task = source.dataset_task
         with seeded(config.seed, "weights"):
             torch.manual_seed(derive_seed(config.seed, "weights"))  # on all devices
             model = build(config, data)
         self.initial_weights = weights_digest(model)
         self.training = Training(self.config, model.to(self.device), data, workers, micro_batch_size, record)
+        self._check_labels()
         self.measures: list[Row] = []
         self.after_epoch: Callable[[], None] = lambda: None
         self.measures_alone = False  # the first of several workers, without the others
@@ -158,6 +161,7 @@ class Trial:
                 self.training.data,
                 examples=config.measure_examples,
                 dtype=dtype,
+                task=self.training.task,
                 batch_norm=config.measure_batch_norm,
                 batch_size=config.measure_batch_size,
             )
@@ -223,9 +227,12 @@ class Trial:
             **_identity(self.config),
             "epochs_done": self.training.epochs_done,
             "steps": self.training.step,
-            **{name: last[name] for name in ("train_loss", "train_accuracy", "test_loss", "test_accuracy")},
+            "dataset_task": self._dataset_task,
+            **self._task_row(),
+            **{name: last[name] for name in RESULTS},
+            "metrics": last.get("metrics"),
             "test_perplexity": self._perplexity(last["test_loss"]),
-            "generalization_gap": last["train_accuracy"] - last["test_accuracy"],
+            "generalization_gap": gap(last["train_metric"], last["test_metric"], self.training.task.direction),
             "box_sharpness": self._value("box_sharpness", "strong", by_name.EPSILONS[0]),
             "box_sharpness_paper": self._value("box_sharpness", "paper", by_name.EPSILONS[0]),
             "hessian_max_eig": self._value("hessian_max_eig", "lanczos", None),
@@ -305,6 +312,27 @@ class Trial:
     def _is_of_tokens(self) -> bool:
         return self.training.data.train_labels.ndim > 1
 
+    def _check_labels(self) -> None:
+        data, task = self.training.data, self.training.task
+        if task.checks_labels:
+            task.check_labels(tensor_of(data.train_labels), "training")
+            task.check_labels(tensor_of(data.test_labels), "test")
+
+    def _is_below(self, last: Row, accuracy: float) -> bool:
+        """Whether the training accuracy is lower, where it says that a training has come to its end."""
+        of_examples = self.training.task.metric == "accuracy" and not self._is_of_tokens
+        return of_examples and last["train_accuracy"] < accuracy
+
+    def _task_row(self) -> Row:
+        """What the metrics of the trial are."""
+        task = self.training.task
+        return {
+            "task": task.name,
+            "metric": task.metric,
+            "metric_unit": task.unit,
+            "metric_direction": task.direction,
+        }
+
     def _value(self, measure: str, method: str, epsilon: float | None) -> float | None:
         for row in self.measures:
             if row["epoch"] != self.training.epochs_done:
@@ -326,7 +354,7 @@ class Trial:
         last, config = self.training.epochs[-1], self.config
         if self.training.reached_target is False:
             flags.append("missed target loss")
-        elif config.target_loss is None and not self._is_of_tokens and last["train_accuracy"] < HIGH_TRAIN_ACCURACY:
+        elif config.target_loss is None and self._is_below(last, HIGH_TRAIN_ACCURACY):
             flags.append("train accuracy below 99.9 %")
         if config.switch_epoch is not None and self.training.epochs_done <= config.switch_epoch:
             flags.append("ended before its switch")

@@ -20,6 +20,7 @@ from typing import Any, NoReturn
 from trainables.runtime.errors import LostError, UserError, one_line
 from trainables.runtime.output import reliable_output
 from trainables.storage import folders
+from trainables.tasks.names import TASKS
 
 
 class Parser(argparse.ArgumentParser):
@@ -102,6 +103,12 @@ def add_data(parser: Parser, *, dataset: str) -> None:
         metavar="NAME",
         help="digits, mnist, cifar10, cifar100, parquet, image_folder, text, timit, or "
         "your package.module:function (default: %(default)s)",
+    )
+    data.add_argument(
+        "--task",
+        metavar="NAME",
+        help=f"what the labels are for: {', '.join(TASKS)}, or your package.module:Class (default: the dataset's own; "
+        "docs/tasks.md)",
     )
     data.add_argument(
         "--data-dir",

@@ -41,7 +41,7 @@ def checking(configs: Sequence[TrialConfig], source: Source, placement: Placemen
     with contextlib.ExitStack() as files:
         # Files, not pipes, for nobody reads or writes at the other end yet.
         arguments, answer, log = (files.enter_context(tempfile.TemporaryFile()) for _ in range(3))
-        pickle.dump((configs, few, *limits), arguments)
+        pickle.dump((configs, few, *limits, (source.labels, source.test_labels)), arguments)
         arguments.seek(0)
         process = subprocess.Popen(  # noqa: S603, a constant
             [sys.executable, "-c", COMMAND],

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from sweeps.plan.users_network import fingerprint_of
+from sweeps.plan.users_network import fingerprint_of, fingerprint_of_task
 from trainables.config import DEFAULT_MEASURES, MEASURE_DTYPES, TrialConfig, model_options_json
 from trainables.data import Source
 from trainables.measures.costs import GRADIENTS, default_examples
@@ -87,6 +87,7 @@ def expand(grid: Grid, source: Source) -> list[TrialConfig]:
         measure_examples = min(grid.measure_examples, train_size)
     drawn = source.is_drawn(train_size, test_size)
     model_fingerprint = fingerprint_of(grid.model, grid.model_options, source, grid.build_timeout)
+    task_fingerprint = fingerprint_of_task(source.task)
     replicates = [
         (seed, split_seed)
         for seed in grid.seeds
@@ -106,6 +107,8 @@ def expand(grid: Grid, source: Source) -> list[TrialConfig]:
             test_size=test_size,
             split_seed=split_seed if drawn else None,
             validation_size=grid.validation_size,
+            task=None if source.task == source.dataset_task else source.task,
+            task_fingerprint=task_fingerprint,
             model=grid.model,
             model_options=model_options_json(grid.model_options),
             model_fingerprint=model_fingerprint,

@@ -8,6 +8,7 @@ from typing import Any
 from trainables.data import Source
 from trainables.runtime.importing import is_import_path
 from trainables.runtime.time_limit import time_limit
+from trainables.tasks.names import TASKS
 
 
 def fingerprint_of(model: str, options: dict[str, Any], source: Source, timeout: float | None) -> str | None:
@@ -19,12 +20,35 @@ def fingerprint_of(model: str, options: dict[str, Any], source: Source, timeout:
     if not is_import_path(model):
         return None
     text = json.dumps(options, sort_keys=True)
-    return _fingerprint(model, text, source.input_shape, source.num_classes, source.of_tokens, timeout)
+    about = source.task, source.labels.shape[1:]
+    return _fingerprint(model, text, source.input_shape, source.num_classes, source.of_tokens, *about, timeout)
+
+
+@lru_cache
+def fingerprint_of_task(task: str) -> str | None:
+    """Return the fingerprint of the source of a `task` of the user's own; None for a built-in one.
+
+    Raises UserError where it cannot be imported or is no task.
+    """
+    if task in TASKS:
+        return None
+    from trainables.models.fingerprints import source_fingerprint  # brings PyTorch
+    from trainables.tasks.by_name import load_task
+
+    load_task(task)
+    return source_fingerprint(task, "task")
 
 
 @lru_cache
 def _fingerprint(
-    model: str, options: str, input_shape: tuple[int, ...], num_classes: int, of_tokens: bool, timeout: float | None
+    model: str,
+    options: str,
+    input_shape: tuple[int, ...],
+    num_classes: int,
+    of_tokens: bool,
+    task: str,
+    label_shape: tuple[int, ...],
+    timeout: float | None,
 ) -> str:
     import torch  # the driver does without it for built-in networks
 
@@ -32,7 +56,8 @@ def _fingerprint(
 
     input_dtype = torch.int64 if of_tokens else torch.float32
     with time_limit(timeout, f"took more than the {timeout} s of --trial-timeout"):
-        network = network_fingerprint(model, json.loads(options), input_shape, num_classes, input_dtype)
+        about = input_shape, num_classes, input_dtype, task, label_shape
+        network = network_fingerprint(model, json.loads(options), *about)
     if not network.is_reproducible:
         _warn(
             f"{model} gives other initial weights each time it is built with the same seed, so trials cannot be "

@@ -42,13 +42,14 @@ def run_grid(options: argparse.Namespace) -> int:
 
 def source_of(options: argparse.Namespace, dataset: str) -> Source:
     """`dataset` from where the options of `sweeps.cli.arguments.add_data` say."""
-    chosen = dict(options.dataset_options)
+    chosen, task = dict(options.dataset_options), options.task
     started = time.monotonic()
-    source = load_source(dataset, root=options.data_dir, download=options.download, options=chosen)
+    source = load_source(dataset, root=options.data_dir, download=options.download, options=chosen, task=task)
     is_quick = time.monotonic() - started < SECOND_LOAD_SECONDS
-    if is_import_path(dataset) and is_quick and load_source(dataset, options=chosen).fingerprint != source.fingerprint:
+    again = load_source(dataset, options=chosen, task=task) if is_import_path(dataset) and is_quick else source
+    if again.fingerprint != source.fingerprint:
         warn([f"{dataset} returns other data each time it is called, so trials cannot be resumed; seed its generator"])
-    if not source.of_tokens and source.labels.min() > 0:
+    if source.task == "classification" and not source.of_tokens and source.labels.min() > 0:
         least = int(source.labels.min())
         warn([f"the labels of {dataset} start at {least}, so the classes below have no examples; subtract {least}"])
     return source

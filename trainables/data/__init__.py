@@ -3,13 +3,16 @@
 A dataset of your own is a function `build(**options) -> (train_inputs, train_labels, test_inputs, test_labels)`, arrays
 or tensors, given as `package.module:build`; the test pair may be None, then the split is drawn from the one pool.
 Integer inputs (N, T) with labels (N, T) are tokens and stay int64; all other inputs become float32. Labels are integers
-from 0 to K - 1, one for each example, as (N,) or (N, 1), or token:
-no probabilities, no several classes of one example, no -100 to ignore.
+from 0 to K - 1, one for each example, as (N,) or (N, 1), or token, of which -100 marks padding.
+
+A fifth value may name the task (trainables.tasks): "regression" with labels (N,) or (N, D), "multilabel" with 0 or 1
+for each class, (N, K), "binary" with 0 or 1, (N,), or `package.module:Class` with labels of any shape.
 
 A dataset's options (`context` of text, `inputs` of timit) change what is read, and so its fingerprint: a trial's
 configuration needs no other trace of them.
 """
 
+import dataclasses
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -27,6 +30,7 @@ from trainables.runtime.errors import UserError
 from trainables.runtime.importing import is_import_path, load_callable
 from trainables.runtime.options import check_options
 from trainables.runtime.seeds import seeded
+from trainables.tasks.names import OF_CLASS_NUMBERS, PADDED, TASKS
 
 __all__ = ["DATASETS", "Dataset", "Source", "load_dataset", "load_source"]
 
@@ -43,19 +47,30 @@ DATASETS: dict[str, Callable[..., Source]] = {
 
 
 def load_source(
-    name: str, *, root: str | Path = "data", download: bool = False, options: Mapping[str, Any] | None = None
+    name: str,
+    *,
+    root: str | Path = "data",
+    download: bool = False,
+    options: Mapping[str, Any] | None = None,
+    task: str | None = None,
 ) -> Source:
     """Reads the dataset `name` (one of DATASETS, or `package.module:function`) from the folder or file `root`.
 
-    Raises UserError for an unknown name or option, and for files that are missing, truncated or of another layout.
+    `task` is what the labels are read for; None is the dataset's own. Raises UserError for an unknown name or option,
+    and for files that are missing, truncated or of another layout.
     """
     options = dict(options or {})
+    if task is not None and task not in TASKS and not is_import_path(task):
+        raise UserError(f"`task` must be one of {', '.join(TASKS)} or `package.module:Class`, got {task!r}")
     if is_import_path(name):
-        return _from_function(name, options)
+        return _from_function(name, options, task)
     if name not in DATASETS:
         raise UserError(f"`dataset` must be one of {', '.join(DATASETS)} or `package.module:function`, got {name!r}")
     check_options("dataset-options", name, DATASETS[name], options, after=2)
-    return DATASETS[name](Path(root), download, **options)
+    source = DATASETS[name](Path(root), download, **options)
+    if task in (None, source.task):
+        return source
+    return dataclasses.replace(source, task=task, own_task=source.dataset_task)
 
 
 def load_dataset(
@@ -75,7 +90,7 @@ def load_dataset(
     return source.split(*sizes, split_seed, validation_size)
 
 
-def _from_function(name: str, options: dict[str, Any]) -> Source:
+def _from_function(name: str, options: dict[str, Any], task: str | None) -> Source:
     build = load_callable(name, "dataset")
     check_options("dataset-options", name, build, options, after=0)
     try:
@@ -83,8 +98,9 @@ def _from_function(name: str, options: dict[str, Any]) -> Source:
             parts = build(**options)
         if any(isinstance(part, Mapping) for part in parts):
             raise UserError(f"`dataset` {name} must return one array of inputs, got a dictionary; join its arrays")
+        *arrays, declared = parts if len(parts) == 5 else (*parts, None)
         train_inputs, train_labels, test_inputs, test_labels = (
-            None if part is None else np.asarray(part) for part in parts
+            None if part is None else np.asarray(part) for part in arrays
         )
     except UserError:
         raise
@@ -95,17 +111,25 @@ def _from_function(name: str, options: dict[str, Any]) -> Source:
         ) from error
     if train_inputs is None or train_labels is None:
         raise UserError(f"`dataset` {name} must return training inputs and labels, got None")
-    label_parts = [train_labels] if test_labels is None else [train_labels, test_labels]
-    for labels in label_parts:
-        if not np.issubdtype(labels.dtype, np.integer):
-            raise UserError(
-                f"`dataset` {name} must return integer labels, class numbers from 0, (N,) or (N, T) for tokens, "
-                f"got {labels.dtype} of shape {labels.shape}"
-            )
-    train_labels, test_labels = _flat(train_inputs, train_labels), _flat(test_inputs, test_labels)
+    if declared is not None and not (declared in TASKS or (isinstance(declared, str) and is_import_path(declared))):
+        raise UserError(
+            f"`dataset` {name} must return a task as its fifth value, one of {', '.join(TASKS)} or "
+            f"`package.module:Class`, got {declared!r}"
+        )
+    used = task or declared
     label_parts = [train_labels] if test_labels is None else [train_labels, test_labels]
     input_parts = [train_inputs] if test_inputs is None else [train_inputs, test_inputs]
-    is_tokens = train_labels.ndim == 2 and all(np.issubdtype(inputs.dtype, np.integer) for inputs in input_parts)
+    of_classes = used is None or used in OF_CLASS_NUMBERS
+    for labels in label_parts:
+        if of_classes and not np.issubdtype(labels.dtype, np.integer):
+            raise UserError(
+                f"`dataset` {name} must return integer labels, class numbers from 0, (N,) or (N, T) for tokens, "
+                f"got {labels.dtype} of shape {labels.shape}; --task regression or multilabel takes others"
+            )
+    if of_classes:
+        train_labels, test_labels = _flat(train_inputs, train_labels), _flat(test_inputs, test_labels)
+    are_integers = all(np.issubdtype(inputs.dtype, np.integer) for inputs in input_parts)
+    is_tokens = train_labels.ndim == 2 and are_integers and (of_classes or train_labels.shape == train_inputs.shape)
 
     def kept(inputs: NDArray[Any]) -> NDArray[Any]:
         try:
@@ -113,14 +137,31 @@ def _from_function(name: str, options: dict[str, Any]) -> Source:
         except (ValueError, TypeError) as error:
             raise UserError(f"`dataset` {name} must return inputs that are numbers, got {inputs.dtype}") from error
 
+    def kept_labels(labels: NDArray[Any]) -> NDArray[Any]:
+        if not (np.issubdtype(labels.dtype, np.number) or labels.dtype == bool):
+            raise UserError(f"`dataset` {name} must return labels that are numbers, got {labels.dtype}")
+        is_class = np.issubdtype(labels.dtype, np.integer) or labels.dtype == bool
+        return labels.astype(np.int64) if is_class and used != "multilabel" else labels.astype(np.float32)
+
+    own = declared or ("language" if is_tokens and train_labels.shape == train_inputs.shape else TASKS[0])
     return Source(
         name,
         kept(train_inputs),
-        train_labels.astype(np.int64),
+        kept_labels(train_labels),
         None if test_inputs is None else kept(test_inputs),
-        None if test_labels is None else test_labels.astype(np.int64),
-        num_classes=1 + max(int(ids.max(initial=0)) for ids in label_parts + (input_parts if is_tokens else [])),
+        None if test_labels is None else kept_labels(test_labels),
+        num_classes=_classes(label_parts + (input_parts if is_tokens else [])),
+        task=used or own,
+        own_task=own,
     )
+
+
+def _classes(arrays: list[NDArray[Any]]) -> int:
+    """One more than the largest class number; of other labels, how many an example has."""
+    labels = arrays[0]
+    if not np.issubdtype(labels.dtype, np.integer) or any(len(array) and array.min() < PADDED for array in arrays):
+        return int(np.prod(labels.shape[1:], dtype=np.int64))
+    return 1 + max(int(ids.max(initial=0)) for ids in arrays)
 
 
 def _flat(inputs: NDArray[Any] | None, labels: NDArray[Any] | None) -> Any:

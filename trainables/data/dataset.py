@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from trainables.data.rows import Examples, Scaling, Stored, as_tensor, is_resident, rows_of, values_of
 from trainables.runtime.errors import UserError
 from trainables.runtime.seeds import generator
+from trainables.tasks.names import OF_CLASS_NUMBERS, PADDED, TASKS
 
 if TYPE_CHECKING:
     import torch
@@ -36,8 +37,9 @@ CHUNK = 2**22  # numbers that are looked at together, so that no check or digest
 class Dataset:
     """The examples of one split: inputs (N, ...) float32 or int64, labels (N,) int64 in [0, num_classes).
 
-    For a language model inputs are (N, T) int64 tokens and labels (N, T), the token that follows each. All of these are
-    tensors, or Rows, which make a batch of values when it is asked for; `tensor_of` gives all values of either.
+    For a language model inputs are (N, T) int64 tokens and labels (N, T), the token that follows each. For other tasks
+    the labels are what the `task` takes, float32 or int64: see trainables.tasks. All of these are tensors, or Rows,
+    which make a batch of values when it is asked for; `tensor_of` gives all values of either.
 
     A dataset for tuning has no test examples: its test tensors hold examples held out for validation.
     """
@@ -47,6 +49,7 @@ class Dataset:
     test_inputs: Examples
     test_labels: Examples
     num_classes: int
+    task: str = TASKS[0]
 
     @property
     def input_shape(self) -> tuple[int, ...]:
@@ -61,6 +64,11 @@ class Dataset:
         """Whether a training batch is taken without leaving the device."""
         return is_resident(self.train_inputs) and is_resident(self.train_labels)
 
+    def chunks_of_labels(self) -> Iterator[Tensor]:
+        """All labels, those of training first."""
+        for labels in (self.train_labels, self.test_labels):
+            yield from labels.split(max(1, CHUNK // max(1, labels[:1].numel())))
+
     def to(self, device: torch.device) -> Dataset:
         """The same data on `device` (itself where it is there already)."""
         return Dataset(
@@ -69,6 +77,7 @@ class Dataset:
             self.test_inputs.to(device),
             self.test_labels.to(device),
             self.num_classes,
+            self.task,
         )
 
 
@@ -77,7 +86,8 @@ class Source:
     """Everything read from a dataset, as it is stored. `test_inputs` is None where it has no test set of its own
     (digits): then training and test examples are drawn from the same pool, by `split_seed`.
 
-    Inputs with a `scaling` become float32 by it; without one floats are float32 already, and integers are tokens.
+    Inputs with a `scaling` become float32 by it; without one floats are float32 already, and integers are tokens. The
+    labels are those of `task`; `own_task` is what the dataset itself says that it is for, where that is another one.
     """
 
     name: str
@@ -88,6 +98,8 @@ class Source:
     num_classes: int
     default_train_size: int | None = None
     scaling: Scaling | None = None
+    task: str = TASKS[0]
+    own_task: str | None = None
 
     def __post_init__(self) -> None:
         pairs = [("training", self.inputs, self.labels)]
@@ -103,18 +115,23 @@ class Source:
                     f"`dataset` {self.name} must have training and test inputs of one type, "
                     f"got {self.inputs.dtype} and {self.test_inputs.dtype}"
                 )
-        if self.num_classes < 2:
+        if self.num_classes < 2 and self.task in OF_CLASS_NUMBERS:
             raise UserError(f"`dataset` {self.name} must have labels of 2 classes or more, got all of class 0")
+        if self.task == "language" and not self.of_tokens:
+            raise UserError(f"`task` language must be given for a dataset of tokens, got {self.name}, which has none")
         for part, inputs, labels in pairs:
             if len(inputs) == 0:
                 raise UserError(f"`dataset` {self.name} must hold {part} examples, got none")
             of_tokens = self.of_tokens
+            if self.task not in OF_CLASS_NUMBERS:
+                self._check_numbers(inputs, labels, part)
+                continue
             if labels.shape != (inputs.shape if of_tokens else (len(inputs),)):
                 raise UserError(
                     f"`dataset` {self.name} must have one label for each {part} {'token' if of_tokens else 'input'}, "
                     f"got inputs of shape {inputs.shape} and labels of shape {labels.shape}"
                 )
-            low, high = _range(labels)
+            low, high = _range(labels, PADDED if self.task == "language" else None)
             if low < 0 or high >= self.num_classes:
                 raise UserError(
                     f"`dataset` {self.name} must have labels from 0 to {self.num_classes - 1}, "
@@ -130,6 +147,17 @@ class Source:
                     f"got {low} to {high} in the {part} set"
                 )
 
+    def _check_numbers(self, inputs: Stored, labels: Stored, part: str) -> None:
+        """Raises UserError for what is no set of examples with numbers as labels; the task checks the rest."""
+        if len(labels) != len(inputs):
+            raise UserError(
+                f"`dataset` {self.name} must have labels for each {part} input, "
+                f"got inputs of shape {inputs.shape} and labels of shape {labels.shape}"
+            )
+        for what, array in (("inputs", inputs), ("labels", labels)):
+            if not all(np.isfinite(chunk).all() for chunk in chunks(array)):
+                raise UserError(f"`dataset` {self.name} must have finite {what}, got NaN or infinity in the {part} set")
+
     @property
     def input_shape(self) -> tuple[int, ...]:
         return tuple(self.inputs.shape[1:])
@@ -139,10 +167,20 @@ class Source:
         """Whether inputs are tokens, each of which has a label."""
         return self.scaling is None and np.issubdtype(self.inputs.dtype, np.integer)
 
+    @property
+    def dataset_task(self) -> str:
+        """The task that the dataset itself is for."""
+        return self.own_task or self.task
+
     @cached_property
     def fingerprint(self) -> str:
-        """16 hexadecimal digits of the SHA-256 of all values, with their shapes: however they are stored."""
+        """16 hexadecimal digits of the SHA-256 of all values, with their shapes: however they are stored.
+
+        A task other than that of class numbers is part of it.
+        """
         digest = hashlib.sha256()
+        if self.dataset_task not in OF_CLASS_NUMBERS:
+            digest.update(self.dataset_task.encode())
         scaled, plain = self.scaling, None
         for array, scaling in (
             (self.inputs, scaled),
@@ -211,6 +249,7 @@ class Source:
             rows_of(test_tensors[0], test, scaling),
             rows_of(test_tensors[1], test, None),
             self.num_classes,
+            self.task,
         )
 
     def __getstate__(self) -> dict[str, Any]:
@@ -229,8 +268,10 @@ def chunks(array: Stored) -> Iterator[Stored]:
     return (array[first : first + rows] for first in range(0, len(array), rows))
 
 
-def _range(array: Stored) -> tuple[Any, Any]:
-    found = [(chunk.min(), chunk.max()) for chunk in chunks(array)]
+def _range(array: Stored, padding: int | None = None) -> tuple[Any, Any]:
+    """The smallest and the largest number but for `padding`; -1 twice where there is no other."""
+    known = (chunk if padding is None else chunk[chunk != padding] for chunk in chunks(array))
+    found = [(chunk.min(), chunk.max()) for chunk in known if chunk.size] or [(-1, -1)]
     return min(low for low, _ in found), max(high for _, high in found)
 
 

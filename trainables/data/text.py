@@ -52,7 +52,7 @@ def read_text(root: Path, download: bool, *, level: str = "char", context: int =
         _windows(np.array([ids.get(token, ids.get(UNKNOWN)) for token in tokens], dtype=np.int64), context, part)
         for tokens, part in ((train, "training"), (test, "test"))
     )
-    return Source("text", train_inputs, train_labels, test_inputs, test_labels, len(ids))
+    return Source("text", train_inputs, train_labels, test_inputs, test_labels, len(ids), task="language")
 
 
 def _read_parts(root: Path, level: str) -> tuple[list[str], list[str]]:

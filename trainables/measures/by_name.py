@@ -20,6 +20,8 @@ from trainables.records.tables import Row
 from trainables.runtime.errors import UserError
 from trainables.runtime.seeds import generator
 from trainables.sharpness import GaussNewton, ModelLoss
+from trainables.tasks.by_name import load_task
+from trainables.tasks.task import Task
 
 LOSS_AGREES = 1e-5
 GRADIENT_AGREES = 1e-2
@@ -33,6 +35,7 @@ def loss_of(
     *,
     examples: int,
     dtype: str,
+    task: Task | None = None,
     batch_norm: str = "running",
     batch_size: int | None = None,
 ) -> ModelLoss:
@@ -46,7 +49,13 @@ def loss_of(
         inputs, labels = inputs.index_select(0, chosen), labels.index_select(0, chosen)
     mode: Any = batch_norm
     return ModelLoss(
-        model, tensor_of(inputs), tensor_of(labels), dtype=getattr(torch, dtype), batch_norm=mode, batch_size=batch_size
+        model,
+        tensor_of(inputs),
+        tensor_of(labels),
+        task=task or load_task(data.task, [tensor_of(labels)]),
+        dtype=getattr(torch, dtype),
+        batch_norm=mode,
+        batch_size=batch_size,
     )
 
 

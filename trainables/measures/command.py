@@ -32,6 +32,7 @@ from trainables.runtime.memory import keep_freed_memory
 from trainables.runtime.output import reliable_output
 from trainables.sharpness import ModelLoss
 from trainables.storage.checkpoint import load_checkpoint
+from trainables.tasks.by_name import load_task
 
 COLUMNS = (
     *("measure", "method", "epsilon", "scale", "space", "value", "stderr", "residual"),
@@ -151,7 +152,16 @@ def _bind(options: argparse.Namespace) -> tuple[ModelLoss, Context | None]:
     if not options.model:
         config, last = _trial_of(options.weights)
     data, name, model_options = _data(options, config)
-    model = build_model(name, data.input_shape, data.num_classes, input_dtype=data.input_dtype, **model_options)
+    task = load_task((config and config.task) or data.task, data.chunks_of_labels())
+    model = build_model(
+        name,
+        data.input_shape,
+        data.num_classes,
+        input_dtype=data.input_dtype,
+        task=task,
+        label_shape=tuple(data.train_labels.shape[1:]),
+        **model_options,
+    )
     try:
         model.load_state_dict(state)
     except (RuntimeError, TypeError, AttributeError) as error:
@@ -168,6 +178,7 @@ def _bind(options: argparse.Namespace) -> tuple[ModelLoss, Context | None]:
             data,
             examples=options.examples or (config.measure_examples if config else len(data.train_labels)),
             dtype=dtype,
+            task=task,
             batch_norm=batch_norm or MEASURE_BATCH_NORMS[0],
             batch_size=batch_size,
         ),

@@ -191,7 +191,7 @@ def of_groups(loss: ModelLoss, _: Context | None, radius: float, adaptive: bool)
         radius=radius,
         adaptive=adaptive,
         seed=SEED,
-        sizes=[cut.stop - cut.start for cut in cuts],
+        sizes=[loss.on(cut).weight for cut in cuts],
     )
     return [{"method": f"groups of {GROUP}", "scale": radius, **_columns(found)}]
 
@@ -217,6 +217,11 @@ def entropy(loss: ModelLoss, _: Context | None, adaptive: bool) -> list[Row]:
 
 def evidence(loss: ModelLoss, _: Context | None) -> list[Row]:
     """`stderr` is that of the spectrum's term."""
+    if not loss.task.is_likelihood:
+        raise UserError(
+            f"`measures` must be without laplace_log_evidence for the task {loss.task.name}, whose loss is no "
+            "log-likelihood"
+        )
     spectrum, n, examples = spectral_density(loss, loss.params, seed=SEED), len(loss.params), loss.examples
     center = loss.value(loss.params)
     row = {"method": "stochastic lanczos quadrature", "loss_center": center, "evaluations": spectrum.evaluations + 1}

@@ -3,7 +3,8 @@
 A model of your own is a function `build(input_shape, num_classes, **options) -> torch.nn.Module`, given as
 `package.module:build`; it maps inputs (N, *input_shape) to logits (N, num_classes), or tokens (N, T), int64, to logits
 (N, T, num_classes), num_classes the size of the vocabulary. Outputs with `.logits`, and token ids with
-one label per sequence, are taken too: see trainables.models.adapted.
+one label per sequence, are taken too: see trainables.models.adapted. For other tasks num_classes is the number of
+outputs (trainables.tasks).
 """
 
 from collections.abc import Callable
@@ -22,6 +23,7 @@ from trainables.models.vit import vit
 from trainables.runtime.errors import UserError
 from trainables.runtime.importing import is_import_path, load_callable
 from trainables.runtime.options import check_options
+from trainables.tasks.task import Task
 
 __all__ = ["MODELS", "build_model"]
 
@@ -46,14 +48,20 @@ def build_model(
     num_classes: int,
     *,
     input_dtype: torch.dtype = torch.float32,
+    task: Task | None = None,
+    label_shape: tuple[int, ...] = (),
     **options: Any,
 ) -> nn.Module:
     """The model `name` (one of MODELS, or `package.module:function`) for inputs of `input_shape`, int64 for tokens.
 
-    Its initial weights come from torch's global generator: seed that first. Raises UserError for an unknown
-    name or option, and where the model does not give logits (N, num_classes), or for tokens (N, T, num_classes), for a
-    batch of zeros.
+    Its initial weights come from torch's global generator: seed that first. `task` says how many numbers it puts out,
+    for labels of `label_shape` each; None is classification. Raises UserError for an unknown name or option, and where
+    the model does not give logits (N, num_classes), or for tokens (N, T, num_classes), for a batch of zeros. A task of
+    the user's own takes any outputs.
     """
+    is_own_task = task is not None and is_import_path(task.name)
+    if task is not None:
+        num_classes = task.num_outputs(num_classes, label_shape)
     if is_import_path(name):
         build = load_callable(name, "model")
     elif name in MODELS:
@@ -68,8 +76,8 @@ def build_model(
         with torch.random.fork_rng(devices=[]):
             inputs = torch.zeros(2, *input_shape, dtype=input_dtype)
             if name not in MODELS and isinstance(model, nn.Module):
-                adapt(model, inputs)
-            _check_logits(model, inputs, num_classes)
+                adapt(model, inputs, keeps_outputs=is_own_task)
+            _check_logits(model, inputs, num_classes, is_own_task)
     except UserError:
         raise
     except (Exception, SystemExit) as error:
@@ -81,14 +89,18 @@ def build_model(
     return model
 
 
-def _check_logits(model: nn.Module, inputs: torch.Tensor, num_classes: int) -> None:
+def _check_logits(model: nn.Module, inputs: torch.Tensor, num_classes: int, is_own_task: bool) -> None:
     if not isinstance(model, nn.Module):
         raise UserError(f"`model` must build a torch.nn.Module, got {type(model).__name__}")
     was_training = model.training
     with torch.no_grad():
         logits = model.eval()(inputs)
     model.train(was_training)
-    expected = (*(inputs.shape[:1] if inputs.is_floating_point() else inputs.shape), num_classes)
-    if not isinstance(logits, torch.Tensor) or logits.shape != expected:
+    if is_own_task:
+        return
+    units = inputs.shape[:1] if inputs.is_floating_point() else inputs.shape
+    expected = (*units, num_classes)
+    allowed = (expected, units, (*units, 2)) if num_classes == 1 else (expected,)  # one number, or two logits
+    if not isinstance(logits, torch.Tensor) or logits.shape not in allowed:
         got = tuple(logits.shape) if isinstance(logits, torch.Tensor) else type(logits).__name__
         raise UserError(f"`model` must map 2 inputs to logits of shape {expected}, got {got}")

@@ -3,17 +3,19 @@
 Nothing of this changes what the network computes, nor the names of its parameters.
 """
 
-from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from trainables.runtime.errors import UserError
+from trainables.tasks.outputs import prediction_of
 
-def adapt(model: nn.Module, inputs: Tensor) -> None:
+
+def adapt(model: nn.Module, inputs: Tensor, *, keeps_outputs: bool = False) -> None:
     """Change `model` in place where it would not fit; `inputs` are some of the shape and type that it is to take.
 
-    - Logits are taken out of an output that has them as `.logits` or under "logits".
+    - The prediction is taken out of a tuple, dictionary or object (`prediction_of`), unless the task wants all outputs.
     - Gradients of embeddings become dense, as only few optimizers take sparse ones, and no measure does.
     - Floating-point inputs become int64 if the network fails on them and takes int64: token ids with one label for each
       sequence are read as numbers, which hold integers up to 2^24 exactly.
@@ -21,7 +23,8 @@ def adapt(model: nn.Module, inputs: Tensor) -> None:
     for module in model.modules():
         if isinstance(module, (nn.Embedding, nn.EmbeddingBag)):
             module.sparse = False
-    model.register_forward_hook(_logits)
+    if not keeps_outputs:
+        model.register_forward_hook(_prediction)
     if inputs.is_floating_point() and not _takes(model, inputs) and _takes(model, inputs.long()):
         model.register_forward_pre_hook(_as_token_ids)
 
@@ -38,11 +41,11 @@ def _takes(model: nn.Module, inputs: Tensor) -> bool:
     return True
 
 
-def _logits(module: nn.Module, arguments: Any, output: Any) -> Any:
-    if isinstance(output, Tensor):
+def _prediction(module: nn.Module, arguments: Any, output: Any) -> Any:
+    try:
+        return prediction_of(output)
+    except UserError:  # whoever uses the output says what it lacks
         return output
-    found = output.get("logits") if isinstance(output, Mapping) else getattr(output, "logits", None)
-    return found if isinstance(found, Tensor) else output
 
 
 def _as_token_ids(module: nn.Module, arguments: tuple[Tensor, ...]) -> tuple[Tensor, ...]:

@@ -31,6 +31,7 @@ from torch import nn
 from trainables.models import build_model
 from trainables.runtime.importing import load_callable
 from trainables.runtime.seeds import derive_seed, seeded
+from trainables.tasks.by_name import load_task
 
 PROJECT = tuple(Path(__file__).resolve().parents[2] / name for name in ("trainables", "sweeps", "analysis"))
 LIBRARIES = tuple(Path(sysconfig.get_path(name)).resolve() for name in ("stdlib", "platstdlib"))
@@ -50,7 +51,13 @@ class Network:
 
 
 def network_fingerprint(
-    path: str, options: dict[str, Any], input_shape: tuple[int, ...], num_classes: int, input_dtype: torch.dtype
+    path: str,
+    options: dict[str, Any],
+    input_shape: tuple[int, ...],
+    num_classes: int,
+    input_dtype: torch.dtype,
+    task: str | None = None,
+    label_shape: tuple[int, ...] = (),
 ) -> Network:
     """Build the network of `path` (`package.module:function`) three times, and hash its code, structure and weights.
 
@@ -60,7 +67,15 @@ def network_fingerprint(
 
     def built(seed: int) -> tuple[str, str]:
         with seeded(seed, "weights"):
-            model = build_model(path, input_shape, num_classes, input_dtype=input_dtype, **options)
+            model = build_model(
+                path,
+                input_shape,
+                num_classes,
+                input_dtype=input_dtype,
+                task=None if task is None else load_task(task),
+                label_shape=label_shape,
+                **options,
+            )
         return ADDRESS.sub("", str(model)), weights_digest(model)
 
     (structure, first), (_, again), (_, other) = built(0), built(0), built(1)

@@ -31,12 +31,14 @@ WITH_OPTIONS = ("text", "timit", "parquet", "image_folder")
 
 def config_of(row: Row) -> TrialConfig:
     """The configuration in a row of trials.parquet (`read_tables(folder).trials.to_pylist()`, null as None)."""
-    return TrialConfig(**{field.name: row[field.name] for field in dataclasses.fields(TrialConfig)})
+    fields = {field.name: row[field.name] for field in dataclasses.fields(TrialConfig)}
+    own = None if row["task"] == row.get("dataset_task", row["task"]) else row["task"]
+    return TrialConfig(**fields | {"task": own})
 
 
 def source_of(config: TrialConfig, *, root: str | Path = "data", options: Mapping[str, Any] | None = None) -> Source:
     """Everything that the trial's dataset holds. Raises UserError where that is not what the trial was trained on."""
-    source = load_source(config.dataset, root=root, options=options)
+    source = load_source(config.dataset, root=root, options=options, task=config.task)
     if source.fingerprint != config.data_fingerprint:
         also = " and --dataset-options must be those of the sweep" if options or config.dataset in WITH_OPTIONS else ""
         raise UserError(
@@ -56,7 +58,8 @@ def network_of(config: TrialConfig, data: Dataset) -> nn.Module:
     Raises UserError where the source of a network of the user's own is not the trial's any more.
     """
     if is_import_path(config.model):
-        now = _fingerprint(config.model, config.model_options, data.input_shape, data.num_classes, data.input_dtype)
+        about = data.num_classes, data.input_dtype, config.task or data.task, tuple(data.train_labels.shape[1:])
+        now = _fingerprint(config.model, config.model_options, data.input_shape, *about)
         if now != config.model_fingerprint:
             raise UserError(
                 f"`model` {config.model} must be as it was when the trial was trained, got other code or weights"
@@ -67,11 +70,18 @@ def network_of(config: TrialConfig, data: Dataset) -> nn.Module:
 
 @lru_cache  # of a process, which imports a module once
 def _fingerprint(
-    model: str, options: str, input_shape: tuple[int, ...], num_classes: int, input_dtype: torch.dtype
+    model: str,
+    options: str,
+    input_shape: tuple[int, ...],
+    num_classes: int,
+    input_dtype: torch.dtype,
+    task: str,
+    label_shape: tuple[int, ...],
 ) -> str | None:
     """The fingerprint of a network of the user's own as it is now; None if it cannot be built."""
     try:
-        return network_fingerprint(model, json.loads(options), input_shape, num_classes, input_dtype).fingerprint
+        about = input_shape, num_classes, input_dtype, task, label_shape
+        return network_fingerprint(model, json.loads(options), *about).fingerprint
     except UserError:
         return None
 

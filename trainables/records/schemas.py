@@ -12,6 +12,7 @@ import pyarrow as pa
 
 from trainables.config import TrialConfig
 from trainables.remedies import REMEDIES
+from trainables.tasks.names import TASKS
 
 Row = dict[str, Any]
 
@@ -32,6 +33,16 @@ DEFAULTS = {
 DEFAULTS |= dict.fromkeys(
     ("numbers_version", "numpy_version", "measured", "measured_at", "within", "initial_weights")
 )  # unknown
+OF_TASK = {
+    "task": TASKS[0],
+    "dataset_task": TASKS[0],
+    "metric": "accuracy",
+    "metric_unit": "points",
+    "metric_direction": "higher",
+}  # of trials from before there were tasks, which were all judged by their accuracy
+DEFAULTS |= {**OF_TASK, "metrics": None}
+METRIC_IS = {"train_metric": "train_accuracy", "test_metric": "test_accuracy"}  # likewise
+DEFAULTS |= dict.fromkeys(METRIC_IS)
 DEFAULTS |= {"error": None}  # of a measure: one that failed left no rows
 DEFAULT_OF_EARLIER_ROWS = {
     field.name: field.default
@@ -59,13 +70,20 @@ TRIALS = pa.schema(
         ("remedy", pa.string()),  # what the trial does beyond the plain ones of its study, or none
         ("epochs_done", pa.int64()),
         ("steps", pa.int64()),
+        ("dataset_task", pa.string()),  # the task that the dataset itself is for; `task` is the trial's
+        ("metric", pa.string()),  # the primary one of the task: accuracy, nats, mse, auc, ...
+        ("metric_unit", pa.string()),  # of a difference in it; points are hundredths
+        ("metric_direction", pa.string()),  # higher or lower, which is better
         ("train_loss", pa.float64()),
-        ("train_accuracy", pa.float64()),
+        ("train_accuracy", pa.float64()),  # null where the task has none
+        ("train_metric", pa.float64()),  # in the metric's own scale: accuracy in [0, 1]
         ("test_loss", pa.float64()),
         ("test_accuracy", pa.float64()),
+        ("test_metric", pa.float64()),
+        ("metrics", pa.string()),  # the others of the task, as JSON: {"test_balanced_accuracy": 0.9, ...}
         ("test_perplexity", pa.float64()),  # exp(test_loss), of language models
-        ("generalization_gap", pa.float64()),
-        ("large_batch_gap", pa.float64()),
+        ("generalization_gap", pa.float64()),  # of the metric, above 0 where the test set is worse
+        ("large_batch_gap", pa.float64()),  # of the metric, above 0 where this trial is worse than its reference
         ("large_batch_loss_gap", pa.float64()),  # nats per example or token
         ("box_sharpness", pa.float64()),
         ("box_sharpness_paper", pa.float64()),
@@ -100,8 +118,11 @@ EPOCHS = pa.schema(
         ("step", pa.int64()),
         ("train_loss", pa.float64()),
         ("train_accuracy", pa.float64()),
+        ("train_metric", pa.float64()),
         ("test_loss", pa.float64()),
         ("test_accuracy", pa.float64()),
+        ("test_metric", pa.float64()),
+        ("metrics", pa.string()),
         ("distance", pa.float64()),  # l2 distance of the weights from the start
         ("lr", pa.float64()),
         ("batch_size", pa.int64()),
@@ -137,4 +158,5 @@ MEASURES = pa.schema(
     ]
 )
 
+RESULTS = ("train_loss", "train_accuracy", "train_metric", "test_loss", "test_accuracy", "test_metric")
 SCHEMAS = {"trials": TRIALS, "epochs": EPOCHS, "measures": MEASURES}

@@ -40,9 +40,10 @@ from trainables.records.record_files import (
 )
 from trainables.records.record_files import Record as Record
 from trainables.records.record_files import write_record as write_record
-from trainables.records.schemas import DEFAULT_OF_EARLIER_ROWS, DEFAULTS, SCHEMAS, TRIALS
+from trainables.records.schemas import DEFAULT_OF_EARLIER_ROWS, DEFAULTS, METRIC_IS, OF_TASK, SCHEMAS, TRIALS
 from trainables.records.schemas import EPOCHS as EPOCHS
 from trainables.records.schemas import MEASURES as MEASURES
+from trainables.records.schemas import RESULTS as RESULTS
 from trainables.records.schemas import Row as Row
 from trainables.remedies import base_remedies, remedy_of
 from trainables.runtime.errors import UserError, quoted
@@ -173,9 +174,16 @@ def remedies(trials: list[Row]) -> list[str]:
     return [remedy_of(row, bases[study_of(row)]) for row in trials]
 
 
-def large_batch_gaps(trials: list[Row], of: str = "test_accuracy") -> list[float | None]:
-    """`large_batch_gap` of each trial: the small-batch reference's test accuracy minus its own; or that `of` test_loss,
-    whose negative is `large_batch_loss_gap`, in nats.
+def gap(first: float | None, second: float | None, direction: str) -> float | None:
+    """The difference of two values of a metric, above 0 where the second one is worse; None where one is missing."""
+    if first is None or second is None:
+        return None
+    return second - first if direction == "lower" else first - second
+
+
+def large_batch_gaps(trials: list[Row], of: str = "test_metric") -> list[float | None]:
+    """`large_batch_gap` of each trial: how much worse its test metric is than its small-batch reference's; or the
+    reference's `of` test_loss minus its own, whose negative is `large_batch_loss_gap`.
 
     The reference is the mean over the completed trials that trainables.records.matching names. None where there is
     none. `trials` have their `remedy`.
@@ -192,14 +200,15 @@ def large_batch_gaps(trials: list[Row], of: str = "test_accuracy") -> list[float
     gaps: list[float | None] = []
     for row in trials:
         values = references.get(reference_of(row))
-        known = values is not None and None not in values and row[of] is not None
-        gaps.append(math.fsum(values) / len(values) - row[of] if known and values else None)
+        direction = (row.get("metric_direction") if of == "test_metric" else None) or "higher"
+        known = values is not None and None not in values
+        gaps.append(gap(math.fsum(values) / len(values), row.get(of), direction) if known and values else None)
     return gaps
 
 
 _COMPARED = [
-    *(field.name for field in dataclasses.fields(TrialConfig)), "numbers_version", "status", "test_accuracy",
-    "test_loss",
+    *(field.name for field in dataclasses.fields(TrialConfig)), "numbers_version", "status", "test_metric",
+    "metric_direction", "test_loss",
 ]  # fmt: skip
 
 
@@ -292,6 +301,24 @@ def _with_defaults(table: pa.Table) -> pa.Table:
         if name in DEFAULT_OF_EARLIER_ROWS and table[name].null_count:
             filled = pc.fill_null(table[name], pa.scalar(DEFAULT_OF_EARLIER_ROWS[name], table.schema.field(name).type))
             table = table.set_column(place, table.schema.field(name), filled)
+    return _with_metrics(table)
+
+
+def _with_metrics(table: pa.Table) -> pa.Table:
+    """`table` with what an older version did not write: that the task was classification, judged by accuracy."""
+    if "test_accuracy" not in table.column_names:
+        return table
+    known = table.column_names
+    is_old = pc.and_(pc.is_null(table["test_metric"]), pc.is_valid(table["test_accuracy"]))
+    if "metric" in known:
+        is_old = pc.and_(is_old, pc.fill_null(pc.equal(table["metric"], "accuracy"), True))
+    if not pc.any(is_old).as_py():
+        return table
+    for name in (*METRIC_IS, *OF_TASK):
+        if name in known:
+            value = table[METRIC_IS[name]] if name in METRIC_IS else pa.scalar(OF_TASK[name])
+            column = pc.if_else(is_old, value, table[name])
+            table = table.set_column(known.index(name), table.schema.field(name), column)
     return table
 
 

@@ -114,7 +114,7 @@ def m_sharpness(
     norm: Norm = "l2",
     adaptive: bool = False,
     seed: int = 0,
-    sizes: Iterable[int] | None = None,
+    sizes: Iterable[float] | None = None,
 ) -> MSharpness:
     """sum_j m_j (max f_j(x + d_j) - f_j(x)) / sum_j m_j: every group of m_j examples has its own worst d_j.
 

@@ -35,6 +35,7 @@ from torch.utils.checkpoint import CheckpointError
 
 from trainables.runtime.seeds import random_numbers_kept
 from trainables.sharpness.second_derivatives import operations
+from trainables.tasks.outputs import tensors_of
 
 COMPARED_EXAMPLES = 2
 ROUNDINGS = 128  # of the whole gradient: tolerance for a parameter whose own gradient is nearly zero
@@ -80,12 +81,11 @@ class BoundModel:
             self._gradients(pieces, few, dtype)
         self.params = torch.cat([piece.to(inputs.device, dtype).reshape(-1) for piece in pieces])
 
-    def __call__(self, pieces: Sequence[Tensor], inputs: Tensor) -> Tensor:
+    def __call__(self, pieces: Sequence[Tensor], inputs: Tensor) -> Any:
         """Return the outputs for `inputs`; `pieces` are the parameters, and may be followed by other tensors."""
         own = {name: pieces[index] for name, index in self._places.items()}
         with _plain_attention(), self._mode():
-            outputs: Tensor = functional_call(self.module, {**self._buffers, **own}, (inputs,), tie_weights=False)
-        return outputs
+            return functional_call(self.module, {**self._buffers, **own}, (inputs,), tie_weights=False)
 
     def cast(self, dtype: torch.dtype) -> "BoundModel":
         """Return the same function for parameters and inputs of `dtype`; the modules are shared."""
@@ -102,7 +102,7 @@ class BoundModel:
         self.module.to(device, dtype)
 
     def _gradients(self, pieces: Sequence[Tensor], inputs: Tensor, dtype: torch.dtype) -> tuple[Tensor, ...]:
-        """Return the value and the gradients of `spread_cross_entropy` at `pieces`, computed in `dtype`."""
+        """Return the value and the gradients of `spread_loss` at `pieces`, computed in `dtype`."""
         leaves = [piece.detach().to(inputs.device, dtype, copy=True).requires_grad_() for piece in pieces]
         inputs = inputs.to(dtype) if inputs.is_floating_point() else inputs
         with random_numbers_kept(inputs.device), torch.enable_grad():
@@ -117,7 +117,7 @@ class BoundModel:
                 parameter.fill_(math.nan)
         with _untouched(model), random_numbers_kept(device), torch.enable_grad(), _plain_attention():
             outputs = model.eval()(inputs)
-            names = operations(outputs)
+            names = set[str]().union(*(operations(tensor) for tensor in tensors_of(outputs)))
             if REENTRANT_CHECKPOINT in names:
                 raise ValueError(RECOMPUTED)
             expected = _value_and_gradients(outputs, own)
@@ -163,8 +163,22 @@ def spread_cross_entropy(outputs: Tensor) -> Tensor:
     return (logits.logsumexp(-1) - logits @ (shares / shares.sum())).mean()
 
 
-def _value_and_gradients(outputs: Tensor, leaves: Sequence[Tensor]) -> tuple[Tensor, ...]:
-    loss = spread_cross_entropy(outputs)
+def spread_loss(outputs: Sequence[Tensor]) -> Tensor:
+    """The sum over tensors of `spread_cross_entropy`, or of single numbers z of log(1 + exp z) - 2 z / 3: likewise."""
+    if not outputs:
+        raise ValueError("`model` must return floating-point tensors, got none")
+    losses = []
+    for tensor in outputs:
+        if tensor.ndim > 1 and tensor.shape[-1] > 1:
+            losses.append(spread_cross_entropy(tensor))
+        else:
+            numbers = tensor.double()
+            losses.append((numbers.logaddexp(torch.zeros_like(numbers)) - numbers * (2 / 3)).mean())
+    return torch.stack(losses).sum()
+
+
+def _value_and_gradients(outputs: Any, leaves: Sequence[Tensor]) -> tuple[Tensor, ...]:
+    loss = spread_loss(tensors_of(outputs))
     if not loss.requires_grad:  # of no parameter
         return loss, *(torch.zeros_like(leaf) for leaf in leaves)
     return loss.detach(), *torch.autograd.grad(loss, leaves, materialize_grads=True)

@@ -1,12 +1,13 @@
 """Parts of the Hessian: the generalized Gauss-Newton matrix, and the block of some coordinates.
 
-    H = G + R,   G = (1/N) sum_n J_n' H_n J_n,   R = (1/N) sum_n sum_k (p_nk - y_nk) d^2 z_nk / dx^2
+    H = G + R,   G = (1/N) sum_n J_n' H_n J_n,   R = (1/N) sum_n sum_k g_nk d^2 z_nk / dx^2
 
-with z_n the logits of example n, J_n = dz_n / dx (K, n), p_n = softmax(z_n), y_n the labels as probabilities, and
-H_n = diag(p_n) - p_n p_n' the Hessian of the cross-entropy in the logits. G is positive semidefinite, and for this
-loss it is the Fisher information of the model's own predictions. G = H where the logits are linear in x (softmax
-regression), where every residual p - y is 0, and, for a piecewise linear network (ReLU), in the block of any one
-layer, because the logits are linear in one layer as long as no unit switches; batch norm with `running` keeps that.
+with z_n the outputs for example n, J_n = dz_n / dx (K, n), and g_n and H_n gradient and Hessian of its loss in the
+outputs. For cross-entropy H_n = diag(p_n) - p_n p_n' and g_n = p_n - y_n, p_n = softmax(z_n), y_n the labels as
+probabilities; then G is the Fisher information of the model's own predictions. G is positive semidefinite where the
+loss is convex in the outputs, as those of all built-in tasks are. G = H where the outputs are linear in x (softmax
+regression), where every residual g is 0, and, for a piecewise linear network (ReLU), in the block of any one
+layer, because the outputs are linear in one layer as long as no unit switches; batch norm with `running` keeps that.
 
 Source: Schraudolph, "Fast curvature matrix-vector products for second-order gradient descent", Neural Computation 14,
 2002, section 3. A product J v is taken by differentiating J' u in u (the double-backward trick): measured on MLPs of
@@ -26,6 +27,7 @@ from torch import Tensor
 from trainables.sharpness.model_loss import ModelLoss, Product
 from trainables.sharpness.objective import Objective, Pieces, Rounded, Substituted, pulled_back
 from trainables.sharpness.second_derivatives import check_jacobian, suspects
+from trainables.tasks.outputs import tensors_of
 
 
 class GaussNewton(Objective):
@@ -58,20 +60,20 @@ class GaussNewton(Objective):
         return self.value(params), counted
 
     def certify(self, params: Tensor) -> None:
-        """Raise ValueError if J v is not the derivative of the logits; checked once per model, on a few examples."""
+        """Raise ValueError if J v is not the derivative of the outputs; checked once per model, on a few examples."""
         if "jacobian" in self._of.certified:
             return
-        logits, point = self._of.logits_of_few(params)
+        few, point = self._of.outputs_of_few(params)
         leaf = point.detach().clone().requires_grad_()
         with torch.enable_grad():
-            outputs = logits(leaf)
-            dual = torch.zeros_like(outputs, requires_grad=True)
-            pulled = pulled_back([outputs], [leaf], [dual], create_graph=True)
+            outputs = few(leaf)
+            duals = [torch.zeros_like(output, requires_grad=True) for output in outputs]
+            pulled = pulled_back(outputs, [leaf], duals, create_graph=True)
         check_jacobian(
             leaf.detach(),
-            lambda vector: pulled_back(pulled, [dual], [vector])[0].flatten(),
-            lambda moved: logits(moved).detach().flatten(),
-            lambda: suspects(outputs),
+            lambda vector: _flat(pulled_back(pulled, duals, [vector])),
+            lambda moved: _flat([output.detach() for output in few(moved)]),
+            lambda: suspects(torch.stack([output.sum() for output in outputs]).sum()),
         )
         self._of.certified.add("jacobian")
 
@@ -81,24 +83,27 @@ class GaussNewton(Objective):
 
     def _of_chunk(self, leaves: Pieces, inputs: Tensor, labels: Tensor) -> Callable[[Pieces], Pieces]:
         """v -> sum_n J_n' H_n J_n v over the chunk; at multipliers 0, `coupling` adds how statistics depend on v."""
-        logits, coupling = self._of.outputs(leaves, inputs)
-        probabilities = logits.detach().softmax(-1)
-        tokens = logits[0, ..., 0].numel()  # an example's loss is the mean over them; 1 without
-        dual = torch.zeros_like(logits, requires_grad=True)
-        pulled = pulled_back([logits], leaves, [dual], create_graph=True)  # J' u, linear in u
+        found, coupling = self._of.outputs(leaves, inputs)
+        outputs = tensors_of(found)
+        curvature = self._of.task.curvature(found, labels)
+        duals = [torch.zeros_like(output, requires_grad=True) for output in outputs]
+        pulled = pulled_back(outputs, leaves, duals, create_graph=True)  # J' u, linear in u
         coupled = None
         if coupling is not None:
             coupled = pulled_back([coupling], leaves, [torch.ones_like(coupling)], create_graph=True)
 
         def product(vectors: Pieces) -> Pieces:
-            (moved,) = pulled_back(pulled, [dual], vectors)  # J v
-            weighted = probabilities * (moved - (probabilities * moved).sum(-1, keepdim=True))
-            total = pulled_back([logits], leaves, [weighted / tokens])
+            moved = pulled_back(pulled, duals, vectors)  # J v
+            total = pulled_back(outputs, leaves, curvature(list(moved)))
             if coupled is None:
                 return total
             return [own + more for own, more in zip(total, pulled_back(coupled, leaves, vectors), strict=True)]
 
         return product
+
+
+def _flat(pieces: Pieces) -> Tensor:
+    return torch.cat([piece.flatten() for piece in pieces])
 
 
 class Restricted(Substituted):

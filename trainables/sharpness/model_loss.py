@@ -1,7 +1,8 @@
-"""The bound form: the mean cross-entropy of a model on given data, as a function of its flat parameters.
+"""The bound form: the loss of a model on given data, as a function of its flat parameters.
 
 The caller's model is never written to, moved or switched: this works on a copy in eval mode (dropout off), in float64
-unless told otherwise. Chunks are weighted by their examples. Batch norm has three modes (the same function without it):
+unless told otherwise. Chunks are weighted by their examples, or by what these weigh in the task. Batch norm has three
+modes (the same function without it):
 
 - `running`: the trained running statistics, the loss of the model as it is deployed.
 - `batch`: the statistics of the batch that a layer sees, as in the code of Keskar et al. 2017 (arXiv 1609.04836). Data
@@ -24,7 +25,7 @@ import copy
 import math
 from collections.abc import Callable, Iterator
 from functools import reduce
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
@@ -32,9 +33,11 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from trainables.runtime.float32 import exact_products
 from trainables.runtime.seeds import random_numbers_kept
-from trainables.sharpness.bound_model import BoundModel, spread_cross_entropy
+from trainables.sharpness.bound_model import BoundModel, spread_loss
 from trainables.sharpness.objective import Objective, Pieces, Rounded, pulled_back
-from trainables.tasks.loss import check_labels, cross_entropy
+from trainables.tasks.by_name import load_task
+from trainables.tasks.outputs import changed, prediction_of, tensors_of
+from trainables.tasks.task import Task
 
 BatchNorm = Literal["running", "batch", "recalibrated"]
 Product = Callable[[Tensor], Tensor]
@@ -47,10 +50,10 @@ GRAPH = 4  # times what a forward pass keeps: a graph of the gradient, and its g
 
 
 class ModelLoss(Objective):
-    """f(params) = mean over (inputs, labels) of the cross-entropy, nats per example or token.
+    """f(params) = the loss of `task` over (inputs, labels); without one the cross-entropy, nats per example or token.
 
     `inputs` (N, ...), floating point or integer (token ids), on the device where the work is to be done; `labels` (N,)
-    class ids or (N, K) probabilities, or (N, T) for logits (N, T, K): see `trainables.tasks.loss.check_labels`.
+    class ids or (N, K) probabilities, or (N, T) for logits (N, T, K), or what the task takes (trainables.tasks).
     `params` (n,) are the model's parameters that require gradients at the time of the call, in the order of
     `model.parameters()`, a shared one once; the others (frozen) stay constant.
 
@@ -65,6 +68,7 @@ class ModelLoss(Objective):
         inputs: Tensor,
         labels: Tensor,
         *,
+        task: Task | None = None,
         dtype: torch.dtype = torch.float64,
         chunk_size: int | None = None,
         batch_norm: BatchNorm = "running",
@@ -76,6 +80,7 @@ class ModelLoss(Objective):
         self._sizes = [shape.numel() for shape in self.shapes.values()]
         self.batch_norm, self.batch_size = batch_norm, batch_size
         self._inputs = inputs.to(self.params.dtype) if inputs.is_floating_point() else inputs
+        self.task = task or load_task("classification")
         self._labels = labels.to(inputs.device, torch.float64 if labels.is_floating_point() else torch.int64)
         self._tape = _Tape()
         self._logit_scale: float | None = None
@@ -84,6 +89,7 @@ class ModelLoss(Objective):
         layers = [m for m in self._model.module.modules() if isinstance(m, _BatchNorm) and batch_norm != "running"]
         for layer in layers:
             layer.running_mean = layer.running_var = None  # in eval mode, it then takes those of its inputs
+        self._weigh()
         self._chunk = chunk_size or (self._examples_that_fit() if len(inputs) > 2 else len(inputs))
         self._cut()
         self._in_chunks = batch_norm == "recalibrated" and not self._fits and bool(layers)
@@ -92,7 +98,14 @@ class ModelLoss(Objective):
             layer.running_var = torch.ones_like(layer.running_mean) - layer.eps
             layer.register_forward_pre_hook(self._tape.normalize)
         with random_numbers_kept(inputs.device), torch.no_grad():
-            check_labels(labels, self._forward(self._pieces(self.params), [], self._inputs[:2])[0])
+            self.task.check(self._forward(self._pieces(self.params), [], self._inputs[:2])[0], labels)
+
+    def _weigh(self) -> None:
+        """Notes what all examples weigh together, by which sums over them are divided."""
+        weights = self.task.example_weights(self._labels)
+        self.weight = len(self._inputs) if weights is None else float(weights.sum(dtype=torch.float64))
+        if not self.weight > 0:
+            raise ValueError("`labels` must have some that weigh more than 0, got padding alone")
 
     def _cut(self) -> None:
         """Into chunks, or into the batches of batch norm."""
@@ -107,6 +120,7 @@ class ModelLoss(Objective):
         """The same loss on some of its examples; the model and the data are shared."""
         part = copy.copy(self)
         part._inputs, part._labels = self._inputs[examples], self._labels[examples]
+        part._weigh()
         part._cut()
         return part
 
@@ -130,25 +144,26 @@ class ModelLoss(Objective):
         return single and Rounded(single)
 
     def certify(self, params: Tensor) -> None:
-        """Check second derivatives as for any loss, once per model, on a few examples and `spread_cross_entropy`."""
+        """Check second derivatives as for any loss, once per model, on a few examples and `spread_loss`."""
         if "hessian" not in self.certified:
-            logits, point = self.logits_of_few(params)
-            Objective(lambda point: spread_cross_entropy(logits(point))).certify(point)
+            outputs, point = self.outputs_of_few(params)
+            Objective(lambda point: spread_loss(outputs(point))).certify(point)
             self.certified.add("hessian")
 
-    def logits_of_few(self, params: Tensor) -> tuple[Callable[[Tensor], Tensor], Tensor]:
-        """Return the logits of a few examples as a function of the parameters, and `params`, to check derivatives.
+    def outputs_of_few(self, params: Tensor) -> tuple[Callable[[Tensor], list[Tensor]], Tensor]:
+        """Return the outputs of a few examples as a function of the parameters, and `params`, to check derivatives.
 
         Both are in float64 if the model can compute in it, because differences of float32 values have few digits.
         """
         few = min(CERTIFIED_EXAMPLES, self._chunk)
 
-        def of(loss: ModelLoss) -> Callable[[Tensor], Tensor]:
-            def logits(point: Tensor) -> Tensor:
+        def of(loss: ModelLoss) -> Callable[[Tensor], list[Tensor]]:
+            def outputs(point: Tensor) -> list[Tensor]:
                 with loss._exact_products, random_numbers_kept(point.device):
-                    return loss._forward(loss._pieces(point), [], loss._inputs[:few])[0].double()
+                    found = loss._forward(loss._pieces(point), [], loss._inputs[:few])[0]
+                    return [tensor.double() for tensor in tensors_of(found)]
 
-            return logits
+            return outputs
 
         exact, point = of(self._cast(torch.float64)), params.double()
         try:
@@ -162,8 +177,11 @@ class ModelLoss(Objective):
         """The same loss of scale * z / sqrt(mean_k (z_k - mean z)^2), z the logits of an example.
 
         A factor on all logits then changes nothing, neither the loss nor a sharpness that is invariant in the weights
-        (Andriushchenko et al. 2023, arXiv 2302.07011). Raises ValueError for a scale that is not a number above 0.
+        (Andriushchenko et al. 2023, arXiv 2302.07011). Raises ValueError for a scale that is not a number above 0, and
+        for a task without classes.
         """
+        if not self.task.has_classes:
+            raise ValueError(f"`loss` must be of class logits to normalize them, got the task {self.task.name}")
         if not (math.isfinite(scale) and scale > 0):
             raise ValueError(f"`scale` must be a number above 0, got {scale}")
         normalized = copy.copy(self)
@@ -171,10 +189,15 @@ class ModelLoss(Objective):
         return normalized
 
     def of_examples(self, params: Tensor, indices: Tensor) -> Tensor:
-        """The mean loss of the examples at `indices`, (b,), differentiable: a batch, also to batch norm."""
+        """The mean loss of the examples at `indices`, (b,), differentiable: a batch, also to batch norm.
+
+        Examples of other weights than the mean count in proportion, so that the mean over all examples is f.
+        """
         alone = copy.copy(self)
         alone._widths = []  # a point without statistics; those of a product under way stay
-        return alone._sum(alone._pieces(params), self._inputs[indices], self._labels[indices]) / len(indices)
+        return alone._sum(alone._pieces(params), self._inputs[indices], self._labels[indices]) / (
+            len(indices) * (self.weight / self.examples)
+        )
 
     def _examples_that_fit(self) -> int:
         """How many examples' graph takes the memory to spend, by what a forward pass of two keeps for derivatives."""
@@ -204,7 +227,7 @@ class ModelLoss(Objective):
         with torch.no_grad(), self._exact_products:
             pieces = self._pieces(self.point(params))
             total = torch.stack([self._sum(pieces, *chunk) for chunk in self._chunks()]).sum()
-            return float(self._over_all(total)) / self.examples
+            return float(self._over_all(total)) / self.weight
 
     def value_and_gradient(self, params: Tensor) -> tuple[float, Tensor]:
         self.evaluations += 1
@@ -227,12 +250,15 @@ class ModelLoss(Objective):
         if not values:  # every product makes its graphs anew
             return self.value(params), product
         self.evaluations += 1
-        return float(self._over_all(torch.stack(values).sum())) / self.examples, product
+        return float(self._over_all(torch.stack(values).sum())) / self.weight, product
 
     def products(
         self, point: Tensor, of_chunk: Callable[[Pieces, Tensor, Tensor], Callable[[Pieces], Pieces]]
     ) -> Product:
-        """v -> M v, (n,), N M the sum of `of_chunk(leaves, inputs, labels)`, whose graphs are kept if the data fits."""
+        """v -> M v, (n,), where M times the weight of all examples is the sum of `of_chunk(leaves, inputs, labels)`.
+
+        Its graphs are kept if the data fits.
+        """
         leaves = self._leaves(point)
         with torch.enable_grad(), self._exact_products:
             kept = [of_chunk(leaves, *chunk) for chunk in self._chunks()] if self._fits else []
@@ -243,7 +269,7 @@ class ModelLoss(Objective):
             products = kept or (of_chunk(leaves, *chunk) for chunk in self._chunks())
             with self._exact_products:
                 total = reduce(torch.add, (_flat(product(tangents)) for product in products))
-            return self._over_all(total).div_(self.examples)
+            return self._over_all(total).div_(self.weight)
 
         def product(vector: Tensor) -> Tensor:
             self.evaluations += 1
@@ -255,23 +281,24 @@ class ModelLoss(Objective):
 
         return product
 
-    def outputs(self, pieces: Pieces, inputs: Tensor) -> tuple[Tensor, Tensor | None]:
-        """The logits of a chunk, and 0 with the gradient of m . S where the point has multipliers m."""
+    def outputs(self, pieces: Pieces, inputs: Tensor) -> tuple[Any, Tensor | None]:
+        """The outputs of a chunk, and 0 with the gradient of m . S where the point has multipliers m."""
         given = [one.view(2, -1) for one in pieces[-2].split(self._widths)] if self._widths else []
-        logits, moments = self._forward(pieces, given, inputs)
-        logits = logits.double()  # small losses have digits, in float32 too
+        outputs, moments = self._forward(pieces, given, inputs)
+        outputs = changed(outputs, Tensor.double)  # small losses have digits, in float32 too
         if self._logit_scale is not None:
-            logits = logits * (self._logit_scale / logits.std(-1, correction=0, keepdim=True))
+            logits = prediction_of(outputs)
+            outputs = logits * (self._logit_scale / logits.std(-1, correction=0, keepdim=True))
         if not self._widths:
-            return logits, None
-        coupling = len(inputs) * (pieces[-1] @ _flat(moments))
-        return logits, coupling - coupling.detach()
+            return outputs, None
+        coupling = len(inputs) * (self.weight / self.examples) * (pieces[-1] @ _flat(moments))
+        return outputs, coupling - coupling.detach()
 
-    def _forward(self, pieces: Pieces, given: list[Tensor], inputs: Tensor) -> tuple[Tensor, list[Tensor]]:
-        """The logits, and (2, channels) for every call of a hooked layer: see `_Tape`."""
+    def _forward(self, pieces: Pieces, given: list[Tensor], inputs: Tensor) -> tuple[Any, list[Tensor]]:
+        """The outputs, and (2, channels) for every call of a hooked layer: see `_Tape`."""
         self._tape.begin(given)
-        logits = self._model(pieces, inputs)
-        return logits, self._tape.end()
+        outputs = self._model(pieces, inputs)
+        return outputs, self._tape.end()
 
     @property
     def _split(self) -> list[int]:
@@ -310,9 +337,9 @@ class ModelLoss(Objective):
         return torch.cat([params, *(one.view(-1) for one in given), params.new_zeros(sum(self._widths))])
 
     def _sum(self, pieces: Pieces, inputs: Tensor, labels: Tensor) -> Tensor:
-        """The summed cross-entropy of one chunk; float64 as a number, whatever the network computes in."""
-        logits, coupling = self.outputs(pieces, inputs)
-        loss = cross_entropy(logits, labels, reduction="none").sum(dtype=torch.float64)
+        """The summed loss of one chunk; float64 as a number, whatever the network computes in."""
+        outputs, coupling = self.outputs(pieces, inputs)
+        loss = self.task.example_losses(outputs, labels).sum(dtype=torch.float64)
         return loss if coupling is None else loss + coupling
 
     def _value_and_gradient(self, point: Tensor) -> tuple[float, Tensor]:
@@ -323,7 +350,7 @@ class ModelLoss(Objective):
                 loss = self._sum(leaves, inputs, labels)
             gradient += _flat(self._differentiate(loss, leaves))
             total += loss.detach()
-        return self._over_all(total).item() / self.examples, self._over_all(gradient).div_(self.examples)
+        return self._over_all(total).item() / self.weight, self._over_all(gradient).div_(self.weight)
 
     def _with_multipliers(self, point: Tensor) -> Tensor:
         """`point` with the multipliers that make the first part of its gradient that of `params`."""

@@ -1,14 +1,15 @@
-"""Loss and accuracy of a network on clean data: eval mode, no augmentation, no weight decay."""
+"""Loss and metrics of a network on clean data: eval mode, no augmentation, no weight decay."""
 
 from dataclasses import dataclass
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from trainables.data.rows import Examples
-from trainables.runtime.errors import UserError
 from trainables.runtime.float32 import large_products
-from trainables.tasks.loss import cross_entropy
+from trainables.tasks.by_name import load_task
+from trainables.tasks.metrics import Metric, Value, merged
+from trainables.tasks.task import Task
 
 CHUNK_NUMBERS = 2**20  # input numbers in a chunk: fixed, so that a value never depends on the free memory
 TOKEN_NUMBERS = 2**8  # what a token, a single number, counts for: its logits and activations are many
@@ -16,37 +17,66 @@ TOKEN_NUMBERS = 2**8  # what a token, a single number, counts for: its logits an
 
 @dataclass(frozen=True)
 class Evaluation:
-    """`loss` in nats per example (per token, where every token has a label), `accuracy` in [0, 1], likewise."""
+    """`loss` per unit (nats per example or token for classes), and the task's `metrics` by name."""
 
     loss: float
-    accuracy: float
+    metrics: dict[str, Value]
+
+    @property
+    def accuracy(self) -> float | None:
+        """In [0, 1]; None where the task has none."""
+        return self.metrics.get("accuracy")
 
 
-def evaluate(model: nn.Module, inputs: Examples, labels: Examples, *, cuts: list[int] | None = None) -> Evaluation:
-    """Mean cross-entropy (each example's in the model's precision, summed in float64) and share of hits.
+@dataclass(frozen=True)
+class Totals:
+    """What an evaluation adds up: the summed loss of some examples, their weight, and metrics."""
 
-    `inputs` (N, ...), `labels` (N,), or (N, T) for logits (N, T, K); each module's own training mode is put back
-    afterwards. `cuts`, sizes that sum to N, are for networks whose outputs depend on what is in a batch. Raises
-    UserError for labels that are not integers, one for each row of logits.
+    loss: Tensor
+    weight: Tensor | int
+    metrics: dict[str, Metric]
+
+    def result(self, task: Task) -> Evaluation:
+        """The means. A set without weight has the loss NaN."""
+        weight = float(self.weight)
+        loss = self.loss.item() / weight if weight else float("nan")
+        found = {name: metric.value() for name, metric in self.metrics.items()}
+        return Evaluation(loss, {**task.metrics_of_loss(loss), **found})
+
+
+def evaluate(
+    model: nn.Module, inputs: Examples, labels: Examples, task: Task | None = None, *, cuts: list[int] | None = None
+) -> Evaluation:
+    """The loss (each unit's in the model's precision, summed in float64) and the metrics of `task`.
+
+    `inputs` (N, ...), `labels` (N, ...) as the task takes them; None is classification. Each module's own training mode
+    is put back afterwards. `cuts`, sizes that sum to N, are for networks whose outputs depend on what is in a batch.
+    Raises UserError for labels that the task has no metrics for.
     """
+    task = task or load_task("classification")
+    return totals(model, inputs, labels, task, cuts=cuts).result(task)
+
+
+def totals(
+    model: nn.Module, inputs: Examples, labels: Examples, task: Task, *, cuts: list[int] | None = None
+) -> Totals:
+    """What `evaluate` takes the means of."""
     modes = [(module, module.training) for module in model.modules()]
-    model.eval()
+    task.set_mode(model, False)
     loss = torch.zeros((), dtype=torch.float64, device=inputs.device)
-    hits = torch.zeros((), dtype=torch.int64, device=inputs.device)
     numbers = inputs[0].numel() * (1 if inputs.is_floating_point() else TOKEN_NUMBERS)
     size = max(1, CHUNK_NUMBERS // max(1, numbers))
     chunk = cuts or size
     largest = max(cuts) if cuts else min(size, len(inputs))
+    metrics: list[dict[str, Metric]] = []
+    weight: Tensor | int = 0
     with torch.no_grad(), large_products(model.parameters(), largest):
         for part, targets in zip(inputs.split(chunk), labels.split(chunk), strict=True):
-            logits = model(part)
-            if targets.is_floating_point() or targets.shape != logits.shape[:-1]:
-                raise UserError(
-                    f"`labels` must be integers of shape {tuple(logits.shape[:-1])} for these inputs, "
-                    f"got {targets.dtype} of shape {tuple(targets.shape)}"
-                )
-            loss += cross_entropy(logits, targets, reduction="none").sum(dtype=torch.float64)
-            hits += (logits.argmax(-1) == targets).sum()
+            outputs = model(part)
+            metrics.append(task.measured(outputs, targets))
+            loss += task.example_losses(outputs, targets).sum(dtype=torch.float64)
+            weights = task.example_weights(targets)
+            weight = weight + (len(part) if weights is None else weights.sum(dtype=torch.float64))
     for module, training in modes:
         module.training = training
-    return Evaluation(loss.item() / len(inputs), hits.item() / labels.numel())
+    return Totals(loss, weight, {name: merged([one[name] for one in metrics]) for name in metrics[0]})

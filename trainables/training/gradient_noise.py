@@ -17,6 +17,9 @@ xi_i of variance 1 and their mean xi_bar,
 (N examples in all, S then with denominator N; the second line from E g_i g_j^T = mu mu^T - S / (N - 1) for i != j). So
 the first two moments are those of batch b, exactly, the full batch included.
 
+Where examples weigh w_i in the batch's mean (sequences with padding), the factors are centered on their weighted mean,
+so that sum_i w_i z_i = sum_i w_i: the gradient of what all examples share is not scaled.
+
 Trap: batch norm couples the examples, so there g_i is only an example's share in the gradient.
 """
 
@@ -25,14 +28,22 @@ import math
 import torch
 from torch import Tensor
 
+from trainables.tasks.task import TINY
 
-def noise_factors(count: int, noise_batch_size: int, generator: torch.Generator) -> Tensor:
+
+def noise_factors(
+    count: int, noise_batch_size: int, generator: torch.Generator, weights: Tensor | None = None
+) -> Tensor:
     """Factors (count,) with mean 1, exactly, and variance count / noise_batch_size - 1, in float32 on the CPU.
 
-    `count` is B, the examples in this batch, `noise_batch_size` is b; where b >= B all are 1.
+    `count` is B, the examples in this batch, `noise_batch_size` is b; where b >= B all are 1. `weights` (count,) are
+    what the examples weigh, where they differ: the mean is the weighted one.
     """
     if noise_batch_size >= count:
         return torch.ones(count)
     draws = torch.randn(count, generator=generator)
     scale = math.sqrt((count / noise_batch_size - 1) * count / (count - 1))
-    return 1 + scale * (draws - draws.mean())
+    if weights is None:
+        return 1 + scale * (draws - draws.mean())
+    shares = weights.cpu().to(draws.dtype) / weights.sum().clamp(min=TINY).cpu()
+    return 1 + scale * (draws - shares @ draws)

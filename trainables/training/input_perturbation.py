@@ -7,6 +7,7 @@ outside [0, 1] is moved no further out.
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -16,7 +17,7 @@ from trainables.training.one_loss import running_statistics_kept
 
 
 def adversarial_inputs(
-    model: nn.Module, inputs: Tensor, labels: Tensor, loss: Callable[[Tensor, Tensor], Tensor], *, epsilon: float
+    model: nn.Module, inputs: Tensor, labels: Tensor, loss: Callable[[Any, Tensor], Tensor], *, epsilon: float
 ) -> Tensor:
     """The inputs, each number moved by at most `epsilon` so that `loss(model(inputs), labels)` grows.
 

@@ -11,6 +11,7 @@ numbers and changes no weights: the updates are the same to the last bit.
 Several workers train one network by each running this loop: same weights, same draws, their own parts of every batch.
 """
 
+import json
 import math
 import time
 from collections.abc import Callable
@@ -22,8 +23,11 @@ from torch import nn
 from trainables.config import FULL_BATCH_OPTIMIZERS, TrialConfig
 from trainables.data import Dataset
 from trainables.data.rows import Examples
+from trainables.runtime.errors import UserError
 from trainables.runtime.float32 import large_products
+from trainables.runtime.importing import is_import_path
 from trainables.runtime.seeds import derive_seed, generator, random_numbers_kept, seed_all
+from trainables.tasks.by_name import load_task
 from trainables.training.batches import epoch_batches
 from trainables.training.evaluate import Evaluation
 from trainables.training.ghost_batch_norm import use_ghost_batch_norm
@@ -34,7 +38,7 @@ from trainables.training.recording import RecordedUpdate, Recorder, is_recordabl
 from trainables.training.schedule import batch_size_at, learning_rate_at
 from trainables.training.update import Update
 
-DIVERGED_LOSS = 100.0  # times the loss of guessing all classes alike
+DIVERGED_LOSS = 100.0  # times the loss of guessing without looking at the inputs, Task.chance
 LOOKED_EPOCHS = 3  # in which the loss is also looked at between steps: later, the looks would be an epoch apart
 LOOKED_EXAMPLES = 1000  # at most, for such a look
 
@@ -58,15 +62,18 @@ class Training:
         self.config = config
         self.model = model
         self.data = data
+        self.task = load_task(config.task or data.task, data.chunks_of_labels())
+        self._chance = self.task.chance(data.train_labels, data.num_classes)
         if config.ghost_batch_size is not None:
             use_ghost_batch_norm(model, config.ghost_batch_size)
         self._start = [parameter.detach().clone() for parameter in model.parameters()]
         self.workers = workers or Workers()
         self.micro_batch_size = micro_batch_size
         self.parts = Parts(model, self.workers, micro_batch_size, config.ghost_batch_size)
-        self._update: Update | RecordedUpdate = Update(config, model, data, self.parts)
+        self._update: Update | RecordedUpdate = Update(config, model, data, self.task, self.parts)
         is_whole = self.workers.count == 1 and micro_batch_size is None
-        if record is not None and is_recordable(config) and is_whole and data.is_resident:
+        is_known = is_recordable(config) and not is_import_path(self.task.name)
+        if record is not None and is_known and is_whole and data.is_resident:
             self._update = RecordedUpdate(self._update, model, record)
         self.optimizer = build_optimizer(config, model.parameters())
         self.step = 0
@@ -85,9 +92,11 @@ class Training:
 
     @property
     def diverged(self) -> bool:
-        """The last training loss was not finite, or far above chance, log(classes): further training is pointless."""
-        chance = math.log(max(2, self.data.num_classes))
-        return bool(self.epochs) and not self.epochs[-1]["train_loss"] <= DIVERGED_LOSS * chance
+        """The last training loss was not finite, or far above chance: further training is pointless."""
+        if not self.epochs:
+            return False
+        loss = self.epochs[-1]["train_loss"]
+        return not math.isfinite(loss) or (self._chance is not None and loss > DIVERGED_LOSS * self._chance)
 
     @property
     def reached_target(self) -> bool | None:
@@ -133,7 +142,7 @@ class Training:
         if epoch > 0 and epoch == config.switch_epoch and config.switch_optimizer_state == "reset":
             self.optimizer = build_optimizer(config, self.model.parameters())
         _seed_everything(derive_seed(config.seed, "noise", epoch), device)  # dropout masks and the like
-        self.model.train()
+        self.task.set_mode(self.model, True)
         self._update.begin_epoch(epoch)
         seen = 0
         own = math.ceil(size / self.workers.count)
@@ -148,17 +157,38 @@ class Training:
                     between(epoch + seen / config.train_size)
         return size, rate
 
-    def evaluate(self) -> dict[str, float]:
-        """Losses and accuracies of the weights of now, on all of the training and test set."""
+    def evaluate(self) -> dict[str, Any]:
+        """Losses and metrics of the weights of now, on all of the training and test set: columns of epochs.parquet."""
         data = self.data
         train = self._evaluate(data.train_inputs, data.train_labels)
         test = self._evaluate(data.test_inputs, data.test_labels)
-        return {
-            "train_loss": train.loss,
-            "train_accuracy": train.accuracy,
-            "test_loss": test.loss,
-            "test_accuracy": test.accuracy,
-        }
+        row: dict[str, Any] = {}
+        others: dict[str, float | None] = {}
+        for part, found in (("train", train), ("test", test)):
+            row |= {
+                f"{part}_loss": found.loss,
+                f"{part}_accuracy": found.accuracy,
+                f"{part}_metric": found.metrics[self.task.metric],
+            }
+            others |= {
+                f"{part}_{name}": None if value is None or not math.isfinite(value) else value
+                for name, value in found.metrics.items()
+                if name not in ("accuracy", self.task.metric)
+            }
+        return {**row, "metrics": json.dumps(others) if others else None}
+
+    def check(self) -> None:
+        """Raises UserError where the task has no loss or no metric for the network's outputs, on two examples."""
+        data, task = self.data, self.task
+        task.set_mode(self.model, False)
+        with random_numbers_kept(data.train_labels.device), torch.no_grad():
+            outputs = self.model(data.train_inputs[:2])
+            task.check(outputs, data.train_labels[:2])
+            names = task.measured(outputs, data.train_labels[:2]).keys() | task.metrics_of_loss(0.0).keys()
+        if task.metric not in names:
+            raise UserError(
+                f"`task` must return its metric {task.metric} from `metrics`, got {', '.join(sorted(names))}"
+            )
 
     def _look(self, epochs_done: float, looks: list[dict[str, Any]]) -> None:
         if is_look(self.step):
@@ -175,7 +205,7 @@ class Training:
         return inputs.index_select(0, chosen), labels.index_select(0, chosen)
 
     def _evaluate(self, inputs: Examples, labels: Examples) -> Evaluation:
-        return evaluate_together(self.workers, self.model, inputs, labels, self.micro_batch_size)
+        return evaluate_together(self.workers, self.model, inputs, labels, self.micro_batch_size, self.task)
 
     def _set_learning_rate(self, rate: float) -> None:
         if self.config.optimizer in FULL_BATCH_OPTIMIZERS:

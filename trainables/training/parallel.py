@@ -9,7 +9,7 @@ differently, so their weights drift apart: give a trial machines of one kind.
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -17,7 +17,10 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from trainables.data.rows import Examples
-from trainables.training.evaluate import Evaluation, evaluate
+from trainables.tasks.by_name import load_task
+from trainables.tasks.metrics import Kept, Metric, Sums
+from trainables.tasks.task import Task
+from trainables.training.evaluate import Evaluation, Totals, totals
 
 CPU = torch.device("cpu")
 
@@ -42,6 +45,18 @@ class Workers:
     def sum(self, tensor: Tensor) -> Tensor:
         """The sum of every worker's `tensor`; differentiable, for a loss that is itself a sum over the workers."""
         return tensor if self.count == 1 else _Sum.apply(tensor)
+
+    def joined(self, rows: Tensor) -> Tensor:
+        """Every worker's `rows` (n, ...), those of the first worker first; the others' n may differ."""
+        if self.count == 1:
+            return rows
+        sizes = torch.zeros(self.count, dtype=torch.int64, device=rows.device)
+        sizes[self.rank] = len(rows)
+        counts = self.sum(sizes).tolist()
+        whole = rows.new_zeros(sum(counts), *rows.shape[1:])
+        first = sum(counts[: self.rank])
+        whole[first : first + len(rows)] = rows
+        return self.sum(whole)
 
     def agreed(self, decision: bool) -> bool:
         """The first worker's `decision`."""
@@ -78,17 +93,32 @@ class _Sum(torch.autograd.Function):
 
 
 def evaluate_together(
-    workers: Workers, model: nn.Module, inputs: Examples, labels: Examples, micro_batch_size: int | None = None
+    workers: Workers,
+    model: nn.Module,
+    inputs: Examples,
+    labels: Examples,
+    micro_batch_size: int | None = None,
+    task: Task | None = None,
 ) -> Evaluation:
     """`evaluate`, every worker on its share of the examples, of which it takes `micro_batch_size` at once."""
+    task = task or load_task("classification")
     own = workers.share(len(inputs))
     count = own.stop - own.start
-    cuts = None if micro_batch_size is None else [len(cut) for cut in torch.arange(count).split(micro_batch_size)]
+    is_idle = count == 0  # it evaluates one example, for the shapes of what is exchanged, and counts it 0 times
+    rows = slice(0, 1) if is_idle else own
+    sizes = torch.arange(1 if is_idle else count).split(micro_batch_size or len(inputs))
+    cuts = None if micro_batch_size is None else [len(cut) for cut in sizes]
     if workers.count == 1:
-        return evaluate(model, inputs, labels, cuts=cuts)
-    loss = hits = 0.0
-    if count > 0:
-        part = evaluate(model, inputs[own], labels[own], cuts=cuts)
-        loss, hits = part.loss * count, round(part.accuracy * labels[own].numel())
-    sums = workers.sum(torch.tensor([loss, hits], dtype=torch.float64, device=inputs.device)).tolist()
-    return Evaluation(sums[0] / len(inputs), sums[1] / labels.numel())
+        return totals(model, inputs, labels, task, cuts=cuts).result(task)
+    found = totals(model, inputs[rows], labels[rows], task, cuts=cuts)
+    share = 0.0 if is_idle else 1.0
+    both = torch.stack([found.loss, torch.as_tensor(found.weight, dtype=torch.float64, device=inputs.device)])
+    loss, weight = workers.sum(share * both)
+    metrics = {name: _joined(workers, metric, is_idle) for name, metric in found.metrics.items()}
+    return Totals(loss, weight, metrics).result(task)
+
+
+def _joined(workers: Workers, metric: Metric, is_idle: bool) -> Metric:
+    if isinstance(metric, Kept):
+        return replace(metric, rows=workers.joined(metric.rows[:0] if is_idle else metric.rows))
+    return Sums(workers.sum(torch.zeros_like(metric.sums) if is_idle else metric.sums), metric.of)

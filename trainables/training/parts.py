@@ -1,7 +1,7 @@
 """How a batch is cut: into one share per worker, and each into micro-batches that fit the memory; the numbers stay.
 
 The gradient of the whole batch's mean loss is the sum over its parts of their own means, each weighted by its share of
-the examples. What could depend on the cut does not:
+the examples, or of their weights where the task has some (padded tokens). What could depend on the cut does not:
 
 - Batch norm. A part holds whole groups: single examples without batch norm, ghost batch norm's groups, or else the
   batch. Taken in order, the groups of a part are those that the layer makes of it (group j holds j, j + k, ...), so no
@@ -33,6 +33,7 @@ from torch.overrides import TorchFunctionMode
 
 from trainables.runtime.errors import UserError
 from trainables.runtime.seeds import random_numbers_kept
+from trainables.tasks.task import TINY
 from trainables.training.parallel import Workers
 from trainables.training.synchronized_batch_norm import (
     Groups,
@@ -47,11 +48,17 @@ DROPOUTS = (F.dropout, F.dropout1d, F.dropout2d, F.dropout3d)
 
 @dataclass(frozen=True)
 class Part:
-    """Some examples of a batch: `rows`, where in it they are, and `weight`, their share in its mean, or 0."""
+    """Some examples of a batch: `rows`, where in it they are, and `weight`, their share of its examples, or 0."""
 
     rows: Tensor
     weight: float
     groups: Groups | None = None  # where they are spread over the workers
+
+    def share(self, weights: Tensor | None) -> Tensor | float:
+        """`weight` where all examples of the batch weigh alike, else their share by the `weights` of the batch."""
+        if weights is None or not self.weight:
+            return self.weight
+        return weights[self.rows].sum() / weights.sum().clamp(min=TINY)
 
 
 class Parts:
@@ -84,15 +91,15 @@ class Parts:
         """Whether a batch of `count` examples is one part."""
         return self.workers.count == 1 and count <= self._micro
 
-    def gradient(self, count: int, loss: Callable[[Tensor], Tensor]) -> Tensor:
+    def gradient(self, count: int, loss: Callable[[Tensor], Tensor], weights: Tensor | None = None) -> Tensor:
         """Leaves in `.grad`, which is empty before, the gradient of a batch's mean loss; returns that loss.
 
-        `loss(rows)` is the mean over these examples of the batch.
+        `loss(rows)` is the mean over these examples of the batch, `weights` (count,) what each weighs in it.
         """
         losses = []
 
         def add(part: Part) -> None:
-            share = loss(part.rows) * part.weight
+            share = loss(part.rows) * part.share(weights)
             share.backward()
             losses.append(share.detach())
 

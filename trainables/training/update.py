@@ -1,7 +1,7 @@
 """One update of the weights from one batch: the parts that a trial's configuration asks for, in their one order.
 
-    inputs      augmentation, then the adversary on the inputs
-    loss        cross-entropy, with label smoothing, each example weighted by its noise factor
+    inputs      augmentation, the configuration's and the task's own, then the adversary on the inputs
+    loss        the task's, with label smoothing, each example weighted by its noise factor
     gradient    at the weights, or at the worst point near them (SAM, robust training); then clipped
     step        the optimizer's, or several on the proximal objective (conservative training)
 
@@ -11,13 +11,16 @@ updates in float32. Where a batch does not fit the memory, or is shared by sever
 a sum over parts (trainables.training.parts); what is drawn is drawn for the whole batch.
 """
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
 from trainables.config import FULL_BATCH_OPTIMIZERS, TrialConfig
 from trainables.data import Dataset
 from trainables.runtime.seeds import generator
-from trainables.tasks.loss import cross_entropy
+from trainables.tasks.outputs import changed
+from trainables.tasks.task import Task
 from trainables.training.augmentation import augment
 from trainables.training.gradient_noise import noise_factors
 from trainables.training.input_perturbation import adversarial_inputs
@@ -31,9 +34,10 @@ from trainables.training.weight_perturbation import robust_gradient, sam_gradien
 class Update:
     """Changes `model` by one batch of `data` after another, as `config` says; in `parts` where they are to be cut."""
 
-    def __init__(self, config: TrialConfig, model: nn.Module, data: Dataset, parts: Parts) -> None:
+    def __init__(self, config: TrialConfig, model: nn.Module, data: Dataset, task: Task, parts: Parts) -> None:
         self.config = config
         self.model = model
+        self.task = task
         self.data = data
         self._parts = parts
         self.begin_epoch(0)
@@ -51,20 +55,23 @@ class Update:
         inputs, labels = (t.index_select(0, batch) for t in (self.data.train_inputs, self.data.train_labels))
         if config.augmentation is not None:
             inputs = augment(inputs, config.augmentation, self._augmentation)
+        if augments(self.task):
+            inputs, labels = self.task.augment(inputs, labels, self._augmentation)
+        weights = self.task.example_weights(labels)
         if config.input_adversary is not None:
-            inputs = self._adversarial(inputs, labels, config.input_adversary, parts)
+            inputs = self._adversarial(inputs, labels, config.input_adversary, parts, weights)
         factors = None
         if config.noise_batch_size is not None and len(batch) > config.noise_batch_size:
-            factors = noise_factors(len(batch), config.noise_batch_size, self._noise).to(inputs.device)
+            factors = noise_factors(len(batch), config.noise_batch_size, self._noise, weights).to(inputs.device)
 
         def of_rows(rows: Tensor) -> Tensor:
-            return self._loss(self._logits(inputs[rows]), labels[rows], None if factors is None else factors[rows])
+            return self._loss(self._outputs(inputs[rows]), labels[rows], None if factors is None else factors[rows])
 
         def closure() -> Tensor:
             optimizer.zero_grad()
             if parts is not None:
-                return parts.gradient(len(batch), of_rows)
-            loss = self._loss(self._logits(inputs), labels, factors)
+                return parts.gradient(len(batch), of_rows, weights)
+            loss = self._loss(self._outputs(inputs), labels, factors)
             loss.backward()
             return loss
 
@@ -87,14 +94,16 @@ class Update:
         else:
             closure()
 
-    def _adversarial(self, inputs: Tensor, labels: Tensor, epsilon: float, parts: Parts | None) -> Tensor:
+    def _adversarial(
+        self, inputs: Tensor, labels: Tensor, epsilon: float, parts: Parts | None, weights: Tensor | None
+    ) -> Tensor:
         if parts is None:
             return adversarial_inputs(self.model, inputs, labels, self._loss, epsilon=epsilon)
         moved = inputs.clone()
 
         def move(part: Part) -> None:
-            def share(logits: Tensor, targets: Tensor) -> Tensor:
-                return part.weight * self._loss(logits, targets)
+            def share(outputs: Any, targets: Tensor) -> Tensor:
+                return part.share(weights) * self._loss(outputs, targets)
 
             own = part.rows
             moved[own] = adversarial_inputs(self.model, inputs[own], labels[own], share, epsilon=epsilon)
@@ -102,14 +111,16 @@ class Update:
         parts.run(len(inputs), move)
         return moved
 
-    def _logits(self, inputs: Tensor) -> Tensor:
+    def _outputs(self, inputs: Tensor) -> Any:
         if self.config.precision == "float32":
-            return self.model(inputs)  # type: ignore[no-any-return]
+            return self.model(inputs)
         with torch.autocast(inputs.device.type, torch.bfloat16):
-            return self.model(inputs).float()  # type: ignore[no-any-return]
+            return changed(self.model(inputs), Tensor.float)
 
-    def _loss(self, logits: Tensor, labels: Tensor, factors: Tensor | None = None) -> Tensor:
-        smoothing = self.config.label_smoothing
-        if factors is None:
-            return cross_entropy(logits, labels, label_smoothing=smoothing)
-        return (factors * cross_entropy(logits, labels, label_smoothing=smoothing, reduction="none")).mean()
+    def _loss(self, outputs: Any, labels: Tensor, factors: Tensor | None = None) -> Tensor:
+        return self.task.mean_loss(outputs, labels, factors=factors, smoothing=self.config.label_smoothing)
+
+
+def augments(task: Task) -> bool:
+    """Whether the task has an augmentation of its own."""
+    return type(task).augment is not Task.augment

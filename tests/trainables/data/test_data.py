@@ -281,7 +281,7 @@ def counts(): return np.ones((3, 2), int), np.arange(3), None, None
 def tokens(): return np.array([[0, 1], [2, 5]]), np.array([[1, 2], [5, 0]]), None, None
 def nan(): return np.full((3, 2), np.nan), np.arange(3), None, None
 def two_each(): return np.zeros((4, 2)), np.array([[0, 1, 1]] * 4), None, None
-def masked(): return np.array([[0, 1], [2, 2]]), np.array([[1, -100], [2, 0]]), None, None
+def masked(): return np.array([[0, 1], [2, 2]]), np.array([[1, -7], [2, 0]]), None, None
 def one_class(): return np.zeros((4, 2)), np.zeros(4, int), None, None
 def float_test(): return np.zeros((4, 2)), np.arange(4), np.zeros((4, 2)), np.arange(4.0)[:, None]
 value = 3
@@ -309,7 +309,7 @@ def test_own_dataset(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         "own_data:floats": "integer labels",
         "own_data:float_test": r"integer labels, class numbers from 0, .* got float64 of shape \(4, 1\)",
         "own_data:two_each": r"one label for each training input, got .* labels of shape \(4, 3\)",
-        "own_data:masked": "labels from 0 to 2, got -100 to 2 in the training set; leave out what has no label",
+        "own_data:masked": "labels from 0 to 2, got -7 to 2 in the training set; leave out what has no label",
         "own_data:one_class": "labels of 2 classes or more, got all of class 0",
         "own_data:nan": "finite inputs",
         "own_data:absent": "`dataset` must be an importable",

@@ -16,7 +16,7 @@ from trainables.models.layers import ACTIVATIONS
 from trainables.runtime.errors import UserError
 from trainables.runtime.float32 import exact_products
 from trainables.sharpness import ModelLoss, hessian_eigenvalues
-from trainables.tasks.loss import cross_entropy
+from trainables.tasks.classification import cross_entropy
 from trainables.training.evaluate import evaluate
 
 

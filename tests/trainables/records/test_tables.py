@@ -152,7 +152,8 @@ def test_the_large_batch_gap_by_hand() -> None:
             "batch_size": batch_size,
             "seed": seed,
             "status": status,
-            "test_accuracy": accuracy,
+            "test_metric": accuracy,
+            "metric_direction": "higher",
             "remedy": "none",
             **changes,
         }

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from trainables.runtime.errors import UserError
 from trainables.sharpness import ModelLoss
-from trainables.tasks.loss import cross_entropy
+from trainables.tasks.classification import cross_entropy
 from trainables.training.evaluate import evaluate
 
 

@@ -1,0 +1,54 @@
+"""Tasks by name, or by import path: `load_task("regression")`, `load_task("my_package.tasks:Quantile")`."""
+
+from collections.abc import Iterable
+from typing import Any
+
+from torch import Tensor
+
+from trainables.runtime.errors import UserError
+from trainables.runtime.importing import is_import_path, load_callable
+from trainables.tasks.binary import Binary
+from trainables.tasks.classification import Classification
+from trainables.tasks.language import Language
+from trainables.tasks.multilabel import Multilabel
+from trainables.tasks.names import DIRECTIONS, TASKS
+from trainables.tasks.regression import Regression
+from trainables.tasks.task import Task
+
+CLASSES: dict[str, type[Task]] = {
+    kind.name: kind for kind in (Classification, Language, Regression, Multilabel, Binary)
+}
+
+
+def load_task(name: str, labels: Iterable[Tensor] | None = None) -> Task:
+    """The task `name`, one of TASKS or `package.module:Class`, prepared for the `labels` that it will see, in chunks.
+
+    Raises UserError for an unknown name, and for a class that is no task.
+    """
+    if is_import_path(name):
+        task = _own(name)
+    elif name in CLASSES:
+        task = CLASSES[name]()
+    else:
+        raise UserError(f"`task` must be one of {', '.join(TASKS)} or `package.module:Class`, got {name!r}")
+    if labels is not None:
+        task.prepare(labels)
+    return task
+
+
+def _own(path: str) -> Task:
+    kind: Any = load_callable(path, "task")
+    if not isinstance(kind, type) or not callable(getattr(kind, "loss", None)):
+        raise UserError(f"`task` must name a class with a method `loss`, got {path}")
+    if not issubclass(kind, Task):  # takes the defaults of what it has not itself
+        kind = type(kind.__name__, (kind, Task), {})
+    try:
+        task: Task = kind()
+    except Exception as error:
+        raise UserError(
+            f"`task` must be a class without arguments, got {path} ({type(error).__name__}: {error})"
+        ) from error
+    if task.direction not in DIRECTIONS:
+        raise UserError(f"`task` must have a `direction` of higher or lower, got {task.direction!r} from {path}")
+    task.name = path
+    return task
