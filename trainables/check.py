@@ -22,6 +22,8 @@ from torch import nn
 
 from trainables.config import TrialConfig
 from trainables.data import Dataset, Source
+from trainables.data.dataset import EXAMPLES
+from trainables.data.rows import tensor_of
 from trainables.models.of_config import build
 from trainables.records.tables import Row
 from trainables.runtime.errors import UserError, one_line
@@ -205,6 +207,22 @@ def _parts(config: TrialConfig) -> tuple[object, ...]:
     return config.model, config.model_options, config.augmentation, has_adversary, has_ghosts, is_single
 
 
+def _few(configs: Iterable[TrialConfig], source: Source) -> Source:
+    """The first examples of a split, after decoding the images of all splits; a source without images as it is.
+
+    Raises UserError for an image that cannot be decoded.
+    """
+    if source.decoded is None:
+        return source
+    splits = {(c.train_size, c.test_size, c.split_seed, c.validation_size or 0) for c in configs}
+    for split in sorted(splits, key=str):
+        data = source.split(*split)
+    inputs, labels = (tensor_of(part[:EXAMPLES]).numpy() for part in (data.train_inputs, data.train_labels))
+    return dataclasses.replace(
+        source, inputs=inputs, labels=labels, test_inputs=None, test_labels=None, scaling=None, decoded=None
+    )
+
+
 def _zeros(source: Source) -> Dataset:
     """Two examples of the source's shapes."""
     inputs = torch.zeros(2, *source.input_shape, dtype=torch.int64 if source.of_tokens else torch.float32)
@@ -220,7 +238,7 @@ def main() -> NoReturn:
     The answer is a line of JSON with the message of the UserError, or "", and then one for each of `failing_measures`.
     """
     arguments = pickle.load(sys.stdin.buffer)  # noqa: S301, from the sweep that started this process
-    configs, source, timeout, *_ = arguments
+    configs, source, timeout, *others = arguments
     answer = sys.stdout
 
     def say(text: str) -> None:
@@ -229,7 +247,8 @@ def main() -> NoReturn:
 
     with contextlib.redirect_stdout(sys.stderr):  # what a user's model prints is no answer
         try:
-            check_trials(*arguments)
+            source = _few(configs, source)
+            check_trials(configs, source, timeout, *others)
         except UserError as error:
             say(str(error))
         else:

@@ -101,7 +101,7 @@ def add_data(parser: Parser, *, dataset: str) -> None:
         "--dataset",
         default=dataset,
         metavar="NAME",
-        help="digits, mnist, cifar10, cifar100, parquet, image_folder, text, pairs, timit, or "
+        help="digits, mnist, cifar10, cifar100, parquet, image_folder, text, timit, or "
         "your package.module:function (default: %(default)s)",
     )
     data.add_argument(
@@ -116,6 +116,12 @@ def add_data(parser: Parser, *, dataset: str) -> None:
         default=Path("data"),
         metavar="DIR",
         help="where its files are (default: %(default)s)",
+    )
+    data.add_argument(
+        "--cache-dir",
+        type=Path,
+        metavar="DIR",
+        help="where decoded images are kept between runs (default: $XDG_CACHE_HOME/large-batch-sweeps, or ~/.cache)",
     )
     data.add_argument("--download", action="store_true", help="fetch mnist, cifar10 or cifar100 into --data-dir")
     data.add_argument(

@@ -15,10 +15,10 @@ from collections.abc import Callable, Iterator, Sequence
 from sweeps.session.placement import Placement
 from trainables.config import TrialConfig
 from trainables.data import Source
+from trainables.data.dataset import EXAMPLES
 from trainables.runtime.errors import LONGEST_REASON, UserError
 from trainables.runtime.importing import importing_alike
 
-EXAMPLES = 8  # of the data, for measures
 COMMAND = "import gc; gc.disable(); from trainables.check import main; main()"  # PyTorch is imported sooner so
 
 
@@ -34,14 +34,17 @@ def check(configs: Sequence[TrialConfig], source: Source, placement: Placement) 
 @contextlib.contextmanager
 def checking(configs: Sequence[TrialConfig], source: Source, placement: Placement) -> Iterator[Callable[[], list[str]]]:
     """Checks `configs` beside the block; what is yielded waits for the outcome, and is like `check`."""
-    few = dataclasses.replace(
-        source, inputs=source.inputs[:EXAMPLES], labels=source.labels[:EXAMPLES], test_inputs=None, test_labels=None
-    )
+    few = source  # whose images the other process decodes, those that the trials need
+    if source.decoded is None:
+        few = dataclasses.replace(
+            source, inputs=source.inputs[:EXAMPLES], labels=source.labels[:EXAMPLES], test_inputs=None, test_labels=None
+        )
+    labels = () if source.is_checked else (source.labels, source.test_labels)
     limits = placement.trial_timeout, placement.micro_batch_size, placement.workers_per_trial
     with contextlib.ExitStack() as files:
         # Files, not pipes, for nobody reads or writes at the other end yet.
         arguments, answer, log = (files.enter_context(tempfile.TemporaryFile()) for _ in range(3))
-        pickle.dump((configs, few, *limits, (source.labels, source.test_labels)), arguments)
+        pickle.dump((configs, few, *limits, labels), arguments)
         arguments.seek(0)
         process = subprocess.Popen(  # noqa: S603, a constant
             [sys.executable, "-c", COMMAND],

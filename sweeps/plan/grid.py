@@ -86,6 +86,7 @@ def expand(grid: Grid, source: Source) -> list[TrialConfig]:
     elif grid.measure_examples != ALL:
         measure_examples = min(grid.measure_examples, train_size)
     drawn = source.is_drawn(train_size, test_size)
+    data_fingerprint = source.fingerprint_of(train_size, test_size)
     model_fingerprint = fingerprint_of(grid.model, grid.model_options, source, grid.build_timeout)
     task_fingerprint = fingerprint_of_task(source.task)
     replicates = [
@@ -102,7 +103,7 @@ def expand(grid: Grid, source: Source) -> list[TrialConfig]:
             remedy = {"base_batch_size": min(grid.batch_sizes), **remedy}
         config = TrialConfig(
             dataset=source.name,
-            data_fingerprint=source.fingerprint,
+            data_fingerprint=data_fingerprint,
             train_size=train_size,
             test_size=test_size,
             split_seed=split_seed if drawn else None,

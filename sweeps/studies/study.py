@@ -2,6 +2,7 @@
 
 import argparse
 import contextlib
+import dataclasses
 import datetime
 import json
 import math
@@ -44,15 +45,37 @@ def source_of(options: argparse.Namespace, dataset: str) -> Source:
     """`dataset` from where the options of `sweeps.cli.arguments.add_data` say."""
     chosen, task = dict(options.dataset_options), options.task
     started = time.monotonic()
-    source = load_source(dataset, root=options.data_dir, download=options.download, options=chosen, task=task)
+    source = load_source(
+        dataset,
+        root=options.data_dir,
+        download=options.download,
+        options=chosen,
+        task=task,
+        cache_dir=options.cache_dir,
+        is_whole_needed=all(getattr(options, size, None) is None for size in ("train_size", "test_size")),
+    )
+    if source.decoded is not None and options.resume:
+        source = _named_as_before(source, options.results / options.name)
     is_quick = time.monotonic() - started < SECOND_LOAD_SECONDS
     again = load_source(dataset, options=chosen, task=task) if is_import_path(dataset) and is_quick else source
-    if again.fingerprint != source.fingerprint:
+    if again is not source and again.fingerprint != source.fingerprint:
         warn([f"{dataset} returns other data each time it is called, so trials cannot be resumed; seed its generator"])
     if source.task == "classification" and not source.of_tokens and source.labels.min() > 0:
         least = int(source.labels.min())
         warn([f"the labels of {dataset} start at {least}, so the classes below have no examples; subtract {least}"])
     return source
+
+
+def _named_as_before(source: Source, folder: Path) -> Source:
+    """`source`, named by its values where the trials of `folder` are: those of versions that decoded all images."""
+    from trainables.records.tables import read_tables
+
+    try:
+        rows = read_tables(folder).trials.select(["dataset", "data_fingerprint"]).to_pylist()
+    except UserError:  # nothing has ended yet
+        return source
+    known = {row["data_fingerprint"] for row in rows if row["dataset"] == source.name} - {source.file_fingerprint}
+    return dataclasses.replace(source, is_named_by_values=True) if known and source.fingerprint in known else source
 
 
 def report_and_answer(folder: Path, console: Console) -> None:

@@ -20,9 +20,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from trainables.data.cache import cache_in
 from trainables.data.dataset import Dataset, Source
 from trainables.data.image_files import read_image_folder
-from trainables.data.pairs import read_pairs
+from trainables.data.mapped import Origin
 from trainables.data.parquet import read_parquet
 from trainables.data.speech import read_timit
 from trainables.data.standard import read_cifar10, read_cifar100, read_digits, read_mnist
@@ -42,7 +43,6 @@ DATASETS: dict[str, Callable[..., Source]] = {
     "cifar100": read_cifar100,
     "timit": read_timit,
     "text": read_text,
-    "pairs": read_pairs,
     "parquet": read_parquet,
     "image_folder": read_image_folder,
 }
@@ -55,24 +55,38 @@ def load_source(
     download: bool = False,
     options: Mapping[str, Any] | None = None,
     task: str | None = None,
+    cache_dir: Path | None = None,
+    is_whole_needed: bool = True,
 ) -> Source:
     """Reads the dataset `name` (one of DATASETS, or `package.module:function`) from the folder or file `root`.
 
-    `task` is what the labels are read for; None is the dataset's own. Raises UserError for an unknown name or option,
-    and for files that are missing, truncated or of another layout.
+    `task` is what the labels are read for; None is the dataset's own. What is decoded or found out is kept in
+    `cache_dir` (trainables.data.cache). Without `is_whole_needed` images are decoded when a split asks for them, and
+    one that cannot be decoded raises its error then.
+
+    Raises UserError for an unknown name or option, and for files that are missing, truncated or of another layout.
     """
     options = dict(options or {})
     if task is not None and task not in TASKS and not is_import_path(task):
         raise UserError(f"`task` must be one of {', '.join(TASKS)} or `package.module:Class`, got {task!r}")
-    if is_import_path(name):
-        return _from_function(name, options, task)
-    if name not in DATASETS:
-        raise UserError(f"`dataset` must be one of {', '.join(DATASETS)} or `package.module:function`, got {name!r}")
-    check_options("dataset-options", name, DATASETS[name], options, after=2)
-    source = DATASETS[name](Path(root), download, **options)
-    if task in (None, source.task):
-        return source
-    return dataclasses.replace(source, task=task, own_task=source.dataset_task)
+    with cache_in(cache_dir):
+        if is_import_path(name):
+            source = _from_function(name, options, task)
+        elif name not in DATASETS:
+            allowed = f"{', '.join(DATASETS)} or `package.module:function`"
+            raise UserError(f"`dataset` must be one of {allowed}, got {name!r}")
+        else:
+            check_options("dataset-options", name, DATASETS[name], options, after=2)
+            source = DATASETS[name](Path(root), download, **options)
+            if task not in (None, source.task):
+                source = dataclasses.replace(source, task=task, own_task=source.dataset_task)
+    origin = Origin(name, str(Path(root).absolute()), options, task, cache_dir and cache_dir.absolute())
+    vars(source)["origin"] = origin
+    if source.decoded is not None:
+        source.decoded.origin = origin
+        if is_whole_needed:
+            source.decoded.ensure([None, None])
+    return source
 
 
 def load_dataset(
@@ -85,9 +99,11 @@ def load_dataset(
     test_size: int | None = None,
     split_seed: int = 0,
     validation_size: int = 0,
+    cache_dir: Path | None = None,
 ) -> Dataset:
     """One split of the dataset `name`: all of it, or as many examples as asked, drawn by `split_seed`."""
-    source = load_source(name, root=root, download=download, options=options)
+    place = {"root": root, "download": download, "options": options, "cache_dir": cache_dir}
+    source = load_source(name, **place, is_whole_needed=False)  # type: ignore[arg-type]
     sizes = source.sizes(train_size, test_size, validation_size)
     return source.split(*sizes, split_seed, validation_size)
 

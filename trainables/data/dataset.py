@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from trainables.data.mapped import Origin, Place
 from trainables.data.rows import Examples, Scaling, Stored, as_tensor, is_resident, rows_of, values_of
 from trainables.runtime.errors import UserError
 from trainables.runtime.seeds import generator
@@ -28,8 +29,13 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
+    from trainables.data.decoded import Decoded
+
 Indices = NDArray[np.int64]
 
+ARRAYS = ("inputs", "labels", "test_inputs", "test_labels")
+DECODED = ("inputs", "test_inputs")
+EXAMPLES = 8  # examples that measures are tried on before a sweep
 CHUNK = 2**22  # numbers that are looked at together, so that no check or digest needs a copy of all
 
 
@@ -37,8 +43,7 @@ CHUNK = 2**22  # numbers that are looked at together, so that no check or digest
 class Dataset:
     """The examples of one split: inputs (N, ...) float32 or int64, labels (N,) int64 in [0, num_classes).
 
-    For a language model inputs are (N, T) int64 tokens and labels (N, T), the token that follows each, or (N, 2, T)
-    pairs of sequences (trainables.data.pairs), whose second one has labels. For other tasks
+    For a language model inputs are (N, T) int64 tokens and labels (N, T), the token that follows each. For other tasks
     the labels are what the `task` takes, float32 or int64: see trainables.tasks. All of these are tensors, or Rows,
     which make a batch of values when it is asked for; `tensor_of` gives all values of either.
 
@@ -101,6 +106,10 @@ class Source:
     scaling: Scaling | None = None
     task: str = TASKS[0]
     own_task: str | None = None
+    decoded: Decoded | None = None  # where inputs are decoded when a split asks for them
+    origin: Origin | None = None  # how another machine reads the same
+    is_checked: bool = False  # whether the values have been seen to be in range
+    is_named_by_values: bool = False  # see `fingerprint_of`
 
     def __post_init__(self) -> None:
         pairs = [("training", self.inputs, self.labels)]
@@ -127,11 +136,13 @@ class Source:
             if self.task not in OF_CLASS_NUMBERS:
                 self._check_numbers(inputs, labels, part)
                 continue
-            if labels.shape != ((len(inputs), inputs.shape[-1]) if of_tokens else (len(inputs),)):
+            if labels.shape != (inputs.shape if of_tokens else (len(inputs),)):
                 raise UserError(
                     f"`dataset` {self.name} must have one label for each {part} {'token' if of_tokens else 'input'}, "
                     f"got inputs of shape {inputs.shape} and labels of shape {labels.shape}"
                 )
+            if self.is_checked:
+                continue
             low, high = _range(labels, PADDED if self.task == "language" else None)
             if low < 0 or high >= self.num_classes:
                 raise UserError(
@@ -139,7 +150,7 @@ class Source:
                     f"got {low} to {high} in the {part} set; leave out what has no label"
                 )
             is_float = np.issubdtype(inputs.dtype, np.floating)
-            if is_float and not all(np.isfinite(chunk).all() for chunk in chunks(inputs)):
+            if is_float and self.decoded is None and not all(np.isfinite(chunk).all() for chunk in chunks(inputs)):
                 raise UserError(f"`dataset` {self.name} must have finite inputs, got NaN or infinity in the {part} set")
             low, high = _range(inputs) if of_tokens else (0, 0)
             if low < 0 or high >= self.num_classes:
@@ -155,7 +166,8 @@ class Source:
                 f"`dataset` {self.name} must have labels for each {part} input, "
                 f"got inputs of shape {inputs.shape} and labels of shape {labels.shape}"
             )
-        for what, array in (("inputs", inputs), ("labels", labels)):
+        unchecked = (("inputs", inputs), ("labels", labels)) if not self.is_checked else ()
+        for what, array in unchecked:
             if not all(np.isfinite(chunk).all() for chunk in chunks(array)):
                 raise UserError(f"`dataset` {self.name} must have finite {what}, got NaN or infinity in the {part} set")
 
@@ -177,8 +189,14 @@ class Source:
     def fingerprint(self) -> str:
         """16 hexadecimal digits of the SHA-256 of all values, with their shapes: however they are stored.
 
-        A task other than that of class numbers is part of it.
+        A task other than that of class numbers is part of it. Trap: images are all decoded for it; see
+        `fingerprint_of`.
         """
+        if self.decoded is not None:
+            return self.decoded.fingerprint(f"{self.scaling} {self.dataset_task}", self._digest)
+        return self._digest()
+
+    def _digest(self) -> str:
         digest = hashlib.sha256()
         if self.dataset_task not in OF_CLASS_NUMBERS:
             digest.update(self.dataset_task.encode())
@@ -194,6 +212,30 @@ class Source:
                 for chunk in chunks(array):
                     digest.update(np.ascontiguousarray(values_of(chunk, scaling)).data)
         return digest.hexdigest()[:16]
+
+    @cached_property
+    def file_fingerprint(self) -> str | None:
+        """The like of encoded images, labels and scaling, for which nothing is decoded; None for other data."""
+        if self.decoded is None:
+            return None
+        digest = hashlib.sha256(f"{self.decoded.digest} {self.scaling} {self.num_classes}".encode())
+        for labels in (self.labels, self.test_labels):
+            digest.update(np.ascontiguousarray(labels).data)
+        return digest.hexdigest()[:16]
+
+    def fingerprint_of(self, train_size: int, test_size: int) -> str:
+        """The fingerprint in the configuration of trials on a split of these sizes.
+
+        It is that of all values; but where a split draws some of the images that of the files, so that the others need
+        not be decoded, unless `is_named_by_values`.
+        """
+        if self.file_fingerprint is None or self.is_named_by_values or not self.is_drawn(train_size, test_size):
+            return self.fingerprint
+        return self.file_fingerprint
+
+    def has_fingerprint(self, fingerprint: str) -> bool:
+        """Whether `fingerprint` is of this data, by files or by values."""
+        return fingerprint == self.file_fingerprint or fingerprint == self.fingerprint
 
     def sizes(self, train_size: int | None, test_size: int | None, validation_size: int = 0) -> tuple[int, int]:
         """The numbers of training and test examples of a split that leaves `validation_size` others for validation;
@@ -242,6 +284,11 @@ class Source:
             test_inputs, test_labels = self.test_inputs, self.test_labels
         if validation_size:
             test, test_inputs, test_labels = others[:validation_size], self.inputs, self.labels
+        if self.decoded is not None:
+            wanted = [train, np.arange(0)] if validation_size else [train, test]
+            if validation_size and train is not None:
+                wanted[0] = np.concatenate([train, others[:validation_size]])
+            self.decoded.ensure(wanted)
         tensors, scaling = self._tensors, self.scaling
         test_tensors = [tensors[id(array)] for array in (test_inputs, test_labels)]
         return Dataset(
@@ -254,7 +301,41 @@ class Source:
         )
 
     def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in vars(self).items() if name != "_tensors"}
+        """Mapped arrays as their places, and nothing of decoded images."""
+        state = {name: value for name, value in vars(self).items() if name != "_tensors"}
+        if self.origin is not None:
+            for name in ARRAYS:
+                if self.decoded is not None and name in DECODED:
+                    state[name] = None
+                elif isinstance(state[name], np.memmap):
+                    state[name] = Place.of(state[name]) or state[name]
+        return state
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        fields = vars(self)
+        if self.decoded is not None:
+            found = self.decoded.mapped()
+            arrays: dict[str, Stored | None] | None = dict(zip(DECODED, found, strict=True)) if found else None
+        else:
+            places = {name: value for name, value in state.items() if isinstance(value, Place)}
+            mapped = {name: place.array() for name, place in places.items()}
+            arrays = None if any(array is None for array in mapped.values()) else mapped
+        if arrays is None:
+            self._read_again()
+        else:
+            fields.update(arrays)
+
+    def _read_again(self) -> None:
+        assert self.origin is not None
+        found = self.origin.read()
+        before = self.file_fingerprint or vars(self).get("fingerprint")
+        if before is not None and not found.has_fingerprint(before):
+            raise UserError(
+                f"`data-dir` must hold the data that the sweep began with, also on other machines, "
+                f"got other contents in {self.origin.root}"
+            )
+        vars(self).update({name: getattr(found, name) for name in (*ARRAYS, "decoded")})
 
     @cached_property
     def _tensors(self) -> dict[int, Tensor]:

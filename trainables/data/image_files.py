@@ -6,13 +6,15 @@ images needs an empty folder in `test`, so that a class that was forgotten is to
 What the images become, and the options `size`, `mean` and `std`, are described in trainables/data/images.py.
 """
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from trainables.data.dataset import Source
+from trainables.data.decoded import EncodedImages, image_source
 from trainables.data.files import Walk
-from trainables.data.images import decode_parts
 from trainables.runtime.errors import UserError
 
 ENDINGS = {
@@ -24,7 +26,7 @@ ENDINGS = {
 def read_image_folder(
     root: Path, download: bool, *, size: object = None, mean: object = None, std: object = None
 ) -> Source:
-    """Inputs (N, C, H, W) float32, labels (N,).
+    """Inputs (N, C, H, W), decoded into the cache, labels (N,).
 
     Raises UserError where there is no such folder, the classes of the two parts differ, or an image cannot be used.
     """
@@ -35,14 +37,31 @@ def read_image_folder(
             f"`data-dir` must have the same classes in train and test, got {', '.join(differing[:5])} in only one of "
             f"them ({len(differing)} such); an empty folder in test says that a class has no test images"
         )
-    train, test = (
+    parts = [
         [(file, label) for label, files in enumerate(found.values()) for file in files] for found in classes.values()
-    )
-    train_inputs, test_inputs = decode_parts(
-        [[(str(file), file) for file, _ in part] for part in (train, test)], size=size, mean=mean, std=std
-    )
-    train_labels, test_labels = (np.array([label for _, label in part], dtype=np.int64) for part in (train, test))
-    return Source("image_folder", train_inputs, train_labels, test_inputs, test_labels, len(classes["train"]))
+    ]
+
+    def read() -> tuple[list[EncodedImages], list[NDArray[np.int64]], int]:
+        labels = [np.array([label for _, label in part], dtype=np.int64) for part in parts]
+        return [_Files([file for file, _ in part]) for part in parts], labels, len(classes["train"])
+
+    files = [file for part in parts for file, _ in part]
+    names = {"classes": list(classes["train"])}
+    return image_source("image_folder", root, files, read, names, size=size, mean=mean, std=std)
+
+
+class _Files:
+    """Images in files of their own."""
+
+    def __init__(self, files: list[Path]) -> None:
+        self._files = files
+
+    def __len__(self) -> int:
+        return len(self._files)
+
+    def images(self, rows: NDArray[np.int64] | None = None) -> Iterator[tuple[str, Path]]:
+        chosen = self._files if rows is None else (self._files[row] for row in rows)
+        return ((str(file), file) for file in chosen)
 
 
 def _classes(root: Path, part: str) -> dict[str, list[Path]]:

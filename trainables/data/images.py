@@ -14,9 +14,12 @@ Pillow raises almost any exception on a damaged file, so all of them are taken t
 8 bits of a colour PNG of 16 bits, which is left to torchvision.
 """
 
+import contextlib
+import hashlib
 import io
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +27,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
-from trainables.data.files import require_memory, require_regular
+from trainables.data.files import require_regular
 from trainables.runtime.errors import UserError, quoted
 
 Encoded = Path | bytes
@@ -34,73 +37,95 @@ EXPECTED = "readable images"
 LARGEST = 10_000  # pixels that images may be scaled to
 LARGEST_SHIFT = 1e6  # a mean or standard deviation of pixels in [0, 1], or in [0, 255] by mistake
 PNG_DEPTH = 24  # the byte that says how many bits a channel of a PNG has
+PLAIN = ("1", "L", "P", "RGB", "CMYK", "YCbCr", "LAB", "HSV")  # modes of 8 bits or fewer, without alpha
 WITH_ALPHA = ("LA", "La", "PA", "RGBA", "RGBa")
 
 
-def decode_parts(
-    parts: Sequence[Iterable[tuple[str, Encoded]]],
-    *,
-    size: object = None,
-    mean: object = None,
-    std: object = None,
-) -> list[NDArray[np.float32]]:
-    """One array (N, C, H, W) for each part of (name, image) pairs, all with the same channels and size.
+@dataclass(frozen=True)
+class Header:
+    """What is known of an image before it is decoded: height and width as it is shown, its channels, whether pixels
+    have more than 8 bits, and the SHA-256 of the encoded image."""
 
-    Args:
-        parts: such as the training and the test images.
-        size: pixels of a square, or height and width, that every image is resized and cropped to.
-        mean, std: a number, or one for each channel; pixels become (pixel - mean) / std.
+    size: tuple[int, int]
+    channels: int
+    is_deep: bool
+    digest: bytes
 
-    Raises:
-        UserError: for an image that cannot be read, images of several sizes without `size`, and more of them than fit
-            into memory.
+
+Decode = Callable[[tuple[str, Encoded]], Pixels]
+
+
+@contextlib.contextmanager
+def decoder(shape: tuple[int, int] | None) -> Iterator[Decode]:
+    """The function that decodes a (name, image), and resizes and crops it to `shape`; it may be called by threads.
+
+    Raises UserError for an image that cannot be read.
     """
-    shape = _size(size)
-    decoded: list[list[Pixels]] = []
-    first: tuple[str, tuple[int, ...]] | None = None
-    values = 0
-    for part in parts:
-        decoded.append([])
-        for name, encoded in part:
-            pixels = _decode(name, encoded)
-            pixels = _cropped(pixels, shape) if shape else pixels
-            first = first or (name, pixels.shape[:2])
-            if pixels.shape[:2] != first[1]:
-                raise UserError(_of_several_sizes(*first, name, pixels.shape[:2]))
-            values += pixels.size
-            require_memory(4 * values, "images")
-            decoded[-1].append(pixels)
-        if not decoded[-1]:
-            raise UserError("`data-dir` must hold images, got none")
-    of_all = [pixels.shape[2] for part in decoded for pixels in part]
-    colours, alpha = 3 if max(of_all) > 2 else 1, any(channels in (2, 4) for channels in of_all)
-    arrays = [_together(part, colours, alpha) for part in decoded]
-    for option, values_of, change in (("mean", mean, np.subtract), ("std", std, np.divide)):
-        if values_of is not None:
-            numbers = _numbers(option, values_of, colours + alpha)
-            for array in arrays:
-                change(array, numbers[:, None, None], out=array)
-    return arrays
+
+    def decode(image: tuple[str, Encoded]) -> Pixels:
+        pixels = _decode(*image)
+        return _cropped(pixels, shape) if shape else pixels
+
+    with warnings.catch_warnings():  # of the whole process, hence around all threads
+        warnings.simplefilter("error", Image.DecompressionBombWarning)
+        for ignored in (UserWarning, DeprecationWarning):  # of metadata, which is not read; of torchvision's reader
+            warnings.simplefilter("ignore", ignored)
+        yield decode
+
+
+def header(name: str, encoded: Encoded, shape: tuple[int, int] | None, decode: Decode) -> Header:
+    """What the header of an image says, or where it does not tell the channels, what `decode` finds."""
+    with _refused(name, encoded):
+        content = _bytes(encoded)
+        with Image.open(io.BytesIO(content)) as image:
+            is_plain = image.mode in PLAIN and "transparency" not in image.info and not _is_deep_png(image, content)
+            size = image.height, image.width
+            if is_plain and shape is None and size[0] != size[1] and _may_be_turned(image, content):
+                size = size[::-1] if image.getexif().get(ExifTags.Base.Orientation, 1) in (5, 6, 7, 8) else size
+            channels, is_deep = 1 if image.mode in ("1", "L") else 3, False
+    if not is_plain:
+        pixels = decode((name, content))
+        size, channels, is_deep = (pixels.shape[0], pixels.shape[1]), pixels.shape[2], pixels.dtype != np.uint8
+    return Header(shape or size, channels, is_deep, hashlib.sha256(content).digest())
+
+
+def channels_of(colours: int, alpha: bool) -> int:
+    return colours + alpha
+
+
+def together(pixels: Pixels, channels: int, kind: np.dtype[Any]) -> NDArray[Any]:
+    """One image as (C, H, W) of a set: grey ones repeated where it has colours, alpha of 1 where it has alpha."""
+    largest = 255 if kind == np.uint8 else 1
+    if pixels.dtype != kind:
+        pixels = np.divide(pixels, 255, dtype=np.float32)
+    own, colours = 3 if pixels.shape[2] > 2 else 1, 3 if channels > 2 else 1
+    image = np.full((channels, *pixels.shape[:2]), largest, dtype=kind)
+    image[:colours] = pixels.transpose(2, 0, 1)[:own]
+    if pixels.shape[2] > own:
+        image[colours] = pixels[..., own]
+    return image
 
 
 def _decode(name: str, encoded: Encoded) -> Pixels:
     """The image turned upright: 1 channel where it is grey, else 3, and one more where it is not opaque."""
-    if isinstance(encoded, Path):
-        require_regular(encoded, EXPECTED)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            for ignored in (UserWarning, DeprecationWarning):  # of metadata, which is not read; of torchvision's reader
-                warnings.simplefilter("ignore", ignored)
-            with Image.open(encoded if isinstance(encoded, Path) else io.BytesIO(encoded)) as image:
-                image.load()
-                pixels = _pixels(image, encoded)
-                orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
-    except Exception as error:
-        raise UserError(f"`data-dir` must hold {EXPECTED}, got {name} ({_reason(error)})") from error
+    with _refused(name, encoded), Image.open(encoded if isinstance(encoded, Path) else io.BytesIO(encoded)) as image:
+        image.load()
+        pixels = _pixels(image, encoded)
+        orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
     if pixels.shape[2] in (2, 4) and (pixels[..., -1] == (255 if pixels.dtype == np.uint8 else 1)).all():
         pixels = pixels[..., :-1]
     return _upright(pixels, orientation).copy()  # not the whole of what it was a part of
+
+
+@contextlib.contextmanager
+def _refused(name: str, encoded: Encoded) -> Iterator[None]:
+    """Raises UserError in place of what Pillow raises on an image."""
+    if isinstance(encoded, Path):
+        require_regular(encoded, EXPECTED)
+    try:
+        yield
+    except Exception as error:
+        raise UserError(f"`data-dir` must hold {EXPECTED}, got {name} ({_reason(error)})") from error
 
 
 def _pixels(image: Image.Image, encoded: Encoded) -> Pixels:
@@ -114,12 +139,21 @@ def _pixels(image: Image.Image, encoded: Encoded) -> Pixels:
         if not (values.min() >= 0 and values.max() <= 1):
             raise ValueError(f"floats from {values.min():g} to {values.max():g}; scale them to [0, 1]")
         return values[..., None]
-    if image.format == "PNG" and _bytes(encoded, PNG_DEPTH + 1)[PNG_DEPTH:] == b"\x10":
+    if _is_deep_png(image, encoded):
         return _deep_png(_bytes(encoded))
     has_alpha = mode in WITH_ALPHA or (mode in ("1", "L", "P", "RGB") and "transparency" in image.info)
     grey = mode in ("1", "L", "LA", "La")
     pixels: Pixels = np.asarray(image.convert(("LA" if grey else "RGBA") if has_alpha else "L" if grey else "RGB"))
     return pixels[..., None] if pixels.ndim == 2 else pixels
+
+
+def _is_deep_png(image: Image.Image, encoded: Encoded) -> bool:
+    return image.format == "PNG" and _bytes(encoded, PNG_DEPTH + 1)[PNG_DEPTH:] == b"\x10"
+
+
+def _may_be_turned(image: Image.Image, content: bytes) -> bool:
+    """Whether to look for an orientation; a PNG that says none anywhere would be decoded in search of it."""
+    return image.format != "PNG" or b"eXIf" in content or b"Raw profile type" in content
 
 
 def _scaled(pixels: NDArray[Any]) -> NDArray[np.float32]:
@@ -159,20 +193,8 @@ def _cropped(pixels: Pixels, shape: tuple[int, int]) -> Pixels:
     )
 
 
-def _together(part: list[Pixels], colours: int, alpha: bool) -> NDArray[np.float32]:
-    """(N, C, H, W): grey images repeated where the set has colours, opaque ones with an alpha of 1 where it has any."""
-    array = np.ones((len(part), colours + alpha, *part[0].shape[:2]), dtype=np.float32)
-    for row, pixels in zip(array, part, strict=True):
-        own = 3 if pixels.shape[2] > 2 else 1
-        channels = pixels.transpose(2, 0, 1)
-        scale = 255 if pixels.dtype == np.uint8 else 1
-        row[:colours] = np.divide(channels[:own], scale, dtype=np.float32)
-        if pixels.shape[2] > own:
-            row[colours] = np.divide(channels[own], scale, dtype=np.float32)
-    return array
-
-
-def _size(size: Any) -> tuple[int, int] | None:
+def size_of(size: Any) -> tuple[int, int] | None:
+    """The option `size` as height and width."""
     if size is None:
         return None
     numbers = size if isinstance(size, list | tuple) else [size, size]
@@ -185,22 +207,14 @@ def _size(size: Any) -> tuple[int, int] | None:
     return height, width
 
 
-def _numbers(option: str, given: Any, channels: int) -> NDArray[np.float32]:
+def numbers(option: str, given: Any, channels: int) -> tuple[float, ...]:
     """`given` for each channel."""
     listed = list(given) if isinstance(given, list | tuple) else [given] * channels
     is_valid = all(type(number) in (int, float) and abs(number) <= LARGEST_SHIFT for number in listed)
     if not is_valid or len(listed) != channels or (option == "std" and min(listed) <= 0):
         rule = "a number above 0" if option == "std" else "a number"
         raise UserError(f"`{option}` must be {rule}, or one for each of the {channels} channels, got {given!r}")
-    return np.array(listed, dtype=np.float32)
-
-
-def _of_several_sizes(first: str, one: tuple[int, ...], second: str, other: tuple[int, ...]) -> str:
-    shown = [f"{height} x {width}" for height, width in (one, other)]
-    return (
-        f"`data-dir` must hold images of one size, got {shown[0]} (height x width) in {first} and {shown[1]} in "
-        f"{second}; --dataset-options size={min(*one, *other)} scales and crops all of them to a square"
-    )
+    return tuple(map(float, listed))
 
 
 def _bytes(encoded: Encoded, count: int | None = None) -> bytes:

@@ -22,11 +22,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
 from trainables.data.dataset import Source
+from trainables.data.decoded import EncodedImages, image_source
 from trainables.data.files import require_memory, require_regular
-from trainables.data.hub_layout import choose_parts
-from trainables.data.images import decode_parts
+from trainables.data.hub_layout import Part, choose_parts
 from trainables.runtime.errors import UserError, quoted
 
 IMAGE_COLUMNS = ("image", "img")
@@ -47,11 +48,25 @@ def read_parquet(
     mean: object = None,
     std: object = None,
 ) -> Source:
-    """Inputs (N, C, H, W) float32, labels (N,).
+    """Inputs (N, C, H, W), decoded into the cache, labels (N,).
 
     Raises UserError, naming the file and the choices, where the files do not say what is meant or cannot be read.
     """
     train, test, splits = choose_parts(root, split, config)
+    options = {"image": image, "label": label, "split": split, "config": config}
+
+    def read() -> tuple[list[EncodedImages], list[NDArray[np.int64]], int]:
+        return _read(root, (train, test), splits, image, label)
+
+    files = [file for part in (train, test) for file in part.files]
+    return image_source("parquet", root, files, read, options, size=size, mean=mean, std=std)
+
+
+def _read(
+    root: Path, chosen: tuple[Part, Part], splits: list[str], image: object, label: object
+) -> tuple[list[EncodedImages], list[NDArray[np.int64]], int]:
+    """The images and labels of the training and the test part, and the number of classes."""
+    train, test = chosen
     parts = [[_File(path, image, label) for path in part.files] for part in (train, test)]
     names = [file.class_names for files in parts for file in files]
     if any(found != names[0] for found in names):
@@ -82,9 +97,27 @@ def read_parquet(
                 f"got {num_classes - 1} under {root}"
             )
         num_classes = len(names[0])
-    images = [(pair for file in files for pair in file.images()) for files in parts]
-    train_inputs, test_inputs = decode_parts(images, size=size, mean=mean, std=std)
-    return Source("parquet", train_inputs, train_labels, test_inputs, test_labels, num_classes)
+    return [_Images(files) for files in parts], [train_labels, test_labels], num_classes
+
+
+class _Images:
+    """The images of all files of a part."""
+
+    def __init__(self, files: list["_File"]) -> None:
+        self._files = files
+
+    def __len__(self) -> int:
+        return sum(map(len, self._files))
+
+    def images(self, rows: NDArray[np.int64] | None = None) -> Iterator[tuple[str, bytes]]:
+        first = 0
+        for file in self._files:
+            last = first + len(file)
+            if rows is None:
+                yield from file.images()
+            elif len(own := rows[np.searchsorted(rows, first) : np.searchsorted(rows, last)]):
+                yield from file.images(own - first)
+            first = last
 
 
 class _File:
@@ -127,24 +160,36 @@ class _File:
             found: list[int] | list[str] = column.to_pylist()
             return found
 
-    def images(self) -> Iterator[tuple[str, bytes]]:
-        """The name and the encoded bytes of each image."""
-        row = 0
-        batches = self._file.iter_batches(batch_size=ROWS_AT_ONCE, columns=[self._image])
+    def __len__(self) -> int:
+        return int(self._file.metadata.num_rows)
+
+    def images(self, rows: NDArray[np.int64] | None = None) -> Iterator[tuple[str, bytes]]:
+        """The name and the encoded bytes of each image, or of those in `rows`, which ascend."""
+        first = 0
+        for index in range(self._file.metadata.num_row_groups):
+            last = first + self._file.metadata.row_group(index).num_rows
+            own = np.arange(first, last) if rows is None else rows[(first <= rows) & (rows < last)]
+            if len(own):
+                yield from self._of_group(index, first, own)
+            first = last
+
+    def _of_group(self, index: int, row: int, wanted: NDArray[np.int64]) -> Iterator[tuple[str, bytes]]:
+        batches = self._file.iter_batches(batch_size=ROWS_AT_ONCE, columns=[self._image], row_groups=[index])
         while True:
             with self._reading():
                 batch = next(batches, None)
                 if batch is None:
                     return
-                column = batch.column(0)
+                own = wanted[(row <= wanted) & (wanted < row + len(batch))]
+                column = batch.column(0).take(pa.array(own - row))
                 column = pc.struct_field(column, "bytes") if pa.types.is_struct(column.type) else column
                 encoded = column.to_pylist()
-            for content in encoded:
-                name = f"{self._path} row {row}"
+            for place, content in zip(own, encoded, strict=True):
+                name = f"{self._path} row {place}"
                 if content is None:
                     raise UserError(f"`data-dir` must hold readable images, got no bytes in {name}")
                 yield name, content
-                row += 1
+            row += len(batch)
 
     def _column(
         self, what: str, given: object, usual: tuple[str, ...], fits: Callable[[pa.Field], bool], kinds: str

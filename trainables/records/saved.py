@@ -26,7 +26,7 @@ from trainables.runtime.seeds import seeded
 from trainables.storage.checkpoint import load_checkpoint
 
 State = dict[str, Tensor]
-WITH_OPTIONS = ("text", "pairs", "timit", "parquet", "image_folder")
+WITH_OPTIONS = ("text", "timit", "parquet", "image_folder")
 
 
 def config_of(row: Row) -> TrialConfig:
@@ -38,8 +38,8 @@ def config_of(row: Row) -> TrialConfig:
 
 def source_of(config: TrialConfig, *, root: str | Path = "data", options: Mapping[str, Any] | None = None) -> Source:
     """Everything that the trial's dataset holds. Raises UserError where that is not what the trial was trained on."""
-    source = load_source(config.dataset, root=root, options=options, task=config.task)
-    if source.fingerprint != config.data_fingerprint:
+    source = load_source(config.dataset, root=root, options=options, task=config.task, is_whole_needed=False)
+    if not source.has_fingerprint(config.data_fingerprint):
         also = " and --dataset-options must be those of the sweep" if options or config.dataset in WITH_OPTIONS else ""
         raise UserError(
             f"`data-dir` must hold the data that the trial was trained on, got other contents in {root}{also}"

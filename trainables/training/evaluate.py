@@ -12,6 +12,7 @@ from trainables.tasks.metrics import Metric, Value, merged
 from trainables.tasks.task import Task
 
 CHUNK_NUMBERS = 2**20  # input numbers in a chunk: fixed, so that a value never depends on the free memory
+LEAST_ON_DEVICE = 64  # examples in a chunk on an accelerator, which fewer large images would leave idle
 TOKEN_NUMBERS = 2**8  # what a token, a single number, counts for: its logits and activations are many
 
 
@@ -65,7 +66,7 @@ def totals(
     task.set_mode(model, False)
     loss = torch.zeros((), dtype=torch.float64, device=inputs.device)
     numbers = inputs[0].numel() * (1 if inputs.is_floating_point() else TOKEN_NUMBERS)
-    size = max(1, CHUNK_NUMBERS // max(1, numbers))
+    size = max(1 if inputs.device.type == "cpu" else LEAST_ON_DEVICE, CHUNK_NUMBERS // max(1, numbers))
     chunk = cuts or size
     largest = max(cuts) if cuts else min(size, len(inputs))
     metrics: list[dict[str, Metric]] = []

@@ -3,7 +3,9 @@
 import io
 import os
 import struct
+import uuid
 import zlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,8 @@ from PIL import Image, ImageOps
 from torchvision.datasets import ImageFolder
 
 from trainables.data import Source, load_source
-from trainables.data.images import decode_parts
+from trainables.data.decoded import image_source
+from trainables.data.rows import values_of
 from trainables.runtime.errors import UserError
 
 GENERATOR = np.random.default_rng(5)
@@ -47,11 +50,34 @@ def deep_png(pixels: NDArray[np.uint16]) -> bytes:
     return png((width, height), {1: 0, 2: 4, 3: 2, 4: 6}[channels], rows)
 
 
+class Listed(list[tuple[str, bytes]]):
+    """Encoded images in memory."""
+
+    def images(self, rows: NDArray[np.int64] | None = None) -> Iterator[tuple[str, bytes]]:
+        return iter(self if rows is None else [self[row] for row in rows])
+
+
+def decode_parts(*parts: list[tuple[str, bytes]], size: Any = None, mean: Any = None, std: Any = None) -> list[Any]:
+    """The values of each of two parts."""
+    labels = [np.arange(len(part)) for part in parts]
+
+    def read() -> Any:
+        return [Listed(part) for part in parts], labels, 9
+
+    new = {"set": uuid.uuid4().hex}
+    source = image_source("images", Path("nowhere"), [], read, new, size=size, mean=mean, std=std)
+    assert source.decoded is not None
+    source.decoded.ensure([None, None])
+    return [values_of(array, source.scaling) for array in (source.inputs, source.test_inputs) if array is not None]
+
+
 def decode(*images: bytes, **options: Any) -> NDArray[np.float32]:
-    (array,) = decode_parts([[(f"image {index}", content) for index, content in enumerate(images)]], **options)
+    named = [(f"image {index}", content) for index, content in enumerate(images)]
+    array, same = decode_parts(named, named, **options)
+    np.testing.assert_array_equal(array, same)
     assert array.dtype == np.float32
     assert array.flags.c_contiguous
-    return array
+    return np.asarray(array)
 
 
 def test_plain_images_are_their_bytes_divided_by_255() -> None:
@@ -85,7 +111,7 @@ def test_the_set_decides_on_colour() -> None:
         for row, image in zip(found, images, strict=True):
             rgb = np.broadcast_to(image[..., None] if image.ndim == 2 else image, (4, 5, 3))
             np.testing.assert_allclose(row, rgb.transpose(2, 0, 1) / 255, rtol=1e-6)
-    train, test = decode_parts([[("a", encoded(GREY))], [("b", encoded(COLOUR))]])
+    train, test = decode_parts([("a", encoded(GREY))], [("b", encoded(COLOUR))])
     assert train.shape == test.shape == (1, 3, 4, 5)
 
 
@@ -202,7 +228,7 @@ def test_a_folder_in_the_order_of_torchvision(tmp_path: Path) -> None:
         (tmp_path / "train" / place / "notes.txt").write_text("no image")
     expected = [np.asarray(Image.open(path)) / 255 for path, _ in ImageFolder(str(tmp_path / "train")).samples]
     found = read(tmp_path)
-    np.testing.assert_allclose(found.inputs[:, 0], np.stack(expected), rtol=1e-6)
+    np.testing.assert_allclose(values_of(found.inputs, found.scaling)[:, 0], np.stack(expected), rtol=1e-6)
     assert found.labels.tolist() == [0] * 5 + [1] * 2
 
 

@@ -1,0 +1,151 @@
+"""Where decoded data, and what was found out about data, is kept from one run to the next.
+
+The cache is a private folder, `$XDG_CACHE_HOME/large-batch-sweeps` (`~/.cache/large-batch-sweeps`) or `--cache-dir`. An
+entry of it belongs to one dataset read in one way: its name is made of the dataset, of a digest of its place and
+options, and of a digest of its files' names, sizes, times of change and inodes. So an entry that is found is not stale,
+and a second start reads none of the files. What replaces an entry of other contents removes it: there is one for each
+place and set of options, and the whole cache may be deleted at any time.
+
+Files of an entry are written whole or not at all, or are checked when they are used (trainables.data.decoded), and one
+process at a time writes to it. Trap: contents that change without a change of time or size, as on a disk that another
+machine writes to directly, are not noticed.
+"""
+
+import contextlib
+import errno
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping
+from contextvars import ContextVar
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from trainables.runtime.errors import UserError
+from trainables.storage.folders import write_atomically
+
+FORMAT = 1  # raise it when the files of an entry, or the meaning of its facts, change
+NAME = "large-batch-sweeps"
+FACTS = "facts.json"
+_folder: ContextVar[Path | None] = ContextVar("cache folder", default=None)
+
+
+@contextlib.contextmanager
+def cache_in(folder: Path | None) -> Iterator[None]:
+    """Has entries that are opened in the block be in `folder`; None: in the default place."""
+    token = _folder.set(folder)
+    try:
+        yield
+    finally:
+        _folder.reset(token)
+
+
+def cache_folder() -> Path:
+    """The folder of the cache, made where it is missing. Raises UserError where it cannot be used."""
+    given = _folder.get()
+    if given is not None:
+        return _private(given.expanduser().absolute())
+    home = os.environ.get("XDG_CACHE_HOME")
+    try:
+        return _private((Path(home) if home and Path(home).is_absolute() else Path.home() / ".cache") / NAME)
+    except (UserError, RuntimeError):  # no home, or none that can be written
+        return _private(Path(tempfile.gettempdir()) / f"{NAME}-{os.getuid()}")
+
+
+class Entry:
+    """The folder of one dataset, as it is now, read in one way."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    @classmethod
+    def of(cls, kind: str, root: Path, files: Iterable[os.PathLike[str] | str], options: Mapping[str, Any]) -> "Entry":
+        """That of the dataset `kind` of `files`, from `root`, with `options` that decide what is kept."""
+        place = _digest([str(root.resolve()), FORMAT, sorted((name, repr(value)) for name, value in options.items())])
+        return cls(cache_folder() / f"{kind}-{place}-{_digest([_stamp(file) for file in files])}")
+
+    def facts(self) -> dict[str, Any] | None:
+        """What was found out and kept; None where nothing was, or it cannot be read."""
+        try:
+            found = json.loads((self.path / FACTS).read_bytes())
+        except (OSError, ValueError):
+            return None
+        return found if isinstance(found, dict) else None
+
+    def array(self, name: str) -> NDArray[Any]:
+        """The array kept as `name`. Raises OSError or ValueError where there is none that is whole."""
+        array: NDArray[Any] = np.load(self.path / f"{name}.npy", allow_pickle=False)
+        return array
+
+    def keep(self, facts: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]] | None = None) -> None:
+        """Keeps `arrays`, and then `facts` beside those that are there; to be called inside `locked`."""
+        with told(self.path):
+            for name, array in (arrays or {}).items():
+                temporary = self.path / f".{name}.{os.getpid()}.tmp"
+                with temporary.open("wb") as file:
+                    np.save(file, array, allow_pickle=False)
+                temporary.replace(self.path / f"{name}.npy")
+            write_atomically(self.path / FACTS, json.dumps({**(self.facts() or {}), **facts}).encode())
+
+    @contextlib.contextmanager
+    def locked(self) -> Iterator[None]:
+        """Holds the entry for this process alone, after making it and removing the one that it replaces."""
+        import fcntl  # absent on Windows, where reports work
+
+        with told(self.path):
+            if not self.path.exists():
+                for stale in self.path.parent.glob(f"{self.path.name.rpartition('-')[0]}-*"):
+                    shutil.rmtree(stale, ignore_errors=True)
+            self.path.mkdir(mode=0o700, exist_ok=True)
+            lock = (self.path / ".lock").open("w")
+        with lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield
+
+
+@contextlib.contextmanager
+def told(folder: Path, needed: int = 0) -> Iterator[None]:
+    """Raises UserError in place of an OSError of writing to the cache, such as of a full disk."""
+    try:
+        free = shutil.disk_usage(folder if folder.exists() else folder.parent).free
+        if needed > free:
+            raise OSError(errno.ENOSPC, f"{needed / 2**30:.3g} GiB are needed, {free / 2**30:.3g} GiB are free")
+        yield
+    except OSError as error:
+        if isinstance(error, UserError):
+            raise
+        what = "full" if error.errno in (errno.ENOSPC, errno.EDQUOT) else "not writable"
+        raise UserError(
+            f"`cache-dir` {folder.parent} is {what} ({error.strerror or error}); "
+            "--cache-dir names a folder on another disk"
+        ) from error
+
+
+def _private(folder: Path) -> Path:
+    with told(folder.parent if folder.parent.exists() else Path("/")):
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if not os.access(folder, os.W_OK | os.X_OK):
+            raise OSError(errno.EACCES, f"{folder} cannot be written")
+        if folder.stat().st_uid != os.getuid():
+            raise OSError(errno.EACCES, f"{folder} belongs to another user")
+    return folder
+
+
+def _stamp(file: os.PathLike[str] | str) -> tuple[str, int, int, int, int]:
+    try:
+        found = os.stat(file)  # noqa: PTH116, a path object for each of a million files takes seconds
+    except OSError as error:
+        raise UserError(f"`data-dir` must hold files that can be read, got {file} ({error.strerror})") from error
+    return os.fspath(file), found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino
+
+
+def _digest(parts: Iterable[Any]) -> str:
+    digest = hashlib.sha256()
+    for part in parts:
+        digest.update(repr(part).encode(errors="surrogateescape"))
+    return digest.hexdigest()[:16]
