@@ -170,7 +170,9 @@ class Task:
         weights = self.example_weights(labels)
         if factors is not None:
             losses = factors * losses
-        return losses.mean() if weights is None else losses.sum() / weights.sum().clamp(min=TINY).to(losses.dtype)
+        if weights is None:
+            return losses.mean()
+        return losses.sum() / weights.sum(dtype=torch.float64).clamp(min=TINY).to(losses.dtype)
 
     def measured(self, outputs: Any, labels: Tensor) -> dict[str, Metric]:
         """`metrics` as what adds up over chunks."""
