@@ -101,7 +101,7 @@ def add_data(parser: Parser, *, dataset: str) -> None:
         "--dataset",
         default=dataset,
         metavar="NAME",
-        help="digits, mnist, cifar10, cifar100, parquet, image_folder, text, timit, or "
+        help="digits, mnist, cifar10, cifar100, parquet, image_folder, text, pairs, timit, or "
         "your package.module:function (default: %(default)s)",
     )
     data.add_argument(

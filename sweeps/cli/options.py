@@ -153,7 +153,7 @@ def add_training(parser: Parser) -> Any:
         "--model",
         default="mlp",
         metavar="NAME",
-        help="mlp, f1, f2, c1, c2, c3, c4, resnet, vit, lstm, gpt, or your package.module:function "
+        help="mlp, f1, f2, c1, c2, c3, c4, resnet, vit, lstm, gpt, seq2seq, or your package.module:function "
         "(default: %(default)s)",
     )
     task.add_argument(

@@ -24,6 +24,7 @@ from trainables.data.cache import cache_in
 from trainables.data.dataset import Dataset, Source
 from trainables.data.image_files import read_image_folder
 from trainables.data.mapped import Origin
+from trainables.data.pairs import read_pairs
 from trainables.data.parquet import read_parquet
 from trainables.data.speech import read_timit
 from trainables.data.standard import read_cifar10, read_cifar100, read_digits, read_mnist
@@ -43,6 +44,7 @@ DATASETS: dict[str, Callable[..., Source]] = {
     "cifar100": read_cifar100,
     "timit": read_timit,
     "text": read_text,
+    "pairs": read_pairs,
     "parquet": read_parquet,
     "image_folder": read_image_folder,
 }

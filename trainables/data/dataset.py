@@ -43,7 +43,8 @@ CHUNK = 2**22  # numbers that are looked at together, so that no check or digest
 class Dataset:
     """The examples of one split: inputs (N, ...) float32 or int64, labels (N,) int64 in [0, num_classes).
 
-    For a language model inputs are (N, T) int64 tokens and labels (N, T), the token that follows each. For other tasks
+    For a language model inputs are (N, T) int64 tokens and labels (N, T), the token that follows each, or (N, 2, T)
+    pairs of sequences (trainables.data.pairs), whose second one has labels. For other tasks
     the labels are what the `task` takes, float32 or int64: see trainables.tasks. All of these are tensors, or Rows,
     which make a batch of values when it is asked for; `tensor_of` gives all values of either.
 
@@ -136,7 +137,7 @@ class Source:
             if self.task not in OF_CLASS_NUMBERS:
                 self._check_numbers(inputs, labels, part)
                 continue
-            if labels.shape != (inputs.shape if of_tokens else (len(inputs),)):
+            if labels.shape != ((len(inputs), inputs.shape[-1]) if of_tokens else (len(inputs),)):
                 raise UserError(
                     f"`dataset` {self.name} must have one label for each {part} {'token' if of_tokens else 'input'}, "
                     f"got inputs of shape {inputs.shape} and labels of shape {labels.shape}"

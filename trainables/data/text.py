@@ -12,26 +12,33 @@ The vocabulary is that of the training part, sorted. Words that it holds but onc
 `<unk>`: else the unknown word would never be trained. A training part that has `<unk>` already was cut by its author
 and keeps every word, as PTB with its 10000. A character that only the test part holds is `<unk>` as well; a text
 without such has none. PTB by characters comes as words of one letter (`ptb.char.train.txt`): read it at level `word`.
+
+At level `bpe` the tokens and the vocabulary are those of `tokenizer`, a tokenizer.json of the `tokenizers` library.
 """
 
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from trainables.data.dataset import Source
 from trainables.data.files import require_regular
+from trainables.data.tokenizer import tokenizer_for
 from trainables.runtime.errors import UserError
 
-LEVELS = ("char", "word")
+LEVELS = ("char", "word", "bpe")
 TEST_SHARE = 0.1
 ENDINGS = (".txt", ".tokens")
 UNKNOWN = "<unk>"
 END = "<eos>"
 
 
-def read_text(root: Path, download: bool, *, level: str = "char", context: int = 64) -> Source:
+def read_text(
+    root: Path, download: bool, *, level: str = "char", context: int = 64, tokenizer: str | None = None
+) -> Source:
     """Inputs (N, context) int64 token ids, labels (N, context) the same a token later; classes are the vocabulary.
 
     Raises UserError for files that are missing or no UTF-8, and for a part with fewer than `context` + 1 tokens.
@@ -40,29 +47,40 @@ def read_text(root: Path, download: bool, *, level: str = "char", context: int =
         raise UserError(f"`level` must be one of {', '.join(LEVELS)}, got {level!r}")
     if type(context) is not int or context < 1:
         raise UserError(f"`context` must be a positive integer, got {context!r}")
-    train, test = _read_parts(root, level)
+    encoder = tokenizer_for(level, tokenizer)
+    if encoder is not None:
+        parts = list(_read_parts(root, lambda text: encoder.encode([text])[0]))
+        vocabulary = encoder.vocabulary
+    else:
+        train, test = _read_parts(root, list if level == "char" else words)
+        ids = _vocabulary(train, test, level)
+        parts = [np.array([ids.get(token, ids.get(UNKNOWN)) for token in part], np.int64) for part in (train, test)]
+        vocabulary = len(ids)
+    (train_inputs, train_labels), (test_inputs, test_labels) = (
+        _windows(tokens, context, part) for tokens, part in zip(parts, ("training", "test"), strict=True)
+    )
+    return Source("text", train_inputs, train_labels, test_inputs, test_labels, vocabulary, task="language")
+
+
+def _vocabulary(train: list[str], test: list[str], level: str) -> dict[str, int]:
+    """The numbers of the tokens that are known."""
     counts = Counter(train)
     if level == "word":
         least = 1 if UNKNOWN in counts else 2
         known = {word for word, count in counts.items() if count >= least} | {UNKNOWN}
     else:
         known = set(counts) | ({UNKNOWN} if set(test) - set(counts) else set())
-    ids = {token: index for index, token in enumerate(sorted(known))}
-    (train_inputs, train_labels), (test_inputs, test_labels) = (
-        _windows(np.array([ids.get(token, ids.get(UNKNOWN)) for token in tokens], dtype=np.int64), context, part)
-        for tokens, part in ((train, "training"), (test, "test"))
-    )
-    return Source("text", train_inputs, train_labels, test_inputs, test_labels, len(ids), task="language")
+    return {token: index for index, token in enumerate(sorted(known))}
 
 
-def _read_parts(root: Path, level: str) -> tuple[list[str], list[str]]:
+def _read_parts(root: Path, tokens_of: Callable[[str], Any]) -> tuple[Any, Any]:
     """The tokens of the training and the test part."""
     if root.is_dir():
-        train, test = (_tokens(_one_file(root, part), level) for part in ("train", "test"))
+        train, test = (tokens_of(read_file(_one_file(root, part))) for part in ("train", "test"))
         return train, test
     if not root.is_file():
         raise UserError(f"`data-dir` must be a text file, or a folder with a train and a test text, got {root}")
-    tokens = _tokens(root, level)
+    tokens = tokens_of(read_file(root))
     cut = len(tokens) - round(TEST_SHARE * len(tokens))
     return tokens[:cut], tokens[cut:]
 
@@ -78,16 +96,19 @@ def _one_file(root: Path, part: str) -> Path:
     return found[0]
 
 
-def _tokens(file: Path, level: str) -> list[str]:
+def read_file(file: Path) -> str:
+    """The text in `file`. Raises UserError for what is no UTF-8."""
     require_regular(file, "UTF-8 text")
     try:
-        text = file.read_text(encoding="utf-8-sig")
+        return file.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"`data-dir` must hold UTF-8 text, got {file} ({error})") from error
-    if level == "char":
-        return list(text)
+
+
+def words(text: str) -> list[str]:
+    """What white space separates, and END at the end of a line that has none."""
     lines = [line.split() for line in text.removesuffix("\n").split("\n")] if text else []
-    return [word for words in lines for word in (*words, *([END] if words[-1:] != [END] else []))]
+    return [word for line in lines for word in (*line, *([END] if line[-1:] != [END] else []))]
 
 
 def _windows(tokens: NDArray[np.int64], context: int, part: str) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

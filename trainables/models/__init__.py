@@ -1,10 +1,10 @@
 """Models by name, or by import path: `build_model("c1", (3, 32, 32), 10)`.
 
 A model of your own is a function `build(input_shape, num_classes, **options) -> torch.nn.Module`, given as
-`package.module:build`; it maps inputs (N, *input_shape) to logits (N, num_classes), or tokens (N, T), int64, to logits
-(N, T, num_classes), num_classes the size of the vocabulary. Outputs with `.logits`, and token ids with
-one label per sequence, are taken too: see trainables.models.adapted. For other tasks num_classes is the number of
-outputs (trainables.tasks).
+`package.module:build`; it maps inputs (N, *input_shape) to logits (N, num_classes), or tokens (N, T) and pairs of
+sequences (N, 2, T), int64, to logits (N, T, num_classes), num_classes the size of the vocabulary. Outputs with
+`.logits`, and token ids with one label per sequence, are taken too: see trainables.models.adapted. For other tasks
+num_classes is the number of outputs (trainables.tasks).
 """
 
 from collections.abc import Callable
@@ -19,6 +19,7 @@ from trainables.models.keskar import c1, c2, f1, f2
 from trainables.models.lstm import lstm
 from trainables.models.mlp import mlp
 from trainables.models.resnet import resnet
+from trainables.models.seq2seq import seq2seq
 from trainables.models.vit import vit
 from trainables.runtime.errors import UserError
 from trainables.runtime.importing import is_import_path, load_callable
@@ -39,6 +40,7 @@ MODELS: dict[str, Callable[..., nn.Module]] = {
     "vit": vit,
     "lstm": lstm,
     "gpt": gpt,
+    "seq2seq": seq2seq,
 }
 
 
@@ -98,7 +100,7 @@ def _check_logits(model: nn.Module, inputs: torch.Tensor, num_classes: int, is_o
     model.train(was_training)
     if is_own_task:
         return
-    units = inputs.shape[:1] if inputs.is_floating_point() else inputs.shape
+    units = inputs.shape[:1] if inputs.is_floating_point() else (len(inputs), inputs.shape[-1])
     expected = (*units, num_classes)
     allowed = (expected, units, (*units, 2)) if num_classes == 1 else (expected,)  # one number, or two logits
     if not isinstance(logits, torch.Tensor) or logits.shape not in allowed:

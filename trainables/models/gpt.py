@@ -8,14 +8,11 @@ and the initialization of trainables.models.transformer, and the embedding's wei
 queries and keys. The context T is that of the data: `--dataset-options context=256`.
 """
 
-import torch
 from torch import Tensor, nn
 
 from trainables.models.layers import check_flag
-from trainables.models.transformer import Rotary, Sizes, check_choice, initialize
+from trainables.models.transformer import Sizes, Stack, initialize
 from trainables.runtime.errors import UserError
-
-POSITIONS = ("rotary", "learned")
 
 
 class GPT(nn.Module):
@@ -23,28 +20,15 @@ class GPT(nn.Module):
 
     def __init__(self, vocabulary: int, context: int, sizes: Sizes, positions: str, tied: bool) -> None:
         super().__init__()
-        width = sizes.width
-        self.embedding = nn.Embedding(vocabulary, width)
-        self.positions = nn.Embedding(context, width) if positions == "learned" else None
-        self.rotary = Rotary(context, width // sizes.heads) if positions == "rotary" else None
-        self.dropout = nn.Dropout(sizes.dropout)
-        self.blocks = sizes.blocks()
-        self.norm = nn.LayerNorm(width)
-        self.head = nn.Linear(width, vocabulary, bias=False)
+        self.embedding = nn.Embedding(vocabulary, sizes.width)
+        self.stack = Stack(sizes, context, positions, is_causal=True)
+        self.head = nn.Linear(sizes.width, vocabulary, bias=False)
         if tied:
             self.head.weight = self.embedding.weight
         initialize(self)
 
     def forward(self, tokens: Tensor) -> Tensor:
-        length = tokens.shape[1]
-        x = self.embedding(tokens)
-        if self.positions is not None:
-            x = x + self.positions(torch.arange(length, device=tokens.device))
-        rotation = None if self.rotary is None else self.rotary(length)
-        x = self.dropout(x)
-        for block in self.blocks:
-            x = block(x, is_causal=True, rotation=rotation)
-        logits: Tensor = self.head(self.norm(x))
+        logits: Tensor = self.head(self.stack(self.embedding(tokens)))
         return logits
 
 
@@ -68,8 +52,5 @@ def gpt(
     if len(input_shape) != 1:
         raise UserError(f"`model` gpt must get sequences of tokens (T,), got inputs of shape {input_shape}")
     sizes = Sizes(width, depth, heads, mlp_ratio, dropout)
-    check_choice("positions", positions, POSITIONS)
-    if positions == "rotary" and width // heads % 2:
-        raise UserError(f"`width` must be an even multiple of `heads` for rotary positions, got {width} and {heads}")
     check_flag("tied", tied)
     return GPT(num_classes, input_shape[0], sizes, positions, tied)

@@ -24,6 +24,7 @@ from trainables.models.layers import check_dropout, check_size
 from trainables.runtime.errors import UserError
 
 INITIAL_DEVIATION = 0.02  # of GPT-2's weights
+POSITIONS = ("rotary", "learned")
 ROTARY_BASE = 10_000.0
 
 
@@ -45,11 +46,6 @@ class Sizes:
         check_dropout(self.dropout)
         if self.width % self.heads:
             raise UserError(f"`width` must be a multiple of `heads`, got {self.width} and {self.heads}")
-
-    def blocks(self, *, crossed: bool = False) -> nn.ModuleList:
-        return nn.ModuleList(
-            Block(self.width, self.heads, self.mlp_ratio, self.dropout, crossed=crossed) for _ in range(self.depth)
-        )
 
 
 class Attention(nn.Module):
@@ -121,6 +117,49 @@ class Block(nn.Module):
         if other is not None:
             x = x + self.dropout(self.cross_attention(self.cross_norm(x), other, other_mask))
         out: Tensor = x + self.dropout(self.feed_forward(self.feed_forward_norm(x)))
+        return out
+
+
+class Stack(nn.Module):
+    """Positions, dropout, `depth` blocks and a last norm: embedded (N, T, width) -> (N, T, width), T <= `length`.
+
+    Raises UserError for `positions` that are neither rotary nor learned, and heads of odd width with rotary ones.
+    """
+
+    def __init__(
+        self, sizes: Sizes, length: int, positions: str, *, is_causal: bool = False, crossed: bool = False
+    ) -> None:
+        super().__init__()
+        check_choice("positions", positions, POSITIONS)
+        width, heads = sizes.width, sizes.heads
+        if positions == "rotary" and width // heads % 2:
+            raise UserError(
+                f"`width` must be an even multiple of `heads` for rotary positions, got {width} and {heads}"
+            )
+        self.positions = nn.Embedding(length, width) if positions == "learned" else None
+        self.rotary = Rotary(length, width // heads) if positions == "rotary" else None
+        self.dropout = nn.Dropout(sizes.dropout)
+        self.blocks = nn.ModuleList(
+            Block(width, heads, sizes.mlp_ratio, sizes.dropout, crossed=crossed) for _ in range(sizes.depth)
+        )
+        self.norm = nn.LayerNorm(width)
+        self.is_causal = is_causal
+
+    def forward(
+        self,
+        x: Tensor,
+        mask: Tensor | None = None,
+        other: Tensor | None = None,
+        other_mask: Tensor | None = None,
+    ) -> Tensor:
+        length = x.shape[1]
+        if self.positions is not None:
+            x = x + self.positions(torch.arange(length, device=x.device))
+        rotation = None if self.rotary is None else self.rotary(length)
+        x = self.dropout(x)
+        for block in self.blocks:
+            x = block(x, mask, self.is_causal, rotation, other, other_mask)
+        out: Tensor = self.norm(x)
         return out
 
 

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from trainables.models.layers import check_image, check_size
-from trainables.models.transformer import INITIAL_DEVIATION, Sizes, check_choice
+from trainables.models.transformer import INITIAL_DEVIATION, Sizes, Stack, check_choice
 from trainables.runtime.errors import UserError
 
 POOLS = ("class", "mean")
@@ -29,10 +29,7 @@ class ViT(nn.Module):
         width = sizes.width
         self.patches = nn.Conv2d(channels, width, patch_size, stride=patch_size)
         self.class_token = nn.Parameter(torch.zeros(1, 1, width)) if pool == "class" else None
-        self.positions = nn.Parameter(torch.empty(1, patches + (pool == "class"), width))
-        self.dropout = nn.Dropout(sizes.dropout)
-        self.blocks = sizes.blocks()
-        self.norm = nn.LayerNorm(width)
+        self.stack = Stack(sizes, patches + (pool == "class"), "learned")
         self.head = nn.Linear(width, classes)
         for module in self.modules():
             if isinstance(module, nn.Linear):
@@ -40,17 +37,14 @@ class ViT(nn.Module):
                 nn.init.zeros_(module.bias)
         nn.init.normal_(self.patches.weight, std=1 / math.sqrt(channels * patch_size**2))
         nn.init.zeros_(self.patches.bias)  # type: ignore[arg-type]
-        nn.init.normal_(self.positions, std=INITIAL_DEVIATION)
+        nn.init.normal_(self.stack.positions.weight, std=INITIAL_DEVIATION)  # type: ignore[union-attr]
         nn.init.zeros_(self.head.weight)
 
     def forward(self, images: Tensor) -> Tensor:
         x = self.patches(images).flatten(2).transpose(1, 2)
         if self.class_token is not None:
             x = torch.cat([self.class_token.expand(len(x), -1, -1), x], 1)
-        x = self.dropout(x + self.positions)
-        for block in self.blocks:
-            x = block(x)
-        x = self.norm(x)
+        x = self.stack(x)
         logits: Tensor = self.head(x.mean(1) if self.class_token is None else x[:, 0])
         return logits
 

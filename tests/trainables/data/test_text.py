@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from trainables.data import Source, load_source
-from trainables.data.text import _tokens
+from trainables.data.text import read_file, words
 from trainables.runtime.errors import UserError
 
 FIRST = "to be or not to be that is the question\n"
@@ -88,7 +88,7 @@ def test_a_vocabulary_that_was_cut_already(tmp_path: Path) -> None:
 )
 def test_where_lines_end(tmp_path: Path, content: str, tokens: str) -> None:
     (tmp_path / "text.txt").write_bytes(content.encode())
-    assert _tokens(tmp_path / "text.txt", "word") == tokens.split()
+    assert words(read_file(tmp_path / "text.txt")) == tokens.split()
 
 
 def test_a_byte_order_mark_is_no_character(tmp_path: Path) -> None:
@@ -118,8 +118,8 @@ def test_mistakes(tmp_path: Path) -> None:
         (file, {"context": 4}, "`context` must be shorter than the test text of 4 tokens, got 4"),
         (write(tmp_path / "empty", play="") / "play.txt", {}, "training text of 0 tokens"),
         (file, {"context": 0}, "`context` must be a positive integer, got 0"),
-        (file, {"level": "byte"}, "`level` must be one of char, word, got 'byte'"),
-        (file, {"length": 3}, "`dataset-options` must be among level, context for text, got 'length'"),
+        (file, {"level": "byte"}, "`level` must be one of char, word, bpe, got 'byte'"),
+        (file, {"length": 3}, "`dataset-options` must be among level, context, tokenizer for text, got 'length'"),
         (tmp_path / "absent", {}, "`data-dir` must be a text file, or a folder with a train and a test text"),
         (tmp_path / "one", {}, r"hold one \*train\*.txt, got none in"),
         (two, {}, r"hold one \*train\*.txt, got ptb.char.train.txt, ptb.train.txt in"),

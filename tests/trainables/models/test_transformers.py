@@ -17,6 +17,7 @@ from trainables.models import MODELS, build_model
 from trainables.models.transformer import Attention, Rotary, rotate
 from trainables.runtime.errors import UserError
 from trainables.sharpness import GaussNewton, ModelLoss, hessian_eigenvalues
+from trainables.tasks.language import Language
 
 TOKENS = {"input_dtype": torch.int64}
 SMALL = {"width": 8, "depth": 2, "heads": 2, "mlp_ratio": 2}
@@ -111,15 +112,15 @@ def test_initial_deviations() -> None:
     image = build_model("vit", (3, 8, 8), 10, width=256, depth=1)
     assert image.patches.weight.std().item() == pytest.approx(1 / math.sqrt(48), rel=0.05)  # type: ignore[union-attr,operator]
     bound = math.sqrt(6 / 512)
-    assert bound * 0.99 < image.blocks[0].attention.query.weight.abs().max() <= bound  # type: ignore[union-attr,index]
+    assert bound * 0.99 < image.stack.blocks[0].attention.query.weight.abs().max() <= bound  # type: ignore[union-attr,index]
     assert not image.head.weight.any()  # type: ignore[union-attr]
 
 
 def test_vit_takes_patches_in_order() -> None:
     torch.manual_seed(0)
     mean, token = (build_model("vit", (2, 6, 9), 5, patch_size=3, pool=pool, **SMALL) for pool in ("mean", "class"))
-    assert mean.positions.shape == (1, 6, 8)
-    assert token.positions.shape == (1, 7, 8)
+    assert mean.stack.positions.weight.shape == (6, 8)  # type: ignore[union-attr]
+    assert token.stack.positions.weight.shape == (7, 8)  # type: ignore[union-attr]
     x = random(0, 1, 2, 6, 9).float()
     second_row = mean.patches(x).flatten(2).transpose(1, 2)[0, 3]  # type: ignore[operator]
     patch = x[0, :, 3:6, 0:3]
@@ -131,6 +132,7 @@ def test_vit_takes_patches_in_order() -> None:
 CASES: dict[str, tuple[str, tuple[int, ...], dict[str, Any]]] = {
     "gpt": ("gpt", (5,), {}),
     "gpt, learned, untied": ("gpt", (5,), {"positions": "learned", "tied": False}),
+    "seq2seq": ("seq2seq", (2, 4), {}),
     "vit": ("vit", (2, 4, 4), {"patch_size": 2}),
     "vit, mean": ("vit", (2, 4, 4), {"patch_size": 2, "pool": "mean"}),
 }
@@ -145,7 +147,12 @@ def built(case: str) -> tuple[nn.Module, Tensor, Tensor]:
         own.data.add_(0.3 * torch.randn(own.shape, generator=generator))
     if name == "vit":
         return model.double(), random(2, 4, *shape), torch.randint(8, (4,), generator=generator)
-    return model.double(), *torch.randint(8, (2, 4, *shape), generator=generator)
+    tokens = torch.randint(8, (4, *shape), generator=generator)
+    labels = torch.randint(8, (4, shape[-1]), generator=generator)
+    labels[1, 2:] = -100  # padding, in the source as well
+    if name == "seq2seq":
+        tokens[0, 0, 2:] = 0
+    return model.double(), tokens, labels
 
 
 def dense_hessian_and_gauss_newton(model: nn.Module, inputs: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
@@ -160,9 +167,9 @@ def dense_hessian_and_gauss_newton(model: nn.Module, inputs: Tensor, labels: Ten
             return functional_call(model, weights, (inputs,)).flatten(0, -2)  # type: ignore[no-any-return]
 
     hessian = torch.autograd.functional.hessian(lambda point: F.cross_entropy(logits(point), labels.flatten()), flat)  # type: ignore[no-untyped-call]
-    jacobians = torch.autograd.functional.jacobian(logits, flat)  # type: ignore[no-untyped-call]
+    jacobians = torch.autograd.functional.jacobian(logits, flat)[labels.flatten() >= 0]  # type: ignore[no-untyped-call]
     matrix = torch.zeros_like(hessian)
-    for jacobian, p in zip(jacobians, logits(flat).softmax(-1), strict=True):
+    for jacobian, p in zip(jacobians, logits(flat)[labels.flatten() >= 0].softmax(-1), strict=True):
         matrix += jacobian.T @ (torch.diag(p) - torch.outer(p, p)) @ jacobian
     return hessian, matrix / len(jacobians)
 
@@ -170,7 +177,8 @@ def dense_hessian_and_gauss_newton(model: nn.Module, inputs: Tensor, labels: Ten
 @pytest.mark.parametrize("case", CASES)
 def test_curvature_is_that_of_the_dense_hessian(case: str) -> None:
     model, inputs, labels = built(case)
-    loss = ModelLoss(model, inputs, labels, chunk_size=3)
+    task = None if case.startswith("vit") else Language()
+    loss = ModelLoss(model, inputs, labels, chunk_size=3, task=task)
     assert len(loss.params) == parameters(model)  # shared ones once
     hessian, matrix = dense_hessian_and_gauss_newton(model.eval(), inputs, labels)
     directions = random(3, 5, len(loss.params))
@@ -178,7 +186,7 @@ def test_curvature_is_that_of_the_dense_hessian(case: str) -> None:
         product = objective.hessian(loss.params)
         found = torch.stack([product(direction) for direction in directions])
         torch.testing.assert_close(found, directions @ expected, rtol=1e-9, atol=1e-10)
-    whole = ModelLoss(model, inputs, labels)
+    whole = ModelLoss(model, inputs, labels, task=task)
     largest = hessian_eigenvalues(whole, whole.params, tol=1e-7)
     assert largest.converged
     assert largest.values[0].item() == pytest.approx(torch.linalg.eigvalsh(hessian)[-1].item(), rel=1e-6)
@@ -199,6 +207,7 @@ def test_a_tied_matrix_is_one_parameter() -> None:
         ("gpt", (5,), {"positions": "none"}, "`positions` must be rotary or learned, got 'none'"),
         ("gpt", (5,), {"depth": 0}, "`depth` must be a positive integer, got 0"),
         ("gpt", (5,), {"dropout": 1}, r"`dropout` must be a number in \[0, 1\), got 1"),
+        ("seq2seq", (5,), {}, "seq2seq must get pairs of token sequences"),
         ("vit", (5,), {}, "vit must get images"),
         ("vit", (1, 8, 9), {}, "`patch_size` must divide the images' 8 x 9 pixels, got 4"),
         ("vit", (1, 8, 8), {"pool": "max"}, "`pool` must be class or mean, got 'max'"),

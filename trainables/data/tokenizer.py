@@ -1,0 +1,63 @@
+"""Byte-pair and other subword tokenizers that the user has: a tokenizer.json of the `tokenizers` library.
+
+The library is an optional extra, imported where a tokenizer is asked for.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from trainables.runtime.errors import UserError, one_line
+
+
+class Tokenizer:
+    """The tokenizer in `file`; `vocabulary` is the number of its tokens.
+
+    Raises UserError where there is no such file, it is no tokenizer, or the library is not installed.
+    """
+
+    def __init__(self, file: str) -> None:
+        try:
+            from tokenizers import Tokenizer as FromFile
+        except ImportError as error:
+            raise UserError(
+                f"`level` bpe needs tokenizers, which cannot be imported ({one_line(error)}); "
+                "pip install 'large-batch-sweeps[hf]'"
+            ) from error
+        self._file = Path(file).expanduser()
+        if not self._file.is_file():
+            raise UserError(f"`tokenizer` must be a tokenizer.json, got no file {self._file}")
+        try:
+            self._own: Any = FromFile.from_file(str(self._file))
+        except Exception as error:  # of a library in Rust
+            raise UserError(f"`tokenizer` must be a tokenizer.json, got {self._file} ({one_line(error)})") from error
+        self._own.no_truncation()
+        self._own.no_padding()
+        self.vocabulary: int = self._own.get_vocab_size(with_added_tokens=True)
+
+    def encode(self, texts: list[str]) -> list[NDArray[np.int64]]:
+        """The token ids of each text, without tokens that mark its beginning and end.
+
+        Raises UserError for ids outside of the vocabulary, and where a text has no tokens at all but spaces.
+        """
+        found = []
+        for text, encoding in zip(texts, self._own.encode_batch(texts, add_special_tokens=False), strict=True):
+            ids = np.array(encoding.ids, dtype=np.int64)
+            if ids.max(initial=0) >= self.vocabulary:
+                raise UserError(
+                    f"`tokenizer` must have ids from 0 to {self.vocabulary - 1} for its {self.vocabulary} tokens, "
+                    f"got {ids.max()} in {self._file}"
+                )
+            if len(ids) == 0 and text.strip():
+                raise UserError(f"`tokenizer` must know the text, got no token for {text[:20]!r} in {self._file}")
+            found.append(ids)
+        return found
+
+
+def tokenizer_for(level: str, file: str | None) -> Tokenizer | None:
+    """The tokenizer of level bpe, None for other levels. Raises UserError where one is given without the other."""
+    if (level == "bpe") != (file is not None):
+        raise UserError(f"`tokenizer` must be a tokenizer.json with level=bpe, and only then, got {file} with {level}")
+    return None if file is None else Tokenizer(file)
