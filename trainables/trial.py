@@ -310,7 +310,7 @@ class Trial:
 
     @property
     def _is_of_tokens(self) -> bool:
-        return self.training.data.train_labels.ndim > 1
+        return self.training.task.has_classes and self.training.data.train_labels.ndim > 1
 
     def _check_labels(self) -> None:
         data, task = self.training.data, self.training.task

@@ -51,7 +51,7 @@ RECOMPUTED = (
 
 
 class BoundModel:
-    """The outputs of `model`, in eval mode, as a function of its trainable parameters.
+    """The outputs of `model`, in its `evaluation_mode`, as a function of its trainable parameters.
 
     `shapes` are the shapes of the parameters in the order of `model.named_parameters()`, shared parameters once, and
     `params` (n,) their values. They are of type `dtype`; or float32, if `dtype` is float64 and the model cannot compute
@@ -59,11 +59,18 @@ class BoundModel:
     other than as attributes of its modules.
     """
 
-    def __init__(self, model: nn.Module, inputs: Tensor, dtype: torch.dtype) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        inputs: Tensor,
+        dtype: torch.dtype,
+        evaluation_mode: Callable[[nn.Module], nn.Module] = nn.Module.eval,
+    ) -> None:
+        self._evaluation_mode = evaluation_mode
         own = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
         self.shapes = {name: parameter.shape for name, parameter in own.items()}
         with _KeptActivations():
-            self.module = copy.deepcopy(model).eval().requires_grad_(False)
+            self.module = evaluation_mode(copy.deepcopy(model)).requires_grad_(False)
         self._copies = [dict(self.module.named_parameters())[name] for name in own]
         self._places = _places(self.module, {id(parameter): index for index, parameter in enumerate(self._copies)})
         self._buffers: dict[str, Tensor] = {}
@@ -116,7 +123,7 @@ class BoundModel:
             for parameter in self._copies:
                 parameter.fill_(math.nan)
         with _untouched(model), random_numbers_kept(device), torch.enable_grad(), _plain_attention():
-            outputs = model.eval()(inputs)
+            outputs = self._evaluation_mode(model)(inputs)
             names = set[str]().union(*(operations(tensor) for tensor in tensors_of(outputs)))
             if REENTRANT_CHECKPOINT in names:
                 raise ValueError(RECOMPUTED)

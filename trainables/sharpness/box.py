@@ -99,6 +99,8 @@ def box_sharpness_grid(
             100 * gain / (1 + center), center, center + gain, evaluations, converged
         )
 
+    if center <= -1:
+        raise ValueError(f"`loss` must be above -1 for a rise in % of 1 + loss, got {center:g}; add a constant to it")
     if not math.isfinite(center):
         for epsilon in epsilons:
             for method in methods:

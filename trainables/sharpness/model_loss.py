@@ -75,12 +75,12 @@ class ModelLoss(Objective):
         batch_size: int | None = None,
     ) -> None:
         _check(model, len(inputs), len(labels), chunk_size, batch_norm, batch_size)
-        self._model = BoundModel(model, inputs, dtype)
+        self.task = task or load_task("classification")
+        self._model = BoundModel(model, inputs, dtype, self.task.evaluation_mode)
         self.shapes, self.params = self._model.shapes, self._model.params
         self._sizes = [shape.numel() for shape in self.shapes.values()]
         self.batch_norm, self.batch_size = batch_norm, batch_size
         self._inputs = inputs.to(self.params.dtype) if inputs.is_floating_point() else inputs
-        self.task = task or load_task("classification")
         self._labels = labels.to(inputs.device, torch.float64 if labels.is_floating_point() else torch.int64)
         self._tape = _Tape()
         self._logit_scale: float | None = None

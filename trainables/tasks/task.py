@@ -29,11 +29,14 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.dropout import _DropoutNd
 
 from trainables.runtime.errors import UserError
 from trainables.tasks.metrics import Kept, Metric, Sums, Value
 from trainables.tasks.outputs import changed, tensors_of
 
+BATCH_DEPENDENT = (_BatchNorm, _DropoutNd)
 TINY = torch.finfo(torch.float32).tiny  # a batch without weight has the loss 0, not 0 / 0
 
 
@@ -116,8 +119,23 @@ class Task:
         return inputs, labels
 
     def set_mode(self, model: nn.Module, training: bool) -> None:
-        """Puts the layers of `model` into training or evaluation mode."""
+        """Puts the layers of `model` into training or evaluation mode; some may be kept in the other one."""
         model.train(training)
+
+    def evaluation_mode(self, model: nn.Module) -> nn.Module:
+        """`model` as `set_mode` leaves it for evaluation.
+
+        Raises UserError where dropout or batch norm stays in training mode: losses would depend on chance, or on the
+        examples that are evaluated together.
+        """
+        self.set_mode(model, False)
+        for name, layer in model.named_modules():
+            if layer.training and isinstance(layer, BATCH_DEPENDENT):
+                raise UserError(
+                    f"`task` must leave {name or 'the model'}, {type(layer).__name__}, in evaluation mode for "
+                    f"evaluation, got training mode from set_mode of {self.name}"
+                )
+        return model
 
     def curvature(self, outputs: Any, labels: Tensor) -> Callable[[list[Tensor]], list[Tensor]]:
         """v -> H v, H the Hessian of the sum of `example_losses` in the tensors of `outputs`, which are constants."""
@@ -170,7 +188,9 @@ class Task:
         weights = self.example_weights(labels)
         if factors is not None:
             losses = factors * losses
-        return losses.mean() if weights is None else losses.sum() / weights.sum().clamp(min=TINY).to(losses.dtype)
+        if weights is None:
+            return losses.mean()
+        return losses.sum() / weights.sum(dtype=torch.float64).clamp(min=TINY).to(losses.dtype)
 
     def measured(self, outputs: Any, labels: Tensor) -> dict[str, Metric]:
         """`metrics` as what adds up over chunks."""

@@ -63,7 +63,7 @@ def totals(
 ) -> Totals:
     """What `evaluate` takes the means of."""
     modes = [(module, module.training) for module in model.modules()]
-    task.set_mode(model, False)
+    task.evaluation_mode(model)
     loss = torch.zeros((), dtype=torch.float64, device=inputs.device)
     numbers = inputs[0].numel() * (1 if inputs.is_floating_point() else TOKEN_NUMBERS)
     size = max(1 if inputs.device.type == "cpu" else LEAST_ON_DEVICE, CHUNK_NUMBERS // max(1, numbers))

@@ -180,7 +180,7 @@ class Training:
     def check(self) -> None:
         """Raises UserError where the task has no loss or no metric for the network's outputs, on two examples."""
         data, task = self.data, self.task
-        task.set_mode(self.model, False)
+        task.evaluation_mode(self.model)
         with random_numbers_kept(data.train_labels.device), torch.no_grad():
             outputs = self.model(data.train_inputs[:2])
             task.check(outputs, data.train_labels[:2])

@@ -54,11 +54,12 @@ class Part:
     weight: float
     groups: Groups | None = None  # where they are spread over the workers
 
-    def share(self, weights: Tensor | None) -> Tensor | float:
-        """`weight` where all examples of the batch weigh alike, else their share by the `weights` of the batch."""
+    def of_mean(self, mean: Tensor, weights: Tensor | None) -> Tensor:
+        """`mean`, that of these examples, times their share in the batch: `weight`, or by the batch's `weights`."""
         if weights is None or not self.weight:
-            return self.weight
-        return weights[self.rows].sum() / weights.sum().clamp(min=TINY)
+            return mean * self.weight
+        own, whole = (some.sum(dtype=torch.float64) for some in (weights[self.rows], weights))
+        return mean * (own / whole.clamp(min=TINY)).to(mean.dtype)
 
 
 class Parts:
@@ -99,7 +100,7 @@ class Parts:
         losses = []
 
         def add(part: Part) -> None:
-            share = loss(part.rows) * part.share(weights)
+            share = part.of_mean(loss(part.rows), weights)
             share.backward()
             losses.append(share.detach())
 

@@ -103,7 +103,7 @@ class Update:
 
         def move(part: Part) -> None:
             def share(outputs: Any, targets: Tensor) -> Tensor:
-                return part.share(weights) * self._loss(outputs, targets)
+                return part.of_mean(self._loss(outputs, targets), weights)
 
             own = part.rows
             moved[own] = adversarial_inputs(self.model, inputs[own], labels[own], share, epsilon=epsilon)
