@@ -53,6 +53,7 @@ def _fingerprint(
     import torch  # the driver does without it for built-in networks
 
     from trainables.models.fingerprints import network_fingerprint
+    from trainables.models.libraries import library_of
 
     input_dtype = torch.int64 if of_tokens else torch.float32
     with time_limit(timeout, f"took more than the {timeout} s of --trial-timeout"):
@@ -64,9 +65,15 @@ def _fingerprint(
             "repeated; draw them from the global generators of torch, NumPy or random, which are seeded"
         )
     elif network.ignores_seed:
+        way_out = "" if library_of(model) else "remove the seeding from its code, or "
         _warn(
             f"{model} gives the same initial weights for every seed, so trials that differ only in their seed are not "
-            "counted as replicates; remove the seeding from its code, or use several --split-seeds"
+            f"counted as replicates; {way_out}use several --split-seeds"
+        )
+    if network.frozen:
+        _warn(
+            f"{network.frozen:,} of the {network.parameters:,} parameters of {model} are frozen (requires_grad is "
+            "False): they are neither trained nor part of any measure"
         )
     return network.fingerprint
 

@@ -4,10 +4,12 @@ A model of your own is a function `build(input_shape, num_classes, **options) ->
 `package.module:build`; it maps inputs (N, *input_shape) to logits (N, num_classes), or tokens (N, T) and pairs of
 sequences (N, 2, T), int64, to logits (N, T, num_classes), num_classes the size of the vocabulary. Outputs with
 `.logits`, and token ids with one label per sequence, are taken too: see trainables.models.adapted. For other tasks
-num_classes is the number of outputs (trainables.tasks).
+num_classes is the number of outputs (trainables.tasks). Models of torchvision, timm and transformers have names as
+well: see trainables.models.libraries.
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -16,6 +18,7 @@ from torch import nn
 from trainables.models.adapted import adapt
 from trainables.models.gpt import gpt
 from trainables.models.keskar import c1, c2, f1, f2
+from trainables.models.libraries import library_model, library_of
 from trainables.models.lstm import lstm
 from trainables.models.mlp import mlp
 from trainables.models.resnet import resnet
@@ -64,15 +67,22 @@ def build_model(
     is_own_task = task is not None and is_import_path(task.name)
     if task is not None:
         num_classes = task.num_outputs(num_classes, label_shape)
-    if is_import_path(name):
+    if library_of(name) is not None:
+        build: Callable[..., Any] = partial(library_model, name, input_dtype)
+    elif is_import_path(name):
         build = load_callable(name, "model")
     elif name in MODELS:
         build = MODELS[name]
     else:
-        raise UserError(f"`model` must be one of {', '.join(MODELS)} or `package.module:function`, got {name!r}")
+        raise UserError(
+            f"`model` must be one of {', '.join(MODELS)}, torchvision:NAME, timm:NAME, hf:FOLDER or "
+            f"`package.module:function`, got {name!r}"
+        )
     check_options("model-options", name, build, options, after=2)
     try:
         model: nn.Module = build(input_shape, num_classes, **options)
+        if library_of(name) == "hf" and not input_dtype.is_floating_point:
+            num_classes = model.config.vocab_size  # type: ignore[union-attr,assignment]  # may be rounded up
         if name in MODELS:  # a third off a step of C1; a network of your own may have views that it would break
             model = model.to(memory_format=torch.channels_last)
         with torch.random.fork_rng(devices=[]):
@@ -94,6 +104,8 @@ def build_model(
 def _check_logits(model: nn.Module, inputs: torch.Tensor, num_classes: int, is_own_task: bool) -> None:
     if not isinstance(model, nn.Module):
         raise UserError(f"`model` must build a torch.nn.Module, got {type(model).__name__}")
+    if not any(parameter.requires_grad for parameter in model.parameters()):
+        raise UserError("`model` must have parameters that require gradients, got none; unfreeze those to train")
     was_training = model.training
     with torch.no_grad():
         logits = model.eval()(inputs)

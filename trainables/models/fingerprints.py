@@ -29,6 +29,7 @@ import torch
 from torch import nn
 
 from trainables.models import build_model
+from trainables.models.libraries import library_source
 from trainables.runtime.importing import load_callable
 from trainables.runtime.seeds import derive_seed, seeded
 from trainables.tasks.by_name import load_task
@@ -48,6 +49,8 @@ class Network:
     fingerprint: str
     ignores_seed: bool  # two seeds give the same initial weights
     is_reproducible: bool  # one seed gives the same initial weights twice
+    parameters: int
+    frozen: int  # of them, that are not trained
 
 
 def network_fingerprint(
@@ -65,7 +68,10 @@ def network_fingerprint(
     `trainables.models.build_model` does.
     """
 
+    counts = 0, 0
+
     def built(seed: int) -> tuple[str, str]:
+        nonlocal counts
         with seeded(seed, "weights"):
             model = build_model(
                 path,
@@ -76,12 +82,22 @@ def network_fingerprint(
                 label_shape=label_shape,
                 **options,
             )
+        counts = count_parameters(model)
         return ADDRESS.sub("", str(model)), weights_digest(model)
 
     (structure, first), (_, again), (_, other) = built(0), built(0), built(1)
-    parts = [source_fingerprint(path, "model"), structure, first if first == again else ""]
+    library = library_source(path)
+    parts = [library or source_fingerprint(path, "model"), structure, first if first == again else ""]
     fingerprint = hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
-    return Network(fingerprint, ignores_seed=first == other, is_reproducible=first == again)
+    return Network(
+        fingerprint, ignores_seed=first == other, is_reproducible=first == again, parameters=counts[0], frozen=counts[1]
+    )
+
+
+def count_parameters(model: nn.Module) -> tuple[int, int]:
+    """The numbers in all parameters of `model`, shared ones once, and of them in those that are frozen."""
+    parameters = list(model.parameters())
+    return sum(p.numel() for p in parameters), sum(p.numel() for p in parameters if not p.requires_grad)
 
 
 def weights_digest(model: nn.Module) -> str:
