@@ -22,7 +22,7 @@ from trainables.data.rows import tensor_of
 from trainables.measures import by_name
 from trainables.measures.extension import FAILED_MEASURE, IN_FLOAT32, Extension, measured_by
 from trainables.measures.shared_loss import share
-from trainables.models.fingerprints import weights_digest
+from trainables.models.fingerprints import count_parameters, weights_digest
 from trainables.models.of_config import build
 from trainables.records.tables import RESULTS, Record, Row, gap
 from trainables.runtime.errors import LONGEST_REASON, one_line
@@ -239,7 +239,7 @@ class Trial:
             "reached_target": self.training.reached_target,
             "measured": [] if self._difference or self.training.diverged else measured_by(self.config),
             "flags": self._flags(measured),
-            "parameters": sum(parameter.numel() for parameter in self.training.model.parameters()),
+            **dict(zip(("parameters", "frozen_parameters"), count_parameters(self.training.model), strict=True)),
             "initial_weights": self.initial_weights,
             "train_seconds": self.training.seconds,
             "sharpness_seconds": sum(row["seconds"] for row in self.measures),

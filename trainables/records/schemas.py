@@ -31,7 +31,7 @@ DEFAULTS = {
     if field.default is not dataclasses.MISSING  # what a trial was before the field was there
 }
 DEFAULTS |= dict.fromkeys(
-    ("numbers_version", "numpy_version", "measured", "measured_at", "within", "initial_weights")
+    ("numbers_version", "numpy_version", "measured", "measured_at", "within", "initial_weights", "frozen_parameters")
 )  # unknown
 OF_TASK = {
     "task": TASKS[0],
@@ -93,6 +93,7 @@ TRIALS = pa.schema(
         ("reached_target", pa.bool_()),
         ("flags", pa.list_(pa.string())),
         ("parameters", pa.int64()),
+        ("frozen_parameters", pa.int64()),  # of them; neither trained nor measured
         ("initial_weights", pa.string()),  # a hash; the same for two seeds if the network does not follow the seed
         ("train_seconds", pa.float64()),
         ("sharpness_seconds", pa.float64()),
