@@ -34,7 +34,7 @@ from trainables.training.batches import epoch_batches
 from trainables.training.loop import Training
 from trainables.training.parallel import Workers
 from trainables.training.parts import Parts
-from trainables.training.schedule import batch_size_at
+from trainables.training.schedule import batch_sizes
 from trainables.trial import Trial
 
 
@@ -92,7 +92,7 @@ def check_micro_batches(
         if key not in models:
             with torch.random.fork_rng(devices=[]):
                 models[key] = build(config, data)
-        for batch_size in {batch_size_at(config, epoch) for epoch in range(config.total_epochs)}:
+        for batch_size in batch_sizes(config):
             sizes = {len(batch) for batch in epoch_batches(config.train_size, batch_size, seed=0, epoch=0)}
             for rank, size in itertools.product(range(workers), sizes):
                 Parts(models[key], Workers(rank, workers), micro_batch_size, config.ghost_batch_size).of(size)
@@ -156,8 +156,6 @@ class _BriefTrial(Trial):
             _with_few_examples(config, size),
             test_size=2,  # a batch of 1 is none to batch norm without statistics
             validation_size=None,
-            epochs=1,
-            warmup_epochs=0,
             measure_every=None,
             measure_share=None,
         )
@@ -194,9 +192,20 @@ def _with_few_examples(config: TrialConfig, size: int) -> TrialConfig:
         train_size=size,
         batch_size=size,
         measure_examples=size,
+        epochs=1,
+        budget=None,
+        evaluate_every=None,
+        warmup_epochs=0,
+        warmup_steps=None,
         switch_epoch=None,
         switch_batch_size=None,
         batch_schedule=None,
+        decay=None,
+        decay_epochs=None,
+        decay_factor=None,
+        decay_by=None,
+        decay_share=None,
+        decay_floor=0.0,
     )
 
 

@@ -20,12 +20,14 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
+from trainables.duration import Duration
 from trainables.remedies import (
+    DECAY_SHARE,
     DECAYED,
     STEP_DECAY_FACTOR,
     Remedies,
+    at_least_zero,
     batch_schedule,
-    cosine_epochs,
     positive,
     remedy_of,
     require,
@@ -50,12 +52,16 @@ SWITCH_OPTIMIZER_STATES = ("reset", "keep")
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrialConfig(Remedies):
+class TrialConfig(Duration, Remedies):
     """One cell of the grid. Raises UserError for a value out of range.
 
-    `epochs` is the number of passes over the training set, or the cap when `target_loss` (nats per example,
-    on the whole training set, clean, in eval mode) ends the trial earlier. After `switch_epoch` completed
-    epochs the trial goes on at `switch_batch_size`, with its learning rate kept or scaled by the ratio of the
+    `epochs` is the number of passes over the training set, and null where a `budget` such as 100steps or
+    5000examples says how long a trial trains, to the first update that reaches it. Either is a cap when `target_loss`
+    (nats per example, on the whole training set, clean, in eval mode) or `target_metric` (the task's primary metric on
+    the test set, or on the validation examples in its place) ends the trial earlier. The network is evaluated,
+    and a row of epochs.parquet written, after every epoch or `evaluate_every` (such as 100steps), and at the end.
+    Warmup lasts `warmup_epochs` or `warmup_steps`. After `switch_epoch` epochs, which may be fractional, the trial
+    goes on at `switch_batch_size`, with its learning rate kept or scaled by the ratio of the
     batch sizes (`linear`) or its root (`sqrt`), and with the optimizer's state `reset` or kept. `precision` is that of
     training alone: evaluation is in float32, and measures are in `measure_dtype` (`auto`: see
     trainables.measures.by_name.in_dtype). `measures` are the names, joined by commas, of what is measured at the end,
@@ -84,12 +90,16 @@ class TrialConfig(Remedies):
     weight_decay: float = 0.0
     batch_size: int
     warmup_epochs: float = 0.0
-    switch_epoch: int | None = None
+    warmup_steps: int | None = None
+    switch_epoch: float | None = None
     switch_batch_size: int | None = None
     switch_learning_rate: str | None = None
     switch_optimizer_state: str | None = None
-    epochs: int
+    epochs: int | None = None
+    budget: str | None = None
+    evaluate_every: str | None = None
     target_loss: float | None = None
+    target_metric: float | None = None
     precision: str = PRECISIONS[0]
     seed: int = 0
     measure_examples: int
@@ -113,21 +123,16 @@ class TrialConfig(Remedies):
         require_choice("switch_optimizer_state", self.switch_optimizer_state, (None, *SWITCH_OPTIMIZER_STATES))
         require("train_size", self.train_size, self.train_size >= 1, "be at least 1")
         require("test_size", self.test_size, self.test_size >= 1, "be at least 1")
-        require("epochs", self.epochs, self.epochs >= 1, "be at least 1")
         require("seed", self.seed, self.seed >= 0, "be 0 or more")
         require("split_seed", self.split_seed, self.split_seed is None or self.split_seed >= 0, "be 0 or more")
         require("learning_rate", self.learning_rate, positive(self.learning_rate), "be a number above 0")
-        require("weight_decay", self.weight_decay, _at_least_zero(self.weight_decay), "be a number of 0 or more")
+        require("weight_decay", self.weight_decay, at_least_zero(self.weight_decay), "be a number of 0 or more")
         if self.momentum is not None:
             require("momentum", self.momentum, 0 <= self.momentum < 1, "be in [0, 1)")
         if self.target_loss is not None:
             require("target_loss", self.target_loss, positive(self.target_loss), "be a number above 0")
-        require(
-            "warmup_epochs",
-            self.warmup_epochs,
-            _at_least_zero(self.warmup_epochs) and self.warmup_epochs <= self.epochs,
-            f"be between 0 and `epochs` ({self.epochs})",
-        )
+        if self.target_metric is not None:
+            require("target_metric", self.target_metric, math.isfinite(self.target_metric), "be a number")
         for name, size in (("batch_size", self.batch_size), ("switch_batch_size", self.switch_batch_size)):
             if size is not None:
                 require(
@@ -157,10 +162,9 @@ class TrialConfig(Remedies):
             raise UserError("`measure_every` must be left out with `measure_share`, got both")
         if self.validation_size is not None:
             require("validation_size", self.validation_size, self.validation_size >= 1, "be 1 or more")
-        if self.switch_epoch is not None:
-            require("switch_epoch", self.switch_epoch, self.switch_epoch >= 0, "be 0 or more, or none")
-            if self.switch_batch_size is None:
-                raise UserError("`switch_batch_size` must be given with `switch_epoch`, got none")
+        if self.switch_epoch is not None and self.switch_batch_size is None:
+            raise UserError("`switch_batch_size` must be given with `switch_epoch`, got none")
+        self.check_duration()
         self._check_combinations()
 
     def _check_combinations(self) -> None:
@@ -175,13 +179,11 @@ class TrialConfig(Remedies):
             raise UserError(f"`batch_schedule` must be the only change of the batch size, got {' with '.join(growing)}")
         if self.same_steps and growing:
             raise UserError(f"`same_steps` must be left out where the batch size changes, got it with {growing[0]}")
-        if self.same_steps and self.target_loss is not None:
+        if self.same_steps and self.has_target:
             raise UserError(
-                "`same_steps` has no effect with a target loss, where a trial ends; train for a fixed number of epochs "
+                "`same_steps` has no effect with a target, where a trial ends; train for a fixed number of epochs "
                 "instead (`--epochs` without `--target-loss`)"
             )
-        if self.decay == "cosine":
-            self._check_cosine()
         if self.layer_adaptation and self.optimizer not in ("adam", "sgd"):
             raise UserError(f"`layer_adaptation` must be with sgd (LARS) or adam (LAMB), got {self.optimizer}")
         if self.optimizer in FULL_BATCH_OPTIMIZERS:
@@ -202,23 +204,9 @@ class TrialConfig(Remedies):
                         f"`{name}` must be left out for {self.optimizer}, whose line search needs one fixed loss"
                     )
 
-    def _check_cosine(self) -> None:
-        """A cosine must end within the trial; up to the cap of a target loss the learning rate would hardly decay."""
-        length = cosine_epochs(self.decay_epochs)
-        if length is None and self.target_loss is not None:
-            raise UserError(
-                f"`decay` cosine needs its length with a target loss, which ends a trial before its {self.epochs} "
-                f"epochs: add decay_epochs, such as decay=cosine,decay_epochs={max(1, self.epochs // 10)}"
-            )
-        if length is not None and not self.warmup_epochs < length <= self.epochs:
-            raise UserError(
-                f"`decay_epochs` of decay=cosine must be longer than the warmup ({self.warmup_epochs:g} epochs) and at "
-                f"most `epochs` ({self.epochs}), got {length}"
-            )
-
     def canonical(self) -> "TrialConfig":
         """The one form shared by all configurations that describe this same run."""
-        changes: dict[str, Any] = {}
+        changes: dict[str, Any] = self.canonical_amounts()
         if self.optimizer != "sgd":
             changes["momentum"] = None
             changes["momentum_correction"] = True
@@ -231,10 +219,12 @@ class TrialConfig(Remedies):
         if self.decay == "step":
             changes["decay_factor"] = self.decay_factor or STEP_DECAY_FACTOR
             changes["decay_by"] = self.decay_by or DECAYED[0]
+        elif self.decay == "wsd":
+            changes["decay_share"] = self.decay_share or DECAY_SHARE
         changes["measure_batch_size"] = self._measure_batch_size
         no_switch = (
             self.switch_epoch is None
-            or self.switch_epoch >= self.epochs
+            or self.planned.is_reached(self._steps_to(self.switch_epoch), self.switch_epoch, self.train_size)
             or self.switch_epoch == 0
             or self.switch_batch_size == self.batch_size
         )
@@ -268,28 +258,6 @@ class TrialConfig(Remedies):
             return {}
         names = ("ghost_batch_size", "noise_batch_size")
         return {name: None for name in names if (getattr(self, name) or 0) >= batch_size}
-
-    @property
-    def total_epochs(self) -> int:
-        """The most epochs of the whole trial: `epochs`, or those of a shorter cosine, at whose end the rate is 0.
-
-        With `same_steps` the fewest epochs that have at least the steps that these have at the base batch size.
-        """
-        epochs = self.epochs
-        if self.decay == "cosine":
-            epochs = cosine_epochs(self.decay_epochs) or epochs
-        if self.same_steps and self.base_batch_size is not None:
-            steps = epochs * steps_per_epoch(self.train_size, self.base_batch_size)
-            return math.ceil(steps / steps_per_epoch(self.train_size, self.batch_size))
-        return epochs
-
-    @property
-    def stretch(self) -> float:
-        """By how much `same_steps` lengthens every epoch count of the configuration: warmup, decay."""
-        if self.same_steps and self.base_batch_size is not None:
-            own, base = (steps_per_epoch(self.train_size, size) for size in (self.batch_size, self.base_batch_size))
-            return base / own
-        return 1.0
 
     @property
     def trial_id(self) -> str:
@@ -331,8 +299,10 @@ class TrialConfig(Remedies):
     @property
     def warm_start_id(self) -> str:
         """The key of the training up to a switch: shared by all trials that are the same run until then."""
-        other = MEASURING | {name for name in vars(self) if name.startswith("switch_")} | {"target_loss"}
-        return self._key(other if self.decay == "cosine" else other | {"epochs"})
+        other = (
+            MEASURING | {name for name in vars(self) if name.startswith("switch_")} | {"target_loss", "target_metric"}
+        )
+        return self._key(other if self.has_decay_length else other | {"epochs", "budget"})
 
     def _key(self, left_out: frozenset[str]) -> str:
         canonical = self.canonical()
@@ -349,8 +319,10 @@ class TrialConfig(Remedies):
         parts = [f"b{self.batch_size}", f"lr{self.learning_rate:g}"]
         if self.warmup_epochs:
             parts.append(f"w{self.warmup_epochs:g}")
+        if self.warmup_steps is not None:
+            parts.append(f"w{self.warmup_steps}steps")
         if self.switch_epoch is not None:
-            parts.append(f"s{self.switch_epoch}-{self.switch_batch_size}")
+            parts.append(f"s{self.switch_epoch:g}-{self.switch_batch_size}")
         if (remedy := remedy_of(vars(self))) != "none":
             parts.append(remedy)
         return " ".join([*parts, f"seed{self.seed}"])
@@ -361,16 +333,6 @@ MEASURING = frozenset(_MEASURE_DEFAULTS)
 """The fields that say what is measured and how. They leave the training alone, so they are not part of its key."""
 
 
-def steps_per_epoch(examples: int, batch_size: int) -> int:
-    """The updates of one epoch: the last batch may be smaller, a single example left over joins the one before it."""
-    full, rest = divmod(examples, batch_size)
-    return full + (rest > 1 or (rest == 1 and full == 0))
-
-
 def model_options_json(options: dict[str, Any]) -> str:
     """Model options as the canonical text kept in `TrialConfig.model_options`."""
     return json.dumps(options, sort_keys=True)
-
-
-def _at_least_zero(value: float) -> bool:
-    return math.isfinite(value) and value >= 0

@@ -6,9 +6,12 @@ Each is a field that is off by default, so any of them can be combined, and each
                            1706.02677) or its root (`sqrt`, Hoffer et al. 2017, arXiv 1705.08741)
     same_steps             as many steps as base_batch_size has in these epochs, rounded up to whole epochs (Hoffer et
                            al.); only where trials end after a fixed number of epochs, not at a target loss
-    batch_schedule         "5:64,10:256": batch 64 once 5 epochs are done, 256 once 10 are
-    decay                  `cosine` to 0 over the epochs, or over decay_epochs, where the trial ends then (needed with
-                           a target loss); or `step`: times decay_factor after each of decay_epochs
+    batch_schedule         "5:64,10:256": batch 64 once 5 epochs are done, 256 once 10 are; "500steps:64" in steps
+    decay                  of the learning rate after the warmup, to the share decay_floor of the peak (default 0):
+                           `cosine`; `linear`; `wsd`, warmup-stable-decay (Hu et al. 2024, arXiv 2404.06395), linear
+                           over the last decay_share of the trial (default 0.2); or your own `package.module:function`
+                           of the progress in [0, 1]. Each takes the whole trial, or decay_epochs, where the trial then
+                           ends (needed with a target). `step`: times decay_factor after each of decay_epochs
     decay_by               `batch_size` divides the batch size by decay_factor instead (Smith et al. 2018, arXiv
                            1711.00489); when it cannot grow further the learning rate decays for the rest
     momentum_correction    False keeps an SGD velocity that has absorbed the old learning rate (Goyal et al., remark 2);
@@ -33,12 +36,14 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 from trainables.runtime.errors import UserError
+from trainables.units import KEPT, Amount, read_amount
 
 SCALINGS = ("linear", "sqrt")
-DECAYS = ("cosine", "step")
+DECAYS = ("cosine", "linear", "wsd", "step")
 DECAYED = ("learning_rate", "batch_size")
 AUGMENTATIONS = ("paper", "crop_flip")
 STEP_DECAY_FACTOR = 0.1
+DECAY_SHARE = 0.2  # of warmup-stable-decay
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,6 +58,9 @@ class Remedies:
     decay_epochs: str | None = None
     decay_factor: float | None = None
     decay_by: str | None = None
+    decay_share: float | None = None
+    decay_floor: float = 0.0
+    decay_fingerprint: str | None = None
     momentum_correction: bool = True
     layer_adaptation: bool = False
     ghost_batch_size: int | None = None
@@ -68,7 +76,8 @@ class Remedies:
 
     def __post_init__(self) -> None:
         require_choice("learning_rate_scaling", self.learning_rate_scaling, (None, *SCALINGS))
-        require_choice("decay", self.decay, (None, *DECAYS))
+        if ":" not in (self.decay or ""):
+            require_choice("decay", self.decay, (None, *DECAYS))
         require_choice("decay_by", self.decay_by, (None, *DECAYED))
         require_choice("augmentation", self.augmentation, (None, *AUGMENTATIONS))
         for name in ("same_steps", "momentum_correction", "layer_adaptation", "sam_adaptive"):
@@ -86,6 +95,13 @@ class Remedies:
             raise UserError("`decay_epochs` must be given with decay=step, such as 30,60, got none")
         if self.decay != "step" and (self.decay_factor or self.decay_by):
             raise UserError(f"`decay` must be step for decay_factor and decay_by, got {self.decay}")
+        share, floor = self.decay_share, self.decay_floor
+        require("decay_share", share, share is None or 0 < share <= 1, "be above 0 and at most 1")
+        require("decay_floor", floor, 0 <= floor < 1, "be in [0, 1)")
+        if share is not None and self.decay != "wsd":
+            raise UserError(f"`decay` must be wsd for decay_share, got {self.decay}")
+        if floor and self.decay not in ("cosine", "linear", "wsd"):
+            raise UserError(f"`decay` must be cosine, linear or wsd for decay_floor, got {self.decay}")
         if self.decay is None and self.decay_epochs:
             raise UserError("`decay` must be given with decay_epochs, got none")
         if (self.learning_rate_scaling or self.same_steps) and self.base_batch_size is None:
@@ -99,9 +115,14 @@ class Remedies:
         if self.proximal is not None and self.clip_norm is not None:
             raise UserError("`clip_norm` must be left out with proximal, whose inner steps are not clipped, got both")
         decay_epochs(self.decay_epochs)
-        if self.decay == "cosine":
-            cosine_epochs(self.decay_epochs)
+        if self.has_decay_length:
+            decay_length(self.decay_epochs, self.decay or "")
         batch_schedule(self.batch_schedule)
+
+    @property
+    def has_decay_length(self) -> bool:
+        """Whether the learning rate decays over a stretch of the trial, at whose end the trial ends."""
+        return self.decay not in (None, "step")
 
 
 REMEDIES = tuple(field.name for field in fields(Remedies))
@@ -110,40 +131,52 @@ _KINDS = {
     field.name: next(kind for kind in (bool, int, float, str) if kind.__name__ in str(field.type))
     for field in fields(Remedies)
 }
-_ABOUT_OTHERS = {"base_batch_size"}  # says how another remedy is meant, is none itself
+_ABOUT_OTHERS = {"base_batch_size", "decay_fingerprint"}  # say how another remedy is meant, are none themselves
 
 
 @functools.lru_cache
-def decay_epochs(text: str | None) -> tuple[int, ...]:
-    """The epochs after which step decay acts, in order: "30,60" gives (30, 60)."""
+def decay_epochs(text: str | None) -> tuple[Amount, ...]:
+    """The amounts of training after which step decay acts, in order: "30,60" epochs, or "300steps,600steps"."""
+    parts = text.split(",") if text else []
     try:
-        epochs = tuple(int(part) for part in text.split(",")) if text else ()
-    except ValueError:
-        epochs = (0,)
-    if any(epoch < 1 for epoch in epochs) or list(epochs) != sorted(set(epochs)):
-        raise UserError(f"`decay_epochs` must be rising whole numbers of 1 or more, such as 30,60, got {text}")
-    return epochs
+        amounts = tuple(read_amount("decay_epochs", part, default_unit="epochs", allowed=KEPT) for part in parts)
+    except UserError:
+        amounts = (Amount(1, "epochs"),) * 2
+    if not _is_rising(amounts):
+        raise UserError(
+            f"`decay_epochs` must be rising whole numbers of epochs, such as 30,60, or amounts in one unit, such as "
+            f"300steps,600steps, got {text}"
+        )
+    return amounts
 
 
-def cosine_epochs(text: str | None) -> int | None:
-    """The epochs of a cosine that has a length of its own; None for one over all epochs of the trial."""
-    epochs = decay_epochs(text)
-    if len(epochs) > 1:
-        raise UserError(f"`decay_epochs` of decay=cosine must be one number of epochs, got {text}")
-    return epochs[0] if epochs else None
+def decay_length(text: str | None, decay: str) -> Amount | None:
+    """How long a decay goes on that has a length of its own; None for one over the whole trial."""
+    amounts = decay_epochs(text)
+    if len(amounts) > 1:
+        raise UserError(
+            f"`decay_epochs` of decay={decay} must be one number of epochs, or one amount such as 300steps, got {text}"
+        )
+    return amounts[0] if amounts else None
 
 
 @functools.lru_cache
-def batch_schedule(text: str | None) -> tuple[tuple[int, int], ...]:
-    """The (epochs done, batch size) pairs in order: "5:64,10:256" gives ((5, 64), (10, 256))."""
-    try:
-        pairs = [tuple(int(number) for number in part.split(":")) for part in text.split(",")] if text else []
-    except ValueError:
-        pairs = [()]
-    rising = all(len(pair) == 2 and pair[0] >= 1 and pair[1] >= 1 for pair in pairs)
-    if not rising or [pair[0] for pair in pairs] != sorted({pair[0] for pair in pairs}):
+def batch_schedule(text: str | None) -> tuple[tuple[Amount, int], ...]:
+    """The (done, batch size) pairs in order: "5:64,10:256" in epochs, or "500steps:64"."""
+    pairs: list[tuple[Amount, int]] = []
+    for part in text.split(",") if text else []:
+        done, _, size = part.partition(":")
+        if not size.isascii() or not size.isdecimal() or int(size) < 1:
+            raise UserError(f"`batch_schedule` must be EPOCH:BATCH,..., such as 5:64,10:256, got {text}")
+        pairs.append((read_amount("batch_schedule", done, default_unit="epochs", allowed=KEPT), int(size)))
+    if not _is_rising([done for done, _ in pairs]):
         raise UserError(f"`batch_schedule` must be EPOCH:BATCH,... with rising epochs, such as 5:64,10:256, got {text}")
-    return tuple((pair[0], pair[1]) for pair in pairs)
+    return tuple(pairs)
+
+
+def _is_rising(amounts: Sequence[Amount]) -> bool:
+    values = [amount.value for amount in amounts]
+    return len({amount.unit for amount in amounts}) <= 1 and values == sorted(set(values))
 
 
 def read_remedy(text: str) -> dict[str, Any]:
@@ -187,6 +220,10 @@ def _shown(value: object) -> str:
 
 def positive(value: float) -> bool:
     return math.isfinite(value) and value > 0
+
+
+def at_least_zero(value: float) -> bool:
+    return math.isfinite(value) and value >= 0
 
 
 def require(name: str, value: object, holds: bool, rule: str) -> None:

@@ -34,7 +34,7 @@ from trainables.storage.checkpoint import load_checkpoint, save_checkpoint
 from trainables.training.loop import Training
 from trainables.training.parallel import Workers
 from trainables.training.recording import Recorder
-from trainables.training.schedule import batch_size_at
+from trainables.training.schedule import batch_sizes
 
 T = TypeVar("T")
 
@@ -81,10 +81,12 @@ class Trial:
         self.after_epoch: Callable[[], None] = lambda: None
         self.measures_alone = False  # the first of several workers, without the others
         self.while_measuring: Callable[[], None] = lambda: None
-        self.resumed_epoch: int | None = None
+        self.resumed_epoch: float | None = None
 
     def train(self, seconds: float = float("inf")) -> bool:
-        """Trains whole epochs until the trial is finished or `seconds` have passed; returns whether it is finished."""
+        """Trains from one logging point to the next until the trial is finished or `seconds` have passed; returns
+        whether it is finished.
+        """
         started = time.perf_counter()
         while not self.training.finished:
             self.training.train_epoch()
@@ -227,6 +229,8 @@ class Trial:
             **_identity(self.config),
             "epochs_done": self.training.epochs_done,
             "steps": self.training.step,
+            "examples": self.training.examples,
+            "tokens": self.training.tokens,
             "dataset_task": self._dataset_task,
             **self._task_row(),
             **{name: last[name] for name in RESULTS},
@@ -299,7 +303,8 @@ class Trial:
         if self.training.finished:
             return False
         if every is not None:
-            return self.training.epochs_done % every == 0
+            earlier = self.training.epochs[-2]["epoch"] if len(self.training.epochs) > 1 else 0
+            return self.training.epochs_done // every > earlier // every
         moments = len({row["epoch"] for row in self.measures})
         spent = math.fsum(row["seconds"] for row in self.measures)
         return share is not None and (moments == 0 or spent * (moments + 1) / moments <= share * self.training.seconds)
@@ -379,7 +384,7 @@ def _failed(name: str, reason: str, seconds: float) -> Row:
 
 
 def _largest_batch(config: TrialConfig) -> int:
-    return max(batch_size_at(config, epoch) for epoch in range(config.total_epochs))
+    return max(batch_sizes(config))
 
 
 def run_trial(config: TrialConfig, source: Source, device: torch.device | None = None) -> Record:

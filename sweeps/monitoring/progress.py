@@ -116,8 +116,8 @@ class Progress(tune.Callback):  # type: ignore[misc]
         if not by_size:
             for key, epoch in self._epochs.items():
                 config, began = self._configs[key], self._started_at[key]
-                if config.target_loss is None:
-                    projected = (time.monotonic() - began) * max(1.0, config.epochs / epoch)
+                if not config.has_target:
+                    projected = (time.monotonic() - began) * max(1.0, config.total_epochs / epoch)
                     by_size.setdefault(config.batch_size, []).append(projected)
                     first_at = began if first_at is None else min(began, first_at)
         if not by_size or first_at is None:

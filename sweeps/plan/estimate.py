@@ -7,6 +7,7 @@ a target loss may end trials earlier. The measures are counted in gradients of t
 """
 
 import dataclasses
+import math
 import os
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
@@ -84,10 +85,10 @@ def _pilot(config: TrialConfig, source: Source, *, is_trained: bool) -> _Pilot:
     finished = trial.train(PILOT_SECONDS)
     training = trial.training.seconds
     if not finished:
-        training *= config.total_epochs / trial.training.epochs_done
+        training /= trial.training.share_done
     once = gradients(config.measures) * trial.seconds_of_gradient() if config.measures else 0.0
     if is_trained and config.measure_every is None and config.measure_share is None:
         return _Pilot(0.0, once, finished=True)
     epochs = trial.training.epochs_done if finished else config.total_epochs
-    along = once * ((epochs - 1) // config.measure_every) if config.measure_every else 0.0
+    along = once * ((math.ceil(epochs) - 1) // config.measure_every) if config.measure_every else 0.0
     return _Pilot(training, training * (config.measure_share or 0.0) + along + once, finished)

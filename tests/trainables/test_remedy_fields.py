@@ -9,7 +9,7 @@ import torch
 
 from sweeps.plan.grid import Grid, expand
 from trainables.check import check_trial
-from trainables.config import TrialConfig, steps_per_epoch
+from trainables.config import TrialConfig
 from trainables.data import Source
 from trainables.models import build_model
 from trainables.records.tables import large_batch_gaps, remedies

@@ -31,7 +31,17 @@ DEFAULTS = {
     if field.default is not dataclasses.MISSING  # what a trial was before the field was there
 }
 DEFAULTS |= dict.fromkeys(
-    ("numbers_version", "numpy_version", "measured", "measured_at", "within", "initial_weights", "frozen_parameters")
+    (
+        "numbers_version",
+        "numpy_version",
+        "measured",
+        "measured_at",
+        "within",
+        "initial_weights",
+        "frozen_parameters",
+        "examples",
+        "tokens",
+    )
 )  # unknown
 OF_TASK = {
     "task": TASKS[0],
@@ -68,8 +78,10 @@ TRIALS = pa.schema(
         ("numbers_version", pa.int64()),  # of the code that trained it, trainables.config; null before it was recorded
         *((field.name, _arrow_type(field.type)) for field in _FIELDS),
         ("remedy", pa.string()),  # what the trial does beyond the plain ones of its study, or none
-        ("epochs_done", pa.int64()),
+        ("epochs_done", pa.float64()),  # fractional where a budget ends within an epoch
         ("steps", pa.int64()),
+        ("examples", pa.int64()),  # used, each as often as it was used
+        ("tokens", pa.int64()),  # of those; null where examples have one label each
         ("dataset_task", pa.string()),  # the task that the dataset itself is for; `task` is the trial's
         ("metric", pa.string()),  # the primary one of the task: accuracy, nats, mse, auc, ...
         ("metric_unit", pa.string()),  # of a difference in it; points are hundredths
@@ -97,7 +109,7 @@ TRIALS = pa.schema(
         ("initial_weights", pa.string()),  # a hash; the same for two seeds if the network does not follow the seed
         ("train_seconds", pa.float64()),
         ("sharpness_seconds", pa.float64()),
-        ("resumed_epoch", pa.int64()),  # where a checkpoint was taken up; null where the trial ran through
+        ("resumed_epoch", pa.float64()),  # where a checkpoint was taken up; null where the trial ran through
         ("finished_at", pa.string()),  # UTC, ISO 8601
         ("device", pa.string()),
         ("threads", pa.int64()),
@@ -115,8 +127,10 @@ TRIALS = pa.schema(
 EPOCHS = pa.schema(
     [
         ("trial_id", pa.string()),
-        ("epoch", pa.int64()),
+        ("epoch", pa.float64()),  # epochs done at this logging point, by default the end of each epoch
         ("step", pa.int64()),
+        ("examples", pa.int64()),  # as in TRIALS, until here
+        ("tokens", pa.int64()),
         ("train_loss", pa.float64()),
         ("train_accuracy", pa.float64()),
         ("train_metric", pa.float64()),
@@ -136,7 +150,7 @@ EPOCHS = pa.schema(
 MEASURES = pa.schema(
     [
         ("trial_id", pa.string()),
-        ("epoch", pa.int64()),  # epochs done when it was measured: those of the trial, or fewer along the run
+        ("epoch", pa.float64()),  # epochs done when it was measured: those of the trial, or fewer along the run
         ("measure", pa.string()),  # box_sharpness, hessian_max_eig, ...
         ("epsilon", pa.float64()),
         ("scale", pa.float64()),  # the radius of a ball, the standard deviation of a perturbation

@@ -4,7 +4,7 @@ While a sweep runs, each trial that ends leaves one record file, `trials/<trial_
 name and renamed, so it is there whole or not at all. `compact` merges the records into three Parquet tables
 
     trials.parquet    a row per trial
-    epochs.parquet    a row per trial and epoch
+    epochs.parquet    a row per trial and logging point, by default the end of each epoch
     measures.parquet  a row per trial, measure and setting
 
 and removes them only when all three are in place; a record that is both in the tables and in a file is one trial,

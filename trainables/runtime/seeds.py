@@ -3,7 +3,7 @@
 Each use of randomness (initial weights, the order of the examples in an epoch, dropout masks, a data split)
 draws from a stream of its own, named by its purpose. So a stream does not depend on how much another one was
 used, and a run that goes on from epoch 7 needs no saved generator state: the streams of epoch 7 are derived
-again.
+again. One that goes on within an epoch needs `random_states`.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import sys
 import zlib
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -64,6 +64,31 @@ def seed_all(seed: int) -> None:
     np.random.seed(seed % 2**32)  # noqa: NPY002
     if torch := sys.modules.get("torch"):
         torch.default_generator.manual_seed(seed)
+
+
+def random_states(device: torch.device) -> dict[str, Any]:
+    """The states of the global generators of Python, NumPy and PyTorch (CPU and `device`), as tensors and numbers."""
+    import torch
+
+    kind, keys, *numpy = np.random.get_state(legacy=True)  # noqa: NPY002
+    return {
+        "python": random.getstate(),
+        "numpy": [kind, torch.from_numpy(np.asarray(keys).astype(np.int64)), *numpy],
+        "cpu": torch.get_rng_state(),
+        "device": torch.cuda.get_rng_state(device) if device.type == "cuda" else None,
+    }
+
+
+def restore_random_states(states: dict[str, Any], device: torch.device) -> None:
+    """Puts back what `random_states` returned."""
+    import torch
+
+    random.setstate(states["python"])
+    kind, keys, *numpy = states["numpy"]
+    np.random.set_state((kind, keys.cpu().numpy().astype(np.uint32), *numpy))  # noqa: NPY002
+    torch.set_rng_state(states["cpu"].cpu())
+    if states["device"] is not None and device.type == "cuda":
+        torch.cuda.set_rng_state(states["device"].cpu(), device)
 
 
 def random_numbers_kept(device: torch.device) -> AbstractContextManager[None]:

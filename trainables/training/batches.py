@@ -10,15 +10,29 @@ from torch import Tensor
 from trainables.runtime.seeds import generator
 
 
-def epoch_batches(
-    examples: int, batch_size: int, *, seed: int, epoch: int, device: torch.device | None = None
-) -> list[Tensor]:
-    """Index tensors that together hold 0 .. examples - 1 once, in the order of (`seed`, `epoch`).
+def epoch_order(examples: int, *, seed: int, epoch: int, device: torch.device | None = None) -> Tensor:
+    """0 .. examples - 1 in the order of (`seed`, `epoch`).
 
     They are brought to `device` in one piece: a copy for each batch would make the device wait.
     """
-    order = torch.randperm(examples, generator=generator(seed, "batches", epoch)).to(device or "cpu")
-    batches = list(order.split(batch_size))
-    if batch_size > 1 and len(batches) > 1 and len(batches[-1]) == 1:
-        batches[-2:] = [torch.cat(batches[-2:])]
+    return torch.randperm(examples, generator=generator(seed, "batches", epoch)).to(device or "cpu")
+
+
+def next_batch(order: Tensor, seen: int, batch_size: int) -> Tensor:
+    """The indices of the batch after the first `seen` examples of an epoch."""
+    left = len(order) - seen
+    joins = left == batch_size + 1 and batch_size > 1
+    return order[seen : seen + batch_size + joins]
+
+
+def epoch_batches(
+    examples: int, batch_size: int, *, seed: int, epoch: int, device: torch.device | None = None
+) -> list[Tensor]:
+    """Index tensors that together hold 0 .. examples - 1 once, in the order of (`seed`, `epoch`)."""
+    order = epoch_order(examples, seed=seed, epoch=epoch, device=device)
+    batches: list[Tensor] = []
+    seen = 0
+    while seen < examples:
+        batches.append(next_batch(order, seen, batch_size))
+        seen += len(batches[-1])
     return batches

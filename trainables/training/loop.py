@@ -1,8 +1,9 @@
-"""The training loop: one network from its first weights to its last, epoch by epoch.
+"""The training loop: one network from its first weights to its last, from one logging point to the next.
 
-A `Training` can be saved after any epoch and goes on to bit-identical numbers: all randomness of an epoch is
-derived from (seed, epoch) when the epoch starts, so weights, buffers, optimizer state and the history are the
-whole state. Nothing in an epoch waits for the device: losses are looked at once an epoch is done.
+A logging point is the end of an epoch, or where `evaluate_every` says, and the end of the trial. A `Training` can be
+saved at each and goes on to bit-identical numbers: all randomness of an epoch is derived from (seed, epoch) when the
+epoch starts, so weights, buffers, optimizer state and the history are the whole state, within an epoch with the states
+of the random streams. Logging more often changes no weights. Between logging points nothing waits for the device.
 
 The first epochs are an exception. A loss that is reached there would otherwise be known to whole epochs only, so it is
 also looked at after 1, 2, 3, 4, 6, 8, 11, ... steps (`is_look`), on some of the training examples. This draws no random
@@ -26,17 +27,25 @@ from trainables.data.rows import Examples
 from trainables.runtime.errors import UserError
 from trainables.runtime.float32 import large_products
 from trainables.runtime.importing import is_import_path
-from trainables.runtime.seeds import derive_seed, generator, random_numbers_kept, seed_all
+from trainables.runtime.seeds import (
+    derive_seed,
+    generator,
+    random_numbers_kept,
+    random_states,
+    restore_random_states,
+    seed_all,
+)
 from trainables.tasks.by_name import load_task
-from trainables.training.batches import epoch_batches
+from trainables.training.batches import epoch_order, next_batch
 from trainables.training.evaluate import Evaluation
 from trainables.training.ghost_batch_norm import use_ghost_batch_norm
 from trainables.training.optimizers.by_name import build_optimizer, scale_velocity
 from trainables.training.parallel import Workers, evaluate_together
 from trainables.training.parts import Parts
 from trainables.training.recording import RecordedUpdate, Recorder, is_recordable
-from trainables.training.schedule import batch_size_at, learning_rate_at
+from trainables.training.schedule import batch_size_at, batch_sizes, learning_rate_at
 from trainables.training.update import Update
+from trainables.units import read_amount
 
 DIVERGED_LOSS = 100.0  # times the loss of guessing without looking at the inputs, Task.chance
 LOOKED_EPOCHS = 3  # in which the loss is also looked at between steps: later, the looks would be an epoch apart
@@ -77,8 +86,14 @@ class Training:
             self._update = RecordedUpdate(self._update, model, record)
         self.optimizer = build_optimizer(config, model.parameters())
         self.step = 0
+        self.examples = 0  # used so far, each as often as it was used
         self.seconds = 0.0
-        self.epochs: list[dict[str, Any]] = []  # the rows of epochs.parquet
+        self.epochs: list[dict[str, Any]] = []  # the rows of epochs.parquet, one for each logging point
+        self._every = read_amount("evaluate_every", config.evaluate_every or "1epochs")
+        self._end = config.length.as_bounds(config.train_size)
+        self._changes_size = len(batch_sizes(config)) > 1
+        self._size = config.batch_size  # of the last update
+        self._random: dict[str, Any] | None = None  # the states of the random streams, within an epoch
         self._looked_at = self._examples_to_look_at()
 
     @property
@@ -87,8 +102,15 @@ class Training:
         return self._update.recorded if isinstance(self._update, RecordedUpdate) else []
 
     @property
-    def epochs_done(self) -> int:
-        return len(self.epochs)
+    def epochs_done(self) -> float:
+        """Passes over the data: whole ones as int, a fraction within one."""
+        epoch, seen = divmod(self.examples, self.config.train_size)
+        return epoch + seen / self.config.train_size if seen else epoch
+
+    @property
+    def share_done(self) -> float:
+        """The share of the longest training that is done, in [0, 1]."""
+        return min(1.0, max(self.step / self._end[0], self.examples / self._end[1]))
 
     @property
     def diverged(self) -> bool:
@@ -107,21 +129,28 @@ class Training:
 
     @property
     def finished(self) -> bool:
-        return bool(self.diverged or self.reached_target or self.epochs_done >= self.config.total_epochs)
+        return bool(self.diverged or self.reached_target or self._is_at_end)
+
+    @property
+    def _is_at_end(self) -> bool:
+        return self.step >= self._end[0] or self.examples >= self._end[1]
 
     def train_epoch(self) -> None:
-        """One pass over the data, then evaluation on all of the training and test set: one row of `epochs`."""
+        """Trains to the next logging point, by default an epoch, then evaluates on all of the training and test set:
+        one row of `epochs`.
+        """
         started = time.perf_counter()
-        epoch = self.epochs_done
         looks: list[dict[str, Any]] = []
-        size, rate = self.pass_over_data(lambda done: self._look(done, looks) if epoch < LOOKED_EPOCHS else None)
+        size, rate = self.pass_over_data(lambda done: self._look(done, looks) if done < LOOKED_EPOCHS else None)
         results = self.evaluate()
         seconds = time.perf_counter() - started
         self.seconds += seconds
         self.epochs.append(
             {
-                "epoch": epoch + 1,
+                "epoch": self.epochs_done,
                 "step": self.step,
+                "examples": self.examples,
+                "tokens": self.tokens,
                 **results,
                 "distance": self._distance(),
                 "lr": rate,
@@ -132,30 +161,58 @@ class Training:
         )
 
     def pass_over_data(self, between: Callable[[float], None] = lambda epochs_done: None) -> tuple[int, float]:
-        """The updates of the next epoch; returns its batch size, and the learning rate of the last update.
+        """The updates up to the next logging point; returns the batch size and learning rate of the last one.
 
         `between` is called after every update but the last, with the epochs done.
         """
-        config, epoch = self.config, self.epochs_done
-        size = batch_size_at(config, epoch)
-        device = self.data.train_labels.device
-        if epoch > 0 and epoch == config.switch_epoch and config.switch_optimizer_state == "reset":
-            self.optimizer = build_optimizer(config, self.model.parameters())
-        _seed_everything(derive_seed(config.seed, "noise", epoch), device)  # dropout masks and the like
+        config, device, examples = self.config, self.data.train_labels.device, self.config.train_size
+        last_step, last_example = map(min, self._end, self._every.next_multiple(self.step, self.examples, examples))
         self.task.set_mode(self.model, True)
-        self._update.begin_epoch(epoch)
-        seen = 0
-        own = math.ceil(size / self.workers.count)
-        with large_products(self.model.parameters(), min(own, self.micro_batch_size or own)):
-            for batch in epoch_batches(config.train_size, size, seed=config.seed, epoch=epoch, device=device):
-                seen += len(batch)
-                rate = learning_rate_at(config, epoch + seen / config.train_size, size)
-                self._set_learning_rate(rate)
-                self._update(self.optimizer, batch)
-                self.step += 1
-                if seen < config.train_size:
-                    between(epoch + seen / config.train_size)
-        return size, rate
+        while True:
+            epoch, seen = divmod(self.examples, examples)
+            order = epoch_order(examples, seed=config.seed, epoch=epoch, device=device)
+            size = self._begin(epoch, seen)
+            own = math.ceil(size / self.workers.count)
+            with large_products(self.model.parameters(), min(own, self.micro_batch_size or own)):
+                while seen < examples:
+                    batch = next_batch(order, seen, size)
+                    seen += len(batch)
+                    done = epoch + seen / examples
+                    rate = learning_rate_at(config, done, size, self.step + 1)
+                    self._set_learning_rate(rate)
+                    self._update(self.optimizer, batch)
+                    self.step, self.examples = self.step + 1, self.examples + len(batch)
+                    if self.step >= last_step or self.examples >= last_example:
+                        self._random = self._random_states() if seen < examples else None
+                        return size, rate
+                    between(done)
+                    if self._changes_size and batch_size_at(config, done, self.step) != size:
+                        break
+
+    def _begin(self, epoch: int, seen: int) -> int:
+        """Gets ready for the updates after the first `seen` examples of `epoch`; returns their batch size."""
+        config = self.config
+        if seen == 0:
+            _seed_everything(derive_seed(config.seed, "noise", epoch), self.data.train_labels.device)  # dropout masks
+            self._update.begin_epoch(epoch)
+        elif self._random is not None:
+            restore_random_states(self._random, self.data.train_labels.device)
+            self._update.restore_random_state(self._random["update"])
+            self._random = None
+        size = batch_size_at(config, epoch + seen / config.train_size, self.step)
+        if self.step and size != self._size and config.switch_optimizer_state == "reset":
+            self.optimizer = build_optimizer(config, self.model.parameters())
+        self._size = size
+        return size
+
+    def _random_states(self) -> dict[str, Any]:
+        return {**random_states(self.data.train_labels.device), "update": self._update.random_state()}
+
+    @property
+    def tokens(self) -> int | None:
+        """Tokens used so far; None where examples, not tokens, have labels."""
+        labels = self.data.train_labels
+        return self.examples * labels.shape[1] if labels.ndim > 1 else None
 
     def evaluate(self) -> dict[str, Any]:
         """Losses and metrics of the weights of now, on all of the training and test set: columns of epochs.parquet."""
@@ -232,21 +289,28 @@ class Training:
             "step": self.step,
             "seconds": self.seconds,
             "epochs": self.epochs,
+            "random": self._random,
         }
 
     def load_final(self, weights: dict[str, Any], epochs: list[dict[str, Any]]) -> None:
         """Takes what a finished training ended with: weights, buffers and epochs, but no state of the optimizer."""
         self.model.load_state_dict(weights)
-        self.epochs = list(epochs)
-        self.step = self.epochs[-1]["step"]
+        self._load_history(epochs)
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.model.load_state_dict(state["model"])
         self.optimizer = build_optimizer(self.config, self.model.parameters())  # no recording is of this one
         self.optimizer.load_state_dict(state["optimizer"])
-        self.step = state["step"]
         self.seconds = state["seconds"]
-        self.epochs = list(state["epochs"])
+        self._load_history(state["epochs"])
+        self._random = state.get("random")
+
+    def _load_history(self, epochs: list[dict[str, Any]]) -> None:
+        """Takes the rows of `epochs`; those of earlier versions end with epochs."""
+        self.epochs = list(epochs)
+        last = self.epochs[-1]
+        self.step, self._size = last["step"], last["batch_size"]
+        self.examples = last.get("examples") or round(last["epoch"] * self.config.train_size)
 
 
 def is_look(step: int) -> bool:

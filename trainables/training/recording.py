@@ -95,6 +95,12 @@ class RecordedUpdate:
     def begin_epoch(self, epoch: int) -> None:
         self._update.begin_epoch(epoch)
 
+    def random_state(self) -> list[Tensor]:
+        return self._update.random_state()
+
+    def restore_random_state(self, states: list[Tensor]) -> None:
+        self._update.restore_random_state(states)
+
     def __call__(self, optimizer: Optimizer, batch: Tensor) -> None:
         if optimizer is not self._optimizer:  # its moments lie elsewhere
             self._optimizer, self._updates, self._recordings = optimizer, {}, {}

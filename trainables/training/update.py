@@ -47,6 +47,15 @@ class Update:
         self._augmentation = generator(self.config.seed, "augmentation", epoch)
         self._noise = generator(self.config.seed, "gradient noise", epoch)
 
+    def random_state(self) -> list[Tensor]:
+        """The places in the random streams of the epoch."""
+        return [self._augmentation.get_state(), self._noise.get_state()]
+
+    def restore_random_state(self, states: list[Tensor]) -> None:
+        """Goes on in the random streams of an epoch, from what `random_state` returned."""
+        for stream, state in zip((self._augmentation, self._noise), states, strict=True):
+            stream.set_state(state.cpu())
+
     def __call__(self, optimizer: Optimizer, batch: Tensor) -> None:
         """One update from the examples whose indices are `batch` (on the data's device)."""
         config = self.config

@@ -88,7 +88,7 @@ class TuneTrial(tune.Trainable):  # type: ignore[misc]
         self._source: Source = ray.get(config["source"])
         self._trained: frozenset[str] = ray.get(config["trained"]) if "trained" in config else frozenset()
         self._tables: Tables | None = None  # of earlier runs, once they are needed
-        self._warm_starts: dict[str, set[int]] = {}
+        self._warm_starts: dict[str, set[float]] = {}
         for trial in self._configs.values():
             if trial.is_warm_started and trial.switch_epoch is not None:
                 self._warm_starts.setdefault(trial.warm_start_id, set()).add(trial.switch_epoch)
@@ -210,7 +210,7 @@ class TuneTrial(tune.Trainable):  # type: ignore[misc]
         """Trains for a slice of time; returns whether the training is finished."""
         return trial.train(SLICE_SECONDS)
 
-    def _warm_start(self, epoch: int | None) -> Path:
+    def _warm_start(self, epoch: float | None) -> Path:
         return self._folder / "checkpoints" / f"warm-start-{self._config.warm_start_id}-{epoch}.pt"
 
     def _leave_warm_start(self) -> None:
