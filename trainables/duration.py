@@ -120,7 +120,7 @@ class Duration(Remedies):
         elif self.warmup_end > self.in_length(planned := self.planned):
             text = f"{self.warmup_epochs:g} epochs" if self.warmup_steps is None else f"{self.warmup_steps} steps"
             raise UserError(
-                f"`warmup` must be at most the length of the trial ({planned}) at batch size {self.batch_size}, "
+                f"`warmup` must be at most the length of the trial ({planned.words}) at batch size {self.batch_size}, "
                 f"got {text}"
             )
 
@@ -131,19 +131,20 @@ class Duration(Remedies):
             example = max(1, (self.epochs or 10) // 10)
             raise UserError(
                 f"`decay` {self.decay} needs its length with a target loss or metric, which ends a trial before its "
-                f"{self.planned}: add decay_epochs, such as decay={self.decay},decay_epochs={example}"
+                f"{self.planned.words}: add decay_epochs, such as decay={self.decay},decay_epochs={example}"
             )
         if length is not None and not self.warmup_end < self.in_length(length) <= self.in_length(self.planned):
             raise UserError(
                 f"`decay_epochs` of decay={self.decay} must be longer than the warmup and at most "
-                f"{f'`epochs` ({self.epochs})' if self.epochs else self.planned}, got {self.decay_epochs}"
+                f"{f'`epochs` ({self.epochs})' if self.epochs else self.planned.words}, got {self.decay_epochs}"
             )
 
     def canonical_amounts(self) -> dict[str, Any]:
         """Whole epochs as `epochs`, rows by the epoch as none of `evaluate_every`, whole numbers as int."""
         changes: dict[str, Any] = {}
         if self.budget is not None:
-            epochs = (budget := self.planned).in_epochs(self.train_size) if self.planned.unit != "steps" else 0.5
+            budget = self.planned
+            epochs = 0.5 if budget.unit == "steps" else budget.in_epochs(self.train_size)
             whole = epochs == int(epochs)
             changes |= {"epochs": int(epochs), "budget": None} if whole else {"budget": str(budget)}
         if self.evaluate_every is not None:

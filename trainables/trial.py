@@ -241,6 +241,7 @@ class Trial:
             "box_sharpness_paper": self._value("box_sharpness", "paper", by_name.EPSILONS[0]),
             "hessian_max_eig": self._value("hessian_max_eig", "lanczos", None),
             "reached_target": self.training.reached_target,
+            **self.training.at_target,
             "measured": [] if self._difference or self.training.diverged else measured_by(self.config),
             "flags": self._flags(measured),
             **dict(zip(("parameters", "frozen_parameters"), count_parameters(self.training.model), strict=True)),
@@ -358,8 +359,8 @@ class Trial:
         flags = []
         last, config = self.training.epochs[-1], self.config
         if self.training.reached_target is False:
-            flags.append("missed target loss")
-        elif config.target_loss is None and self._is_below(last, HIGH_TRAIN_ACCURACY):
+            flags.append("missed target loss" if config.target_metric is None else "missed target")
+        elif not config.has_target and self._is_below(last, HIGH_TRAIN_ACCURACY):
             flags.append("train accuracy below 99.9 %")
         if config.switch_epoch is not None and self.training.epochs_done <= config.switch_epoch:
             flags.append("ended before its switch")

@@ -34,6 +34,11 @@ class Amount:
     def __str__(self) -> str:
         return f"{self.value!r}{self.unit}"
 
+    @property
+    def words(self) -> str:
+        """For a sentence: "100 steps"."""
+        return f"{self.value:,} {self.unit[:-1] if self.value == 1 else self.unit}"
+
     def is_reached(self, step: int, epochs_done: float, train_size: int, stretch: float = 1.0) -> bool:
         """Whether so much is done after `step` updates and `epochs_done` passes; `stretch` lengthens all but steps."""
         if self.unit == "steps":
@@ -75,8 +80,8 @@ def read_amount(name: str, text: str, *, default_unit: str | None = None, allowe
     value = Decimal(match[1]) * _SUFFIXES[match[2]]
     is_whole = value == value.to_integral_value()
     if value <= 0 or not (is_whole or unit == "epochs") or value >= 2**63:
-        rule = "a number above 0" if unit == "epochs" else "a whole number of 1 or more, below 2**63"
-        raise UserError(f"`{name}` must be {rule} of {unit}, got {text}")
+        rule = "a number of epochs above 0" if unit == "epochs" else f"a whole number of {unit}, 1 or more"
+        raise UserError(f"`{name}` must be {rule} and below 2**63, got {text}")
     return Amount(int(value) if is_whole else float(value), unit)
 
 

@@ -21,6 +21,7 @@ from trainables.runtime.errors import LostError, UserError, one_line
 from trainables.runtime.output import reliable_output
 from trainables.storage import folders
 from trainables.tasks.names import TASKS
+from trainables.units import read_amount
 
 
 class Parser(argparse.ArgumentParser):
@@ -243,6 +244,22 @@ def add_run(parser: Parser, *, name: str) -> None:
 def add_axis(group: Any, option: str, kind: Callable[[str], Any], default: list[Any], text: str) -> None:
     shown = " ".join("none" if value is None else f"{value:g}" for value in default)
     group.add_argument(option, nargs="+", type=kind, default=default, metavar="X", help=f"{text} (default: {shown})")
+
+
+def amount(name: str, *, or_none: bool = False, or_zero: bool = False) -> Callable[[str], Any]:
+    """A reader of amounts of training, such as 100steps or 2Mtokens (trainables.units)."""
+
+    def read(text: str) -> Any:
+        if or_none and text.lower() == "none":
+            return None
+        if or_zero and text == "0":
+            return 0.0
+        try:
+            return read_amount(name, text)
+        except UserError as error:
+            raise argparse.ArgumentTypeError(str(error)) from None
+
+    return read
 
 
 def integer(least: int) -> Callable[[str], int]:

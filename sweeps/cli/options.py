@@ -12,6 +12,7 @@ from sweeps.cli.arguments import (
     add_axis,
     add_data,
     add_run,
+    amount,
     examples,
     integer,
     integer_or_none,
@@ -55,9 +56,13 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
 
 def with_stopping(options: argparse.Namespace) -> argparse.Namespace:
     """The options of `add_training` with the default: to the target loss, EPOCHS_CAP epochs at most."""
-    if options.epochs is None:
+    if options.epochs is None and options.budget is None:
         options.epochs = EPOCHS_CAP
-        options.target_loss = options.target_loss or TARGET_LOSS
+        if options.target_metric is None:
+            options.target_loss = options.target_loss or TARGET_LOSS
+    for name in ("budget", "evaluate_every"):
+        value = getattr(options, name)
+        setattr(options, name, None if value is None else str(value))
     return options
 
 
@@ -71,11 +76,35 @@ def _parser() -> Parser:
         allow_abbrev=False,
     )
     grid = parser.add_argument_group("the grid (every combination is a trial; those that mean the same run once)")
-    add_axis(grid, "--batch-sizes", integer(1), [16, 32, 64, 128, 300], "examples per optimizer step")
+    sizes = grid.add_mutually_exclusive_group()
+    add_axis(sizes, "--batch-sizes", integer(1), [16, 32, 64, 128, 300], "examples per optimizer step")
+    sizes.add_argument(
+        "--batch-tokens", nargs="+", type=integer(1), metavar="N", help="or tokens per step: whole windows of the text"
+    )
     add_axis(grid, "--learning-rates", number(above=0), [0.003, 0.01], "peak learning rates")
-    add_axis(grid, "--warmup-epochs", number(least=0), [0.0, 5.0], "epochs of linear warmup from 0")
+    warmup = grid.add_mutually_exclusive_group()
+    add_axis(warmup, "--warmup-epochs", number(least=0), [0.0, 5.0], "epochs of linear warmup from 0")
+    warmup.add_argument(
+        "--warmup",
+        dest="warmup_epochs",
+        nargs="+",
+        type=amount("warmup", or_zero=True),
+        default=argparse.SUPPRESS,
+        metavar="AMOUNT",
+        help="or in steps, examples, tokens or epochs, such as 0 100steps 1Mtokens",
+    )
+    switch = grid.add_mutually_exclusive_group()
+    switch.add_argument(
+        "--switch",
+        dest="switch_epochs",
+        nargs="+",
+        type=amount("switch", or_none=True),
+        default=argparse.SUPPRESS,
+        metavar="AMOUNT",
+        help="as --switch-epochs, after steps, examples, tokens or epochs, also within an epoch: none 500steps",
+    )
     add_axis(
-        grid,
+        switch,
         "--switch-epochs",
         integer_or_none,
         [None, 5],
@@ -166,17 +195,48 @@ def add_training(parser: Parser) -> Any:
     )
     task.add_argument("--optimizer", choices=OPTIMIZERS, default=OPTIMIZERS[0], help="(default: %(default)s)")
     task.add_argument("--momentum", type=number(least=0), metavar="X", help="of sgd (default: 0.9)")
-    task.add_argument(
+    length = task.add_mutually_exclusive_group()
+    length.add_argument(
         "--epochs",
         type=integer(1),
         metavar="N",
-        help=f"epochs of every trial, or the cap when --target-loss is given (default: {EPOCHS_CAP} as a cap)",
+        help=f"epochs of every trial, or the cap when a target is given (default: {EPOCHS_CAP} as a cap)",
+    )
+    length.add_argument(
+        "--budget",
+        type=amount("budget"),
+        metavar="AMOUNT",
+        help="or steps, examples, tokens or epochs, such as 1000steps or 2Mtokens (k, M and B are thousands, millions "
+        "and billions); a trial ends with the first update that reaches it, also within an epoch",
+    )
+    task.add_argument(
+        "--evaluate-every",
+        type=amount("evaluate-every"),
+        metavar="AMOUNT",
+        help="evaluate and log so often, such as 100steps, and at the end (default: after every epoch)",
+    )
+    task.add_argument(
+        "--schedule",
+        type=_schedule,
+        default={},
+        metavar="NAME",
+        help="of the learning rate after the warmup: constant, cosine, linear, wsd (warmup-stable-decay), step, or "
+        "your package.module:function of the progress in [0, 1]; with options such as "
+        "wsd,decay_share=0.1,decay_floor=0.01 or step,decay_epochs=30,60 (default: constant)",
     )
     task.add_argument(
         "--target-loss",
         type=number(above=0),
         metavar="X",
         help=f"train until the loss on all training data is at most X (default: {TARGET_LOSS:g}; none with --epochs)",
+    )
+    task.add_argument(
+        "--target-metric",
+        type=float,
+        metavar="X",
+        help="train until the task's primary metric on held-out data reaches X, such as an accuracy of 0.95: on the "
+        "validation examples where there are some (--validation-size), else on the test set, which then decides when "
+        "training ends",
     )
     task.add_argument(
         "--precision",
@@ -245,6 +305,16 @@ class _NoneOrNames(argparse.Action):
         if "none" in values and len(values) > 1:
             parser.error(f"argument {option}: none must be alone, got {' '.join(values)}")
         setattr(namespace, self.dest, [] if values == ["none"] else values)
+
+
+def _schedule(text: str) -> dict[str, Any]:
+    name, _, options = text.partition(",")
+    if name == "constant" and not options:
+        return {}
+    fields = _remedy(f"decay={text}")
+    if other := [field for field in fields if not field.startswith("decay")]:
+        raise argparse.ArgumentTypeError(f"must have options that begin with decay_, got {other[0]}")
+    return fields
 
 
 def _remedy(text: str) -> dict[str, Any]:

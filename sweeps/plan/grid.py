@@ -7,17 +7,21 @@ the whole grid for its first seeds, and within a replicate smallest batch, hence
 switch come after all others: they start from the state that those have left at the switch epoch.
 """
 
+import dataclasses
 import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from sweeps.plan.units import resolved, switch_epoch_of, warmup_of
 from sweeps.plan.users_network import fingerprint_of, fingerprint_of_task
+from sweeps.plan.users_schedule import schedule_fingerprint
 from trainables.config import DEFAULT_MEASURES, MEASURE_DTYPES, TrialConfig, model_options_json
 from trainables.data import Source
 from trainables.measures.costs import GRADIENTS, default_examples
 from trainables.remedies import REMEDIES
 from trainables.runtime.errors import UserError
+from trainables.units import Amount, epochs_after, read_amount
 
 ALL: Literal["all"] = "all"
 
@@ -31,12 +35,17 @@ class Grid:
     of trainables.remedies, the empty one plain training; their `base_batch_size` is the smallest of the grid where
     it is not given. `measures` are names of trainables.measures.by_name.MEASURES, or none. They see `measure_examples`
     of the training examples: so many, ALL of them, or by None those of `trainables.measures.costs.default_examples`.
+
+    Warmups and switches are numbers of epochs, or amounts in any unit; `batch_tokens` takes the place of
+    `batch_sizes`, and `budget` (such as 2Mtokens) of `epochs`. `schedule` are the fields of trainables.remedies of the
+    learning rate's decay, where all trials have the same one.
     """
 
-    batch_sizes: Sequence[int]
+    batch_sizes: Sequence[int] = ()
+    batch_tokens: Sequence[int] | None = None
     learning_rates: Sequence[float]
-    warmup_epochs: Sequence[float] = (0.0,)
-    switch_epochs: Sequence[int | None] = (None,)
+    warmup_epochs: Sequence[float | Amount] = (0.0,)
+    switch_epochs: Sequence[float | Amount | None] = (None,)
     seeds: Sequence[int] = (0,)
     split_seeds: Sequence[int] | None = None
     remedies: Sequence[Mapping[str, Any]] = ({},)
@@ -49,8 +58,12 @@ class Grid:
     optimizer: str = "adam"
     momentum: float | None = None
     weight_decay: float = 0.0
-    epochs: int
+    epochs: int | None = None
+    budget: str | None = None
+    evaluate_every: str | None = None
+    schedule: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     target_loss: float | None = None
+    target_metric: float | None = None
     precision: str = "float32"
     train_size: int | None = None
     test_size: int | None = None
@@ -67,10 +80,12 @@ class Grid:
         axes = ("batch_sizes", "learning_rates", "warmup_epochs", "switch_epochs", "seeds", "split_seeds", "remedies")
         for axis in axes:
             values = getattr(self, axis)
-            if values is not None and len(values) == 0:
+            if values is not None and len(values) == 0 and (axis != "batch_sizes" or self.batch_tokens is None):
                 raise UserError(f"`{axis}` must hold at least one value, got none")
         _in_order(self.measures)
-        for remedy in self.remedies:
+        for remedy in (*self.remedies, self.schedule):
+            if "decay" in remedy and "decay" in self.schedule and remedy is not self.schedule:
+                raise UserError("`schedule` must be left out where remedies have a decay, got both")
             for name in remedy:
                 if name not in REMEDIES:
                     raise UserError(f"`remedies` must be made of {', '.join(REMEDIES)}, got {name!r}")
@@ -78,11 +93,13 @@ class Grid:
 
 def expand(grid: Grid, source: Source) -> list[TrialConfig]:
     """The distinct trials of `grid` on `source`; raises UserError for the first value out of range."""
+    grid = resolved(grid, source)
     train_size, test_size = source.sizes(grid.train_size, grid.test_size, grid.validation_size or 0)
     measures = ",".join(_in_order(grid.measures))
     measure_examples = train_size
     if grid.measure_examples is None:
-        measure_examples = default_examples(train_size, grid.epochs, grid.target_loss)
+        target = grid.target_metric if grid.target_loss is None else grid.target_loss
+        measure_examples = default_examples(train_size, _epochs(grid, train_size), target)
     elif grid.measure_examples != ALL:
         measure_examples = min(grid.measure_examples, train_size)
     drawn = source.is_drawn(train_size, test_size)
@@ -98,7 +115,9 @@ def expand(grid: Grid, source: Source) -> list[TrialConfig]:
         replicates, sorted(grid.batch_sizes), grid.learning_rates, grid.warmup_epochs, grid.switch_epochs, grid.remedies
     )
     trials: dict[str, TrialConfig] = {}
-    for (seed, split_seed), batch_size, learning_rate, warmup_epochs, switch_epoch, remedy in cells:
+    for (seed, split_seed), batch_size, learning_rate, warmup, switch, remedy in cells:
+        remedy = {**grid.schedule, **remedy, **schedule_fingerprint(remedy.get("decay", grid.schedule.get("decay")))}
+        switch_epoch = switch_epoch_of(switch, source, train_size, batch_size, _planned(grid))
         if "learning_rate_scaling" in remedy or "same_steps" in remedy:
             remedy = {"base_batch_size": min(grid.batch_sizes), **remedy}
         config = TrialConfig(
@@ -118,13 +137,16 @@ def expand(grid: Grid, source: Source) -> list[TrialConfig]:
             momentum=grid.momentum,
             weight_decay=grid.weight_decay,
             batch_size=batch_size,
-            warmup_epochs=warmup_epochs,
+            **warmup_of(warmup, source, train_size),
             switch_epoch=switch_epoch,
             switch_batch_size=None if switch_epoch is None else grid.switch_batch_size or max(grid.batch_sizes),
             switch_learning_rate=grid.switch_learning_rate,
             switch_optimizer_state=None if switch_epoch is None else grid.switch_optimizer_state,
             epochs=grid.epochs,
+            budget=grid.budget,
+            evaluate_every=grid.evaluate_every,
             target_loss=grid.target_loss,
+            target_metric=grid.target_metric,
             precision=grid.precision,
             seed=seed,
             measure_examples=measure_examples,
@@ -138,6 +160,19 @@ def expand(grid: Grid, source: Source) -> list[TrialConfig]:
         ).canonical()
         trials.setdefault(config.trial_id, config)
     return sorted(trials.values(), key=lambda config: config.switch_epoch is not None)
+
+
+def _planned(grid: Grid) -> Amount:
+    """The most training of each trial."""
+    return Amount(grid.epochs or 1, "epochs") if grid.budget is None else read_amount("budget", grid.budget)
+
+
+def _epochs(grid: Grid, train_size: int) -> float:
+    """Its epochs, the fewest of all batch sizes."""
+    planned = _planned(grid)
+    if planned.unit == "steps":
+        return epochs_after(int(planned.value), train_size, min(*grid.batch_sizes, train_size))
+    return planned.in_epochs(train_size)
 
 
 def _in_order(measures: Sequence[str]) -> list[str]:

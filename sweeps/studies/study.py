@@ -190,6 +190,7 @@ def grid_of(options: argparse.Namespace) -> Grid:
         raise UserError(f"`momentum` must be left out for adam, got {options.momentum}; --optimizer sgd uses it")
     return Grid(
         batch_sizes=options.batch_sizes,
+        batch_tokens=options.batch_tokens,
         learning_rates=options.learning_rates,
         warmup_epochs=options.warmup_epochs,
         switch_epochs=options.switch_epochs,
@@ -206,7 +207,11 @@ def grid_of(options: argparse.Namespace) -> Grid:
         momentum=options.momentum,
         weight_decay=options.weight_decay,
         epochs=options.epochs,
+        budget=options.budget,
+        evaluate_every=options.evaluate_every,
+        schedule=options.schedule,
         target_loss=options.target_loss,
+        target_metric=options.target_metric,
         precision=options.precision,
         train_size=options.train_size,
         test_size=options.test_size,

@@ -20,6 +20,7 @@ from trainables.training.batches import epoch_batches
 from trainables.training.loop import Training
 from trainables.training.schedule import batch_size_at, learning_rate_at
 from trainables.trial import run_trial
+from trainables.units import steps_per_epoch
 
 Make = Callable[..., TrialConfig]
 

@@ -31,9 +31,9 @@ def test_reading(text: str, amount: Amount) -> None:
 @pytest.mark.parametrize(
     ("text", "reason"),
     [
-        ("0steps", "`budget` must be a whole number of 1 or more"),
-        ("1.5steps", "`budget` must be a whole number of 1 or more"),
-        ("0epochs", "`budget` must be a number above 0 of epochs"),
+        ("0steps", "`budget` must be a whole number of steps, 1 or more"),
+        ("1.5steps", "`budget` must be a whole number of steps, 1 or more"),
+        ("0epochs", "`budget` must be a number of epochs above 0"),
         ("100", "a number and a unit \\(steps, examples, tokens, epochs\\)"),
         ("-3steps", "a number and a unit"),
         ("5weeks", "a number and a unit"),
@@ -54,7 +54,9 @@ def test_tokens_are_examples_of_a_window() -> None:
     assert in_examples("budget", Amount(2048, "tokens"), 32) == Amount(64, "examples")
     assert in_examples("budget", Amount(2049, "tokens"), 32) == Amount(65, "examples")  # reached by one more
     assert in_examples("budget", Amount(5, "steps"), None) == Amount(5, "steps")
-    with pytest.raises(UserError, match="`budget` must be in steps, examples, epochs for this dataset, which has no to"):
+    with pytest.raises(
+        UserError, match="`budget` must be in steps, examples, epochs for this dataset, which has no to"
+    ):
         in_examples("budget", Amount(2048, "tokens"), None)
 
 

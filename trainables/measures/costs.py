@@ -64,9 +64,9 @@ def gradients(measures: str) -> int:
     return sum(GRADIENTS[name] for name in measures.split(",") if name)
 
 
-def default_examples(train_size: int, epochs: int, target_loss: float | None) -> int:
+def default_examples(train_size: int, epochs: float, target: float | None) -> int:
     """How many training examples the measures see where it is not said; see above."""
-    trained = epochs if target_loss is None else min(epochs, EPOCHS_TO_TARGET)
+    trained = epochs if target is None else min(epochs, EPOCHS_TO_TARGET)
     within = int(SHARE * trained * train_size / gradients(",".join(DEFAULT_MEASURES)))
     return min(train_size, max(LEAST_EXAMPLES, within))
 
@@ -87,5 +87,5 @@ def cost_line(config: TrialConfig) -> str:
     return (
         f"Measures of each trial: {shown} on {config.measure_examples} of "
         f"{config.train_size} training examples, about the work of {epochs:.3g} epochs{often}, "
-        f"beside {'at most ' if config.target_loss else ''}{config.total_epochs} of training{more}"
+        f"beside {'at most ' if config.has_target else ''}{config.total_epochs:.6g} of training{more}"
     )

@@ -52,7 +52,7 @@ OF_TASK = {
 }  # of trials from before there were tasks, which were all judged by their accuracy
 DEFAULTS |= {**OF_TASK, "metrics": None}
 METRIC_IS = {"train_metric": "train_accuracy", "test_metric": "test_accuracy"}  # likewise
-DEFAULTS |= dict.fromkeys(METRIC_IS)
+DEFAULTS |= dict.fromkeys((*METRIC_IS, "steps_to_target", "examples_to_target"))
 DEFAULTS |= {"error": None}  # of a measure: one that failed left no rows
 DEFAULT_OF_EARLIER_ROWS = {
     field.name: field.default
@@ -103,6 +103,8 @@ TRIALS = pa.schema(
         ("measured", pa.list_(pa.string())),  # what has been measured and how, `TrialConfig.measurement`
         ("measured_at", pa.string()),  # when measures were added to the trained trial, as `finished_at`; else null
         ("reached_target", pa.bool_()),
+        ("steps_to_target", pa.int64()),  # until a logging point first had it; null where none has
+        ("examples_to_target", pa.int64()),
         ("flags", pa.list_(pa.string())),
         ("parameters", pa.int64()),
         ("frozen_parameters", pa.int64()),  # of them; neither trained nor measured

@@ -122,10 +122,25 @@ class Training:
 
     @property
     def reached_target(self) -> bool | None:
-        """Whether the training loss is at the target; None where there is no target."""
-        if self.config.target_loss is None:
-            return None
-        return bool(self.epochs) and self.epochs[-1]["train_loss"] <= self.config.target_loss
+        """Whether the loss or metric is at its target, or either where there are both; None where there is none."""
+        return bool(self.epochs) and self._is_at_target(self.epochs[-1]) if self.config.has_target else None
+
+    def _is_at_target(self, row: dict[str, Any]) -> bool:
+        """Whether the training loss of a row is low, or its held-out metric good enough to end the training."""
+        loss, metric = self.config.target_loss, self.config.target_metric
+        if loss is not None and row["train_loss"] <= loss:
+            return True
+        sign = 1 if self.task.direction == "higher" else -1
+        return metric is not None and row["test_metric"] is not None and sign * row["test_metric"] >= sign * metric
+
+    @property
+    def at_target(self) -> dict[str, int | None]:
+        """The steps and examples after which a target was first seen to be reached; null where it was not."""
+        first = next((row for row in self.epochs if self.config.has_target and self._is_at_target(row)), None)
+        return {
+            "steps_to_target": None if first is None else first["step"],
+            "examples_to_target": None if first is None else self._examples_of(first),
+        }
 
     @property
     def finished(self) -> bool:
@@ -211,8 +226,9 @@ class Training:
     @property
     def tokens(self) -> int | None:
         """Tokens used so far; None where examples, not tokens, have labels."""
-        labels = self.data.train_labels
-        return self.examples * labels.shape[1] if labels.ndim > 1 else None
+        inputs, labels = self.data.train_inputs, self.data.train_labels
+        of_tokens = not inputs.is_floating_point() and labels.ndim > 1 and labels.shape[-1] == inputs.shape[-1]
+        return self.examples * labels.shape[-1] if of_tokens else None
 
     def evaluate(self) -> dict[str, Any]:
         """Losses and metrics of the weights of now, on all of the training and test set: columns of epochs.parquet."""
@@ -310,7 +326,10 @@ class Training:
         self.epochs = list(epochs)
         last = self.epochs[-1]
         self.step, self._size = last["step"], last["batch_size"]
-        self.examples = last.get("examples") or round(last["epoch"] * self.config.train_size)
+        self.examples = self._examples_of(last)
+
+    def _examples_of(self, row: dict[str, Any]) -> int:
+        return row.get("examples") or round(row["epoch"] * self.config.train_size)
 
 
 def is_look(step: int) -> bool:

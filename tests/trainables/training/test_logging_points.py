@@ -133,11 +133,11 @@ def test_a_target_ends_at_a_logging_point(make_config: Make, digits: Source) -> 
     [
         ({"budget": "5epochs"}, "`epochs` must be given, or a budget in its place, got both"),
         ({"epochs": None}, "got none"),
-        ({"epochs": None, "budget": "0steps"}, "`budget` must be a whole number of 1 or more"),
+        ({"epochs": None, "budget": "0steps"}, "`budget` must be a whole number of steps, 1 or more"),
         ({"epochs": None, "budget": "5tokens"}, "`budget` must be in steps, examples, epochs, got 5tokens"),
         ({"epochs": None, "budget": "10steps", "warmup_steps": 11}, "`warmup` must be at most the length of the trial"),
         ({"epochs": None, "budget": "10steps", "warmup_epochs": 1.5}, "`warmup` must be at most the length"),
-        ({"epochs": 1, "warmup_steps": 11}, "`warmup` must be at most the length of the trial \\(1epochs\\)"),
+        ({"epochs": 1, "warmup_steps": 11}, "`warmup` must be at most the length of the trial \\(1 epoch\\)"),
         ({"warmup_steps": 0}, "`warmup_steps` must be 1 or more"),
         ({"warmup_steps": 3, "warmup_epochs": 1.0}, "`warmup_epochs` must be 0 with warmup_steps"),
         ({"evaluate_every": "0steps"}, "`evaluate_every` must be a whole number"),
