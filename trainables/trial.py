@@ -39,6 +39,8 @@ from trainables.training.schedule import batch_sizes
 T = TypeVar("T")
 
 HIGH_TRAIN_ACCURACY = 0.999
+MISSED_METRIC = "missed target metric"
+ENDED_BY_TEST_SET = "its test set decides when its training ends"
 PAPER_FAR_BELOW_STRONG = 0.5
 
 
@@ -359,9 +361,11 @@ class Trial:
         flags = []
         last, config = self.training.epochs[-1], self.config
         if self.training.reached_target is False:
-            flags.append("missed target loss" if config.target_metric is None else "missed target")
+            flags.append("missed target loss" if config.target_loss is not None else MISSED_METRIC)
         elif not config.has_target and self._is_below(last, HIGH_TRAIN_ACCURACY):
             flags.append("train accuracy below 99.9 %")
+        if config.target_metric is not None and config.validation_size is None:
+            flags.append(ENDED_BY_TEST_SET)
         if config.switch_epoch is not None and self.training.epochs_done <= config.switch_epoch:
             flags.append("ended before its switch")
         paper = self._value("box_sharpness", "paper", by_name.EPSILONS[0])

@@ -42,7 +42,7 @@ from trainables.storage.folders import place
 
 CONFIGURATION = tuple(field.name for field in dataclasses.fields(TrialConfig))
 NOT_TRAINING = ("validation_size", *sorted(MEASURING))  # they leave the training alone
-OFF_TARGET_FLAGS = frozenset({"missed target loss", "train accuracy below 99.9 %"})
+OFF_TARGET_FLAGS = frozenset({"missed target loss", "missed target metric", "train accuracy below 99.9 %"})
 COPY_FLAG = "ended before its switch"
 PAPER_FLAG = "paper method far below strong"
 

@@ -67,7 +67,7 @@ class Outcome:
 
     trial_id: str
     status: str
-    epochs_done: int = 0
+    epochs_done: float = 0
     steps: int = 0
     validation_loss: float | None = None
     validation_accuracy: float | None = None

@@ -50,7 +50,7 @@ TUNING = pa.schema(
         ("weight_decay", pa.float64()),
         ("validation_loss", pa.float64()),
         ("validation_accuracy", pa.float64()),
-        ("epochs_done", pa.int64()),
+        ("epochs_done", pa.float64()),
         ("steps", pa.int64()),
         ("train_seconds", pa.float64()),
     ]

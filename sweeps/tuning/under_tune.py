@@ -8,6 +8,7 @@ the trials of all studies, then of the retraining, are one run, so workers stay 
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import math
 import time
 from collections.abc import Sequence
@@ -63,22 +64,35 @@ class TunedTrial(TuneTrial):
 
     def _train(self, trial: Trial) -> bool:
         started = time.monotonic()
-        while not trial.train(0):  # an epoch
-            if is_judged(trial.training.epochs_done, self._grace_epochs) or time.monotonic() - started > SLICE_SECONDS:
+        before = trial.training.epochs_done
+        while not trial.train(0):  # to the next logging point
+            is_judged = judged_epoch(before, trial.training.epochs_done, self._grace_epochs) is not None
+            before = trial.training.epochs_done
+            if is_judged or time.monotonic() - started > SLICE_SECONDS:
                 return False
         return True
 
 
-def is_judged(epoch: int, grace_epochs: int) -> bool:
-    """Whether early stopping looks at trials that have done `epoch` epochs: g, 2g, 4g, ..."""
-    times, rest = divmod(epoch, grace_epochs)
-    return rest == 0 and times > 0 and times & (times - 1) == 0
+def judged_epoch(before: float, after: float, grace_epochs: int) -> int | None:
+    """The last of the epochs g, 2g, 4g, ..., where early stopping looks at trials, in (before, after]."""
+    found, epoch = None, grace_epochs
+    while epoch <= after:
+        found, epoch = epoch if epoch > before else None, 2 * epoch
+    return found
 
 
 def curve_of(epochs: Sequence[Row], grace_epochs: int) -> list[Point]:
-    """The validation results where early stopping looks, from rows of epochs.parquet of a tuning trial."""
-    judged = [row for row in epochs if is_judged(row["epoch"], grace_epochs)]
-    return [Point(row["epoch"], row["test_loss"], row["test_accuracy"]) for row in judged]
+    """The validation results where early stopping looks, from rows of epochs.parquet of a tuning trial.
+
+    They are those of the first logging point at or after each such epoch.
+    """
+    ends = [0, *(row["epoch"] for row in epochs)]
+    judged = [judged_epoch(before, after, grace_epochs) for before, after in itertools.pairwise(ends)]
+    return [
+        Point(epoch, row["test_loss"], row["test_accuracy"])
+        for epoch, row in zip(judged, epochs, strict=True)
+        if epoch is not None
+    ]
 
 
 def outcome_of(row: Row, epochs: Sequence[Row] = ()) -> Outcome:

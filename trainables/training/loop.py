@@ -329,7 +329,8 @@ class Training:
         self.examples = self._examples_of(last)
 
     def _examples_of(self, row: dict[str, Any]) -> int:
-        return row.get("examples") or round(row["epoch"] * self.config.train_size)
+        examples: int | None = row.get("examples")
+        return round(row["epoch"] * self.config.train_size) if examples is None else examples
 
 
 def is_look(step: int) -> bool:

@@ -26,7 +26,7 @@ from sweeps.tuning.campaign import Campaign, Known, Plan, with_test_set
 from sweeps.tuning.optuna_study import Budget, Outcome, Point, Rules, TuningStudy, open_storage
 from sweeps.tuning.run import begin, plan_of, write_tuning
 from sweeps.tuning.search_space import STARTUP_POINTS, Space
-from sweeps.tuning.under_tune import curve_of, is_judged, outcome_of
+from sweeps.tuning.under_tune import curve_of, judged_epoch, outcome_of
 from trainables.config import TrialConfig
 from trainables.data import Source
 from trainables.records.tables import compact
@@ -61,7 +61,7 @@ def made_up(config: TrialConfig, grace_epochs: int) -> tuple[list[Point], Outcom
     """A trial whose accuracy is best at a learning rate that grows with the batch; one corner of the space diverges."""
     distance = abs(math.log(config.learning_rate / (0.003 * (config.batch_size / 30) ** 0.5)))
     accuracy = 0.95 - 0.05 * distance - 0.001 * config.warmup_epochs
-    judged = [epoch for epoch in range(1, config.epochs + 1) if is_judged(epoch, grace_epochs)]
+    judged = [epoch for epoch in range(1, config.epochs + 1) if judged_epoch(epoch - 1, epoch, grace_epochs)]
     curve = [Point(epoch, 1 - accuracy, accuracy * epoch / (epoch + 1)) for epoch in judged]
     if config.learning_rate > 0.09:
         return curve[:1], Outcome(config.trial_id, "diverged", 1, 10, None, 0.1, 0.0)
@@ -247,7 +247,11 @@ def test_median_rule_by_hand() -> None:
 
 
 def test_where_early_stopping_looks() -> None:
-    assert [epoch for epoch in range(100) if is_judged(epoch, 5)] == [5, 10, 20, 40, 80]
+    assert [epoch for epoch in range(100) if judged_epoch(epoch - 1, epoch, 5)] == [5, 10, 20, 40, 80]
+    assert judged_epoch(4.8, 5.3, 5) == 5  # with rows within epochs: the first one at or after it
+    assert judged_epoch(5.3, 9.9, 5) is None
+    rows = [{"epoch": epoch, "test_loss": epoch, "test_accuracy": 0.5} for epoch in (2.5, 5.5, 9.5, 10)]
+    assert [(point.epoch, point.loss) for point in curve_of(rows, 5)] == [(5, 5.5), (10, 10)]
 
 
 @pytest.mark.parametrize("objective", ["validation_accuracy", "validation_loss"])

@@ -11,7 +11,7 @@ from trainables.config import TrialConfig
 from trainables.data import Source
 from trainables.runtime.errors import UserError
 from trainables.training.evaluate import evaluate
-from trainables.trial import Trial, run_trial
+from trainables.trial import ENDED_BY_TEST_SET, MISSED_METRIC, Trial, run_trial
 
 Make = Callable[..., TrialConfig]
 
@@ -126,6 +126,25 @@ def test_a_target_ends_at_a_logging_point(make_config: Make, digits: Source) -> 
     losses = [row["train_loss"] for row in trial.training.epochs]
     assert losses[-1] <= 0.5 < min(losses[:-1])
     assert trial.training.epochs_done != int(trial.training.epochs_done)
+
+
+def test_a_target_metric_ends_training_on_held_out_data(make_config: Make, digits: Source) -> None:
+    """The first row with at least this accuracy is the last one; a lower one is reached before the loss is."""
+    plain = Trial(make_config(epochs=6, evaluate_every="5steps", measures=""), digits)
+    plain.train()
+    goal = plain.training.epochs[5]["test_accuracy"]
+    first = next(row for row in plain.training.epochs if row["test_accuracy"] >= goal)
+    config = make_config(epochs=6, evaluate_every="5steps", measures="", target_metric=goal, target_loss=1e-9)
+    row = run_trial(config, digits).trial
+    assert (row["steps"], row["steps_to_target"]) == (first["step"], first["step"])
+    assert (row["examples_to_target"], row["reached_target"]) == (first["examples"], True)
+    assert ENDED_BY_TEST_SET in row["flags"]
+    held_out = make_config(
+        epochs=2, measures="", target_metric=1.1, test_size=1000, validation_size=400, evaluate_every="5steps"
+    )
+    missed = run_trial(held_out, digits).trial
+    assert (missed["steps_to_target"], missed["reached_target"]) == (None, False)
+    assert missed["flags"] == [MISSED_METRIC]  # no test example has been seen
 
 
 @pytest.mark.parametrize(
