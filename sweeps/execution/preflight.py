@@ -18,6 +18,7 @@ from trainables.data import Source
 from trainables.data.dataset import EXAMPLES
 from trainables.runtime.errors import LONGEST_REASON, UserError
 from trainables.runtime.importing import importing_alike
+from trainables.tasks.names import OF_CLASS_NUMBERS
 
 COMMAND = "import gc; gc.disable(); from trainables.check import main; main()"  # PyTorch is imported sooner so
 
@@ -39,7 +40,7 @@ def checking(configs: Sequence[TrialConfig], source: Source, placement: Placemen
         few = dataclasses.replace(
             source, inputs=source.inputs[:EXAMPLES], labels=source.labels[:EXAMPLES], test_inputs=None, test_labels=None
         )
-    labels = () if source.is_checked else (source.labels, source.test_labels)
+    labels = () if source.task in OF_CLASS_NUMBERS else (source.labels, source.test_labels)
     limits = placement.trial_timeout, placement.micro_batch_size, placement.workers_per_trial
     with contextlib.ExitStack() as files:
         # Files, not pipes, for nobody reads or writes at the other end yet.
