@@ -1,5 +1,6 @@
 """The manual: links lead somewhere, and every command it names exists with the options it names."""
 
+import os
 import re
 import shlex
 import subprocess
@@ -84,3 +85,17 @@ def test_the_papers_tables_are_those_of_the_kept_results() -> None:
         [sys.executable, "docs/paper/rebuild.py", "--check"], cwd=ROOT, capture_output=True, text=True, timeout=300
     )
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.slow
+def test_the_python_page_runs_from_top_to_bottom(tmp_path: Path) -> None:
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "python.md").read_text(encoding="utf-8"), re.DOTALL)
+    (tmp_path / "page.py").write_text("\n".join(blocks), encoding="utf-8")
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        [sys.executable, "page.py"], cwd=tmp_path, capture_output=True, text=True, timeout=1200, env=environment
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "SweepResults('python': 27 trials (27 completed), batch sizes 16 to 300)" in done.stdout
+    assert "lost_high" in done.stdout
+    assert (tmp_path / "gap.pdf").stat().st_size > 1000

@@ -1,0 +1,61 @@
+"""Large-batch sweeps from Python: run a sweep, load its results, ask its questions, draw its figures.
+
+    import large_batch_sweeps as lbs
+
+    results = lbs.run_sweep(name="mine", batch_sizes=[16, 64, 300], learning_rates=[0.003, 0.01], seeds=[0, 1, 2])
+    results = lbs.load_sweep("results/mine")        # the same object, later
+    results                                         # in a notebook: the three answers
+    results.trials, results.epochs, results.measures    # DataFrames
+    lbs.free_batch(results)                         # every question, as a DataFrame with its intervals
+    lbs.figures.gap_vs_sharpness(results)           # every figure, as a matplotlib Figure
+
+The sharpness measures work on any differentiable loss and need no sweep: `lbs.sharpness`, docs/python.md.
+"""
+
+from typing import TYPE_CHECKING, Any
+
+from analysis.stats.rank_correlation import granulated_kendall
+from large_batch_sweeps import figures
+from large_batch_sweeps.questions import (
+    association,
+    compare,
+    critical_batch,
+    free_batch,
+    leaderboard,
+    remedies,
+    steps_to_result,
+    tuned_gap,
+)
+from large_batch_sweeps.results import SweepResults, load_sweep
+from large_batch_sweeps.run import SweepError, run_sweep
+from trainables.runtime.errors import UserError
+
+if TYPE_CHECKING:
+    from trainables import sharpness
+
+__all__ = [
+    "SweepError",
+    "SweepResults",
+    "UserError",
+    "association",
+    "compare",
+    "critical_batch",
+    "figures",
+    "free_batch",
+    "granulated_kendall",
+    "leaderboard",
+    "load_sweep",
+    "remedies",
+    "run_sweep",
+    "sharpness",
+    "steps_to_result",
+    "tuned_gap",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "sharpness":  # brings PyTorch, which results do not need
+        from trainables import sharpness
+
+        return sharpness
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,0 +1,127 @@
+"""Code of a notebook's cell as a module, so that other processes can import it, also when the sweep is resumed.
+
+The module holds the source of the function or class and of everything in its notebook that it refers to: imports, other
+functions and classes, and constants that can be written down. It is named by a hash of its text: a cell that is edited
+is another module, and so another model.
+"""
+
+import ast
+import builtins
+import hashlib
+import inspect
+import linecache
+import symtable
+import sys
+import textwrap
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from types import FunctionType, ModuleType
+from typing import Any
+
+from trainables.runtime.errors import UserError
+from trainables.storage.folders import write_atomically
+
+CONSTANTS = (bool, int, float, complex, str, bytes, type(None))
+
+
+def as_module(code: Callable[..., Any], folder: Path) -> str:
+    """Write the module of `code` into `folder`; return its name.
+
+    Raises UserError where the source is not known, or refers to something that cannot be written down.
+    """
+    parts: dict[str, str] = {}
+    _collect(code, parts)
+    imports = [text for text in parts.values() if text.startswith(("import ", "from "))]
+    rest = [text for text in parts.values() if not text.startswith(("import ", "from "))]
+    text = "\n".join(sorted(imports)) + "\n\n\n" + "\n\n".join(rest) + "\n"
+    name = f"cell_{hashlib.sha256(text.encode()).hexdigest()[:12]}"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        write_atomically(folder / f"{name}.py", text.encode())
+    except OSError as error:
+        raise UserError(f"`results` must be a folder that can be written, got {folder} ({error.strerror})") from error
+    return name
+
+
+def _collect(code: Any, parts: dict[str, str]) -> None:
+    """Add the source of `code` to `parts`, after what it refers to."""
+    try:
+        source = textwrap.dedent(_source(code))
+    except (OSError, TypeError) as error:
+        raise UserError(
+            f"`{getattr(code, '__name__', code)}` must have source code that can be read; write it into a file "
+            "and give its import path, package.module:function"
+        ) from error
+    name = code.__name__
+    if "." in code.__qualname__ or name == "<lambda>":
+        raise UserError(f"`{code.__qualname__}` must be a function or class of its own, not one inside another")
+    parts[name] = ""  # seen, so that a circle ends
+    space = code.__globals__ if isinstance(code, FunctionType) else vars(sys.modules[code.__module__])
+    for used in _names(source):
+        if used in parts or used == name or (used not in space and hasattr(builtins, used)):
+            continue
+        if used in space:
+            _add(used, space[used], parts)
+    parts[name] = parts.pop(name) or source.rstrip() + "\n"
+
+
+def _source(code: Any) -> str:
+    """As `inspect.getsource`, which does not find the classes of a notebook, whose module is no file."""
+    methods = (
+        [value for value in vars(code).values() if isinstance(value, FunctionType)] if inspect.isclass(code) else []
+    )
+    if not methods:
+        return inspect.getsource(code)
+    text = "".join(linecache.getlines(methods[0].__code__.co_filename))
+    found = [node for node in ast.parse(text).body if isinstance(node, ast.ClassDef) and node.name == code.__name__]
+    if not found:
+        raise OSError(f"no class {code.__name__}")
+    first = min([found[-1].lineno, *(decorator.lineno for decorator in found[-1].decorator_list)])
+    return "\n".join(text.splitlines()[first - 1 : found[-1].end_lineno])
+
+
+def _add(name: str, value: Any, parts: dict[str, str]) -> None:
+    """Add to `parts` what gives `name` its `value`."""
+    if isinstance(value, ModuleType):
+        parts[name] = f"import {value.__name__}" + (f" as {name}" if name != value.__name__ else "")
+    elif inspect.isclass(value) or inspect.isroutine(value):
+        if getattr(value, "__module__", None) in ("__main__", None) or _is_of_notebook(value):
+            _collect(value, parts)
+        else:
+            own = value.__qualname__
+            parts[name] = f"from {value.__module__} import {own}" + (f" as {name}" if name != own else "")
+    elif _is_constant(value):
+        parts[name] = f"{name} = {value!r}\n"
+    else:
+        raise UserError(
+            f"`{name}`, which the code refers to, must be a module, a function, a class or a plain constant, got "
+            f"{type(value).__name__}; make it inside the function"
+        )
+
+
+def _is_of_notebook(value: Any) -> bool:
+    module = value.__module__
+    return module not in sys.builtin_module_names and getattr(sys.modules.get(module), "__file__", None) is None
+
+
+def _is_constant(value: Any) -> bool:
+    if isinstance(value, tuple | list | set | frozenset):
+        return all(map(_is_constant, value))
+    if isinstance(value, dict):
+        return all(map(_is_constant, [*value, *value.values()]))
+    return type(value) in CONSTANTS
+
+
+def _names(source: str) -> list[str]:
+    """The names that the source takes from outside of it."""
+    top = symtable.symtable(source, "<cell>", "exec")
+    outer = {symbol.get_name() for symbol in top.get_symbols() if symbol.is_referenced() and not symbol.is_assigned()}
+    return sorted(outer | _globals(top.get_children()))
+
+
+def _globals(tables: Iterable[symtable.SymbolTable]) -> set[str]:
+    found: set[str] = set()
+    for table in tables:
+        found |= {symbol.get_name() for symbol in table.get_symbols() if symbol.is_global()}
+        found |= _globals(table.get_children())
+    return found

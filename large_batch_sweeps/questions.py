@@ -1,0 +1,142 @@
+"""The questions of a sweep, each answered by a DataFrame: estimates with `_low` and `_high`, their 95 % intervals.
+
+Definitions: docs/statistics.md. Each raises UserError where the sweep lacks what it needs.
+"""
+
+import dataclasses
+from pathlib import Path
+from typing import Any, Literal
+
+import pandas as pd
+
+from analysis.data.load import comparable, measures_of
+from analysis.data.replicates import Estimate
+from analysis.data.runs import Direction, read_frame, read_results
+from analysis.questions import association as associations
+from analysis.questions import critical_batch as critical
+from analysis.questions import free_batch as free
+from analysis.questions import leaderboard as board
+from analysis.questions import remedies as bought_back
+from analysis.questions import steps_to_result as steps
+from analysis.questions.tuned_cells import load_tuned_gap
+from analysis.stats.means import Mean, paired_difference
+from large_batch_sweeps.frames import frame_of, row_of
+from large_batch_sweeps.results import SweepResults
+from trainables.runtime.errors import UserError
+from trainables.storage.folders import place
+
+
+def free_batch(
+    results: SweepResults, *, comparison: Literal["matched", "tuned"] = "matched", margin: float | None = None
+) -> pd.DataFrame:
+    """Which batch sizes lose no more than `margin` against the smallest: `lost`, and whether each is `free`.
+
+    `tuned`: each batch size at the learning rate that its other replicates choose.
+    """
+    found = free.free_batch(results.sweep, comparison, *([] if margin is None else [margin]))
+    if found is None:
+        raise UserError("`results` must hold plain trials at two batch sizes or more, got none that can be compared")
+    return frame_of(found.rows).assign(margin=found.margin, reference=found.reference)
+
+
+def critical_batch(results: SweepResults, *, target_loss: float | None = None) -> pd.DataFrame:
+    """Steps and examples to a training loss at each batch size; each row has the fit (`b_crit`, `s_min`, `e_min`)."""
+    found = critical.critical_batch(results.sweep, target_loss)
+    fit = {
+        name: value for name, value in row_of(found).items() if name.startswith(("b_crit", "s_min", "e_min", "target"))
+    }
+    return frame_of(found.rows).assign(**fit)
+
+
+def association(results: SweepResults, *, target: str = associations.GAP) -> pd.DataFrame:
+    """The rank correlation of each sharpness measure with `target` in each view, a row for each measure."""
+    found = [associations.associate(results.sweep, measure, target) for measure in measures_of(results.sweep)]
+    return pd.DataFrame([{"measure": one.measure.column, "label": one.measure.label, **row_of(one)} for one in found])
+
+
+def leaderboard(results: SweepResults, *, target: str = associations.GAP) -> pd.DataFrame:
+    """How well each measure predicts `target`, best first, beside what needs no measure, such as batch size."""
+    return board.leaderboard_frame(board.leaderboard(results.sweep, target))
+
+
+def remedies(results: SweepResults) -> pd.DataFrame:
+    """What each remedy gains over plain training at the same large batch, and the share of the gap it buys back."""
+    found = bought_back.remedies(results.sweep)
+    if not found:
+        raise UserError("`results` must hold trials with a remedy beside plain ones, got none")
+    return frame_of(found).assign(helps=[one.helps for one in found])
+
+
+def compare(results: SweepResults, first: str, second: str, *, value: str = "test_accuracy") -> pd.DataFrame:
+    """`first` minus `second` at each batch size, two values of the column `remedy` (plain training is "none").
+
+    The difference of column `value` is paired inside replicates, over trials that differ in the remedy alone.
+    """
+    frame = comparable(results.sweep)
+    known = sorted(frame["remedy"].unique())
+    for name in (first, second):
+        if name not in known:
+            raise UserError(f"`remedy` must be one of {', '.join(known)}, got {name!r}")
+    if value not in frame:
+        raise UserError(f"`value` must be a column of the trials, got {value!r}")
+    frame = frame[~frame["is_switched"]]
+    rows: list[dict[str, Any]] = []
+    for size, of_size in frame.groupby("batch_size"):
+        one, other = (of_size[of_size["remedy"] == name] for name in (first, second))
+        found = paired_difference(one, other, value, match="remedy_set")
+        if found is not None:
+            rows.append({"batch_size": size, "first": first, "second": second, **row_of(_Difference(found))})
+    if not rows:
+        raise UserError(f"`results` must hold trials of {first} and {second} that differ in that alone, got none")
+    return pd.DataFrame(rows)
+
+
+def steps_to_result(
+    runs: SweepResults | pd.DataFrame,
+    *,
+    metric: str = "test_loss",
+    goal: float | None = None,
+    direction: Direction | None = None,
+) -> pd.DataFrame:
+    """The fewest steps to a `goal` of `metric` at each batch size, and what it costs in examples.
+
+    `runs`: results, or a DataFrame of your own with `run`, `batch_size`, `step`, `metric`, and optionally `seed` and
+    settings, a row for each evaluation. Default goal: the best that every batch size reaches.
+    """
+    if isinstance(runs, SweepResults):
+        found = read_results(runs.folder, metric, direction)
+    else:
+        found = read_frame(Path("runs"), runs, metric, direction)
+    answer = steps.steps_to_result(found, steps.default_goal(found) if goal is None else goal)
+    critical_size = row_of(_Critical(answer.critical))
+    within, beyond = answer.overhead.within, answer.overhead.beyond
+    return frame_of(answer.rows).assign(
+        goal=answer.goal, **critical_size, within_overhead=within, beyond_overhead=beyond
+    )
+
+
+def tuned_gap(folder: str | Path) -> pd.DataFrame:
+    """The results of `python sweeps/tuned_gap.py`: each batch size and remedy at the setting that tuning chose."""
+    return frame_of(load_tuned_gap(place(folder)).cells)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Difference:
+    difference: Mean
+
+
+@dataclasses.dataclass(frozen=True)
+class _Critical:
+    b_crit: Estimate | None
+
+
+__all__ = [
+    "association",
+    "compare",
+    "critical_batch",
+    "free_batch",
+    "leaderboard",
+    "remedies",
+    "steps_to_result",
+    "tuned_gap",
+]

@@ -1,0 +1,79 @@
+"""The results of a sweep in Python: its tables as DataFrames, and its three answers in a notebook."""
+
+import html
+from pathlib import Path
+
+import pandas as pd
+
+from analysis.data import load
+from analysis.reporting.answer import answer
+
+QUESTIONS = ("How large?", "Is it sharpness?", "What helps?")
+CARD = "border:1px solid #8888;border-radius:6px;padding:.6em .9em;flex:1 1 16em;max-width:32em"
+
+
+class SweepResults:
+    """What a sweep has found so far. Functions of this package take one as their first argument.
+
+    `trials`: a row for each trial. `epochs`: a row for each trial and epoch. `measures`: a row for each trial, measure
+    and moment. Their columns: docs/usage.md. Missing values are null.
+    """
+
+    def __init__(self, sweep: load.Sweep) -> None:
+        self.sweep = sweep
+
+    @property
+    def folder(self) -> Path:
+        return self.sweep.folder
+
+    @property
+    def name(self) -> str:
+        return self.sweep.name
+
+    @property
+    def trials(self) -> pd.DataFrame:
+        return self.sweep.trials
+
+    @property
+    def epochs(self) -> pd.DataFrame:
+        return self.sweep.epochs
+
+    @property
+    def measures(self) -> pd.DataFrame:
+        return self.sweep.measures
+
+    def comparable(self) -> pd.DataFrame:
+        """The completed trials that statistics are over, with their groups (`replicate`, `setting`, `matched_set`)."""
+        return load.comparable(self.sweep)
+
+    def answer(self) -> list[str]:
+        """How large the batch may be, whether sharpness predicts the gap, and what helps: a paragraph each."""
+        return answer(self.sweep)
+
+    def __repr__(self) -> str:
+        counts = self.trials["status"].value_counts()
+        ended = ", ".join(f"{number} {status}" for status, number in counts.items())
+        planned = f" of {self.sweep.planned}" if self.sweep.planned else ""
+        sizes = sorted(self.trials["batch_size"].unique())
+        return f"SweepResults({self.name!r}: {len(self.trials)}{planned} trials ({ended}), batch sizes {_range(sizes)})"
+
+    def _repr_html_(self) -> str:
+        cards = "".join(
+            f'<div style="{CARD}"><b>{question}</b><br>{html.escape(sentence)}</div>'
+            for question, sentence in zip(QUESTIONS, self.answer(), strict=True)
+        )
+        return (
+            f'<div style="display:flex;flex-wrap:wrap;gap:.6em">{cards}</div><small>{html.escape(repr(self))}</small>'
+        )
+
+
+def load_sweep(folder: str | Path) -> SweepResults:
+    """The results in `folder`, such as results/batch_grid, also of a sweep that still runs.
+
+    Raises UserError (a ValueError) where `folder` holds no sweep, or no trial has ended yet.
+    """
+    return SweepResults(load.load_sweep(folder))
+
+
+def _range(sizes: list[int]) -> str:
+    return str(sizes[0]) if len(sizes) == 1 else f"{sizes[0]} to {sizes[-1]}"

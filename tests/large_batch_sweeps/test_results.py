@@ -1,0 +1,130 @@
+"""Results in Python: tables, answers, every question and every figure, with the numbers of the analysis."""
+
+import made_up
+import matplotlib.figure
+import numpy as np
+import pandas as pd
+import pytest
+
+import large_batch_sweeps as lbs
+from analysis.data.load import comparable
+from analysis.questions.free_batch import free_batch
+from analysis.stats.means import paired_difference
+
+LACKING = {  # figures that the made-up sweep has no data for, and what is said
+    "switch_point": "must hold completed trials with a switch-point",
+    "threshold_batch": "must hold at least 4 batch sizes",
+    "critical_batch": "must hold completed trials with their epochs",
+}
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory) -> lbs.SweepResults:
+    records = [
+        *made_up.grid(switch_epochs=(None,)),
+        *(
+            made_up.record(
+                accuracy=0.94 + gain + 0.001 * seed,
+                sharpness=1.0,
+                batch_size=512,
+                learning_rate=0.01,
+                seed=seed,
+                split_seed=seed,
+                **remedy,
+            )
+            for gain, remedy in ((0.004, {"sam_radius": 0.05}), (0.001, {"label_smoothing": 0.1}))
+            for seed in range(3)
+        ),
+    ]
+    return lbs.load_sweep(made_up.write(tmp_path_factory.mktemp("results") / "mine", records))
+
+
+def test_it_is_short_in_a_terminal_and_answers_in_a_notebook(results):
+    assert repr(results) == "SweepResults('mine': 24 trials (24 completed), batch sizes 16 to 512)"
+    page = results._repr_html_()
+    for part in ("How large?", "Is it sharpness?", "What helps?", *(text[:20] for text in results.answer())):
+        assert part in page
+    assert len(results.answer()) == 3
+
+
+def test_the_tables_are_data_frames(results):
+    assert len(results.trials) == 24
+    assert {"trial_id", "batch_size", "test_accuracy"} <= set(results.trials)
+    assert set(results.epochs["trial_id"]) <= set(results.trials["trial_id"])
+    assert set(results.measures["trial_id"]) == set(results.trials["trial_id"])
+
+
+def test_the_free_batch_with_its_intervals(results):
+    frame = lbs.free_batch(results)
+    expected = free_batch(results.sweep).rows
+    assert frame["batch_size"].tolist() == [row.batch_size for row in expected]
+    for row, (_, found) in zip(expected, frame.iterrows(), strict=True):
+        assert found["lost"] == row.lost.value
+        assert (found["lost_low"], found["lost_high"]) == (row.lost.interval.low, row.lost.interval.high)
+        assert found["lost_replicates"] == 3
+    wide = lbs.free_batch(results, margin=0.5)
+    assert wide["free"].all()
+    assert wide["margin"].eq(0.5).all()
+
+
+def test_a_remedy_against_another(results):
+    frame = lbs.compare(results, "sam_radius=0.05", "label_smoothing=0.1")
+    trials = comparable(results.sweep)
+    one, other = (trials[trials["remedy"] == name] for name in ("sam_radius=0.05", "label_smoothing=0.1"))
+    expected = paired_difference(one, other, "test_accuracy", match="remedy_set")
+    assert frame["batch_size"].tolist() == [512]
+    assert frame["difference"].item() == pytest.approx(0.003)
+    assert frame["difference"].item() == expected.value
+    with pytest.raises(
+        lbs.UserError, match=r"`remedy` must be one of label_smoothing=0\.1, none, sam_radius=0\.05, got"
+    ):
+        lbs.compare(results, "sam", "none")
+
+
+@pytest.mark.parametrize("question", [lbs.association, lbs.leaderboard, lbs.remedies])
+def test_every_question_is_a_frame_with_intervals(results, question):
+    frame = question(results)
+    assert len(frame)
+    lows = [name for name in frame if name.endswith("_low")]
+    assert lows
+    for low in lows:
+        high = low.replace("_low", "_high")
+        known = frame[low].notna() & frame[high].notna()
+        assert (frame.loc[known, low] <= frame.loc[known, high]).all()
+
+
+def test_the_critical_batch(tmp_path):
+    found = lbs.load_sweep(made_up.write(tmp_path / "law", made_up.law(factors=(0.9, 1.0, 1.1))))
+    frame = lbs.critical_batch(found)
+    assert frame["b_crit"].nunique() == 1
+    assert frame["b_crit"].iloc[0] == pytest.approx(100, rel=1e-4)
+    assert frame["b_crit_low"].iloc[0] < 100 < frame["b_crit_high"].iloc[0]
+    steps = lbs.steps_to_result(found, metric="train_loss", goal=1e-3)
+    assert steps["steps_replicates"].eq(3).all()
+
+
+def test_steps_to_a_result_of_a_frame_of_ones_own():
+    rows = [
+        {"run": str(size), "batch_size": size, "step": step, "val_loss": 1 / (1 + step * size / 8)}
+        for size in (8, 16, 32)
+        for step in range(40)
+    ]
+    frame = lbs.steps_to_result(pd.DataFrame(rows), metric="val_loss", goal=0.1)
+    np.testing.assert_allclose(frame["steps"], [9, 4.5, 2.25], rtol=0.04)  # evaluated after whole steps
+
+
+@pytest.mark.parametrize("name", lbs.figures.__all__)
+def test_every_figure_is_a_figure(results, name):
+    draw = getattr(lbs.figures, name)
+    if name in LACKING:
+        with pytest.raises(lbs.UserError, match=LACKING[name]):
+            draw(results)
+    else:
+        assert isinstance(draw(results), matplotlib.figure.Figure)
+
+
+def test_what_is_not_there_is_one_line(tmp_path):
+    with pytest.raises(ValueError, match="results"):
+        lbs.load_sweep(tmp_path)
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        _ = lbs.nothing

@@ -1,0 +1,131 @@
+"""Sweeps from Python: options as the command has them, and code of a notebook's cell as a module."""
+
+import sys
+import threading
+import types
+
+import pytest
+import torch
+
+import large_batch_sweeps as lbs
+from large_batch_sweeps.notebook_code import as_module
+from large_batch_sweeps.run import words
+
+CELL = """
+import math
+import torch.nn.functional as F
+from torch import nn
+import torch as t
+
+WIDTHS = (8, 8)
+SCALE = {"gain": 1.5}
+model = nn.Linear(3, 3)  # of another cell: the function below has a local of this name
+
+def width(number):
+    return WIDTHS[number] if number < len(WIDTHS) else later(number)
+
+def later(number):
+    return width(number - 1)
+
+class Scaled(nn.Module):
+    def __init__(self, inputs: int):
+        super().__init__()
+        self.linear = nn.Linear(inputs, width(0))
+
+    def forward(self, x):
+        return F.relu(self.linear(x)) * SCALE["gain"]
+
+def build(input_shape, num_classes, *, depth: int = 1):
+    model = nn.Sequential(nn.Flatten(), Scaled(math.prod(input_shape)), nn.Linear(width(1), num_classes))
+    return model
+
+def uses_a_tensor(input_shape, num_classes):
+    return model
+"""
+
+
+@pytest.fixture
+def notebook(monkeypatch):
+    """The names of a notebook in which CELL was run: a module without a file, whose source can be read."""
+    import linecache
+
+    module = types.ModuleType("notebook_of_test")
+    file = "<ipython-input-1>"
+    linecache.cache[file] = (len(CELL), None, CELL.splitlines(keepends=True), file)
+    exec(compile(CELL, file, "exec"), module.__dict__)
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    return module
+
+
+def test_options_are_those_of_the_command():
+    assert words({"batch_sizes": [16, 64], "learning_rates": [0.01, 1e-05], "switch_epochs": [None, 5]}) == [
+        "--batch-sizes", "16", "64", "--learning-rates", "0.01", "1e-05", "--switch-epochs", "none", "5",
+    ]  # fmt: skip
+    assert words({"model_options": {"widths": [64, 64], "batch_norm": True}, "resume": True, "quiet": False}) == [
+        "--model-options", "widths=[64, 64]", "batch_norm=true", "--resume",
+    ]  # fmt: skip
+    assert words({"remedies": [{}, {"sam_radius": 0.05, "clip_norm": 1.0}, "ghost_batch_size=16"]}) == [
+        "--remedies", "none", "sam_radius=0.05,clip_norm=1.0", "ghost_batch_size=16",
+    ]  # fmt: skip
+    assert words({"dashboard": False, "reuse_actors": False, "train_size": None, "model": "mlp"}) == [
+        "--no-dashboard", "--own-actors", "--model", "mlp",
+    ]  # fmt: skip
+
+
+def test_code_of_a_cell_becomes_a_module(notebook, tmp_path, monkeypatch):
+    name = as_module(notebook.build, tmp_path)
+    text = (tmp_path / f"{name}.py").read_text()
+    assert "import torch as t" not in text  # nothing refers to it
+    monkeypatch.syspath_prepend(str(tmp_path))
+    network = __import__(name).build((2, 3), 4)
+    assert network(torch.zeros(5, 2, 3)).shape == (5, 4)
+    assert as_module(notebook.build, tmp_path) == name  # the same text, the same name
+
+
+def test_an_edited_cell_is_another_module(notebook, tmp_path):
+    before = as_module(notebook.build, tmp_path)
+    notebook.SCALE = {"gain": 2.0}
+    assert as_module(notebook.build, tmp_path) != before
+
+
+def test_what_cannot_be_written_down_is_one_line(notebook, tmp_path):
+    with pytest.raises(lbs.UserError, match=r"`model`, which the code refers to, must be a module, .* got Linear"):
+        as_module(notebook.uses_a_tensor, tmp_path)
+    with pytest.raises(lbs.UserError, match="must be a function or class of its own, not one inside another"):
+        as_module(lambda shape, classes: None, tmp_path)
+    with pytest.raises(lbs.UserError, match="must have source code that can be read"):
+        as_module(len, tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_mistake_is_an_exception_with_the_commands_sentence(tmp_path, capsys):
+    with pytest.raises(lbs.UserError, match=r"unknown option --lerning-rates; did you mean --learning-rates\?"):
+        lbs.run_sweep(results=tmp_path, lerning_rates=[0.1])
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_sweep_of_a_cell_in_a_thread(notebook, tmp_path, capsys):
+    options = {
+        "batch_sizes": [32, 150], "learning_rates": [0.01], "warmup_epochs": [0], "switch_epochs": [None],
+        "seeds": [0, 1], "epochs": 2, "train_size": 150, "measures": ["none"], "dashboard": False, "quiet": True,
+    }  # fmt: skip
+    found: list[object] = []
+
+    def run() -> None:
+        try:
+            found.append(lbs.run_sweep(name="cell", results=tmp_path, model=notebook.build, **options))
+        except BaseException as error:
+            found.append(error)
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    thread.join(timeout=300)
+    assert isinstance(found[0], lbs.SweepResults), found
+    assert found[0].trials["status"].eq("completed").all()
+    assert len(found[0].trials) == 4
+    assert found[0].trials["model"].str.fullmatch(r"cell_[0-9a-f]{12}:build").all()
+    assert (tmp_path / "notebook_code").is_dir()
+    with pytest.raises(lbs.UserError, match="which has results"):
+        lbs.run_sweep(name="cell", results=tmp_path, model=notebook.build, **options)
+    again = lbs.run_sweep(name="cell", results=tmp_path, model=notebook.build, resume=True, **options)
+    assert again.trials["finished_at"].tolist() == found[0].trials["finished_at"].tolist()  # trained once
