@@ -102,8 +102,8 @@ def add_data(parser: Parser, *, dataset: str) -> None:
         "--dataset",
         default=dataset,
         metavar="NAME",
-        help="digits, mnist, cifar10, cifar100, parquet, image_folder, text, pairs, timit, or "
-        "your package.module:function (default: %(default)s)",
+        help="digits, mnist, cifar10, cifar100, parquet, image_folder, arrow, arrays, text, tokens, "
+        "pairs, timit, or your package.module:function (default: %(default)s)",
     )
     data.add_argument(
         "--task",

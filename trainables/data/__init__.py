@@ -20,6 +20,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from trainables.data.array_files import read_arrays
+from trainables.data.arrow import read_arrow
 from trainables.data.cache import cache_in
 from trainables.data.dataset import Dataset, Source
 from trainables.data.image_files import read_image_folder
@@ -29,6 +31,7 @@ from trainables.data.parquet import read_parquet
 from trainables.data.speech import read_timit
 from trainables.data.standard import read_cifar10, read_cifar100, read_digits, read_mnist
 from trainables.data.text import read_text
+from trainables.data.token_files import read_tokens
 from trainables.runtime.errors import UserError
 from trainables.runtime.importing import is_import_path, load_callable
 from trainables.runtime.options import check_options
@@ -47,6 +50,9 @@ DATASETS: dict[str, Callable[..., Source]] = {
     "pairs": read_pairs,
     "parquet": read_parquet,
     "image_folder": read_image_folder,
+    "arrow": read_arrow,
+    "arrays": read_arrays,
+    "tokens": read_tokens,
 }
 
 

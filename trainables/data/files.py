@@ -39,6 +39,11 @@ def require_regular(path: Path, expected: str) -> None:
     Args:
         expected: what `data-dir` must hold, for the message.
     """
+    require_memory(readable(path, expected), f"a file, {path},")
+
+
+def readable(path: Path, expected: str) -> int:
+    """The bytes of a file of any size. Raises UserError where `path` is no regular file."""
     try:
         found = path.stat()
     except (OSError, ValueError) as error:  # ValueError: a NUL in the name
@@ -46,7 +51,7 @@ def require_regular(path: Path, expected: str) -> None:
         raise UserError(f"`data-dir` must hold {expected}, got {path} ({reason})") from error
     if not stat.S_ISREG(found.st_mode):
         raise UserError(f"`data-dir` must hold {expected}, got {path}, which is {_kind(found.st_mode)}")
-    require_memory(found.st_size, f"a file, {path},")
+    return found.st_size
 
 
 class Walk:

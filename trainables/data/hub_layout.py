@@ -68,7 +68,23 @@ def choose_parts(root: Path, split: object = None, config: object = None) -> tup
             f"`data-dir` must hold one configuration, got {_listed(found)} in {root}; "
             f"--dataset-options config={found[0]} chooses one"
         )
+    for part in (train[0], test[0]):
+        _require_all_shards(part)
     return train[0], test[0], to_test
+
+
+def _require_all_shards(part: Part) -> None:
+    """Raises UserError where the files are numbered `i-of-n`, and one of the n is missing."""
+    numbered = [match for file in part.files if (match := re.search(r"(\d+)[-_]of[-_](\d+)", file.stem))]
+    found = {int(match[1]) for match in numbered}
+    for match in numbered:
+        count = int(match[2])
+        if len(numbered) == len(part.files) and len(found) < count:
+            missing = min(set(range(count)) - found, default=count)
+            raise UserError(
+                f"`data-dir` must hold all {count} shards of {part.split}, got {len(found)}; "
+                f"number {missing} is missing beside {part.files[0]}"
+            )
 
 
 def _parts(root: Path, files: list[Path]) -> list[Part]:

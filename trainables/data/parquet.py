@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 
 from trainables.data.dataset import Source
 from trainables.data.decoded import EncodedImages, image_source
-from trainables.data.files import require_memory, require_regular
+from trainables.data.files import readable
 from trainables.data.hub_layout import Part, choose_parts
 from trainables.runtime.errors import UserError, quoted
 
@@ -56,18 +56,24 @@ def read_parquet(
     options = {"image": image, "label": label, "split": split, "config": config}
 
     def read() -> tuple[list[EncodedImages], list[NDArray[np.int64]], int]:
-        return _read(root, (train, test), splits, image, label)
+        return read_parts(root, (train, test), splits, image, label)
 
     files = [file for part in (train, test) for file in part.files]
     return image_source("parquet", root, files, read, options, size=size, mean=mean, std=std)
 
 
-def _read(
-    root: Path, chosen: tuple[Part, Part], splits: list[str], image: object, label: object
+def read_parts(
+    root: Path,
+    chosen: tuple[Part, Part],
+    splits: list[str],
+    image: object,
+    label: object,
+    open_file: type["TableFile"] | None = None,
 ) -> tuple[list[EncodedImages], list[NDArray[np.int64]], int]:
     """The images and labels of the training and the test part, and the number of classes."""
     train, test = chosen
-    parts = [[_File(path, image, label) for path in part.files] for part in (train, test)]
+    open_file = open_file or TableFile
+    parts = [[open_file(path, image, label) for path in part.files] for part in (train, test)]
     names = [file.class_names for files in parts for file in files]
     if any(found != names[0] for found in names):
         raise UserError(f"`data-dir` must hold files that name the same classes, got others than in {train.files[0]}")
@@ -103,7 +109,7 @@ def _read(
 class _Images:
     """The images of all files of a part."""
 
-    def __init__(self, files: list["_File"]) -> None:
+    def __init__(self, files: list["TableFile"]) -> None:
         self._files = files
 
     def __len__(self) -> int:
@@ -120,18 +126,16 @@ class _Images:
             first = last
 
 
-class _File:
-    """One Parquet file, its columns chosen; the images are read a few rows at a time."""
+class TableFile:
+    """One file of a table, its columns chosen; the images are read a few rows at a time."""
+
+    kind = "Parquet"
 
     def __init__(self, path: Path, image: object, label: object) -> None:
-        require_regular(path, "whole Parquet files")
+        readable(path, f"whole {self.kind} files")
         self._path = path
         with self._reading():
-            self._file = pq.ParquetFile(path)
-            self._schema = self._file.schema_arrow
-            metadata = self._file.metadata
-            groups = [metadata.row_group(index) for index in range(metadata.num_row_groups)]
-            require_memory(sum(group.total_byte_size for group in groups), f"{path}, unpacked,")
+            self._schema, self._groups = self._open()
             self._image = self._column("image", image, IMAGE_COLUMNS, _holds_images, "struct<bytes> or binary")
             self._label = self._column("label", label, LABEL_COLUMNS, self._holds_labels, "an integer or text")
 
@@ -144,11 +148,11 @@ class _File:
 
     def labels(self) -> list[int] | list[str]:
         with self._reading():
-            column = self._file.read(columns=[self._label]).column(self._label)
+            column = self._read(self._label)
             kind = _value_type(column.type)
             if column.null_count:
                 raise UserError(
-                    f"`data-dir` must hold Parquet without missing labels, got {column.null_count} in {self._path}"
+                    f"`data-dir` must hold {self.kind} without missing labels, got {column.null_count} in {self._path}"
                 )
             if not _is_text(kind) and len(column):
                 low, high = (pc.min_max(column.cast(kind))[name].as_py() for name in ("min", "max"))
@@ -161,27 +165,41 @@ class _File:
             return found
 
     def __len__(self) -> int:
-        return int(self._file.metadata.num_rows)
+        return sum(self._groups)
 
     def images(self, rows: NDArray[np.int64] | None = None) -> Iterator[tuple[str, bytes]]:
         """The name and the encoded bytes of each image, or of those in `rows`, which ascend."""
         first = 0
-        for index in range(self._file.metadata.num_row_groups):
-            last = first + self._file.metadata.row_group(index).num_rows
+        for index, count in enumerate(self._groups):
+            last = first + count
             own = np.arange(first, last) if rows is None else rows[(first <= rows) & (rows < last)]
             if len(own):
                 yield from self._of_group(index, first, own)
             first = last
 
+    def _open(self) -> tuple[pa.Schema, list[int]]:
+        """Opens the file; its schema, and the number of rows of each group that is read in one go."""
+        self._file = pq.ParquetFile(self._path)
+        metadata = self._file.metadata
+        return self._file.schema_arrow, [metadata.row_group(index).num_rows for index in range(metadata.num_row_groups)]
+
+    def _read(self, column: str) -> pa.ChunkedArray:
+        return self._file.read(columns=[column]).column(column)
+
+    def _batches(self, index: int, column: str) -> Iterator[pa.Array]:
+        """`column` of one group, in pieces."""
+        batches = self._file.iter_batches(batch_size=ROWS_AT_ONCE, columns=[column], row_groups=[index])
+        return (batch.column(0) for batch in batches)
+
     def _of_group(self, index: int, row: int, wanted: NDArray[np.int64]) -> Iterator[tuple[str, bytes]]:
-        batches = self._file.iter_batches(batch_size=ROWS_AT_ONCE, columns=[self._image], row_groups=[index])
+        pieces = self._batches(index, self._image)
         while True:
             with self._reading():
-                batch = next(batches, None)
-                if batch is None:
+                piece = next(pieces, None)
+                if piece is None:
                     return
-                own = wanted[(row <= wanted) & (wanted < row + len(batch))]
-                column = batch.column(0).take(pa.array(own - row))
+                own = wanted[(row <= wanted) & (wanted < row + len(piece))]
+                column = piece.take(pa.array(own - row))
                 column = pc.struct_field(column, "bytes") if pa.types.is_struct(column.type) else column
                 encoded = column.to_pylist()
             for place, content in zip(own, encoded, strict=True):
@@ -189,7 +207,7 @@ class _File:
                 if content is None:
                     raise UserError(f"`data-dir` must hold readable images, got no bytes in {name}")
                 yield name, content
-            row += len(batch)
+            row += len(piece)
 
     def _column(
         self, what: str, given: object, usual: tuple[str, ...], fits: Callable[[pa.Field], bool], kinds: str
@@ -207,15 +225,17 @@ class _File:
                 raise UserError(f"`{what}` must be a column, one of {_shown(names)}, got {given!r} in {self._path}")
             way_out = f"--dataset-options {what}={(chosen or names or ['NAME'])[0]}"
             raise UserError(
-                f"`data-dir` must hold Parquet with columns image and label, got {_shown(names)} in {self._path}; "
+                f"`data-dir` must hold {self.kind} with columns image and label, got {_shown(names)} in {self._path}; "
                 f"{way_out} chooses the {what}" + (f", one of {_shown(chosen)}" if chosen else "")
             )
         if names.count(chosen[0]) > 1:
-            raise UserError(f"`data-dir` must hold Parquet with one {what}, got {chosen[0]} twice in {self._path}")
+            raise UserError(f"`data-dir` must hold {self.kind} with one {what}, got {chosen[0]} twice in {self._path}")
         field = self._schema.field(chosen[0])
         if not (_holds_images(field) if what == "image" else _is_label(field.type)):
             kind = quoted(str(field.type))
-            raise UserError(f"`data-dir` must hold Parquet whose {chosen[0]} is {kinds}, got {kind} in {self._path}")
+            raise UserError(
+                f"`data-dir` must hold {self.kind} whose {chosen[0]} is {kinds}, got {kind} in {self._path}"
+            )
         return chosen[0]
 
     def _holds_labels(self, field: pa.Field) -> bool:
@@ -240,7 +260,7 @@ class _File:
                 raise
             reason = quoted(error)
             raise UserError(
-                f"`data-dir` must hold whole Parquet files, got {self._path}, which cannot be read ({reason})"
+                f"`data-dir` must hold whole {self.kind} files, got {self._path}, which cannot be read ({reason})"
             ) from error
 
 

@@ -26,7 +26,7 @@ from trainables.runtime.seeds import seeded
 from trainables.storage.checkpoint import load_checkpoint
 
 State = dict[str, Tensor]
-WITH_OPTIONS = ("text", "pairs", "timit", "parquet", "image_folder")
+WITH_OPTIONS = ("text", "pairs", "timit", "parquet", "image_folder", "arrow", "arrays", "tokens")
 
 
 def config_of(row: Row) -> TrialConfig:

@@ -1,0 +1,182 @@
+"""A language model's data from files of token ids, as trainers keep them: mapped, and cut into windows of `context`.
+
+`root` is one file, whose last 10 % are the test part, or a folder with `*train*` and `*val*` or `*test*` files:
+
+- `.bin`: ids without anything else (nanoGPT), uint16 or with the option `dtype=uint32` four bytes each; or ids after a
+  header of 256 int32 with a magic number, a version and the number of tokens (llm.c, modded-nanogpt).
+- `.npy`: one array of integers, (L,).
+
+A part in several files is joined into one file of the cache. A part of L tokens is cut into floor((L - 1) / context)
+windows that do not overlap; a label is the token that follows. Nothing else is copied: inputs and labels are two views
+of the mapped file. The files are read once, for their digest and largest id, and both are kept in the cache.
+
+The vocabulary is the option `vocabulary`, which may be larger than the ids that occur, or else the largest id and one.
+"""
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from trainables.data.cache import Entry, told
+from trainables.data.dataset import Source, chunks
+from trainables.data.files import Walk, readable
+from trainables.runtime.errors import UserError, quoted
+
+TEST_SHARE = 0.1
+ENDINGS = (".bin", ".npy")
+TEST_WORDS = ("test", "val")
+TYPES = ("uint16", "uint32")
+HEADER = 256 * 4
+MAGIC = {20240520: "uint16", 20240801: "uint32"}  # of llm.c's GPT-2 and Llama 3 files
+EXPECTED = "token files, .bin or .npy"
+
+Tokens = NDArray[Any]
+
+
+def read_tokens(
+    root: Path, download: bool, *, context: object = 1024, vocabulary: object = None, dtype: object = "uint16"
+) -> Source:
+    """Inputs (N, context) and labels (N, context), tokens as they are stored; classes are the vocabulary.
+
+    Raises UserError for files that are missing, truncated or hold ids outside of the vocabulary, and for a part with
+    fewer than `context` + 1 tokens.
+    """
+    if type(context) is not int or context < 1:
+        raise UserError(f"`context` must be a positive integer, got {context!r}")
+    if vocabulary is not None and (type(vocabulary) is not int or vocabulary < 2):
+        raise UserError(f"`vocabulary` must be an integer of 2 or more, got {vocabulary!r}")
+    if dtype not in TYPES:
+        raise UserError(f"`dtype` must be one of {', '.join(TYPES)}, got {dtype!r}")
+    files = _files(root)
+    mapped = [[_mapped(file, str(dtype)) for file in part] for part in files]
+    every = [file for part in files for file in part]
+    entry = Entry.of("tokens", root, every, {"dtype": dtype})
+    facts = entry.facts()
+    if facts is None or "largest" not in facts:
+        facts = _looked_at(mapped)
+        with entry.locked():
+            entry.keep(facts)
+    for file, largest in zip(every, facts["largest"], strict=True):
+        if vocabulary is not None and largest >= vocabulary:
+            raise UserError(f"`vocabulary` must be larger than the token ids, got {vocabulary} and {largest} in {file}")
+    parts = [_joined(part, entry, name) for part, name in zip(mapped, ("train", "test"), strict=False)]
+    if len(parts) == 1:
+        cut = len(parts[0]) - round(TEST_SHARE * len(parts[0]))
+        parts = [parts[0][:cut], parts[0][cut:]]
+    (train, train_labels), (test, test_labels) = (
+        windows(tokens, context, name) for tokens, name in zip(parts, ("training", "test"), strict=True)
+    )
+    classes = vocabulary or 1 + max(facts["largest"])
+    source = Source("tokens", train, train_labels, test, test_labels, classes, task="language", is_checked=True)
+    named = f"{facts['digests']} {context} {classes}"
+    vars(source)["fingerprint"] = hashlib.sha256(named.encode()).hexdigest()[:16]
+    return source
+
+
+def windows(tokens: Tokens, context: int, part: str) -> tuple[Tokens, Tokens]:
+    """Views (N, context) of the tokens and of those that follow each. Raises UserError where there is no window."""
+    count = (len(tokens) - 1) // context
+    if count < 1:
+        raise UserError(
+            f"`context` must be shorter than the {part} text of {len(tokens)} tokens, got {context}; "
+            "a smaller context or a longer text"
+        )
+    end = count * context
+    return tokens[:end].reshape(count, context), tokens[1 : end + 1].reshape(count, context)
+
+
+def _files(root: Path) -> list[list[Path]]:
+    """The files of the training and the test part, or the one file of both."""
+    if root.is_file():
+        return [[root]]
+    try:
+        found = [file for file in Walk(root).files() if file.suffix in ENDINGS] if root.is_dir() else []
+    except OSError as error:
+        raise UserError(f"`data-dir` must hold {EXPECTED}, got {root} ({error.strerror})") from error
+    train = [file for file in found if "train" in file.name]
+    tests = [[file for file in found if word in file.name and file not in train] for word in TEST_WORDS]
+    test = next((part for part in tests if part), [])
+    if not train or not test:
+        names = ", ".join(file.name for file in found[:5]) or "none"
+        raise UserError(
+            f"`data-dir` must be a token file, or a folder with *train* and *val* or *test* {EXPECTED}, "
+            f"got {names} in {root}"
+        )
+    return [train, test]
+
+
+def _mapped(file: Path, kind: str) -> Tokens:
+    """The tokens of one file. Raises UserError where it is not whole."""
+    readable(file, EXPECTED)
+    try:
+        is_array = file.suffix == ".npy"
+        array: Tokens = np.load(file, mmap_mode="r", allow_pickle=False) if is_array else _of_bytes(file, kind)
+    except UserError:
+        raise
+    except (OSError, ValueError, EOFError) as error:
+        raise UserError(f"`data-dir` must hold whole {EXPECTED}, got {file} ({quoted(error)})") from error
+    if array.ndim != 1 or not np.issubdtype(array.dtype, np.integer) or not array.dtype.isnative:
+        raise UserError(f"`data-dir` must hold integers (L,), got {array.dtype} of shape {array.shape} in {file}")
+    if not len(array):
+        raise UserError(f"`data-dir` must hold tokens, got none in {file}")
+    return array
+
+
+def _of_bytes(file: Path, kind: str) -> Tokens:
+    size = file.stat().st_size
+    start, count = 0, None
+    if size >= HEADER:
+        magic, _, told_count, *_ = np.fromfile(file, np.int32, count=3).tolist()
+        if magic in MAGIC:
+            kind, start, count = MAGIC[magic], HEADER, told_count
+    width = np.dtype(kind).itemsize
+    left = (size - start) % width
+    if left:
+        raise UserError(
+            f"`data-dir` must hold whole {EXPECTED}, got {file} of {size} bytes, which {kind} tokens cannot fill; "
+            "it is truncated, or needs another dtype"
+        )
+    found = (size - start) // width
+    if count is not None and count != found:
+        raise UserError(f"`data-dir` must hold whole {EXPECTED}, got {found} of the {count} tokens of {file}")
+    if not found:
+        raise UserError(f"`data-dir` must hold tokens, got none in {file}")
+    return np.memmap(file, kind, "r", start, (found,))
+
+
+def _looked_at(parts: list[list[Tokens]]) -> dict[str, Any]:
+    """The digest of each part and the largest id of each file. Raises UserError for a negative id."""
+    digests, largest = [], []
+    for part in parts:
+        digest = hashlib.sha256()
+        for tokens in part:
+            most = 0
+            for chunk in chunks(tokens):
+                digest.update(np.ascontiguousarray(chunk).data)
+                most = max(most, int(chunk.max()))
+                if chunk.min() < 0:
+                    raise UserError(f"`data-dir` must hold token ids of 0 or more, got {int(chunk.min())}")
+            largest.append(most)
+        digests.append(f"{digest.hexdigest()} {part[0].dtype.itemsize}")
+    return {"digests": digests, "largest": largest}
+
+
+def _joined(part: list[Tokens], entry: Entry, name: str) -> Tokens:
+    """The files of a part as one, in the cache where they are several."""
+    if len(part) == 1:
+        return part[0]
+    if any(tokens.dtype != part[0].dtype for tokens in part):
+        raise UserError(f"`data-dir` must hold {name} tokens of one type, got {part[0].dtype} and others")
+    size, path = sum(tokens.nbytes for tokens in part), entry.path / f"{name}.tokens"
+    if not path.exists() or path.stat().st_size != size:
+        with entry.locked(), told(entry.path, size):
+            temporary = path.with_suffix(".tmp")
+            with temporary.open("wb") as file:
+                for tokens in part:
+                    for chunk in chunks(tokens):
+                        file.write(np.ascontiguousarray(chunk).data)
+            temporary.replace(path)
+    return np.memmap(path, part[0].dtype, "r")
