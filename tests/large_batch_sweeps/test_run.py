@@ -104,6 +104,7 @@ def test_a_mistake_is_an_exception_with_the_commands_sentence(tmp_path, capsys):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_a_sweep_of_a_cell_in_a_thread(notebook, tmp_path, capsys):
     options = {
         "batch_sizes": [32, 150], "learning_rates": [0.01], "warmup_epochs": [0], "switch_epochs": [None],

@@ -287,6 +287,7 @@ def test_mistakes_get_one_line(tmp_path: Path, refusal: Callable[..., str], opti
     assert not list(tmp_path.rglob("*.parquet"))
 
 
+@pytest.mark.slow
 def test_too_much_asked_of_ray(tmp_path: Path, run_here: Run) -> None:
     result = run_here(tmp_path, QUICK, "--gpus-per-trial", "4000")
     assert result.returncode == 2

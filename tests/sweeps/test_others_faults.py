@@ -15,6 +15,7 @@ from sweeps.tuning.optuna_study import open_storage
 from trainables.runtime.errors import UserError
 
 
+@pytest.mark.slow
 def test_a_locked_database_is_waited_for(tmp_path: Path) -> None:
     """SQLite alone gives up after 5 s."""
     file = tmp_path / "optuna.db"

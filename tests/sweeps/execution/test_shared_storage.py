@@ -35,6 +35,7 @@ cluster.shutdown()
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="Linux only")
 def test_a_folder_that_a_node_does_not_see(tmp_path: Path) -> None:
     result = subprocess.run(

@@ -48,6 +48,7 @@ def test_bad_input_is_one_line_and_nothing_is_written(script, wrong, said, tmp_p
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_minima_keeps_weights_and_draws(tmp_path, capsys):
     arguments = ["--seeds", "0", "1", "--epochs", "3", "--train-size", "60", "--model-options", "widths=8"]
     assert minima.main([*arguments, "--no-dashboard", "--results", str(tmp_path)]) == 0

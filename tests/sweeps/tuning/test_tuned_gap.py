@@ -115,6 +115,7 @@ def rows(campaign: Campaign) -> dict[str, list[dict[str, Any]]]:
     }
 
 
+@pytest.mark.slow
 def test_the_same_study_in_any_order_of_ends(digits: Source) -> None:
     plan = quick_plan(digits, "--trials", "14", "--round-size", "4")
     found = []
@@ -295,6 +296,7 @@ def test_a_budget_of_steps_is_equal_but_for_the_last_round() -> None:
     assert study.planned == study.ended == 4  # 60 after the first round, 120 after the second
 
 
+@pytest.mark.slow
 def test_more_trials_later_go_on_with_the_study(digits: Source) -> None:
     storage = open_storage("sqlite://")
     drive(begin(quick_plan(digits, "--trials", "3"), storage, "x", {}, False), lambda c: made_up(c, 2))

@@ -65,6 +65,7 @@ def printed(code: str, *arguments: str) -> list[int]:
     return [int(word) for word in done.stdout.split()]
 
 
+@pytest.mark.slow
 @needs_glibc
 def test_what_is_freed_is_not_asked_of_the_kernel_again() -> None:
     """Page faults of five steps of two convolutions, activations of 40 MiB: 300 000 where it is."""

@@ -114,6 +114,7 @@ def test_groups_of_dead_actors_are_removed() -> None:
     assert run(ORPHAN).stdout == "REMOVED CREATED\n"
 
 
+@pytest.mark.slow
 def test_a_session_without_the_names() -> None:
     done = run(WITHOUT)
     assert done.stdout == "a task: 42\n"
