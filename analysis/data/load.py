@@ -289,6 +289,7 @@ def _values(column: Any) -> list[Any]:
         "warmup_epochs",
         "weight_decay",
         "target_loss",
+        "target_metric",
         "momentum",
     ):
         values = [int(value) for value in values]  # pandas turns an integer column with nulls into floats

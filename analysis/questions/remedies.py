@@ -158,7 +158,7 @@ def _tried(frame: pd.DataFrame, smallest: int) -> Iterator[tuple[str, int, pd.Da
     options = ["remedy", "batch_size", "switch_epoch", "switch_batch_size"]
     choices = [name for name in ("switch_learning_rate", "switch_optimizer_state") if frame[name].nunique() > 1]
     for (remedy, start, epoch, size, *chosen), rows in frame[frame["is_switched"]].groupby([*options, *choices]):
-        name = f"batch {int(start)} for the first {int(epoch)} epochs"
+        name = f"batch {int(start)} for the first {epoch:g} epochs"
         name += "".join(
             f", {option.removeprefix('switch_')} {value}" for option, value in zip(choices, chosen, strict=True)
         )

@@ -73,12 +73,17 @@ def varying_fields(trials: list[Row]) -> list[str]:
 
 
 def _steps(trial: Row, epochs: list[Row], ended: float) -> Iterator[tuple[int, float, dict[str, float]]]:
-    """(epoch, time, values by tag) of each epoch, then of the trial: times go back from its end by the epochs' own."""
+    """(epoch, time, values by tag) of each row, then of the trial: times go back from its end by the rows' own.
+
+    Where rows are within epochs it is the optimizer's step in place of the epoch: TensorBoard has whole numbers only.
+    """
+    whole = all(float(row["epoch"]).is_integer() for row in epochs)
+    place, end = ("epoch", "epochs_done") if whole else ("step", "steps")
     left = math.fsum(row["seconds"] or 0.0 for row in epochs)
     for row in sorted(epochs, key=lambda row: row["epoch"]):
         left -= row["seconds"] or 0.0
-        yield row["epoch"], ended - left, _present(row, {name: f"epoch/{name}" for name in CURVES})
-    yield trial["epochs_done"] or 0, ended, _present(trial, {name: f"result/{name}" for name in RESULTS})
+        yield int(row[place]), ended - left, _present(row, {name: f"epoch/{name}" for name in CURVES})
+    yield int(trial[end] or 0), ended, _present(trial, {name: f"result/{name}" for name in RESULTS})
 
 
 def _present(row: Mapping[str, Any], tags: Mapping[str, str]) -> dict[str, float]:

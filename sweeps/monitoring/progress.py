@@ -31,7 +31,7 @@ class Progress(tune.Callback):  # type: ignore[misc]
         self._configs = {config.trial_id: config for config in configs}
         self._already_done = already_done
         self._started_at: dict[str, float] = {}
-        self._epochs: dict[str, int] = {}  # of the trials that run, as far as they have reported
+        self._epochs: dict[str, float] = {}  # of the trials that run, as far as they have reported
         self._ended: dict[str, tuple[str, float]] = {}  # status and seconds
         self._best: tuple[float, str] | None = None
         self._sharpest: tuple[float, str] | None = None
@@ -170,7 +170,7 @@ class Progress(tune.Callback):  # type: ignore[misc]
         """How far the trials that run are, where they have reported: ` (epoch 13 to 16)`."""
         if not self._epochs:
             return ""
-        first, last = min(self._epochs.values()), max(self._epochs.values())
+        first, last = (f"{round(end(self._epochs.values()), 1):.10g}" for end in (min, max))
         return f" (epoch {first})" if first == last else f" (epoch {first} to {last})"
 
     def _best_text(self) -> str | None:

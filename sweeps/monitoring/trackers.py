@@ -71,7 +71,7 @@ class Tracked(tune.Callback):  # type: ignore[misc]
         epoch = result.get("epochs_done", result.get("epoch"))
         if epoch is not None:
             numbers = {name: result[name] for name in LOGGED if name in result}
-            self._tell("log_trial_result", iteration, self._of(trial), {**numbers, "training_iteration": epoch})
+            self._tell("log_trial_result", iteration, self._of(trial), {**numbers, "training_iteration": int(epoch)})
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         self._tell("log_trial_end", self._of(trial), failed=trial.last_result.get("status") == "failed")

@@ -208,7 +208,7 @@ def _trial_of(weights: Path) -> tuple[TrialConfig, Row]:
     for row in tables.trials.to_pylist():
         if row["trial_id"] == weights.stem:
             epochs = [epoch for epoch in tables.epochs.to_pylist() if epoch["trial_id"] == weights.stem]
-            last = max(epochs, key=lambda epoch: int(epoch["epoch"])) if epochs else {}
+            last = max(epochs, key=lambda row: float(row["epoch"])) if epochs else {}
             return config_of(row), last
     raise UserError(
         f"`weights` must be those of a trial in the tables beside them, got {weights}; or give --model and --dataset"

@@ -49,7 +49,7 @@ class Extension:
         """In words where the trained weights are not those of the rows: they have the `results` (RESULTS, `epoch`)."""
         stored = self.epochs[-1]
         if results["epoch"] != stored["epoch"]:
-            return f"trained again the trial ended after {results['epoch']} epochs, not {stored['epoch']}"
+            return f"trained again the trial ended after {results['epoch']:g} epochs, not {stored['epoch']:g}"
         for name in RESULTS:
             if results[name] is None or stored[name] is None:  # the task has no accuracy
                 continue

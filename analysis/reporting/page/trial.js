@@ -48,7 +48,8 @@ function curveBoxes(row) {
   const known = data.curves.trials[row];
   const boxes = known ? ["loss", "accuracy"].map((kind) => element("div", { class: "chart", "data-chart": kind })) : [];
   const kept = known ? known.values[0].length : 0;
-  if (known) boxes.push(element("p", { class: "faint" }, known.epochs > kept ? `Curves: ${kept} of ${known.epochs} epochs, evenly spaced.` : `Curves: ${plural(known.epochs, "epoch")}.`));
+  const points = known && !known.values[0].every(Number.isInteger) ? "logging point" : "epoch";
+  if (known) boxes.push(element("p", { class: "faint" }, known.epochs > kept ? `Curves: ${kept} of ${plural(known.epochs, points)}, evenly spaced.` : `Curves: ${plural(known.epochs, points)}.`));
   return [...boxes, ...(data.profiles[state.trial] ?? []).map((_, index) => element("div", { class: "chart", "data-chart": `profile ${index}` }))];
 }
 

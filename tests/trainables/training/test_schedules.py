@@ -39,7 +39,10 @@ def factors(config: TrialConfig, steps: list[int]) -> list[float]:
         ({"decay": "cosine", "decay_floor": 0.2}, [0.1, 0.9, 1, 1, 0.6 + 0.4 * math.sqrt(0.5), 0.6, None]),
         ({"decay": "wsd", "decay_share": 5 / 11}, [0.1, 0.9, 1, 1, 1, 1, 0.02]),
         ({"decay": "wsd", "decay_share": 5 / 11, "decay_floor": 0.5}, [0.1, 0.9, 1, 1, 1, 1, 0.51]),
-        ({"decay": "wsd", "decay_share": 1.0}, [0.1, 0.9, 1 - 9 / 110, 1 - 10 / 110, 1 - 35 / 110, 1 - 60 / 110, 1 / 110]),
+        (
+            {"decay": "wsd", "decay_share": 1.0},
+            [0.1, 0.9, 1 - 9 / 110, 1 - 10 / 110, 1 - 35 / 110, 1 - 60 / 110, 1 / 110],
+        ),
         ({"decay": "step", "decay_epochs": "35steps,60steps"}, [0.1, 0.9, 1, 1, 0.1, 0.01, 0.01]),
         ({"decay": "step", "decay_epochs": "3.5,6", "decay_factor": 0.5}, [0.1, 0.9, 1, 1, 0.5, 0.25, 0.25]),
     ],
