@@ -74,7 +74,7 @@ def check_trials(
 def check_trial(config: TrialConfig, source: Source) -> None:
     """Raises UserError where the model or a remedy does not fit the data, by one update on two examples of zeros."""
     data = _zeros(source)
-    few = dataclasses.replace(_with_few_examples(config, 2), batch_size=min(2, config.batch_size))
+    few = dataclasses.replace(with_few_examples(config, 2), batch_size=min(2, config.batch_size))
     with torch.random.fork_rng(devices=[]):
         training = Training(few, build(config, data), data)
         training.check()
@@ -153,7 +153,7 @@ class _BriefTrial(Trial):
     def __init__(self, config: TrialConfig, source: Source) -> None:
         size = max(1, len(source.inputs) - 2)
         few = dataclasses.replace(
-            _with_few_examples(config, size),
+            with_few_examples(config, size),
             test_size=2,  # a batch of 1 is none to batch norm without statistics
             validation_size=None,
             measure_every=None,
@@ -186,7 +186,8 @@ def _measured(config: TrialConfig) -> tuple[object, ...]:
     return config.model, config.model_options, config.optimizer, config.measures, *how
 
 
-def _with_few_examples(config: TrialConfig, size: int) -> TrialConfig:
+def with_few_examples(config: TrialConfig, size: int) -> TrialConfig:
+    """`config` for `size` training examples, all in one batch."""
     return dataclasses.replace(
         config,
         train_size=size,

@@ -125,19 +125,6 @@ class Trial:
                 raise
             self.measures += self._without_value(str(error))
 
-    def seconds_of_gradient(self) -> float:
-        """How long a gradient takes of the loss that is measured, in the arithmetic that searches use; 0 where the loss
-        cannot be had.
-        """
-        loss = self._attempt(self._bound)
-        if isinstance(loss, str):
-            return 0.0
-        loss = loss.single() or loss
-        loss.value_and_gradient(loss.params)
-        started = time.perf_counter()
-        loss.value_and_gradient(loss.params)
-        return time.perf_counter() - started
-
     def _missing(self) -> list[str]:
         """The names of the measures that have no rows yet at the weights of now."""
         done = {row["measure"] for row in self.measures if row["epoch"] == self.training.epochs_done}

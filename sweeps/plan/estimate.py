@@ -1,12 +1,9 @@
-"""How long a sweep will take, from short pilots: nothing about the machine, the model or the data is assumed.
+"""How long a sweep will take, from a pilot of each kind of trial (batch size, network, optimizer, remedy, rate).
 
-For each kind of trial (batch size, network, optimizer, remedy) one of the grid trains for a moment. If it comes to its
-end, its time is known; if not, its pace is carried on to its last epoch, and the estimate is a bound from above where
-a target loss may end trials earlier. The measures are counted in gradients of the loss they work on
-(trainables.measures.costs), and as often as a trial measures along its run.
+The measures are counted in gradients of the loss they work on (trainables.measures.costs), and as often as a trial
+measures along its run. The estimate is an upper bound where trials have a target loss whose moment no pilot foresees.
 """
 
-import dataclasses
 import math
 import os
 from collections.abc import Collection, Sequence
@@ -14,13 +11,15 @@ from dataclasses import dataclass
 
 import torch
 
+from sweeps.plan.pilots import Pilots
 from trainables.config import TrialConfig
 from trainables.data import Source
 from trainables.measures.costs import gradients
 from trainables.remedies import REMEDIES
-from trainables.trial import Trial
+from trainables.training.schedule import batch_size_at
 
-PILOT_SECONDS = 1.0
+PILOTS_SECONDS = 10.0  # of training, all together
+LONGEST_PILOT = 1.0
 START_AND_REPORT_SECONDS = 20.0
 
 
@@ -40,7 +39,7 @@ class Estimate:
 def estimate(
     configs: Sequence[TrialConfig], source: Source, *, threads: int, kept_weights: Collection[str] = ()
 ) -> Estimate:
-    """Runs the pilots in this process, with the `threads` of a trial, on the CPU.
+    """Run the pilots in this process, with the `threads` of a trial, on the CPU.
 
     The trials of the keys `kept_weights` need no training, unless something is measured along the run.
     """
@@ -48,47 +47,46 @@ def estimate(
     torch.set_num_threads(threads)
     try:
         kinds = {config.trial_id: (*_kind(config), config.trial_id in kept_weights) for config in configs}
-        pilots = {}
+        pilots = Pilots(source, min(LONGEST_PILOT, PILOTS_SECONDS / max(1, len(set(kinds.values())))))
+        times: dict[tuple[object, ...], _Time] = {}
         for config in configs:
-            if (kind := kinds[config.trial_id]) not in pilots:
-                pilots[kind] = _pilot(config, source, is_trained=config.trial_id in kept_weights)
+            if (kind := kinds[config.trial_id]) not in times:
+                times[kind] = _time(config, pilots, is_trained=config.trial_id in kept_weights)
     finally:
         torch.set_num_threads(before)
-    found = {key: pilots[kind] for key, kind in kinds.items()}
-    trial_seconds = {key: pilot.training + pilot.measuring for key, pilot in found.items()}
+    found = {key: times[kind] for key, kind in kinds.items()}
+    trial_seconds = {key: time.training + time.measuring for key, time in found.items()}
     slots = max(1, len(os.sched_getaffinity(0)) // threads)
     return Estimate(
         seconds=START_AND_REPORT_SECONDS + sum(trial_seconds.values()) / min(slots, max(1, len(configs))),
         trial_seconds=trial_seconds,
-        measure_seconds={key: pilot.measuring for key, pilot in found.items()},
-        is_bound=any(not pilot.finished for pilot in pilots.values()) and configs[0].target_loss is not None,
+        measure_seconds={key: time.measuring for key, time in found.items()},
+        is_bound=any(time.is_bound for time in times.values()),
     )
 
 
 @dataclass(frozen=True)
-class _Pilot:
-    """Seconds of one trial, and whether its training came to its end."""
+class _Time:
+    """Seconds of one trial; `is_bound` if they are an upper bound."""
 
     training: float
     measuring: float
-    finished: bool
+    is_bound: bool
 
 
 def _kind(config: TrialConfig) -> tuple[object, ...]:
     """What a trial's time depends on: trials of one kind share a pilot."""
     remedies = tuple(getattr(config, name) for name in REMEDIES)
-    return config.batch_size, config.model, config.model_options, config.optimizer, config.measures, *remedies
+    rate = config.learning_rate if config.has_target else None  # it decides when the target is reached
+    batch_size = batch_size_at(config, config.total_epochs / 2)
+    return batch_size, rate, config.model, config.model_options, config.optimizer, config.measures, *remedies
 
 
-def _pilot(config: TrialConfig, source: Source, *, is_trained: bool) -> _Pilot:
-    trial = Trial(dataclasses.replace(config, measure_every=None, measure_share=None), source)
-    finished = trial.train(PILOT_SECONDS)
-    training = trial.training.seconds
-    if not finished:
-        training /= trial.training.share_done
-    once = gradients(config.measures) * trial.seconds_of_gradient() if config.measures else 0.0
+def _time(config: TrialConfig, pilots: Pilots, *, is_trained: bool) -> _Time:
+    once = gradients(config.measures) * pilots.gradient(config) if config.measures else 0.0
     if is_trained and config.measure_every is None and config.measure_share is None:
-        return _Pilot(0.0, once, finished=True)
-    epochs = trial.training.epochs_done if finished else config.total_epochs
-    along = once * ((math.ceil(epochs) - 1) // config.measure_every) if config.measure_every else 0.0
-    return _Pilot(training, training * (config.measure_share or 0.0) + along + once, finished)
+        return _Time(0.0, once, is_bound=False)
+    pilot = pilots.of(config)
+    along = once * ((math.ceil(pilot.epochs) - 1) // config.measure_every) if config.measure_every else 0.0
+    measuring = pilot.seconds * (config.measure_share or 0.0) + along + once
+    return _Time(pilot.start + pilot.seconds, measuring, pilot.is_bound)
