@@ -66,6 +66,15 @@ CASES: list[tuple[str, str, str]] = [
     (GRID, "--target-loss nan", "must be a number above 0, got nan"),
     (GRID, "--weight-decay nan", "must be a number of 0 or more, got nan"),
     (GRID, "--optimizer sgd --momentum 1", "`momentum` must be in [0, 1), got 1"),
+    (GRID, "--momentum 0.9", "`--momentum 0.9` has no effect with --optimizer adam"),
+    (GRID, "--optimizer lbfgs --batch-sizes 300 --momentum 0.5", "has no effect with --optimizer lbfgs"),
+    (GRID, "--switch-epochs none --switch-batch-size 200", "`--switch-batch-size 200` has no effect without a switch"),
+    (GRID, "--switch-epochs none --switch-learning-rate sqrt", "has no effect without a switch; add --switch-epochs"),
+    (GRID, "--switch-epochs none --switch-optimizer-state keep", "has no effect without a switch"),
+    (GRID, "--measure-batch-size 100", "`--measure-batch-size 100` has no effect without --measure-batch-norm batch"),
+    *((GRID, f"--measures none --measure-{option}", "has no effect with --measures none") for option in (
+        "every 2", "share 0.1", "examples 10", "dtype float64", "batch-norm batch",
+    )),
     (GRID, "--optimizer lion", "--optimizer: invalid choice: 'lion'"),
     (GRID, "--optimizer lbfgs", "`batch_size` must be all 300 training examples for lbfgs"),
     (GRID, "--train-size 99999", "`train_size` must be between 1 and"),
@@ -102,6 +111,7 @@ CASES: list[tuple[str, str, str]] = [
         "ray://somewhere", "127.0.0.1:" + "9" * 400,
     )),
     (GRID, "--cpus-per-trial 0", "--cpus-per-trial: must be a whole number of 1 or more, got 0"),
+    (GRID, "--gpus-per-trial 1", "`gpus-per-trial` must be 0 on this machine, where Ray finds no GPU, got 1"),
     (GRID, "--gpus-per-trial nan", "--gpus-per-trial: must be a number of 0 or more, got nan"),
     (GRID, "--gpus-per-trial 0.5 --workers-per-trial 2", "`gpus-per-trial` must be a whole number"),
     (GRID, "--workers-per-trial 0", "--workers-per-trial: must be a whole number of 1 or more, got 0"),
@@ -281,6 +291,7 @@ def test_one_line_and_nothing_written(
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(str(bad))
     monkeypatch.setattr("sweeps.studies.study.checking", checking_here)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     if "--address" not in given:
         monkeypatch.setattr("ray.init", lambda *_, **__: pytest.fail("not refused before Ray is started"))
     before = contents(bad)

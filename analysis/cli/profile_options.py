@@ -1,12 +1,12 @@
 """The options that scripts which evaluate saved weights share: which minima, where the data is, how fine."""
 
 import argparse
-import json
 from pathlib import Path
 from typing import Any, get_args
 
 import torch
 
+from trainables.runtime.options import KeyValues
 from trainables.sharpness.model_loss import BatchNorm
 
 
@@ -30,10 +30,11 @@ def add_profile_options(parser: argparse.ArgumentParser, *, points: int) -> None
     )
     parser.add_argument(
         "--dataset-options",
-        type=_json_object,
+        nargs="+",
+        action=KeyValues,
         default={},
-        metavar="JSON",
-        help="""those of the sweep, such as '{"context": 32}' for text""",
+        metavar="KEY=VALUE",
+        help="those of the sweep, such as context=32 for text",
     )
     parser.add_argument("--device", type=_device, default="cpu", help="such as cuda (default: %(default)s)")
 
@@ -42,16 +43,6 @@ def where(options: argparse.Namespace) -> dict[str, Any]:
     """The values of these options by name."""
     names = ("pair", "points", "batch_norm", "data_dir", "dataset_options", "device")
     return {name: getattr(options, name) for name in names}
-
-
-def _json_object(text: str) -> dict[str, Any]:
-    try:
-        value = json.loads(text)
-    except (ValueError, RecursionError):
-        value = None
-    if not isinstance(value, dict):
-        raise argparse.ArgumentTypeError(f"must be a JSON object, got {text}")
-    return value
 
 
 def _device(text: str) -> str:

@@ -8,7 +8,6 @@ import atexit
 import difflib
 import gc
 import importlib.util
-import json
 import math
 import signal
 import sys
@@ -18,6 +17,7 @@ from types import FrameType
 from typing import Any, NoReturn
 
 from trainables.runtime.errors import LostError, UserError, one_line
+from trainables.runtime.options import key_value as key_value
 from trainables.runtime.output import reliable_output
 from trainables.storage import folders
 from trainables.tasks.names import TASKS
@@ -310,21 +310,18 @@ def tracker(text: str) -> tuple[str, str | None]:
     kind, _, target = text.partition(":")
     if kind not in TRACKERS:
         raise argparse.ArgumentTypeError(f"must be mlflow, mlflow:URI, wandb or wandb:PROJECT, got {text!r}")
+    if not _is_installed(kind):
+        raise argparse.ArgumentTypeError(
+            f"must be a tracker that is installed, got {text}; pip install {TRACKERS[kind]}"
+        )
     return kind, target or None
 
 
-def key_value(text: str) -> tuple[str, Any]:
-    key, equals, value = text.partition("=")
-    if not equals or not key.isidentifier():
-        raise argparse.ArgumentTypeError(f"must be KEY=VALUE, got {text}")
-    for candidate in (value, f"[{value}]"):
-        try:
-            return key, json.loads(candidate)
-        except ValueError:
-            continue
-        except RecursionError:
-            raise argparse.ArgumentTypeError(f"must not be nested so deeply, got {value[:20]}...") from None
-    return key, value
+def _is_installed(module: str) -> bool:
+    try:
+        return importlib.util.find_spec(module) is not None
+    except ValueError:  # it is being imported, or was forbidden
+        return False
 
 
 def plain_name(text: str) -> str:

@@ -109,11 +109,6 @@ def _logger(kind: str, target: str | None, folder: Path) -> Any:
         raise UserError(f"`track` must be mlflow:URI where the results are remote, got mlflow and {folder}")
     try:
         importlib.import_module(kind)
-    except ModuleNotFoundError as error:
-        if error.name == kind:
-            way_out = f"pip install {TRACKERS[kind]}"
-            raise UserError(f"`track` must name a tracker that is installed, got {given}; {way_out}") from error
-        raise _broken(given, kind, error) from error
     except Exception as error:  # whatever an installation that is not whole, or of other versions, may raise
         raise _broken(given, kind, error) from error
     try:

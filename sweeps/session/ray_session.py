@@ -19,7 +19,7 @@ from sweeps.session.ray_folder import last_errors, ray_folder
 from sweeps.session.ray_token import make_token, tell_of_token
 from trainables.runtime.errors import LONGEST_REASON, UserError, one_line
 from trainables.runtime.memory import GIB
-from trainables.tune.ray_compat import listen_on_loopback_only, only_needed_services, without_handlers
+from trainables.tune.ray_compat import gpus_here, listen_on_loopback_only, only_needed_services, without_handlers
 
 
 @contextlib.contextmanager
@@ -44,6 +44,10 @@ def ray_session(placement: Placement) -> Iterator[tuple[float, str | None]]:
 def _start(held: contextlib.ExitStack, placement: Placement) -> Any:
     """Starts Ray on this machine, on 127.0.0.1 alone, with a token, in a private folder."""
     listen_on_loopback_only()
+    if placement.gpus_per_trial and gpus_here() == 0:
+        raise UserError(
+            f"`gpus-per-trial` must be 0 on this machine, where Ray finds no GPU, got {placement.gpus_per_trial:g}"
+        )
     if placement.memory_per_trial and sys.platform != "linux":
         print("warning: --memory-per-trial limits nothing on this system: it needs Linux or a GPU", file=sys.stderr)
     folder = held.enter_context(ray_folder())

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 
 from analysis.data.progress import duration
+from sweeps.cli.without_effect import refuse_options_without_effect
 from sweeps.execution.preflight import checking
 from sweeps.plan.grid import Grid, expand
 from sweeps.session.placement import Placement
@@ -186,8 +187,7 @@ def placement_of(options: argparse.Namespace) -> Placement:
 
 def grid_of(options: argparse.Namespace) -> Grid:
     """The grid of the options of batch_grid.py, or of options with the same names."""
-    if options.momentum is not None and options.optimizer == "adam":
-        raise UserError(f"`momentum` must be left out for adam, got {options.momentum}; --optimizer sgd uses it")
+    refuse_options_without_effect(options)
     return Grid(
         batch_sizes=options.batch_sizes,
         batch_tokens=options.batch_tokens,

@@ -29,6 +29,7 @@ from trainables.records.saved import config_of, source_of, split_of
 from trainables.records.tables import Row, read_tables
 from trainables.runtime.errors import OneLineParser, UserError, one_line
 from trainables.runtime.memory import keep_freed_memory
+from trainables.runtime.options import KeyValues
 from trainables.runtime.output import reliable_output
 from trainables.sharpness import ModelLoss
 from trainables.storage.checkpoint import load_checkpoint
@@ -74,15 +75,10 @@ def _parser() -> argparse.ArgumentParser:
     add("weights", type=Path, help="a state_dict, such as results/NAME/weights/TRIAL_ID.pt")
     add("--measures", nargs="+", default=list(DEFAULT_MEASURES), metavar="NAME", help=", ".join(MEASURES))
     add("--model", metavar="NAME", help="of weights that are no trial's: a name or package.module:function")
-    add(
-        "--model-options",
-        type=json.loads,
-        default={},
-        metavar="JSON",
-        help="of that model, such as '{\"widths\": [8]}'",
-    )
+    key_values: dict[str, Any] = {"nargs": "+", "action": KeyValues, "default": {}, "metavar": "KEY=VALUE"}
+    add("--model-options", **key_values, help="of that model, such as widths=256,256 batch_norm=true")
     add("--dataset", metavar="NAME", help="likewise: a name or package.module:function")
-    add("--dataset-options", type=json.loads, default={}, metavar="JSON", help="of the dataset")
+    add("--dataset-options", **key_values, help="of the dataset")
     add("--data-dir", type=Path, default=Path("data"), metavar="DIR", help="where the dataset's files are")
     add("--examples", type=int, metavar="N", help="training examples to measure on (default: the trial's, or all)")
     add("--dtype", choices=MEASURE_DTYPES, help="(default: the trial's, or auto)")

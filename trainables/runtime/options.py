@@ -1,12 +1,52 @@
-"""The options that a model or a dataset takes: the keyword parameters of the function that makes it."""
+"""The options that a model or a dataset takes: the keyword parameters of the function that makes it.
 
+On the command line they are KEY=VALUE, where VALUE is JSON, a comma-separated list of JSON, or text.
+"""
+
+import argparse
 import inspect
+import json
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from trainables.runtime.errors import UserError
+from trainables.runtime.errors import UserError, quoted
 
 POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+
+
+def key_value(text: str) -> tuple[str, Any]:
+    """Read KEY=VALUE. Raises argparse.ArgumentTypeError."""
+    key, equals, value = text.partition("=")
+    if not equals or not key.isidentifier():
+        raise argparse.ArgumentTypeError(f"must be KEY=VALUE, got {text}")
+    for candidate in (value, f"[{value}]"):
+        try:
+            return key, json.loads(candidate)
+        except ValueError:
+            continue
+        except RecursionError:
+            raise argparse.ArgumentTypeError(f"must not be nested so deeply, got {value[:20]}...") from None
+    return key, value
+
+
+class KeyValues(argparse.Action):
+    """Options KEY=VALUE as a dictionary. One JSON object with all of them is read too, as in earlier versions."""
+
+    def __call__(self, parser: Any, namespace: Any, values: Any, option: Any = None) -> None:
+        found: dict[str, Any] = {}
+        try:
+            for text in values:
+                found |= _json_object(text) if text.startswith("{") else dict([key_value(text)])
+        except argparse.ArgumentTypeError as error:
+            raise argparse.ArgumentError(self, str(error)) from None
+        setattr(namespace, self.dest, found)
+
+
+def _json_object(text: str) -> dict[str, Any]:
+    try:
+        return dict(json.loads(text))
+    except (ValueError, RecursionError):
+        raise argparse.ArgumentTypeError(f"must be KEY=VALUE, got {quoted(text)}") from None
 
 
 def check_options(argument: str, name: str, build: Callable[..., Any], options: Iterable[str], *, after: int) -> None:

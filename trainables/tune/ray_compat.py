@@ -21,6 +21,7 @@ PRIVATE_NAMES = (
     ("ray._private.utils", "set_sigterm_handler"),
     ("ray._private.worker", "listen_error_messages"),
     ("ray._private.state", "state"),
+    ("ray._private.accelerators", "get_accelerator_manager_for_resource"),
     ("ray._raylet", "setproctitle"),
     ("ray.core.generated.gcs_pb2", "PlacementGroupTableData"),
 )
@@ -81,6 +82,17 @@ def forget_metrics(trial: Any) -> None:
     with contextlib.suppress(AttributeError):
         trial.run_metadata.metric_analysis.clear()
         trial.run_metadata.metric_n_steps.clear()
+
+
+def gpus_here() -> int | None:
+    """Return how many GPUs a Ray that starts on this machine will find; None in a version that does not say."""
+    manager_of = _found("ray._private.accelerators", "get_accelerator_manager_for_resource")
+    if manager_of is None:
+        return None
+    manager = manager_of("GPU")
+    visible = manager.get_current_process_visible_accelerator_ids()
+    found = int(manager.get_current_node_num_accelerators())
+    return found if visible is None else min(found, len(visible))
 
 
 def set_process_title(title: str) -> None:

@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from analysis.reporting.event_files import RESULTS, write_events
+from sweeps import batch_grid
 from sweeps.batch_grid import main
 from sweeps.monitoring.trackers import trackers
 from trainables.runtime.errors import UserError
@@ -105,10 +107,12 @@ def test_a_store_that_cannot_be_reached_is_one_line(tmp_path: Path, target: str)
     assert "\n" not in str(error.value)
 
 
-def test_a_tracker_that_is_not_installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_tracker_that_is_not_installed(monkeypatch: pytest.MonkeyPatch, refusal: Callable[..., str]) -> None:
+    """It is refused when the options are read, long before Ray starts."""
     monkeypatch.setitem(sys.modules, "wandb", None)
-    with pytest.raises(UserError, match=r"must name a tracker that is installed, got wandb:x; pip install wandb"):
-        trackers([("wandb", "x")], tmp_path, {})
+    assert "--track: must be a tracker that is installed, got wandb:x; pip install wandb" in refusal(
+        batch_grid.main, ["--track", "wandb:x"]
+    )
 
 
 @pytest.mark.parametrize(

@@ -97,7 +97,7 @@ def test_weights_and_data_of_ones_own(
 
     network = own_code.build((3,), 2, width=6)
     torch.save(network.state_dict(), "own.pt")
-    own = ["own.pt", "--model", "own_code:build", "--model-options", '{"width": 6}', "--dataset", "own_code:load"]
+    own = ["own.pt", "--model", "own_code:build", "--model-options", "width=6", "--dataset", "own_code:load"]
     steps = ["--learning-rate", "0.1", "--momentum", "0.9", "--batch-size", "8"]
     assert main([*own, *steps, "--measures", *MEASURES, "--json", "rows.json"]) == 0
     rows = json.loads(Path("rows.json").read_text())
@@ -118,7 +118,7 @@ def test_mistakes(sweep: tuple[Path, Record], tmp_path: Path, capsys: pytest.Cap
     state = torch.load(weights, weights_only=True)
     torch.save(state, tmp_path / "own.pt")
     as_mlp, own = (
-        ["--model", "mlp", "--dataset", "digits", "--model-options", '{"widths": [8]}'],
+        ["--model", "mlp", "--dataset", "digits", "--model-options", "widths=8"],
         str(tmp_path / "own.pt"),
     )
     diverged = str(tmp_path / "diverged.pt")
