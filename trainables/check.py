@@ -24,6 +24,7 @@ from trainables.config import TrialConfig
 from trainables.data import Dataset, Source
 from trainables.data.dataset import EXAMPLES
 from trainables.data.rows import tensor_of
+from trainables.data.streams import StreamSource
 from trainables.models.of_config import build
 from trainables.records.tables import Row
 from trainables.runtime.errors import UserError, one_line
@@ -218,19 +219,18 @@ def _parts(config: TrialConfig) -> tuple[object, ...]:
 
 
 def _few(configs: Iterable[TrialConfig], source: Source) -> Source:
-    """The first examples of a split, after decoding the images of all splits; a source without images as it is.
+    """The first examples of a split, after decoding the images of all splits; other sources as they are, but streams.
 
     Raises UserError for an image that cannot be decoded.
     """
-    if source.decoded is None:
+    if source.decoded is None and not isinstance(source, StreamSource):
         return source
     splits = {(c.train_size, c.test_size, c.split_seed, c.validation_size or 0) for c in configs}
     for split in sorted(splits, key=str):
         data = source.split(*split)
     inputs, labels = (tensor_of(part[:EXAMPLES]).numpy() for part in (data.train_inputs, data.train_labels))
-    return dataclasses.replace(
-        source, inputs=inputs, labels=labels, test_inputs=None, test_labels=None, scaling=None, decoded=None
-    )
+    own = None if source.task == source.dataset_task else source.dataset_task
+    return Source(source.name, inputs, labels, None, None, source.num_classes, task=source.task, own_task=own)
 
 
 def _zeros(source: Source) -> Dataset:

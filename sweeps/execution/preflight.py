@@ -16,6 +16,7 @@ from sweeps.session.placement import Placement
 from trainables.config import TrialConfig
 from trainables.data import Source
 from trainables.data.dataset import EXAMPLES
+from trainables.data.streams import StreamSource
 from trainables.runtime.errors import LONGEST_REASON, UserError
 from trainables.runtime.importing import importing_alike
 from trainables.tasks.names import OF_CLASS_NUMBERS
@@ -35,8 +36,8 @@ def check(configs: Sequence[TrialConfig], source: Source, placement: Placement) 
 @contextlib.contextmanager
 def checking(configs: Sequence[TrialConfig], source: Source, placement: Placement) -> Iterator[Callable[[], list[str]]]:
     """Checks `configs` beside the block; what is yielded waits for the outcome, and is like `check`."""
-    few = source  # whose images the other process decodes, those that the trials need
-    if source.decoded is None:
+    few = source  # whose images, those that the trials need, the other process decodes
+    if source.decoded is None and not isinstance(source, StreamSource):
         few = dataclasses.replace(
             source, inputs=source.inputs[:EXAMPLES], labels=source.labels[:EXAMPLES], test_inputs=None, test_labels=None
         )

@@ -23,6 +23,7 @@ from sweeps.plan.grid import Grid, expand
 from sweeps.session.placement import Placement
 from trainables.config import NUMBERS_VERSION, TrialConfig
 from trainables.data import Source, load_source
+from trainables.data.streams import StreamSource
 from trainables.measures.costs import cost_line
 from trainables.runtime.errors import UserError
 from trainables.runtime.importing import is_import_path, no_collection
@@ -61,7 +62,8 @@ def source_of(options: argparse.Namespace, dataset: str) -> Source:
     again = load_source(dataset, options=chosen, task=task) if is_import_path(dataset) and is_quick else source
     if again is not source and again.fingerprint != source.fingerprint:
         warn([f"{dataset} returns other data each time it is called, so trials cannot be resumed; seed its generator"])
-    if source.task == "classification" and not source.of_tokens and source.labels.min() > 0:
+    is_known = source.task == "classification" and not source.of_tokens and not isinstance(source, StreamSource)
+    if is_known and source.labels.min() > 0:
         least = int(source.labels.min())
         warn([f"the labels of {dataset} start at {least}, so the classes below have no examples; subtract {least}"])
     return source

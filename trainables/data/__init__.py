@@ -8,6 +8,8 @@ from 0 to K - 1, one for each example, as (N,) or (N, 1), or token, of which -10
 A fifth value may name the task (trainables.tasks): "regression" with labels (N,) or (N, D), "multilabel" with 0 or 1
 for each class, (N, K), "binary" with 0 or 1, (N,), or `package.module:Class` with labels of any shape.
 
+It may return a stream instead, whose examples are made one after another: see trainables.data.streams.
+
 A dataset's options (`context` of text, `inputs` of timit) change what is read, and so its fingerprint: a trial's
 configuration needs no other trace of them.
 """
@@ -28,8 +30,10 @@ from trainables.data.image_files import read_image_folder
 from trainables.data.mapped import Origin
 from trainables.data.pairs import read_pairs
 from trainables.data.parquet import read_parquet
+from trainables.data.rows import Scaling
 from trainables.data.speech import read_timit
 from trainables.data.standard import read_cifar10, read_cifar100, read_digits, read_mnist
+from trainables.data.streams import is_stream, stream_source
 from trainables.data.text import read_text
 from trainables.data.token_files import read_tokens
 from trainables.runtime.errors import UserError
@@ -122,11 +126,13 @@ def _from_function(name: str, options: dict[str, Any], task: str | None) -> Sour
     try:
         with seeded(0, "dataset"):
             parts = build(**options)
+        if is_stream(parts):
+            return stream_source(name, parts, task)
         if any(isinstance(part, Mapping) for part in parts):
             raise UserError(f"`dataset` {name} must return one array of inputs, got a dictionary; join its arrays")
         *arrays, declared = parts if len(parts) == 5 else (*parts, None)
         train_inputs, train_labels, test_inputs, test_labels = (
-            None if part is None else np.asarray(part) for part in arrays
+            part if part is None or isinstance(part, np.memmap) else np.asarray(part) for part in arrays
         )
     except UserError:
         raise
@@ -157,9 +163,15 @@ def _from_function(name: str, options: dict[str, Any], task: str | None) -> Sour
     are_integers = all(np.issubdtype(inputs.dtype, np.integer) for inputs in input_parts)
     is_tokens = train_labels.ndim == 2 and are_integers and (of_classes or train_labels.shape == train_inputs.shape)
 
+    are_mapped = all(
+        isinstance(inputs, np.memmap) and inputs.dtype.kind in "uif" and inputs.dtype.isnative for inputs in input_parts
+    )
+
     def kept(inputs: NDArray[Any]) -> NDArray[Any]:
+        if are_mapped:
+            return inputs
         try:
-            return inputs.astype(np.int64) if is_tokens else inputs.astype(np.float32)
+            return inputs.astype(np.int64 if is_tokens else np.float32, copy=False)
         except (ValueError, TypeError) as error:
             raise UserError(f"`dataset` {name} must return inputs that are numbers, got {inputs.dtype}") from error
 
@@ -177,6 +189,7 @@ def _from_function(name: str, options: dict[str, Any], task: str | None) -> Sour
         None if test_inputs is None else kept(test_inputs),
         None if test_labels is None else kept_labels(test_labels),
         num_classes=_classes(label_parts + (input_parts if is_tokens else [])),
+        scaling=Scaling() if are_mapped and not is_tokens else None,
         task=used or own,
         own_task=own,
     )

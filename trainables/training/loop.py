@@ -23,7 +23,7 @@ from torch import nn
 
 from trainables.config import FULL_BATCH_OPTIMIZERS, TrialConfig
 from trainables.data import Dataset
-from trainables.data.rows import Examples
+from trainables.data.rows import Examples, tensor_of
 from trainables.runtime.errors import UserError
 from trainables.runtime.float32 import large_products
 from trainables.runtime.importing import is_import_path
@@ -207,6 +207,7 @@ class Training:
     def _begin(self, epoch: int, seen: int) -> int:
         """Gets ready for the updates after the first `seen` examples of `epoch`; returns their batch size."""
         config = self.config
+        self.data.begin(epoch, seen)
         if seen == 0:
             _seed_everything(derive_seed(config.seed, "noise", epoch), self.data.train_labels.device)  # dropout masks
             self._update.begin_epoch(epoch)
@@ -255,9 +256,10 @@ class Training:
         data, task = self.data, self.task
         task.evaluation_mode(self.model)
         with random_numbers_kept(data.train_labels.device), torch.no_grad():
-            outputs = self.model(data.train_inputs[:2])
-            task.check(outputs, data.train_labels[:2])
-            names = task.measured(outputs, data.train_labels[:2]).keys() | task.metrics_of_loss(0.0).keys()
+            inputs, labels = (tensor_of(part[:2]) for part in (data.train_inputs, data.train_labels))
+            outputs = self.model(inputs)
+            task.check(outputs, labels)
+            names = task.measured(outputs, labels).keys() | task.metrics_of_loss(0.0).keys()
         if task.metric not in names:
             raise UserError(
                 f"`task` must return its metric {task.metric} from `metrics`, got {', '.join(sorted(names))}"

@@ -209,6 +209,26 @@ def test_arrays_that_do_not_fit(tmp_path: Path) -> None:
         refused(f"`{next(iter(option))}` must be", "arrays", root=tmp_path, options=option)
 
 
+def test_what_a_function_maps_stays_mapped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And has the values and the fingerprint that it has in memory."""
+    monkeypatch.syspath_prepend(str(tmp_path))
+    inputs, labels = GENERATOR.integers(0, 256, (60, 2, 3, 3), dtype=np.uint8), np.arange(60) % 3
+    write_arrays(tmp_path / "files", inputs, labels)
+    (tmp_path / "mapping_code.py").write_text(
+        f"import numpy as np\n"
+        f"def build(mode='r'):\n"
+        f"    return [np.load(f'{tmp_path}/files/{{name}}.npy', mmap_mode=mode or None) for name in "
+        f"('train_inputs', 'train_labels', 'test_inputs', 'test_labels')]\n"
+    )
+    mapped, in_memory = (load_source("mapping_code:build", options={"mode": mode}) for mode in ("r", ""))
+    assert isinstance(mapped.inputs, np.memmap)
+    assert (mapped.inputs.dtype, in_memory.inputs.dtype) == (np.uint8, np.float32)
+    assert mapped.fingerprint == in_memory.fingerprint
+    one, other = (source.split(40, 5, 1) for source in (mapped, in_memory))
+    assert torch.equal(tensor_of(one.train_inputs), tensor_of(other.train_inputs))
+    assert len(pickle.dumps(mapped)) < len(pickle.dumps(in_memory)) - 60 * 18 * 4 + 1500
+
+
 @pytest.fixture
 def saved(tmp_path: Path) -> Callable[..., Path]:
     """Saves columns for each split as the library `datasets` does."""
