@@ -2,8 +2,8 @@
 
     python benchmarks/overview.py [--json FOLDER]
 
-Runs measures.py, training.py, sweep.py and scale.py (100 and 1000 trials) one after another, about twenty minutes on
-two cores, with everything they print, and ends with one line for each.
+Runs measures.py, training.py, gpt.py, sweep.py and scale.py (100 and 1000 trials) one after another, about twenty
+minutes on two cores, with everything they print, and ends with one line for each.
 """
 
 import argparse
@@ -19,6 +19,7 @@ HERE = Path(__file__).resolve().parent
 COMMANDS = {
     "measures": ["measures.py"],
     "training": ["training.py", "--networks", "mlp", "f1", "c1", "--batch-sizes", "16", "256", "5000"],
+    "gpt": ["gpt.py"],
     "sweep": ["sweep.py"],
     "scale": ["scale.py", "--trials", "100", "1000"],
 }
@@ -45,6 +46,8 @@ def main() -> None:
     plain = [row["ours"] / row["plain"] for row in figures["training"]["rows"]]
     print(f"training: {min(bare):.2f} to {max(bare):.2f} of the arithmetic alone, ", end="")
     print(f"{min(plain):.2f} to {max(plain):.2f} of a plain loop")
+    of_gpt = [row["plain"] for row in figures["gpt"]["rows"]]
+    print(f"gpt: {min(of_gpt):.2f} to {max(of_gpt):.2f} of a plain loop, in CPU time")
     print(f"sweep: {figures['sweep']['ratio']:.1f} times the trials a minute of plain Ray Tune")
     few, many = figures["scale"]["rows"]
     per_trial = [row["driver_cpu_milliseconds_per_trial"] for row in (few, many)]
