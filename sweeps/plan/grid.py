@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from sweeps.plan.units import resolved, switch_epoch_of, warmup_of
-from sweeps.plan.users_network import fingerprint_of, fingerprint_of_task
+from sweeps.plan.users_network import fingerprint_of, fingerprint_of_task, with_absolute_paths
 from sweeps.plan.users_schedule import schedule_fingerprint
 from trainables.config import DEFAULT_MEASURES, MEASURE_DTYPES, TrialConfig, model_options_json
 from trainables.data import Source
@@ -104,7 +104,8 @@ def expand(grid: Grid, source: Source) -> list[TrialConfig]:
         measure_examples = min(grid.measure_examples, train_size)
     drawn = source.is_drawn(train_size, test_size)
     data_fingerprint = source.fingerprint_of(train_size, test_size)
-    model_fingerprint = fingerprint_of(grid.model, grid.model_options, source, grid.build_timeout)
+    model, model_options = with_absolute_paths(grid.model, grid.model_options)
+    model_fingerprint = fingerprint_of(model, model_options, source, grid.build_timeout)
     task_fingerprint = fingerprint_of_task(source.task)
     replicates = [
         (seed, split_seed)
@@ -129,8 +130,8 @@ def expand(grid: Grid, source: Source) -> list[TrialConfig]:
             validation_size=grid.validation_size,
             task=None if source.task == source.dataset_task else source.task,
             task_fingerprint=task_fingerprint,
-            model=grid.model,
-            model_options=model_options_json(grid.model_options),
+            model=model,
+            model_options=model_options_json(model_options),
             model_fingerprint=model_fingerprint,
             optimizer=grid.optimizer,
             learning_rate=learning_rate,

@@ -3,12 +3,26 @@
 import json
 import sys
 from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 from trainables.data import Source
 from trainables.runtime.importing import is_import_path
 from trainables.runtime.time_limit import time_limit
 from trainables.tasks.names import TASKS
+
+
+def with_absolute_paths(model: str, options: dict[str, Any]) -> tuple[str, dict[str, Any]]:
+    """A library's `model` and its options, with the paths of its folder and weights absolute: a worker has another
+    current folder than the sweep.
+    """
+    library, _, name = model.partition(":")
+    if library == "hf":
+        return f"hf:{Path(name).expanduser().absolute()}", options
+    weights = options.get("weights")
+    if name and library.partition(".")[0] in ("torchvision", "timm") and isinstance(weights, str):
+        return model, {**options, "weights": str(Path(weights).expanduser().absolute())}
+    return model, options
 
 
 def fingerprint_of(model: str, options: dict[str, Any], source: Source, timeout: float | None) -> str | None:

@@ -1,11 +1,13 @@
 """The grid: every distinct combination once, in an order that serves a sweep that is interrupted."""
 
 from collections import Counter
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from sweeps.plan.grid import Grid, expand
+from sweeps.plan.users_network import with_absolute_paths
 from trainables.data import Source
 from trainables.runtime.errors import UserError
 
@@ -85,3 +87,15 @@ def test_switch_batch_size(digits: Source) -> None:
 def test_bad_grids(digits: Source, changes: dict[str, Any], message: str) -> None:
     with pytest.raises(UserError, match=message):
         expand(grid(**changes), digits)
+
+
+def test_paths_of_a_librarys_model_are_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ray's workers have another current folder."""
+    monkeypatch.chdir(tmp_path)
+    assert with_absolute_paths("hf:own/folder", {"weights": True}) == (f"hf:{tmp_path}/own/folder", {"weights": True})
+    changed = {"weights": f"{tmp_path}/w.safetensors", "dropout": 0.1}
+    for name in ("timm:resnet18", "torchvision.models:resnet18"):
+        assert with_absolute_paths(name, {"weights": "w.safetensors", "dropout": 0.1}) == (name, changed)
+    for name in ("mlp", "own.module:build", "timm:resnet18"):
+        assert with_absolute_paths(name, {"depth": 2}) == (name, {"depth": 2})
+    assert with_absolute_paths("own.module:build", {"weights": "w.pt"})[1] == {"weights": "w.pt"}
