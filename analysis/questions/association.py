@@ -34,6 +34,7 @@ from analysis.data.load import NO_REMEDY, REPLICATE, Measure, Sweep, axes, compa
 from analysis.stats.rank_correlation import (
     Correlation,
     GranulatedKendall,
+    correlation_difference,
     granulated_kendall,
     partial_rank_correlation,
     rank_correlation,
@@ -104,6 +105,12 @@ def hyperparameters(frame: pd.DataFrame) -> tuple[list[str], list[str]]:
 def matched_correlation(frame: pd.DataFrame, column: str, target: str = GAP) -> Correlation:
     """The rank correlation inside matched sets."""
     return rank_correlation(frame[column], frame[target], frame["replicate"], strata=frame["matched_set"])
+
+
+def beats_batch_size(frame: pd.DataFrame, column: str, target: str = GAP) -> Correlation:
+    """By how much the matched rank correlation of `column` with the gap exceeds that of batch size alone."""
+    rows = frame[column], frame["batch_size"], frame[target]
+    return correlation_difference(*rows, frame["replicate"], strata=frame["matched_set"])
 
 
 def beyond_hyperparameters(frame: pd.DataFrame, columns: Sequence[str], target: str = GAP) -> list[Correlation]:

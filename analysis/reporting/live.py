@@ -4,11 +4,11 @@ It answers this machine alone and only looks: it listens on 127.0.0.1, knows two
 (its data), knows GET and HEAD, and makes no file name of anything that is asked, so there is no path to climb out by.
 Requests that name another host are refused, so that no web page can reach it under a name of its own (DNS rebinding).
 
-A thread looks at the folder each second and reads the trials anew when something changed; a request gets what was made
-last and waits for nothing. The statistics over all trials cost seconds, so they follow, and then rest nine times as
-long as they took: a sweep on the same machine keeps its cores. A page asks with the ETag it has and is sent nothing,
-304, while that is the newest. A folder that cannot be read now (half-written, of another version) is a message on the
-page until it can.
+A thread looks at the folder each second and reads the trials anew when something changed; a request gets what was
+made last and waits for nothing. The statistics over all trials cost seconds, so they follow, and then rest nine times
+as long as they took, so that a sweep on the same machine keeps its cores; when it has ended they follow at once. A
+page asks with the ETag it has and is sent nothing, 304, while that is the newest. A folder that cannot be read now
+(half-written, of another version) is a message on the page until it can.
 """
 
 import contextlib
@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from analysis.data.load import Sweep, load_sweep
-from analysis.data.progress import ended_trials, progress_of
+from analysis.data.progress import Progress, ended_trials, progress_of
 from analysis.reporting.page import embeddable_json, page_html
 from analysis.reporting.page.data import empty_data, statistics_data, trial_data
 from trainables.runtime.errors import UserError
@@ -51,7 +51,7 @@ class LiveData:
         self._seen: object = None
         self._data = empty_data(folder.resolve().name, None, "Reading the sweep.")
         self._statistics: dict[str, Any] = {}
-        self._of: Sweep | None = None  # the sweep whose statistics are still to be made
+        self._of: tuple[Sweep, Progress] | None = None  # whose statistics are still to be made
         self._due = -math.inf
         self._publish()
 
@@ -62,10 +62,10 @@ class LiveData:
             if state != self._seen:
                 self._data = self._read()
                 self._publish()
-            if self._of is not None and time.monotonic() >= self._due:
+            if self._of is not None and (_is_over(self._of[1]) or time.monotonic() >= self._due):
                 started = time.monotonic()
                 try:
-                    self._statistics, self._of = statistics_data(self._of), None
+                    self._statistics, self._of = statistics_data(*self._of), None
                 finally:
                     self._due = time.monotonic() + REST * (time.monotonic() - started)
                 self._publish()
@@ -88,8 +88,8 @@ class LiveData:
         progress = progress_of(trials, self.folder)
         if trials.empty:
             return empty_data(self._data["name"], progress, "No trial has ended yet.")
-        self._of = load_sweep(self.folder)
-        return trial_data(self._of, progress)
+        self._of = load_sweep(self.folder), progress
+        return trial_data(*self._of)
 
     def _publish(self) -> None:
         """Makes `content`, the ETag and the JSON, always of one making."""
@@ -104,6 +104,11 @@ class LiveData:
                 file = (self.folder / name).stat()
                 found.append((name, file.st_mtime_ns, file.st_size))
         return found, is_held(self.folder)
+
+
+def _is_over(progress: Progress) -> bool:
+    """Whether no trial will follow for now, so that the statistics need not make room for any."""
+    return progress.is_finished or not progress.is_running
 
 
 class Server(ThreadingHTTPServer):

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from trainables.records.tables import Tables
 
 SECOND_LOAD_SECONDS = 2.0  # a dataset that takes longer is not loaded twice
-Finish = Callable[[Path, Console], None]
+Finish = Callable[[Path, Console], Iterable[str] | None]  # writes and prints; returns what is to be printed last
 
 
 def run_grid(options: argparse.Namespace) -> int:
@@ -81,9 +81,11 @@ def _named_as_before(source: Source, folder: Path) -> Source:
     return dataclasses.replace(source, is_named_by_values=True) if known and source.fingerprint in known else source
 
 
-def report_and_answer(folder: Path, console: Console) -> None:
-    """Writes report.html and figures, and prints the answer."""
+def report_and_answer(folder: Path, console: Console) -> list[str]:
+    """Writes report.html and figures, and prints the details; returns the headline, which is to be seen last."""
     from analysis.data.load import load_sweep
+    from analysis.data.progress import progress_of
+    from analysis.reporting.headline import headline_lines
     from analysis.reporting.report import write_report
     from analysis.reporting.summary import summary_lines
 
@@ -93,6 +95,7 @@ def report_and_answer(folder: Path, console: Console) -> None:
     for line in summary_lines(sweep):
         console.print(line, soft_wrap=True)
     console.print(f"Report: {report}", soft_wrap=True)
+    return ["", *headline_lines(sweep, progress_of(sweep.trials, folder), console.width)]
 
 
 def run_study(configs: Sequence[TrialConfig], source: Source, options: argparse.Namespace, finish: Finish) -> int:
@@ -133,8 +136,10 @@ def run_study(configs: Sequence[TrialConfig], source: Source, options: argparse.
             left = len(incomplete_trials(folder, configs))
             console.print(f"Interrupted: {len(configs) - left} of {len(configs)} trials are kept; --resume goes on.")
             return 130
-        finish(folder, console)
+        headline = finish(folder, console)
         talk.print(f"{duration(time.monotonic() - started)} in all.", soft_wrap=True)
+        for line in headline or ():
+            console.print(line, soft_wrap=True)
     say_failed_measures(tables)
     return 1 if say_failures(tables, [config.trial_id for config in configs]) else 0
 

@@ -7,6 +7,12 @@ from typing import Any
 
 import pytest
 
+from analysis.data.load import load_sweep
+
+HOSTILE = (
+    "<img src=x onerror=\"document.title='taken'\"></script><script>document.title='taken'</script>\u2028{{7*7}}&amp;"
+)
+
 
 @contextmanager
 def chromium() -> Iterator[Any]:
@@ -38,3 +44,34 @@ class Watched:
     def _note(self, message: Any) -> None:
         if message.type in ("error", "warning"):
             self.errors.append(message.text)
+
+
+def frame_of(sweep: Any) -> Any:
+    return load_sweep(sweep).trials.set_index("trial_id")
+
+
+def places(page: Any) -> Any:
+    """Where the points of the map are on the screen, by trial_id."""
+    return page.evaluate(
+        "() => { const box = map.plot.over.getBoundingClientRect();"
+        " return Object.fromEntries(map.rows.map((row, i) =>"
+        " [data.trials.trial_id[row], [box.left + map.left[i], box.top + map.top[i]]])); }"
+    )
+
+
+def alone(points: Any) -> Any:
+    """A trial whose point no other is near."""
+    far = {
+        key: min(abs(x - u) + abs(y - v) for other, (u, v) in points.items() if other != key)
+        for key, (x, y) in points.items()
+    }
+    return max(far, key=far.get)
+
+
+def choose(page: Any, axis: str, keep: Any) -> None:
+    """Leaves only the values `keep` of an axis."""
+    page.click(f"summary[data-key='filter {axis}']")
+    page.click(f"button[data-key='none {axis}']")
+    for value in keep:
+        page.check(f"input[data-key='value {axis} {value}']")
+    page.keyboard.press("Escape")

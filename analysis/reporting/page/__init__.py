@@ -1,6 +1,6 @@
 """The page of a sweep, one HTML file that asks nobody for anything: report.html holds its data, the live page polls.
 
-Nothing is rendered here but the frame: the scripts (data.js to page.js, in the order of SCRIPTS) build everything from
+Nothing is rendered here but the frame: the scripts (dom.js to page.js, in the order of SCRIPTS) build everything from
 one data object (`analysis.reporting.page.data`), and put every text of the sweep in as text, never as HTML. By its
 Content-Security-Policy the page forbids itself to load or run anything but the styles and the script that stand in it,
 and, the report, to speak to anybody at all.
@@ -20,7 +20,10 @@ from markupsafe import Markup
 
 _HERE = Path(__file__).parent
 STYLES = ("uplot/uPlot.min.css", "page.css")
-SCRIPTS = ("uplot/uPlot.iife.min.js", "data.js", "charts.js", "map.js", "trial.js", "tables.js", "page.js")
+SCRIPTS = (
+    "uplot/uPlot.iife.min.js", "dom.js", "data.js", "charts.js", "svg.js", "export.js", "map.js", "controls.js",
+    "trial.js", "tables.js", "headline.js", "address.js", "page.js",
+)  # fmt: skip
 _ESCAPES = {ord(character): f"\\u{ord(character):04x}" for character in "<>&"}
 
 
@@ -35,7 +38,9 @@ def page_html(name: str, data: dict[str, Any] | None = None) -> str:
         style=Markup(style),
         script=Markup(script),
         data=None if data is None else Markup(embeddable_json(data)),
-        answer=[] if data is None else data["answer"],
+        headline=[]
+        if data is None
+        else [data["run"], *(f"{card['question']} {card['verdict']}" for card in data["cards"])],
     )
 
 

@@ -7,25 +7,25 @@ const SHAPES = [
   "M0-1.3L.38-.45L1.25-.4L.58.18L.8 1.05L0 .58L-.8 1.05L-.58.18L-1.25-.4L-.38-.45Z",
 ];
 const PATHS = SHAPES.map((shape) => new Path2D(shape));
-const VIRIDIS = ["#440154", "#482878", "#3e4989", "#31688e", "#26828e", "#1f9e89", "#35b779", "#6ece58", "#b5de2b", "#fde725"];
+const PLASMA = ["#0d0887", "#46039f", "#7201a8", "#9c179e", "#bd3786", "#d8576b", "#ed7953", "#fb9f3a", "#fdca26", "#f0f921"];
 
-const isDark = () => matchMedia("(prefers-color-scheme: dark)").matches;
-// Okabe and Ito 2008; on a dark page its light colours come first.
-const okabeIto = () => (isDark() ? ["#56B4E9", "#E69F00", "#2fbf94", "#CC79A7", "#F0E442", "#e8743b", "#b0b0b0"] : ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#6b6b6b"]);
+const isDark = () => matchMedia("(prefers-color-scheme: dark) and (not print)").matches;
+// Okabe and Ito 2008, on a light page darkened where a colour would have less than 3 : 1 against it.
+const okabeIto = () => (isDark() ? ["#56B4E9", "#E69F00", "#2fbf94", "#CC79A7", "#F0E442", "#e8743b", "#b0b0b0"] : ["#0072B2", "#D55E00", "#00906a", "#b8578c", "#2a8ecb", "#b06f00", "#6b6b6b"]);
 const lineColour = (rank) => okabeIto()[rank % 7];
 const css = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
 
-/** A colour per value: viridis by rank for numbers (without the end that the background swallows), else Okabe-Ito. */
+/** A colour per value: plasma by rank for numbers (as far as it has 3 : 1 against the page), else Okabe-Ito. */
 function colours(values) {
   const ordered = values.filter((value) => value !== null).every((value) => typeof value === "number");
   if (!ordered || values.length < 3) return values.map((_, rank) => lineColour(rank));
-  const [low, high] = isDark() ? [3.2, 9] : [0, 7.6];
-  return values.map((_, rank) => viridis(low + ((high - low) * rank) / (values.length - 1)));
+  const [low, high] = isDark() ? [4, 9] : [0, 5.1];
+  return values.map((_, rank) => plasma(low + ((high - low) * rank) / (values.length - 1)));
 }
-function viridis(place) {
+function plasma(place) {
   const below = Math.min(8, Math.floor(place));
   const part = (hex, at) => parseInt(hex.slice(at, at + 2), 16);
-  const mix = [1, 3, 5].map((at) => Math.round(part(VIRIDIS[below], at) * (below + 1 - place) + part(VIRIDIS[below + 1], at) * (place - below)));
+  const mix = [1, 3, 5].map((at) => Math.round(part(PLASMA[below], at) * (below + 1 - place) + part(PLASMA[below + 1], at) * (place - below)));
   return `rgb(${mix.join(",")})`;
 }
 
@@ -84,7 +84,7 @@ function frame({ width, height, x, y, logX, logY, rangeX, rangeY, at, names }) {
   vertical.values = (plot, splits) => splits.map(tickText);
   return {
     width, height, padding: [10, 14, 0, 0],
-    scales: { x: { time: false, distr: logX ? 3 : 1, range: () => rangeX }, y: { distr: logY ? 3 : 1, range: () => rangeY } },
+    scales: { x: { time: false, distr: logX ? 3 : 1, range: rangeX }, y: { distr: logY ? 3 : 1, range: rangeY } },
     axes: [{ ...axis(x, logX, at, "width"), size: 34 }, vertical],
   };
 }
@@ -98,56 +98,95 @@ function drawMarker(context, shape, x, y, size, fill, stroke, thickness) {
   context.restore();
 }
 
+function svgElement(tag, attributes) {
+  const made = document.createElementNS("http://www.w3.org/2000/svg", tag);
+  for (const [name, value] of Object.entries(attributes)) made.setAttribute(name, value);
+  return made;
+}
+
 function shapeIcon(shape, colour, hollow = false) {
-  const space = "http://www.w3.org/2000/svg";
-  const icon = document.createElementNS(space, "svg");
-  icon.setAttribute("viewBox", "-1.5 -1.5 3 3");
-  icon.setAttribute("aria-hidden", "true");
-  const path = document.createElementNS(space, "path");
-  path.setAttribute("d", SHAPES[shape]);
-  path.setAttribute("fill", hollow ? "none" : colour);
-  if (hollow) { path.setAttribute("stroke", colour); path.setAttribute("stroke-width", ".45"); }
-  icon.append(path);
+  const icon = svgElement("svg", { viewBox: "-1.5 -1.5 3 3", "aria-hidden": "true" });
+  icon.append(svgElement("path", { d: SHAPES[shape], ...(hollow ? { fill: "none", stroke: colour, "stroke-width": ".45" } : { fill: colour }) }));
   return icon;
 }
 
-const charts = new Map(); // box -> { plot, build }, to be redrawn when the width or the colours change
+const charts = new Map(); // box -> { plot, build, zoom, name, source }
 const widths = new ResizeObserver((entries) => {
   for (const { target } of entries) {
     const chart = charts.get(target);
     if (chart && target.clientWidth && Math.abs(target.clientWidth - chart.plot.width) > 1) redraw(target);
   }
 });
-matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => [...charts.keys()].forEach(redraw));
+for (const media of ["(prefers-color-scheme: dark)", "print"]) matchMedia(media).addEventListener("change", () => [...charts.keys()].forEach(redraw));
 
-/** Draws a chart into `box`, and again whenever it must look different; `build(width)` makes [options, columns]. */
-function chart(box, build) {
-  charts.get(box)?.plot.destroy();
+/**
+ * Draws a chart into `box`, and again whenever it must look different; `build(width)` makes [options, columns]. The
+ * reader's zoom ({x, y: [low, high]}) and the lines switched off in the legend stay when it is drawn again.
+ */
+function chart(box, build, more = {}) {
+  const known = { zoom: {}, zoomed: () => {}, ...charts.get(box), ...more, build };
+  const off = new Set(known.plot?.series.filter((series) => !series.show).map((series) => series.label));
+  known.plot?.destroy();
   const [options, columns] = build(Math.max(240, box.clientWidth || 320));
-  const plot = new uPlot(options, columns, box);
-  charts.set(box, { plot, build });
+  for (const [axis, scale] of Object.entries(options.scales)) {
+    const whole = scale.range;
+    scale.range = () => known.zoom[axis] ?? whole;
+  }
+  for (const series of options.series.slice(1)) if (off.has(series.label)) series.show = false;
+  options.cursor.drag.setScale = false;
+  options.cursor.bind = { dblclick: () => () => zoomTo(box, {}) };
+  options.hooks = { ...options.hooks, setSelect: [(plot) => dragged(box, plot)] };
+  known.plot = new uPlot(options, columns, box);
+  charts.set(box, known);
   widths.observe(box);
-  return plot;
+  return known.plot;
 }
 function redraw(box) {
   if (box.isConnected) chart(box, charts.get(box).build);
   else { widths.unobserve(box); charts.get(box).plot.destroy(); charts.delete(box); }
 }
 
-/** Lines with markers and intervals under a title. lines: [{name, points: [[x, y, low, high, hollow], ...]}]. */
-function lineChart(parent, { x, y, logX = false, logY = false, zero = false, at = null, names = null, height = 240, markers = true, lines }) {
-  const box = element("div");
-  fill(parent, element("p", { class: "chart-title" }, y), box);
-  return chart(box, (width) => {
-    const all = lines.flatMap((line) => line.points);
-    const xs = [...new Set(all.map((point) => point[0]))].sort((a, b) => a - b);
-    const column = (line) => {
-      const found = new Map(line.points.map((point) => [point[0], logY && !(point[1] > 0) ? null : point[1]]));
-      return xs.map((value) => found.get(value) ?? null);
-    };
-    const spread = all.flatMap((point) => [point[1], point[2] ?? null, point[3] ?? null]);
-    const rangeX = names ? [-0.4, names.length - 0.6] : range(xs, logX);
-    const rangeY = range(zero ? [...spread, 0] : spread, logY);
+/** What the reader dragged over, as {x, y: [low, high]}; an axis that is covered whole is left out. */
+function selected(plot) {
+  const { left, top, width, height } = plot.select, found = {};
+  if (width > 0 && width < plot.over.clientWidth - 1) found.x = [plot.posToVal(left, "x"), plot.posToVal(left + width, "x")];
+  if (height > 0 && height < plot.over.clientHeight - 1) found.y = [plot.posToVal(top + height, "y"), plot.posToVal(top, "y")];
+  return found;
+}
+function dragged(box, plot) {
+  const found = selected(plot), known = charts.get(box);
+  if (!Object.keys(found).length) return;
+  plot.setSelect({ left: 0, top: 0, width: 0, height: 0 }, false);
+  if (known.brushed?.(found)) return;
+  zoomTo(box, { ...known.zoom, ...found });
+}
+function zoomTo(box, zoom) {
+  const known = charts.get(box);
+  known.zoom = zoom;
+  known.zoomed(zoom);
+  known.plot.setData(known.plot.data); // asks for the ranges again
+}
+
+/**
+ * Lines with markers and intervals under a title. lines: [{name, points: [[x, y, low, high, hollow], ...]}]. `margin`: a
+ * y up to which a loss is taken as none, `free`: the x up to which that is shown. Drawn again only if something changed.
+ */
+function lineChart(box, spec) {
+  const source = JSON.stringify(spec), known = charts.get(box.querySelector(".plot"));
+  if (known?.source === source) return;
+  const { x, y, title = y, logX = false, logY = false, zero = false, at = null, names = null, height = 240, markers = true, margin = null, free = null, lines } = spec;
+  if (!known) fill(box, element("p", { class: "chart-title" }, title), element("div", { class: "plot" }), chartTools(box));
+  box.firstChild.textContent = title;
+  const all = lines.flatMap((line) => line.points);
+  const xs = [...new Set(all.map((point) => point[0]))].sort((a, b) => a - b);
+  const column = (line) => {
+    const found = new Map(line.points.map((point) => [point[0], logY && !(point[1] > 0) ? null : point[1]]));
+    return xs.map((value) => found.get(value) ?? null);
+  };
+  const spread = all.flatMap((point) => [point[1], point[2] ?? null, point[3] ?? null]);
+  const rangeX = names ? [-0.4, names.length - 0.6] : range(xs, logX);
+  const rangeY = range(zero ? [...spread, 0] : spread, logY);
+  const build = (width) => {
     const options = frame({ width, height, x, y: null, logX, logY, rangeX, rangeY, at: names ? names.map((_, rank) => rank) : at, names });
     options.series = [
       { label: x, value: (plot, value) => (value === null ? "–" : names ? names[value] ?? "" : tickText(value)) },
@@ -157,10 +196,41 @@ function lineChart(parent, { x, y, logX = false, logY = false, zero = false, at 
         value: (plot, value) => (value === null ? "–" : shown(value)),
       })),
     ];
-    options.cursor = { drag: { x: true, y: false }, points: { size: 7 } };
-    options.hooks = { draw: [(plot) => drawIntervals(plot, lines, markers, zero, logY)] };
+    options.cursor = { drag: { x: true, y: false, dist: 5 }, points: { size: 7 } };
+    options.hooks = {
+      drawClear: margin === null ? [] : [(plot) => drawMargin(plot, margin, free)],
+      draw: [(plot) => drawIntervals(plot, lines, markers, zero, logY)],
+    };
     return [options, [xs, ...lines.map(column)]];
-  });
+  };
+  chart(box.querySelector(".plot"), build, { source, name: title, spec });
+}
+
+/** Shades what is free: the batch sizes shown to lose less than the margin, whose line is dashed. */
+function drawMargin(plot, margin, free) {
+  const context = plot.ctx, { left, top, width, height } = plot.bbox, pixel = devicePixelRatio;
+  const inside = (place, low, size) => Math.max(low, Math.min(low + size, place));
+  context.save();
+  if (free !== null) {
+    const right = inside(plot.valToPos(free, "x", true) + 12 * pixel, left, width);
+    context.fillStyle = css("--free");
+    context.fillRect(left, top, right - left, height);
+  }
+  const line = plot.valToPos(margin, "y", true);
+  if (line >= top && line <= top + height) {
+    context.strokeStyle = css("--faint");
+    context.lineWidth = pixel;
+    context.setLineDash([5 * pixel, 4 * pixel]);
+    context.beginPath();
+    context.moveTo(left, line);
+    context.lineTo(left + width, line);
+    context.stroke();
+    context.fillStyle = css("--faint");
+    context.font = `${11 * pixel}px system-ui, sans-serif`;
+    context.textAlign = "right";
+    context.fillText(`margin ${shown(margin)}`, left + width - 4 * pixel, line - 4 * pixel);
+  }
+  context.restore();
 }
 
 function drawIntervals(plot, lines, markers, zero, logY) {

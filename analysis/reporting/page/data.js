@@ -1,22 +1,27 @@
-// What is shown and how it is chosen: the data object (analysis/page/data.py), the reader's choices, numbers as text.
-"use strict";
+// What is shown and how it is chosen: the data object (analysis/reporting/page/data.py), the reader's choices, numbers
+// as text.
 
 let data = null;
 
-const state = {
-  x: null, y: null, colour: null, shape: null, logX: null, logY: false, // logX null: as the values suggest
+/** What the reader chose, and nothing else: null or empty is the default, which may change as trials end. */
+const unchosen = () => ({
+  x: null, y: null, colour: null, shape: null, logX: null, logY: null, zoom: {}, // of the map
   hidden: {}, // axis -> Set of values left out
-  where: null, // { label, where }: the trials that a number rests on
-  sort: "", descending: false, page: 0, allColumns: false,
+  ranges: {}, // column -> [low, high] as shown
+  search: "",
+  where: null, // { label, where }: the trials that a result rests on
+  sort: "", descending: false, columns: null, // of the table: an array of names
+  page: 0,
   trial: null, // trial_id of the open one
-};
+});
+const state = unchosen();
 
 const field = (name) => data.fields.find((found) => found.name === name);
 const fieldsOf = (...kinds) => data.fields.filter((found) => kinds.includes(found.kind));
 const valueOf = (name, row) => data.trials[name]?.[row] ?? data.marks[name]?.[row] ?? null;
 const scaled = (name, row) => {
   const value = valueOf(name, row);
-  return typeof value === "number" ? value * (field(name).factor ?? 1) : value;
+  return typeof value === "number" ? value * (field(name)?.factor ?? 1) : value;
 };
 const byName = (a, b) =>
   a === b ? 0 : a === null ? 1 : b === null ? -1 : typeof a === "number" && typeof b === "number" ? a - b
@@ -42,33 +47,50 @@ function matches(where, row) {
     Array.isArray(wanted) ? wanted.includes(valueOf(name, row)) : valueOf(name, row) === wanted);
 }
 
-/** The rows that the filters leave, in the order of the axes. */
+/** The rows that the filters and the search leave, in the order of the axes. */
 function visibleRows() {
   const hidden = Object.entries(state.hidden).filter(([name, values]) => values.size && field(name));
+  const ranges = Object.entries(state.ranges).filter(([name]) => field(name));
+  const asked = searched(state.search);
   const rows = [];
   for (let row = 0; row < data.trials.trial_id.length; row += 1) {
     if (hidden.some(([name, values]) => values.has(valueOf(name, row)))) continue;
+    if (ranges.some(([name, [low, high]]) => !(scaled(name, row) !== null && scaled(name, row) >= low && scaled(name, row) <= high))) continue;
     if (state.where && !matches(state.where.where, row)) continue;
+    if (!asked.every((holds) => holds(row))) continue;
     rows.push(row);
   }
   return rows;
 }
 
+const COMPARISONS = { "<": (a, b) => a < b, ">": (a, b) => a > b, "<=": (a, b) => a <= b, ">=": (a, b) => a >= b, "=": (a, b) => a === b };
+
+/**
+ * What a search asks of a row, a function per word: `batch_size=64` and `test_accuracy>94` compare a column with a value
+ * as shown; any other word is looked for in the trial's ID, its configuration, status, flags and error.
+ */
+function searched(text) {
+  return text.trim().split(/\s+/).filter(Boolean).map((word) => {
+    const [, name, sign, wanted] = /^([^<>=]+)(<=|>=|=|<|>)(.+)$/.exec(word) ?? [];
+    if (name && field(name)) {
+      const number = Number(wanted.replace("−", "-"));
+      return (row) => {
+        const value = scaled(name, row);
+        if (typeof value === "number" && !Number.isNaN(number)) return COMPARISONS[sign](value, number);
+        return sign === "=" && shown(value).toLowerCase() === wanted.toLowerCase();
+      };
+    }
+    const part = word.toLowerCase();
+    return (row) => textOf(row).includes(part);
+  });
+}
+function textOf(row) {
+  return ["trial_id", "status", "flags", "error"].map((name) => valueOf(name, row) ?? "").concat(nameOf(row)).join(" ").toLowerCase();
+}
+
+const isFiltered = () => Boolean(state.where || state.search.trim() || Object.keys(state.ranges).length || Object.values(state.hidden).some((values) => values.size));
+
 /** What sets a trial apart: `batch size 64, learning rate 0.01, ...`. */
 const nameOf = (row) =>
   fieldsOf("axis").filter((axis) => axis.name !== "status" || valueOf("status", row) !== "completed")
     .map((axis) => (axis.name === "status" ? cell("status", row) : `${axis.label} ${cell(axis.name, row)}`)).join(", ");
-
-/** Makes an element: its attributes and listeners (on...), then its children; strings become text, never HTML. */
-function element(tag, attributes = {}, ...children) {
-  const made = document.createElement(tag);
-  for (const [name, value] of Object.entries(attributes)) {
-    if (name.startsWith("on")) made.addEventListener(name.slice(2), value);
-    else if (value === true) made.setAttribute(name, "");
-    else if (value !== false && value !== null && value !== undefined) made.setAttribute(name, value);
-  }
-  fill(made, ...children);
-  return made;
-}
-const fill = (parent, ...children) => parent.replaceChildren(...children.filter((child) => child !== null && child !== undefined));
-const byId = (id) => document.getElementById(id);

@@ -2,9 +2,11 @@
 
     name, message            the sweep; what stands in the way (null where nothing does)
     progress                 counts, planned, running, seconds_left, ...
-    answer, answer_trials    sentences, and from how many trials they and all statistics are
+    run, badge, cards, notes what was run; n of N where the sweep has not ended; three questions with their verdicts
+    gap_chart                the gap by batch size (null without two batch sizes)
     fields                   the columns of the trials: name, label, kind (axis, result, measure, gap, fact), factor
     trials                   {field: [a value per trial]}
+    matched                  per trial the number of the set that it is compared in, null where it is in none
     curves                   names, and per trial a list per name (a number where all epochs agree), thinned evenly
     profiles                 per trial_id, rows of one measure at many scales: spectra, paths through the minimum
     correlations             {gap: {measure: sentence}}
@@ -20,8 +22,9 @@ import pandas as pd
 from analysis.data.load import NO_REMEDY, Sweep, axes, comparable, measures_of
 from analysis.data.progress import Progress
 from analysis.reporting import tables as tables
-from analysis.reporting.answer import answer
+from analysis.reporting.headline import run_line, standing
 from analysis.reporting.page.lines import curves, plain, profiles
+from analysis.reporting.page.means import gap_chart
 from analysis.reporting.page.sections import correlations, sections
 
 Data = dict[str, Any]
@@ -47,14 +50,18 @@ MARKS = ("is_comparable", "has_remedy", "is_plain", "is_switched", "is_reference
 
 def page_data(sweep: Sweep, progress: Progress) -> Data:
     """The data object of a sweep of which at least one trial ended."""
-    return {**trial_data(sweep, progress), **statistics_data(sweep)}
+    return {**trial_data(sweep, progress), **statistics_data(sweep, progress)}
 
 
-def statistics_data(sweep: Sweep) -> Data:
-    """What is computed over all trials, seconds of work: the answer, the correlations, the sections."""
+def statistics_data(sweep: Sweep, progress: Progress) -> Data:
+    """What is computed over all trials, seconds of work: the verdicts, the correlations, the sections."""
+    badge, found = standing(sweep, progress)
     return {
-        "answer": [*answer(sweep), *sweep.notes],
-        "answer_trials": len(sweep.trials),
+        "run": run_line(sweep),
+        "badge": badge,
+        "cards": [{**vars(card), "why": list(card.why)} for card in found],
+        "notes": list(sweep.notes),
+        "gap_chart": gap_chart(sweep),
         "correlations": correlations(sweep),
         "sections": sections(sweep),
     }
@@ -69,6 +76,7 @@ def trial_data(sweep: Sweep, progress: Progress) -> Data:
         "fields": fields,
         "trials": {field["name"]: [plain(value) for value in frame[field["name"]].tolist()] for field in fields},
         "marks": {name: frame[name].astype(bool).tolist() for name in MARKS},
+        "matched": [plain(value) for value in frame["matched_set"].tolist()],
         "curves": curves(sweep.epochs, frame["trial_id"]),
         "profiles": profiles(sweep),
     }
@@ -80,11 +88,15 @@ def empty_data(name: str, progress: Progress | None, message: str | None = None)
         "name": name,
         "message": message,
         "progress": None if progress is None else _progress(progress),
-        "answer": [],
-        "answer_trials": 0,
+        "run": "",
+        "badge": None,
+        "cards": [],
+        "notes": [],
+        "gap_chart": None,
         "fields": [],
         "trials": {"trial_id": []},
         "marks": {name: [] for name in MARKS},
+        "matched": [],
         "curves": {"names": [], "trials": []},
         "profiles": {},
         "correlations": {},
@@ -115,6 +127,7 @@ def _trials(sweep: Sweep) -> pd.DataFrame:
     )
     for name in MARKS[2:]:
         frame[name] = frame["trial_id"].isin(known.index[known[name].astype(bool)])
+    frame["matched_set"] = frame["trial_id"].map(known["matched_set"])
     for measure in measures_of(sweep):
         if measure.column not in frame:
             frame[measure.column] = frame["trial_id"].map(known[measure.column])

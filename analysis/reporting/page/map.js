@@ -1,87 +1,133 @@
-// The map: a point per trial, gap against sharpness; hover, keyboard, click; its controls, filters and legend.
+// The map: trials small, their means large and joined, gap against sharpness; hover, keyboard, click, zoom and brush.
 
-const map = { rows: [], left: [], top: [], at: -1, plot: null };
+const map = { rows: [], left: [], top: [], at: -1, plot: null, brush: false };
 
 const suggestsLog = (name) => {
   const values = (data.trials[name] ?? []).filter((value) => typeof value === "number");
   const above = values.filter((value) => value > 0);
   return above.length > 0 && above.length >= 0.9 * values.length && Math.max(...above) / Math.min(...above) > 8;
 };
-const isLogX = () => state.logX ?? suggestsLog(state.x);
 
-/** Chooses what the reader has not chosen, and drops what the data no longer has. */
-function settleChoices() {
-  const known = (name, kinds) => name && fieldsOf(...kinds).some((found) => found.name === name);
+/** What the map shows: what the reader chose as far as the data has it, else what suits the data now. */
+function choices() {
+  const known = (name, kinds) => (name && fieldsOf(...kinds).some((found) => found.name === name) ? name : null);
   const first = (kind) => fieldsOf(kind)[0]?.name;
-  if (!known(state.x, ["measure", "result", "axis"])) state.x = first("measure") ?? first("result");
-  if (!known(state.y, ["gap", "result"])) state.y = first("gap") ?? first("result");
-  if (!known(state.colour, ["axis"])) state.colour = first("axis");
-  if (!known(state.shape, ["axis"])) {
-    const axes = fieldsOf("axis").map((axis) => axis.name);
-    state.shape = ["remedy", "learning_rate", ...axes].find((name) => axes.includes(name) && name !== state.colour) ?? first("axis");
-  }
+  const axes = fieldsOf("axis").map((axis) => axis.name);
+  const x = known(state.x, ["measure", "result", "axis"]) ?? first("measure") ?? first("result");
+  const y = known(state.y, ["gap", "result"]) ?? first("gap") ?? first("result");
+  const colour = known(state.colour, ["axis"]) ?? first("axis");
+  const shape = known(state.shape, ["axis"]) ?? ["remedy", "learning_rate", ...axes].find((name) => axes.includes(name) && name !== colour) ?? first("axis");
+  return { x, y, colour, shape, logX: state.logX ?? suggestsLog(x), logY: state.logY ?? false };
 }
 
 function drawMap() {
-  const { x, y } = state, logX = isLogX(), logY = state.logY;
+  const look = choices(), { x, y, logX, logY } = look;
   const usable = (row) => {
     const [left, top] = [valueOf(x, row), valueOf(y, row)];
     return typeof left === "number" && typeof top === "number" && (!logX || left > 0) && (!logY || top > 0);
   };
   const visible = visibleRows();
+  const hovered = data.trials.trial_id.indexOf(map.trial ?? null);
   map.rows = visible.filter(usable).sort((a, b) => valueOf(x, a) - valueOf(x, b));
-  const xs = map.rows.map((row) => scaled(x, row)), ys = map.rows.map((row) => scaled(y, row));
-  const colourValues = valuesOf(state.colour), shapeValues = valuesOf(state.shape);
-  const box = byId("map");
+  map.xs = map.rows.map((row) => scaled(x, row));
+  map.ys = map.rows.map((row) => scaled(y, row));
+  map.look = { ...look, colours: valuesOf(look.colour), shapes: valuesOf(look.shape) };
+  map.means = meansOfMap();
   map.at = -1;
-  byId("tip").hidden = true;
-  map.plot = chart(box, (width) => {
-    const height = Math.round(Math.min(480, Math.max(300, width * 0.6)));
-    const options = frame({
-      width, height, x: field(x).label, y: field(y).label, logX, logY, rangeX: range(xs, logX), rangeY: range(logY ? ys : [...ys, 0], logY),
-    });
-    const palette = colours(colourValues);
-    const looks = map.rows.map((row) => [palette[colourValues.indexOf(valueOf(state.colour, row))], shapeValues.indexOf(valueOf(state.shape, row)) % SHAPES.length]);
+  const rangeX = range(map.xs, logX), rangeY = range(logY ? map.ys : [...map.ys, 0], logY);
+  map.plot = chart(byId("map"), (width) => {
+    map.palette = colours(map.look.colours);
+    const options = frame({ width, height: chartHeight(byId("map")), x: field(x).label, y: null, logX, logY, rangeX, rangeY });
     options.series = [{}, { paths: () => null, points: { show: false } }];
     options.legend = { show: false };
     options.cursor = { x: false, y: false, points: { show: false }, drag: { x: true, y: true, dist: 5, uni: 30 } };
-    options.hooks = { draw: [(plot) => drawPoints(plot, xs, ys, looks)], ready: [listen] };
-    return [options, [xs, ys]];
-  });
-  drawLegend(colourValues, shapeValues);
-  const left = visible.length - map.rows.length;
-  const gone = left ? ` ${plural(left, "trial")} without a value${logX || logY ? " above 0" : ""} not shown.` : "";
-  const rank = data.correlations[y]?.[x];
-  const partial = visible.length < data.trials.trial_id.length ? " (of all trials, not only those shown)" : "";
-  byId("map-note").textContent = `${plural(map.rows.length, "trial")} shown.${gone}${rank ? ` ${rank.replace(/\.$/, "")}${partial}.` : ""}`;
-  box.setAttribute("aria-label", `Map of ${plural(map.rows.length, "trial")}: ${field(y).label} against ${field(x).label}`);
+    options.hooks = { draw: [drawPoints], ready: [listen] };
+    return [options, [map.xs, map.ys]];
+  }, { zoom: state.zoom, zoomed: (zoom) => { state.zoom = zoom; remember(); }, brushed: brushed, name: `${field(y).label} against ${field(x).label}` });
+  map.plot = charts.get(byId("map")).plot;
+  byId("map-title").textContent = `${field(y).label} against ${field(x).label.split(",")[0]}`;
+  byId("map").setAttribute("aria-label", `Map of ${plural(map.rows.length, "trial")}: ${field(y).label} against ${field(x).label}`);
+  drawLegend();
+  describeMap(visible.length);
+  const at = map.rows.indexOf(hovered);
+  if (hovered >= 0 && at >= 0) point(at);
+  else byId("tip").hidden = true;
 }
 
-function drawPoints(plot, xs, ys, looks) {
-  const context = plot.ctx, pixel = devicePixelRatio, box = plot.bbox;
+/** What the map cannot show, in words: on the map where it is empty, else below it. */
+function describeMap(visible) {
+  const { x, y, logX, logY } = map.look, nothing = byId("map-empty"), left = visible - map.rows.length;
+  nothing.hidden = map.rows.length > 0;
+  if (!nothing.hidden)
+    update(nothing, element("p", {}, visible ? `None of the ${plural(visible, "trial")} has both a ${field(x).label} and a ${field(y).label}${logX || logY ? " above 0" : ""}.` : "No trial matches the filters."),
+      isFiltered() ? element("button", { type: "button", "data-key": "clear on map", onclick: clearFilters }, "show all trials") : null);
+  const gone = left ? ` ${plural(left, "trial")} without a value${logX || logY ? " above 0" : ""} not shown.` : "";
+  const rank = data.correlations[y]?.[x], partial = visible < data.trials.trial_id.length ? " (of all trials, not only those shown)" : "";
+  byId("map-note").textContent = `${plural(map.rows.length, "trial")} shown.${gone}${rank ? ` ${rank.replace(/\.$/, "")}${partial}.` : ""}`;
+}
+
+/** The means of the trials that share colour, shape and switch: on a log axis the geometric mean, as the axis shows it. */
+function meansOfMap() {
+  const { colour, shape, logX, logY, colours: hues, shapes } = map.look, groups = new Map();
+  map.rows.forEach((row, index) => {
+    const place = [hues.indexOf(valueOf(colour, row)), shapes.indexOf(valueOf(shape, row)), valueOf("is_switched", row) ? 1 : 0];
+    const group = groups.get(String(place)) ?? { hue: place[0], shape: place[1], switched: place[2], xs: [], ys: [] };
+    group.xs.push(map.xs[index]);
+    group.ys.push(map.ys[index]);
+    groups.set(String(place), group);
+  });
+  const mean = (values, log) => {
+    const sum = values.reduce((total, value) => total + (log ? Math.log(value) : value), 0) / values.length;
+    return log ? Math.exp(sum) : sum;
+  };
+  return [...groups.values()].filter((group) => group.xs.length > 1)
+    .map((group) => ({ ...group, x: mean(group.xs, logX), y: mean(group.ys, logY) })).sort((a, b) => a.hue - b.hue);
+}
+
+function drawPoints(plot) {
+  const context = plot.ctx, pixel = devicePixelRatio, box = plot.bbox, { palette } = map;
+  const { colour, shape, colours: hues, shapes, logY } = map.look;
   context.save();
   context.beginPath();
   context.rect(box.left - 7, box.top - 7, box.width + 14, box.height + 14);
   context.clip();
-  if (!state.logY) drawZero(plot);
-  const crowded = map.rows.length > 1500; // then rings would cover the colours
-  const size = (crowded ? 3 : 4.6) * pixel, edge = css("--back"), ring = css("--text");
+  if (!logY) drawZero(plot);
+  const small = (map.rows.length > 400 ? 2.2 : 2.8) * pixel;
   map.left = []; map.top = [];
   map.rows.forEach((row, index) => {
-    const left = plot.valToPos(xs[index], "x", true), top = plot.valToPos(ys[index], "y", true);
+    const left = plot.valToPos(map.xs[index], "x", true), top = plot.valToPos(map.ys[index], "y", true);
     map.left.push((left - box.left) / pixel);
     map.top.push((top - box.top) / pixel);
-    const [colour, shape] = looks[index], hollow = valueOf("off_target", row), pale = valueOf("is_reference", row);
-    context.globalAlpha = pale ? 0.5 : 0.92;
-    drawMarker(context, shape, left, top, pale ? size * 0.75 : size, hollow ? null : colour, hollow ? colour : edge, (hollow ? 1.5 : 0.6) * pixel);
-    if (valueOf("is_switched", row)) {
-      context.globalAlpha = crowded ? 0.25 : 0.8;
-      drawMarker(context, 0, left, top, size * 1.65, null, ring, (crowded ? 0.6 : 0.9) * pixel);
-    }
+    const hue = palette[hues.indexOf(valueOf(colour, row))], hollow = valueOf("off_target", row);
+    drawMarker(context, shapes.indexOf(valueOf(shape, row)) % SHAPES.length, left, top, small, hollow ? null : hue, hollow ? hue : null, pixel);
   });
+  drawMeans(plot);
   context.restore();
   placeRing(plot.over, "selected", map.rows.indexOf(data.trials.trial_id.indexOf(state.trial)));
   placeRing(plot.over, "hovered", map.at);
+}
+
+/** The means above the trials, those of a shape joined from batch size to batch size (or whatever the colour is). */
+function drawMeans(plot) {
+  const context = plot.ctx, pixel = devicePixelRatio, lines = new Map();
+  const place = (mean) => [plot.valToPos(mean.x, "x", true), plot.valToPos(mean.y, "y", true)];
+  for (const mean of map.means) lines.set(`${mean.shape} ${mean.switched}`, [...(lines.get(`${mean.shape} ${mean.switched}`) ?? []), place(mean)]);
+  for (const [key, line] of lines) joined(context, line, css("--faint"), 1.2 * pixel, key.endsWith("1") ? [3 * pixel, 3 * pixel] : []);
+  for (const mean of map.means) {
+    const [left, top] = place(mean), size = 6 * pixel;
+    drawMarker(context, mean.shape % SHAPES.length, left, top, size, map.palette[mean.hue], css("--back"), 1.2 * pixel);
+    if (mean.switched) drawMarker(context, 0, left, top, size * 1.5, null, css("--text"), pixel);
+  }
+}
+
+function joined(context, line, colour, width, dash = []) {
+  context.strokeStyle = colour;
+  context.lineWidth = width;
+  context.setLineDash(dash);
+  context.beginPath();
+  line.forEach(([left, top], index) => (index ? context.lineTo(left, top) : context.moveTo(left, top)));
+  context.stroke();
+  context.setLineDash([]);
 }
 
 /** Puts the ring of a kind around a point; -1 takes it away. */
@@ -110,17 +156,19 @@ function nearest(left, top, within) {
   return best;
 }
 
-/** Shows what the point is; -1 shows nothing. */
+/** Shows what the point is, and its matched set; -1 shows nothing. */
 function point(index) {
   if (index === map.at) return;
   map.at = index;
+  map.trial = index < 0 ? null : data.trials.trial_id[map.rows[index]];
   const tip = byId("tip"), over = map.plot.over;
   placeRing(over, "hovered", index);
   over.style.cursor = index < 0 ? "" : "pointer";
+  drawMatched(over, index);
   tip.hidden = index < 0;
   if (index < 0) return;
-  const row = map.rows[index];
-  const lines = [...new Set(["test_accuracy", state.y, state.x])].map((name) => `${field(name).label}: ${cell(name, row)}`);
+  const row = map.rows[index], { x, y } = map.look;
+  const lines = [...new Set([fieldsOf("result")[0].name, y, x])].map((name) => `${field(name).label}: ${cell(name, row)}`);
   const marks = [["is_reference", "reference"], ["off_target", "off target"]].filter(([name]) => valueOf(name, row)).map(([, text]) => text);
   fill(tip,
     element("strong", {}, nameOf(row)), ...lines.map((line) => element("div", {}, line)),
@@ -129,6 +177,26 @@ function point(index) {
   const left = inside.left - figure.left + map.left[index], top = inside.top - figure.top + map.top[index];
   tip.style.left = `${Math.max(0, Math.min(left + 14, figure.width - tip.offsetWidth))}px`;
   tip.style.top = `${top + 16}px`;
+}
+
+/** Joins the trials that are compared with the one at `index`: same settings, seed and split, by batch size. */
+function drawMatched(over, index) {
+  over.querySelector(".matched")?.remove();
+  const set = index < 0 ? null : data.matched[map.rows[index]];
+  if (set === null || set === undefined) return;
+  const line = map.rows.map((row, place) => [row, place]).filter(([row]) => data.matched[row] === set && !valueOf("is_switched", row))
+    .sort(([a], [b]) => valueOf("batch_size", a) - valueOf("batch_size", b));
+  const icon = svgElement("svg", { class: "matched", "aria-hidden": "true" });
+  icon.append(svgElement("polyline", { points: line.map(([, place]) => `${map.left[place]},${map.top[place]}`).join(" ") }));
+  over.append(icon);
+}
+
+/** Where dragging filters, leaves only the trials inside the box; returns whether it did. */
+function brushed(box) {
+  if (!map.brush) return false;
+  for (const [axis, ends] of Object.entries(box)) state.ranges[map.look[axis]] = ends.map((end) => Number(end.toPrecision(6)));
+  changeFilter();
+  return true;
 }
 
 /** Arrow keys go to the next point along an axis, Home and End to its ends, Enter opens, Escape lets go. */
@@ -142,81 +210,27 @@ function mapKey(event) {
     point(order[Math.max(0, Math.min(last, rank + sign))]);
   } else if (event.key === "Home" || event.key === "End") point(event.key === "Home" ? Math.min(0, last) : last);
   else if ((event.key === "Enter" || event.key === " ") && map.at >= 0) openTrial(data.trials.trial_id[map.rows[map.at]], byId("map"));
-  else if (event.key === "Escape") point(-1);
+  else if (event.key === "Escape" && map.at >= 0) point(-1);
   else return;
   event.preventDefault();
 }
 
-function drawLegend(colourValues, shapeValues) {
-  const palette = colours(colourValues), text = css("--text");
+function drawLegend() {
+  const { colour, shape, colours: hues, shapes } = map.look, { palette } = map, text = css("--text");
   const group = (title, entries) => element("div", { class: "keys" }, element("span", { class: "faint" }, title), ...entries);
   const key = (icon, label) => element("span", { class: "key" }, icon, label);
   const groups = [];
-  if (state.colour === state.shape)
-    groups.push(group(field(state.colour).label, colourValues.map((value, rank) => key(shapeIcon(rank % SHAPES.length, palette[rank]), shown(value)))));
+  if (colour === shape)
+    groups.push(group(field(colour).label, hues.map((value, rank) => key(shapeIcon(rank % SHAPES.length, palette[rank]), shown(value)))));
   else {
-    groups.push(group(field(state.colour).label, colourValues.map((value, rank) => key(shapeIcon(0, palette[rank]), shown(value)))));
-    groups.push(group(field(state.shape).label, shapeValues.map((value, rank) => key(shapeIcon(rank % SHAPES.length, text), shown(value)))));
+    groups.push(group(field(colour).label, hues.map((value, rank) => key(shapeIcon(0, palette[rank]), shown(value)))));
+    groups.push(group(field(shape).label, shapes.map((value, rank) => key(shapeIcon(rank % SHAPES.length, text), shown(value)))));
   }
   const has = (name) => map.rows.some((row) => valueOf(name, row));
   const marks = [];
-  if (has("is_reference")) marks.push(key(null, "pale: reference, gap 0 by construction"));
-  if (has("is_switched")) marks.push(key(shapeIcon(0, text, true), "ring: batch size switched"));
+  if (map.means.length) marks.push(key(null, "large: means"), key(null, "small: trials"));
+  if (has("is_switched") && map.means.length) marks.push(key(shapeIcon(0, text, true), "ring: batch size switched"));
   if (has("off_target")) marks.push(key(null, "hollow: off target"));
-  if (marks.length) groups.push(group("trial", marks));
-  byId("legend").replaceChildren(...groups);
-}
-
-function drawControls() {
-  const choice = (label, name, groups) => element("label", {}, label, element("select", {
-    "data-key": `choose ${name}`,
-    onchange: (event) => { state[name] = event.target.value; if (name === "x") state.logX = null; render(); },
-  }, ...groups.map(([title, fields]) => {
-    const options = fields.map((found) => element("option", { value: found.name, selected: found.name === state[name] }, found.label));
-    return title ? element("optgroup", { label: title }, ...options) : options[0] && element("optgroup", { label: "choose" }, ...options);
-  }).filter((found) => found?.childElementCount)));
-  const tick = (label, checked, change) => element("label", { class: "tick" }, element("input", {
-    type: "checkbox", checked, "data-key": label, onchange: (event) => { change(event.target.checked); render(); },
-  }), label);
-  const numeric = fieldsOf("axis").filter((axis) => data.trials[axis.name].every((value) => value === null || typeof value === "number"));
-  byId("controls").replaceChildren(
-    choice("x", "x", [["sharpness", fieldsOf("measure")], ["results", fieldsOf("result")], ["configuration", numeric]]),
-    tick("log x", isLogX(), (on) => { state.logX = on; }),
-    choice("y", "y", [["gaps", fieldsOf("gap")], ["results", fieldsOf("result")]]),
-    tick("log y", state.logY, (on) => { state.logY = on; }),
-    choice("colour", "colour", [["axes", fieldsOf("axis")]]),
-    choice("shape", "shape", [["axes", fieldsOf("axis")]]));
-}
-
-function drawFilters() {
-  const open = new Set([...byId("filters").querySelectorAll("details[open]")].map((found) => found.dataset.axis));
-  const axes = fieldsOf("axis").filter((axis) => valuesOf(axis.name).length > 1);
-  const filters = axes.map((axis) => {
-    const values = valuesOf(axis.name), hidden = (state.hidden[axis.name] ??= new Set());
-    const kept = values.filter((value) => !hidden.has(value));
-    const summary = kept.length === values.length ? "all" : kept.length > 4 ? `${kept.length} of ${values.length}` : kept.map((value) => shown(value)).join(", ") || "no value";
-    const all = (on) => () => { state.hidden[axis.name] = new Set(on ? [] : values); changeFilter(); };
-    return element("details", { class: "filter", "data-axis": axis.name, open: open.has(axis.name) },
-      element("summary", { "data-key": `filter ${axis.name}`, class: kept.length < values.length ? "on" : null }, `${axis.label}: ${summary}`),
-      element("div", { class: "menu" },
-        element("div", { class: "row" },
-          element("button", { type: "button", "data-key": `all ${axis.name}`, onclick: all(true) }, "all"),
-          element("button", { type: "button", "data-key": `none ${axis.name}`, onclick: all(false) }, "none")),
-        ...values.map((value) => element("label", { class: "tick" }, element("input", {
-          type: "checkbox", checked: !hidden.has(value), "data-key": `value ${axis.name} ${value}`,
-          onchange: (event) => { if (event.target.checked) hidden.delete(value); else hidden.add(value); changeFilter(); },
-        }), shown(value)))));
-  });
-  byId("filters").replaceChildren(...filters);
-  const note = byId("selection");
-  const filtered = state.where || Object.values(state.hidden).some((values) => values.size);
-  note.hidden = !filtered;
-  note.replaceChildren(
-    `${plural(visibleRows().length, "trial")} of ${data.trials.trial_id.length} chosen${state.where ? `: ${state.where.label}` : ""}. `,
-    element("button", { type: "button", "data-key": "clear", onclick: () => { state.where = null; state.hidden = {}; changeFilter(); } }, "show all"));
-}
-
-function changeFilter() {
-  state.page = 0;
-  render();
+  if (marks.length) groups.push(group("points", marks));
+  update(byId("legend"), ...groups);
 }

@@ -11,6 +11,7 @@ import pandas as pd
 from analysis.charts.batch_size_curves import GAP, PANELS
 from analysis.charts.style import LABELS
 from analysis.data.load import NO_REMEDY, Sweep, comparable
+from analysis.questions.free_batch import free_batch
 
 Chart = dict[str, Any]
 Line = list[tuple[int, pd.DataFrame]]  # the trials at each place of the x axis
@@ -28,6 +29,18 @@ def batch_size_charts(sweep: Sweep) -> list[Chart]:
         for rate, part in plain.groupby("learning_rate")
     }
     return _charts(lines, plain[plain["is_reference"]], {"x": LABELS["batch_size"], "at": sizes, "ticks": None})
+
+
+def gap_chart(sweep: Sweep) -> Chart | None:
+    """The chart of the gap by batch size, with the margin and the largest batch that is shown to lose less than it."""
+    found = free_batch(sweep, "matched")
+    for chart in batch_size_charts(sweep):
+        if chart["zero"]:
+            if found is None:
+                return chart
+            free = found.largest if found.largest > found.reference else None
+            return {**chart, "margin": GAP.factor * found.margin, "free": free}
+    return None
 
 
 def switch_charts(sweep: Sweep) -> list[Chart]:

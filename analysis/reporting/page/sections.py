@@ -80,13 +80,18 @@ def sections(sweep: Sweep) -> list[Section]:
             tables=[_free_batch(sweep)],
             findings=_sentences(sweep),
         ),
-        _section("By batch size", [BATCH_SIZE_NOTE, *over], batch_size_charts(sweep), [_batch_sizes(sweep)]),
+        _section("By batch size", [BATCH_SIZE_NOTE, *over], _other_charts(sweep), [_batch_sizes(sweep)]),
         _section("The switch-point", [SWITCH_NOTE], switch_charts(sweep)),
         _section("Rank correlations", CORRELATION_NOTES, tables=_correlations(sweep)),
         _section("What was run", [], tables=_run(sweep)),
         _section("Flagged and failed", [], tables=_trouble(sweep)),
     ]
     return [section for section in found if section["charts"] or section["tables"]]
+
+
+def _other_charts(sweep: Sweep) -> list[Section]:
+    """The charts by batch size but for the gap, which the first screen shows."""
+    return [chart for chart in batch_size_charts(sweep) if not chart["zero"]]
 
 
 def correlations(sweep: Sweep) -> dict[str, dict[str, str]]:
@@ -110,7 +115,15 @@ def _section(
     findings: Iterable[str] = (),
 ) -> Section:
     kept = [table for table in tables if table is not None and table["rows"]]
-    return {"title": title, "findings": list(findings), "notes": list(notes), "charts": list(charts), "tables": kept}
+    name = "section-" + title.lower().replace(" ", "-")
+    return {
+        "id": name,
+        "title": title,
+        "findings": list(findings),
+        "notes": list(notes),
+        "charts": list(charts),
+        "tables": kept,
+    }
 
 
 def _table(caption: str, head: list[str], rows: Iterable[Section], *, folded: bool = False) -> Table:

@@ -4,107 +4,14 @@ import json
 import re
 import time
 
-import pandas as pd
 import pytest
-from browser import Watched, chromium
-from made_up import failed, grid, record, write
+from browser import HOSTILE, Watched, alone, choose, frame_of, places
 
 from analysis.data.load import load_sweep
 from analysis.data.progress import progress_of
 from analysis.reporting.page import embeddable_json, page_html
-from analysis.reporting.page.data import page_data, trial_data
+from analysis.reporting.page.data import trial_data
 from analysis.reporting.page.lines import MOST_POINTS_OF_A_TRIAL
-
-HOSTILE = (
-    "<img src=x onerror=\"document.title='taken'\"></script><script>document.title='taken'</script>\u2028{{7*7}}&amp;"
-)
-
-
-def with_epochs(found, number=30):
-    """The record with curves: the loss halves each epoch."""
-    for epoch in range(1, number + 1):
-        row = {"epoch": epoch, "step": epoch, "train_loss": 0.5**epoch, "test_loss": 0.1 + 0.5**epoch}
-        found.epochs.append(
-            {**row, "train_accuracy": 1 - 0.5**epoch, "test_accuracy": 0.9, "lr": 0.01, "batch_size": 16}
-        )
-    return found
-
-
-def spectrum(found):
-    common = {"measure": "spectral_density", "method": "quantile", "space": "full", "epsilon": None, "converged": True}
-    found.measures.extend({**common, "scale": float(node), "value": 1.0 / node} for node in range(1, 9))
-    return found
-
-
-@pytest.fixture(scope="module")
-def sweep(tmp_path_factory):
-    records = [with_epochs(found) for found in grid()]
-    spectrum(records[0])
-    records.append(with_epochs(record(batch_size=32, row={"status": "diverged", "flags": ["diverged"]}), number=250))
-    records.append(
-        failed(f"Traceback\nRuntimeError: {HOSTILE}", batch_size=128, model_options=json.dumps({"x": HOSTILE}))
-    )
-    records[1].trial["flags"] = ["missed target loss", HOSTILE]
-    folder = write(tmp_path_factory.mktemp("page") / "made up", records)
-    note = {"command": ["batch_grid.py", HOSTILE], "started_at": HOSTILE, "planned": 40}
-    (folder / "sweep.json").write_text(json.dumps(note))
-    path = {"trial_id": records[0].trial["trial_id"], "other_trial_id": records[1].trial["trial_id"], "kind": "linear"}
-    rest = {"direction_seed": None, "beta": None, "batch_norm": "recalibrated", "split": "train", "accuracy": 0.5}
-    points = [{**path, **rest, "alpha": alpha, "loss": 1 + alpha**2} for alpha in (0.0, 0.5, 1.0)]
-    pd.DataFrame(points).to_parquet(folder / "profiles.parquet")
-    loaded = load_sweep(folder)
-    data = page_data(loaded, progress_of(loaded.trials, folder))
-    (folder / "report.html").write_text(page_html(loaded.name, data))
-    return folder
-
-
-@pytest.fixture(scope="module")
-def browser():
-    with chromium() as found:
-        yield found
-
-
-@pytest.fixture
-def opened(browser, sweep):
-    """The report of `sweep`, opened; fails afterwards if it said an error or asked anybody."""
-    watched = Watched(browser)
-    address = (sweep / "report.html").as_uri()
-    watched.page.goto(address)
-    yield watched.page
-    assert watched.errors == []
-    assert set(watched.requests) == {address}
-    watched.page.close()
-
-
-def frame_of(sweep):
-    return load_sweep(sweep).trials.set_index("trial_id")
-
-
-def places(page):
-    """Where the points of the map are on the screen, by trial_id."""
-    return page.evaluate(
-        "() => { const box = map.plot.over.getBoundingClientRect();"
-        " return Object.fromEntries(map.rows.map((row, i) =>"
-        " [data.trials.trial_id[row], [box.left + map.left[i], box.top + map.top[i]]])); }"
-    )
-
-
-def alone(points):
-    """A trial whose point no other is near."""
-    far = {
-        key: min(abs(x - u) + abs(y - v) for other, (u, v) in points.items() if other != key)
-        for key, (x, y) in points.items()
-    }
-    return max(far, key=far.get)
-
-
-def choose(page, axis, keep):
-    """Leaves only the values `keep` of an axis."""
-    page.click(f"summary[data-key='filter {axis}']")
-    page.click(f"button[data-key='none {axis}']")
-    for value in keep:
-        page.check(f"input[data-key='value {axis} {value}']")
-    page.keyboard.press("Escape")
 
 
 def test_hover_and_click_show_the_numbers_of_the_right_trial(opened, sweep):
@@ -186,7 +93,10 @@ def test_axes_of_the_map_can_be_chosen(opened, sweep):
     share = (points[middle][0] - points[low][0]) / (points[high][0] - points[low][0])
     x = frame["hessian_max_eig"]
     assert share == pytest.approx((x[middle] - x[low]) / (x[high] - x[low]), abs=0.01)  # a linear axis
-    assert opened.evaluate("map.plot.axes[1].label") == "generalization gap [percentage points]"
+    assert (
+        opened.locator("#map-title").inner_text()
+        == "generalization gap [percentage points] against largest Hessian eigenvalue"
+    )
 
 
 def test_the_table_sorts_by_any_column_with_missing_values_last(opened, sweep):
@@ -224,7 +134,7 @@ def test_hostile_text_stays_text(opened, sweep):
 
 def drawn(page, chart):
     """The columns that uPlot drew in a chart of the open trial."""
-    return page.evaluate(f"charts.get(document.querySelector('[data-chart=\"{chart}\"] > div')).plot.data")
+    return page.evaluate(f"charts.get(document.querySelector('[data-chart=\"{chart}\"] .plot')).plot.data")
 
 
 def test_curves_are_thinned_and_lines_around_the_minimum_drawn(opened, sweep):

@@ -32,7 +32,7 @@ def make(results):
 @contextlib.contextmanager
 def reading(folder):
     with serving(folder, port=0) as running:
-        until(lambda: json.loads(running.live.content[1])["answer"])
+        until(lambda: json.loads(running.live.content[1])["run"])
         yield running
 
 
@@ -222,12 +222,24 @@ def test_the_open_page_follows_the_sweep(server_of_a_run):
         page.wait_for_selector("tr[data-trial]")
         assert page.locator("tr[data-trial]").count() == 5
         page.uncheck("input[data-key='log x']")
-        page.click("button[data-key='sort batch_size']")
+        page.evaluate("zoomTo(byId('map'), {x: [0.5, 40], y: [-1, 2]})")
+        page.evaluate("point(2)")
+        hovered = page.locator("#tip code").inner_text()
+        page.evaluate("window.select = document.querySelector(\"select[data-key='choose colour']\")")
+        page.evaluate("sortBy('batch_size')")
+        page.click("summary[data-key='filter batch_size']")
         late = record(0.5, 3.0, batch_size=32, row={"finished_at": "2026-01-01T00:01:00+00:00"})
         write_record(server.live.folder, late)
         page.wait_for_selector(f"tr[data-trial='{late.trial['trial_id']}']", timeout=60_000)
         assert not page.is_checked("input[data-key='log x']")  # what the reader chose stays
-        assert page.evaluate("document.activeElement.dataset.key") == "sort batch_size"
+        assert page.evaluate("map.plot.scales.x.min") == 0.5  # the zoom
+        assert page.locator("#tip code").inner_text() == hovered
+        assert page.locator("#tip").is_visible()
+        assert page.locator(
+            "input[data-key='value batch_size 32']"
+        ).is_visible()  # the menu is open, and has the new value
+        assert page.evaluate("select.isConnected")  # an open list is not replaced
+        assert page.evaluate("document.activeElement.dataset.key") == "filter batch_size"
         assert "6 of 9 trials ended" in page.locator("#state").inner_text()
         assert {request.rpartition("/")[0] for request in watched.requests} == {server.address}
         assert watched.errors == []
@@ -247,3 +259,50 @@ def test_a_request_that_trickles_in_is_cut_off(server, monkeypatch):
                 client.sendall(b"X-Slow: 1\r\n")
                 time.sleep(0.1)
         assert time.monotonic() - started < 50
+
+
+def test_what_the_reader_did_not_choose_follows_the_data(tmp_path):
+    folder = write(tmp_path / "live", grid(seeds=[0], learning_rates=[0.01], batch_sizes=[16], switch_epochs=[None]))
+    with serving(folder, port=0) as server, chromium() as browser:
+        page = Watched(browser).page
+        page.goto(server.address)
+        page.wait_for_selector("tr[data-trial]")
+        assert page.evaluate("choices().colour") == "status"  # nothing else to tell trials apart by
+        for late in grid(seeds=[0], batch_sizes=[16, 512], switch_epochs=[None]):
+            write_record(folder, late)
+        until(lambda: page.evaluate("data.trials.trial_id.length") == 4)
+        assert page.evaluate("[choices().colour, choices().shape]") == ["batch_size", "learning_rate"]
+        assert page.input_value("select[data-key='choose colour']") == "batch_size"
+        assert page.evaluate("location.hash") == ""
+
+
+def test_no_verdict_before_enough_is_paired_and_the_last_at_once(tmp_path):
+    records = grid(switch_epochs=[None])  # 3 batch sizes, 2 learning rates, 3 seeds
+    by_size = sorted(records, key=lambda entry: (entry.trial["batch_size"], entry.trial["seed"]))
+    folder = write(tmp_path / "live", by_size[:6])
+    note = {"planned": 18, "started_at": "2026-01-01T00:00:00+00:00", "batch_sizes": {"16": 6, "64": 6, "512": 6}}
+    (folder / "sweep.json").write_text(json.dumps(note))
+    live = LiveData(folder)
+
+    def data():
+        live.look()
+        return json.loads(live.content[1])
+
+    with (folder / ".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        found = data()
+        assert found["cards"] == []
+        assert found["badge"].startswith("6 of 18 trials. No verdict yet")
+        for entry in by_size[6:16]:
+            write_record(folder, entry)
+        assert data()["cards"] == []  # the statistics rest
+        live._due = 0.0
+        found = data()
+        assert found["badge"].startswith("16 of 18 trials. ")
+        assert len(found["cards"]) == 3
+        live._due = float("inf")
+        for entry in by_size[16:]:
+            write_record(folder, entry)
+        found = data()
+        assert found["badge"] is None
+        assert "18 trials" in found["run"]

@@ -11,6 +11,7 @@ from scipy import stats
 from analysis.stats.rank_correlation import (
     Correlation,
     PerReplicate,
+    correlation_difference,
     granulated_kendall,
     over_replicates,
     partial_rank_correlation,
@@ -306,3 +307,25 @@ def test_granulated_kendall_is_scipys_tau_b_where_values_are_tied():
     frame["mu"], frame["g"] = generator.integers(0, 3, (2, 36))
     expected = [stats.kendalltau(cell["mu"], cell["g"]).statistic for _, cell in frame.groupby("b")]
     assert granulated_kendall(frame, "mu", "g", ["a", "b"]).coefficients["a"] == pytest.approx(np.nanmean(expected))
+
+
+def test_the_difference_of_two_correlations_is_paired_inside_replicates():
+    random = np.random.default_rng(11)
+    replicates = np.repeat(np.arange(5), 12)
+    y = random.normal(size=60)
+    x, other = y + random.normal(size=60), -y + 2 * random.normal(size=60)
+    other[3] = np.nan  # left out of both
+    found = correlation_difference(x, other, y, replicates)
+    known = np.isfinite(other)
+    differences = []
+    for replicate in range(5):
+        rows = known & (replicates == replicate)
+        pair = [abs(stats.spearmanr(side[rows], y[rows]).statistic) for side in (x, other)]
+        differences.append(pair[0] - pair[1])
+    assert found.value == pytest.approx(np.mean(differences), abs=1e-12)
+    assert found.trials == 59
+    half = stats.t.ppf(0.975, 4) * np.std(differences, ddof=1) / np.sqrt(5)
+    low, high = found.value - half, found.value + half
+    assert found.interval.low < low  # the steps of the ranks make it a little wider
+    assert found.interval.high > high
+    assert found.interval.high - found.interval.low < 1.1 * (high - low)

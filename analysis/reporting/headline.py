@@ -1,0 +1,300 @@
+"""The first screen of a sweep: one line that says what was run, and three questions with a verdict and one result each.
+
+The page shows them as cards, and the terminal prints the same lines last (`headline_lines`, at most eight). The
+sentences behind each verdict are those of analysis/reporting/answer.py.
+
+A verdict says the main fact. The loss of the largest batch is compared between learning rates, paired inside
+replicates and corrected for how many pairs of rates there are (Bonferroni): where any pair differs, the average over
+rates describes none of them, so the loss at each rate is named. Sharpness is compared with batch size alone, which is
+known before training: by the difference of their rank correlations with the gap, paired inside replicates.
+
+A sweep that has not ended gives no verdict before `enough_is_paired`, and a preliminary one until it ends: results that
+are looked at again and again cross any limit in the end.
+"""
+
+import itertools
+import re
+import textwrap
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import pandas as pd
+
+from analysis.data.load import BOX_STRONG, NO_REMEDY, Sweep, axes, comparable, constants
+from analysis.data.progress import Progress
+from analysis.questions.association import associate, beats_batch_size, compared, matched_correlation
+from analysis.questions.free_batch import FreeBatch, Loss, free_batch
+from analysis.questions.remedies import never_completed, remedies
+from analysis.reporting.answer import association_sentence, cost_sentence, headline, remedy_sentence
+from analysis.reporting.gap_answer import named_remedy
+from analysis.stats.means import Interval, Mean, differences_by_replicate, mean_over_replicates, paired_difference
+from analysis.stats.rank_correlation import Correlation
+from trainables.remedies import REMEDIES
+
+LEAST_REPLICATES = 2  # with a pair at the largest batch
+LEAST_SHARE = 0.5  # of the planned trials of every batch size
+NEARLY_ALL = 0.8  # of the loss summed over learning rates
+MOST_VALUES = 6  # of an axis that are named one by one
+NAMES = {
+    "batch_size": "batch size",
+    "learning_rate": "learning rate",
+    "warmup_epochs": "warmup",
+    "switch_epoch": "switch",
+}
+COUNTED = ("seed", "split_seed", "switch_batch_size", "switch_learning_rate", "switch_optimizer_state", *REMEDIES)
+
+
+@dataclass(frozen=True)
+class Card:
+    """A question, its verdict, the one result that it rests on, and the sentences that say why."""
+
+    question: str
+    verdict: str
+    result: str
+    why: tuple[str, ...]
+
+
+def run_line(sweep: Sweep) -> str:
+    """What was run: data, model, optimizer, stopping, grid, seeds, device, date."""
+    varying, same = axes(sweep.trials), constants(sweep.trials)
+
+    def value(name: str) -> str:
+        return _values(varying[name]) if name in varying else str(same.get(name))
+
+    examples = f" ({same['train_size']:g} training examples)" if same.get("train_size") else ""
+    until = f"up to {value('epochs')} epochs" if same.get("epochs") or "epochs" in varying else ""
+    if same.get("target_loss"):
+        until = f"to training loss {same['target_loss']:g}"
+    named = {"dataset", "model", "optimizer", "train_size", "epochs", "target_loss", *COUNTED}
+    first = [name for name in NAMES if name in varying]
+    order = [*first, *(name for name in varying if name not in named and name not in first)]
+    grid = [f"{NAMES.get(name, name.replace('_', ' '))} {_values(varying[name])}" for name in order]
+    seeds, tried = (
+        sweep.trials[["seed", "split_seed"]].drop_duplicates(),
+        sorted(set(sweep.trials["remedy"]) - {NO_REMEDY}),
+    )
+    with_remedies = [f"{len(tried)} remed{'y' if len(tried) == 1 else 'ies'}"] if tried else []
+    counts = [f"{len(seeds)} seed{'s' * (len(seeds) != 1)}", f"{len(sweep.trials)} trials"]
+    devices = " and ".join(sorted(sweep.trials["device"].dropna().astype(str).unique()))
+    date = (sweep.started_at or str(sweep.trials["finished_at"].dropna().min()))[:10]
+    parts = [
+        f"{value('dataset')}{examples}",
+        value("model"),
+        value("optimizer"),
+        until,
+        *grid,
+        *with_remedies,
+        *counts,
+        devices,
+        date,
+    ]
+    return " · ".join(part for part in parts if part and part != "None")
+
+
+def cards(sweep: Sweep) -> list[Card]:
+    """The three cards: how large, is it sharpness, what helps."""
+    return [_how_large(sweep), _is_it_sharpness(sweep), _what_helps(sweep)]
+
+
+def headline_lines(sweep: Sweep, progress: Progress | None = None, width: int = 80) -> list[str]:
+    """The run, and each question with its verdict and its result: at most eight lines, wrapped at `width`."""
+    badge, shown = standing(sweep, progress)
+    lines = [run_line(sweep), *([f"PRELIMINARY: {badge}"] if badge else [])]
+    for card in shown:
+        lines += [f"{card.question} {card.verdict}", f"    {card.result}"]
+    return [part for line in lines for part in textwrap.wrap(line, width, subsequent_indent="    ")]
+
+
+def standing(sweep: Sweep, progress: Progress | None) -> tuple[str | None, list[Card]]:
+    """What a sweep that has not ended may say so far: n of N, and the cards, none before enough is paired."""
+    if progress is None or progress.planned is None or progress.is_finished:
+        return None, cards(sweep)
+    count = f"{progress.ended} of {progress.planned} trials"
+    if enough_is_paired(sweep, progress):
+        return f"{count}. Verdicts and intervals may change until all have ended.", cards(sweep)
+    return f"{count}. No verdict yet: too few trials can be paired with the smallest batch.", []
+
+
+def enough_is_paired(sweep: Sweep, progress: Progress) -> bool:
+    """Whether half of the trials planned of every batch size ended, and the largest is paired in two replicates."""
+    planned = [size for size in progress.sizes if size.planned]
+    if any(size.ended < LEAST_SHARE * (size.planned or 0) for size in planned):
+        return False
+    found = free_batch(sweep, "matched")
+    largest = max((size.batch_size for size in planned), default=None)
+    last = found.rows[-1] if found else None
+    if last is None or last.lost is None or last.lost.replicates < LEAST_REPLICATES:
+        return False
+    return largest is None or last.batch_size >= largest
+
+
+def losses_by_rate(sweep: Sweep, batch_size: int) -> dict[float, Mean]:
+    """What `batch_size` loses to the smallest at each learning rate, where it was compared; of the plain trials."""
+    frame = comparable(sweep)
+    plain = frame[frame["is_plain"]]
+    references, rows = plain[plain["is_reference"]], plain[plain["batch_size"] == batch_size]
+    found = {
+        float(rate): paired_difference(references, part, "test_accuracy")
+        for rate, part in rows.groupby("learning_rate")
+    }
+    return {rate: mean for rate, mean in found.items() if mean is not None}
+
+
+def depends_on_rate(sweep: Sweep, batch_size: int) -> bool:
+    """Whether the losses at any two learning rates differ, at 5 % over all pairs of rates (Bonferroni).
+
+    Of each replicate the difference between its losses at two rates, as a mean over replicates with a t-interval.
+    """
+    frame = comparable(sweep)
+    plain = frame[frame["is_plain"]]
+    references, rows = plain[plain["is_reference"]], plain[plain["batch_size"] == batch_size]
+    losses = {
+        rate: differences_by_replicate(references, part, "test_accuracy")["mean"]
+        for rate, part in rows.groupby("learning_rate")
+    }
+    pairs = list(itertools.combinations(losses.values(), 2))
+    step = 1 / float(plain["test_size"].min()) if len(plain) else 0.0
+    for first, second in pairs:
+        both = (first - second).dropna()
+        table = pd.DataFrame({"replicate": both.index, "difference": both.to_numpy()})
+        mean = mean_over_replicates(table, "difference", step=step)
+        if mean is not None and mean.interval is not None:
+            interval = mean.simultaneous(len(pairs)).interval
+            if interval is not None and not interval.holds(0):
+                return True
+    return False
+
+
+def _how_large(sweep: Sweep) -> Card:
+    question, why = "How large?", _sentences(cost_sentence(sweep))
+    found = free_batch(sweep, "matched")
+    if found is None:
+        return Card(question, "Unknown: no two batch sizes can be compared", "no result", why)
+    last = found.rows[-1]
+    if last.lost is None:
+        return Card(question, f"Batch {last.batch_size} diverged", f"{last.diverged} of {last.attempted} trials", why)
+    result = f"batch {last.batch_size} loses {_points(last.lost)}"
+    if last.lost.interval is None:
+        return Card(question, "Unknown: one replicate cannot show more than chance", result, why)
+    by_rate = losses_by_rate(sweep, last.batch_size)
+    if len(by_rate) > 1 and depends_on_rate(sweep, last.batch_size):
+        told = ", ".join(f"{_number(mean.value)} at {rate:g}" for rate, mean in by_rate.items())
+        return Card(question, _by_rate(found, last, by_rate), f"{result}; by learning rate: {told}", why)
+    return Card(question, f"{_size_verdict(found, last)}{_diverged(last)}", result, why)
+
+
+def _by_rate(found: FreeBatch, last: Loss, by_rate: dict[float, Mean]) -> str:
+    worst = max(by_rate, key=lambda rate: by_rate[rate].value)
+    total = sum(max(0.0, mean.value) for mean in by_rate.values())
+    if by_rate[worst].value <= 0:
+        return f"What batch {last.batch_size} gains depends on the learning rate{_diverged(last)}"
+    how = "nearly all" if by_rate[worst].value >= NEARLY_ALL * total else "most"
+    return f"Batch {last.batch_size} loses {how} at learning rate {worst:g}{_free(found, last)}{_diverged(last)}"
+
+
+def _size_verdict(found: FreeBatch, last: Loss) -> str:
+    assert last.lost is not None
+    assert last.lost.interval is not None
+    if found.largest == last.batch_size:
+        return f"Batch {last.batch_size} is as good as {found.reference}, within {_number(found.margin)} points"
+    if last.lost.interval.low > 0:
+        return f"Batch {last.batch_size} generalizes worse than {found.reference}{_free(found, last)}"
+    most = f"batch {last.batch_size} may lose up to {_number(last.lost.interval.high)} points"
+    return f"Undecided: {most}{_free(found, last)}"
+
+
+def _free(found: FreeBatch, last: Loss) -> str:
+    return f"; free up to {found.largest}" if found.reference < found.largest < last.batch_size else ""
+
+
+def _diverged(last: Loss) -> str:
+    return f"; {last.diverged} of {last.attempted} trials diverged" if last.diverged else ""
+
+
+def _is_it_sharpness(sweep: Sweep) -> Card:
+    question, why = "Is it sharpness?", _sentences(association_sentence(sweep))
+    if comparable(sweep)[BOX_STRONG.column].isna().all():
+        return Card(question, "Unknown: box sharpness was not measured", "no result", why)
+    association = associate(sweep, BOX_STRONG)
+    found, _ = headline(sweep, association)
+    if found.value is None or found.interval is None:
+        return Card(question, "Unknown: too few trials", "no result", why)
+    result = f"rank correlation of box sharpness and gap {_correlation(found)}"
+    frame = compared(sweep)
+    frame = frame[~frame["off_target"]] if found is association.matched else frame
+    alone = matched_correlation(frame, "batch_size")
+    if alone.value is not None:
+        result += f"; of batch size alone {_signed(alone.value)}"
+    if found.interval.holds(0):
+        return Card(question, "Not shown: sharpness and gap are not significantly associated", result, why)
+    goes = "Sharper minima have larger gaps" if found.value > 0 else "Sharper minima have smaller gaps"
+    better = beats_batch_size(frame, BOX_STRONG.column)
+    if better.value is None or better.interval is None:
+        return Card(question, f"{goes}; whether more than batch size tells is unknown", result, why)
+    ends = f"{_signed(better.interval.low)} to {_signed(better.interval.high)}"
+    why = (
+        *why,
+        f"Sharpness less batch size alone, in rank correlation with the gap: {_signed(better.value)} (95 % CI {ends}).",
+    )
+    if better.interval.low > 0:
+        return Card(question, f"{goes}, and sharpness predicts better than batch size alone", result, why)
+    as_well = "better" if better.interval.high < 0 else "as well"
+    return Card(question, f"{goes}, but batch size alone predicts {as_well}", result, why)
+
+
+def _what_helps(sweep: Sweep) -> Card:
+    question, why = "What helps?", _sentences(remedy_sentence(sweep))
+    found = remedies(sweep)
+    if not found:
+        lost = never_completed(sweep)
+        return Card(question, "Nothing completed" if lost else "Nothing was tried", "no result", why)
+    best = named_remedy(found)
+    tried = [remedy for remedy in found if remedy.batch_size == found[0].batch_size]
+    result = f"{best.name} at batch {best.batch_size}: {_points(best.gain, signed=True)}"
+    if best.gain.interval is None:
+        return Card(question, "Unknown: one replicate cannot show more than chance", result, why)
+    if not best.helps:
+        of = "The one remedy tried is" if len(tried) == 1 else f"None of {len(tried)} remedies is"
+        return Card(question, f"{of} shown to help", result, why)
+    back = ""
+    if best.share is not None and best.share.interval is not None:
+        back = f", wins back {100 * best.share.value:.0f} % of the gap"
+    return Card(question, f"{best.name[0].upper()}{best.name[1:]} helps{back}", result, why)
+
+
+def _points(mean: Mean, *, signed: bool = False) -> str:
+    """`0.96 points (95 % CI 0.50 to 1.43, n = 4 replicates)`."""
+    value = f"{'+' if signed and mean.value > 0 else ''}{_number(mean.value)} points"
+    return f"{value} ({_ends(mean.interval)}n = {mean.replicates} replicate{'s' * (mean.replicates != 1)})"
+
+
+def _ends(interval: Interval | None) -> str:
+    return f"95 % CI {_number(interval.low)} to {_number(interval.high)}, " if interval else "no interval, "
+
+
+def _number(fraction: float) -> str:
+    return f"{100 * fraction:.2f}".replace("-", "−")
+
+
+def _correlation(found: Correlation) -> str:
+    assert found.value is not None
+    assert found.interval is not None
+    ends = f"{_signed(found.interval.low)} to {_signed(found.interval.high)}"
+    return f"{_signed(found.value)} (95 % CI {ends}, n = {found.replicates} replicates)"
+
+
+def _signed(value: float) -> str:
+    return f"{value:+.2f}".replace("-", "−")
+
+
+def _values(found: Sequence[object]) -> str:
+    texts = [
+        "none" if value is None else f"{value:g}" if isinstance(value, (int, float)) else str(value) for value in found
+    ]
+    numbers = [text for text, value in zip(texts, found, strict=True) if value is not None]
+    return ", ".join(texts) if len(texts) <= MOST_VALUES else f"{numbers[0]} to {numbers[-1]} ({len(texts)} values)"
+
+
+def _sentences(text: str) -> tuple[str, ...]:
+    """The sentences of a paragraph."""
+    return tuple(re.split(r"(?<=[.])\s+(?=[A-Z])", text))

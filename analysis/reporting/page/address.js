@@ -1,0 +1,66 @@
+// The reader's choices in the address, so that a view can be linked and reloaded, and the back button closes a trial.
+//
+// #trial=ID&x=COLUMN&hide.batch_size=[16]&range.box_sharpness=[0.1,null]&zoom={"x":[1,2]}&sort=-test_accuracy&...
+// Only what differs from the default is there. Entries of ours in the history have a state; others were typed or linked.
+
+const TEXTS = ["x", "y", "colour", "shape", "search", "trial"];
+const VALUES = ["logX", "logY", "zoom", "where", "columns"];
+
+function addressOf() {
+  const found = new URLSearchParams();
+  if (state.trial) found.set("trial", state.trial);
+  for (const name of TEXTS) if (state[name]) found.set(name, state[name]);
+  for (const name of VALUES) if (state[name] !== null && Object.keys(state[name]).length + (typeof state[name] === "boolean") > 0) found.set(name, JSON.stringify(state[name]));
+  for (const [axis, values] of Object.entries(state.hidden)) if (values.size) found.set(`hide.${axis}`, JSON.stringify([...values]));
+  for (const [name, ends] of Object.entries(state.ranges)) found.set(`range.${name}`, JSON.stringify(ends));
+  if (state.sort) found.set("sort", (state.descending ? "-" : "") + state.sort);
+  if (state.page) found.set("page", state.page);
+  return String(found);
+}
+
+/** Puts the choices in the address; `push` makes an entry of the history, which the back button leaves again. */
+function remember(push = false) {
+  const hash = addressOf();
+  const address = location.pathname + location.search + (hash ? `#${hash}` : "");
+  if (push) history.pushState({ opened: true }, "", address);
+  else if (!history.state || location.hash.replace(/^#/, "") !== hash) history.replaceState(history.state ?? {}, "", address);
+}
+
+/** The choices that the address tells; what it does not understand is left out. */
+function recall() {
+  const found = unchosen();
+  for (const [key, text] of new URLSearchParams(location.hash.slice(1))) {
+    const [kind, name] = key.includes(".") ? [key.slice(0, key.indexOf(".")), key.slice(key.indexOf(".") + 1)] : [key, null];
+    try {
+      if (TEXTS.includes(kind)) found[kind] = text;
+      else if (VALUES.includes(kind)) found[kind] = checked[kind](JSON.parse(text));
+      else if (kind === "hide" && name) found.hidden[name] = new Set(JSON.parse(text));
+      else if (kind === "range" && name) found.ranges[name] = JSON.parse(text).map((end, place) => (typeof end === "number" ? end : place ? Infinity : -Infinity)).slice(0, 2);
+      else if (kind === "sort") Object.assign(found, { sort: text.replace(/^-/, ""), descending: text.startsWith("-") });
+      else if (kind === "page") found.page = Math.max(0, Math.trunc(Number(text)) || 0);
+    } catch { /* not written by this page */ }
+  }
+  Object.assign(state, found);
+}
+const ends = (value) => Array.isArray(value) && value.length === 2 && value.every((end) => typeof end === "number");
+const checked = {
+  logX: Boolean, logY: Boolean,
+  zoom: (value) => Object.fromEntries(Object.entries(value).filter(([axis, found]) => ["x", "y"].includes(axis) && ends(found))),
+  where: (value) => (value && typeof value.label === "string" && value.where && typeof value.where === "object" ? { label: value.label, where: value.where } : null),
+  columns: (value) => (Array.isArray(value) ? value.filter((name) => typeof name === "string") : null),
+};
+
+addEventListener("popstate", (event) => {
+  if (!data) return;
+  if (event.state) { // an entry of ours: back or forward opens or closes a trial and leaves the other choices
+    const was = state.trial;
+    state.trial = new URLSearchParams(location.hash.slice(1)).get("trial");
+    showTrial(was);
+    remember();
+  } else {
+    recall();
+    remember();
+    render();
+    showTrial(null);
+  }
+});

@@ -1,0 +1,326 @@
+"""What a reader does with the page: zoom, search, open and close a trial, go back, link, save, print."""
+
+import csv
+import io
+import re
+import time
+
+import pytest
+from browser import Watched, alone, choose, frame_of, places
+
+LUMINANCE = """(colour) => {
+  const probe = document.createElement("canvas").getContext("2d");
+  probe.fillStyle = colour; probe.fillRect(0, 0, 1, 1);
+  const parts = [...probe.getImageData(0, 0, 1, 1).data].slice(0, 3).map((part) => part / 255)
+    .map((part) => (part <= 0.04045 ? part / 12.92 : ((part + 0.055) / 1.055) ** 2.4));
+  return parts[0] * 0.2126 + parts[1] * 0.7152 + parts[2] * 0.0722;
+}"""
+
+
+def drag(page, box, start, end):
+    """Drags over shares of the width and height of an element."""
+    page.locator(box).scroll_into_view_if_needed()
+    place = page.locator(box).bounding_box()
+    at = [(place["x"] + x * place["width"], place["y"] + y * place["height"]) for x, y in (start, end)]
+    page.mouse.move(*at[0])
+    page.mouse.down()
+    page.mouse.move(*at[1], steps=4)
+    page.mouse.up()
+
+
+@pytest.mark.parametrize(("box", "axes"), [("#map", "xy"), ("#gap .plot", "x"), ("#sections .chart .plot", "x")])
+def test_dragging_zooms_to_what_was_dragged_over(opened, box, axes):
+    over = opened.locator(f"{box} .u-over").first
+    over.scroll_into_view_if_needed()
+    script = f"""() => {{
+      const {{ scales, over, posToVal }} = charts.get(document.querySelector({box!r})).plot;
+      const ends = {{ x: [0.25, 0.75].map((share) => share * over.clientWidth),
+        y: [0.8, 0.2].map((share) => share * over.clientHeight) }};
+      return Object.fromEntries(["x", "y"].map((axis) =>
+        [axis, [scales[axis].min, scales[axis].max, ...ends[axis].map((place) => posToVal(place, axis))]]));
+    }}"""
+    before = opened.evaluate(script)
+    place = over.bounding_box()
+    points = [
+        (place["x"] + x * place["width"], place["y"] + y * place["height"]) for x, y in ((0.25, 0.2), (0.75, 0.8))
+    ]
+    opened.mouse.move(*points[0])
+    opened.mouse.down()
+    opened.mouse.move(*points[1], steps=4)
+    opened.mouse.up()
+    after = opened.evaluate(script)
+    for axis in axes:
+        low, high = after[axis][:2]
+        assert (low, high) == pytest.approx(before[axis][2:], abs=0.02 * abs(before[axis][1] - before[axis][0]))
+    opened.mouse.dblclick(*points[0])
+    assert opened.evaluate(script) == before
+
+
+def test_a_closed_trial_leaves_the_reader_where_they_were(opened, sweep):
+    row = opened.locator("tr[data-trial]").nth(20)
+    trial = row.get_attribute("data-trial")
+    row.scroll_into_view_if_needed()
+    where = opened.evaluate("scrollY")
+    assert where > 1000
+    row.locator("td").last.click()
+    assert opened.locator("#trial").is_visible()
+    assert trial in opened.locator("#trial").inner_text()
+    assert abs(opened.evaluate("scrollY") - where) <= 1
+    opened.click("#trial button[data-key=close]")
+    opened.wait_for_selector("#trial", state="hidden")
+    assert abs(opened.evaluate("scrollY") - where) <= 1
+
+
+def test_the_back_button_closes_a_trial_and_forward_opens_it(opened, sweep):
+    choose(opened, "batch_size", [512])
+    trial = opened.locator("tr[data-trial]").first.get_attribute("data-trial")
+    opened.click(f"button[data-key='trial {trial}']")
+    opened.click("#trial button[data-key=next]")
+    other = opened.evaluate("state.trial")
+    assert other != trial
+    opened.go_back()
+    assert not opened.locator("#trial").is_visible()
+    assert opened.evaluate("state.hidden.batch_size.size") > 0  # the filters stay
+    opened.go_forward()
+    assert other in opened.locator("#trial").inner_text()
+
+
+def test_a_view_can_be_linked(opened, browser, sweep):
+    opened.select_option("select[data-key='choose x']", "hessian_max_eig")
+    opened.select_option("select[data-key='choose colour']", "learning_rate")
+    opened.uncheck("input[data-key='log x']")
+    choose(opened, "batch_size", [64, 512])
+    opened.fill("input[data-key=search]", "test_accuracy>90")
+    opened.click("button[data-key='sort test_accuracy']")
+    opened.click("button[data-key='sort test_accuracy']")
+    opened.evaluate("zoomTo(byId('map'), {x: [0.5, 300]})")
+    opened.click("button[data-key^='trial '] >> nth=1")
+    chosen = "state.x, choices().logX, choices().colour, state.sort, state.descending, state.zoom, state.trial"
+    shown = f"[{chosen}, visibleRows()]"
+    wanted = opened.evaluate(shown)
+    watched = Watched(browser)
+    watched.page.goto(opened.url)
+    assert watched.page.evaluate(shown) == wanted
+    assert watched.page.evaluate("map.plot.scales.x.max") == 300
+    assert watched.page.input_value("input[data-key=search]") == "test_accuracy>90"
+    assert watched.page.locator("#trial").is_visible()
+    watched.page.goto(f"{opened.url.split('#')[0]}#zoom=3&hide.seed=no&where=[1]&x=nothing&sort=-nothing&columns=7")
+    watched.page.reload()
+    assert watched.page.locator("tr[data-trial]").count() > 10  # what is not understood is left out
+    assert watched.errors == []
+    watched.page.close()
+
+
+@pytest.mark.parametrize(
+    ("text", "query"),
+    [
+        ("test_accuracy>94.5", "test_accuracy > 0.945"),
+        ("batch_size=64 seed=1", "batch_size == 64 and seed == 1"),
+        ("failed", "status == 'failed'"),
+    ],
+)
+def test_search_by_value(opened, sweep, text, query):
+    opened.fill("input[data-key=search]", text)
+    wanted = set(frame_of(sweep).query(query).index)
+    assert wanted
+    assert {row.get_attribute("data-trial") for row in opened.locator("tr[data-trial]").all()} == wanted
+    assert opened.evaluate("document.activeElement.dataset.key") == "search"
+
+
+def test_search_by_trial(opened, sweep):
+    trial = frame_of(sweep).index[7]
+    opened.fill("input[data-key=search]", trial[:10])
+    assert [row.get_attribute("data-trial") for row in opened.locator("tr[data-trial]").all()] == [trial]
+
+
+def test_a_range_leaves_the_trials_inside(opened, sweep):
+    opened.click("summary[data-key='filter ranges']")
+    opened.fill("input[data-key='range 0 box_sharpness']", "2")
+    opened.keyboard.press("Tab")
+    opened.fill("input[data-key='range 1 box_sharpness']", "20")
+    opened.keyboard.press("Tab")
+    wanted = set(frame_of(sweep).query("2 <= box_sharpness <= 20").index)
+    assert {opened.evaluate(f"data.trials.trial_id[{row}]") for row in opened.evaluate("visibleRows()")} == wanted
+    opened.click("button[data-key=clear]")
+    assert opened.evaluate("visibleRows().length") == len(frame_of(sweep))
+
+
+def test_brushing_filters(opened, sweep):
+    opened.check("input[data-key='drag filters']")
+    opened.locator("#map .u-over").scroll_into_view_if_needed()
+    before = places(opened)
+    box = opened.locator("#map .u-over").bounding_box()
+    drag(opened, "#map .u-over", (0.4, 0.05), (0.9, 0.7))
+    kept = set(places(opened))
+    assert 0 < len(kept) < len(before)
+    share = {key: ((x - box["x"]) / box["width"], (y - box["y"]) / box["height"]) for key, (x, y) in before.items()}
+    assert kept == {key for key, (x, y) in share.items() if 0.4 < x < 0.9 and 0.05 < y < 0.7}
+    assert "box sharpness" in opened.locator("#selection").inner_text()
+
+
+def test_empty_filters_say_so_and_lead_back(opened):
+    opened.fill("input[data-key=search]", "no such trial")
+    assert "No trial matches the filters." in opened.locator("#map-empty").inner_text()
+    assert "No trial matches the filters." in opened.locator("#table").inner_text()
+    opened.click("button[data-key='clear on map']")
+    assert not opened.locator("#map-empty").is_visible()
+    choose(opened, "status", ["failed"])
+    assert "None of the 1 trial has both a box sharpness" in opened.locator("#map-empty").inner_text()
+
+
+def saved(page, selector):
+    with page.expect_download() as waiting:
+        page.locator(selector).first.click()
+    return waiting.value
+
+
+def test_the_trials_shown_are_saved_as_csv(opened, sweep):
+    choose(opened, "batch_size", [64, 128])
+    opened.click("button[data-key='sort test_accuracy']")
+    found = saved(opened, "button[data-key=csv]")
+    assert found.suggested_filename == "made_up-trials.csv"
+    rows = list(csv.DictReader(io.StringIO(found.path().read_text(encoding="utf-8"), newline="")))
+    shown = [row.get_attribute("data-trial") for row in opened.locator("tr[data-trial]").all()]
+    assert [row["trial_id"] for row in rows] == shown
+    frame = frame_of(sweep)
+    for row in rows:
+        known = frame["test_accuracy"][row["trial_id"]]
+        assert (
+            float(row["test_accuracy"]) == pytest.approx(known, rel=1e-5)
+            if known == known
+            else row["test_accuracy"] == ""
+        )
+
+
+def test_a_spreadsheet_does_not_calculate_what_is_saved(opened):
+    cells = opened.evaluate("""["=1+1", "@x", -2.5, 'a "b", c', null, "-x"].map(csvCell)""")
+    assert cells == ["'=1+1", "'@x", "-2.5", '"a ""b"", c"', "", "'-x"]
+
+
+def test_charts_are_saved(opened):
+    picture = saved(opened, "#map-tools button:has-text('PNG')").path().read_bytes()
+    assert picture[:8] == b"\x89PNG\r\n\x1a\n"
+    for selector, more in (("#map-tools", "learning rate:"), ("#gap .tools", "learning rate 0.01")):
+        text = saved(opened, f"{selector} button:has-text('SVG')").path().read_text()
+        shapes = opened.evaluate(
+            """(text) => { const file = new DOMParser().parseFromString(text, "image/svg+xml");
+            return [file.querySelectorAll("parsererror").length, file.querySelectorAll("path").length,
+              [...file.querySelectorAll("text")].map((one) => one.textContent)]; }""",
+            text,
+        )
+        assert shapes[0] == 0
+        assert shapes[1] > 10
+        assert more in shapes[2]
+        assert "NaN" not in text
+    assert opened.evaluate("map.rows.length") <= text_count(opened, "#map-tools")
+    rows = list(csv.reader(io.StringIO(saved(opened, "#gap .tools button:has-text('CSV')").path().read_text())))
+    drawn = opened.evaluate(
+        "charts.get(document.querySelector('#gap .plot')).spec.lines.flatMap((line) => line.points).length"
+    )
+    assert len(rows) == drawn + 1
+
+
+def text_count(page, selector):
+    """How many markers the SVG of a chart has: paths that are moved to their place."""
+    text = saved(page, f"{selector} button:has-text('SVG')").path().read_text()
+    return len(re.findall(r"<path[^>]*transform=", text))
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_every_mark_stands_out(browser, sweep, scheme):
+    """WCAG 2.2, 1.4.11: 3 : 1 for what is drawn, against the page and against what is free."""
+    page = Watched(browser, color_scheme=scheme).page
+    page.goto((sweep / "report.html").as_uri())
+    found = page.evaluate(
+        f"""() => {{
+        const luminance = {LUMINANCE};
+        const ratio = (...pair) => {{
+          const [dark, light] = pair.map(luminance).sort((a, b) => a - b);
+          return (light + 0.05) / (dark + 0.05);
+        }};
+        const ranks = [2, 3, 5, 8].flatMap((count) => colours([...Array(count).keys()]));
+        const marks = ranks.concat(okabeIto(), css("--text"), css("--faint"));
+        const grounds = ["--back", "--raised", "--free"];
+        return marks.flatMap((mark) => grounds.map((ground) => [mark, ground, ratio(mark, css(ground))]));
+        }}"""
+    )
+    assert [entry for entry in found if entry[2] < (3 if entry[1] == "--back" else 2.8)] == []
+    page.close()
+
+
+def test_numbers_are_to_the_right_and_no_column_is_cut(browser, sweep):
+    page = Watched(browser, viewport={"width": 1440, "height": 900}).page
+    page.goto((sweep / "report.html").as_uri())
+    aligned = "(cell) => getComputedStyle(cell).textAlign"
+    for name in ("batch_size", "test_accuracy", "box_sharpness"):
+        place = page.evaluate(f"tableColumns().findIndex((column) => column.name === {name!r})")
+        assert page.locator("tr[data-trial]").first.locator("td").nth(place).evaluate(aligned) == "right"
+        assert page.locator("table.trials th").nth(place).evaluate(aligned) == "right"
+    gains = page.locator("table:has(caption:text-is('Remedies')) tbody tr").first.locator("td")
+    assert gains.nth(1).evaluate(aligned) == "right"
+    page.evaluate("for (const fold of document.querySelectorAll('details')) fold.open = true")
+    is_cut = "(box) => box.scrollWidth > box.clientWidth + 1"
+    cut = f"[...document.querySelectorAll('.scroll')].filter({is_cut}).map((box) => box.ariaLabel)"
+    assert page.evaluate(cut) == []
+    page.close()
+
+
+def test_print_keeps_heads_and_trial_links_and_cuts_nothing(browser, sweep):
+    page = Watched(browser, viewport={"width": 760, "height": 1000}, color_scheme="dark").page
+    page.goto((sweep / "report.html").as_uri())
+    page.emulate_media(media="print", color_scheme="dark")
+    heads = [head.inner_text().strip() for head in page.locator("table.trials thead th").all()]
+    assert {"trial", "batch size", "test accuracy [%]"} <= set(heads)
+    assert re.fullmatch(r"[0-9a-f]{16}", page.locator("tr[data-trial] button").first.inner_text())
+    assert re.fullmatch(r"\d+ trials?", page.locator("#sections button.trace").first.inner_text())
+    assert not page.locator("#filters").is_visible()
+    cut = (
+        "[...document.querySelectorAll('.scroll, .plot')].filter((box) => box.scrollWidth > box.clientWidth + 1).length"
+    )
+    assert page.evaluate(cut) == 0
+    assert page.evaluate("css('--back')") == "#ffffff"  # a dark page is printed on white
+    page.close()
+
+
+def test_the_first_screen_answers(browser, sweep):
+    page = Watched(browser, viewport={"width": 1440, "height": 900}).page
+    page.goto((sweep / "report.html").as_uri())
+    for selector in (
+        *(f".card >> nth={place}" for place in range(3)),
+        "#run",
+        "#contents",
+        "#gap canvas",
+        "#map canvas",
+    ):
+        box = page.locator(selector).first.bounding_box()
+        assert box["y"] + box["height"] <= 900, selector
+    assert [card.inner_text() for card in page.locator(".card h2").all()] == [
+        "How large?",
+        "Is it sharpness?",
+        "What helps?",
+    ]
+    assert not page.locator(".card details p").first.is_visible()
+    page.locator(".card summary").first.click()
+    assert "non-inferior" in page.locator(".card").first.inner_text()
+    assert "digits" in page.locator("#run").inner_text()
+    page.click("#contents a:has-text('The remedies')")
+    top = "Math.abs(document.querySelector('#section-the-remedies').getBoundingClientRect().top) < 40"
+    end = time.monotonic() + 30
+    while not page.evaluate(top):
+        assert time.monotonic() < end, "did not scroll there"
+        time.sleep(0.05)
+    page.close()
+
+
+def test_a_hovered_trial_shows_what_it_is_compared_with(opened, sweep):
+    points = places(opened)
+    opened.mouse.move(*points[alone(points)])
+    trial = opened.locator("#tip code").inner_text()
+    frame = frame_of(sweep)
+    row = frame.loc[trial]
+    alike = frame[
+        (frame["seed"] == row["seed"]) & (frame["learning_rate"] == row["learning_rate"]) & frame["switch_epoch"].isna()
+    ]
+    alike = alike[alike["large_batch_gap"].notna() & alike["box_sharpness"].notna()]
+    corners = opened.locator("#map .matched polyline").get_attribute("points").split()
+    assert len(corners) == len(alike)
