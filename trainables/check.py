@@ -32,7 +32,7 @@ from trainables.runtime.time_limit import time_limit
 from trainables.sharpness import ModelLoss
 from trainables.tasks.by_name import load_task
 from trainables.training.batches import epoch_batches
-from trainables.training.loop import Training
+from trainables.training.own_step import OwnLoss, build_network, check_whole_batches, training_of
 from trainables.training.parallel import Workers
 from trainables.training.parts import Parts
 from trainables.training.schedule import batch_sizes
@@ -56,6 +56,8 @@ def check_trials(
         for part, known in zip(("training", "test"), labels, strict=False):
             if known is not None and task.checks_labels:
                 task.check_labels(torch.from_numpy(np.array(known)), part)
+    if any(config.trial for config in configs):
+        check_whole_batches(micro_batch_size, workers)
     for config in {_parts(config): config for config in configs}.values():
         try:
             with time_limit(timeout, f"took more than the {timeout} s of --trial-timeout"):
@@ -77,7 +79,7 @@ def check_trial(config: TrialConfig, source: Source) -> None:
     data = _zeros(source)
     few = dataclasses.replace(with_few_examples(config, 2), batch_size=min(2, config.batch_size))
     with torch.random.fork_rng(devices=[]):
-        training = Training(few, build(config, data), data)
+        training = training_of(few, build_network(few, data), data)
         training.check()
         training.train_epoch()
 
@@ -165,16 +167,18 @@ class _BriefTrial(Trial):
     def _check_labels(self) -> None:
         """So few may well be all of one class."""
 
-    def _bound(self) -> ModelLoss:
+    def _bound(self) -> ModelLoss | OwnLoss:
         loss = super()._bound()
         if type(loss) is ModelLoss:
             vars(loss).pop("evaluations", None)
             loss.__class__ = _BriefLoss
         return loss
 
-    def _rows(self, name: str, loss: ModelLoss | str) -> list[Row]:
+    def _rows(self, name: str, loss: ModelLoss | OwnLoss | str) -> list[Row]:
         if isinstance(loss, ModelLoss):
             loss.evaluations = 0
+        if isinstance(loss, OwnLoss):
+            return []  # it cannot be told to end early
         try:
             return [row for row in super()._rows(name, loss) if row.get("error") is not None]
         except _EnoughEvaluations:
@@ -184,7 +188,7 @@ class _BriefTrial(Trial):
 def _measured(config: TrialConfig) -> tuple[object, ...]:
     """What decides whether measures have a value."""
     how = config.measure_dtype, config.measure_batch_norm
-    return config.model, config.model_options, config.optimizer, config.measures, *how
+    return config.trial, config.model, config.model_options, config.optimizer, config.measures, *how
 
 
 def with_few_examples(config: TrialConfig, size: int) -> TrialConfig:
@@ -215,7 +219,7 @@ def _parts(config: TrialConfig) -> tuple[object, ...]:
     """What decides whether a trial's parts fit its data and each other."""
     has_adversary = config.input_adversary is not None
     has_ghosts, is_single = config.ghost_batch_size is not None, config.batch_size == 1
-    return config.model, config.model_options, config.augmentation, has_adversary, has_ghosts, is_single
+    return config.trial, config.model, config.model_options, config.augmentation, has_adversary, has_ghosts, is_single
 
 
 def _few(configs: Iterable[TrialConfig], source: Source) -> Source:

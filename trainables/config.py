@@ -24,6 +24,8 @@ from trainables.duration import Duration
 from trainables.remedies import (
     DECAY_SHARE,
     DECAYED,
+    OFF,
+    PARTS_OF_UPDATE,
     STEP_DECAY_FACTOR,
     Remedies,
     at_least_zero,
@@ -69,6 +71,7 @@ class TrialConfig(Duration, Remedies):
     trainables.sharpness.model_loss); `batch` has a batch size. They are measured along the run too, after every
     `measure_every` epochs, or as often as stays within `measure_share` of the training time. With a `validation_size`
     so many of the training examples are held out and take the place of the test set, which such a trial never sees.
+    `trial` is a class of the user's own, whose steps train (trainables.training.own_step).
     `task` is a name of trainables.tasks or `package.module:Class`, None the dataset's own. `task_fingerprint` hashes
     the source of a task of the user's own.
     """
@@ -81,6 +84,8 @@ class TrialConfig(Duration, Remedies):
     validation_size: int | None = None
     task: str | None = None
     task_fingerprint: str | None = None
+    trial: str | None = None
+    trial_fingerprint: str | None = None
     model: str = "mlp"
     model_options: str = "{}"
     model_fingerprint: str | None = None
@@ -167,8 +172,18 @@ class TrialConfig(Duration, Remedies):
         self.check_duration()
         self._check_combinations()
 
+    def _check_own_step(self) -> None:
+        """Parts of an update that a step of the user's own takes the place of."""
+        parts = [f"optimizer {self.optimizer}"] if self.optimizer in FULL_BATCH_OPTIMIZERS else []
+        parts += [name for name in PARTS_OF_UPDATE if getattr(self, name) != OFF[name]]
+        parts += [name for name in self.measures.split(",") if name in ("sgd_noise_scale", "stability")]
+        if parts:
+            raise UserError(f"`{parts[0]}` must be left out with a trial of your own, whose step takes its place")
+
     def _check_combinations(self) -> None:
         """Parts that cannot act together, each in one line."""
+        if self.trial is not None:
+            self._check_own_step()
         for _, size in batch_schedule(self.batch_schedule):
             require(
                 "batch_schedule", size, size <= self.train_size, f"stay within the {self.train_size} training examples"

@@ -126,7 +126,11 @@ class Remedies:
 
 
 REMEDIES = tuple(field.name for field in fields(Remedies))
-_DEFAULTS = {field.name: field.default for field in fields(Remedies)}
+PARTS_OF_UPDATE = (
+    "momentum_correction", "layer_adaptation", "ghost_batch_size", "noise_batch_size", "sam_radius", "clip_norm",
+    "label_smoothing", "augmentation", "proximal", "weight_adversary", "input_adversary",
+)  # fmt: skip
+OFF = {field.name: field.default for field in fields(Remedies)}
 _KINDS = {
     field.name: next(kind for kind in (bool, int, float, str) if kind.__name__ in str(field.type))
     for field in fields(Remedies)
@@ -197,7 +201,7 @@ def read_remedy(text: str) -> dict[str, Any]:
     return remedy
 
 
-def remedy_of(row: Mapping[str, Any], base: Mapping[str, Any] = _DEFAULTS) -> str:
+def remedy_of(row: Mapping[str, Any], base: Mapping[str, Any] = OFF) -> str:
     """What a trial does beyond `base`, the plain training of its study: "sam_radius=0.05 clip_norm=1", or "none"."""
     names = [name for name in REMEDIES if name not in _ABOUT_OTHERS and row[name] != base[name]]
     return " ".join(f"{name}={_shown(row[name])}" for name in names) or "none"
@@ -208,7 +212,7 @@ def base_remedies(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     base = {}
     for name in REMEDIES:
         values = [row[name] for row in rows]
-        base[name] = _DEFAULTS[name] if _DEFAULTS[name] in values or not values else max(values, key=values.count)
+        base[name] = OFF[name] if OFF[name] in values or not values else max(values, key=values.count)
     return base
 
 

@@ -11,7 +11,7 @@ import time
 import traceback
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import numpy as np
 import torch
@@ -23,7 +23,6 @@ from trainables.measures import by_name
 from trainables.measures.extension import FAILED_MEASURE, IN_FLOAT32, Extension, measured_by
 from trainables.measures.shared_loss import share
 from trainables.models.fingerprints import count_parameters, weights_digest
-from trainables.models.of_config import build
 from trainables.records.tables import RESULTS, Record, Row, gap
 from trainables.runtime.errors import LONGEST_REASON, one_line
 from trainables.runtime.memory import SMALLER, free_memory, is_out_of_memory
@@ -31,7 +30,7 @@ from trainables.runtime.seeds import derive_seed, seeded
 from trainables.runtime.time_limit import TimeLimitError
 from trainables.sharpness import ModelLoss
 from trainables.storage.checkpoint import load_checkpoint, save_checkpoint
-from trainables.training.loop import Training
+from trainables.training.own_step import OwnLoss, OwnTraining, build_network, training_of
 from trainables.training.parallel import Workers
 from trainables.training.recording import Recorder
 from trainables.training.schedule import batch_sizes
@@ -75,9 +74,9 @@ class Trial:
         self._dataset_task = source.dataset_task
         with seeded(config.seed, "weights"):
             torch.manual_seed(derive_seed(config.seed, "weights"))  # on all devices
-            model = build(config, data)
-        self.initial_weights = weights_digest(model)
-        self.training = Training(self.config, model.to(self.device), data, workers, micro_batch_size, record)
+            network = build_network(self.config, data)
+        self.initial_weights = weights_digest(network[0])
+        self.training = training_of(self.config, network, data, workers, micro_batch_size, record)
         self._check_labels()
         self.measures: list[Row] = []
         self.after_epoch: Callable[[], None] = lambda: None
@@ -143,8 +142,12 @@ class Trial:
         names = self.config.measurements() if self._along else ()
         return sorted(self.config.measurement(name, self._along) for name in names)
 
-    def _bound(self) -> ModelLoss:
+    def _bound(self) -> ModelLoss | OwnLoss:
         config = self.config
+        if isinstance(self.training, OwnTraining):
+            single = config.measure_dtype == "float32"
+            if (own := self.training.own_loss(torch.float32 if single else torch.float64)) is not None:
+                return own
 
         def loss_in(dtype: str) -> ModelLoss:
             loss = by_name.loss_of(
@@ -160,17 +163,18 @@ class Trial:
 
         return by_name.in_dtype(config.measure_dtype, loss_in)
 
-    def _rows(self, name: str, loss: ModelLoss | str) -> list[Row]:
+    def _rows(self, name: str, loss: ModelLoss | OwnLoss | str) -> list[Row]:
         """Those of one measure of `loss`, or the reason why there is none."""
         started = time.perf_counter()
         context = by_name.Context.of(
             self.training.optimizer, self.training.epochs[-1]["batch_size"], self.config.train_size
         )
-        found = loss if isinstance(loss, str) else self._attempt(lambda: by_name.measure(loss, [name], context))
+        of_network = cast(ModelLoss, loss)  # a loss of the user's own has no network: a measure that needs it raises
+        found = loss if isinstance(loss, str) else self._attempt(lambda: by_name.measure(of_network, [name], context))
         if isinstance(found, str):
             found = [_failed(name, found, time.perf_counter() - started)]
         about = self._about()
-        if isinstance(loss, ModelLoss):
+        if not isinstance(loss, str):
             about["dtype"] = str(loss.params.dtype).removeprefix("torch.")
         return [{**about, **row} for row in found]
 

@@ -144,6 +144,13 @@ def _parser() -> Parser:
         metavar="X",
         help="L2 term in the gradient (default: %(default)s)",
     )
+    training.add_argument(
+        "--validation-size",
+        dest="held_out",
+        type=integer(1),
+        metavar="N",
+        help="hold out N training examples, and judge every trial by these in place of the test set, which no trial sees",
+    )
     add_sharpness(parser)
     add_run(parser, name="batch_grid")
     return parser
@@ -177,6 +184,11 @@ def add_training(parser: Parser) -> Any:
         type=integer(1),
         metavar="N",
         help="test examples drawn by the split seed (default: all)",
+    )
+    task.add_argument(
+        "--trial",
+        metavar="package.module:Class",
+        help="a training step of your own, for steps that are not the gradient of a loss (docs/own-step.md)",
     )
     task.add_argument(
         "--model",

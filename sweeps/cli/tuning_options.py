@@ -114,6 +114,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     add_run(parser, name="tuned_gap")
     parser.set_defaults(  # axes of batch_grid.py that the search sets itself, or that have no meaning here
         batch_tokens=None,
+        held_out=None,
         learning_rates=[1.0],
         warmup_epochs=[0.0],
         weight_decay=0.0,

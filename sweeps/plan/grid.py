@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from sweeps.plan.units import resolved, switch_epoch_of, warmup_of
-from sweeps.plan.users_network import fingerprint_of, fingerprint_of_task, with_absolute_paths
+from sweeps.plan.users_network import fingerprint_of, fingerprint_of_task, fingerprint_of_trial, with_absolute_paths
 from sweeps.plan.users_schedule import schedule_fingerprint
 from trainables.config import DEFAULT_MEASURES, MEASURE_DTYPES, TrialConfig, model_options_json
 from trainables.data import Source
@@ -52,6 +52,7 @@ class Grid:
     switch_batch_size: int | None = None
     switch_learning_rate: str = "keep"
     switch_optimizer_state: str = "reset"
+    trial: str | None = None
     model: str = "mlp"
     model_options: dict[str, object]
     build_timeout: float | None = None  # seconds, for a user's own model
@@ -106,6 +107,7 @@ def expand(grid: Grid, source: Source) -> list[TrialConfig]:
     data_fingerprint = source.fingerprint_of(train_size, test_size)
     model, model_options = with_absolute_paths(grid.model, grid.model_options)
     model_fingerprint = fingerprint_of(model, model_options, source, grid.build_timeout)
+    trial_fingerprint = fingerprint_of_trial(grid.trial)
     task_fingerprint = fingerprint_of_task(source.task)
     replicates = [
         (seed, split_seed)
@@ -130,6 +132,8 @@ def expand(grid: Grid, source: Source) -> list[TrialConfig]:
             validation_size=grid.validation_size,
             task=None if source.task == source.dataset_task else source.task,
             task_fingerprint=task_fingerprint,
+            trial=grid.trial,
+            trial_fingerprint=trial_fingerprint,
             model=model,
             model_options=model_options_json(model_options),
             model_fingerprint=model_fingerprint,

@@ -39,6 +39,20 @@ def fingerprint_of(model: str, options: dict[str, Any], source: Source, timeout:
 
 
 @lru_cache
+def fingerprint_of_trial(trial: str | None) -> str | None:
+    """Return the fingerprint of the source of a training step of the user's own; None without one.
+
+    Raises UserError where it cannot be imported.
+    """
+    if trial is None:
+        return None
+    from trainables.models.fingerprints import source_fingerprint
+    from trainables.runtime.importing import load_callable
+
+    load_callable(trial, "trial")
+    return source_fingerprint(trial, "trial")
+
+
 def fingerprint_of_task(task: str) -> str | None:
     """Return the fingerprint of the source of a `task` of the user's own; None for a built-in one.
 

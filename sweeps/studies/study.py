@@ -195,6 +195,10 @@ def placement_of(options: argparse.Namespace) -> Placement:
 def grid_of(options: argparse.Namespace) -> Grid:
     """The grid of the options of batch_grid.py, or of options with the same names."""
     refuse_options_without_effect(options)
+    if options.target_metric is not None and options.held_out is None:
+        warn(
+            ["the test set decides when trials end (--target-metric); --validation-size N decides by held-out examples"]
+        )
     return Grid(
         batch_sizes=options.batch_sizes,
         batch_tokens=options.batch_tokens,
@@ -207,6 +211,7 @@ def grid_of(options: argparse.Namespace) -> Grid:
         switch_batch_size=options.switch_batch_size,
         switch_learning_rate=options.switch_learning_rate,
         switch_optimizer_state=options.switch_optimizer_state,
+        trial=options.trial,
         model=options.model,
         model_options=dict(options.model_options),
         build_timeout=options.trial_timeout,
@@ -222,6 +227,7 @@ def grid_of(options: argparse.Namespace) -> Grid:
         precision=options.precision,
         train_size=options.train_size,
         test_size=options.test_size,
+        validation_size=options.held_out,
         measure_examples=options.measure_examples,
         measure_dtype=options.measure_dtype,
         measures=options.measures,

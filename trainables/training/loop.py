@@ -44,7 +44,7 @@ from trainables.training.parallel import Workers, evaluate_together
 from trainables.training.parts import Parts
 from trainables.training.recording import RecordedUpdate, Recorder, is_recordable
 from trainables.training.schedule import batch_size_at, batch_sizes, learning_rate_at
-from trainables.training.update import Update
+from trainables.training.update import Update, Updates
 from trainables.units import read_amount
 
 DIVERGED_LOSS = 100.0  # times the loss of guessing without looking at the inputs, Task.chance
@@ -79,11 +79,12 @@ class Training:
         self.workers = workers or Workers()
         self.micro_batch_size = micro_batch_size
         self.parts = Parts(model, self.workers, micro_batch_size, config.ghost_batch_size)
-        self._update: Update | RecordedUpdate = Update(config, model, data, self.task, self.parts)
+        update = Update(config, model, data, self.task, self.parts)
+        self._update: Updates = update
         is_whole = self.workers.count == 1 and micro_batch_size is None
         is_known = is_recordable(config) and not is_import_path(self.task.name)
         if record is not None and is_known and is_whole and data.is_resident:
-            self._update = RecordedUpdate(self._update, model, record)
+            self._update = RecordedUpdate(update, model, record)
         self.optimizer = build_optimizer(config, model.parameters())
         self.step = 0
         self.examples = 0  # used so far, each as often as it was used

@@ -11,7 +11,7 @@ updates in float32. Where a batch does not fit the memory, or is shared by sever
 a sum over parts (trainables.training.parts); what is drawn is drawn for the whole batch.
 """
 
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -29,6 +29,18 @@ from trainables.training.optimizers.optimizer import Optimizer
 from trainables.training.parts import Part, Parts
 from trainables.training.proximal import proximal_step
 from trainables.training.weight_perturbation import robust_gradient, sam_gradient
+
+
+class Updates(Protocol):
+    """What the loop asks of an update."""
+
+    def begin_epoch(self, epoch: int) -> None: ...
+
+    def random_state(self) -> list[Tensor]: ...
+
+    def restore_random_state(self, states: list[Tensor]) -> None: ...
+
+    def __call__(self, optimizer: Optimizer, batch: Tensor) -> None: ...
 
 
 class Update:
