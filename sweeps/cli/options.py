@@ -149,7 +149,7 @@ def _parser() -> Parser:
         dest="held_out",
         type=integer(1),
         metavar="N",
-        help="hold out N training examples, and judge every trial by these in place of the test set, which no trial sees",
+        help="hold out N training examples, which judge every trial in place of the test set",
     )
     add_sharpness(parser)
     add_run(parser, name="batch_grid")
