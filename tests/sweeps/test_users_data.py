@@ -34,7 +34,7 @@ def test_what_is_told(
 ) -> None:
     (tmp_path / "data_of_user.py").write_text(CODE)
     monkeypatch.syspath_prepend(str(tmp_path))
-    options = argparse.Namespace(data_dir=Path("data"), download=False, dataset_options=[])
+    options = argparse.Namespace(data_dir=Path("data"), download=False, dataset_options=[], task=None, cache_dir=None)
     source_of(options, f"data_of_user:{name}")
     error = capsys.readouterr().err
     assert error.startswith(told)

@@ -119,9 +119,9 @@ def per_example_noise_scale(
 ) -> GradientNoiseScale:
     """B_simple from the gradients of all `examples` one by one, `chunk_size` at once in memory (None: by their size).
 
-    Costs one pass of batch gradients and one of
-    per-example gradients (torch.func.vmap, so `loss` must allow it: no data-dependent control flow). Raises
-    ValueError for fewer than 2 examples, chunk_size below 1, and a loss that is not deterministic.
+    Costs one pass of batch gradients and one of per-example gradients: by torch.func.vmap, or one after another where
+    `loss` does not allow that (data-dependent control flow, recurrent layers). Raises ValueError for fewer than 2
+    examples, chunk_size below 1, and a loss that is not deterministic.
     """
     _check_count("examples", examples)
     if chunk_size is not None and chunk_size < 1:
@@ -132,10 +132,9 @@ def per_example_noise_scale(
     mean = torch.zeros_like(x, dtype=torch.float64)
     for indices in chunks:
         mean += _on(loss, indices).value_and_gradient(x)[1].double() * (len(indices) / examples)
-    one_by_one = torch.func.vmap(torch.func.grad(lambda p, index: loss(p, index[None])), in_dims=(None, 0))
     squares, slopes = [], []
     for indices in chunks:
-        away = one_by_one(x, indices).detach().double() - mean
+        away = _gradients_one_by_one(loss, x, indices).double() - mean
         squares.append((away * away).sum(dim=1))
         slopes.append(away @ mean)
     found = _of_groups(1, mean @ mean, torch.cat(squares), torch.cat(slopes))
@@ -148,6 +147,17 @@ def sgd_noise_scale(learning_rate: float, batch_size: int, examples: int, *, mom
     if not 1 <= batch_size <= examples:
         raise ValueError(f"`batch_size` must be between 1 and the {examples} examples, got {batch_size}")
     return learning_rate * (examples / batch_size - 1) / (1 - momentum)
+
+
+def _gradients_one_by_one(loss: BatchLoss, params: Tensor, indices: Tensor) -> Tensor:
+    """The gradients of the examples at `indices`, (b, n)."""
+    at_once = torch.func.vmap(torch.func.grad(lambda p, index: loss(p, index[None])), in_dims=(None, 0))
+    try:
+        return at_once(params, indices).detach()
+    except torch.OutOfMemoryError:
+        raise
+    except RuntimeError:  # of an operation that vmap does not know
+        return torch.stack([_on(loss, index[None]).value_and_gradient(params)[1] for index in indices])
 
 
 def _of_groups(size: int, whole: Tensor, squares: Tensor, slopes: Tensor) -> tuple[Tensor, Tensor]:

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from trainables.runtime.errors import UserError
-from trainables.tasks.metrics import Kept, Sums, area_under_curve, balanced
+from trainables.tasks.metrics import Kept, Sums, area_under_curve, balanced, hits_by_class, overall
 from trainables.tasks.outputs import prediction_of
 from trainables.tasks.task import Task
 
@@ -37,11 +37,11 @@ class Binary(Task):
     def metrics(self, outputs: Any, labels: Tensor) -> dict[str, Any]:
         odds, true = _log_odds(prediction_of(outputs)), labels.flatten()
         hits = (odds > 0) == (true == 1)
-        counts = [torch.stack([(chosen == k).sum() for k in (0, 1)]).double() for chosen in (true[hits], true)]
+        counts = hits_by_class(hits, true, 2)
         return {
             "auc": Kept(torch.stack([odds, true.to(odds.dtype)], dim=1), area_under_curve),
-            "accuracy": Sums.mean(hits),
-            "balanced_accuracy": Sums(torch.stack(counts), balanced),
+            "accuracy": Sums(counts, overall),
+            "balanced_accuracy": Sums(counts, balanced),
         }
 
     def chance(self, labels: Any, num_classes: int) -> float | None:

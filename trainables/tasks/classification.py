@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from trainables.runtime.errors import UserError
-from trainables.tasks.metrics import Metric, Sums, balanced, ratio
+from trainables.tasks.metrics import Sums, balanced, hits_by_class, overall
 from trainables.tasks.outputs import prediction_of
 from trainables.tasks.task import Task
 
@@ -76,14 +76,12 @@ class Classification(Task):
                 f"`labels` must be integers of shape {tuple(logits.shape[:-1])} for these inputs, "
                 f"got {labels.dtype} of shape {tuple(labels.shape)}"
             )
-        hits = (logits.argmax(-1) == labels).flatten()
-        found: dict[str, Metric] = {"accuracy": _share(hits, self.weights(labels))}
-        if labels.ndim == 1:
-            counts = torch.zeros(2, logits.shape[-1], dtype=torch.float64, device=labels.device)
-            classes = labels.long().clamp(0, logits.shape[-1] - 1)  # the loss raises for others
-            counts.index_add_(1, classes, torch.stack([hits.double(), torch.ones_like(hits, dtype=torch.float64)]))
-            found["balanced_accuracy"] = Sums(counts, balanced)
-        return found
+        hits = logits.argmax(-1) == labels
+        weights = self.weights(labels)
+        if labels.ndim > 1 or weights is not None:
+            return {"accuracy": Sums.mean(hits, weights)}
+        counts = hits_by_class(hits, labels, logits.shape[-1])
+        return {"accuracy": Sums(counts, overall), "balanced_accuracy": Sums(counts, balanced)}
 
     def chance(self, labels: Any, num_classes: int) -> float | None:
         """log K: all classes alike."""
@@ -133,9 +131,3 @@ class Classification(Task):
             return [weighted * weights.to(weighted.dtype)[..., None]]
 
         return product
-
-
-def _share(hits: Tensor, weights: Tensor | None) -> Sums:
-    if weights is None:
-        return Sums(torch.stack([hits.sum(), torch.full_like(hits.sum(), hits.numel())]).double(), ratio)
-    return Sums.mean(hits, weights.flatten())

@@ -4,6 +4,7 @@ A metric of means (accuracy, F1) is a function of `Sums`. A metric of ranks (AUC
 scores, so they are `Kept`. Both are merged in the order of the examples.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -15,7 +16,7 @@ Value = float | None  # None where the data do not define the metric
 
 @dataclass(frozen=True)
 class Sums:
-    """A metric that is a function `of` sums over the units; `sums` are those of some of them, float64."""
+    """A metric that is a function `of` sums over the units; `sums` are those of some of them, float64 or counts."""
 
     sums: Tensor
     of: Callable[[Tensor], Value]
@@ -58,7 +59,7 @@ Metric = Sums | Kept
 
 def merged(parts: Sequence[Metric]) -> Metric:
     """One metric of all of `parts`, which are of one kind and in the order of the examples."""
-    return type(parts[0]).merged(parts)  # type: ignore[arg-type]
+    return type(parts[0]).merged(parts) if len(parts) > 1 else parts[0]  # type: ignore[arg-type]
 
 
 def ratio(sums: Tensor) -> Value:
@@ -67,11 +68,22 @@ def ratio(sums: Tensor) -> Value:
     return part / whole if whole else None
 
 
+def hits_by_class(hits: Tensor, labels: Tensor, classes: int) -> Tensor:
+    """(2, classes): misses and hits of the examples of each class, from `hits` and `labels` (N,)."""
+    inside = labels.long().clamp(0, classes - 1)  # the loss raises for labels that are not
+    return torch.bincount(inside + classes * hits, minlength=2 * classes).view(2, classes)
+
+
+def overall(sums: Tensor) -> Value:
+    """The share of hits, from `hits_by_class`."""
+    misses, hits = sums.sum(1).tolist()
+    return hits / (misses + hits) if misses + hits else None
+
+
 def balanced(sums: Tensor) -> Value:
-    """The mean over the classes that occur of the share of each that is hit, from (2, K): hits, and examples."""
-    hits, examples = sums
-    occurs = examples > 0
-    return float((hits[occurs] / examples[occurs]).mean()) if bool(occurs.any()) else None
+    """The mean over the classes that occur of the share of hits among their examples, from `hits_by_class`."""
+    shares = [hits / (misses + hits) for misses, hits in sums.T.tolist() if misses + hits]
+    return math.fsum(shares) / len(shares) if shares else None
 
 
 def macro_f1(sums: Tensor) -> Value:

@@ -45,6 +45,18 @@ def test_per_example_is_exact(chunk_size: int | None) -> None:
     assert result.value == pytest.approx(trace / squared, rel=1e-12)
 
 
+def test_examples_are_taken_one_after_another_where_they_must_be() -> None:
+    centers, x = random(0, 30, 4) + 1, random(1, 4)
+
+    def branching(params: Tensor, indices: Tensor) -> Tensor:
+        return pull(centers)(params, indices) if int(indices[0]) >= 0 else params.sum()  # no vmap can look
+
+    expected = per_example_noise_scale(pull(centers), x, examples=30)
+    result = per_example_noise_scale(branching, x, examples=30, chunk_size=7)
+    assert result.trace == pytest.approx(expected.trace, rel=1e-12)
+    assert result.squared_gradient == pytest.approx(expected.squared_gradient, rel=1e-12)
+
+
 def left_out(groups: Tensor) -> Tensor:
     """The jackknife's covariance of (tr(Sigma), |G|^2), by leaving out one group gradient after another, (K, n)."""
     values = torch.tensor([exact(torch.cat([groups[:k], groups[k + 1 :]])) for k in range(len(groups))]).double()

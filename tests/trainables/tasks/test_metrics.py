@@ -13,9 +13,11 @@ from trainables.tasks.metrics import (
     Sums,
     area_under_curve,
     balanced,
+    hits_by_class,
     macro_f1,
     mean_average_precision,
     merged,
+    overall,
     r_squared,
 )
 
@@ -65,8 +67,11 @@ def test_average_precision_is_the_sum_of_precisions_where_recall_rises() -> None
 
 
 def test_balanced_accuracy_and_f1_are_means_over_classes() -> None:
-    hits, examples = torch.tensor([[3.0, 1.0, 0.0], [4.0, 1.0, 0.0]], dtype=torch.float64)
-    assert balanced(torch.stack([hits, examples])) == (0.75 + 1) / 2
+    labels, hits = torch.tensor([0, 0, 0, 0, 1]), torch.tensor([True, True, True, False, True])
+    counts = hits_by_class(hits, labels, 3)
+    assert counts.tolist() == [[1, 0, 0], [3, 1, 0]]
+    assert balanced(counts) == (0.75 + 1) / 2
+    assert overall(counts) == 0.8
     counts = torch.tensor([[3.0, 0.0, 0.0], [4.0, 2.0, 0.0], [6.0, 0.0, 0.0]], dtype=torch.float64)
     assert macro_f1(counts) == (2 * 3 / 10 + 0) / 2
 
