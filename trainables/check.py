@@ -219,7 +219,8 @@ def _parts(config: TrialConfig) -> tuple[object, ...]:
     """What decides whether a trial's parts fit its data and each other."""
     has_adversary = config.input_adversary is not None
     has_ghosts, is_single = config.ghost_batch_size is not None, config.batch_size == 1
-    return config.trial, config.model, config.model_options, config.augmentation, has_adversary, has_ghosts, is_single
+    step = config.trial, config.task, config.label_smoothing > 0
+    return config.model, config.model_options, config.augmentation, has_adversary, has_ghosts, is_single, *step
 
 
 def _few(configs: Iterable[TrialConfig], source: Source) -> Source:

@@ -116,7 +116,10 @@ def test_a_sweep_of_a_task_of_ones_own(tmp_path: Path) -> None:
         (["--dataset", "sets_of_user:prices", "--task", "sets_of_user:Nobody"], "`task` must be an importable"),
         (["--dataset", "sets_of_user:prices", "--task", "ranking"], "`task` must be one of classification"),
         (["--dataset", "sets_of_user:prices", "--task", "multilabel"], "`labels` must be 0 or 1 for each class"),
-        (["--dataset", "sets_of_user:prices", "--remedies", "label_smoothing=0.1"], "must be left out for the task"),
+        (
+            ["--dataset", "sets_of_user:prices", "--remedies", "none", "label_smoothing=0.1"],
+            "must be left out for the task",
+        ),
     ],
 )
 def test_refused_before_anything_starts(
@@ -127,5 +130,6 @@ def test_refused_before_anything_starts(
     message: str,
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    assert message in refusal(main, [*options, "--batch-sizes", "8", "--epochs", "1", "--results", str(tmp_path / "r")])
+    few = ["--batch-sizes", "8", "--epochs", "1", "--warmup-epochs", "0", "--results", str(tmp_path / "r")]
+    assert message in refusal(main, [*options, *few])
     assert not (tmp_path / "r").exists()

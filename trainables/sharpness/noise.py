@@ -153,7 +153,8 @@ def _gradients_one_by_one(loss: BatchLoss, params: Tensor, indices: Tensor) -> T
     """The gradients of the examples at `indices`, (b, n)."""
     at_once = torch.func.vmap(torch.func.grad(lambda p, index: loss(p, index[None])), in_dims=(None, 0))
     try:
-        return at_once(params, indices).detach()
+        found: Tensor = at_once(params, indices)
+        return found.detach()
     except torch.OutOfMemoryError:
         raise
     except RuntimeError:  # of an operation that vmap does not know
