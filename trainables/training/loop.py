@@ -43,7 +43,7 @@ from trainables.training.optimizers.by_name import build_optimizer, scale_veloci
 from trainables.training.parallel import Workers, evaluate_together
 from trainables.training.parts import Parts
 from trainables.training.recording import RecordedUpdate, Recorder, is_recordable
-from trainables.training.schedule import batch_size_at, batch_sizes, learning_rate_at
+from trainables.training.schedule import Schedule, batch_size_at, batch_sizes
 from trainables.training.update import Update, Updates
 from trainables.units import read_amount
 
@@ -91,6 +91,7 @@ class Training:
         self.seconds = 0.0
         self.epochs: list[dict[str, Any]] = []  # the rows of epochs.parquet, one for each logging point
         self._every = read_amount("evaluate_every", config.evaluate_every or "1epochs")
+        self._schedule = Schedule(config)
         self._end = config.length.as_bounds(config.train_size)
         self._changes_size = len(batch_sizes(config)) > 1
         self._size = config.batch_size  # of the last update
@@ -182,7 +183,9 @@ class Training:
         `between` is called after every update but the last, with the epochs done.
         """
         config, device, examples = self.config, self.data.train_labels.device, self.config.train_size
-        last_step, last_example = map(min, self._end, self._every.next_multiple(self.step, self.examples, examples))
+        last_step, last_example = self._every.next_multiple(self.step, self.examples, examples)
+        if not self._is_at_end:
+            last_step, last_example = min(last_step, self._end[0]), min(last_example, self._end[1])
         self.task.set_mode(self.model, True)
         while True:
             epoch, seen = divmod(self.examples, examples)
@@ -194,7 +197,7 @@ class Training:
                     batch = next_batch(order, seen, size)
                     seen += len(batch)
                     done = epoch + seen / examples
-                    rate = learning_rate_at(config, done, size, self.step + 1)
+                    rate = self._schedule(done, size, self.step + 1)
                     self._set_learning_rate(rate)
                     self._update(self.optimizer, batch)
                     self.step, self.examples = self.step + 1, self.examples + len(batch)

@@ -32,7 +32,7 @@ from trainables.config import TrialConfig
 from trainables.remedies import DECAY_SHARE, at_least_zero, batch_schedule, decay_epochs
 from trainables.runtime.errors import UserError, one_line
 from trainables.runtime.importing import is_import_path, load_callable
-from trainables.units import ROUNDING, Amount
+from trainables.units import ROUNDING
 
 
 def batch_size_at(config: TrialConfig, epochs_done: float, step: int = 0) -> int:
@@ -58,27 +58,61 @@ def batch_sizes(config: TrialConfig) -> set[int]:
     return {size for size in sizes if size is not None}
 
 
+class Schedule:
+    """The learning rate of every update of a trial."""
+
+    def __init__(self, config: TrialConfig) -> None:
+        self._config = config
+        self._peak = config.learning_rate
+        if config.base_batch_size is not None:
+            self._peak *= _ratio(config.learning_rate_scaling, config.batch_size / config.base_batch_size)
+        self._warmup = config.warmup_epochs * config.stretch
+        length = config.length
+        self._is_in_steps = length.unit == "steps"
+        self._length = config.in_length(length)
+        self._start = config.warmup_end * (config.stretch if config.warmup_steps is None else 1.0)
+        # of a decay that begins where the trial ends: an epoch or step of a trial of whole ones
+        least = 1.0 if isinstance(length.value, int) and length.unit != "examples" else sys.float_info.min
+        self._whole = max(least, self._length - self._start)
+
+    def __call__(self, epochs_done: float, batch_size: int, step: int = 1) -> float:
+        """The rate of update number `step`, which brings the epochs done to `epochs_done`, at `batch_size`."""
+        config, rate = self._config, self._peak
+        before = max(0.0, epochs_done - batch_size / config.train_size)
+        if config.decay_by == "batch_size":
+            decay = _step_decay(config, before, step - 1)
+            rate *= decay * batch_size / config.batch_size if batch_size == config.train_size else 1.0
+        elif batch_size != config.batch_size:
+            rate *= _ratio(config.switch_learning_rate, batch_size / config.batch_size)
+        if config.decay == "step" and config.decay_by != "batch_size":
+            rate *= _step_decay(config, before, step - 1)
+        if config.warmup_steps is not None:
+            if step < config.warmup_steps:
+                return rate * step / config.warmup_steps
+        elif epochs_done < self._warmup:
+            return rate * epochs_done / self._warmup
+        if config.has_decay_length:
+            rate *= self._decay(step - 1 if self._is_in_steps else before)
+        return rate
+
+    def _decay(self, done: float) -> float:
+        """The factor where the decay has a length, with `done` in the unit of `TrialConfig.length`."""
+        floor, decay = self._config.decay_floor, self._config.decay or ""
+        if decay == "wsd":
+            share = self._config.decay_share or DECAY_SHARE
+            past = max(0.0, done - (1 - share) * self._length)
+            return 1 - (1 - floor) * min(1.0, past / (share * self._length))
+        past = max(0.0, done - self._start)
+        if is_import_path(decay):
+            return _factor(decay, min(1.0, past / self._whole))
+        if decay == "linear":
+            return floor + (1 - floor) * (1 - min(1.0, past / self._whole))
+        return floor + (1 - floor) * (1 + math.cos(math.pi * past / self._whole)) / 2
+
+
 def learning_rate_at(config: TrialConfig, epochs_done: float, batch_size: int, step: int = 1) -> float:
     """The learning rate of update number `step`, which brings the epochs done to `epochs_done`, at `batch_size`."""
-    rate = config.learning_rate
-    if config.base_batch_size is not None:
-        rate *= _ratio(config.learning_rate_scaling, config.batch_size / config.base_batch_size)
-    before = max(0.0, epochs_done - batch_size / config.train_size)
-    if config.decay_by == "batch_size":
-        decay = _step_decay(config, before, step - 1)
-        rate *= decay * batch_size / config.batch_size if batch_size == config.train_size else 1.0
-    elif batch_size != config.batch_size:
-        rate *= _ratio(config.switch_learning_rate, batch_size / config.batch_size)
-    if config.decay == "step" and config.decay_by != "batch_size":
-        rate *= _step_decay(config, before, step - 1)
-    if config.warmup_steps is not None:
-        if step < config.warmup_steps:
-            return rate * step / config.warmup_steps
-    elif epochs_done < (warmup := config.warmup_epochs * config.stretch):
-        return rate * epochs_done / warmup
-    if config.has_decay_length:
-        rate *= _decay(config, step - 1 if config.length.unit == "steps" else before)
-    return rate
+    return Schedule(config)(epochs_done, batch_size, step)
 
 
 def check_decay_function(decay: str | None) -> None:
@@ -86,28 +120,6 @@ def check_decay_function(decay: str | None) -> None:
     if decay is not None and is_import_path(decay):
         for progress in (0.0, 0.5, 1.0):
             _factor(decay, progress)
-
-
-def _decay(config: TrialConfig, done: float) -> float:
-    """The factor of the learning rate where the decay has a length, with `done` in the unit of `config.length`."""
-    floor, decay = config.decay_floor, config.decay or ""
-    length = config.in_length(config.length)
-    if decay == "wsd":
-        share = config.decay_share or DECAY_SHARE
-        past = max(0.0, done - (1 - share) * length)
-        return 1 - (1 - floor) * min(1.0, past / (share * length))
-    warmup = config.warmup_end * (config.stretch if config.warmup_steps is None else 1.0)
-    past, whole = max(0.0, done - warmup), max(_least_decay(config.length), length - warmup)
-    if is_import_path(decay):
-        return _factor(decay, min(1.0, past / whole))
-    if decay == "linear":
-        return floor + (1 - floor) * (1 - min(1.0, past / whole))
-    return floor + (1 - floor) * (1 + math.cos(math.pi * past / whole)) / 2
-
-
-def _least_decay(length: Amount) -> float:
-    """Of a decay that begins where the trial ends: an epoch or step of a trial of whole ones."""
-    return 1.0 if isinstance(length.value, int) and length.unit != "examples" else sys.float_info.min
 
 
 @functools.lru_cache(maxsize=8)
