@@ -157,7 +157,8 @@ def _fit(
     if of_tokens and not has_weights:
         config.vocab_size = num_classes
         for token in ("pad_token_id", "bos_token_id", "eos_token_id"):
-            if (getattr(config, token, None) or 0) >= num_classes:
+            ids = getattr(config, token, None)
+            if any(number >= num_classes for number in (ids if isinstance(ids, list) else [ids or 0])):
                 setattr(config, token, None)
     elif of_tokens and config.vocab_size < num_classes:
         raise UserError(

@@ -96,6 +96,11 @@ def test_hugging_face_models_by_what_the_data_are(tmp_path: Path) -> None:
     assert type(causal).__name__ == "GPT2LMHeadModel"
     assert causal(torch.zeros(2, 5, dtype=torch.int64)).shape == (2, 5, CLASSES)
     assert causal.lm_head.weight is causal.transformer.wte.weight
+    llama = transformers.LlamaConfig(
+        vocab_size=50, hidden_size=8, intermediate_size=8, num_hidden_layers=1, num_attention_heads=2,
+        pad_token_id=48, eos_token_id=[3, 49],
+    )  # fmt: skip
+    assert built(folder_of(llama, tmp_path / "llama"), shape=(5,), **tokens).config.eos_token_id is None
     classifier = built(of_ids, shape=(5,))
     assert classifier(torch.full((2, 5), 49.0)).shape == (2, CLASSES)
     assert built(of_images, shape=(1, 8, 8))(torch.zeros(2, 1, 8, 8)).shape == (2, CLASSES)

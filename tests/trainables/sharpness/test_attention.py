@@ -14,6 +14,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from trainables.models import build_model
 from trainables.sharpness import GaussNewton, ModelLoss
+from trainables.tasks.language import Language
 
 EXAMPLES, LENGTH, WIDTH = 5, 4, 4
 
@@ -94,7 +95,7 @@ def test_a_large_vocabulary_needs_no_square_matrix() -> None:
     torch.manual_seed(0)
     model = build_model("gpt", (length,), vocabulary, input_dtype=torch.int64, width=8, depth=1, heads=2)
     tokens = torch.randint(vocabulary, (2, count, length))
-    loss = ModelLoss(model, *tokens)
+    loss = ModelLoss(model, *tokens, task=Language())
     direction = torch.ones_like(loss.params)
     with _Largest() as largest:
         for objective in (GaussNewton(loss), loss):
