@@ -13,7 +13,7 @@ have: --train-size 10000 makes it a fifth. Full-batch methods get 20 times the e
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from sweeps.studies.two_batches import EPOCHS, TwoBatches, run_script
 
@@ -29,7 +29,7 @@ def plan(study: TwoBatches) -> "list[TrialConfig]":
     epochs = study.options.epochs or FULL_BATCH_EPOCHS[study.options.scale]
     trials = study.trials(study.small, study.large)
     for optimizer in ("gradient_descent", "lbfgs"):
-        changes = {"optimizer": optimizer, "learning_rates": [FIRST_STEP], "epochs": epochs}
+        changes: dict[str, Any] = {"optimizers": [(optimizer, {})], "learning_rates": [FIRST_STEP], "epochs": epochs}
         trials += study.trials(study.train_size, **changes)
     return trials
 

@@ -47,7 +47,7 @@ def plan(study: TwoBatches) -> "list[TrialConfig]":
         trials += study.trials(*sizes, model_options={**study.model_options, **variant})
     for optimizer, rate in LEARNING_RATES[study.options.scale].items():
         own = getattr(study.options, f"{optimizer}_learning_rate")
-        trials += study.trials(*sizes, optimizer=optimizer, learning_rates=[own or rate])
+        trials += study.trials(*sizes, optimizers=[(optimizer, {})], learning_rates=[own or rate])
     return list({trial.trial_id: trial for trial in trials}.values())
 
 

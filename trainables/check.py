@@ -26,12 +26,14 @@ from trainables.data.dataset import EXAMPLES
 from trainables.data.rows import tensor_of
 from trainables.data.streams import StreamSource
 from trainables.models.of_config import build
+from trainables.optimizer_settings import OPTIMIZERS
 from trainables.records.tables import Row
 from trainables.runtime.errors import UserError, one_line
 from trainables.runtime.time_limit import time_limit
 from trainables.sharpness import ModelLoss
 from trainables.tasks.by_name import load_task
 from trainables.training.batches import epoch_batches
+from trainables.training.optimizers.by_name import check_optimizer
 from trainables.training.own_step import OwnLoss, build_network, check_whole_batches, training_of
 from trainables.training.parallel import Workers
 from trainables.training.parts import Parts
@@ -79,6 +81,8 @@ def check_trial(config: TrialConfig, source: Source) -> None:
     data = _zeros(source)
     few = dataclasses.replace(with_few_examples(config, 2), batch_size=min(2, config.batch_size))
     with torch.random.fork_rng(devices=[]):
+        if few.trial is None and few.optimizer not in OPTIMIZERS:
+            check_optimizer(few, build(few, data))
         training = training_of(few, build_network(few, data), data)
         training.check()
         training.train_epoch()
@@ -188,7 +192,8 @@ class _BriefTrial(Trial):
 def _measured(config: TrialConfig) -> tuple[object, ...]:
     """What decides whether measures have a value."""
     how = config.measure_dtype, config.measure_batch_norm
-    return config.trial, config.model, config.model_options, config.optimizer, config.measures, *how
+    optimizer = config.optimizer, config.optimizer_options, config.parameter_groups
+    return config.trial, config.model, config.model_options, *optimizer, config.measures, *how
 
 
 def with_few_examples(config: TrialConfig, size: int) -> TrialConfig:
@@ -220,7 +225,9 @@ def _parts(config: TrialConfig) -> tuple[object, ...]:
     has_adversary = config.input_adversary is not None
     has_ghosts, is_single = config.ghost_batch_size is not None, config.batch_size == 1
     step = config.trial, config.task, config.label_smoothing > 0
-    return config.model, config.model_options, config.augmentation, has_adversary, has_ghosts, is_single, *step
+    optimizer = config.optimizer, config.optimizer_options, config.parameter_groups, config.layer_adaptation
+    what = config.model, config.model_options, config.augmentation, has_adversary, has_ghosts, is_single
+    return *what, *step, *optimizer
 
 
 def _few(configs: Iterable[TrialConfig], source: Source) -> Source:

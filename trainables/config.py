@@ -21,6 +21,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from trainables.duration import Duration
+from trainables.optimizer_settings import FULL_BATCH_OPTIMIZERS as FULL_BATCH_OPTIMIZERS
+from trainables.optimizer_settings import OPTIMIZERS as OPTIMIZERS
+from trainables.optimizer_settings import options_label, read_options, read_parameter_groups, require_optimizer
 from trainables.remedies import (
     DECAY_SHARE,
     DECAYED,
@@ -39,8 +42,6 @@ from trainables.runtime.errors import UserError
 
 NUMBERS_VERSION = 9  # raise it when a change of this code changes the numbers of an unchanged configuration
 
-OPTIMIZERS = ("adam", "sgd", "adagrad", "gradient_descent", "lbfgs")
-FULL_BATCH_OPTIMIZERS = ("gradient_descent", "lbfgs")  # with line searches, on the whole training set
 DEFAULT_MEASURES = ("box_sharpness", "hessian_max_eig")  # those of trials.parquet
 PRECISIONS = ("float32", "bfloat16")  # of training; bfloat16: products under autocast, all else in float32
 MEASURE_DTYPES = ("auto", "float64", "float32")
@@ -90,6 +91,9 @@ class TrialConfig(Duration, Remedies):
     model_options: str = "{}"
     model_fingerprint: str | None = None
     optimizer: str = "adam"
+    optimizer_options: str = "{}"
+    optimizer_fingerprint: str | None = None
+    parameter_groups: str | None = None
     learning_rate: float
     momentum: float | None = None
     weight_decay: float = 0.0
@@ -120,7 +124,9 @@ class TrialConfig(Duration, Remedies):
         for name, value in vars(self).items():
             if isinstance(value, int):
                 require(name, value, abs(value) < 2**63, "fit into 64 bits")
-        require_choice("optimizer", self.optimizer, OPTIMIZERS)
+        require_optimizer(self.optimizer)
+        read_options(self.optimizer_options)
+        read_parameter_groups(self.parameter_groups)
         require_choice("precision", self.precision, PRECISIONS)
         require_choice("measure_dtype", self.measure_dtype, MEASURE_DTYPES)
         require_choice("measure_batch_norm", self.measure_batch_norm, MEASURE_BATCH_NORMS)
@@ -174,7 +180,9 @@ class TrialConfig(Duration, Remedies):
 
     def _check_own_step(self) -> None:
         """Parts of an update that a step of the user's own takes the place of."""
-        parts = [f"optimizer {self.optimizer}"] if self.optimizer in FULL_BATCH_OPTIMIZERS else []
+        carries_a_rate = self.optimizer in OPTIMIZERS and self.optimizer not in FULL_BATCH_OPTIMIZERS
+        parts = [] if carries_a_rate else [f"optimizer {self.optimizer}"]
+        parts += ["parameter_groups"] if self.parameter_groups is not None else []
         parts += [name for name in PARTS_OF_UPDATE if getattr(self, name) != OFF[name]]
         parts += [name for name in self.measures.split(",") if name in ("sgd_noise_scale", "stability")]
         if parts:
@@ -201,6 +209,10 @@ class TrialConfig(Duration, Remedies):
             )
         if self.layer_adaptation and self.optimizer not in ("adam", "sgd"):
             raise UserError(f"`layer_adaptation` must be with sgd (LARS) or adam (LAMB), got {self.optimizer}")
+        if not self.momentum_correction and self.optimizer != "sgd":
+            raise UserError(
+                f"`momentum_correction` must be left out for {self.optimizer}; only sgd has a velocity to correct"
+            )
         if self.optimizer in FULL_BATCH_OPTIMIZERS:
             if self.batch_size != self.train_size:
                 raise UserError(
@@ -208,6 +220,15 @@ class TrialConfig(Duration, Remedies):
                     f"got {self.batch_size}"
                 )
             require("weight_decay", self.weight_decay, self.weight_decay == 0, f"be 0 for {self.optimizer}")
+            if self.parameter_groups is not None:
+                raise UserError(
+                    f"`parameter_groups` must be left out for {self.optimizer}, whose line search needs one step size"
+                )
+            for name in ("learning_rate_scaling", "decay"):
+                if getattr(self, name) is not None:
+                    raise UserError(
+                        f"`{name}` must be left out for {self.optimizer}, whose line search finds the step size"
+                    )
             require("precision", self.precision, self.precision == "float32", f"be float32 for {self.optimizer}")
             line_search_needs_one_loss = (
                 "sam_radius", "weight_adversary", "input_adversary", "proximal", "clip_norm", "noise_batch_size",
@@ -224,7 +245,6 @@ class TrialConfig(Duration, Remedies):
         changes: dict[str, Any] = self.canonical_amounts()
         if self.optimizer != "sgd":
             changes["momentum"] = None
-            changes["momentum_correction"] = True
         elif self.momentum is None:
             changes["momentum"] = DEFAULT_MOMENTUM
         if self.base_batch_size == self.batch_size:
@@ -332,6 +352,8 @@ class TrialConfig(Duration, Remedies):
     def label(self) -> str:
         """A short name for people: what varies in a grid, such as `b16 lr0.003 w5 s10-300 seed0`."""
         parts = [f"b{self.batch_size}", f"lr{self.learning_rate:g}"]
+        if self.optimizer_options != "{}" or self.optimizer not in OPTIMIZERS:
+            parts.append(f"{self.optimizer} {options_label(self.optimizer_options)}".strip())
         if self.warmup_epochs:
             parts.append(f"w{self.warmup_epochs:g}")
         if self.warmup_steps is not None:

@@ -30,6 +30,8 @@ from trainables.runtime.seeds import derive_seed, seeded
 from trainables.runtime.time_limit import TimeLimitError
 from trainables.sharpness import ModelLoss
 from trainables.storage.checkpoint import load_checkpoint, save_checkpoint
+from trainables.training.optimizers.groups import decayed_parameters
+from trainables.training.optimizers.options import weight_decay_form
 from trainables.training.own_step import OwnLoss, OwnTraining, build_network, training_of
 from trainables.training.parallel import Workers
 from trainables.training.recording import Recorder
@@ -167,7 +169,10 @@ class Trial:
         """Those of one measure of `loss`, or the reason why there is none."""
         started = time.perf_counter()
         context = by_name.Context.of(
-            self.training.optimizer, self.training.epochs[-1]["batch_size"], self.config.train_size
+            self.training.optimizer,
+            self.training.model.parameters(),
+            self.training.epochs[-1]["batch_size"],
+            self.config.train_size,
         )
         of_network = cast(ModelLoss, loss)  # a loss of the user's own has no network: a measure that needs it raises
         found = loss if isinstance(loss, str) else self._attempt(lambda: by_name.measure(of_network, [name], context))
@@ -237,6 +242,8 @@ class Trial:
             **self.training.at_target,
             "measured": [] if self._difference or self.training.diverged else measured_by(self.config),
             "flags": self._flags(measured),
+            "weight_decay_form": weight_decay_form(self.config),
+            "decayed_parameters": decayed_parameters(self.config, self.training.model),
             **dict(zip(("parameters", "frozen_parameters"), count_parameters(self.training.model), strict=True)),
             "initial_weights": self.initial_weights,
             "train_seconds": self.training.seconds,

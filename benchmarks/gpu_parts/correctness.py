@@ -135,7 +135,7 @@ def compare_measures(digits: Source, setting: Setting) -> Iterator[Row]:
     cpu = torch.device("cpu")
     training, _ = training_of(config, digits, cpu, torch.float32)
     data = training.data
-    context = Context.of(training.optimizer, config.batch_size, config.train_size)
+    context = Context.of(training.optimizer, training.model.parameters(), config.batch_size, config.train_size)
 
     def values(name: str, on: torch.device, dtype: torch.dtype) -> list[float]:
         loss = ModelLoss(training.model, data.train_inputs.to(on), data.train_labels.to(on), dtype=dtype)

@@ -24,13 +24,13 @@ from trainables.config import (
     LARGE_NETWORK,
     MEASURE_BATCH_NORMS,
     MEASURE_DTYPES,
-    OPTIMIZERS,
     PAPER_EVALUATION_BATCH,
     PRECISIONS,
     SWITCH_LEARNING_RATES,
     SWITCH_OPTIMIZER_STATES,
 )
 from trainables.measures.costs import LEAST_EXAMPLES, SHARE
+from trainables.optimizer_settings import OF_TORCH, OPTIMIZERS, read_parameter_groups, require_optimizer
 from trainables.remedies import REMEDIES, read_remedy
 from trainables.runtime.errors import UserError
 
@@ -142,7 +142,8 @@ def _parser() -> Parser:
         type=number(least=0),
         default=0.0,
         metavar="X",
-        help="L2 term in the gradient (default: %(default)s)",
+        help="an L2 term in the gradient; adamw, muon and adafactor decay the weights themselves, but no biases and "
+        "norms (default: %(default)s)",
     )
     training.add_argument(
         "--validation-size",
@@ -205,7 +206,25 @@ def add_training(parser: Parser) -> Any:
         metavar="KEY=VALUE",
         help="such as widths=256,256 batch_norm=true for mlp",
     )
-    task.add_argument("--optimizer", choices=OPTIMIZERS, default=OPTIMIZERS[0], help="(default: %(default)s)")
+    task.add_argument(
+        "--optimizer",
+        nargs="+",
+        action=_Optimizers,
+        default=[(OPTIMIZERS[0], {})],
+        metavar="NAME [KEY=VALUE ...]",
+        help=f"{', '.join((*OPTIMIZERS, *OF_TORCH))}, or your package.module:Class, with its options, such as adamw "
+        "betas=0.9,0.95; each further name is one more value of this axis: adamw betas=0.9,0.95 adamw betas=0.9,0.99 "
+        f"(default: {OPTIMIZERS[0]}; docs/optimizers.md)",
+    )
+    task.add_argument(
+        "--parameter-groups",
+        nargs="+",
+        type=_parameter_group,
+        default=[],
+        metavar="PATTERN:KEY=VALUE,...",
+        help="options of the parameters whose names match, such as 'head.*:lr=10x,weight_decay=0' '*.bias:lr=2x'; the "
+        "first pattern that matches counts",
+    )
     task.add_argument("--momentum", type=number(least=0), metavar="X", help="of sgd (default: 0.9)")
     length = task.add_mutually_exclusive_group()
     length.add_argument(
@@ -310,6 +329,27 @@ def add_sharpness(parser: Parser) -> None:
     )
 
 
+class _Optimizers(argparse.Action):
+    """Names, each followed by its options: a word without `=` begins the next one."""
+
+    def __call__(self, parser: Any, namespace: Any, values: Any, option: Any = None) -> None:
+        found: list[tuple[str, dict[str, Any]]] = []
+        try:
+            for word in values:
+                if "=" not in word:
+                    require_optimizer(word if ":" in word else word.lower())
+                    found.append((word if ":" in word else word.lower(), {}))
+                    continue
+                key, value = key_value(word)
+                if not found or key in found[-1][1]:
+                    what = "begin with a name" if not found else f"have each option once, {key}"
+                    parser.error(f"argument {option}: must {what}, got {' '.join(values)}")
+                found[-1][1][key] = value
+        except (UserError, argparse.ArgumentTypeError) as error:
+            parser.error(f"argument {option}: {error}")
+        setattr(namespace, self.dest, found)
+
+
 class _NoneOrNames(argparse.Action):
     """A list of names, or none."""
 
@@ -327,6 +367,14 @@ def _schedule(text: str) -> dict[str, Any]:
     if other := [field for field in fields if not field.startswith("decay")]:
         raise argparse.ArgumentTypeError(f"must have options that begin with decay_, got {other[0]}")
     return fields
+
+
+def _parameter_group(text: str) -> str:
+    try:
+        read_parameter_groups(text)
+    except UserError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+    return text
 
 
 def _remedy(text: str) -> dict[str, Any]:

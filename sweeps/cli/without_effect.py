@@ -12,13 +12,10 @@ def refuse_options_without_effect(options: argparse.Namespace) -> None:
     scales = switches or any("batch_schedule" in remedy for remedy in options.remedies)
     measures = bool(options.measures)
     of_batch = measures and options.measure_batch_norm == "batch"
+    others = [name for name, _ in options.optimizer if name != "sgd"]
+    own = "; others have a momentum of their own, such as --optimizer rmsprop momentum=0.9"
     rules = [
-        (
-            "momentum",
-            None,
-            options.optimizer == "sgd",
-            f"with --optimizer {options.optimizer}; --optimizer sgd uses it",
-        ),
+        ("momentum", None, not others, f"with --optimizer {' '.join(others)}; --optimizer sgd uses it{own}"),
         ("switch_batch_size", None, switches, "without a switch; add --switch-epochs N"),
         ("switch_learning_rate", SWITCH_LEARNING_RATES[0], scales, "without a switch; add --switch-epochs N"),
         ("switch_optimizer_state", SWITCH_OPTIMIZER_STATES[0], switches, "without a switch; add --switch-epochs N"),

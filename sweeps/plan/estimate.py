@@ -79,7 +79,8 @@ def _kind(config: TrialConfig) -> tuple[object, ...]:
     remedies = tuple(getattr(config, name) for name in REMEDIES)
     rate = config.learning_rate if config.has_target else None  # it decides when the target is reached
     batch_size = batch_size_at(config, config.total_epochs / 2)
-    return batch_size, rate, config.model, config.model_options, config.optimizer, config.measures, *remedies
+    optimizer = config.optimizer, config.optimizer_options
+    return batch_size, rate, config.model, config.model_options, *optimizer, config.measures, *remedies
 
 
 def _time(config: TrialConfig, pilots: Pilots, *, is_trained: bool) -> _Time:

@@ -15,10 +15,12 @@ from typing import Any, Literal
 
 from sweeps.plan.units import resolved, switch_epoch_of, warmup_of
 from sweeps.plan.users_network import fingerprint_of, fingerprint_of_task, fingerprint_of_trial, with_absolute_paths
+from sweeps.plan.users_optimizer import optimizer_fingerprint, with_checked_optimizer
 from sweeps.plan.users_schedule import schedule_fingerprint
 from trainables.config import DEFAULT_MEASURES, MEASURE_DTYPES, TrialConfig, model_options_json
 from trainables.data import Source
 from trainables.measures.costs import GRADIENTS, default_examples
+from trainables.optimizer_settings import OptimizerSetting, canonical_options
 from trainables.remedies import REMEDIES
 from trainables.runtime.errors import UserError
 from trainables.units import Amount, epochs_after, read_amount
@@ -33,8 +35,10 @@ class Grid:
     `split_seeds` None gives each seed a data split of its own (split_seed = seed); a list is an axis of its own.
     `switch_batch_size` None is the largest batch size of the grid. `remedies` is an axis too: each is a set of fields
     of trainables.remedies, the empty one plain training; their `base_batch_size` is the smallest of the grid where
-    it is not given. `measures` are names of trainables.measures.by_name.MEASURES, or none. They see `measure_examples`
-    of the training examples: so many, ALL of them, or by None those of `trainables.measures.costs.default_examples`.
+    it is not given. `optimizers` is an axis of names with their options; `parameter_groups` are as in
+    trainables.optimizer_settings. `measures` are names of trainables.measures.by_name.MEASURES, or none. They see
+    `measure_examples` of the training examples: so many, ALL of them, or by None those of
+    `trainables.measures.costs.default_examples`.
 
     Warmups and switches are numbers of epochs, or amounts in any unit; `batch_tokens` takes the place of
     `batch_sizes`, and `budget` (such as 2Mtokens) of `epochs`. `schedule` are the fields of trainables.remedies of the
@@ -56,7 +60,8 @@ class Grid:
     model: str = "mlp"
     model_options: dict[str, object]
     build_timeout: float | None = None  # seconds, for a user's own model
-    optimizer: str = "adam"
+    optimizers: Sequence[OptimizerSetting] = (("adam", {}),)
+    parameter_groups: Sequence[str] = ()
     momentum: float | None = None
     weight_decay: float = 0.0
     epochs: int | None = None
@@ -78,7 +83,10 @@ class Grid:
     measure_share: float | None = None
 
     def __post_init__(self) -> None:
-        axes = ("batch_sizes", "learning_rates", "warmup_epochs", "switch_epochs", "seeds", "split_seeds", "remedies")
+        axes = (
+            "batch_sizes", "learning_rates", "warmup_epochs", "switch_epochs", "seeds", "split_seeds", "remedies",
+            "optimizers",
+        )  # fmt: skip
         for axis in axes:
             values = getattr(self, axis)
             if values is not None and len(values) == 0 and (axis != "batch_sizes" or self.batch_tokens is None):
@@ -115,10 +123,11 @@ def expand(grid: Grid, source: Source) -> list[TrialConfig]:
         for split_seed in ([seed] if grid.split_seeds is None else grid.split_seeds)
     ]
     cells = itertools.product(
-        replicates, sorted(grid.batch_sizes), grid.learning_rates, grid.warmup_epochs, grid.switch_epochs, grid.remedies
-    )
+        replicates, sorted(grid.batch_sizes), grid.learning_rates, grid.warmup_epochs, grid.switch_epochs,
+        grid.remedies, grid.optimizers,
+    )  # fmt: skip
     trials: dict[str, TrialConfig] = {}
-    for (seed, split_seed), batch_size, learning_rate, warmup, switch, remedy in cells:
+    for (seed, split_seed), batch_size, learning_rate, warmup, switch, remedy, (name, options) in cells:
         remedy = {**grid.schedule, **remedy, **schedule_fingerprint(remedy.get("decay", grid.schedule.get("decay")))}
         switch_epoch = switch_epoch_of(switch, source, train_size, batch_size, _planned(grid))
         if "learning_rate_scaling" in remedy or "same_steps" in remedy:
@@ -137,7 +146,10 @@ def expand(grid: Grid, source: Source) -> list[TrialConfig]:
             model=model,
             model_options=model_options_json(model_options),
             model_fingerprint=model_fingerprint,
-            optimizer=grid.optimizer,
+            optimizer=name,
+            optimizer_options=canonical_options(options),
+            optimizer_fingerprint=optimizer_fingerprint(name),
+            parameter_groups=" ".join(grid.parameter_groups) or None,
             learning_rate=learning_rate,
             momentum=grid.momentum,
             weight_decay=grid.weight_decay,
@@ -162,7 +174,8 @@ def expand(grid: Grid, source: Source) -> list[TrialConfig]:
             measure_share=grid.measure_share,
             **remedy,
             measures=measures,
-        ).canonical()
+        )
+        config = with_checked_optimizer(config).canonical()
         trials.setdefault(config.trial_id, config)
     return sorted(trials.values(), key=lambda config: config.switch_epoch is not None)
 

@@ -57,6 +57,9 @@ class Plan:
     def __post_init__(self) -> None:
         if self.rules.seed in self.seeds:
             raise UserError(f"`tuning-seed` must not be among the seeds of the retraining, got {self.rules.seed}")
+        if len(self.grid.optimizers) > 1:
+            names = " ".join(name for name, _ in self.grid.optimizers)
+            raise UserError(f"`optimizer` must be one setting here, got {names}; tune each in a sweep of its own")
         if not any(remedy == {} for remedy in self.grid.remedies):
             raise UserError("`remedies` must hold none, the reference of all others, got none of it")
         ends = [

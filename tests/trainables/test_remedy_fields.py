@@ -75,6 +75,7 @@ def test_misread(text: str, message: str) -> None:
         ({"label_smoothing": 1.0}, "`label_smoothing` must be in"),
         ({"ghost_batch_size": 1}, "`ghost_batch_size` must be 2 or more"),
         ({"layer_adaptation": True, "optimizer": "adagrad"}, "`layer_adaptation` must be with sgd"),
+        ({"momentum_correction": False}, "`momentum_correction` must be left out for adam"),
         ({"optimizer": "lbfgs"}, "`batch_size` must be all 300 training examples for lbfgs, got 32"),
         ({"optimizer": "lbfgs", "batch_size": 300, "sam_radius": 0.1}, "`sam_radius` must be left out for lbfgs"),
         ({"measure_every": 2, "measure_share": 0.1}, "`measure_every` must be left out with `measure_share`"),
@@ -93,7 +94,6 @@ def test_what_means_nothing_leaves_no_trace(make_config: Make) -> None:
         {"base_batch_size": 16},
         {"ghost_batch_size": 32},
         {"noise_batch_size": 64},
-        {"momentum_correction": False},  # Adam has no velocity
     ):
         assert make_config(**change).trial_id == plain
     assert make_config(ghost_batch_size=16).trial_id != plain

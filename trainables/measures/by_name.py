@@ -15,7 +15,8 @@ from trainables.config import LARGE_NETWORK
 from trainables.data import Dataset
 from trainables.data.rows import tensor_of
 from trainables.measures import rows as rows
-from trainables.measures.rows import EPSILONS, SEED, Context
+from trainables.measures.context import Context
+from trainables.measures.rows import EPSILONS, SEED
 from trainables.records.tables import Row
 from trainables.runtime.errors import UserError
 from trainables.runtime.seeds import generator

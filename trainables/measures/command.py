@@ -24,6 +24,7 @@ from rich.progress import track
 from trainables.config import DEFAULT_MEASURES, MEASURE_BATCH_NORMS, MEASURE_DTYPES, TrialConfig
 from trainables.data import Dataset, load_source
 from trainables.measures.by_name import MEASURES, Context, in_dtype, loss_of, measure
+from trainables.measures.context import KNOWN
 from trainables.models import build_model
 from trainables.records.saved import config_of, source_of, split_of
 from trainables.records.tables import Row, read_tables
@@ -184,7 +185,8 @@ def _bind(options: argparse.Namespace) -> tuple[ModelLoss, Context | None]:
         return loss, None
     momentum = options.momentum if options.momentum is not None else (config.momentum if config else None)
     batch_size = options.batch_size or last.get("batch_size")
-    return loss, Context(rate, batch_size, len(data.train_labels), momentum or 0.0)
+    unknown = config.optimizer if config is not None and config.optimizer not in KNOWN else None
+    return loss, Context(rate, batch_size, len(data.train_labels), momentum or 0.0, unknown=unknown)
 
 
 def _data(options: argparse.Namespace, config: TrialConfig | None) -> tuple[Dataset, str, dict[str, Any]]:

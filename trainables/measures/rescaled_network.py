@@ -25,7 +25,7 @@ from trainables.records.tables import of_newest_version, read_tables
 from trainables.sharpness import ModelLoss, ball_sharpness, box_sharpness, hessian_eigenvalues, rescaling_invariance
 from trainables.storage.checkpoint import load_checkpoint
 from trainables.storage.folders import place
-from trainables.training.optimizers.adam import Adam
+from trainables.training.optimizers.plain import Adam
 
 FACTOR = 8.0  # a power of two: multiplying by it rounds nothing
 EXAMPLES, STEPS, WIDTH = 100, 60, 16

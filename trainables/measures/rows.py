@@ -7,12 +7,12 @@ row that comes with another one has 0 and their sum is the cost.
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
+from trainables.measures.context import Context
 from trainables.records.tables import MEASURES as TABLE
 from trainables.records.tables import Row
 from trainables.runtime.errors import UserError
@@ -44,9 +44,6 @@ from trainables.sharpness import (
 )
 from trainables.sharpness.perturbation import Kind
 from trainables.sharpness.subspace import PAPER_DIMENSION, Columns
-from trainables.training.optimizers.adam import Adam
-from trainables.training.optimizers.by_name import SGD
-from trainables.training.optimizers.optimizer import Optimizer
 
 EPSILONS = (1e-3, 5e-4)  # the paper's two boxes; the first is the one in trials.parquet
 SEED = 0
@@ -60,39 +57,6 @@ LAYER_TOLERANCE = 0.05  # of a layer's trace
 BATCHES, DRAWS = 16, 8  # of the noise scale: a big batch is so many small ones
 PER_EXAMPLE_NUMBERS = 2**32  # examples times parameters: beyond, per-example gradients are not cheap
 MEASURE_COLUMNS = frozenset(TABLE.names)
-
-
-@dataclass(frozen=True)
-class Context:
-    """What a measure of the optimizer needs: the learning rate in force, the batch size and the training examples.
-
-    `momentum` is that of heavy-ball SGD, or the first moment's with Adam; then `preconditioner` is sqrt(v_hat) + eps,
-    (n,), in the order of the loss's parameters.
-    """
-
-    learning_rate: float
-    batch_size: int | None = None
-    train_size: int | None = None
-    momentum: float = 0.0
-    preconditioner: Tensor | None = None
-
-    @classmethod
-    def of(cls, optimizer: Optimizer, batch_size: int, train_size: int) -> "Context":
-        """From an optimizer after its last step: momentum of SGD, moments of Adam, else the rate alone."""
-        group = optimizer.param_groups[0]
-        rate, parameters = (
-            float(group["lr"]),
-            [p for g in optimizer.param_groups for p in g["params"] if p.requires_grad],
-        )
-        if isinstance(optimizer, SGD):
-            return cls(rate, batch_size, train_size, float(group["momentum"]))
-        states = [optimizer.state.get(parameter, {}) for parameter in parameters]
-        if not isinstance(optimizer, Adam) or not all("exp_avg_sq" in state for state in states):
-            return cls(rate, batch_size, train_size)
-        first, second = group["betas"]
-        corrected = [state["exp_avg_sq"] / (1 - second ** float(state["step"])) for state in states]
-        scale = torch.cat([one.detach().double().sqrt().reshape(-1) for one in corrected]) + group["eps"]
-        return cls(rate, batch_size, train_size, float(first), scale)
 
 
 def box(loss: ModelLoss, _: Context | None, columns: Columns | None = None) -> list[Row]:
@@ -261,7 +225,7 @@ def noise_of_steps(_: ModelLoss, context: Context | None) -> list[Row]:
     known = _known(context, "sgd_noise_scale")
     if known.batch_size is None or known.train_size is None:
         raise UserError("`batch_size` must be given for the measure sgd_noise_scale, got none")
-    momentum = 0.0 if known.preconditioner is not None else known.momentum
+    momentum = 0.0 if known.gathers == "averaged" else known.momentum
     value = sgd_noise_scale(known.learning_rate, known.batch_size, known.train_size, momentum=momentum)
     return [{"method": "formula", "value": value, "evaluations": 0, "converged": True}]
 
@@ -277,13 +241,13 @@ def stabilities(loss: ModelLoss, context: Context | None) -> list[Row]:
             loss.params,
             learning_rate=known.learning_rate,
             momentum=known.momentum,
-            form="averaged",
+            form=known.gathers,
             preconditioner=known.preconditioner.to(loss.params),
             seed=SEED,
         )
-        rows.append({"method": "adam", "value": found.ratio, **_columns(found)})
+        rows.append({"method": known.rows, "value": found.ratio, **_columns(found)})
     elif known.momentum > 0:
-        threshold = stability_threshold(known.learning_rate, momentum=known.momentum)
+        threshold = stability_threshold(known.learning_rate, momentum=known.momentum, form=known.gathers)
         rows.append({**row, "method": "momentum", "value": plain.max_eig / threshold, "evaluations": 0})
     return rows
 
@@ -291,6 +255,7 @@ def stabilities(loss: ModelLoss, context: Context | None) -> list[Row]:
 def _known(context: Context | None, name: str) -> Context:
     if context is None:
         raise UserError(f"`learning_rate` must be given for the measure {name}, got none")
+    context.require_known(name)
     return context
 
 

@@ -24,7 +24,7 @@ SWITCH = ("switch_epoch", "switch_batch_size", "switch_learning_rate", "switch_o
 REPLICATE = ("seed", "split_seed")
 SAME_STUDY = (
     "data_fingerprint", "train_size", "validation_size", "model", "model_options", "model_fingerprint", "optimizer",
-    "numbers_version",
+    "optimizer_fingerprint", "numbers_version",
 )  # fmt: skip
 _MAY_DIFFER = {"batch_size", "validation_size", *SWITCH, *REPLICATE, *REMEDIES, *MEASURING}
 MATCHED = (

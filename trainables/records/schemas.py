@@ -41,6 +41,8 @@ DEFAULTS |= dict.fromkeys(
         "frozen_parameters",
         "examples",
         "tokens",
+        "weight_decay_form",
+        "decayed_parameters",
     )
 )  # unknown
 OF_TASK = {
@@ -106,6 +108,8 @@ TRIALS = pa.schema(
         ("steps_to_target", pa.int64()),  # until a logging point first had it; null where none has
         ("examples_to_target", pa.int64()),
         ("flags", pa.list_(pa.string())),
+        ("weight_decay_form", pa.string()),  # L2 or decoupled; null without weight decay
+        ("decayed_parameters", pa.int64()),  # those that weight decay acts on; null where a user's own class decides
         ("parameters", pa.int64()),
         ("frozen_parameters", pa.int64()),  # of them; neither trained nor measured
         ("initial_weights", pa.string()),  # a hash; the same for two seeds if the network does not follow the seed

@@ -19,14 +19,20 @@ def key_value(text: str) -> tuple[str, Any]:
     key, equals, value = text.partition("=")
     if not equals or not key.isidentifier():
         raise argparse.ArgumentTypeError(f"must be KEY=VALUE, got {text}")
-    for candidate in (value, f"[{value}]"):
+    try:
+        return key, value_of(value)
+    except RecursionError:
+        raise argparse.ArgumentTypeError(f"must not be nested so deeply, got {value[:20]}...") from None
+
+
+def value_of(text: str) -> Any:
+    """A value: JSON, a comma-separated list of JSON, or else the text."""
+    for candidate in (text, f"[{text}]"):
         try:
-            return key, json.loads(candidate)
+            return json.loads(candidate)
         except ValueError:
             continue
-        except RecursionError:
-            raise argparse.ArgumentTypeError(f"must not be nested so deeply, got {value[:20]}...") from None
-    return key, value
+    return text
 
 
 class KeyValues(argparse.Action):

@@ -40,6 +40,7 @@ from trainables.training.batches import epoch_order, next_batch
 from trainables.training.evaluate import Evaluation
 from trainables.training.ghost_batch_norm import use_ghost_batch_norm
 from trainables.training.optimizers.by_name import build_optimizer, scale_velocity
+from trainables.training.optimizers.groups import LR_RATIO
 from trainables.training.parallel import Workers, evaluate_together
 from trainables.training.parts import Parts
 from trainables.training.recording import RecordedUpdate, Recorder, is_recordable
@@ -85,7 +86,7 @@ class Training:
         is_known = is_recordable(config) and not is_import_path(self.task.name)
         if record is not None and is_known and is_whole and data.is_resident:
             self._update = RecordedUpdate(update, model, record)
-        self.optimizer = build_optimizer(config, model.parameters())
+        self.optimizer = build_optimizer(config, model)
         self.step = 0
         self.examples = 0  # used so far, each as often as it was used
         self.seconds = 0.0
@@ -221,7 +222,7 @@ class Training:
             self._random = None
         size = batch_size_at(config, epoch + seen / config.train_size, self.step)
         if self.step and size != self._size and config.switch_optimizer_state == "reset":
-            self.optimizer = build_optimizer(config, self.model.parameters())
+            self.optimizer = build_optimizer(config, self.model)
         self._size = size
         return size
 
@@ -289,12 +290,14 @@ class Training:
     def _set_learning_rate(self, rate: float) -> None:
         if self.config.optimizer in FULL_BATCH_OPTIMIZERS:
             return  # their line search finds it
+        rates = [rate * group.get(LR_RATIO, 1.0) for group in self.optimizer.param_groups]
         if self.data.train_labels.device.type != "cpu":
-            rate = float(torch.tensor(rate, dtype=torch.float32))  # as kernels read it from memory
-        for group in self.optimizer.param_groups:
-            if not self.config.momentum_correction and group["lr"] != rate:
-                scale_velocity(self.optimizer, group["lr"] / rate)
-            group["lr"] = rate
+            rates = torch.tensor(rates, dtype=torch.float32).tolist()  # as kernels read them from memory
+        before = self.optimizer.param_groups[0]["lr"]
+        if not self.config.momentum_correction and before != rates[0]:
+            scale_velocity(self.optimizer, before / rates[0])
+        for group, own in zip(self.optimizer.param_groups, rates, strict=True):
+            group["lr"] = own
 
     def _distance(self) -> float:
         """The l2 distance of the weights from the start."""
@@ -321,7 +324,7 @@ class Training:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.model.load_state_dict(state["model"])
-        self.optimizer = build_optimizer(self.config, self.model.parameters())  # no recording is of this one
+        self.optimizer = build_optimizer(self.config, self.model)  # no recording is of this one
         self.optimizer.load_state_dict(state["optimizer"])
         self.seconds = state["seconds"]
         self._load_history(state["epochs"])

@@ -21,7 +21,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from trainables.config import FULL_BATCH_OPTIMIZERS, TrialConfig
+from trainables.config import TrialConfig
 from trainables.runtime.importing import is_import_path
 from trainables.runtime.seeds import random_numbers_kept
 from trainables.training.optimizers.optimizer import Optimizer
@@ -30,6 +30,7 @@ from trainables.training.update import Update
 Work = Callable[[], None]
 Recorder = Callable[[Work], Work]  # what it returns repeats the work; it may do the work itself, too
 
+RECORDABLE_OPTIMIZERS = ("adam", "adamw", "sgd", "adagrad")  # fused kernels that read their rate from memory
 LARGEST_BATCH = 512
 UPDATES_BEFORE = 20  # with a batch of that size: they make what is made once, and show that it comes often
 
@@ -66,9 +67,9 @@ def is_recordable(config: TrialConfig) -> bool:
     drawn_on_the_cpu = (config.augmentation, config.noise_batch_size)
     of_several_gradients = (config.input_adversary, config.weight_adversary, config.sam_radius, config.proximal)
     is_plain = all(part is None for part in (*drawn_on_the_cpu, *of_several_gradients))
-    is_searching = config.optimizer in FULL_BATCH_OPTIMIZERS
+    is_of_one_kernel = config.optimizer in RECORDABLE_OPTIMIZERS and not config.layer_adaptation
     is_unknown = config.model == "lstm" or is_import_path(config.model)
-    return is_plain and not (config.layer_adaptation or is_searching or is_unknown)
+    return is_plain and is_of_one_kernel and not is_unknown
 
 
 class RecordedUpdate:
@@ -82,7 +83,7 @@ class RecordedUpdate:
         self._model = model
         self._record = record
         self._device = next(model.parameters()).device
-        self._rate = torch.zeros((), device=self._device)
+        self._rates: list[Tensor] = []  # by group of the optimizer
         self._optimizer: Optimizer | None = None
         self._updates: dict[int, int] = {}  # by the size of the batch
         self._recordings: dict[int, tuple[Tensor, Work]] = {}  # the place of the batch, and its update
@@ -104,12 +105,13 @@ class RecordedUpdate:
     def __call__(self, optimizer: Optimizer, batch: Tensor) -> None:
         if optimizer is not self._optimizer:  # its moments lie elsewhere
             self._optimizer, self._updates, self._recordings = optimizer, {}, {}
+            self._rates = [torch.zeros((), device=self._device) for _ in optimizer.param_groups]
         size = len(batch)
         self._updates[size] = self._updates.get(size, 0) + 1
         if size in self._recordings:
             place, replay = self._recordings[size]
             place.copy_(batch)
-            self._rate.fill_(optimizer.param_groups[0]["lr"])
+            self._note_rates(optimizer)
             replay()
         elif self._updates[size] == UPDATES_BEFORE and size <= LARGEST_BATCH:
             self._do_and_record(optimizer, batch)
@@ -117,17 +119,20 @@ class RecordedUpdate:
             self._update(optimizer, batch)
 
     def _do_and_record(self, optimizer: Optimizer, batch: Tensor) -> None:
-        place, group = batch.clone(), optimizer.param_groups[0]
-        self._rate.fill_(group["lr"])
+        place, groups = batch.clone(), optimizer.param_groups
+        self._note_rates(optimizer)
         state = self._state(optimizer)
         before = [tensor.clone() for tensor in state]
 
         def at_fixed_places() -> None:
-            rate, group["lr"] = group["lr"], self._rate
+            numbers = [group["lr"] for group in groups]
+            for group, rate in zip(groups, self._rates, strict=True):
+                group["lr"] = rate
             try:
                 self._update(optimizer, place)
             finally:
-                group["lr"] = rate
+                for group, number in zip(groups, numbers, strict=True):
+                    group["lr"] = number
 
         try:
             with random_numbers_kept(self._device):
@@ -142,6 +147,10 @@ class RecordedUpdate:
         self._update(optimizer, batch)
         if replayed and all(torch.equal(one, other) for one, other in zip(replayed, state, strict=True)):
             self._recordings[len(batch)] = place, replay
+
+    def _note_rates(self, optimizer: Optimizer) -> None:
+        for rate, group in zip(self._rates, optimizer.param_groups, strict=True):
+            rate.fill_(group["lr"])
 
     def _state(self, optimizer: Optimizer) -> list[Tensor]:
         """All that an update changes."""

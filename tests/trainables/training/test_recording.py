@@ -81,6 +81,7 @@ UPDATES: list[dict[str, Any]] = [
     {"optimizer": "sgd", "momentum": 0.9, "weight_decay": 2**-10, "warmup_epochs": 4},
     {"optimizer": "sgd", "momentum": 0.9, "momentum_correction": False, "warmup_epochs": 4},
     {"optimizer": "adagrad", "clip_norm": 0.5},
+    {"optimizer": "adamw", "weight_decay": 2**-10, "parameter_groups": "*.bias:lr=2x"},
     {"label_smoothing": 0.1, "model_options": '{"widths": [16], "dropout": 0.2}'},
     {"precision": "bfloat16"},
     {"model": "f1", "model_options": '{"width": 16, "depth": 2}'},
@@ -188,6 +189,10 @@ def test_large_batches_are_not_recorded(
         ({"model": "my.nets:build"}, False),
         ({"model": "lstm"}, False),
         ({"layer_adaptation": True}, False),
+        ({"optimizer": "adamw"}, True),
+        ({"optimizer": "muon"}, False),
+        ({"optimizer": "nadam"}, False),
+        ({"optimizer": "torch.optim:AdamW"}, False),
         ({"optimizer": "lbfgs", "batch_size": 300}, False),
     ],
 )

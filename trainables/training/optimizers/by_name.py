@@ -1,95 +1,107 @@
-"""The optimizers: PyTorch's fused updates (one kernel for all parameters), and those for large batches."""
+"""Every optimizer of a trial is built here: those of this project, and any class of torch.optim or of a user's own.
 
-from collections.abc import Iterable
+Adam and SGD without options are those of trainables.training.optimizers.plain, which give the same bits as PyTorch's.
+Fused kernels are asked for where a class has them. docs/optimizers.md says what each name means.
+"""
+
+import copy
+import inspect
+import io
 from typing import Any
 
 import torch
-from torch import Tensor
-from torch.optim.adagrad import adagrad
-from torch.optim.sgd import sgd
+from torch import nn
 
 from trainables.config import TrialConfig
-from trainables.training.optimizers.adam import Adam
+from trainables.optimizer_settings import read_options
+from trainables.runtime.errors import UserError, one_line
+from trainables.runtime.importing import is_import_path
+from trainables.runtime.seeds import seeded
+from trainables.training.optimizers.combined import CombinedOptimizer
 from trainables.training.optimizers.full_batch import GradientDescent, full_batch_lbfgs
+from trainables.training.optimizers.groups import LR_RATIO, Group, groups_of
 from trainables.training.optimizers.lamb import LAMB
 from trainables.training.optimizers.lars import LARS
-from trainables.training.optimizers.optimizer import Optimizer, PlainOptimizer
+from trainables.training.optimizers.optimizer import Optimizer
+from trainables.training.optimizers.options import (
+    ADAMW_RATIO,
+    OF_ADAMW,
+    as_arguments,
+    checked,
+    class_of,
+    takes_weight_decay,
+)
+from trainables.training.optimizers.plain import SGD, Adam
+
+PLAIN: dict[str, Any] = {"adam": Adam, "sgd": SGD}
+PLAIN_KEYS = {"params", "weight_decay", LR_RATIO}  # of groups, which these take
+MATCHED_RATES = "match_rms_adamw"  # Muon's learning rate means what AdamW's means (Liu et al. 2025, arXiv 2502.16982)
+RATIO_OF_PYTORCH = 0.015  # AdamW 3e-4 beside Muon 0.02, as in PyTorch's example of Muon and in that of its author
 
 
-class SGD(PlainOptimizer):
-    """`torch.optim.SGD(fused=True)`, to the same bits: `lr`, `momentum` and `weight_decay`."""
-
-    def __init__(
-        self, params: Iterable[Tensor], lr: float, *, momentum: float = 0.0, weight_decay: float = 0.0
-    ) -> None:
-        super().__init__(params, lr=lr, momentum=momentum, weight_decay=weight_decay)
-
-    def update(self, parameters: list[Tensor], gradients: list[Tensor], group: dict[str, Any]) -> None:
-        velocities: list[Tensor | None] = [self.state[p].get("momentum_buffer") for p in parameters]
-        sgd(
-            parameters,
-            gradients,
-            velocities,
-            fused=True,
-            weight_decay=group["weight_decay"],
-            momentum=group["momentum"],
-            lr=group["lr"],
-            dampening=0.0,
-            nesterov=False,
-            maximize=False,
-        )
-        if group["momentum"]:
-            for p, velocity in zip(parameters, velocities, strict=True):
-                self.state[p]["momentum_buffer"] = velocity
+def build_optimizer(config: TrialConfig, model: nn.Module) -> Optimizer:
+    """The optimizer of `config` for all parameters of `model`. Raises UserError for options that it does not take."""
+    config = checked(config).canonical()
+    rate, options = config.learning_rate, as_arguments(read_options(config.optimizer_options))
+    match config.optimizer:
+        case "gradient_descent":
+            return GradientDescent(model.parameters(), rate)
+        case "lbfgs":
+            return full_batch_lbfgs(model.parameters(), rate)
+        case "muon":
+            return _muon_and_adamw(config, model, options)
+    if config.optimizer == "sgd":
+        options["momentum"] = config.momentum or 0.0
+    groups = _dicts(config, groups_of(config, model))
+    if config.layer_adaptation:
+        return _built(config, LAMB if config.optimizer == "adam" else LARS, groups, rate, options)
+    has_options = config.optimizer_options != "{}" or any(group.keys() - PLAIN_KEYS for group in groups)
+    if config.optimizer in PLAIN and not has_options:
+        return _built(config, PLAIN[config.optimizer], groups, rate, options)
+    return _built(config, class_of(config.optimizer), groups, rate, options)
 
 
-class Adagrad(PlainOptimizer):
-    """`torch.optim.Adagrad(fused=True)`, to the same bits: `lr`, `eps` and `weight_decay`."""
-
-    def __init__(self, params: Iterable[Tensor], lr: float, *, eps: float = 1e-10, weight_decay: float = 0.0) -> None:
-        super().__init__(params, lr=lr, eps=eps, weight_decay=weight_decay)
-
-    def update(self, parameters: list[Tensor], gradients: list[Tensor], group: dict[str, Any]) -> None:
-        for p in parameters:
-            if p not in self.state:
-                self.state[p] = {"step": torch.zeros((), device=p.device), "sum": torch.zeros_like(p)}
-        adagrad(
-            parameters,
-            gradients,
-            [self.state[p]["sum"] for p in parameters],
-            [self.state[p]["step"] for p in parameters],
-            fused=True,
-            lr=group["lr"],
-            weight_decay=group["weight_decay"],
-            lr_decay=0.0,
-            eps=group["eps"],
-            maximize=False,
-        )
-
-
-def build_optimizer(config: TrialConfig, parameters: Iterable[Tensor]) -> Optimizer:
-    """Adam (beta 0.9, 0.999, epsilon 1e-8), SGD with momentum or Adagrad; with layer adaptation LAMB and LARS.
-
-    Weight decay is an L2 term in the gradient; LARS and LAMB have their own. `gradient_descent` and `lbfgs` search
-    along a line, and take a closure.
+def check_optimizer(config: TrialConfig, model: nn.Module) -> None:
+    """Raises UserError where the optimizer of `config` cannot be built, cannot take a step, or does not go on from its
+    saved state to the same weights. `model` is used up.
     """
-    rate, decay = config.learning_rate, config.weight_decay
-    momentum = config.canonical().momentum or 0.0
-    match config.optimizer, config.layer_adaptation:
-        case "adam", False:
-            return Adam(parameters, rate, weight_decay=decay)
-        case "sgd", False:
-            return SGD(parameters, rate, momentum=momentum, weight_decay=decay)
-        case "adam", True:
-            return LAMB(parameters, rate, weight_decay=decay)
-        case "sgd", True:
-            return LARS(parameters, rate, momentum=momentum, weight_decay=decay)
-        case "adagrad", _:
-            return Adagrad(parameters, rate, weight_decay=decay)
-        case "gradient_descent", _:
-            return GradientDescent(parameters, rate)
-        case _:
-            return full_batch_lbfgs(parameters, rate)
+    optimizer = build_optimizer(config, model)
+    try:
+        _step_on_random_gradients(model, optimizer, 0)
+        weights, state = copy.deepcopy(model.state_dict()), _through_a_file(optimizer.state_dict())
+        _step_on_random_gradients(model, optimizer, 1)
+        straight = copy.deepcopy(model.state_dict())
+        model.load_state_dict(weights)
+        resumed = build_optimizer(config, model)
+        resumed.load_state_dict(state)
+        _step_on_random_gradients(model, resumed, 1)
+    except Exception as error:
+        kind = type(error).__name__
+        raise UserError(f"`optimizer`: {config.optimizer} cannot train: {kind}: {one_line(error)}") from error
+    if not all(torch.equal(straight[name], value) for name, value in model.state_dict().items()):
+        raise UserError(
+            f"`optimizer`: {config.optimizer} goes on differently from its saved state, so trials cannot be resumed; "
+            "its state_dict must hold all that a step depends on"
+        )
+
+
+def _step_on_random_gradients(model: nn.Module, optimizer: Optimizer, seed: int) -> None:
+    draws = torch.Generator().manual_seed(seed)
+    with seeded(seed, "optimizer"):
+        torch.manual_seed(seed)  # of an optimizer that draws
+        for parameter in model.parameters():
+            if parameter.requires_grad:
+                parameter.grad = torch.randn(parameter.shape, generator=draws).to(parameter)
+        optimizer.step()
+        optimizer.zero_grad()
+
+
+def _through_a_file(state: dict[str, Any]) -> dict[str, Any]:
+    """As a checkpoint is loaded: without executing anything."""
+    file = io.BytesIO()
+    torch.save(state, file)
+    file.seek(0)
+    return torch.load(file, weights_only=True)  # type: ignore[no-any-return]
 
 
 def scale_velocity(optimizer: Optimizer, factor: float) -> None:
@@ -99,3 +111,47 @@ def scale_velocity(optimizer: Optimizer, factor: float) -> None:
     ]
     if buffers:
         torch._foreach_mul_(buffers, factor)
+
+
+def _muon_and_adamw(config: TrialConfig, model: nn.Module, options: dict[str, Any]) -> Optimizer:
+    ratio = options.pop(ADAMW_RATIO, 1.0 if options.get("adjust_lr_fn") == MATCHED_RATES else RATIO_OF_PYTORCH)
+    second = {name: options.pop(name) for name in list(options) if name.startswith(OF_ADAMW)}
+    second = {name.removeprefix(OF_ADAMW): value for name, value in second.items()}
+    groups = groups_of(config, model, ratio)
+    matrices, rest = ([one for one in groups if one.by_adamw is by_adamw] for by_adamw in (False, True))
+    if not matrices:
+        raise UserError(f"`optimizer` muon needs a hidden matrix, and {config.model} has none; use adamw")
+    rate = config.learning_rate
+    for group in groups:
+        misplaced = [name for name in group.options if name.startswith(OF_ADAMW) != group.by_adamw]
+        if misplaced:
+            own = f"AdamW's, which begin with {OF_ADAMW}" if group.by_adamw else "Muon's"
+            raise UserError(f"`parameter_groups`: options of this group must be {own}, got {misplaced[0]}")
+    parts = [_built(config, torch.optim.Muon, _dicts(config, matrices), rate, options)]
+    if rest:
+        for group in rest:  # names as in torch.optim.AdamW
+            group.options = {name.removeprefix(OF_ADAMW): value for name, value in group.options.items()}
+        parts.append(_built(config, torch.optim.AdamW, _dicts(config, rest), rate, second))
+    return CombinedOptimizer(parts)
+
+
+def _dicts(config: TrialConfig, groups: list[Group]) -> list[dict[str, Any]]:
+    takes = takes_weight_decay(config)
+    return [group.as_dict(takes_weight_decay=takes) for group in groups]
+
+
+def _built(
+    config: TrialConfig, own: Any, groups: list[dict[str, Any]], rate: float, options: dict[str, Any]
+) -> Optimizer:
+    parameters = inspect.signature(own).parameters
+    machine: dict[str, Any] = {}
+    if "fused" in parameters and not is_import_path(config.optimizer):
+        machine["fused"] = True
+        if "capturable" in parameters:  # without which PyTorch refuses to record a step
+            machine["capturable"] = groups[0]["params"][0].is_cuda
+    if takes_weight_decay(config):
+        machine["weight_decay"] = config.weight_decay
+    try:
+        return own(groups, lr=rate, **machine, **options)  # type: ignore[no-any-return]
+    except Exception as error:
+        raise UserError(f"`optimizer`: {config.optimizer} cannot be built: {one_line(error)}") from error

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable
 import torch
 from torch import Tensor
 
-from trainables.training.optimizers.optimizer import PlainOptimizer
+from trainables.training.optimizers.plain import PlainOptimizer
 
 SUFFICIENT_DECREASE = 1e-4  # Nocedal and Wright 2006, section 3.1
 MAX_EVALUATIONS = 40

@@ -18,8 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from trainables.training.optimizers.adam import adam_step, moments
-from trainables.training.optimizers.optimizer import PlainOptimizer
+from trainables.training.optimizers.plain import PlainOptimizer, adam_step, moments
 
 
 class LAMB(PlainOptimizer):

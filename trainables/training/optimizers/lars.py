@@ -20,7 +20,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from trainables.training.optimizers.optimizer import PlainOptimizer
+from trainables.training.optimizers.plain import PlainOptimizer
 
 
 class LARS(PlainOptimizer):

@@ -11,12 +11,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from trainables.training.optimizers.adam import Adam
-from trainables.training.optimizers.by_name import SGD, Adagrad
 from trainables.training.optimizers.full_batch import GradientDescent, full_batch_lbfgs
 from trainables.training.optimizers.lamb import LAMB
 from trainables.training.optimizers.lars import LARS
 from trainables.training.optimizers.optimizer import Optimizer
+from trainables.training.optimizers.plain import SGD, Adam
 
 BUILDERS: dict[str, Callable[..., Optimizer]] = {
     "adam": lambda parameters: Adam(parameters, 0.01, weight_decay=0.01),
@@ -25,14 +24,12 @@ BUILDERS: dict[str, Callable[..., Optimizer]] = {
     "lamb": lambda parameters: LAMB(parameters, lr=0.01, weight_decay=0.01),
     "gradient_descent": lambda parameters: GradientDescent(parameters, lr=0.1),
     "lbfgs": lambda parameters: full_batch_lbfgs(parameters, 1.0),
-    "adagrad": lambda parameters: Adagrad(parameters, 0.01, weight_decay=0.01),
 }
 
 
 OF_TORCH: dict[str, Callable[..., torch.optim.Optimizer]] = {
     "adam": lambda parameters: torch.optim.Adam(parameters, lr=0.01, weight_decay=0.01, fused=True),
     "sgd": lambda parameters: torch.optim.SGD(parameters, lr=0.1, momentum=0.9, weight_decay=0.01, fused=True),
-    "adagrad": lambda parameters: torch.optim.Adagrad(parameters, lr=0.01, weight_decay=0.01, fused=True),
 }
 
 
