@@ -12,7 +12,7 @@ import json
 import os
 import pickle
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NoReturn
 
 import numpy as np
@@ -28,6 +28,7 @@ from trainables.data.streams import StreamSource
 from trainables.models.of_config import build
 from trainables.optimizer_settings import OPTIMIZERS
 from trainables.records.tables import Row
+from trainables.runtime.compiled import uncompiled
 from trainables.runtime.errors import UserError, one_line
 from trainables.runtime.time_limit import time_limit
 from trainables.sharpness import ModelLoss
@@ -48,10 +49,13 @@ def check_trials(
     micro_batch_size: int | None,
     workers: int,
     labels: Sequence[NDArray[Any] | None] = (),
+    *,
+    begin: Callable[[TrialConfig], object] = lambda config: None,
 ) -> None:
     """Raises UserError where one of `configs` cannot run, or takes over `timeout` seconds for the two examples.
 
     `labels` are all of the dataset, of training and test: what no trial could learn or be judged by is refused, too.
+    `begin` is called before each network is tried.
     """
     for name in {config.task or source.task for config in configs}:
         task = load_task(name)
@@ -61,6 +65,7 @@ def check_trials(
     if any(config.trial for config in configs):
         check_whole_batches(micro_batch_size, workers)
     for config in {_parts(config): config for config in configs}.values():
+        begin(config)
         try:
             with time_limit(timeout, f"took more than the {timeout} s of --trial-timeout"):
                 check_trial(config, source)
@@ -84,8 +89,9 @@ def check_trial(config: TrialConfig, source: Source) -> None:
         if few.trial is None and few.optimizer not in OPTIMIZERS:
             check_optimizer(few, build(few, data))
         training = training_of(few, build_network(few, data), data)
-        training.check()
-        training.train_epoch()
+        with uncompiled():
+            training.check()
+            training.train_epoch()
 
 
 def check_micro_batches(
@@ -109,7 +115,12 @@ FIRST_EVALUATIONS = 12  # of a loss: enough for each kind that a measure asks fo
 MEASURES_SECONDS = 30.0  # for all measures of one network
 
 
-def failing_measures(configs: Sequence[TrialConfig], source: Source, timeout: float | None) -> Iterator[str]:
+def failing_measures(
+    configs: Sequence[TrialConfig],
+    source: Source,
+    timeout: float | None,
+    begin: Callable[[TrialConfig], object] = lambda config: None,
+) -> Iterator[str]:
     """For each reason why measures of `configs` have no value on the few examples of `source`, one line.
 
     A trial goes on without them, so this is no UserError. Each measure is begun after an update of the weights, and
@@ -118,11 +129,13 @@ def failing_measures(configs: Sequence[TrialConfig], source: Source, timeout: fl
     seconds = MEASURES_SECONDS if timeout is None else min(timeout, MEASURES_SECONDS)
     late = f"took more than {seconds:g} s"
     for config in {_measured(config): config for config in configs if config.measures}.values():
+        begin(config)
         try:
             with time_limit(seconds, late):
                 trial = _BriefTrial(config, source)
-                trial.train()
-                trial.measure()
+                with uncompiled():
+                    trial.train()
+                    trial.measure()
         except Exception as error:  # of these examples: the training itself has been checked
             yield f"measures on {config.model} could not be tried: {type(error).__name__}: {one_line(error)}"
             continue
@@ -258,23 +271,27 @@ def main() -> NoReturn:
     process at once: PyTorch would take half a second to be taken down.
 
     The answer is a line of JSON with the message of the UserError, or "", and then one for each of `failing_measures`.
+    Between them are objects with the `model` that is tried next, for whoever finds that it has ended the process.
     """
     arguments = pickle.load(sys.stdin.buffer)  # noqa: S301, from the sweep that started this process
     configs, source, timeout, *others = arguments
     answer = sys.stdout
 
-    def say(text: str) -> None:
+    def say(text: str | dict[str, str]) -> None:
         answer.write(json.dumps(text) + "\n")
         answer.flush()
+
+    def begin(config: TrialConfig) -> None:
+        say({"model": config.model})
 
     with contextlib.redirect_stdout(sys.stderr):  # what a user's model prints is no answer
         try:
             source = _few(configs, source)
-            check_trials(configs, source, timeout, *others)
+            check_trials(configs, source, timeout, *others, begin=begin)
         except UserError as error:
             say(str(error))
         else:
             say("")
-            for line in failing_measures(configs, source, timeout):
+            for line in failing_measures(configs, source, timeout, begin):
                 say(line)
     os._exit(0)

@@ -60,7 +60,10 @@ def checking(configs: Sequence[TrialConfig], source: Source, placement: Placemen
         def passed() -> list[str]:
             status = process.wait()
             answer.seek(0)
-            refusal, *failing = [json.loads(line) for line in answer.read().decode().splitlines()] or [None]
+            said = [json.loads(line) for line in answer.read().decode().splitlines()]
+            answers = [line for line in said if isinstance(line, str)]
+            refusal, failing = (answers[0], answers[1:]) if answers else (None, [])
+            tried = [line["model"] for line in said if isinstance(line, dict)] or [configs[0].model]
             if refusal:
                 raise UserError(refusal)
             if not status:
@@ -69,10 +72,10 @@ def checking(configs: Sequence[TrialConfig], source: Source, placement: Placemen
             last = (log.read().decode(errors="replace").strip().splitlines() or ["nothing said"])[-1][:LONGEST_REASON]
             if refusal is None:
                 raise UserError(
-                    f"`model` must train on two examples first, got {configs[0].model}, "
+                    f"`model` must train on two examples first, got {tried[-1]}, "
                     f"which ended with status {status}: {last}"
                 )
-            return [*failing, f"measuring {configs[0].model} ended its process with status {status}: {last}"]
+            return [*failing, f"measuring {tried[-1]} ended its process with status {status}: {last}"]
 
         try:
             yield passed

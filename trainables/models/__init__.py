@@ -24,6 +24,7 @@ from trainables.models.mlp import mlp
 from trainables.models.resnet import resnet
 from trainables.models.seq2seq import seq2seq
 from trainables.models.vit import vit
+from trainables.runtime.compiled import uncompiled
 from trainables.runtime.errors import UserError
 from trainables.runtime.importing import is_import_path, load_callable
 from trainables.runtime.options import check_options
@@ -85,7 +86,9 @@ def build_model(
             num_classes = model.config.vocab_size  # type: ignore[union-attr,assignment]  # may be rounded up
         if name in MODELS:  # a third off a step of C1; a network of your own may have views that it would break
             model = model.to(memory_format=torch.channels_last)
-        with torch.random.fork_rng(devices=[]):
+        if isinstance(model, nn.Module):
+            _check_parts(model)
+        with torch.random.fork_rng(devices=[]), uncompiled():
             inputs = torch.zeros(2, *input_shape, dtype=input_dtype)
             if name not in MODELS and isinstance(model, nn.Module):
                 adapt(model, inputs, keeps_outputs=is_own_task)
@@ -99,6 +102,22 @@ def build_model(
             f"`model` {name} must take inputs of shape {input_shape}{kind}, got {type(error).__name__}: {message}"
         ) from error
     return model
+
+
+def _check_parts(model: nn.Module) -> None:
+    """Raises UserError for TorchScript, whose parameters nothing here can replace, and for complex parameters."""
+    for name, module in model.named_modules():
+        if isinstance(module, torch.jit.ScriptModule):
+            raise UserError(
+                f"`model` must be made of torch.nn.Module, got TorchScript (torch.jit){f' in {name}' if name else ''}; "
+                "return the module that was scripted or traced"
+            )
+    for name, parameter in model.named_parameters():
+        if parameter.is_complex():
+            raise UserError(
+                f"`model` must have real parameters, got {name} of type {str(parameter.dtype).removeprefix('torch.')}; "
+                "keep it as a real tensor with torch.view_as_real and take torch.view_as_complex of that in forward"
+            )
 
 
 def _check_logits(model: nn.Module, inputs: torch.Tensor, num_classes: int, is_own_task: bool) -> None:

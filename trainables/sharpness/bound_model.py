@@ -33,6 +33,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.overrides import TorchFunctionMode
 from torch.utils.checkpoint import CheckpointError
 
+from trainables.runtime.compiled import uncompiled
 from trainables.runtime.seeds import random_numbers_kept
 from trainables.sharpness.second_derivatives import operations
 from trainables.tasks.outputs import tensors_of
@@ -91,7 +92,7 @@ class BoundModel:
     def __call__(self, pieces: Sequence[Tensor], inputs: Tensor) -> Any:
         """Return the outputs for `inputs`; `pieces` are the parameters, and may be followed by other tensors."""
         own = {name: pieces[index] for name, index in self._places.items()}
-        with _plain_attention(), self._mode():
+        with _plain_attention(), self._mode(), uncompiled():
             return functional_call(self.module, {**self._buffers, **own}, (inputs,), tie_weights=False)
 
     def cast(self, dtype: torch.dtype) -> "BoundModel":
@@ -122,7 +123,7 @@ class BoundModel:
         with torch.no_grad():
             for parameter in self._copies:
                 parameter.fill_(math.nan)
-        with _untouched(model), random_numbers_kept(device), torch.enable_grad(), _plain_attention():
+        with _untouched(model), random_numbers_kept(device), torch.enable_grad(), _plain_attention(), uncompiled():
             outputs = self._evaluation_mode(model)(inputs)
             names = set[str]().union(*(operations(tensor) for tensor in tensors_of(outputs)))
             if REENTRANT_CHECKPOINT in names:

@@ -11,7 +11,7 @@ import pytest
 
 from sweeps.execution.preflight import EXAMPLES, check
 from sweeps.session.placement import Placement
-from trainables.check import failing_measures
+from trainables.check import check_trials, failing_measures
 from trainables.config import TrialConfig
 from trainables.data import Source
 from trainables.measures.by_name import MEASURES
@@ -56,6 +56,24 @@ class DrawsNet(nn.Sequential):
 
 once = lambda shape, classes: OnceNet(nn.Flatten(), nn.Linear(64, classes))
 draws = lambda shape, classes: DrawsNet(nn.Flatten(), nn.Linear(64, classes))
+
+def never(graph, inputs):
+    raise RuntimeError("compiled")
+
+plain = lambda shape, classes: nn.Sequential(nn.Flatten(), nn.Linear(64, 8), nn.Tanh(), nn.Linear(8, classes))
+compiled = lambda shape, classes: torch.compile(plain(shape, classes), backend=never)
+scripted = lambda shape, classes: torch.jit.script(plain(shape, classes))
+traced = lambda shape, classes: torch.jit.trace(plain(shape, classes), torch.zeros(2, *shape))
+partly = lambda shape, classes: nn.Sequential(nn.Flatten(), torch.jit.script(nn.Linear(64, classes)))
+
+class Complex(nn.Module):
+    def __init__(self, classes):
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(64, classes, dtype=torch.complex64))
+    def forward(self, x):
+        return (x.flatten(1).to(torch.complex64) @ self.weight).abs()
+
+complex_ = lambda shape, classes: Complex(classes)
 """
 
 
@@ -74,7 +92,33 @@ def test_a_model_that_ends_its_process_is_refused(make_config: Make, digits: Sou
     """Those that raise, hang or do not fit: tests/test_bad_input.py."""
     config = make_config(model="checked_models:exits", model_options="{}")
     with pytest.raises(UserError, match="got checked_models:exits, which ended with status 3: nothing said"):
-        check([config], digits, Placement())
+        check([make_config(), config, make_config(seed=1)], digits, Placement())
+
+
+def test_a_compiled_model_is_not_compiled_to_be_checked(make_config: Make, digits: Source) -> None:
+    """Its measures have their second derivatives; the backend raises if it is called."""
+    measures = "box_sharpness,hessian_max_eig"
+    config = make_config(model="checked_models:compiled", model_options="{}", measures=measures)
+    few = dataclasses.replace(digits, inputs=digits.inputs[:EXAMPLES], labels=digits.labels[:EXAMPLES])
+    check_trials([config], few, None, None, 1)
+    assert list(failing_measures([config], few, None)) == []
+
+
+@pytest.mark.parametrize(
+    ("model", "message"),
+    [
+        ("scripted", r"got TorchScript \(torch.jit\); return the module"),
+        ("traced", r"got TorchScript \(torch.jit\); return the module"),
+        ("partly", r"got TorchScript \(torch.jit\) in 1; return the module"),
+        ("complex_", "must have real parameters, got weight of type complex64"),
+    ],
+)
+def test_models_whose_parameters_cannot_be_replaced(
+    make_config: Make, digits: Source, model: str, message: str
+) -> None:
+    config = make_config(model=f"checked_models:{model}", model_options="{}")
+    with pytest.raises(UserError, match=message):
+        check_trials([config], digits, None, None, 1)
 
 
 def test_the_driver_does_without_pytorch() -> None:
@@ -101,7 +145,7 @@ def test_a_measure_that_fails_is_told_beforehand(make_config: Make, digits: Sour
         "box_sharpness, hessian_max_eig, gaussian_sharpness on checked_models:draws cannot be measured"
     )
     assert "`loss` must be deterministic" in of_draws
-    (of_ends,) = check([ends], digits, Placement())
+    (of_ends,) = check([can, ends], digits, Placement())
     assert of_ends.startswith("measuring checked_models:ends ended its process with status 3")
 
 

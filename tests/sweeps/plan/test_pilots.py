@@ -59,7 +59,7 @@ def test_a_few_examples_of_a_slow_network(
     digits: Source, make_config: Make, monkeypatch: pytest.MonkeyPatch, batch_size: int
 ) -> None:
     """1000 training and 700 test examples: 2700 forward passes an epoch, 5.4 s; ten epochs are not waited for."""
-    monkeypatch.setattr("trainables.trial.build", lambda config, data: Slow())
+    monkeypatch.setattr("trainables.training.own_step.build", lambda config, data: Slow())
     config = make_config(train_size=1000, test_size=700, batch_size=batch_size, epochs=10, measure_examples=1000)
     Slow.examples = 0
     found = Pilots(digits, seconds=1.0).of(config)
@@ -79,7 +79,7 @@ def test_a_quick_trial_is_trained_to_its_end(digits: Source, make_config: Make) 
 
 
 def test_the_gradient_that_is_measured(digits: Source, make_config: Make, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("trainables.trial.build", lambda config, data: Slow())
+    monkeypatch.setattr("trainables.training.own_step.build", lambda config, data: Slow())
     config = make_config(train_size=1000, test_size=700, measure_examples=1000)
     Slow.examples = 0
     seconds = Pilots(digits, seconds=1.0).gradient(config)
