@@ -4,25 +4,23 @@ It knows nothing of Ray: `run_trial` is a plain function of its configuration an
 drives the same `Trial` in slices of time, with checkpoints between them.
 """
 
-import datetime
 import math
-import platform
 import time
 import traceback
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import TypeVar, cast
 
-import numpy as np
 import torch
 
-from trainables.config import ALONG_THE_RUN, LARGE_NETWORK, NUMBERS_VERSION, TrialConfig
+from trainables.config import ALONG_THE_RUN, LARGE_NETWORK, TrialConfig
 from trainables.data import Source
 from trainables.data.rows import tensor_of
 from trainables.measures import by_name
 from trainables.measures.extension import FAILED_MEASURE, IN_FLOAT32, Extension, measured_by
 from trainables.measures.shared_loss import share
 from trainables.models.fingerprints import count_parameters, weights_digest
+from trainables.records.provenance import identity_of, place_of
 from trainables.records.tables import RESULTS, Record, Row, gap
 from trainables.runtime.errors import LONGEST_REASON, one_line
 from trainables.runtime.memory import SMALLER, free_memory, is_out_of_memory
@@ -224,7 +222,7 @@ class Trial:
         measured = self.measures if self.training.diverged else self.measures + self._without_value(unmeasured)
         row = {
             "status": "diverged" if self.training.diverged else "completed",
-            **_identity(self.config),
+            **identity_of(self.config),
             "epochs_done": self.training.epochs_done,
             "steps": self.training.step,
             "examples": self.training.examples,
@@ -251,7 +249,7 @@ class Trial:
             "resumed_epoch": self.resumed_epoch,
             "workers": self.training.workers.count,
             "micro_batch_size": self.training.micro_batch_size,
-            **_place(self.device),
+            **place_of(self.device),
         }
         record = Record(row, self.training.epochs, measured)
         return record if self._known is None else self._known.extended(record)
@@ -400,22 +398,5 @@ def run_trial(config: TrialConfig, source: Source, device: torch.device | None =
 
 def failed_record(config: TrialConfig, error: str, device: torch.device | None = None) -> Record:
     """The record of a trial that could not be finished, with the reason."""
-    row = {"status": "failed", **_identity(config), "flags": ["failed"], "error": error}
-    return Record({**row, **_place(device or torch.device("cpu"))}, [], [])
-
-
-def _identity(config: TrialConfig) -> dict[str, Any]:
-    return {"trial_id": config.trial_id, "numbers_version": NUMBERS_VERSION, **vars(config.canonical())}
-
-
-def _place(device: torch.device) -> dict[str, Any]:
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
-    return {
-        "finished_at": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "device": name,
-        "threads": torch.get_num_threads(),
-        "host": platform.node(),
-        "python_version": platform.python_version(),
-        "torch_version": torch.__version__,
-        "numpy_version": np.__version__,
-    }
+    row = {"status": "failed", **identity_of(config), "flags": ["failed"], "error": error}
+    return Record({**row, **place_of(device or torch.device("cpu"))}, [], [])

@@ -49,6 +49,7 @@ from trainables.runtime.seeds import derive_seed, generator
 from trainables.sharpness.flatness import filter_normalized_direction
 from trainables.sharpness.model_loss import BatchNorm
 from trainables.storage.folders import is_there, read_file, write_atomically
+from trainables.tasks.by_name import load_task
 from trainables.training.evaluate import Evaluation, evaluate
 
 FILE = "profiles.parquet"
@@ -63,7 +64,7 @@ SCHEMA = pa.schema(
         ("batch_norm", pa.string()),  # recalibrated, running, batch
         ("split", pa.string()),  # train, test
         ("loss", pa.float64()),  # nats per example; null where it is not finite
-        ("accuracy", pa.float64()),  # in [0, 1]
+        ("accuracy", pa.float64()),  # in [0, 1]; null where the task has none
     ]
 )
 STORED_ROUNDING = 1e-3  # relative, on another machine or device: the losses are small sums of float32 numbers
@@ -175,6 +176,7 @@ class Network:
     def __init__(self, config: TrialConfig, data: Dataset, batch_norm: BatchNorm) -> None:
         self.model = network_of(config, data).to(data.train_labels.device).eval().requires_grad_(False)
         self.batch_norm = batch_norm
+        self._task = load_task(config.task or data.task, data.chunks_of_labels())
         self._data = {"train": (data.train_inputs, data.train_labels), "test": (data.test_inputs, data.test_labels)}
         self._layers = {name: m for name, m in self.model.named_modules() if isinstance(m, _BatchNorm)}
         order = torch.randperm(len(data.train_labels), generator=generator(CALIBRATION_SEED, "calibration examples"))
@@ -191,7 +193,8 @@ class Network:
         found = {}
         for split in splits:
             inputs, labels = self._data[split]
-            found[split] = evaluate(self.model, inputs, labels, cuts=_batches(len(labels)) if batches else None)
+            cuts = _batches(len(labels)) if batches else None
+            found[split] = evaluate(self.model, inputs, labels, self._task, cuts=cuts)
         return found
 
     def mixed(self, terms: Sequence[tuple[float, State]]) -> State:

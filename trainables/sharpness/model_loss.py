@@ -33,6 +33,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from trainables.runtime.float32 import exact_products
 from trainables.runtime.seeds import random_numbers_kept
+from trainables.sharpness.batch_statistics import Tape
 from trainables.sharpness.bound_model import BoundModel, spread_loss
 from trainables.sharpness.objective import Objective, Pieces, Rounded, pulled_back
 from trainables.tasks.by_name import load_task
@@ -82,7 +83,7 @@ class ModelLoss(Objective):
         self.batch_norm, self.batch_size = batch_norm, batch_size
         self._inputs = inputs.to(self.params.dtype) if inputs.is_floating_point() else inputs
         self._labels = labels.to(inputs.device, torch.float64 if labels.is_floating_point() else torch.int64)
-        self._tape = _Tape()
+        self._tape = Tape()
         self._logit_scale: float | None = None
         self.certified = set[str]()  # derivatives; one set for all losses of the model
         self._widths: list[int] = []  # of the statistics in a point, call by call: a layer may be used twice
@@ -295,7 +296,7 @@ class ModelLoss(Objective):
         return outputs, coupling - coupling.detach()
 
     def _forward(self, pieces: Pieces, given: list[Tensor], inputs: Tensor) -> tuple[Any, list[Tensor]]:
-        """The outputs, and (2, channels) for every call of a hooked layer: see `_Tape`."""
+        """The outputs, and (2, channels) for every call of a hooked layer: see `Tape`."""
         self._tape.begin(given)
         outputs = self._model(pieces, inputs)
         return outputs, self._tape.end()
@@ -369,34 +370,6 @@ class ModelLoss(Objective):
 
 def _flat(pieces: Pieces) -> Tensor:
     return torch.cat([piece.reshape(-1) for piece in pieces])
-
-
-class _Tape:
-    """What the hooks of batch norm layers are given and see in one forward pass, call by call."""
-
-    def __init__(self) -> None:
-        self._given: list[Tensor] = []
-        self._seen: list[Tensor] = []
-
-    def begin(self, given: list[Tensor]) -> None:
-        self._given, self._seen = given, []
-
-    def end(self) -> list[Tensor]:
-        """What was seen; forgotten here, so that no graph outlives its chunk."""
-        seen, self._given, self._seen = self._seen, [], []
-        return seen
-
-    def normalize(self, layer: _BatchNorm, arguments: tuple[Tensor]) -> tuple[Tensor]:
-        """The inputs by the given (mean, variance), or by their own if none is given yet; notes the moments."""
-        (inputs,) = arguments
-        rows = inputs.movedim(1, -1).flatten(0, -2)
-        known = self._given[len(self._seen) :]
-        mean, second = known[0] if known else (rows.mean(0), rows.var(0, correction=0))
-        # With given statistics, moments about a constant: equal to the variance, and a mean over examples.
-        center = mean.detach() if known else mean
-        self._seen.append(torch.stack([rows.mean(0), (rows - center).square().mean(0)]))
-        deviation = (second - (mean - center).square() + layer.eps).sqrt()
-        return (((inputs.movedim(1, -1) - mean) / deviation).movedim(-1, 1),)
 
 
 def _check(

@@ -227,3 +227,22 @@ def test_a_relative_rise_needs_a_loss_above_minus_one() -> None:
     assert box_sharpness(loss, loss.params).value > 0
     with pytest.raises(ValueError, match=r"`loss` must be above -1 .* add a constant"):
         box_sharpness(lambda x: (x**2).sum() - center - 2, torch.zeros(2, dtype=torch.float64))
+
+
+@pytest.mark.parametrize("chunk_size", [2, 4])
+def test_recalibrated_batch_norm_of_weighted_examples(chunk_size: int) -> None:
+    """Statistics are means over examples, the loss is one over weights: chunks come to what all data at once does."""
+    torch.manual_seed(0)
+    model, (inputs, labels) = Named().double(), data("pair")
+    model.layers[1] = nn.Sequential(nn.BatchNorm1d(4, dtype=torch.float64), nn.Tanh())
+    options: dict[str, Any] = {"task": Pair(), "batch_norm": "recalibrated"}
+    whole, parts = (ModelLoss(model, inputs, labels, chunk_size=size, **options) for size in (EXAMPLES, chunk_size))
+    x = whole.params
+    direction = torch.linspace(-1, 1, len(x), dtype=torch.float64)
+    assert parts.value(x) == pytest.approx(whole.value(x), rel=1e-12)
+    for found, expected in zip(
+        (parts.value_and_gradient(x)[1], parts.hessian(x)(direction), GaussNewton(parts).hessian(x)(direction)),
+        (whole.value_and_gradient(x)[1], whole.hessian(x)(direction), GaussNewton(whole).hessian(x)(direction)),
+        strict=True,
+    ):
+        torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-11)
