@@ -67,7 +67,7 @@ class Entry:
     def of(cls, kind: str, root: Path, files: Iterable[os.PathLike[str] | str], options: Mapping[str, Any]) -> "Entry":
         """That of the dataset `kind` of `files`, from `root`, with `options` that decide what is kept."""
         place = _digest([str(root.resolve()), FORMAT, sorted((name, repr(value)) for name, value in options.items())])
-        return cls(cache_folder() / f"{kind}-{place}-{_digest([_stamp(file) for file in files])}")
+        return cls(cache_folder() / f"{kind}-{place}-{_digest(map(_stamp, files))}")
 
     def facts(self) -> dict[str, Any] | None:
         """What was found out and kept; None where nothing was, or it cannot be read."""

@@ -32,7 +32,7 @@ from trainables.runtime.errors import UserError
 
 PARTS = ("train", "test")
 CHECKED = 2**26  # bytes of images whose check sums are compared
-AT_ONCE = 512  # images that are noted as done together
+NOTED_EVERY = 10.0  # seconds, after which decoded images are noted as done
 SAID_ABOVE = 5.0  # seconds of decoding
 
 _Item = TypeVar("_Item")
@@ -205,8 +205,8 @@ class Decoded:
         descriptor = os.open(self._file(part), os.O_WRONLY)
         try:
             with decoder(self._shape) as decode:
-                decoded = in_order(decode, images.images(rows))
-                for done, (row, pixels) in enumerate(zip(rows, decoded, strict=True), start=1):
+                noted_at = time.monotonic()
+                for row, pixels in zip(rows, in_order(decode, images.images(rows)), strict=True):
                     if pixels.shape[:2] != self._row[1:]:
                         raise UserError(
                             f"`data-dir` must hold images of the size in their headers, got others in {row}"
@@ -215,8 +215,9 @@ class Decoded:
                     with told(self.entry.path):
                         _write(descriptor, content, int(row) * self._row_bytes)
                     sums[row] = _check_sum(content)
-                    if done % AT_ONCE == 0:
+                    if time.monotonic() - noted_at > NOTED_EVERY:
                         self._note(part, descriptor, sums)
+                        noted_at = time.monotonic()
                 self._note(part, descriptor, sums)
         finally:
             os.close(descriptor)

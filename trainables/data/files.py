@@ -72,15 +72,17 @@ class Walk:
 
     def files(self, folder: Path | None = None) -> list[Path]:
         """All files below `folder` (the root) but for hidden ones, by the name of their folder, then by their own."""
-        found: list[Path] = []
+        found: list[tuple[str, Path, list[str]]] = []
         left = [folder or self._root]
         while left:
             here = left.pop()
             if here is not self._root and not self._is_new(here):
                 continue
-            found += (entry for entry in here.iterdir() if not entry.name.startswith(".") and not entry.is_dir())
-            left += _folders(here)
-        return sorted(found, key=lambda file: (str(file.parent), file.name))
+            with os.scandir(here) as entries:  # which know what is a folder without asking for each of a million files
+                shown = [(entry.name, _is_folder(entry)) for entry in entries if not entry.name.startswith(".")]
+            found.append((str(here), here, sorted(name for name, is_folder in shown if not is_folder)))
+            left += sorted(here / name for name, is_folder in shown if is_folder)
+        return [here / name for _, here, names in sorted(found, key=lambda one: one[0]) for name in names]
 
     def _is_new(self, folder: Path) -> bool:
         first = self._met.setdefault(_identity(folder), folder)
@@ -89,6 +91,13 @@ class Walk:
         if first is None or first in folder.parents:
             return False
         raise UserError(f"`data-dir` must hold every folder once, got {first} and {folder}, which are the same")
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link that leads to itself
+        return False
 
 
 def _folders(folder: Path) -> list[Path]:
