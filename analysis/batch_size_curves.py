@@ -1,5 +1,4 @@
-"""Test accuracy, gap and sharpness against batch size, a line per learning rate (Keskar et al. 2017, figure
-4).
+"""Test metric, gap and sharpness against batch size, a line per learning rate (Keskar et al. 2017, figure 4).
 
     python analysis/batch_size_curves.py results/NAME
 
@@ -10,13 +9,12 @@ import sys
 
 from analysis.charts.batch_size_curves import batch_size_curves
 from analysis.charts.style import save
-from analysis.cli.command import run
-from analysis.data.load import load_sweep
+from analysis.cli.command import run_on_sweep
 
 
 def main(arguments: list[str]) -> int:
-    return run(
-        lambda folder: save(batch_size_curves(load_sweep(folder)), folder, "batch_size_curves"),
+    return run_on_sweep(
+        lambda sweep: save(batch_size_curves(sweep), sweep.folder, "batch_size_curves"),
         arguments,
         __doc__,
     )

@@ -6,21 +6,19 @@ Implementation: analysis/questions/critical_batch.py.
 """
 
 import sys
-from pathlib import Path
 
 from analysis.charts.critical_batch import critical_batch_figure
 from analysis.charts.style import save
-from analysis.cli.command import run
-from analysis.data.load import load_sweep
+from analysis.cli.command import run_on_sweep
+from analysis.data.load import Sweep
 from analysis.questions.critical_batch import critical_batch_sentence
 
 
 def main(arguments: list[str]) -> int:
-    def show(folder: Path) -> list[object]:
-        sweep = load_sweep(folder)
-        return [*save(critical_batch_figure(sweep), folder, "critical_batch"), critical_batch_sentence(sweep)]
+    def show(sweep: Sweep) -> list[object]:
+        return [*save(critical_batch_figure(sweep), sweep.folder, "critical_batch"), critical_batch_sentence(sweep)]
 
-    return run(show, arguments, __doc__)
+    return run_on_sweep(show, arguments, __doc__)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
-"""The largest batch that costs nothing: whose test accuracy is statistically no worse than the smallest batch's.
+"""The largest batch that costs nothing: whose test metric is statistically no worse than the smallest batch's.
 
-    python analysis/free_batch.py results/NAME
+    python analysis/free_batch.py results/NAME [--margin X]
 
 Implementation: analysis/questions/free_batch.py.
 """
@@ -9,15 +9,15 @@ import sys
 
 from analysis.charts.free_batch import free_batch_figure
 from analysis.charts.style import save
-from analysis.cli.command import run
-from analysis.data.load import load_sweep
+from analysis.cli.command import run_on_sweep
 
 
 def main(arguments: list[str]) -> int:
-    return run(
-        lambda folder: save(free_batch_figure(load_sweep(folder)), folder, "free_batch"),
+    return run_on_sweep(
+        lambda sweep: save(free_batch_figure(sweep), sweep.folder, "free_batch"),
         arguments,
         __doc__,
+        has_margin=True,
     )
 
 

@@ -9,13 +9,12 @@ import sys
 
 from analysis.charts.gap_vs_sharpness import gap_vs_sharpness
 from analysis.charts.style import save
-from analysis.cli.command import run
-from analysis.data.load import load_sweep
+from analysis.cli.command import run_on_sweep
 
 
 def main(arguments: list[str]) -> int:
-    return run(
-        lambda folder: save(gap_vs_sharpness(load_sweep(folder)), folder, "gap_vs_sharpness"),
+    return run_on_sweep(
+        lambda sweep: save(gap_vs_sharpness(sweep), sweep.folder, "gap_vs_sharpness"),
         arguments,
         __doc__,
     )

@@ -7,13 +7,12 @@ Implementation: analysis/paper/keskar_tables.py.
 
 import sys
 
-from analysis.cli.command import run
-from analysis.data.load import load_sweep
+from analysis.cli.command import run_on_sweep
 from analysis.paper.keskar_tables import write_keskar_tables
 
 
 def main(arguments: list[str]) -> int:
-    return run(lambda folder: write_keskar_tables(load_sweep(folder)), arguments, __doc__)
+    return run_on_sweep(write_keskar_tables, arguments, __doc__)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Heat maps over learning rate and batch size: test accuracy, box sharpness, largest eigenvalue.
+"""Heat maps over learning rate and batch size: test metric, box sharpness, largest eigenvalue.
 
     python analysis/learning_rate_heatmap.py results/NAME
 
@@ -9,13 +9,12 @@ import sys
 
 from analysis.charts.learning_rate_heatmap import learning_rate_heatmap
 from analysis.charts.style import save
-from analysis.cli.command import run
-from analysis.data.load import load_sweep
+from analysis.cli.command import run_on_sweep
 
 
 def main(arguments: list[str]) -> int:
-    return run(
-        lambda folder: save(learning_rate_heatmap(load_sweep(folder)), folder, "learning_rate_heatmap"),
+    return run_on_sweep(
+        lambda sweep: save(learning_rate_heatmap(sweep), sweep.folder, "learning_rate_heatmap"),
         arguments,
         __doc__,
     )

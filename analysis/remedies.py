@@ -9,12 +9,11 @@ import sys
 
 from analysis.charts.remedies import remedies_figure
 from analysis.charts.style import save
-from analysis.cli.command import run
-from analysis.data.load import load_sweep
+from analysis.cli.command import run_on_sweep
 
 
 def main(arguments: list[str]) -> int:
-    return run(lambda folder: save(remedies_figure(load_sweep(folder)), folder, "remedies"), arguments, __doc__)
+    return run_on_sweep(lambda sweep: save(remedies_figure(sweep), sweep.folder, "remedies"), arguments, __doc__)
 
 
 if __name__ == "__main__":

@@ -7,13 +7,12 @@ Implementation: analysis/reporting/report.py.
 
 import sys
 
-from analysis.cli.command import run
-from analysis.data.load import load_sweep
+from analysis.cli.command import run_on_sweep
 from analysis.reporting.report import write_report
 
 
 def main(arguments: list[str]) -> int:
-    return run(lambda folder: [write_report(load_sweep(folder))], arguments, __doc__)
+    return run_on_sweep(lambda sweep: [write_report(sweep)], arguments, __doc__, has_margin=True, says_notes=True)
 
 
 if __name__ == "__main__":

@@ -7,13 +7,12 @@ Implementation: analysis/questions/rescaling.py.
 
 import sys
 
-from analysis.cli.command import run
-from analysis.data.load import load_sweep
+from analysis.cli.command import run_on_sweep
 from analysis.questions.rescaling import rescaling, rescaling_sentence
 
 
 def main(arguments: list[str]) -> int:
-    return run(lambda folder: [rescaling_sentence(rescaling(load_sweep(folder)))], arguments, __doc__)
+    return run_on_sweep(lambda sweep: [rescaling_sentence(rescaling(sweep))], arguments, __doc__)
 
 
 if __name__ == "__main__":

@@ -11,13 +11,16 @@ import contextlib
 import sys
 import threading
 
-from analysis.cli.command import run_with_options
+from analysis.cli.command import add_metric, run_with_options
 from analysis.reporting.live import PORT, serving
 
 
 def show(options: argparse.Namespace) -> list[object]:
     """Serves until Ctrl-C."""
-    with serving(options.results, options.port) as server, contextlib.suppress(KeyboardInterrupt):
+    with (
+        serving(options.results, options.port, metric=options.metric, margin=options.margin) as server,
+        contextlib.suppress(KeyboardInterrupt),
+    ):
         print(f"{server.address} shows {options.results}; Ctrl-C ends it", flush=True)
         threading.Event().wait()
     return []
@@ -26,6 +29,7 @@ def show(options: argparse.Namespace) -> list[object]:
 def main(arguments: list[str]) -> int:
     def add(parser: argparse.ArgumentParser) -> None:
         parser.add_argument("--port", type=int, default=PORT, help=f"on 127.0.0.1, 0 for any free one ({PORT})")
+        add_metric(parser, has_margin=True)
 
     return run_with_options(show, arguments, __doc__, add)
 

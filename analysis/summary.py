@@ -6,23 +6,21 @@ Implementation: analysis/reporting/summary.py.
 """
 
 import sys
-from pathlib import Path
 
-from analysis.cli.command import run
-from analysis.data.load import load_sweep
+from analysis.cli.command import run_on_sweep
+from analysis.data.load import Sweep
 from analysis.data.progress import progress_of
 from analysis.reporting.headline import headline_lines
 from analysis.reporting.summary import summary_lines
 
 
-def lines(folder: Path) -> list[str]:
+def lines(sweep: Sweep) -> list[str]:
     """The details, then the headline."""
-    sweep = load_sweep(folder)
-    return [*summary_lines(sweep), "", *headline_lines(sweep, progress_of(sweep.trials, folder))]
+    return [*summary_lines(sweep), "", *headline_lines(sweep, progress_of(sweep.trials, sweep.folder))]
 
 
 def main(arguments: list[str]) -> int:
-    return run(lines, arguments, __doc__)
+    return run_on_sweep(lines, arguments, __doc__, has_margin=True, says_notes=True)
 
 
 if __name__ == "__main__":

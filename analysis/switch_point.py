@@ -1,4 +1,4 @@
-"""Final test accuracy, gap and sharpness against the epoch at which the small batch gives way to the large one.
+"""Final test metric, gap and sharpness against the epoch at which the small batch gives way to the large one.
 
     python analysis/switch_point.py results/NAME
 
@@ -9,12 +9,11 @@ import sys
 
 from analysis.charts.style import save
 from analysis.charts.switch_point import switch_point
-from analysis.cli.command import run
-from analysis.data.load import load_sweep
+from analysis.cli.command import run_on_sweep
 
 
 def main(arguments: list[str]) -> int:
-    return run(lambda folder: save(switch_point(load_sweep(folder)), folder, "switch_point"), arguments, __doc__)
+    return run_on_sweep(lambda sweep: save(switch_point(sweep), sweep.folder, "switch_point"), arguments, __doc__)
 
 
 if __name__ == "__main__":

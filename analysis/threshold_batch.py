@@ -9,13 +9,12 @@ import sys
 
 from analysis.charts.style import save
 from analysis.charts.threshold_batch import threshold_figure
-from analysis.cli.command import run
-from analysis.data.load import load_sweep
+from analysis.cli.command import run_on_sweep
 
 
 def main(arguments: list[str]) -> int:
-    return run(
-        lambda folder: save(threshold_figure(load_sweep(folder)), folder, "threshold_batch"),
+    return run_on_sweep(
+        lambda sweep: save(threshold_figure(sweep), sweep.folder, "threshold_batch"),
         arguments,
         __doc__,
     )

@@ -1,9 +1,8 @@
-"""Test accuracy, gap and sharpness against batch size, a line per learning rate (Keskar et al. 2017, figure
-4).
+"""Test metric, gap and sharpness against batch size, a line per learning rate (Keskar et al. 2017, figure 4).
 
 Completed trials without a switch or a remedy only. A point averages over whatever else varies (warmup) inside a
-replicate, then over replicates; its bar is the 95 % t-interval over replicates. Accuracy is averaged plainly,
-sharpness by its logarithm (geometric mean). The bars of accuracy hold the difficulty of the split, which all
+replicate, then over replicates; its bar is the 95 % t-interval over replicates. The metric is averaged plainly,
+sharpness by its logarithm (geometric mean). The bars of the metric hold the difficulty of the split, which all
 batch sizes share, so bars that overlap do not speak against a gap; the gap's own bars do not hold it, as each
 trial is paired with the reference of the same replicate, learning rate and warmup. A point that holds trials
 off target is hollow. Points are set apart sideways by a few percent so that bars do not hide each other.
@@ -29,31 +28,48 @@ from analysis.charts.style import (
     two_lines,
 )
 from analysis.data.load import BOX_STRONG, MAX_EIG, Sweep, comparable
+from analysis.data.metric import Metric
 from analysis.stats.means import Mean, mean_over_replicates, paired_difference
 from trainables.runtime.errors import UserError
 
 
 @dataclass(frozen=True)
 class Panel:
-    """What a panel shows: a column, its label, the factor of its unit, and if its logarithm is averaged."""
+    """What a panel shows: a column or the gap of it, its label, the factor of its unit, its decimals as text, and
+    whether its logarithm is averaged.
+    """
 
     column: str
     label: str
     factor: float = 1.0
+    decimals: int = 0
     log: bool = False
+    is_gap: bool = False
 
     def mean(self, rows: pd.DataFrame, references: pd.DataFrame) -> Mean | None:
         """The mean of `rows` over replicates; of the large-batch gap, paired with `references`."""
-        if self.column == "large_batch_gap":
-            return paired_difference(references, rows, "test_accuracy")
+        if self.is_gap:
+            return paired_difference(references, rows, self.column)
         return mean_over_replicates(rows, self.column, scale="log" if self.log else "linear")
 
 
-ACCURACY = Panel("test_accuracy", LABELS["test_accuracy"], factor=100.0)
-GAP = Panel("large_batch_gap", LABELS["large_batch_gap"], factor=100.0)
+def metric_panel(metric: Metric) -> Panel:
+    """The primary metric on the test set."""
+    return Panel(metric.column, metric.label(), factor=metric.factor, decimals=metric.decimals - 1)
+
+
+def gap_panel(metric: Metric) -> Panel:
+    """The large-batch gap of the metric."""
+    return Panel(metric.score, metric.gap_label, factor=metric.factor, decimals=metric.decimals, is_gap=True)
+
+
 SHARPNESS = Panel(BOX_STRONG.column, BOX_STRONG.label, log=True)
 EIGENVALUE = Panel(MAX_EIG.column, MAX_EIG.label, log=True)
-PANELS = (ACCURACY, GAP, SHARPNESS, EIGENVALUE)
+
+
+def panels_of(metric: Metric) -> tuple[Panel, ...]:
+    """The panels of a figure of means."""
+    return metric_panel(metric), gap_panel(metric), SHARPNESS, EIGENVALUE
 
 
 def batch_size_curves(sweep: Sweep) -> Figure:
@@ -70,7 +86,7 @@ def batch_size_curves(sweep: Sweep) -> Figure:
     markers = learning_rate_markers(frame["learning_rate"])
     shown: list[Mean] = []
     with new_figure(height=5.0) as figure:
-        for axes, panel in zip(figure.subplots(2, 2).flat, PANELS, strict=True):
+        for axes, panel in zip(figure.subplots(2, 2).flat, panels_of(sweep.metric), strict=True):
             for rank, (rate, marker) in enumerate(markers.items()):
                 rows = frame[frame["learning_rate"] == rate]
                 by_size = {size: rows[rows["batch_size"] == size] for size in sizes}
@@ -89,7 +105,7 @@ def batch_size_curves(sweep: Sweep) -> Figure:
                 hollow = [size for size in known if by_size[size]["off_target"].any()]
                 values = [panel.factor * known[size].value for size in hollow]
                 off_target_points(axes, [size * shift for size in hollow], values, colour, marker)
-            if panel is GAP:
+            if panel.is_gap:
                 axes.axhline(0, color=GREY, linewidth=0.8, zorder=1)
             if panel.log and axes.has_data():
                 log_axis(axes, "y")

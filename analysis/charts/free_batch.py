@@ -21,7 +21,7 @@ def free_batch_figure(sweep: Sweep) -> Figure:
             "`results` must hold completed trials without a switch or a remedy at two batch sizes or more, "
             f"got none to compare in {sweep.folder}"
         )
-    shown = [[row for row in result.rows if row.lost is not None] for result in found]
+    metric, shown = sweep.metric, [[row for row in result.rows if row.lost is not None] for result in found]
     sizes = [found[0].reference, *sorted({row.batch_size for rows in shown for row in rows})]
     with new_figure(height=2.9) as figure:
         axes = figure.subplots()
@@ -31,13 +31,20 @@ def free_batch_figure(sweep: Sweep) -> Figure:
             x = [row.batch_size * shift for row in shown[rank]]
             means = [row.lost for row in shown[rank] if row.lost is not None]
             style: dict[str, Any] = {"color": colour, "marker": "o", "linestyle": "none", "markersize": 4.5}
-            draw_means(axes, x, means, factor=100.0, label=label, **style)
+            draw_means(axes, x, means, factor=metric.factor, label=label, **style)
         axes.axhline(0, color=GREY, linewidth=0.8, zorder=1)
-        axes.axhline(100 * found[0].margin, color="black", linewidth=0.9, linestyle="--", label="margin")
+        if found[0].margin is not None:
+            at = metric.factor * found[0].margin
+            axes.axhline(at, color="black", linewidth=0.9, linestyle="--", label="margin")
         log_axis(axes, "x", at=sizes)
         axes.set_xlabel(LABELS["batch_size"])
-        axes.set_ylabel(f"test accuracy lost against\nbatch {found[0].reference} [percentage points]")
+        against = metric.difference_label(f"batch {found[0].reference}")
+        if metric.direction == "higher":
+            axes.set_ylabel(f"test {metric.noun} lost against\n{against}")
+        else:
+            axes.set_ylabel(f"test {metric.noun} above that of\n{against}")
         legend_above(figure, most_columns=4)
         replicates = max(row.lost.replicates for rows in shown for row in rows if row.lost is not None)
-        footnote(figure, f"95 % t-intervals over {replicates} replicates. Below the margin as a whole: free.")
+        free = " Below the margin as a whole: free." if found[0].margin is not None else ""
+        footnote(figure, f"95 % t-intervals over {replicates} replicates.{free}")
     return figure

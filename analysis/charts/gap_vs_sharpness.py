@@ -19,7 +19,6 @@ from matplotlib.lines import Line2D
 
 from analysis.charts.style import (
     GREY,
-    LABELS,
     batch_size_colours,
     heading,
     learning_rate_markers,
@@ -27,7 +26,6 @@ from analysis.charts.style import (
     log_axis,
     measure_values,
     new_figure,
-    percent,
     two_lines,
 )
 from analysis.data.load import (
@@ -68,6 +66,7 @@ def gap_vs_sharpness(sweep: Sweep) -> Figure:
     require_measured(sweep)
     frame = compared(sweep)
     frame = frame[frame["large_batch_gap"].notna()]
+    frame = frame.assign(shown_gap=sweep.metric.factor * frame["large_batch_gap"])
     further = [measure for measure in measures_of(sweep) if measure not in MEASURES and measure.method != "paper"]
     panels = [measure for measure in (*PANELS, *further) if len(measure_values(frame, measure))]
     if frame["is_reference"].all() or not panels:
@@ -88,7 +87,7 @@ def gap_vs_sharpness(sweep: Sweep) -> Figure:
                 loc="left",
             )
         for axes in grid[:, 0]:
-            axes.set_ylabel(LABELS["large_batch_gap"])
+            axes.set_ylabel(sweep.metric.gap_label)
         keys = _legend(frame, colours, markers)
         legend = figure.legend(handles=keys, loc="outside right upper", frameon=False)
         for text in legend.get_texts():
@@ -105,7 +104,7 @@ def _panel(axes: Axes, frame: pd.DataFrame, measure: Measure, colours: Any, mark
     ):
         axes.scatter(
             rows[measure.column],
-            percent(rows["large_batch_gap"]),
+            rows["shown_gap"],
             s=area * (10 if reference else 26),
             marker=markers[rate],
             facecolors="none" if off_target else [colours[size]],
@@ -118,7 +117,7 @@ def _panel(axes: Axes, frame: pd.DataFrame, measure: Measure, colours: Any, mark
     switched = shown[shown["is_switched"]]
     axes.scatter(
         switched[measure.column],
-        percent(switched["large_batch_gap"]),
+        switched["shown_gap"],
         s=area * 50,
         facecolors="none",
         edgecolors="0.25",
@@ -130,7 +129,7 @@ def _panel(axes: Axes, frame: pd.DataFrame, measure: Measure, colours: Any, mark
         low = shown[has_flag(shown, {PAPER_FLAG})]
         axes.scatter(
             low[measure.column],
-            percent(low["large_batch_gap"]),
+            low["shown_gap"],
             s=area * 12,
             marker="x",
             c="black",

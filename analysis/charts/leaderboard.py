@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 from analysis.charts.style import GREY, LINE_COLOURS, footnote, legend_key, new_figure
 from analysis.data.load import Sweep
 from analysis.questions.association import GAP
-from analysis.questions.leaderboard import TARGET_LABELS, leaderboard, short_name
+from analysis.questions.leaderboard import leaderboard, short_name
 from analysis.stats.rank_correlation import Correlation
 
 
@@ -30,7 +30,7 @@ def leaderboard_figure(sweep: Sweep, target: str = GAP) -> Figure:
         left.axvline(0, color=GREY, linewidth=0.8, zorder=1)
         right.axvline(0.5, color=GREY, linewidth=0.8, linestyle="--", zorder=1)
         left.set_yticks(list(places), [short_name(standing) for standing in rows])
-        left.set_xlabel(f"rank correlation with the {TARGET_LABELS[target]}")
+        left.set_xlabel(f"rank correlation with the {board.target_label}")
         right.set_xlabel("sign error (0.5: a coin)")
         right.set_xlim(0, 1.03)
         keys = [

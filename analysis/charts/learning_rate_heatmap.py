@@ -1,4 +1,4 @@
-"""Heat maps over learning rate and batch size: test accuracy, box sharpness, largest eigenvalue.
+"""Heat maps over learning rate and batch size: test metric, box sharpness, largest eigenvalue.
 
 Each cell is the mean over replicates of its completed trials without a switch or a remedy (sharpness: geometric mean,
 coloured on a log scale), printed in the cell; a cell without one stays blank. Cells are evenly spaced,
@@ -15,14 +15,13 @@ from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm, Normalize
 from matplotlib.figure import Figure
 
-from analysis.charts.batch_size_curves import ACCURACY, EIGENVALUE, SHARPNESS
+from analysis.charts.batch_size_curves import EIGENVALUE, SHARPNESS, Panel, metric_panel
 from analysis.charts.style import LABELS, footnote, new_figure, note, two_lines
 from analysis.data.load import Sweep, comparable
 from analysis.stats.means import Mean
 from analysis.stats.wording import three_digits
 from trainables.runtime.errors import UserError
 
-PANELS = (ACCURACY, SHARPNESS, EIGENVALUE)
 MOST_SIDE_BY_SIDE = 6  # batch sizes, beyond which the three maps stand one below the other
 LIGHT = 0.45  # the luminance from which text on a colour is black
 
@@ -44,7 +43,7 @@ def learning_rate_heatmap(sweep: Sweep) -> Figure:
     shown: list[Mean] = []
     with new_figure(height) as figure:
         grid = figure.subplots(3, 1) if stacked else figure.subplots(1, 3)
-        for axes, panel in zip(grid, PANELS, strict=True):
+        for axes, panel in zip(grid, (metric_panel(sweep.metric), SHARPNESS, EIGENVALUE), strict=True):
             values, marks = np.full((len(rates), len(sizes)), np.nan), np.full((len(rates), len(sizes)), "")
             for (rate, size), rows in cells.items():
                 mean = panel.mean(rows, references)
@@ -53,7 +52,7 @@ def learning_rate_heatmap(sweep: Sweep) -> Figure:
                     place = rates.index(rate), sizes.index(size)
                     values[place] = panel.factor * mean.value
                     marks[place] = "*" if rows["off_target"].any() else ""
-            _heat_map(axes, values, marks, log=panel.log)
+            _heat_map(axes, values, marks, panel)
             axes.set_xticks(range(len(sizes)), [str(size) for size in sizes])
             axes.set_yticks(range(len(rates)), [f"{rate:g}" for rate in rates])
             axes.set_title(panel.label if stacked else two_lines(panel.label))
@@ -66,17 +65,17 @@ def learning_rate_heatmap(sweep: Sweep) -> Figure:
     return figure
 
 
-def _heat_map(axes: Axes, values: npt.NDArray[np.float64], marks: npt.NDArray[np.str_], *, log: bool) -> None:
+def _heat_map(axes: Axes, values: npt.NDArray[np.float64], marks: npt.NDArray[np.str_], panel: Panel) -> None:
     known = values[np.isfinite(values)]
     palette = matplotlib.colormaps["viridis"]
     low, high = (float(known.min()), float(known.max())) if known.size else (1.0, 1.0)
-    norm: Any = LogNorm(low, high) if log and high > low else Normalize(low, high if high > low else low + 1)
+    norm: Any = LogNorm(low, high) if panel.log and high > low else Normalize(low, high if high > low else low + 1)
     axes.imshow(np.ma.masked_invalid(values), cmap=palette, norm=norm, aspect="auto")
     axes.grid(False)
     axes.spines[:].set_visible(False)
     for (row, column), value in np.ndenumerate(values):
         if np.isfinite(value):
-            text = (three_digits(value) if log else f"{value:.1f}") + str(marks[row, column])
+            text = (three_digits(value) if panel.log else f"{value:.{panel.decimals}f}") + str(marks[row, column])
             colour = "black" if _luminance(palette(float(norm(value)))) > LIGHT else "white"
             axes.text(column, row, text, ha="center", va="center", color=colour, fontsize=7.0)
 

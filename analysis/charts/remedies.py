@@ -25,12 +25,13 @@ def remedies_figure(sweep: Sweep) -> Figure:
         )
     colours = batch_size_colours([row.batch_size for row in rows])
     with new_figure(height=1.3 + 0.24 * len(rows)) as figure:
+        metric = sweep.metric
         gains, flatness, cost = figure.subplots(1, 3, sharey=True, width_ratios=[1.6, 1, 1])
         for place, row in enumerate(rows):
             colour = colours[row.batch_size]
-            _dot(gains, place, row.gain, colour, factor=100.0, hollow=row.off_target > 0)
+            _dot(gains, place, row.gain, colour, factor=metric.factor, hollow=row.off_target > 0)
             if row.gap is not None:
-                gains.plot([100 * row.gap.value], [place], marker="|", color="black", markersize=8)
+                gains.plot([metric.factor * row.gap.value], [place], marker="|", color="black", markersize=8)
             _dot(flatness, place, row.box_sharpness_ratio, colour)
             _dot(cost, place, row.seconds_ratio, colour)
             if row.steps_ratio is not None:
@@ -43,7 +44,9 @@ def remedies_figure(sweep: Sweep) -> Figure:
         gains.set_yticks(
             range(len(rows)), [f"{row.name}{' *' if row.helps else ''}{' †' if row.diverged else ''}" for row in rows]
         )
-        gains.set_xlabel("test accuracy gained\n[percentage points]")
+        of = f"test {metric.noun}"
+        gained = f"{of} gained" if metric.direction == "higher" else f"reduction of {of}"
+        gains.set_xlabel("\n[".join(metric.difference_label(gained).rsplit(" [", 1)))
         flatness.set_xlabel("box sharpness,\nratio to plain")
         cost.set_xlabel("training time (×: steps),\nratio to plain")
         keys = [legend_key(f"{size}", marker="o", color=colour) for size, colour in colours.items()]

@@ -35,6 +35,7 @@ from trainables.storage.folders import write_atomically
 WIDTH = 7.1  # inches: both columns of a two-column paper
 FOOTNOTE_COLUMNS = 130  # what fits into it
 DPI = 200
+LONG_LABEL = 25  # characters
 GREY = "0.45"
 MARKERS = "os^DvPX<>*"
 LINE_COLOURS = (
@@ -50,8 +51,6 @@ LABELS = {
     "batch_size": "batch size [examples]",
     "learning_rate": "learning rate",
     "switch_epoch": "switch epoch [epochs]",
-    "test_accuracy": "test accuracy [%]",
-    "large_batch_gap": "large-batch gap [percentage points]",
 }
 _STYLE: Any = {
     "font.size": 8.0,
@@ -198,8 +197,10 @@ def heading(label: str) -> Line2D:
 
 
 def two_lines(label: str) -> str:
-    """A label broken at its first comma, or before its unit, for narrow panels."""
-    return label.replace(", ", ",\n", 1) if ", " in label else label.replace(" [p", "\n[p", 1)
+    """A label broken at its first comma, or where it is long before its unit, for narrow panels."""
+    if ", " in label:
+        return label.replace(", ", ",\n", 1)
+    return "\n[".join(label.rsplit(" [", 1)) if len(label) > LONG_LABEL else label
 
 
 def legend_above(figure: Figure, most_columns: int, title: str | None = None) -> None:
@@ -229,11 +230,6 @@ def note(means: Sequence[Mean], frame: Any, trials: Any, by: Sequence[str]) -> s
     left_out = [part for part in left_out if not part.startswith("0 ")]
     text += f" Left out: {', '.join(left_out)}." if left_out else ""
     return text + (" Hollow or *: holds trials off target." if frame["off_target"].any() else "")
-
-
-def percent(values: Any) -> Any:
-    """Fractions as percent."""
-    return 100.0 * values
 
 
 def measure_values(frame: Any, measure: Measure) -> Any:

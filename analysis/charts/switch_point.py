@@ -1,4 +1,4 @@
-"""Final test accuracy, gap and sharpness against the epoch at which the small batch gives way to the large one.
+"""Final test metric, gap and sharpness against the epoch at which the small batch gives way to the large one.
 
 The paper's warm starts (Keskar et al. 2017, figure 5): train at the small batch, go on at the large one. On
 the left end "0" is the large batch from the start, on the right end "none" the small batch to the end; in
@@ -11,7 +11,7 @@ hollow. Trials with a remedy are not shown.
 import pandas as pd
 from matplotlib.figure import Figure
 
-from analysis.charts.batch_size_curves import GAP, PANELS
+from analysis.charts.batch_size_curves import panels_of
 from analysis.charts.style import (
     GREY,
     LABELS,
@@ -46,7 +46,7 @@ def switch_point(sweep: Sweep) -> Figure:
     ticks = ["0\n(large batch)", *(f"{epoch:g}" for epoch in epochs), "none\n(small batch)"]
     shown: list[Mean] = []
     with new_figure(height=5.2) as figure:
-        for axes, panel in zip(figure.subplots(2, 2).flat, PANELS, strict=True):
+        for axes, panel in zip(figure.subplots(2, 2).flat, panels_of(sweep.metric), strict=True):
             for rank, (small, large) in enumerate(pairs):
                 places = _places(frame, small, large, epochs)
                 means = {at: panel.mean(rows, references) for at, rows in places.items()}
@@ -65,7 +65,7 @@ def switch_point(sweep: Sweep) -> Figure:
                 hollow = [at for at in known if places[at]["off_target"].any()]
                 values = [panel.factor * known[at].value for at in hollow]
                 off_target_points(axes, [x[at] for at in hollow], values, colours[small], marker)
-            if panel is GAP:
+            if panel.is_gap:
                 axes.axhline(0, color=GREY, linewidth=0.8, zorder=1)
             if panel.log and axes.has_data():
                 log_axis(axes, "y")

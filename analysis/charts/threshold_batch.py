@@ -1,4 +1,4 @@
-"""Test accuracy against batch size, with the fitted threshold batch size."""
+"""The test metric against batch size, with the fitted threshold batch size."""
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -9,21 +9,21 @@ from analysis.questions.threshold_batch import threshold_batch, threshold_senten
 
 
 def threshold_figure(sweep: Sweep) -> Figure:
-    """Test accuracy against batch size with the broken line. Raises UserError as `threshold_batch`."""
-    found = threshold_batch(sweep)
-    sizes = list(found.points)
+    """The metric against batch size with the broken line. Raises UserError as `threshold_batch`."""
+    found, metric = threshold_batch(sweep), sweep.metric
+    sizes, unit = list(found.points), metric.sign * metric.factor  # from scores to what is shown
     with new_figure(height=2.9) as figure:
         axes = figure.subplots()
-        axes.plot(sizes, [100 * value for value in found.points.values()], "o", color=LINE_COLOURS[0], markersize=4.5)
+        axes.plot(sizes, [unit * value for value in found.points.values()], "o", color=LINE_COLOURS[0], markersize=4.5)
         if found.threshold is not None:
             curve = np.geomspace(sizes[0], sizes[-1], 300)
             beyond = np.maximum(0.0, np.log2(curve / found.threshold.value))
-            axes.plot(curve, 100 * (found.level - found.slope.value * beyond), color=GREY, zorder=1)
+            axes.plot(curve, unit * (found.level - found.slope.value * beyond), color=GREY, zorder=1)
             axes.axvline(found.threshold.value, color="black", linewidth=0.9, linestyle="--")
             if found.threshold.interval is not None:
                 axes.axvspan(found.threshold.interval.low, found.threshold.interval.high, color="0.88", zorder=0)
         log_axis(axes, "x", at=sizes)
         axes.set_xlabel(LABELS["batch_size"])
-        axes.set_ylabel(LABELS["test_accuracy"])
+        axes.set_ylabel(metric.label())
         footnote(figure, threshold_sentence(sweep))
     return figure

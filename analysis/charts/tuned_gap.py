@@ -1,4 +1,4 @@
-"""The tuning trials of every batch size, its test accuracy tuned and untuned, and both gaps."""
+"""The tuning trials of every batch size, its test metric tuned and untuned, and both gaps."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -16,10 +16,11 @@ from analysis.charts.style import (
     log_axis,
     new_figure,
 )
+from analysis.data.metric import Metric
 from analysis.questions.tuned_cells import RATE, TunedCell, TunedGap
 from trainables.runtime.errors import UserError
 
-SHOWN_BELOW_BEST = 0.05  # of validation accuracy, in the figure
+SHOWN_BELOW_BEST = 0.05  # of a validation metric in [0, 1], in the figure
 
 
 def basis(found: TunedGap) -> str:
@@ -35,9 +36,10 @@ def basis(found: TunedGap) -> str:
         f"{count} {'stopped early' if status == 'stopped' else status}" for status, count in ended.items()
     )
     replicates = max((cell.tuned.replicates for cell in cells if cell.tuned is not None), default=0)
+    objective = "loss" if found.about["objective"] == "validation_loss" else found.metric.noun
     text = (
         f"Equal: {equal} in the same ranges (they took {spent}; {counted}), chosen by "
-        f"{found.about['objective'].replace('_', ' ')}. 95 % t-intervals over {replicates} fresh seeds and splits, for "
+        f"validation {objective}. 95 % t-intervals over {replicates} fresh seeds and splits, for "
         "the values chosen; gaps are paired with the smallest batch at its best."
     )
     if any(RATE in cell.edges for cell in cells):
@@ -48,19 +50,19 @@ def basis(found: TunedGap) -> str:
 
 
 def tuned_gap_figure(found: TunedGap) -> Figure:
-    """Every tuning trial by learning rate; test accuracy by batch size, tuned and not; the two gaps.
+    """Every tuning trial by learning rate; test metric by batch size, tuned and not; the two gaps.
 
     Raises UserError where nothing has been retrained.
     """
-    cells = [cell for cell in found.cells if cell.tuned is not None]
+    cells, metric = [cell for cell in found.cells if cell.tuned is not None], found.metric
     if not cells:
         raise UserError(f"`results` must hold retrained trials that completed, got none in {found.folder}")
     remedies = list(dict.fromkeys(cell.remedy for cell in cells))
     colours = batch_size_colours([cell.batch_size for cell in cells])
     with new_figure(height=3.2) as figure:
-        search, accuracy, gap = figure.subplots(1, 3)
+        search, level, gap = figure.subplots(1, 3)
         loss = found.about["objective"] == "validation_loss"
-        column, factor = ("validation_loss", 1.0) if loss else ("validation_accuracy", 100.0)
+        column, factor = ("validation_loss", 1.0) if loss else ("validation_metric", metric.factor)
         for cell in cells:
             rows = found.tuning[
                 (found.tuning["batch_size"] == cell.batch_size)
@@ -77,9 +79,10 @@ def tuned_gap_figure(found: TunedGap) -> Figure:
             search.axvline(end, color=GREY, linewidth=0.8, linestyle=":")
         log_axis(search, "x")
         search.set_xlabel(f"{LABELS['learning_rate']}\n(dotted: ends of the range)")
-        search.set_ylabel("validation loss" if loss else "validation accuracy [%]")
-        if not loss:  # trials that learned nothing would squeeze all others
-            best = max(cell.validation_accuracy or 0.0 for cell in cells)
+        search.set_ylabel("validation loss" if loss else metric.label("validation"))
+        is_cut = not loss and metric.is_share and metric.direction == "higher"
+        if is_cut:  # trials that learned nothing would squeeze all others
+            best = max(cell.validation_metric or 0.0 for cell in cells)
             search.set_ylim(bottom=max(search.get_ylim()[0], 100 * (best - SHOWN_BELOW_BEST)))
         for rank, remedy in enumerate(remedies):
             mine = [cell for cell in cells if cell.remedy == remedy]
@@ -87,27 +90,29 @@ def tuned_gap_figure(found: TunedGap) -> Figure:
             named = "" if len(remedies) == 1 else f", {remedy}"
             for name, marker, dashes, shift in (("tuned", "o", "-", 1.03), ("untuned", "s", "--", 0.97)):
                 style = {"color": colour, "marker": marker, "linestyle": dashes, "markersize": 4, "label": name + named}
-                _draw(accuracy, mine, name, shift, style)
-                _draw(gap, mine, f"{name}_gap", shift, style)
+                _draw(level, mine, name, shift, metric, style)
+                _draw(gap, mine, f"{name}_gap", shift, metric, style)
         gap.axhline(0, color=GREY, linewidth=0.8, zorder=1)
         for axes, label in (
-            (accuracy, LABELS["test_accuracy"]),
-            (gap, "gap to the smallest batch\n[percentage points]"),
+            (level, metric.label()),
+            (gap, "\n[".join(metric.difference_label("gap to the smallest batch").rsplit(" [", 1))),
         ):
             log_axis(axes, "x", at=sorted({cell.batch_size for cell in cells}))
             axes.set_xlabel(LABELS["batch_size"])
             axes.set_ylabel(label)
         keys = [legend_key(f"batch {size}", marker="o", color=colour) for size, colour in colours.items()]
-        keys += accuracy.get_legend_handles_labels()[0]
+        keys += level.get_legend_handles_labels()[0]
         figure.legend(handles=keys, loc="outside upper center", ncols=min(6, len(keys)), frameon=False)
         text = basis(found) + (
-            "" if loss else f" Left: completed trials, {100 * SHOWN_BELOW_BEST:g} points below the best at most."
+            f" Left: completed trials, {100 * SHOWN_BELOW_BEST:g} points below the best at most." if is_cut else ""
         )
         footnote(figure, text)
     return figure
 
 
-def _draw(axes: Any, cells: Sequence[TunedCell], name: str, shift: float, style: dict[str, Any]) -> None:
+def _draw(
+    axes: Any, cells: Sequence[TunedCell], name: str, shift: float, metric: Metric, style: dict[str, Any]
+) -> None:
     means = [(cell.batch_size * shift, mean) for cell in cells if (mean := getattr(cell, name)) is not None]
     if means:
-        draw_means(axes, [x for x, _ in means], [mean for _, mean in means], factor=100.0, **style)
+        draw_means(axes, [x for x, _ in means], [mean for _, mean in means], factor=metric.factor, **style)

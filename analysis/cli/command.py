@@ -1,10 +1,15 @@
-"""The command line that all scripts of the analysis share: one folder in, lines out, errors in one line."""
+"""The command line that all scripts of the analysis share: one folder in, lines out, errors in one line.
+
+Scripts that look at a sweep know `--metric`, for a folder whose trials have several primary metrics, and those with a
+test of non-inferiority `--margin`.
+"""
 
 import argparse
 import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
+from analysis.data.load import Sweep, load_sweep
 from trainables.runtime.errors import OneLineParser, UserError, one_line
 from trainables.runtime.output import reliable_output
 from trainables.runtime.text import printable
@@ -20,6 +25,49 @@ def run(action: Callable[[Path], Iterable[object]], arguments: list[str], descri
     needed.
     """
     return run_with_options(lambda options: action(options.results), arguments, description, lambda parser: None)
+
+
+def run_on_sweep(
+    action: Callable[[Sweep], Iterable[object]],
+    arguments: list[str],
+    description: str | None,
+    *,
+    has_margin: bool = False,
+    says_notes: bool = False,
+) -> int:
+    """As `run`, with the sweep in the folder; `has_margin` gives the script `--margin`.
+
+    What there is to know before any result (`Sweep.notes`) is printed on stderr, unless the lines say it themselves.
+    """
+
+    def add(parser: argparse.ArgumentParser) -> None:
+        add_metric(parser, has_margin=has_margin)
+
+    def look(options: argparse.Namespace) -> Iterable[object]:
+        sweep = load_sweep(options.results, metric=options.metric, margin=options.margin)
+        for note in () if says_notes else sweep.notes:
+            print(f"note: {printable(note)}", file=sys.stderr)
+        return action(sweep)
+
+    return run_with_options(look, arguments, description, add)
+
+
+def add_metric(parser: argparse.ArgumentParser, *, has_margin: bool) -> None:
+    """Adds `--metric`, and `--margin` where asked for."""
+    parser.set_defaults(margin=None)
+    parser.add_argument(
+        "--metric",
+        metavar="NAME",
+        help="the primary metric of the trials to look at, where they have several (default: the most frequent)",
+    )
+    if has_margin:
+        parser.add_argument(
+            "--margin",
+            type=float,
+            metavar="X",
+            help="what a batch size may lose and still count as free, in the metric's unit (default: 0.5 percentage "
+            "points, 0.01 nats per token; other metrics have none)",
+        )
 
 
 def run_with_options(

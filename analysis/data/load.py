@@ -29,6 +29,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
+from analysis.data.metric import ACCURACY, Metric, metric_of
 from analysis.data.progress import read_about
 from analysis.data.provenance import notes, one_setting, repeats_weights
 from trainables.config import MEASURING, TrialConfig
@@ -81,7 +82,7 @@ class Sweep:
     """The tables of a sweep, and what it wrote about itself in sweep.json (None where it did not).
 
     Trials of an older version of the code are left out where there are newer ones, and each measure of a trial has one
-    setting; `notes` says so, a line each (analysis/data/provenance.py).
+    setting; `notes` says so, a line each (analysis/data/provenance.py). All trials have the primary `metric`.
     """
 
     folder: Path
@@ -92,6 +93,7 @@ class Sweep:
     started_at: str | None = None
     planned: int | None = None
     notes: tuple[str, ...] = ()
+    metric: Metric = ACCURACY
 
     @property
     def name(self) -> str:
@@ -99,10 +101,16 @@ class Sweep:
         return self.folder.resolve().name
 
 
-def load_sweep(folder: str | Path) -> Sweep:
+def load_sweep(folder: str | Path, *, metric: str | None = None, margin: float | None = None) -> Sweep:
     """Everything known of the sweep in `folder`, also of one that still runs.
 
-    Raises UserError where `folder` holds no sweep, or no trial of it has ended yet.
+    Args:
+        metric: the primary metric of the trials to look at, where the folder has several; None for the most frequent.
+        margin: what a batch size may lose and still count as free, in the unit that the metric is shown in
+            (percentage points of accuracy); None for the metric's own.
+
+    Raises UserError where `folder` holds no sweep, no trial of it has ended yet, or none has the `metric`, and for a
+    `margin` that is not above 0.
     """
     folder = place(folder)
     tables, left_out = of_newest_version(read_tables(folder))
@@ -112,6 +120,7 @@ def load_sweep(folder: str | Path) -> Sweep:
     del tables
     pa.default_memory_pool().release_unused()
     measures, several = one_setting(measures)
+    trials, primary, others = metric_of(trials, metric)
     about = read_about(folder)
     command = about.get("command")
     sweep = Sweep(
@@ -122,7 +131,8 @@ def load_sweep(folder: str | Path) -> Sweep:
         command=None if command is None else tuple(str(word) for word in command),
         started_at=about.get("started_at"),
         planned=about.get("planned"),
-        notes=notes(trials, left_out, several),
+        notes=(*([others] if others else []), *notes(trials, left_out, several)),
+        metric=primary.with_margin(margin),
     )
     for measure in IN_TRIALS if several else ():
         value = trials["trial_id"].map(rows_of(sweep, measure)["value"])
@@ -152,7 +162,8 @@ def comparable(sweep: Sweep) -> pd.DataFrame:
     those two. `setting`: number of what is left of it without batch size, switch and remedy (learning rate, warmup,
     ...), the MATCHED of trainables.records.matching. `remedy_set`: number of the (setting, replicate): trials that
     differ in batch size, switch and remedy alone. `matched_set`: the same, and with one remedy. `is_switched`,
-    `is_plain`, `is_reference`, `off_target`: see the top of this file. `test_error`: 1 - test accuracy, in [0, 1].
+    `is_plain`, `is_reference`, `off_target`: see the top of this file. `test_error`: 1 - test accuracy, in [0, 1], or
+    what of another metric is the higher, the worse. `test_score`: the metric's negative where lower is better.
     `distance`: l2 distance of the final weights from the start, where it is known. And the column of every measure of
     `measures_of`.
     """
@@ -173,7 +184,7 @@ def attempted(sweep: Sweep) -> pd.DataFrame:
 
 
 def chosen_on_validation(sweep: Sweep) -> pd.DataFrame:
-    """The completed plain trials that held out a validation set, whose `test_accuracy` is that set's; may be empty."""
+    """The completed plain trials that held out a validation set, whose results are that set's; may be empty."""
     frame = _completed(sweep)
     return frame[frame["validation_size"].notna() & frame["is_plain"]].copy()
 
@@ -191,6 +202,8 @@ def _attempted(sweep: Sweep) -> pd.DataFrame:
     frame["is_switched"] = frame["switch_epoch"].notna()
     frame["is_plain"] = ~frame["is_switched"] & frame["remedy"].eq(NO_REMEDY)
     frame["off_target"] = has_flag(frame, OFF_TARGET_FLAGS)
+    if sweep.metric.direction == "lower":
+        frame[sweep.metric.score] = -frame[sweep.metric.column]
     return frame
 
 
@@ -201,7 +214,7 @@ def _completed(sweep: Sweep) -> pd.DataFrame:
     plain = frame[frame["is_plain"]]
     smallest = plain.groupby(number_of(frame, SAME_STUDY).loc[plain.index])["batch_size"].transform("min")
     frame["is_reference"] = plain["batch_size"].eq(smallest).reindex(frame.index, fill_value=False)
-    frame["test_error"] = 1.0 - frame["test_accuracy"]
+    frame["test_error"] = sweep.metric.errors(frame[sweep.metric.column])
     last = sweep.epochs.sort_values("epoch").drop_duplicates("trial_id", keep="last").set_index("trial_id")
     frame["distance"] = frame["trial_id"].map(last["distance"]).astype("float64")
     for measure in measures_of(sweep):

@@ -1,6 +1,6 @@
 """Trials of one kind against trials of another, paired inside replicates: is the large batch worse, and is it sharper?
 
-    gap   = test accuracy of the reference minus that of these trials
+    gap   = test accuracy of the reference minus that of these trials; of another primary metric how much worse it is
     ratio = box sharpness (strong, epsilon 1e-3) of these trials over that of the reference, geometric
 
 Both with 95 % t-intervals over replicates (a seed with its data split). `worse` and `sharper` are claimed only where
@@ -18,8 +18,9 @@ from pathlib import Path
 import pandas as pd
 from matplotlib.figure import Figure
 
-from analysis.charts.style import GREY, LABELS, LINE_COLOURS, footnote, log_axis, new_figure, two_lines
+from analysis.charts.style import GREY, LINE_COLOURS, footnote, log_axis, new_figure, two_lines
 from analysis.data.load import BOX_STRONG, Sweep, attempted
+from analysis.data.metric import ACCURACY, Metric
 from analysis.reporting.summary import plus_minus, with_interval
 from analysis.stats.means import Interval, Mean, mean_over_replicates, paired_difference
 from trainables.runtime.errors import UserError
@@ -30,21 +31,24 @@ COLUMNS = 100  # of text
 
 @dataclass(frozen=True)
 class Comparison:
-    """`name`: trials at `batch_size` against a reference. Accuracy and gap are fractions, sharpness is in percent."""
+    """`name`: trials at `batch_size` against a reference. `level`: the primary `metric` on the test set, which is like
+    the gap a fraction for accuracy. Sharpness is in percent.
+    """
 
     name: str
     batch_size: int
     trials: int
     off_target: int
     train_loss: Mean | None
-    accuracy: Mean | None
+    level: Mean | None
     box_sharpness: Mean | None
     gap: Mean | None
     ratio: Mean | None
+    metric: Metric = ACCURACY
 
     @property
     def worse(self) -> bool | None:
-        """Whether accuracy is clearly lower than the reference's; None where the interval holds 0 or is missing."""
+        """Whether the metric is clearly worse than the reference's; None where the interval holds 0 or is missing."""
         return _side(self.gap, 0.0)
 
     @property
@@ -53,7 +57,9 @@ class Comparison:
         return _side(self.ratio, 1.0)
 
 
-def compare(name: str, rows: pd.DataFrame, reference: pd.DataFrame, *, match: str = "matched_set") -> Comparison:
+def compare(
+    name: str, rows: pd.DataFrame, reference: pd.DataFrame, metric: Metric, *, match: str = "matched_set"
+) -> Comparison:
     """`rows` against `reference`, both of analysis.data.load.comparable; `match` as in paired_difference."""
     return Comparison(
         name=name,
@@ -61,10 +67,11 @@ def compare(name: str, rows: pd.DataFrame, reference: pd.DataFrame, *, match: st
         trials=len(rows),
         off_target=int(rows["off_target"].sum()),
         train_loss=mean_over_replicates(rows, "train_loss", scale="log"),
-        accuracy=mean_over_replicates(rows, "test_accuracy"),
+        level=mean_over_replicates(rows, metric.column),
         box_sharpness=mean_over_replicates(rows, BOX_STRONG.column, scale="log"),
-        gap=paired_difference(reference, rows, "test_accuracy", match=match),
+        gap=paired_difference(reference, rows, metric.score, match=match),
         ratio=paired_difference(rows, reference, BOX_STRONG.column, match=match, scale="log"),
+        metric=metric,
     )
 
 
@@ -84,12 +91,12 @@ def small_and_large(frame: pd.DataFrame, sweep: Sweep) -> tuple[pd.DataFrame, pd
     return plain[sizes == sizes.min()], plain[sizes == sizes.max()]
 
 
-def points(mean: Mean | None) -> str:
-    """A difference of accuracies in percentage points: `+0.96 [+0.50, +1.43]`."""
+def points(metric: Metric, mean: Mean | None) -> str:
+    """A difference in the unit that it is shown in, such as percentage points: `+0.96 [+0.50, +1.43]`."""
     if mean is None:
         return "–"
-    ends = f" [{_signed(mean.interval.low)}, {_signed(mean.interval.high)}]" if mean.interval else ""
-    return f"{_signed(mean.value)}{ends}"
+    ends = f" [{metric.signed(mean.interval.low)}, {metric.signed(mean.interval.high)}]" if mean.interval else ""
+    return f"{metric.signed(mean.value)}{ends}"
 
 
 def answered(value: bool | None) -> str:
@@ -141,17 +148,24 @@ def write_table(folder: Path, name: str, columns: Sequence[str], rows: Sequence[
 def described(row: Comparison) -> list[str]:
     """The cells that every table of comparisons has, under HEADER."""
     starred = f"{row.name} *" if row.off_target else row.name
-    means = plus_minus(row.accuracy), points(row.gap), with_interval(row.box_sharpness), with_interval(row.ratio)
-    return [starred, str(row.batch_size), *means]
+    means = plus_minus(row.metric, row.level), points(row.metric, row.gap)
+    return [starred, str(row.batch_size), *means, with_interval(row.box_sharpness), with_interval(row.ratio)]
 
 
-HEADER = ["", "batch", "test accuracy [%]", "gap [% points]", "box sharpness [%]", "ratio"]
-FIELDS = ("name", "batch_size", "trials", "off_target", "train_loss", "accuracy", "box_sharpness", "gap", "ratio")
+def header(metric: Metric) -> list[str]:
+    """The heads of the cells of `described`."""
+    return ["", "batch", metric.label(), metric.difference_label("gap", short=True), "box sharpness [%]", "ratio"]
+
+
+def fields(metric: Metric) -> list[str]:
+    """The columns of `cells`, for write_table."""
+    return ["name", "batch_size", "trials", "off_target", "train_loss", metric.name, "box_sharpness", "gap", "ratio"]
 
 
 def cells(row: Comparison) -> list[object]:
-    """A comparison as a row of write_table under FIELDS."""
-    return [getattr(row, column) for column in FIELDS]
+    """A comparison as a row of write_table under `fields`."""
+    about = [row.name, row.batch_size, row.trials, row.off_target]
+    return [*about, row.train_loss, row.level, row.box_sharpness, row.gap, row.ratio]
 
 
 def gap_and_ratio(rows: Sequence[Comparison], reference: str) -> Figure:
@@ -163,7 +177,7 @@ def gap_and_ratio(rows: Sequence[Comparison], reference: str) -> Figure:
     with new_figure(height=1.2 + 0.26 * len(rows)) as figure:
         gaps, ratios = figure.subplots(1, 2, sharey=True)
         for place, row in enumerate(reversed(rows)):
-            for axes, mean, unit in ((gaps, row.gap, 100.0), (ratios, row.ratio, 1.0)):
+            for axes, mean, unit in ((gaps, row.gap, row.metric.factor), (ratios, row.ratio, 1.0)):
                 if mean is None:
                     continue
                 style = {"color": LINE_COLOURS[0], "markerfacecolor": "white" if row.off_target else LINE_COLOURS[0]}
@@ -177,7 +191,7 @@ def gap_and_ratio(rows: Sequence[Comparison], reference: str) -> Figure:
             log_axis(ratios, "x")
         gaps.set_ylim(-0.5, len(rows) - 0.5)
         gaps.set_yticks(range(len(rows)), [row.name for row in reversed(rows)])
-        gaps.set_xlabel(two_lines(LABELS["large_batch_gap"]))
+        gaps.set_xlabel(two_lines(rows[0].metric.gap_label))
         ratios.set_xlabel("box sharpness, epsilon 1e-3, strong,\nratio to the reference")
         span = (
             " to ".join(str(number) for number in dict.fromkeys((replicates[0], replicates[-1]))) if replicates else "0"
@@ -196,7 +210,3 @@ def _ends(cell: object) -> list[object]:
     if not isinstance(cell, Mean):
         return ["", "", ""]
     return [cell.value, *((cell.interval.low, cell.interval.high) if cell.interval else ("", ""))]
-
-
-def _signed(value: float) -> str:
-    return f"{100 * value:+.2f}".replace("-", "−")

@@ -12,7 +12,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from analysis.charts.batch_size_curves import ACCURACY, GAP, SHARPNESS, Panel
+from analysis.charts.batch_size_curves import SHARPNESS, Panel, gap_panel, metric_panel
 from analysis.charts.style import (
     GREY,
     LABELS,
@@ -26,18 +26,29 @@ from analysis.charts.style import (
     save,
 )
 from analysis.data.load import BOX_PAPER, Sweep, comparable
+from analysis.data.metric import Metric
 from analysis.questions.threshold_batch import threshold_batch, threshold_sentence
+from analysis.reporting.summary import plus_minus
 from analysis.stats.means import Mean
 from trainables.runtime.errors import UserError
 from trainables.storage.folders import write_atomically
 
 PAPER = Panel(BOX_PAPER.column, BOX_PAPER.label, log=True)
-PANELS = {"test_accuracy": ACCURACY, "large_batch_gap": GAP, "box_sharpness": SHARPNESS, "box_sharpness_paper": PAPER}
 NAME = "keskar_figure4"
 
 
+def panels(metric: Metric) -> dict[str, Panel]:
+    """What is shown, by the name of its quantity in the table."""
+    return {
+        metric.column: metric_panel(metric),
+        "large_batch_gap": gap_panel(metric),
+        "box_sharpness": SHARPNESS,
+        "box_sharpness_paper": PAPER,
+    }
+
+
 def by_batch_size(sweep: Sweep) -> dict[str, dict[int, Mean]]:
-    """The means of PANELS by batch size. Raises UserError for fewer than two batch sizes among plain trials."""
+    """The means of `panels` by batch size. Raises UserError for fewer than two batch sizes among plain trials."""
     frame = comparable(sweep)
     frame = frame[frame["is_plain"]]
     sizes = sorted(frame["batch_size"].unique().tolist())
@@ -48,27 +59,30 @@ def by_batch_size(sweep: Sweep) -> dict[str, dict[int, Mean]]:
         )
     references = frame[frame["is_reference"]]
     rows = {size: frame[frame["batch_size"] == size] for size in sizes}
-    found = {name: {size: panel.mean(rows[size], references) for size in sizes} for name, panel in PANELS.items()}
+    found = {
+        name: {size: panel.mean(rows[size], references) for size in sizes}
+        for name, panel in panels(sweep.metric).items()
+    }
     return {name: {size: mean for size, mean in of.items() if mean is not None} for name, of in found.items()}
 
 
 def keskar_figure4(sweep: Sweep) -> Figure:
     """The figure. Raises UserError as `by_batch_size`."""
-    means = by_batch_size(sweep)
+    means, shown, metric = by_batch_size(sweep), panels(sweep.metric), sweep.metric
     frame = comparable(sweep)
     frame = frame[frame["is_plain"]]
     off = set(frame.loc[frame["off_target"], "batch_size"])
-    sizes = list(means["test_accuracy"])
+    sizes = list(means[metric.column])
     with new_figure(height=3.4) as figure:
         left, right = figure.subplots(1, 2)
         drawn_threshold = _threshold(left, sweep, sizes)
         drawn = (
-            (left, "test_accuracy", ""),
+            (left, metric.column, ""),
             (right, "box_sharpness", "strong"),
             (right, "box_sharpness_paper", "paper"),
         )
         for rank, (axes, name, label) in enumerate(drawn):
-            of, panel, colour = means[name], PANELS[name], LINE_COLOURS[rank]
+            of, panel, colour = means[name], shown[name], LINE_COLOURS[rank]
             style = {"color": colour, "marker": "o", "markersize": 4.5, "label": label}
             draw_means(axes, list(of), list(of.values()), panel.factor, **style)
             hollow = [size for size in of if size in off]
@@ -77,12 +91,12 @@ def keskar_figure4(sweep: Sweep) -> Figure:
             log_axis(axes, "x", at=sizes)
             axes.tick_params(axis="x", labelrotation=45 if len(sizes) > 8 else 0)
             axes.set_xlabel(LABELS["batch_size"])
-        left.set_ylabel(ACCURACY.label)
+        left.set_ylabel(metric.label())
         right.set_ylabel("box sharpness, epsilon 1e-3 [%]")
         if means["box_sharpness"] or means["box_sharpness_paper"]:
             log_axis(right, "y")
             right.legend(frameon=False, title="method")
-        text = note(list(means["test_accuracy"].values()), frame, sweep.trials, by=("batch_size",))
+        text = note(list(means[metric.column].values()), frame, sweep.trials, by=("batch_size",))
         footnote(figure, text + drawn_threshold)
     return figure
 
@@ -97,7 +111,8 @@ def _threshold(axes: Axes, sweep: Sweep, sizes: list[int]) -> str:
         return ""
     curve = np.geomspace(sizes[0], sizes[-1], 300)
     beyond = np.maximum(0.0, np.log2(curve / found.threshold.value))
-    axes.plot(curve, 100 * (found.level - found.slope.value * beyond), color=GREY, zorder=1)
+    unit = sweep.metric.sign * sweep.metric.factor
+    axes.plot(curve, unit * (found.level - found.slope.value * beyond), color=GREY, zorder=1)
     axes.axvline(found.threshold.value, color="black", linewidth=0.9, linestyle="--")
     if found.threshold.interval is not None:
         axes.axvspan(found.threshold.interval.low, found.threshold.interval.high, color="0.9", zorder=0)
@@ -107,33 +122,27 @@ def _threshold(axes: Axes, sweep: Sweep, sizes: list[int]) -> str:
 def write_figure4(sweep: Sweep) -> list[object]:
     """Writes figures/keskar_figure4.png, .svg and .csv; returns their paths, a table and the threshold in words."""
     paths = save(keskar_figure4(sweep), sweep.folder, NAME)
-    means = by_batch_size(sweep)
+    means, shown, metric = by_batch_size(sweep), panels(sweep.metric), sweep.metric
     rows = [
-        {"batch_size": size, "quantity": name, **_numbers(mean, PANELS[name].factor)}
+        {"batch_size": size, "quantity": name, **_numbers(mean, shown[name].factor)}
         for name, of in means.items()
         for size, mean in of.items()
     ]
     table = paths[0].with_suffix(".csv")
     write_atomically(table, pd.DataFrame(rows).to_csv(index=False).encode())
-    lines = ["batch size  test accuracy [%]  gap [points]      box sharpness strong / paper [%]"]
-    for size, accuracy in means["test_accuracy"].items():
-        gap, strong, paper = (means[name].get(size) for name in list(PANELS)[1:])
-        lines.append(
-            f"{size:>10}  {_shown(accuracy, 100):<17}  {_shown(gap, 100):<16}  {_value(strong)} / {_value(paper)}"
-        )
+    heads = metric.label(), f"gap [{metric.unit}]" if metric.unit else "gap"
+    wide = max(17, len(heads[0])), max(16, len(heads[1]))
+    lines = [f"batch size  {heads[0]:<{wide[0]}}  {heads[1]:<{wide[1]}}  box sharpness strong / paper [%]"]
+    for size, level in means[metric.column].items():
+        gap, strong, paper = (means[name].get(size) for name in list(shown)[1:])
+        cells = plus_minus(metric, level), plus_minus(metric, gap)
+        lines.append(f"{size:>10}  {cells[0]:<{wide[0]}}  {cells[1]:<{wide[1]}}  {_value(strong)} / {_value(paper)}")
     return [*lines, threshold_sentence(sweep), *paths, table]
 
 
 def _numbers(mean: Mean, factor: float) -> dict[str, float | int | None]:
     ends = [factor * end for end in (mean.interval.low, mean.interval.high)] if mean.interval else [None, None]
     return {"mean": factor * mean.value, "low": ends[0], "high": ends[1], "replicates": mean.replicates}
-
-
-def _shown(mean: Mean | None, factor: float) -> str:
-    if mean is None:
-        return "–"
-    half = f" ± {factor * (mean.interval.high - mean.interval.low) / 2:.2f}" if mean.interval else ""
-    return f"{factor * mean.value:.2f}{half}"
 
 
 def _value(mean: Mean | None) -> str:

@@ -11,13 +11,13 @@ from pathlib import Path
 from analysis.charts.style import save
 from analysis.data.load import Sweep, comparable, load_sweep
 from analysis.paper.comparison import (
-    FIELDS,
-    HEADER,
     Comparison,
     cells,
     compare,
     described,
+    fields,
     gap_and_ratio,
+    header,
     missing_trials,
     points,
     text_table,
@@ -50,7 +50,9 @@ def by_optimizer(sweep: Sweep) -> list[Comparison]:
     kinds = sorted(
         frame.groupby(["optimizer", "batch_size"]), key=lambda kind: (kind[0][0] in FULL_BATCH_OPTIMIZERS, kind[0][1])
     )
-    return [compare(NAMES[optimizer], rows, reference, match="everything") for (optimizer, _), rows in kinds]
+    return [
+        compare(NAMES[optimizer], rows, reference, sweep.metric, match="everything") for (optimizer, _), rows in kinds
+    ]
 
 
 def report(folder: Path) -> list[str]:
@@ -60,8 +62,8 @@ def report(folder: Path) -> list[str]:
     reference = f"{first.name} at batch {first.batch_size}"
     named = [dataclasses.replace(row, name=f"{row.name}, batch {row.batch_size}") for row in others]
     save(gap_and_ratio(named, reference), folder, "optimization_issue")
-    write_table(folder, "optimization_issue", FIELDS, [cells(row) for row in rows])
-    table = [[*HEADER, "train loss"], *([*described(row), with_interval(row.train_loss)] for row in rows)]
+    write_table(folder, "optimization_issue", fields(sweep.metric), [cells(row) for row in rows])
+    table = [[*header(sweep.metric), "train loss"], *([*described(row), with_interval(row.train_loss)] for row in rows)]
     lines = [
         *text_table(table),
         *wrapped(
@@ -79,6 +81,6 @@ def _sentence(row: Comparison, reference: str) -> str:
     tested = {
         True: "tests clearly worse than",
         False: "tests clearly better than",
-        None: "does not clearly differ in test accuracy from",
+        None: f"does not clearly differ in test {row.metric.noun} from",
     }[row.worse]
-    return f"{reached} and {tested} {reference} (gap {points(row.gap)} percentage points)."
+    return f"{reached} and {tested} {reference} (gap {points(row.metric, row.gap)} {row.metric.difference_unit})."

@@ -1,4 +1,4 @@
-"""Remedies on the large batch: what accuracy they give back, and whether the minimum is flat.
+"""Remedies on the large batch: what they win back of the gap, and whether the minimum is flat.
 
 Each remedy at the largest batch, and plain training there, against plain training at the smallest batch (gap, sharpness
 ratio) and against plain training at the largest (gain), paired inside replicates. The p-values of the gains are Holm's
@@ -11,13 +11,13 @@ from pathlib import Path
 from analysis.charts.style import save
 from analysis.data.load import NO_REMEDY, Sweep, comparable, load_sweep
 from analysis.paper.comparison import (
-    FIELDS,
-    HEADER,
     Comparison,
     cells,
     compare,
     described,
+    fields,
     gap_and_ratio,
+    header,
     missing_trials,
     points,
     small_and_large,
@@ -41,11 +41,11 @@ def against_small(sweep: Sweep) -> list[tuple[Comparison, Remedy | None]]:
     frame = frame[~frame["is_switched"]]
     small, large = small_and_large(frame, sweep)
     size = int(large["batch_size"].iloc[0])
-    found: list[tuple[Comparison, Remedy | None]] = [(compare(PLAIN, large, small), None)]
+    found: list[tuple[Comparison, Remedy | None]] = [(compare(PLAIN, large, small, sweep.metric), None)]
     for remedy in remedies(sweep):
         rows = frame[(frame["remedy"] == remedy.name) & (frame["batch_size"] == size)]
         if remedy.batch_size == size and len(rows):
-            found.append((compare(remedy.name, rows, small, match="remedy_set"), remedy))
+            found.append((compare(remedy.name, rows, small, sweep.metric, match="remedy_set"), remedy))
     if len(found) == 1:
         raise UserError(
             f"`results` must hold completed trials with a remedy at batch {size}, got {NO_REMEDY} in {sweep.folder}"
@@ -57,18 +57,18 @@ def report(folder: Path) -> list[str]:
     """Writes figure and table; returns the lines of the answer."""
     sweep = load_sweep(folder)
     found = against_small(sweep)
-    rows = [row for row, _ in found]
+    rows, metric = [row for row, _ in found], sweep.metric
     save(gap_and_ratio(rows, "plain training at the smallest batch"), folder, "paper_remedies")
     gains = [None if remedy is None else remedy.gain for _, remedy in found]
     flatter = [None if remedy is None else remedy.box_sharpness_ratio for _, remedy in found]
     written = [[*cells(row), gain, ratio] for row, gain, ratio in zip(rows, gains, flatter, strict=True)]
-    write_table(folder, "paper_remedies", [*FIELDS, "gain", "ratio_to_plain"], written)
+    write_table(folder, "paper_remedies", [*fields(metric), "gain", "ratio_to_plain"], written)
     texts = [
-        [*described(row), points(gain), with_interval(ratio)]
+        [*described(row), points(metric, gain), with_interval(ratio)]
         for row, gain, ratio in zip(rows, gains, flatter, strict=True)
     ]
     return [
-        *text_table([[*HEADER, "gain [% points]", "ratio to plain"], *texts]),
+        *text_table([[*header(metric), metric.difference_label("gain", short=True), "ratio to plain"], *texts]),
         *wrapped(
             "Gap and ratio: against plain training at the smallest batch; gain and ratio to plain: against plain "
             f"training at batch {rows[0].batch_size}. Paired; 95 % t-intervals over replicates. "
@@ -82,9 +82,9 @@ def report(folder: Path) -> list[str]:
 
 def _sentence(row: Comparison, remedy: Remedy) -> str:
     loses = remedy.corrected_p is not None and remedy.corrected_p < 0.05 and remedy.gain.value < 0
-    accuracy = (
-        "gives accuracy back" if remedy.helps else "costs accuracy" if loses else "changes accuracy by nothing clear"
-    )
+    metric = row.metric
+    changes = "improves" if remedy.helps else "worsens" if loses else "does not significantly change"
+    gain = f"{points(metric, remedy.gain)} {metric.unit}".strip()
     certainty = "" if remedy.corrected_p is None else f", p = {remedy.corrected_p:.2g} after correction"
     sharpness = (
         "sharpness was not measured"
@@ -98,4 +98,4 @@ def _sentence(row: Comparison, remedy: Remedy) -> str:
     caveat = (
         f"; {row.off_target} of {row.trials} trials off target, so not at equal training loss" if row.off_target else ""
     )
-    return f"{row.name} {accuracy} ({points(remedy.gain)} points{certainty}); {sharpness}{caveat}."
+    return f"{row.name} {changes} test {metric.noun} ({gain}{certainty}); {sharpness}{caveat}."

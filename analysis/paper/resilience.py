@@ -17,14 +17,14 @@ import pandas as pd
 from analysis.charts.style import save
 from analysis.data.load import Sweep, comparable, load_sweep, number_of
 from analysis.paper.comparison import (
-    FIELDS,
-    HEADER,
     Comparison,
     answered,
     cells,
     compare,
     described,
+    fields,
     gap_and_ratio,
+    header,
     missing_trials,
     small_and_large,
     text_table,
@@ -51,7 +51,7 @@ def resilience(sweep: Sweep) -> list[Comparison]:
     found = []
     for name, rows in sorted(whole, key=lambda pair: (pair[0] != BASE, pair[0])):
         small, large = small_and_large(rows, sweep)
-        found.append(compare(name, large, small))
+        found.append(compare(name, large, small, sweep.metric))
     return found
 
 
@@ -71,8 +71,16 @@ def report(folder: Path) -> list[str]:
     sweep = load_sweep(folder)
     rows = resilience(sweep)
     save(gap_and_ratio(rows, "the smallest batch of the same variant"), folder, "resilience")
-    write_table(folder, "resilience", [*FIELDS, "worse", "sharper"], [[*cells(r), r.worse, r.sharper] for r in rows])
-    table = [[*HEADER, "worse", "sharper"], *([*described(r), answered(r.worse), answered(r.sharper)] for r in rows)]
+    write_table(
+        folder,
+        "resilience",
+        [*fields(sweep.metric), "worse", "sharper"],
+        [[*cells(r), r.worse, r.sharper] for r in rows],
+    )
+    table = [
+        [*header(sweep.metric), "worse", "sharper"],
+        *([*described(r), answered(r.worse), answered(r.sharper)] for r in rows),
+    ]
     return [
         *text_table(table),
         *wrapped(

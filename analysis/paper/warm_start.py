@@ -1,8 +1,8 @@
 """The warm start as a table: the large batch that took over after k small-batch epochs, against either batch alone.
 
-Accuracy and box sharpness for each switch epoch, paired inside replicates with the small batch alone (gap, ratio) and
-with the large batch alone (gain). The figure is that of switch_point.py. In the paper (Keskar et al. 2017, figure 5)
-late switches are as good and as flat as the small batch, early ones as bad as the large.
+Test metric and box sharpness for each switch epoch, paired inside replicates with the small batch alone (gap, ratio)
+and with the large batch alone (gain). The figure is that of switch_point.py. In the paper (Keskar et al. 2017, figure
+5) late switches are as good and as flat as the small batch, early ones as bad as the large.
 """
 
 from pathlib import Path
@@ -13,12 +13,12 @@ from analysis.charts.style import save
 from analysis.charts.switch_point import switch_point
 from analysis.data.load import Sweep, comparable, load_sweep
 from analysis.paper.comparison import (
-    FIELDS,
-    HEADER,
     Comparison,
     cells,
     compare,
     described,
+    fields,
+    header,
     missing_trials,
     points,
     small_and_large,
@@ -35,7 +35,7 @@ def warm_starts(sweep: Sweep) -> list[tuple[Comparison, Mean | None]]:
 
     Raises UserError where one of the batches alone, or every switch, is missing.
     """
-    frame = comparable(sweep)
+    frame, metric = comparable(sweep), sweep.metric
     small, large = small_and_large(frame, sweep)
     first, last = int(small["batch_size"].iloc[0]), int(large["batch_size"].iloc[0])
     switched = frame[(frame["batch_size"] == first) & (frame["switch_batch_size"] == last)]
@@ -47,7 +47,7 @@ def warm_starts(sweep: Sweep) -> list[tuple[Comparison, Mean | None]]:
     kinds += [(f"{epoch:g}", rows) for epoch, rows in switched.groupby("switch_epoch")]
     kinds.append(("none (small batch)", small))
     return [
-        (compare(name, rows, small), None if rows is large else paired_difference(rows, large, "test_accuracy"))
+        (compare(name, rows, small, metric), None if rows is large else paired_difference(rows, large, metric.score))
         for name, rows in kinds
     ]
 
@@ -55,14 +55,14 @@ def warm_starts(sweep: Sweep) -> list[tuple[Comparison, Mean | None]]:
 def report(folder: Path) -> list[str]:
     """Writes figure and table; returns the lines of the answer."""
     sweep = load_sweep(folder)
-    found = warm_starts(sweep)
+    found, metric = warm_starts(sweep), sweep.metric
     save(switch_point(sweep), folder, "switch_point")
-    write_table(folder, "warm_start", [*FIELDS, "gain"], [[*cells(row), gain] for row, gain in found])
-    header = ["switch epoch", *HEADER[2:], "gain [% points]"]
-    described_ones = ((*described(row), points(gain)) for row, gain in found)
+    write_table(folder, "warm_start", [*fields(metric), "gain"], [[*cells(row), gain] for row, gain in found])
+    head = ["switch epoch", *header(metric)[2:], metric.difference_label("gain", short=True)]
+    described_ones = ((*described(row), points(metric, gain)) for row, gain in found)
     texts = [[name, *others] for name, _, *others in described_ones]  # every batch size is that before the switch
     return [
-        *text_table([header, *texts]),
+        *text_table([head, *texts]),
         *wrapped(
             "Gap and ratio: against the small batch alone; gain: against the large batch alone. Paired; 95 % "
             "t-intervals over replicates. A trial that reached the target loss before its switch is left out, so "

@@ -16,7 +16,7 @@ cannot enter, and the interval speaks of new seeds and splits for this grid of c
 The reference trials. `large_batch_gap` subtracts the small-batch reference, so the reference's own gap is 0
 (or, with several seeds on one split, scatters around 0) by construction. Pooled and within a learning rate
 the reference trials are therefore left out: as points pinned at the flat end they would raise the correlation
-for free. In the matched view the reference's accuracy is a constant of the set, so ranking by gap is ranking
+for free. In the matched view the reference's result is a constant of the set, so ranking by gap is ranking
 by test error; there the reference is a measurement like any other and stays in. Test error and generalization
 gap need no reference: all trials enter.
 

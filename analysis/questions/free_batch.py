@@ -1,15 +1,16 @@
-"""The largest batch that costs nothing: whose test accuracy is statistically no worse than the smallest batch's.
+"""The largest batch that costs nothing: whose test metric is statistically no worse than the smallest batch's.
 
 "No significant gap" proves nothing: with few seeds nothing is significant. A non-inferiority test asks for more: a
 batch size passes when the upper end of the 95 % interval of what it loses, over replicates, is below a margin
-(0.5 percentage points), so the risk that a batch size which loses the margin passes is 2.5 %, as is usual for
-non-inferiority. Batch sizes are tested upwards and the first that does not pass ends it, so that testing many needs no
-correction (fixed sequence). The loss is paired inside replicates, in two ways:
+(0.5 percentage points of accuracy; analysis.data.metric has those of other metrics), so the risk that a batch size
+which loses the margin passes is 2.5 %, as is usual for non-inferiority. Batch sizes are tested upwards and the first
+that does not pass ends it, so that testing many needs no correction (fixed sequence). The loss is paired inside
+replicates, in two ways:
 
 - matched: at the same settings (learning rate, warmup, ...), averaged over them: the paper's comparison;
 - tuned: each batch size at a setting of its own. If the sweep has trials that hold out a validation set, the one
-  best on it (mean over replicates). If not, for each replicate the one that is best in test accuracy over the other
-  replicates, and its accuracy is read in the one left out: the choice never sees the seed and split that it is judged
+  best on it (mean over replicates). If not, for each replicate the one that is best on the test set over the other
+  replicates, and its result is read in the one left out: the choice never sees the seed and split that it is judged
   on, but replicates share their choices, which the variance s^2 (1 / n + 1 / (n - 1)) allows for. With one test set for
   all replicates it has seen those test images, which a validation set avoids.
 
@@ -30,11 +31,10 @@ import pandas as pd
 
 from analysis.data.load import Sweep, attempted, chosen_on_validation, comparable
 from analysis.data.replicates import cells
-from analysis.stats.means import Mean, mean_over_replicates, paired_difference
+from analysis.stats.means import Mean, mean_over_replicates, paired_difference, resolution
 from trainables.runtime.errors import UserError
 
-MARGIN = 0.005  # of test accuracy: 0.5 percentage points
-TRIED = ["batch_size", "setting", "replicate", "matched_set", "learning_rate", "test_size", "test_accuracy", "status"]
+TRIED = ["batch_size", "setting", "replicate", "matched_set", "learning_rate", "test_size", "status"]
 NEEDED = [*TRIED, "is_reference"]
 Comparison = Literal["matched", "tuned"]
 Chooser = Literal["validation", "other replicates"]
@@ -42,11 +42,12 @@ Chooser = Literal["validation", "other replicates"]
 
 @dataclass(frozen=True)
 class Loss:
-    """What one batch size loses in test accuracy (a fraction) to the smallest; None where no trial can be compared.
+    """What one batch size loses on the test set to the smallest, as a difference of scores (analysis.data.metric: of
+    accuracy a fraction); None where no trial can be compared.
 
     `upper`: the upper end of the 95 % interval. `free`: whether it is below the margin and nothing diverged; None where
-    one replicate gives no interval. `compared` of `attempted` were compared, and `diverged` of them diverged where the
-    smallest batch completed: trials (matched) or replicates (tuned).
+    one replicate gives no interval, or there is no margin. `compared` of `attempted` were compared, and `diverged` of
+    them diverged where the smallest batch completed: trials (matched) or replicates (tuned).
     """
 
     batch_size: int
@@ -67,7 +68,7 @@ class FreeBatch:
     """
 
     comparison: Comparison
-    margin: float
+    margin: float | None
     reference: int
     rows: tuple[Loss, ...]
     largest: int
@@ -77,30 +78,34 @@ class FreeBatch:
 
 
 @lru_cache(maxsize=16)
-def free_batch(sweep: Sweep, comparison: Comparison = "matched", margin: float = MARGIN) -> FreeBatch | None:
-    """The largest batch that costs at most `margin` (a fraction), of the plain trials; see the top of the file.
+def free_batch(sweep: Sweep, comparison: Comparison = "matched", margin: float | None = None) -> FreeBatch | None:
+    """The largest batch that costs at most `margin`, of the plain trials; see the top of the file.
 
-    None where there is nothing to compare: one batch size alone; for `tuned`, one setting alone, or neither a
+    The margin is in the metric's own scale (a fraction of accuracy); None for that of the sweep's metric. Returns None
+    where there is nothing to compare: one batch size alone; for `tuned`, one setting alone, or neither a
     validation set nor a second replicate to choose by. Raises UserError for a margin that is not above 0.
     """
-    if not margin > 0:
-        raise UserError(f"`margin` must be a fraction of test accuracy above 0, got {margin}")
+    metric = sweep.metric
+    margin = metric.margin if margin is None else margin
+    if margin is not None and not margin > 0:
+        raise UserError(f"`margin` must be a difference of the test {metric.noun} above 0, got {margin}")
     frame, tried = comparable(sweep), attempted(sweep)
-    frame, tried = frame.loc[frame["is_plain"], NEEDED], tried.loc[tried["is_plain"], TRIED]
+    frame = frame.loc[frame["is_plain"], [*NEEDED, metric.score]]
+    tried = tried.loc[tried["is_plain"], [*TRIED, metric.score]]
     if frame.empty:
         return None
     smallest = int(frame["batch_size"].min())
     tried = {int(size): rows for size, rows in tried.groupby("batch_size") if size > smallest}
     if comparison == "matched":
         references = frame[frame["is_reference"]]
-        losses = [_matched(size, rows, frame, references, margin) for size, rows in tried.items()]
+        losses = [_matched(size, rows, frame, references, metric.score, margin) for size, rows in tried.items()]
         chosen: dict[str, Any] = {}
     else:
         validation = chosen_on_validation(sweep)
         if frame["setting"].nunique() < 2 or (validation.empty and frame["replicate"].nunique() < 2):
             return None
-        tuned = _at_chosen(frame, validation)
-        losses = [_tuned(size, rows, tuned, smallest, validation.empty, margin) for size, rows in tried.items()]
+        tuned, left_out = _at_chosen(frame, validation, metric.score), validation.empty
+        losses = [_tuned(size, rows, tuned, smallest, metric.score, left_out, margin) for size, rows in tried.items()]
         rates = frame["learning_rate"]
         edges = tuned.loc[tuned["learning_rate"].isin([rates.min(), rates.max()]), "batch_size"].unique()
         chosen = {
@@ -119,37 +124,46 @@ def free_batch(sweep: Sweep, comparison: Comparison = "matched", margin: float =
     return FreeBatch(comparison, margin, smallest, rows, largest, **chosen)
 
 
-def _matched(size: int, tried: pd.DataFrame, frame: pd.DataFrame, references: pd.DataFrame, margin: float) -> Loss:
-    lost = paired_difference(references, frame[frame["batch_size"] == size], "test_accuracy")
+def _matched(
+    size: int, tried: pd.DataFrame, frame: pd.DataFrame, references: pd.DataFrame, score: str, margin: float | None
+) -> Loss:
+    lost = paired_difference(references, frame[frame["batch_size"] == size], score)
     diverged = tried["status"].eq("diverged") & tried["matched_set"].isin(references["matched_set"])
     return _loss(size, lost, 0 if lost is None else lost.trials, len(tried), int(diverged.sum()), margin)
 
 
-def _tuned(size: int, tried: pd.DataFrame, tuned: pd.DataFrame, smallest: int, left_out: bool, margin: float) -> Loss:
-    reference = tuned.loc[tuned["batch_size"] == smallest].set_index("replicate")["accuracy"]
+def _tuned(
+    size: int,
+    tried: pd.DataFrame,
+    tuned: pd.DataFrame,
+    smallest: int,
+    score: str,
+    left_out: bool,
+    margin: float | None,
+) -> Loss:
+    reference = tuned.loc[tuned["batch_size"] == smallest].set_index("replicate")["score"]
     rows = tuned[tuned["batch_size"] == size]
-    losses = rows.assign(lost=rows["replicate"].map(reference) - rows["accuracy"]).dropna(subset="lost")
-    step = 1 / float(tried["test_size"].min())
-    lost = mean_over_replicates(losses, "lost", step=step, left_out=left_out)
+    losses = rows.assign(lost=rows["replicate"].map(reference) - rows["score"]).dropna(subset="lost")
+    lost = mean_over_replicates(losses, "lost", step=resolution(tried, score), left_out=left_out)
     missing = tried["replicate"].isin(reference.index) & ~tried["replicate"].isin(losses["replicate"])
     diverged = tried.loc[missing & tried["status"].eq("diverged"), "replicate"].nunique()
     compared = tried.loc[tried["replicate"].isin(reference.index), "replicate"].nunique()
     return _loss(size, lost, len(losses), compared, diverged, margin)
 
 
-def _loss(size: int, lost: Mean | None, compared: int, attempted: int, diverged: int, margin: float) -> Loss:
+def _loss(size: int, lost: Mean | None, compared: int, attempted: int, diverged: int, margin: float | None) -> Loss:
     upper = None if lost is None or lost.interval is None else lost.interval.high
-    free = False if diverged else None if upper is None else upper < margin
+    free = False if diverged else None if upper is None or margin is None else upper < margin
     return Loss(size, lost, upper, free, compared, attempted, diverged)
 
 
-def _at_chosen(frame: pd.DataFrame, validation: pd.DataFrame) -> pd.DataFrame:
-    """Accuracy and learning rate of each batch size and replicate at the setting chosen for it, where there is a trial.
+def _at_chosen(frame: pd.DataFrame, validation: pd.DataFrame, score: str) -> pd.DataFrame:
+    """Score and learning rate of each batch size and replicate at the setting chosen for it, where there is a trial.
 
     A setting that is missing in one of the replicates that choose is not chosen.
     """
-    found, rows = cells(frame, "test_accuracy"), []
-    judged = None if validation.empty else validation.groupby(["batch_size", "setting"])["test_accuracy"].mean()
+    found, rows = cells(frame, score), []
+    judged = None if validation.empty else validation.groupby(["batch_size", "setting"])[score].mean()
     rates = frame.groupby("setting")["learning_rate"].first()
     for i, size in enumerate(found.sizes):
         for k, replicate in enumerate(found.replicates):
@@ -163,4 +177,4 @@ def _at_chosen(frame: pd.DataFrame, validation: pd.DataFrame) -> pd.DataFrame:
                 continue
             best = int(np.nanargmax(scores))
             rows.append((size, replicate, found.values[i, best, k], rates[found.settings[best]]))
-    return pd.DataFrame(rows, columns=["batch_size", "replicate", "accuracy", "learning_rate"]).dropna()
+    return pd.DataFrame(rows, columns=["batch_size", "replicate", "score", "learning_rate"]).dropna()

@@ -32,12 +32,6 @@ from analysis.stats.rank_correlation import Correlation, GranulatedKendall, gran
 from analysis.stats.wording import plain_number
 from trainables.runtime.errors import UserError
 
-TARGET_LABELS = {
-    GAP: "large-batch gap",
-    "generalization_gap": "generalization gap",
-    "test_loss": "test loss",
-    "test_error": "test error",
-}
 COMPARISONS = {
     "train_loss": "training loss",
     "batch_size": "batch size",
@@ -68,17 +62,30 @@ class Standing:
 
 @dataclass(frozen=True)
 class Leaderboard:
-    """The standings, best first, over `trials` trials; `off_target_too` where too few were on target."""
+    """The standings, best first, over `trials` trials, for the column `target`, which `target_label` names;
+    `off_target_too` where too few were on target.
+    """
 
     target: str
+    target_label: str
     trials: int
     off_target_too: bool
     axes: tuple[str, ...]
     standings: tuple[Standing, ...]
 
 
+def target_labels(sweep: Sweep) -> dict[str, str]:
+    """What can be predicted: the column, and how it is called."""
+    return {
+        GAP: "large-batch gap",
+        "generalization_gap": "generalization gap",
+        "test_loss": "test loss",
+        "test_error": sweep.metric.error,
+    }
+
+
 def leaderboard(sweep: Sweep, target: str = GAP) -> Leaderboard:
-    """The standings of all measures and comparisons for a column of TARGET_LABELS.
+    """The standings of all measures and comparisons for a column of `target_labels`.
 
     Raises UserError for another target, and where fewer than two trials may be compared.
     """
@@ -87,8 +94,9 @@ def leaderboard(sweep: Sweep, target: str = GAP) -> Leaderboard:
 
 @lru_cache(maxsize=8)
 def _leaderboard(sweep: Sweep, target: str) -> Leaderboard:
-    if target not in TARGET_LABELS:
-        raise UserError(f"`target` must be one of {', '.join(TARGET_LABELS)}, got {target}")
+    labels = target_labels(sweep)
+    if target not in labels:
+        raise UserError(f"`target` must be one of {', '.join(labels)}, got {target}")
     everything = compared(sweep)
     everything = everything[everything[target].notna()]
     frame = everything[~everything["off_target"]]
@@ -96,7 +104,7 @@ def _leaderboard(sweep: Sweep, target: str) -> Leaderboard:
     frame = everything if off_target_too else frame
     if len(frame) < 2:
         raise UserError(
-            f"`results` must hold at least two completed trials with a {TARGET_LABELS[target]}, "
+            f"`results` must hold at least two completed trials with a {labels[target]}, "
             f"got {len(frame)} in {sweep.folder}"
         )
     names, within = hyperparameters(frame)
@@ -126,7 +134,7 @@ def _leaderboard(sweep: Sweep, target: str) -> Leaderboard:
         for place, (column, label, seconds) in enumerate(predictors)
     ]
     standings.sort(key=lambda standing: abs(standing.matched.value or 0.0), reverse=True)
-    return Leaderboard(target, len(frame), off_target_too, tuple(names), tuple(standings))
+    return Leaderboard(target, labels[target], len(frame), off_target_too, tuple(names), tuple(standings))
 
 
 def _tau(frame: pd.DataFrame, column: str, target: str, window: tuple[Any, float] | None = None) -> Correlation:
@@ -167,7 +175,7 @@ def short_name(standing: Standing) -> str:
 
 def leaderboard_lines(board: Leaderboard) -> list[str]:
     """The leaderboard as lines of text."""
-    head = ("predictor of the " + TARGET_LABELS[board.target], "matched [95 %]", "partial", "psi", "worst", "p", "s")
+    head = ("predictor of the " + board.target_label, "matched [95 %]", "partial", "psi", "worst", "p", "s")
     lines: list[tuple[str, ...]] = [head]
     for standing in board.standings:
         interval, worst = standing.matched.interval, standing.sign_error.worst

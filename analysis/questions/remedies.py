@@ -5,9 +5,11 @@ the large one after some epochs (a switch). Each is compared with plain training
 training at the smallest batch, paired inside replicates among trials that differ in batch size, switch and remedy
 alone:
 
-    gain = accuracy(remedy, B) - accuracy(plain, B),     gap = accuracy(plain, smallest) - accuracy(plain, B)
+    gain = score(remedy, B) - score(plain, B),     gap = score(plain, smallest) - score(plain, B)
     share bought back = gain / gap                       (Fieller's interval; None where the gap is not clear)
-    remaining = accuracy(plain, smallest) - accuracy(remedy, B) = gap - gain
+    remaining = score(plain, smallest) - score(remedy, B) = gap - gain
+
+with the score of analysis.data.metric: the test accuracy, or the negative of a metric of which less is better.
 
 All of them are over the same matched sets, those where the remedy, plain training at the large batch and plain training
 at the smallest have all completed; if there is no such set, the gain alone is given, over those that it has. `diverged`
@@ -28,17 +30,18 @@ from functools import lru_cache
 import pandas as pd
 
 from analysis.data.load import BOX_STRONG, MAX_EIG, NO_REMEDY, SWITCH, Sweep, attempted, comparable
-from analysis.stats.means import Mean, differences_by_replicate, paired_difference, ratio_of_means
+from analysis.stats.means import Mean, differences_by_replicate, paired_difference, ratio_of_means, resolution
 from analysis.stats.multiplicity import corrected
 
 TRIED = ["batch_size", *SWITCH, "remedy", "is_switched", "is_plain", "remedy_set", "replicate", "status", "off_target",
-         "test_size", "test_accuracy", "train_seconds", "steps", BOX_STRONG.column, MAX_EIG.column]  # fmt: skip
+         "test_size", "train_seconds", "steps", BOX_STRONG.column, MAX_EIG.column]  # fmt: skip
 NEEDED = [*TRIED, "is_reference"]
 
 
 @dataclass(frozen=True)
 class Remedy:
-    """One remedy at one large batch. Accuracies are fractions; ratios are to plain training at this batch.
+    """One remedy at one large batch. Gains and gaps are of scores, above 0 where the remedy helps, or where the small
+    batch is better (of accuracy fractions); ratios are to plain training at this batch.
 
     `reference`: the smallest batch size, which `gap`, `share` and `remaining` are measured from; None where nothing
     matches. `trials` of `attempted` completed, `diverged` diverged where plain training did not, and `off_target` of
@@ -71,7 +74,8 @@ class Remedy:
 @lru_cache(maxsize=16)
 def remedies(sweep: Sweep) -> tuple[Remedy, ...]:
     """All remedies that can be compared, those at the largest batch first, by gain; empty where none was tried."""
-    frame, everything = comparable(sweep)[NEEDED], attempted(sweep)[TRIED]
+    score = sweep.metric.score
+    frame, everything = comparable(sweep)[[*NEEDED, score]], attempted(sweep)[TRIED]
     plain = frame[frame["is_plain"]]
     if plain.empty:
         return ()
@@ -80,8 +84,8 @@ def remedies(sweep: Sweep) -> tuple[Remedy, ...]:
     found = []
     for name, size, rows in _tried(frame, smallest):
         alone = plain[plain["batch_size"] == size]
-        compared = _same_sets(rows, alone, plain[plain["is_reference"]])
-        gain = paired_difference(compared[0], compared[1], "test_accuracy", match="remedy_set")
+        compared = _same_sets(score, rows, alone, plain[plain["is_reference"]])
+        gain = paired_difference(compared[0], compared[1], score, match="remedy_set")
         if gain is not None:
             lost = tried[name, size]
             diverged = lost["status"].eq("diverged") & lost["remedy_set"].isin(alone["remedy_set"])
@@ -91,9 +95,7 @@ def remedies(sweep: Sweep) -> tuple[Remedy, ...]:
     comparisons = max(1, sum(p is not None for p in p_values))
     whole = []
     for (name, size, counts, rows, (helped, alone, small), gain), p in zip(found, p_values, strict=True):
-        gap, remaining = (
-            paired_difference(small, side, "test_accuracy", match="remedy_set") for side in (alone, helped)
-        )
+        gap, remaining = (paired_difference(small, side, score, match="remedy_set") for side in (alone, helped))
         seconds, steps, box, eig = (
             paired_difference(helped, alone, column, match="remedy_set", scale="log")
             for column in ("train_seconds", "steps", BOX_STRONG.column, MAX_EIG.column)
@@ -108,7 +110,7 @@ def remedies(sweep: Sweep) -> tuple[Remedy, ...]:
                 gain=gain.simultaneous(comparisons),
                 corrected_p=p,
                 gap=gap,
-                share=_share(helped, alone, small, comparisons),
+                share=_share(score, helped, alone, small, comparisons),
                 remaining=None if remaining is None else remaining.simultaneous(comparisons),
                 seconds_ratio=seconds,
                 steps_ratio=steps,
@@ -131,21 +133,19 @@ def never_completed(sweep: Sweep) -> list[str]:
     return [f"{name} at batch {size}" for name, size, _ in everything if (name, size) not in completed]
 
 
-def _same_sets(*sides: pd.DataFrame) -> list[pd.DataFrame]:
+def _same_sets(score: str, *sides: pd.DataFrame) -> list[pd.DataFrame]:
     """The rows of the matched sets that all sides have; those of the first two where no set has all three."""
-    known = [set(side.loc[side["test_accuracy"].notna(), "remedy_set"]) for side in sides]
+    known = [set(side.loc[side[score].notna(), "remedy_set"]) for side in sides]
     common = set.intersection(*known) or known[0] & known[1]
     return [side[side["remedy_set"].isin(common)] for side in sides]
 
 
-def _share(helped: pd.DataFrame, alone: pd.DataFrame, small: pd.DataFrame, comparisons: int) -> Mean | None:
+def _share(score: str, helped: pd.DataFrame, alone: pd.DataFrame, small: pd.DataFrame, comparisons: int) -> Mean | None:
     """gain / gap, where the gap is clear."""
-    gains, gaps = (
-        differences_by_replicate(first, alone, "test_accuracy", match="remedy_set") for first in (helped, small)
-    )
+    gains, gaps = (differences_by_replicate(first, alone, score, match="remedy_set") for first in (helped, small))
     if gaps.empty:
         return None
-    step = 1 / float(alone["test_size"].min()) / gaps["size"].min()
+    step = resolution(alone, score) / gaps["size"].min()
     share = ratio_of_means(gains["mean"], gaps["mean"], comparisons=comparisons, step=step)
     return share if share is not None and share.interval is not None else None
 

@@ -1,6 +1,8 @@
-"""The threshold batch size: beyond which test accuracy falls (Keskar et al. 2017, arXiv 1609.04836, figure 4).
+"""The threshold batch size: beyond which the test accuracy falls (Keskar et al. 2017, arXiv 1609.04836, figure 4).
 
-    accuracy(B) = a - k max(0, log2 B - log2 T),   k > 0
+    score(B) = a - k max(0, log2 B - log2 T),   k > 0
+
+with the test accuracy as the score, or that of another metric (analysis.data.metric).
 
 Flat up to T, then k lost with each doubling. For a given T the best a and k are linear least squares; T is searched for
 between the smallest and the last but one batch size, as beyond that T and k cannot be told apart. The points are means
@@ -29,8 +31,8 @@ CANDIDATES = 400  # for T, evenly spaced in log B
 
 @dataclass(frozen=True)
 class ThresholdBatch:
-    """The fit: `level` a, `slope` k (accuracy lost per doubling, a fraction) and `threshold` T, which is None without
-    a clear fall. `fall`: what the largest batch loses to the smallest. `points`: the mean accuracies, by batch size.
+    """The fit: `level` a, `slope` k (score lost per doubling, a fraction of accuracy) and `threshold` T, which is None
+    without a clear fall. `fall`: what the largest batch loses to the smallest. `points`: the mean scores by batch size.
 
     They are over the `compared` of `attempted` combinations of setting and replicate that all these batch sizes
     completed; `without` are batch sizes that completed none."""
@@ -45,30 +47,30 @@ class ThresholdBatch:
     without: tuple[int, ...]
 
 
-def fit_threshold(sizes: Floats, accuracies: Floats) -> tuple[float, float, float]:
+def fit_threshold(sizes: Floats, scores: Floats) -> tuple[float, float, float]:
     """(T, a, k) of the broken line by least squares; k is 0 and T the largest size where nothing falls.
 
-    sizes: (n,) rising, above 0; accuracies: (n,).
+    sizes: (n,) rising, above 0; scores: (n,).
     """
     logs = np.log2(sizes)
     candidates = np.linspace(logs[0], logs[-2], CANDIDATES)
     beyond = np.maximum(0.0, logs - candidates[:, None])
-    centred, deviations = beyond - beyond.mean(axis=1, keepdims=True), accuracies - accuracies.mean()
+    centred, deviations = beyond - beyond.mean(axis=1, keepdims=True), scores - scores.mean()
     slopes = -(centred @ deviations) / (centred**2).sum(axis=1)
     explained = np.where(slopes > 0, slopes**2 * (centred**2).sum(axis=1), 0.0)
     best = int(explained.argmax())
     if slopes[best] <= 0:
-        return float(sizes[-1]), float(accuracies.mean()), 0.0
-    level = accuracies.mean() + slopes[best] * beyond[best].mean()
+        return float(sizes[-1]), float(scores.mean()), 0.0
+    level = scores.mean() + slopes[best] * beyond[best].mean()
     return float(2 ** candidates[best]), float(level), float(slopes[best])
 
 
 @lru_cache(maxsize=16)
 def threshold_batch(sweep: Sweep) -> ThresholdBatch:
     """The threshold batch size. Raises UserError for fewer than four batch sizes with settings in common."""
-    frame = comparable(sweep)
+    frame, score = comparable(sweep), sweep.metric.score
     frame = frame[frame["is_plain"]]
-    found = cells(frame, "test_accuracy") if len(frame) else None
+    found = cells(frame, score) if len(frame) else None
     common = np.zeros(0) if found is None else ~np.isnan(found.values).any(axis=0)
     if found is None or len(found.sizes) < LEAST_SIZES or not common.any():
         raise UserError(
@@ -80,10 +82,10 @@ def threshold_batch(sweep: Sweep) -> ThresholdBatch:
     sizes = np.array(found.sizes, dtype=np.float64)
 
     def statistic(counts: Integers) -> Floats:
-        accuracies = weighted_mean(by_replicate, counts)
-        if np.isnan(accuracies).any():
+        scores = weighted_mean(by_replicate, counts)
+        if np.isnan(scores).any():
             return np.full(3, np.nan)
-        threshold, level, slope = fit_threshold(sizes, accuracies)
+        threshold, level, slope = fit_threshold(sizes, scores)
         return np.array([np.log2(threshold), slope, level])
 
     tried = attempted(sweep)
@@ -94,7 +96,7 @@ def threshold_batch(sweep: Sweep) -> ThresholdBatch:
     if half is not None and np.isfinite(half[:2]).all():
         intervals = [Interval(float(values[k] - half[k]), float(values[k] + half[k])) for k in range(2)]
     fall = paired_difference(
-        frame[frame["batch_size"] == found.sizes[0]], frame[frame["batch_size"] == found.sizes[-1]], "test_accuracy"
+        frame[frame["batch_size"] == found.sizes[0]], frame[frame["batch_size"] == found.sizes[-1]], score
     )
     assert fall is not None
     clear = fall.interval is not None and fall.interval.low > 0 and values[1] > 0
@@ -130,11 +132,15 @@ def threshold_sentence(sweep: Sweep) -> str:
         return f"No threshold batch size: the largest batch is not clearly worse than the smallest.{missing}"
     ends = found.threshold.interval
     interval = f" [{plain_number(ends.low)}, {plain_number(ends.high)}]" if ends else ""
-    falls = f"{100 * found.slope.value:.2f} percentage points with each doubling"
+    metric = sweep.metric
+    by = f"{metric.difference(found.slope.value)} with each doubling"
+    falls = "falls" if metric.direction == "higher" else "rises"
     if found.threshold.value <= min(found.points):
         smallest = min(found.points)
-        return f"No threshold batch size: test accuracy falls from the smallest, {smallest}, on, by {falls}.{missing}"
+        return (
+            f"No threshold batch size: test {metric.noun} {falls} from the smallest, {smallest}, on, by {by}.{missing}"
+        )
     return (
-        f"Test accuracy is flat up to a batch size of about {plain_number(found.threshold.value)}{interval} and falls "
-        f"by {falls} beyond.{missing}"
+        f"Test {metric.noun} is flat up to a batch size of about {plain_number(found.threshold.value)}{interval} and "
+        f"{falls} by {by} beyond.{missing}"
     )

@@ -9,9 +9,19 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from analysis.data.load import BOX_STRONG, NO_REMEDY, OFF_TARGET_FLAGS, REPLICATE, has_flag, load_sweep, number_of
+from analysis.data.load import (
+    BOX_STRONG,
+    NO_REMEDY,
+    OFF_TARGET_FLAGS,
+    REPLICATE,
+    Sweep,
+    has_flag,
+    load_sweep,
+    number_of,
+)
+from analysis.data.metric import Metric
 from analysis.data.provenance import repeats_weights
-from analysis.stats.means import Mean, mean_over_replicates
+from analysis.stats.means import Mean, mean_over_replicates, resolution
 from trainables.runtime.errors import UserError, quoted
 from trainables.storage.folders import read_file
 
@@ -20,8 +30,9 @@ RATE = "learning_rate"
 
 @dataclass(frozen=True)
 class TunedCell:
-    """One batch size and remedy. Accuracies and gaps are fractions, paired with the smallest plain batch; gaps are None
-    where nothing has been retrained, as `untuned` is for the reference, whose tuned trials are the same.
+    """One batch size and remedy. `tuned` and `untuned` are of the primary metric on the test set (fractions of
+    accuracy); gaps are paired with the smallest plain batch, above 0 where it is better. They are None where nothing
+    has been retrained, as `untuned` is for the reference, whose tuned trials are the same.
 
     `best`: the chosen values, None where no tuning trial came to a result. `edges`: those at an end of their range.
     `counts`: tuning trials by how they ended; `steps`: what they took; `unfinished`, `off_target`: trials.
@@ -32,7 +43,7 @@ class TunedCell:
     remedy: str
     best: dict[str, float] | None
     edges: tuple[str, ...]
-    validation_accuracy: float | None
+    validation_metric: float | None
     validation_loss: float | None
     counts: dict[str, int]
     steps: int
@@ -54,12 +65,15 @@ class TunedCell:
 
 @dataclass(frozen=True, eq=False)
 class TunedGap:
-    """What sweeps/tuned_gap.py has left: the cells, smallest plain batch first, and the tuning trials as a frame."""
+    """What sweeps/tuned_gap.py has left: the cells, smallest plain batch first, and the tuning trials as a frame, whose
+    `validation_metric` is the primary metric on the validation examples.
+    """
 
     folder: Path
     cells: tuple[TunedCell, ...]
     tuning: pd.DataFrame
     about: dict[str, Any]
+    metric: Metric
 
     @property
     def reference(self) -> TunedCell:
@@ -76,9 +90,9 @@ def load_tuned_gap(folder: Path) -> TunedGap:
             f"`results` must be a folder that sweeps/tuned_gap.py has written, got {folder} without a whole "
             "tuning.json and tuning.parquet"
         ) from error
-    trials = load_sweep(folder).trials
+    sweep = load_sweep(folder)
     try:
-        return _tuned_gap(folder, about, tuning, trials)
+        return _tuned_gap(sweep, about, tuning)
     except (KeyError, TypeError, AttributeError, IndexError, ValueError) as error:  # somebody else may have written it
         raise UserError(
             f"`results` must hold the tuning.json and tuning.parquet of sweeps/tuned_gap.py, got {folder}, where they "
@@ -86,13 +100,17 @@ def load_tuned_gap(folder: Path) -> TunedGap:
         ) from error
 
 
-def _tuned_gap(folder: Path, about: dict[str, Any], tuning: pd.DataFrame, trials: pd.DataFrame) -> TunedGap:
+def _tuned_gap(sweep: Sweep, about: dict[str, Any], tuning: pd.DataFrame) -> TunedGap:
+    if "validation_metric" not in tuning:  # of an earlier version
+        tuning["validation_metric"] = tuning["validation_accuracy"]
+    trials, metric = sweep.trials, sweep.metric
     trials = trials[~repeats_weights(trials)]
     trials = trials.assign(replicate=number_of(trials, REPLICATE), off_target=has_flag(trials, OFF_TARGET_FLAGS))
+    trials[metric.score] = metric.sign * trials[metric.column]
     trials = trials.set_index("trial_id")
     reference = _completed(trials, about["cells"][0], "tuned")
-    cells = tuple(_cell(entry, trials, tuning, reference) for entry in about["cells"])
-    return TunedGap(folder, cells, tuning, about)
+    cells = tuple(_cell(entry, trials, tuning, reference, metric) for entry in about["cells"])
+    return TunedGap(sweep.folder, cells, tuning, about, metric)
 
 
 def _completed(trials: pd.DataFrame, cell: dict[str, Any], setting: str) -> pd.DataFrame:
@@ -100,7 +118,9 @@ def _completed(trials: pd.DataFrame, cell: dict[str, Any], setting: str) -> pd.D
     return rows[rows["status"] == "completed"]
 
 
-def _cell(cell: dict[str, Any], trials: pd.DataFrame, tuning: pd.DataFrame, reference: pd.DataFrame) -> TunedCell:
+def _cell(
+    cell: dict[str, Any], trials: pd.DataFrame, tuning: pd.DataFrame, reference: pd.DataFrame, metric: Metric
+) -> TunedCell:
     tuned, untuned = _completed(trials, cell, "tuned"), _completed(trials, cell, "untuned")
     mine = tuning[(tuning["batch_size"] == cell["batch_size"]) & (tuning["remedy"] == cell["remedy"])]
     best = cell["best"]
@@ -112,15 +132,15 @@ def _cell(cell: dict[str, Any], trials: pd.DataFrame, tuning: pd.DataFrame, refe
         remedy=cell["remedy"],
         best=None if best is None else {name: value for name, value in best.items() if name != "number"},
         edges=tuple(cell["edges"]),
-        validation_accuracy=None if chosen is None else float(chosen["validation_accuracy"]),
+        validation_metric=None if chosen is None else float(chosen["validation_metric"]),
         validation_loss=None if chosen is None else float(chosen["validation_loss"]),
         counts={str(status): int(count) for status, count in mine["status"].value_counts().items()},
         steps=int(mine["steps"].sum()),
-        tuned=mean_over_replicates(tuned, "test_accuracy"),
-        untuned=None if is_reference else mean_over_replicates(untuned, "test_accuracy"),
-        tuned_gap=None if is_reference else _difference(reference, tuned),
-        untuned_gap=None if is_reference else _difference(reference, untuned),
-        gained=None if is_reference else _difference(tuned, untuned),
+        tuned=mean_over_replicates(tuned, metric.column),
+        untuned=None if is_reference else mean_over_replicates(untuned, metric.column),
+        tuned_gap=None if is_reference else _difference(metric.score, reference, tuned),
+        untuned_gap=None if is_reference else _difference(metric.score, reference, untuned),
+        gained=None if is_reference else _difference(metric.score, tuned, untuned),
         box_sharpness=mean_over_replicates(tuned, BOX_STRONG.column, scale="log"),
         unfinished=len({*cell["trials"].get("tuned", []), *cell["trials"].get("untuned", [])})
         - len(tuned.index.union(untuned.index)),
@@ -130,12 +150,8 @@ def _cell(cell: dict[str, Any], trials: pd.DataFrame, tuning: pd.DataFrame, refe
     )
 
 
-def _difference(first: pd.DataFrame, second: pd.DataFrame) -> Mean | None:
-    """The mean of first minus second in test accuracy over the replicates that both have."""
-    sides = [rows.groupby("replicate")["test_accuracy"].mean() for rows in (first, second)]
+def _difference(score: str, first: pd.DataFrame, second: pd.DataFrame) -> Mean | None:
+    """The mean of first minus second in `score` over the replicates that both have."""
+    sides = [rows.groupby("replicate")[score].mean() for rows in (first, second)]
     differences = (sides[0] - sides[1]).dropna().rename("difference").reset_index()
-    return (
-        mean_over_replicates(differences, "difference", step=1 / float(first["test_size"].min()))
-        if len(first)
-        else None
-    )
+    return mean_over_replicates(differences, "difference", step=resolution(first, score))

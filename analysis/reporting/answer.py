@@ -7,7 +7,7 @@ make one the cause, and rescaled networks (analysis.questions.rescaling) show th
 
 The comparisons are fixed before the numbers are seen (the largest batch against the smallest; remedies at the largest
 batch); where the best of several is named, its p-value and its interval are corrected for how many there were. The
-sentences on accuracy gaps are those of analysis/reporting/gap_answer.py.
+sentences on the gap are those of analysis/reporting/gap_answer.py.
 """
 
 from analysis.data.load import BOX_STRONG, NO_REMEDY, Sweep, attempted, comparable

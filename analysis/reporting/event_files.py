@@ -1,6 +1,6 @@
 """Event files for TensorBoard from a results folder alone, while the sweep runs or after it.
 
-Each trial that ended is a run: its losses, accuracies, learning rate and batch size by epoch, its sharpness at its last
+Each trial that ended is a run: its losses, metric, learning rate and batch size by epoch, its sharpness at its last
 epoch, and for the HPARAMS page the fields of its configuration that vary in the sweep. All runs are written anew each
 time, because a new reference changes the large-batch gaps. The records are written one after another without
 TensorBoard's writer threads, which would be one for each of thousands of files.
@@ -20,10 +20,8 @@ from trainables.records.tables import Row, of_newest_version, read_tables
 from trainables.runtime.errors import UserError
 from trainables.storage.folders import is_remote
 
-CURVES = ("train_loss", "train_accuracy", "test_loss", "test_accuracy", "lr", "batch_size", "distance")
-RESULTS = (
-    "test_accuracy", "generalization_gap", "large_batch_gap", "box_sharpness", "box_sharpness_paper", "hessian_max_eig",
-)  # fmt: skip
+CURVES = ("train_loss", "test_loss", "lr", "batch_size", "distance")
+RESULTS = ("generalization_gap", "large_batch_gap", "box_sharpness", "box_sharpness_paper", "hessian_max_eig")
 
 
 def write_events(folder: Path) -> list[str]:
@@ -50,7 +48,7 @@ def write_events(folder: Path) -> list[str]:
         ended = _time(trial["finished_at"])
         summaries = hparams(
             {name: _hparam(trial[name]) for name in varying} | {"status": trial["status"]},
-            {f"result/{name}": 0.0 for name in RESULTS},
+            {f"result/{name}": 0.0 for name in (_metric(trial, "test")[1], *RESULTS)},
         )
         events = [Event(wall_time=ended, file_version="brain.Event:2")]
         events += [Event(wall_time=ended, summary=summary) for summary in summaries]
@@ -79,11 +77,20 @@ def _steps(trial: Row, epochs: list[Row], ended: float) -> Iterator[tuple[int, f
     """
     whole = all(float(row["epoch"]).is_integer() for row in epochs)
     place, end = ("epoch", "epochs_done") if whole else ("step", "steps")
+    train, test = _metric(trial, "train"), _metric(trial, "test")
+    curves = {name: f"epoch/{name}" for name in CURVES} | {column: f"epoch/{name}" for column, name in (train, test)}
+    results = {test[0]: f"result/{test[1]}"} | {name: f"result/{name}" for name in RESULTS}
     left = math.fsum(row["seconds"] or 0.0 for row in epochs)
     for row in sorted(epochs, key=lambda row: row["epoch"]):
         left -= row["seconds"] or 0.0
-        yield int(row[place]), ended - left, _present(row, {name: f"epoch/{name}" for name in CURVES})
-    yield int(trial[end] or 0), ended, _present(trial, {name: f"result/{name}" for name in RESULTS})
+        yield int(row[place]), ended - left, _present(row, curves)
+    yield int(trial[end] or 0), ended, _present(trial, results)
+
+
+def _metric(trial: Row, of: str) -> tuple[str, str]:
+    """The column and the name of the trial's primary metric, such as `test_metric` and `test_nats`."""
+    name = trial.get("metric") or "accuracy"
+    return f"{of}_accuracy" if name == "accuracy" else f"{of}_metric", f"{of}_{name}"
 
 
 def _present(row: Mapping[str, Any], tags: Mapping[str, str]) -> dict[str, float]:

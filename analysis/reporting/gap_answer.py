@@ -1,4 +1,4 @@
-"""The sentences on accuracy gaps: which batch size is free, what the largest one loses, and which remedy helps.
+"""The sentences on the gap: which batch size is free, what the largest one loses, and which remedy helps.
 
 Each names its value, its 95 % interval and what it rests on: n of m where trials are missing, how many diverged where
 the reference completed, how many are off target, and whether the best learning rates lie at an end of the grid.
@@ -8,14 +8,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from analysis.data.load import BOX_STRONG, MAX_EIG, Sweep, attempted, comparable
-from analysis.questions.free_batch import MARGIN, FreeBatch, Loss, free_batch
+from analysis.data.metric import Metric
+from analysis.questions.free_batch import FreeBatch, Loss, free_batch
 from analysis.questions.remedies import Remedy, never_completed, remedies
 from analysis.stats.means import Mean, mean_over_replicates, paired_difference
 
 
 @dataclass(frozen=True)
 class BatchSizeRow:
-    """One batch size, over all completed trials without a switch or a remedy; accuracy and gap are fractions.
+    """One batch size, over all completed trials without a switch or a remedy.
+
+    `level`: the primary metric on the test set; `gap`: how much better the reference is (of accuracy fractions).
 
     `trials` of `attempted` completed; `diverged` of the others diverged.
     """
@@ -26,7 +29,7 @@ class BatchSizeRow:
     diverged: int
     off_target: int
     is_reference: bool
-    accuracy: Mean | None
+    level: Mean | None
     gap: Mean | None
     box_sharpness: Mean | None
     max_eig: Mean | None
@@ -38,7 +41,7 @@ def by_batch_size(sweep: Sweep) -> list[BatchSizeRow]:
     plain, tried = frame[frame["is_plain"]], tried[tried["is_plain"]]
     if plain.empty:
         return []
-    references, found = plain[plain["is_reference"]], []
+    references, metric, found = plain[plain["is_reference"]], sweep.metric, []
     for size, ended in tried.groupby("batch_size"):
         rows = plain[plain["batch_size"] == size]
         found.append(
@@ -49,8 +52,8 @@ def by_batch_size(sweep: Sweep) -> list[BatchSizeRow]:
                 diverged=int(ended["status"].eq("diverged").sum()),
                 off_target=int(rows["off_target"].sum()),
                 is_reference=bool(len(rows) and rows["is_reference"].all()),
-                accuracy=mean_over_replicates(rows, "test_accuracy"),
-                gap=paired_difference(references, rows, "test_accuracy"),
+                level=mean_over_replicates(rows, metric.column),
+                gap=paired_difference(references, rows, metric.score),
                 box_sharpness=mean_over_replicates(rows, BOX_STRONG.column, scale="log"),
                 max_eig=mean_over_replicates(rows, MAX_EIG.column, scale="log"),
             )
@@ -69,29 +72,29 @@ def population(sweep: Sweep) -> str:
     return f"Confidence intervals are for {new} of {', '.join(names)}, with the settings of this sweep."
 
 
-def cost_sentence(sweep: Sweep, margin: float = MARGIN) -> str:
-    """The largest batch that is no worse within `margin` (a fraction), what the largest one loses, and caveats."""
+def cost_sentence(sweep: Sweep) -> str:
+    """The largest batch that is no worse within the metric's margin, what the largest one loses, and caveats."""
     rows = by_batch_size(sweep)
     if not rows:
         return "No trial without a switch or a remedy has completed, so there is no gap to measure."
-    found = free_batch(sweep, "matched", margin)
+    found, metric = free_batch(sweep, "matched"), sweep.metric
     if found is None:
         nothing = "No two batch sizes can be compared, so there is no large-batch gap to measure."
         return " ".join([nothing, *(_diverged(row) for row in rows if row.diverged)])
     largest = found.rows[-1]
     if largest.lost is not None and largest.lost.interval is None:
         sentences = [
-            f"Batch {largest.batch_size} {_lost(largest.lost)} against batch {found.reference}, so there is no "
-            "evidence of more than chance."
+            f"Batch {largest.batch_size} {_lost(metric, largest.lost)} against batch {found.reference}, so there is "
+            "no evidence of more than chance."
         ]
     else:
-        sentences = [_free(found, margin)]
+        sentences = [_free(metric, found)]
         if largest.batch_size != found.largest:
-            sentences.append(_at_the_same_settings(largest))
+            sentences.append(_at_the_same_settings(metric, largest))
     sentences += [_not_free(row, found.reference) for row in found.rows if row.diverged]
     told = {row.batch_size for row in found.rows if row.diverged}
     sentences += [_diverged(row) for row in rows if row.diverged and row.batch_size not in told]
-    sentences.append(_tuned(free_batch(sweep, "tuned", margin), largest.diverged))
+    sentences.append(_tuned(metric, free_batch(sweep, "tuned"), largest.diverged))
     missing = [row for row in rows if row.trials < row.attempted and row.diverged < row.attempted - row.trials]
     if missing:
         counted = ", ".join(f"{row.trials} of {row.attempted} at batch {row.batch_size}" for row in missing)
@@ -106,27 +109,39 @@ def cost_sentence(sweep: Sweep, margin: float = MARGIN) -> str:
     return " ".join(sentence for sentence in sentences if sentence)
 
 
-def _free(found: FreeBatch, margin: float) -> str:
-    within = f"non-inferior to batch {found.reference} within {100 * margin:g} percentage points"
+def _free(metric: Metric, found: FreeBatch) -> str:
+    if found.margin is None:
+        return (
+            f"No batch size was tested for non-inferiority to batch {found.reference}, because {metric.noun} has no "
+            f"default margin; set one{f' in {metric.unit}' if metric.unit else ''} with `--margin`."
+        )
+    within = f"non-inferior to batch {found.reference} within {metric.shown_margin()}"
     if found.largest == found.reference:
         first = found.rows[0]
-        why = f"batch {first.batch_size} may lose up to {100 * first.upper:.2f}" if first.upper is not None else ""
+        why = "" if first.upper is None else f"batch {first.batch_size} {_at_most(metric, first.upper)}"
         if first.diverged or not why:
             why = f"batch {first.batch_size} {'diverged in some trials' if first.diverged else 'has one replicate'}"
         return f"No batch size above {found.reference} is shown to be {within} ({why})."
     passed = next(row for row in found.rows if row.batch_size == found.largest)
     assert passed.lost is not None
     tried = ", the largest tried," if passed is found.rows[-1] else ""
-    return f"Up to batch {found.largest}{tried} test accuracy is {within}: it {_lost(passed.lost, _compared(passed))}."
+    lost = _lost(metric, passed.lost, _compared(passed))
+    return f"Up to batch {found.largest}{tried} test {metric.noun} is {within}: it {lost}."
 
 
-def _at_the_same_settings(row: Loss) -> str:
+def _at_most(metric: Metric, upper: float) -> str:
+    """`may lose up to 0.70`, `may be up to 0.031 worse`."""
+    amount = metric.number(upper)
+    return f"may lose up to {amount}" if metric.direction == "higher" else f"may be up to {amount} worse"
+
+
+def _at_the_same_settings(metric: Metric, row: Loss) -> str:
     if row.lost is None:
         return ""
-    return f"At the same settings, batch {row.batch_size} {_lost(row.lost, _compared(row))}."
+    return f"At the same settings, batch {row.batch_size} {_lost(metric, row.lost, _compared(row))}."
 
 
-def _tuned(found: FreeBatch | None, diverged: int) -> str:
+def _tuned(metric: Metric, found: FreeBatch | None, diverged: int) -> str:
     """What the largest batch loses when each batch size has a setting of its own; `diverged`: its trials elsewhere."""
     if found is None:
         return ""
@@ -137,7 +152,11 @@ def _tuned(found: FreeBatch | None, diverged: int) -> str:
     if last.lost is None:
         loses = "completed no trial at the setting chosen for it"
     else:
-        loses = _lost(last.lost, f" in {last.compared} of {last.attempted} replicates" if _is_partial(last) else "")
+        partial = f" in {last.compared} of {last.attempted} replicates" if _is_partial(last) else ""
+        loses = _lost(metric, last.lost, partial)
+    by_setting = f"With each batch size tuned separately (by {by}), batch {last.batch_size} {loses}"
+    if found.margin is None:
+        return f"{by_setting}.{_edges(found)}"
     free = "no larger batch size is shown to be non-inferior"
     if found.largest != found.reference:
         free = f"batch sizes up to {found.largest} are non-inferior"
@@ -145,8 +164,7 @@ def _tuned(found: FreeBatch | None, diverged: int) -> str:
         free += f", as batch {last.batch_size} diverged in {last.diverged} of {last.attempted} replicates"
     elif diverged:
         free += " at settings where they do not diverge"
-    text = f"With each batch size tuned separately (by {by}), batch {last.batch_size} {loses}; {free}."
-    return text + _edges(found)
+    return f"{by_setting}; {free}.{_edges(found)}"
 
 
 def _edges(found: FreeBatch) -> str:
@@ -178,14 +196,13 @@ def _compared(row: Loss) -> str:
     return f" in the {row.compared} of {row.attempted} trials that can be compared" if _is_partial(row) else ""
 
 
-def _lost(lost: Mean, where: str = "") -> str:
+def _lost(metric: Metric, lost: Mean, where: str = "") -> str:
     """`loses 0.96 percentage points (95 % CI 0.50 to 1.43: significant)`; a gain has its own sign."""
-    verb, sign = ("gains", -1) if lost.value < 0 else ("loses", 1)
-    amount = f"{verb} {100 * abs(lost.value):.2f} percentage points{where}"
+    sign, amount = -1 if lost.value < 0 else 1, metric.loses(lost.value, where)
     if lost.interval is None:
         return f"{amount} ({_replicates(lost)}: no interval)"
     clear = "not significant" if lost.interval.holds(0) else "significant"
-    return f"{amount} ({_interval(lost, sign)}, {_replicates(lost)}: {clear})"
+    return f"{amount} ({_interval(metric, lost, sign)}, {_replicates(lost)}: {clear})"
 
 
 def remedy_sentence(sweep: Sweep) -> str:
@@ -198,24 +215,24 @@ def remedy_sentence(sweep: Sweep) -> str:
         return "No remedy was tried against the gap (`--remedies`, `--switch-epochs`)."
     tried, best = [remedy for remedy in found if remedy.batch_size == found[0].batch_size], named_remedy(found)
     only, at = len(tried) == 1, f"tried at batch {best.batch_size}"
-    compared = best.gain.trials
+    compared, metric = best.gain.trials, sweep.metric
     partial = f" in {compared} of {best.attempted} trials" if compared < best.attempted else ""
-    gain = f"{100 * best.gain.value:+.2f} percentage points".replace("-", "−") + partial
+    gain, changes = metric.signed_difference(metric.sign * best.gain.value) + partial, f"changes test {metric.noun} by"
     if best.gain.interval is None:
         start = f"The one remedy {at} is {best.name}: it" if only else f"Of {len(tried)} remedies {at}, {best.name}"
-        text = f"{start} changes test accuracy by {gain} ({_replicates(best.gain)}: no interval)"
+        text = f"{start} {changes} {gain} ({_replicates(best.gain)}: no interval)"
     else:
         family = best.gain.comparisons
         name = "95 % CI" if family == 1 else f"95 % CI, simultaneous over {family} comparisons,"
-        gain += f" ({_interval(best.gain, 1, name)}, corrected p {best.corrected_p:.2g})"
+        gain += f" ({_interval(metric, best.gain, metric.sign, name)}, corrected p {best.corrected_p:.2g})"
         if best.helps:
             start = f"The one remedy {at} helps:" if only else f"Of {len(tried)} remedies {at}, the best that helps is"
-            does = " changes test accuracy by" if only else ":"
+            does = f" {changes}" if only else ":"
             text = f"{start} {best.name}{does} {gain}{_share(best)}"
         else:
             start = f"The one remedy {at} does not" if only else f"Of {len(tried)} remedies {at}, none does"
             verb = "help significantly" if only else "significantly help"
-            text = f"{start} {verb}: {best.name} changes test accuracy by {gain}"
+            text = f"{start} {verb}: {best.name} {changes} {gain}"
     return f"{text}.{_caveats(best)}{without}"
 
 
@@ -247,10 +264,10 @@ def _caveats(best: Remedy) -> str:
     return text
 
 
-def _interval(mean: Mean, sign: int, name: str = "95 % CI") -> str:
+def _interval(metric: Metric, mean: Mean, sign: float, name: str = "95 % CI") -> str:
     assert mean.interval is not None
-    low, high = sorted((100 * sign * mean.interval.low, 100 * sign * mean.interval.high))
-    return f"{name} {low:.2f} to {high:.2f}".replace("-", "−")
+    low, high = sorted((metric.factor * sign * mean.interval.low, metric.factor * sign * mean.interval.high))
+    return f"{name} {low:.{metric.decimals}f} to {high:.{metric.decimals}f}".replace("-", "−")
 
 
 def _replicates(mean: Mean) -> str:

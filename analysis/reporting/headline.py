@@ -21,13 +21,14 @@ from dataclasses import dataclass
 import pandas as pd
 
 from analysis.data.load import BOX_STRONG, NO_REMEDY, Sweep, axes, comparable, constants
+from analysis.data.metric import Metric
 from analysis.data.progress import Progress
 from analysis.questions.association import associate, beats_batch_size, compared, matched_correlation
 from analysis.questions.free_batch import FreeBatch, Loss, free_batch
 from analysis.questions.remedies import never_completed, remedies
 from analysis.reporting.answer import association_sentence, cost_sentence, headline, remedy_sentence
 from analysis.reporting.gap_answer import named_remedy
-from analysis.stats.means import Interval, Mean, differences_by_replicate, mean_over_replicates, paired_difference
+from analysis.stats.means import Mean, differences_by_replicate, mean_over_replicates, paired_difference, resolution
 from analysis.stats.rank_correlation import Correlation
 from trainables.remedies import REMEDIES
 
@@ -134,7 +135,7 @@ def losses_by_rate(sweep: Sweep, batch_size: int) -> dict[float, Mean]:
     plain = frame[frame["is_plain"]]
     references, rows = plain[plain["is_reference"]], plain[plain["batch_size"] == batch_size]
     found = {
-        float(rate): paired_difference(references, part, "test_accuracy")
+        float(rate): paired_difference(references, part, sweep.metric.score)
         for rate, part in rows.groupby("learning_rate")
     }
     return {rate: mean for rate, mean in found.items() if mean is not None}
@@ -149,11 +150,11 @@ def depends_on_rate(sweep: Sweep, batch_size: int) -> bool:
     plain = frame[frame["is_plain"]]
     references, rows = plain[plain["is_reference"]], plain[plain["batch_size"] == batch_size]
     losses = {
-        rate: differences_by_replicate(references, part, "test_accuracy")["mean"]
+        rate: differences_by_replicate(references, part, sweep.metric.score)["mean"]
         for rate, part in rows.groupby("learning_rate")
     }
     pairs = list(itertools.combinations(losses.values(), 2))
-    step = 1 / float(plain["test_size"].min()) if len(plain) else 0.0
+    step = resolution(plain, sweep.metric.score)
     for first, second in pairs:
         both = (first - second).dropna()
         table = pd.DataFrame({"replicate": both.index, "difference": both.to_numpy()})
@@ -166,21 +167,21 @@ def depends_on_rate(sweep: Sweep, batch_size: int) -> bool:
 
 
 def _how_large(sweep: Sweep) -> Card:
-    question, why = "How large?", _sentences(cost_sentence(sweep))
+    question, why, metric = "How large?", _sentences(cost_sentence(sweep)), sweep.metric
     found = free_batch(sweep, "matched")
     if found is None:
         return Card(question, "Unknown: no two batch sizes can be compared", "no result", why)
     last = found.rows[-1]
     if last.lost is None:
         return Card(question, f"Batch {last.batch_size} diverged", f"{last.diverged} of {last.attempted} trials", why)
-    result = f"batch {last.batch_size} loses {_points(last.lost)}"
+    result = f"batch {last.batch_size} {_loses(metric, last.lost)}"
     if last.lost.interval is None:
         return Card(question, "Unknown: one replicate cannot show more than chance", result, why)
     by_rate = losses_by_rate(sweep, last.batch_size)
     if len(by_rate) > 1 and depends_on_rate(sweep, last.batch_size):
-        told = ", ".join(f"{_number(mean.value)} at {rate:g}" for rate, mean in by_rate.items())
+        told = ", ".join(f"{_number(metric, mean.value)} at {rate:g}" for rate, mean in by_rate.items())
         return Card(question, _by_rate(found, last, by_rate), f"{result}; by learning rate: {told}", why)
-    return Card(question, f"{_size_verdict(found, last)}{_diverged(last)}", result, why)
+    return Card(question, f"{_size_verdict(metric, found, last)}{_diverged(last)}", result, why)
 
 
 def _by_rate(found: FreeBatch, last: Loss, by_rate: dict[float, Mean]) -> str:
@@ -192,14 +193,16 @@ def _by_rate(found: FreeBatch, last: Loss, by_rate: dict[float, Mean]) -> str:
     return f"Batch {last.batch_size} loses {how} at learning rate {worst:g}{_free(found, last)}{_diverged(last)}"
 
 
-def _size_verdict(found: FreeBatch, last: Loss) -> str:
+def _size_verdict(metric: Metric, found: FreeBatch, last: Loss) -> str:
     assert last.lost is not None
     assert last.lost.interval is not None
-    if found.largest == last.batch_size:
-        return f"Batch {last.batch_size} is as good as {found.reference}, within {_number(found.margin)} points"
+    if found.margin is not None and found.largest == last.batch_size:
+        within = f"{_number(metric, found.margin)} {metric.unit}".strip()
+        return f"Batch {last.batch_size} is as good as {found.reference}, within {within}"
     if last.lost.interval.low > 0:
         return f"Batch {last.batch_size} generalizes worse than {found.reference}{_free(found, last)}"
-    most = f"batch {last.batch_size} may lose up to {_number(last.lost.interval.high)} points"
+    upper = f"{_number(metric, last.lost.interval.high)} {metric.unit}".strip()
+    most = f"batch {last.batch_size} may lose up to {upper}"
     return f"Undecided: {most}{_free(found, last)}"
 
 
@@ -243,14 +246,16 @@ def _is_it_sharpness(sweep: Sweep) -> Card:
 
 
 def _what_helps(sweep: Sweep) -> Card:
-    question, why = "What helps?", _sentences(remedy_sentence(sweep))
+    question, why, metric = "What helps?", _sentences(remedy_sentence(sweep)), sweep.metric
     found = remedies(sweep)
     if not found:
         lost = never_completed(sweep)
         return Card(question, "Nothing completed" if lost else "Nothing was tried", "no result", why)
     best = named_remedy(found)
     tried = [remedy for remedy in found if remedy.batch_size == found[0].batch_size]
-    result = f"{best.name} at batch {best.batch_size}: {_points(best.gain, signed=True)}"
+    change, sign = best.gain, metric.sign  # in the direction of the metric
+    value = f"{'+' if sign * change.value > 0 else ''}{_number(metric, sign * change.value)} {metric.unit}".strip()
+    result = f"{best.name} at batch {best.batch_size}: {value} {_ends(metric, change, sign)}"
     if best.gain.interval is None:
         return Card(question, "Unknown: one replicate cannot show more than chance", result, why)
     if not best.helps:
@@ -262,18 +267,23 @@ def _what_helps(sweep: Sweep) -> Card:
     return Card(question, f"{best.name[0].upper()}{best.name[1:]} helps{back}", result, why)
 
 
-def _points(mean: Mean, *, signed: bool = False) -> str:
-    """`0.96 points (95 % CI 0.50 to 1.43, n = 4 replicates)`."""
-    value = f"{'+' if signed and mean.value > 0 else ''}{_number(mean.value)} points"
-    return f"{value} ({_ends(mean.interval)}n = {mean.replicates} replicate{'s' * (mean.replicates != 1)})"
+def _loses(metric: Metric, lost: Mean) -> str:
+    """`loses 0.96 points (95 % CI 0.50 to 1.43, n = 4 replicates)`, `is 0.031 nats per token worse (...)`."""
+    amount = f"{_number(metric, lost.value)} {metric.unit}".strip()
+    verb = f"loses {amount}" if metric.direction == "higher" else f"is {amount} worse"
+    return f"{verb} {_ends(metric, lost)}"
 
 
-def _ends(interval: Interval | None) -> str:
-    return f"95 % CI {_number(interval.low)} to {_number(interval.high)}, " if interval else "no interval, "
+def _ends(metric: Metric, mean: Mean, sign: float = 1.0) -> str:
+    counted = f"n = {mean.replicates} replicate{'s' * (mean.replicates != 1)}"
+    if mean.interval is None:
+        return f"(no interval, {counted})"
+    low, high = sorted((sign * mean.interval.low, sign * mean.interval.high))
+    return f"(95 % CI {_number(metric, low)} to {_number(metric, high)}, {counted})"
 
 
-def _number(fraction: float) -> str:
-    return f"{100 * fraction:.2f}".replace("-", "−")
+def _number(metric: Metric, value: float) -> str:
+    return f"{metric.factor * value:.{metric.decimals}f}".replace("-", "−")
 
 
 def _correlation(found: Correlation) -> str:

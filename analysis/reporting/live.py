@@ -44,10 +44,14 @@ HEADERS = {
 
 
 class LiveData:
-    """The data of the sweep in `folder` as JSON, made anew by `look` when the folder changed."""
+    """The data of the sweep in `folder` as JSON, made anew by `look` when the folder changed.
 
-    def __init__(self, folder: Path) -> None:
+    `options`: those of load_sweep.
+    """
+
+    def __init__(self, folder: Path, **options: Any) -> None:
         self.folder = folder
+        self._options = options
         self._seen: object = None
         self._data = empty_data(folder.resolve().name, None, "Reading the sweep.")
         self._statistics: dict[str, Any] = {}
@@ -88,7 +92,7 @@ class LiveData:
         progress = progress_of(trials, self.folder)
         if trials.empty:
             return empty_data(self._data["name"], progress, "No trial has ended yet.")
-        self._of = load_sweep(self.folder), progress
+        self._of = load_sweep(self.folder, **self._options), progress
         return trial_data(*self._of)
 
     def _publish(self) -> None:
@@ -116,8 +120,8 @@ class Server(ThreadingHTTPServer):
 
     daemon_threads = True
 
-    def __init__(self, folder: Path, port: int) -> None:
-        self.live = LiveData(folder)
+    def __init__(self, folder: Path, port: int, **options: Any) -> None:
+        self.live = LiveData(folder, **options)
         self.page = page_html(folder.resolve().name).encode()
         super().__init__(("127.0.0.1", port), Handler)
 
@@ -185,15 +189,17 @@ class Handler(BaseHTTPRequestHandler):
 
 
 @contextlib.contextmanager
-def serving(folder: Path, port: int = PORT) -> Iterator[Server]:
+def serving(folder: Path, port: int = PORT, **options: Any) -> Iterator[Server]:
     """A server of the sweep in `folder` that looks and answers in threads of its own while the block lasts.
+
+    `options`: those of load_sweep.
 
     Raises UserError where `folder` is no folder of a sweep, or the port cannot be had.
     """
     if not any((folder / name).exists() for name in TABLES):
         raise UserError(f"`results` must be a folder that a sweep has written, got {folder}, without trials.parquet")
     try:
-        server = Server(folder, port)
+        server = Server(folder, port, **options)
     except (OSError, OverflowError) as error:
         raise UserError(f"`port` must be free and below 65536, got {port} ({error}); 0 takes any free one") from error
     stop = threading.Event()

@@ -1,7 +1,7 @@
 """The answer of a sweep as plain text, 80 columns wide: printed when a sweep ends.
 
 The table averages over everything but batch size (learning rate, warmup) inside a replicate, then over
-replicates: accuracy and gap with the half-width of their 95 % t-interval, sharpness as geometric mean with
+replicates: primary metric and gap with the half-width of their 95 % t-interval, sharpness as geometric mean with
 its interval. The gap is paired: each trial against the reference of its own replicate, learning rate and
 warmup.
 """
@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Sequence
 
 from analysis.data.load import BOX_STRONG, MAX_EIG, REPLICATE, SWITCH, Sweep, axes, comparable
+from analysis.data.metric import Metric
 from analysis.questions.association import associate
 from analysis.reporting.answer import answer, by_batch_size
 from analysis.stats.means import Mean
@@ -48,12 +49,12 @@ def flag_counts(sweep: Sweep) -> dict[str, int]:
     return {flag: count for flag, count in found.most_common() if flag not in STATUSES}
 
 
-def plus_minus(mean: Mean | None) -> str:
-    """A fraction as percent with the half-width of its interval: `94.20 ± 0.68`."""
+def plus_minus(metric: Metric, mean: Mean | None) -> str:
+    """A value or difference of the metric with the half-width of its interval: `94.20 ± 0.68`."""
     if mean is None:
         return "–"
-    half = f" ± {50 * (mean.interval.high - mean.interval.low):.2f}" if mean.interval else ""
-    return f"{round(100 * mean.value, 2) + 0.0:.2f}{half}"  # + 0.0: no negative zero
+    half = f" ± {metric.number((mean.interval.high - mean.interval.low) / 2)}" if mean.interval else ""
+    return f"{metric.number(mean.value)}{half}"
 
 
 def with_ends(mean: Mean | None) -> str:
@@ -80,21 +81,23 @@ def with_interval(mean: Mean | None) -> str:
 
 
 def _table(sweep: Sweep) -> list[str]:
+    metric = sweep.metric
+    unit = metric.label().removeprefix(f"test {metric.noun}").strip()
     rows: list[tuple[str, ...]] = [
-        ("batch", "trials", "test accuracy", "large-batch", "box sharpness", "largest"),
-        ("size", "", "[%]", "gap [% points]", "strong 1e-3 [%]", "eigenvalue"),
+        ("batch", "trials", f"test {metric.noun}", "large-batch", "box sharpness", "largest"),
+        ("size", "", unit, metric.difference_label("gap", short=True), "strong 1e-3 [%]", "eigenvalue"),
     ]
     found = by_batch_size(sweep)
     for row in found:
-        gap = "reference" if row.is_reference else plus_minus(row.gap)
+        gap = "reference" if row.is_reference else plus_minus(metric, row.gap)
         counted = str(row.batch_size), completed(row.trials, row.attempted)
         sharpness = with_interval(row.box_sharpness), with_interval(row.max_eig)
-        rows.append((*counted, plus_minus(row.accuracy), gap, *sharpness))
+        rows.append((*counted, plus_minus(metric, row.level), gap, *sharpness))
     whole = sum(max(map(len, column)) for column in zip(*rows, strict=True)) + 5 <= COLUMNS
     parts: list[Sequence[int]] = [range(6)] if whole else [(0, 1, 2, 3), (0, 4, 5)]
     lines = [line for part in parts for line in _aligned(rows, part)]
     off_target = [f"{row.off_target} of {row.trials} at batch {row.batch_size}" for row in found if row.off_target]
-    note = _basis(sweep, [row.accuracy for row in found])
+    note = _basis(sweep, [row.level for row in found])
     return [*lines, *_wrap(note + (f" Off target: {', '.join(off_target)}." if off_target else ""))]
 
 

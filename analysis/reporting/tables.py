@@ -9,7 +9,7 @@ from typing import Any
 from analysis.data.load import Sweep, axes, comparable, measures_of
 from analysis.questions.association import TARGETS, associate, granulated
 from analysis.questions.free_batch import free_batch
-from analysis.questions.leaderboard import Leaderboard, leaderboard
+from analysis.questions.leaderboard import Leaderboard, leaderboard, target_labels
 from analysis.questions.remedies import Remedy, _tried, remedies
 from analysis.reporting.gap_answer import BatchSizeRow, by_batch_size
 from analysis.reporting.summary import completed, plus_minus, with_ends, with_interval
@@ -18,24 +18,20 @@ from analysis.stats.wording import correlation_text, plain_number
 from trainables.remedies import REMEDIES
 from trainables.runtime.errors import UserError
 
-TARGET_NAMES = {
-    "large_batch_gap": "large-batch gap",
-    "test_error": "test error",
-    "generalization_gap": "generalization gap",
-}
 FIRST_COLUMNS = ("batch_size", "remedy", "learning_rate", "warmup_epochs", "switch_epoch", "seed", "split_seed")
 
 
 def batch_size_rows(sweep: Sweep) -> list[tuple[int, list[str]]]:
     """The batch size, and the cells of its row."""
+    metric = sweep.metric
     return [
         (
             row.batch_size,
             [
                 _counted(row),
-                str(row.accuracy.replicates if row.accuracy else 0),
-                plus_minus(row.accuracy),
-                "reference" if row.is_reference else plus_minus(row.gap),
+                str(row.level.replicates if row.level else 0),
+                plus_minus(metric, row.level),
+                "reference" if row.is_reference else plus_minus(metric, row.gap),
                 with_interval(row.box_sharpness),
                 with_interval(row.max_eig),
             ],
@@ -46,7 +42,7 @@ def batch_size_rows(sweep: Sweep) -> list[tuple[int, list[str]]]:
 
 def correlation_rows(sweep: Sweep) -> list[list[str]]:
     """A row per target, measure and view; `off target too` only where there are such trials."""
-    rows = []
+    rows, names = [], target_labels(sweep)
     for target in TARGETS:
         for measure in measures_of(sweep):
             found = associate(sweep, measure, target)
@@ -59,7 +55,7 @@ def correlation_rows(sweep: Sweep) -> list[list[str]]:
             views |= {f"learning rate {rate:g}": part for rate, part in found.within_learning_rate.items()}
             for view, part in views.items():
                 counted = str(part.trials), str(part.replicates)
-                rows.append([TARGET_NAMES[target], measure.label, view, correlation_text(part), *counted])
+                rows.append([names[target], measure.label, view, correlation_text(part), *counted])
     return rows
 
 
@@ -105,7 +101,7 @@ def unfinished_trials(sweep: Sweep) -> list[tuple[str, list[str]]]:
 
 def remedy_rows(sweep: Sweep) -> list[tuple[list[str], list[str]]]:
     """The cells of each remedy at each batch size, and its trial_ids; ratios as `1.02 times`."""
-    frame = comparable(sweep)
+    frame, metric = comparable(sweep), sweep.metric
     found = remedies(sweep)
     trials = {
         (name, size): rows["trial_id"].tolist()
@@ -116,10 +112,10 @@ def remedy_rows(sweep: Sweep) -> list[tuple[list[str], list[str]]]:
             [
                 row.name,
                 _counted(row),
-                plus_minus(row.gain),
+                plus_minus(metric, row.gain),
                 _p_value(row.corrected_p),
                 with_ends(row.share),
-                plus_minus(row.remaining),
+                plus_minus(metric, row.remaining),
                 *(f"{ratio.value:.3g} times" if ratio else "–" for ratio in
                   (row.seconds_ratio, row.steps_ratio, row.box_sharpness_ratio, row.max_eig_ratio)),
             ],
@@ -157,18 +153,22 @@ def leaderboard_rows(board: Leaderboard) -> list[list[str]]:
 
 def free_batch_rows(sweep: Sweep) -> list[tuple[int, list[str]]]:
     """The batch size, and the cells of its row, in both comparisons as far as the sweep has them."""
-    rows = []
+    rows, metric = [], sweep.metric
     for found in (free_batch(sweep, "matched"), free_batch(sweep, "tuned")):
         if found is None:
             continue
         name = "matched" if found.comparison == "matched" else f"tuned, by {found.chosen_by}"
         for row in found.rows:
             passed = {True: "yes", False: "not shown", None: "one replicate"}[row.free]
+            if row.free is None and row.upper is not None:
+                passed = "no margin"
             if row.diverged:
                 passed = f"no: {row.diverged} of {row.attempted} diverged"
-            most = "–" if row.upper is None else f"{100 * row.upper:.2f}".replace("-", "−")
+            most = "–" if row.upper is None else metric.number(row.upper).replace("-", "−")
             compared = completed(row.compared, row.attempted)
-            rows.append((row.batch_size, [name, str(row.batch_size), compared, plus_minus(row.lost), most, passed]))
+            rows.append(
+                (row.batch_size, [name, str(row.batch_size), compared, plus_minus(metric, row.lost), most, passed])
+            )
     return rows
 
 

@@ -3,16 +3,16 @@
 Reads what sweeps/tuned_gap.py has left. Two comparisons of each batch size with the smallest, inside replicates (seed
 and draw of the training examples), of trials that have tested once:
 
-    tuned gap    accuracy(smallest at its best) - accuracy(this batch at its own best)
-    untuned gap  accuracy(smallest at its best) - accuracy(this batch at the smallest's best)
+    tuned gap    score(smallest at its best) - score(this batch at its own best)
+    untuned gap  score(smallest at its best) - score(this batch at the smallest's best)
     gained       untuned gap - tuned gap: what tuning this batch by itself is worth
 
-with 95 % t-intervals over the replicates: for new random seeds and draws of the training examples. They hold for the
-values that were chosen and for this test set: another search could choose others. Validation results are of the tuning
-trials, one seed, the best of many, so too good; test results are of fresh ones. If a chosen learning rate is at an end
-of its range, a better one may lie beyond, and the comparison is not fair to that batch size; the answer says so. It
-also says in how many replicates a batch size completed, and that one that diverged where the smallest did not is not
-free.
+of the scores of analysis.data.metric, with 95 % t-intervals over the replicates: for new random seeds and draws of the
+training examples. They hold for the values that were chosen and for this test set: another search could choose others.
+Validation results are of the tuning trials, one seed, the best of many, so too good; test results are of fresh ones. If
+a chosen learning rate is at an end of its range, a better one may lie beyond, and the comparison is not fair to that
+batch size; the answer says so. It also says in how many replicates a batch size completed, and that one that diverged
+where the smallest did not is not free.
 """
 
 import textwrap
@@ -21,6 +21,7 @@ from pathlib import Path
 from analysis.charts.style import save
 from analysis.charts.tuned_gap import basis, tuned_gap_figure
 from analysis.data.load import NO_REMEDY
+from analysis.data.metric import Metric
 from analysis.questions.tuned_cells import RATE, TunedCell, TunedGap, load_tuned_gap
 from analysis.reporting.summary import plus_minus
 from analysis.stats.means import Mean
@@ -30,16 +31,17 @@ COLUMNS = 80
 
 def answer(found: TunedGap) -> list[str]:
     """The sentences, worded by the evidence: the largest batch, what tuning does to it, remedies, what is unfair."""
-    plain = [cell for cell in found.cells if cell.remedy == NO_REMEDY]
+    metric, plain = found.metric, [cell for cell in found.cells if cell.remedy == NO_REMEDY]
     reference, largest = plain[0], plain[-1]
     if reference.best is None:
         return [f"No tuning trial of {reference.name} has come to a result yet, so there is nothing to compare with."]
     sentences = []
     if largest is not reference:
-        sentences.append(_verdict(reference, largest))
+        sentences.append(_verdict(metric, reference, largest))
     for cell in found.cells:
         if cell.remedy != NO_REMEDY and cell.batch_size == largest.batch_size and cell.tuned_gap is not None:
-            sentences.append(f"Tuned with {cell.remedy}, batch {cell.batch_size} {_loses(cell.tuned_gap, reference)}.")
+            loses = _loses(metric, cell.tuned_gap, reference)
+            sentences.append(f"Tuned with {cell.remedy}, batch {cell.batch_size} {loses}.")
     unfair = [cell.name for cell in found.cells if RATE in cell.edges]
     if unfair:
         sentences.append(
@@ -55,14 +57,14 @@ def answer(found: TunedGap) -> list[str]:
     return sentences
 
 
-def _verdict(reference: TunedCell, largest: TunedCell) -> str:
+def _verdict(metric: Metric, reference: TunedCell, largest: TunedCell) -> str:
     tuned, untuned, gained = largest.tuned_gap, largest.untuned_gap, largest.gained
     if tuned is None or untuned is None:
         return f"{largest.name.capitalize()} has not been retrained, so nothing can be said of its gap."
     partial = tuned.replicates < largest.retrained
     some = f" in {tuned.replicates} of {largest.retrained} replicates" if partial else ""
-    text = f"Tuned by itself{some}, batch {largest.batch_size} {_loses(tuned, reference)}; "
-    text += f"at the setting that is best for {reference.name}, it {_loses(untuned, None)}."
+    text = f"Tuned by itself{some}, batch {largest.batch_size} {_loses(metric, tuned, reference)}; "
+    text += f"at the setting that is best for {reference.name}, it {_loses(metric, untuned, None)}."
     if largest.diverged and _sign(tuned) <= 0:
         lost = f"{largest.diverged} of {largest.retrained} retrained trials"
         text += f" It diverged in {lost} where {reference.name} completed, so it is not free"
@@ -78,7 +80,7 @@ def _verdict(reference: TunedCell, largest: TunedCell) -> str:
         text += " There is no clear gap to remove"
     if gained is not None and gained.interval is not None:
         clear = "" if _sign(gained) else ", which is not clear"
-        text += f"; tuning changes this batch's accuracy by {_points(gained)}{clear}"
+        text += f"; tuning changes this batch's {metric.noun} by {_shown(metric, gained, metric.sign)}{clear}"
     return text + "."
 
 
@@ -89,24 +91,27 @@ def _sign(mean: Mean) -> int:
     return (mean.interval.low > 0) - (mean.interval.high < 0)
 
 
-def _loses(gap: Mean, reference: TunedCell | None) -> str:
+def _loses(metric: Metric, gap: Mean, reference: TunedCell | None) -> str:
     against = "" if reference is None else f" against {reference.name} tuned by itself"
     if gap.interval is None:
-        return f"is {_signed(-gap.value)} percentage points apart{against} (too few replicates for an interval)"
+        apart = metric.signed_difference(-metric.sign * gap.value)
+        return f"is {apart} apart{against} (too few replicates for an interval)"
     if _sign(gap) == 0:
-        return f"shows no clear difference in test accuracy{against}: a gap of {_points(gap)}"
-    verb = "loses test accuracy" if gap.value > 0 else "gains test accuracy"
-    return f"{verb}{against}: a gap of {_points(gap)}"
+        return f"shows no clear difference in test {metric.noun}{against}: a gap of {_shown(metric, gap)}"
+    if metric.direction == "higher":
+        verb = f"{'loses' if gap.value > 0 else 'gains'} test {metric.noun}"
+    else:
+        verb = f"has a {'higher' if gap.value > 0 else 'lower'} test {metric.noun}"
+    return f"{verb}{against}: a gap of {_shown(metric, gap)}"
 
 
-def _points(mean: Mean) -> str:
-    interval = mean.interval
-    inside = "" if interval is None else f" [{_signed(interval.low)}, {_signed(interval.high)}]"
-    return f"{_signed(mean.value)}{inside} percentage points"
-
-
-def _signed(value: float) -> str:
-    return f"{100 * value:+.2f}".replace("-", "−")
+def _shown(metric: Metric, mean: Mean, sign: float = 1.0) -> str:
+    """A difference with its interval and unit; `sign` turns it into the direction of the metric."""
+    inside = ""
+    if mean.interval is not None:
+        low, high = sorted((sign * mean.interval.low, sign * mean.interval.high))
+        inside = f" [{metric.signed(low)}, {metric.signed(high)}]"
+    return f"{metric.signed(sign * mean.value)}{inside} {metric.difference_unit}".strip()
 
 
 def tuned_gap_lines(folder: Path) -> list[str]:
@@ -122,9 +127,12 @@ def tuned_gap_lines(folder: Path) -> list[str]:
 
 
 def _table(found: TunedGap) -> list[str]:
+    metric, gap = found.metric, found.metric.difference_label("gap", short=True)
+    own = metric.label("").strip()
+    wide = max(13, len(own))
     lines = [
-        " batch  learning     validation  test accuracy [%]           gap [% points]",
-        "  size      rate   accuracy [%]  tuned        untuned        tuned        untuned",
+        f" batch  learning  {'validation':>{wide}}  {metric.label():<26}  {gap}",
+        f"  size      rate  {own:>{wide}}  tuned        untuned        tuned        untuned",
     ]
     remedy = NO_REMEDY
     for cell in sorted(found.cells, key=lambda cell: cell.remedy != NO_REMEDY):
@@ -132,14 +140,13 @@ def _table(found: TunedGap) -> list[str]:
             remedy = cell.remedy
             lines.append(f"with {remedy}:")
         rate = "none" if cell.best is None else f"{cell.best[RATE]:.2g}" + ("*" if RATE in cell.edges else "")
-        validation = "" if cell.validation_accuracy is None else f"{100 * cell.validation_accuracy:.2f}"
-        shown = [plus_minus(mean) for mean in (cell.tuned, cell.untuned)]
-        gaps = [plus_minus(mean) for mean in (cell.tuned_gap, cell.untuned_gap)]
+        validation = "" if cell.validation_metric is None else metric.number(cell.validation_metric)
+        shown = [plus_minus(metric, mean) for mean in (cell.tuned, cell.untuned)]
+        gaps = [plus_minus(metric, mean) for mean in (cell.tuned_gap, cell.untuned_gap)]
         if cell is found.reference:
             shown[1], gaps = "the same", ["reference", "reference"]
-        lines.append(
-            f"{cell.batch_size:>6}  {rate:>8}  {validation:>13}  {shown[0]:<12} {shown[1]:<13}  {gaps[0]:<12} {gaps[1]}"
-        )
+        first = f"{cell.batch_size:>6}  {rate:>8}  {validation:>{wide}}"
+        lines.append(f"{first}  {shown[0]:<12} {shown[1]:<13}  {gaps[0]:<12} {gaps[1]}")
     return lines
 
 

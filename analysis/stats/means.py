@@ -17,8 +17,9 @@ from scipy import special  # scipy.stats would cost half a second at each start
 
 Floats = npt.NDArray[np.float64]
 CONFIDENCE = 0.95
-RESOLVED = ("test_accuracy", "test_error")  # columns that are multiples of 1 / test_size
+RESOLVED = ("test_accuracy",)  # columns that are multiples of 1 / test_size
 LARGEST_LOG = 700.0  # e^700 is about 1e304
+ROUNDING = 1e-12  # of the values: a smaller spread is none
 
 
 @dataclass(frozen=True)
@@ -102,8 +103,9 @@ def mean_over_replicates(
     """
     by_replicate = _averages(*_known(frame, value, scale))
     sizes = [size for _, size in by_replicate.values()]
-    step = (step or _step(frame, value)) / min(sizes, default=1)
-    return _mean([mean for mean, _ in by_replicate.values()], sum(sizes), scale, step, left_out)
+    step = (step or resolution(frame, value)) / min(sizes, default=1)
+    size = _magnitude(scale, value, frame)
+    return _mean([mean for mean, _ in by_replicate.values()], sum(sizes), scale, step, size, left_out)
 
 
 def paired_difference(
@@ -127,8 +129,8 @@ def paired_difference(
     if differences.empty:
         return None
     sizes = differences["size"]
-    step = max(_step(first, value), _step(second, value)) / sizes.min()
-    return _mean(differences["mean"].tolist(), int(sizes.sum()), scale, step)
+    step = max(resolution(first, value), resolution(second, value)) / sizes.min()
+    return _mean(differences["mean"].tolist(), int(sizes.sum()), scale, step, _magnitude(scale, value, first, second))
 
 
 def differences_by_replicate(
@@ -164,7 +166,7 @@ def ratio_of_means(
         np.fill_diagonal(covariance, np.maximum(covariance.diagonal(), (step / 2) ** 2))
         spread = student_t(_level(comparisons), n) ** 2 * covariance / n
         a, b, c = bottom**2 - spread[1, 1], top * bottom - spread[0, 1], top**2 - spread[0, 0]
-        if a > 0 and np.trace(spread) > 1e-24:
+        if a > 0 and np.trace(spread) > ROUNDING**2 * (both**2).max():
             half = np.sqrt(max(0.0, b * b - a * c))
             interval = Interval(float((b - half) / a), float((b + half) / a))
     return Mean(float(top / bottom), interval, n, n, comparisons)
@@ -187,20 +189,30 @@ def _averages(keys: Sequence[Any], values: Floats) -> dict[Any, tuple[float, int
     return {key: (sum(groups[key]) / len(groups[key]), len(groups[key])) for key in sorted(groups)}
 
 
-def _step(frame: pd.DataFrame, value: str) -> float:
-    """The resolution of a column: 1 / test_size for accuracies, at the smallest test set; 0 where it is not known."""
+def resolution(frame: pd.DataFrame, value: str) -> float:
+    """The resolution of a column: 1 / test_size for accuracies, at the smallest test set; 0 for all other metrics."""
     if value not in RESOLVED or "test_size" not in frame or frame.empty:
         return 0.0
     return 1.0 / float(frame["test_size"].min())
 
 
-def _mean(by_replicate: Sequence[float], trials: int, scale: str, step: float, left_out: bool = False) -> Mean | None:
+def _magnitude(scale: str, value: str, *frames: pd.DataFrame) -> float:
+    """The largest absolute value, which a spread by rounding is relative to; of logarithms 1."""
+    if scale == "log":
+        return 1.0
+    values = np.concatenate([frame[value].to_numpy(np.float64, na_value=np.nan) for frame in frames])
+    return float(np.abs(values[np.isfinite(values)]).max(initial=0.0))
+
+
+def _mean(
+    by_replicate: Sequence[float], trials: int, scale: str, step: float, magnitude: float, left_out: bool = False
+) -> Mean | None:
     n = len(by_replicate)
     if n == 0:
         return None
     centre, interval = float(np.mean(by_replicate)), None
     spread = max(float(np.std(by_replicate, ddof=1)), step / 2) if n > 1 else 0.0
-    if spread > 1e-12 * max(1.0, abs(centre)):
+    if spread > ROUNDING * max(magnitude, abs(centre)):
         half = student_t(_level(1), n) * spread * (1 / n + (1 / (n - 1) if left_out else 0)) ** 0.5
         interval = Interval(_back(centre - half, scale), _back(centre + half, scale))
     return Mean(_back(centre, scale), interval, n, trials)

@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 
 from trainables.config import TrialConfig
 from trainables.records.tables import Record, compact, write_record
@@ -131,4 +133,26 @@ def write(folder: Path, records: Iterable[Record]) -> Path:
     for entry in records:
         write_record(folder, entry)
     compact(folder)
+    return folder
+
+
+def judged_by(folder: Path, metric: str, unit: str, offset: float, slope: float, share: slice = slice(None)) -> Path:
+    """`folder` with the trials of `share` judged by another metric than accuracy, offset + slope accuracy.
+
+    Lower is better for a slope below 0. Returns `folder`.
+    """
+    trials = pq.read_table(folder / "trials.parquet").to_pandas()
+    about = {"metric": metric, "metric_unit": unit, "metric_direction": "higher" if slope > 0 else "lower"}
+    known = {"metric": "accuracy", "metric_unit": "points", "metric_direction": "higher"}
+    rows = trials.index[share]
+    for name, value in about.items():
+        trials[name] = known[name]
+        trials.loc[rows, name] = value
+    for of in ("train", "test"):
+        trials[f"{of}_metric"] = trials[f"{of}_accuracy"]
+        trials.loc[rows, f"{of}_metric"] = offset + slope * trials.loc[rows, f"{of}_accuracy"]
+        trials.loc[rows, f"{of}_accuracy"] = np.nan
+    for name in ("generalization_gap", "large_batch_gap"):
+        trials.loc[rows, name] = abs(slope) * trials.loc[rows, name]
+    pq.write_table(pa.Table.from_pandas(trials, preserve_index=False), folder / "trials.parquet")
     return folder

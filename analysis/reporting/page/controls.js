@@ -42,7 +42,7 @@ function drawFilters() {
         onchange: (event) => hide(event.target.checked ? [...hidden].filter((other) => other !== value) : [...hidden, value]),
       }), shown(value))));
   });
-  const search = element("input", { type: "search", "data-key": "search", "aria-label": "Search trials", placeholder: "trial, text or test_accuracy>94", spellcheck: "false",
+  const search = element("input", { type: "search", "data-key": "search", "aria-label": "Search trials", placeholder: "trial, text or batch_size=64", spellcheck: "false",
     oninput: (event) => { state.search = event.target.value; changeFilter(); } });
   update(byId("filters"), search, rangeMenu(), ...filters);
   const box = byId("filters").querySelector("input[type=search]");

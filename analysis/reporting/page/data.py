@@ -4,6 +4,7 @@
     progress                 counts, planned, running, seconds_left, ...
     run, badge, cards, notes what was run; n of N where the sweep has not ended; three questions with their verdicts
     gap_chart                the gap by batch size (null without two batch sizes)
+    metric                   the primary metric: its columns (test, train), its label on an axis, its factor
     fields                   the columns of the trials: name, label, kind (axis, result, measure, gap, fact), factor
     trials                   {field: [a value per trial]}
     matched                  per trial the number of the set that it is compared in, null where it is in none
@@ -20,6 +21,7 @@ from typing import Any
 import pandas as pd
 
 from analysis.data.load import NO_REMEDY, Sweep, axes, comparable, measures_of
+from analysis.data.metric import Metric
 from analysis.data.progress import Progress
 from analysis.reporting import tables as tables
 from analysis.reporting.headline import run_line, standing
@@ -29,21 +31,6 @@ from analysis.reporting.page.sections import correlations, sections
 
 Data = dict[str, Any]
 
-GAPS = {
-    "large_batch_gap": "large-batch gap [percentage points]",
-    "generalization_gap": "generalization gap [percentage points]",
-    "test_error": "test error [%]",
-}
-RESULTS = {
-    "test_accuracy": ("test accuracy [%]", 100),
-    "train_accuracy": ("train accuracy [%]", 100),
-    "test_loss": ("test loss [nats]", 1),
-    "test_perplexity": ("test perplexity", 1),
-    "large_batch_loss_gap": ("large-batch gap of the loss [nats]", 1),
-    "train_loss": ("train loss [nats]", 1),
-    "epochs_done": ("epochs", 1),
-    "steps": ("steps", 1),
-}
 FACTS = ("train_seconds", "sharpness_seconds", "finished_at", "device", "host")
 MARKS = ("is_comparable", "has_remedy", "is_plain", "is_switched", "is_reference", "off_target")
 
@@ -73,11 +60,18 @@ def trial_data(sweep: Sweep, progress: Progress) -> Data:
     fields = _fields(sweep, frame)
     return {
         **empty_data(sweep.name, progress),
+        "metric": {
+            "test": sweep.metric.column,
+            "train": sweep.metric.train_column,
+            "label": sweep.metric.label(""),
+            "factor": sweep.metric.factor,
+            "loss": f"loss{sweep.metric.loss_unit}",
+        },
         "fields": fields,
         "trials": {field["name"]: [plain(value) for value in frame[field["name"]].tolist()] for field in fields},
         "marks": {name: frame[name].astype(bool).tolist() for name in MARKS},
         "matched": [plain(value) for value in frame["matched_set"].tolist()],
-        "curves": curves(sweep.epochs, frame["trial_id"]),
+        "curves": curves(sweep.epochs, frame["trial_id"], sweep.metric),
         "profiles": profiles(sweep),
     }
 
@@ -93,6 +87,7 @@ def empty_data(name: str, progress: Progress | None, message: str | None = None)
         "cards": [],
         "notes": [],
         "gap_chart": None,
+        "metric": None,
         "fields": [],
         "trials": {"trial_id": []},
         "marks": {name: [] for name in MARKS},
@@ -121,7 +116,7 @@ def _trials(sweep: Sweep) -> pd.DataFrame:
     known = comparable(sweep).set_index("trial_id")
     frame = trials.assign(
         flags=[", ".join(flags) if flags is not None else "" for flags in trials["flags"]],
-        test_error=1.0 - trials["test_accuracy"],
+        test_error=sweep.metric.errors(trials[sweep.metric.column]),
         is_comparable=trials["trial_id"].isin(known.index),
         has_remedy=trials["remedy"] != NO_REMEDY,
     )
@@ -134,16 +129,44 @@ def _trials(sweep: Sweep) -> pd.DataFrame:
     return frame.sort_values([*tables.telling_axes(sweep), "trial_id"], na_position="first", ignore_index=True)
 
 
+def _results(metric: Metric) -> dict[str, tuple[str, float]]:
+    """The columns of results, with their labels and the factors of their units."""
+    nats = metric.loss_unit
+    results = {
+        metric.column: (metric.label(), metric.factor),
+        metric.train_column: (metric.label("train"), metric.factor),
+        "test_loss": (f"test loss{nats}", 1),
+        "test_perplexity": ("test perplexity", 1),
+        "large_batch_loss_gap": (f"large-batch gap of the loss{nats}", 1),
+        "train_loss": (f"train loss{nats}", 1),
+        "epochs_done": ("epochs", 1),
+        "steps": ("steps", 1),
+    }
+    same = ("test_loss", "large_batch_loss_gap", "train_loss") if metric.name == "nats" else ()
+    return {name: shown for name, shown in results.items() if name not in same}
+
+
+def _gaps(metric: Metric) -> list[tuple[str, str]]:
+    """The columns that the map shows against sharpness, with their labels."""
+    return [
+        ("large_batch_gap", metric.gap_label),
+        ("generalization_gap", metric.difference_label("generalization gap")),
+        ("test_error", metric.error_label),
+    ]
+
+
 def _fields(sweep: Sweep, frame: pd.DataFrame) -> list[Data]:
     """The columns worth sending: those that vary, and those of which a value is known."""
     telling = tables.telling_axes(sweep)
     others = [name for name in axes(sweep.trials) if name not in telling]
     found: list[Data] = [{"name": name, "label": name.replace("_", " "), "kind": "axis"} for name in telling]
     found.append({"name": "status", "label": "status", "kind": "axis"})
+    metric = sweep.metric
     found += [
-        {"name": name, "label": label, "kind": "result", "factor": factor} for name, (label, factor) in RESULTS.items()
+        {"name": name, "label": label, "kind": "result", "factor": factor}
+        for name, (label, factor) in _results(metric).items()
     ]
-    found += [{"name": name, "label": label, "kind": "gap", "factor": 100} for name, label in GAPS.items()]
+    found += [{"name": name, "label": label, "kind": "gap", "factor": metric.factor} for name, label in _gaps(metric)]
     found += [{"name": part.column, "label": part.label, "kind": "measure"} for part in measures_of(sweep)]
     found += [{"name": name, "label": name.replace("_", " "), "kind": "fact"} for name in ("flags", "error", *FACTS)]
     found += [{"name": name, "label": name.replace("_", " "), "kind": "fact"} for name in others]

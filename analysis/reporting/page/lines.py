@@ -13,22 +13,24 @@ import numpy as np
 import pandas as pd
 
 from analysis.data.load import Sweep
+from analysis.data.metric import Metric
 from trainables.storage.folders import read_file
 
 Data = dict[str, Any]
 
-CURVES = ("epoch", "train_loss", "test_loss", "train_accuracy", "test_accuracy", "lr", "batch_size", "distance")
 MOST_POINTS = 60_000
 MOST_POINTS_OF_A_TRIAL = 100
 LEAST_SCALES = 5  # rows of one measure that make a line
 
 
-def curves(epochs: pd.DataFrame, order: Any) -> Data:
+def curves(epochs: pd.DataFrame, order: Any, metric: Metric) -> Data:
     """The epochs of each trial of `order`: {names, trials: [{epochs, values: a list per name} or null]}.
 
     A column that is the same in all epochs shown is that value alone.
     """
-    names = [name for name in CURVES if name in epochs and epochs[name].notna().any()]
+    metrics = (metric.train_column, metric.column)
+    wanted = ("epoch", "train_loss", "test_loss", *metrics, "lr", "batch_size", "distance")
+    names = [name for name in wanted if name in epochs and epochs[name].notna().any()]
     epochs = epochs.sort_values(["trial_id", "epoch"], ignore_index=True)
     sizes = epochs.groupby("trial_id").size()
     most = max(8, min(MOST_POINTS_OF_A_TRIAL, MOST_POINTS // max(1, len(sizes))))

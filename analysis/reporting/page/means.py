@@ -1,4 +1,4 @@
-"""The charts of means on the page: accuracy, gap and sharpness against batch size, and against the switch epoch.
+"""The charts of means on the page: primary metric, gap and sharpness against batch size, and against the switch epoch.
 
 The panels and their means are those of analysis/batch_size_curves.py and switch_point.py; a point is
 [x, mean, low, high, holds trials off target], low and high null where there is one replicate.
@@ -8,7 +8,7 @@ from typing import Any
 
 import pandas as pd
 
-from analysis.charts.batch_size_curves import GAP, PANELS
+from analysis.charts.batch_size_curves import panels_of
 from analysis.charts.style import LABELS
 from analysis.data.load import NO_REMEDY, Sweep, comparable
 from analysis.questions.free_batch import free_batch
@@ -28,7 +28,7 @@ def batch_size_charts(sweep: Sweep) -> list[Chart]:
         f"learning rate {rate:g}": [(size, part[part["batch_size"] == size]) for size in sizes]
         for rate, part in plain.groupby("learning_rate")
     }
-    return _charts(lines, plain[plain["is_reference"]], {"x": LABELS["batch_size"], "at": sizes, "ticks": None})
+    return _charts(sweep, lines, plain[plain["is_reference"]], {"x": LABELS["batch_size"], "at": sizes, "ticks": None})
 
 
 def gap_chart(sweep: Sweep) -> Chart | None:
@@ -39,7 +39,8 @@ def gap_chart(sweep: Sweep) -> Chart | None:
             if found is None:
                 return chart
             free = found.largest if found.largest > found.reference else None
-            return {**chart, "margin": GAP.factor * found.margin, "free": free}
+            margin = None if found.margin is None else sweep.metric.factor * found.margin
+            return {**chart, "margin": margin, "free": free}
     return None
 
 
@@ -58,12 +59,14 @@ def switch_charts(sweep: Sweep) -> list[Chart]:
             (1 + len(epochs), plain[plain["batch_size"] == small]),
         ]
     ticks = ["0 (large batch)", *(f"{epoch:g}" for epoch in epochs), "none (small)"]
-    return _charts(lines, plain[plain["is_reference"]], {"x": LABELS["switch_epoch"], "at": None, "ticks": ticks})
+    return _charts(
+        sweep, lines, plain[plain["is_reference"]], {"x": LABELS["switch_epoch"], "at": None, "ticks": ticks}
+    )
 
 
-def _charts(lines: dict[str, Line], references: pd.DataFrame, x_axis: Chart) -> list[Chart]:
+def _charts(sweep: Sweep, lines: dict[str, Line], references: pd.DataFrame, x_axis: Chart) -> list[Chart]:
     charts = []
-    for panel in PANELS:
+    for panel in panels_of(sweep.metric):
         shown: dict[str, list[list[Any]]] = {name: [] for name in lines}
         for name, places in lines.items():
             for x, rows in places:
@@ -75,5 +78,5 @@ def _charts(lines: dict[str, Line], references: pd.DataFrame, x_axis: Chart) -> 
                     ]
                     shown[name].append([x, *values, bool(rows["off_target"].any())])
         if any(shown.values()):
-            charts.append({**x_axis, "y": panel.label, "log": panel.log, "zero": panel is GAP, "lines": shown})
+            charts.append({**x_axis, "y": panel.label, "log": panel.log, "zero": panel.is_gap, "lines": shown})
     return charts

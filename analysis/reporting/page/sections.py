@@ -26,7 +26,7 @@ COMPARED = {"is_comparable": True, "has_remedy": False}
 
 REMEDIES_NOTE = (
     "Each remedy at each large batch, best first, paired inside replicates among trials that differ in batch "
-    "size, switch and remedy alone. Gain: test accuracy beyond plain training at this batch; remaining: what the "
+    "size, switch and remedy alone. Gain: {gain} plain training at this batch; remaining: what the "
     "smallest batch still has ahead. Share: of the gap that is won back, given where the gap is significant. All three "
     "are over the same settings, those that all sides completed, and their intervals hold together with 95 % for all "
     "rows (Bonferroni), so they also hold for the best one. p is corrected for all rows (Holm). Costs and flatness are "
@@ -61,18 +61,21 @@ CORRELATION_NOTES = (
     "Each correlation is taken inside every replicate (seed, split_seed) and averaged; the interval is a t-interval "
     "over replicates, and speaks of new seeds and splits for this grid of configurations. Matched: ranks are taken "
     "among trials that differ in batch size and switch alone. Pooled and per learning rate leave out the reference "
-    "trials, whose gap is 0 by construction. Trials off target (missed target; without one, train accuracy below "
-    "99.9 %) are left out, except where the view includes them.",
-    "The granulated Kendall coefficient: does a measure order the test error when one axis varies and all "
+    "trials, whose gap is 0 by construction. Trials off target ({off_target}) are left out, except where the view "
+    "includes them.",
+    "The granulated Kendall coefficient: does a measure order the {error} when one axis varies and all "
     "others, the seed and the split are fixed?",
 )
 
 
 def sections(sweep: Sweep) -> list[Section]:
     """The sections of the page in their order."""
-    over = _population(sweep)
+    over, metric = _population(sweep), sweep.metric
+    gain = f"test {metric.noun} {'beyond' if metric.direction == 'higher' else 'below that of'}"
+    off_target = "missed target" + ("; without one, train accuracy below 99.9 %" if metric.name == "accuracy" else "")
+    notes = [note.format(off_target=off_target, error=metric.error) for note in CORRELATION_NOTES]
     found = [
-        _section("The remedies", [REMEDIES_NOTE, *over], tables=[_remedies(sweep)]),
+        _section("The remedies", [REMEDIES_NOTE.format(gain=gain), *over], tables=[_remedies(sweep)]),
         _section("Which measure predicts the gap", [LEADERBOARD_NOTE], tables=[_leaderboard(sweep)]),
         _section(
             "What costs nothing",
@@ -82,7 +85,7 @@ def sections(sweep: Sweep) -> list[Section]:
         ),
         _section("By batch size", [BATCH_SIZE_NOTE, *over], _other_charts(sweep), [_batch_sizes(sweep)]),
         _section("The switch-point", [SWITCH_NOTE], switch_charts(sweep)),
-        _section("Rank correlations", CORRELATION_NOTES, tables=_correlations(sweep)),
+        _section("Rank correlations", notes, tables=_correlations(sweep)),
         _section("What was run", [], tables=_run(sweep)),
         _section("Flagged and failed", [], tables=_trouble(sweep)),
     ]
@@ -136,9 +139,9 @@ def _population(sweep: Sweep) -> list[str]:
 
 
 def _remedies(sweep: Sweep) -> Table:
-    head = ["remedy", "batch size", "gain [percentage points]", "p", "share bought back [%]",
-            "remaining [percentage points]", "training time", "steps", "box sharpness",
-            "largest eigenvalue"]  # fmt: skip
+    gain, remaining = (sweep.metric.difference_label(name) for name in ("gain", "remaining"))
+    head = ["remedy", "batch size", gain, "p", "share bought back [%]", remaining, "training time", "steps",
+            "box sharpness", "largest eigenvalue"]  # fmt: skip
     rows = tables.remedy_rows(sweep)
     return _table("Remedies", head, ({"cells": cells, "where": {"trial_id": trials}} for cells, trials in rows))
 
@@ -154,7 +157,8 @@ def _leaderboard(sweep: Sweep) -> Table | None:
 
 
 def _free_batch(sweep: Sweep) -> Table:
-    head = ["comparison", "batch size", "compared", "loses [percentage points]", "at most", "costs nothing"]
+    loses = sweep.metric.difference_label("loses" if sweep.metric.direction == "higher" else "is worse by")
+    head = ["comparison", "batch size", "compared", loses, "at most", "costs nothing"]
     rows = tables.free_batch_rows(sweep)
     return _table(
         "What a batch size loses to the smallest",
@@ -168,7 +172,7 @@ def _sentences(sweep: Sweep) -> list[str]:
 
 
 def _batch_sizes(sweep: Sweep) -> Table:
-    head = ["batch size", "replicates", "test accuracy [%]", "large-batch gap [percentage points]",
+    head = ["batch size", "replicates", sweep.metric.label(), sweep.metric.gap_label,
             "box sharpness, epsilon 1e-3, strong [%]", "largest Hessian eigenvalue"]  # fmt: skip
     rows = tables.batch_size_rows(sweep)
     return _table(
@@ -185,7 +189,7 @@ def _correlations(sweep: Sweep) -> list[Table]:
     changes = ([row.measure, *map(tables.shown, (row.before, row.after, row.ratio))] for row in found.rows)
     return [
         _table(
-            "Granulated Kendall coefficient with the test error, by axis",
+            f"Granulated Kendall coefficient with the {sweep.metric.error}, by axis",
             ["measure", *kendall["axes"], "mean"],
             ({"cells": cells, "where": where} for cells in kendall["rows"]),
         ),

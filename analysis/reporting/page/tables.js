@@ -1,7 +1,7 @@
 // Tables: the sections that Python made, and the table of all trials, sorted by any column and paged.
 
 const PAGE = 50;
-const COLUMNS = ["test_accuracy", "large_batch_gap", "box_sharpness", "hessian_max_eig", "epochs_done", "flags"];
+const COLUMNS = ["large_batch_gap", "box_sharpness", "hessian_max_eig", "epochs_done", "flags"];
 
 function drawSections() {
   const drawn = [];
@@ -63,7 +63,7 @@ function traceButton(label, where) {
 /** The columns of the table: those the reader chose, else what sets trials apart, their results, and the map's axes. */
 function tableColumns() {
   const look = choices();
-  const chosen = (found) => (state.columns ? state.columns.includes(found.name) : found.kind === "axis" || COLUMNS.includes(found.name) || found.name === look.x || found.name === look.y);
+  const chosen = (found) => (state.columns ? state.columns.includes(found.name) : found.kind === "axis" || found.name === data.metric?.test || COLUMNS.includes(found.name) || found.name === look.x || found.name === look.y);
   return data.fields.filter((found) => found.kind === "key" || chosen(found)).sort((a, b) => (b.kind === "key") - (a.kind === "key"));
 }
 

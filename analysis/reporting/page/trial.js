@@ -48,9 +48,10 @@ function drawTrial() {
 
 /** What is drawn of a trial: [key, y, lines, more] of each chart. */
 function curvesOf(row) {
+  const { train, test, label, factor, loss } = data.metric;
   const found = data.curves.trials[row] ? [
-    ["loss", "loss [nats]", [curve(row, "train_loss", "train"), curve(row, "test_loss", "test")], { logY: true }],
-    ["accuracy", "accuracy [%]", [curve(row, "train_accuracy", "train", 100), curve(row, "test_accuracy", "test", 100)], {}],
+    ["loss", loss, [curve(row, "train_loss", "train"), curve(row, "test_loss", "test")], { logY: true }],
+    ["metric", label, [curve(row, train, "train", factor), curve(row, test, "test", factor)], {}],
   ] : [];
   (data.profiles[data.trials.trial_id[row]] ?? []).forEach(({ title, x, log, lines }, index) =>
     found.push([`profile ${index}`, title, Object.entries(lines).map(([name, points]) => ({ name, points })), { x, logY: log }]));

@@ -9,6 +9,7 @@ import pytest
 from made_up import record
 
 from analysis.data.load import comparable, load_sweep
+from analysis.data.metric import ACCURACY
 from analysis.paper.comparison import compare, gap_and_ratio, points, small_and_large, write_table
 from analysis.paper.evolution import along, at_losses, distance_ratio, evolution
 from analysis.paper.evolution import report as evolution_report
@@ -44,7 +45,7 @@ def small_large(gap=0.01, ratio=10.0, **config):
 def test_gap_and_ratio_are_paired(write_sweep):
     sweep = load_sweep(write_sweep(small_large()))
     small, large = small_and_large(comparable(sweep), sweep)
-    found = compare("large", large, small)
+    found = compare("large", large, small, ACCURACY)
     assert (found.batch_size, found.trials, found.off_target) == (512, 4, 0)
     assert found.gap.value == pytest.approx(0.01)
     half = 3.18244630528 * math.sqrt(sum(noise**2 for noise in NOISE) / 3) / 2  # t(0.975, 3); the luck is not in it
@@ -52,9 +53,9 @@ def test_gap_and_ratio_are_paired(write_sweep):
     assert found.ratio.value == pytest.approx(10)
     assert found.worse is True
     assert found.sharper is None  # all replicates agree exactly: no interval
-    other = compare("small", small, large)
+    other = compare("small", small, large, ACCURACY)
     assert (other.worse, other.ratio.value) == (False, pytest.approx(0.1))
-    assert compare("same", large, large).worse is None
+    assert compare("same", large, large, ACCURACY).worse is None
 
 
 def test_one_batch_size_is_not_enough(write_sweep):
@@ -81,7 +82,7 @@ def test_figure_marks_what_is_off_target(write_sweep):
     records[-1].trial["flags"] = ["missed target loss"]
     sweep = load_sweep(write_sweep(records))
     small, large = small_and_large(comparable(sweep), sweep)
-    figure = gap_and_ratio([compare("large", large, small)], "the small batch")
+    figure = gap_and_ratio([compare("large", large, small, ACCURACY)], "the small batch")
     gaps, ratios = figure.axes
     (dot,) = [line for line in gaps.lines if line.get_marker() == "o"]
     assert dot.get_xdata() == pytest.approx([1.0])  # percentage points

@@ -33,7 +33,7 @@ def test_table_by_batch_size(write_sweep):
     # Five doublings at 0.2 points each; splits differ by a point, which pairing removes.
     assert rows[2].gap.value == pytest.approx(0.01, abs=2e-3)
     assert not rows[2].gap.interval.holds(0)
-    assert rows[2].accuracy.interval.high - rows[2].accuracy.interval.low > 0.02
+    assert rows[2].level.interval.high - rows[2].level.interval.low > 0.02
     assert rows[2].box_sharpness.value / rows[0].box_sharpness.value == pytest.approx(np.exp(5), rel=0.2)
 
 
@@ -66,8 +66,8 @@ def test_a_reversed_gap_is_told(write_sweep):
 
 
 def test_the_margin_is_the_readers(write_sweep):
-    sweep = load_sweep(write_sweep(grid()))
-    assert cost_sentence(sweep, 0.05).startswith(
+    sweep = load_sweep(write_sweep(grid()), margin=5)
+    assert cost_sentence(sweep).startswith(
         "Up to batch 512, the largest tried, test accuracy is non-inferior to batch 16 within 5 percentage points"
     )
 

@@ -93,7 +93,7 @@ def test_gaps_and_intervals_by_hand(write_tuned: Write) -> None:
         assert gap.value == pytest.approx(series.mean())
         assert (gap.interval.low, gap.interval.high) == pytest.approx((series.mean() - half, series.mean() + half))
     assert (large.steps, large.counts) == (140, {"stopped": 1, "completed": 1})
-    assert large.validation_accuracy == 0.96
+    assert large.validation_metric == 0.96
     assert (large.unfinished, large.off_target) == (0, 0)
 
 

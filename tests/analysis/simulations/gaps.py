@@ -9,12 +9,14 @@ from functools import partial
 from typing import Any
 
 from analysis.data.load import Sweep
-from analysis.questions.free_batch import MARGIN, Comparison, free_batch
+from analysis.data.metric import DEFAULT_MARGINS
+from analysis.questions.free_batch import Comparison, free_batch
 from analysis.questions.remedies import Remedy, remedies
 from analysis.reporting.gap_answer import named_remedy
 from analysis.stats.means import Mean
 from simulations import Design, Statement
 
+MARGIN = DEFAULT_MARGINS["points"]
 PLAIN = Design(name="default: 4 replicates, 4 settings, luck 0.2 points", gap=MARGIN, luck=0.002, switches=(None,))
 TWELVE: dict[str, Any] = {"learning_rates": (0.001, 0.003, 0.01, 0.03), "warmups": (0.0, 2.0, 5.0)}
 GAPS = (
