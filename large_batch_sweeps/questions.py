@@ -33,7 +33,7 @@ def free_batch(
 
     `tuned`: each batch size at the learning rate that its other replicates choose.
     """
-    found = free.free_batch(results.sweep, comparison, *([] if margin is None else [margin]))
+    found = free.free_batch(results.sweep, comparison, margin)
     if found is None:
         raise UserError("`results` must hold plain trials at two batch sizes or more, got none that can be compared")
     return frame_of(found.rows).assign(margin=found.margin, reference=found.reference)
@@ -67,12 +67,14 @@ def remedies(results: SweepResults) -> pd.DataFrame:
     return frame_of(found).assign(helps=[one.helps for one in found])
 
 
-def compare(results: SweepResults, first: str, second: str, *, value: str = "test_accuracy") -> pd.DataFrame:
+def compare(results: SweepResults, first: str, second: str, *, value: str | None = None) -> pd.DataFrame:
     """`first` minus `second` at each batch size, two values of the column `remedy` (plain training is "none").
 
-    The difference of column `value` is paired inside replicates, over trials that differ in the remedy alone.
+    The difference of column `value` (None: the primary metric on the test set) is paired inside replicates, over trials
+    that differ in the remedy alone.
     """
     frame = comparable(results.sweep)
+    value = results.sweep.metric.column if value is None else value
     known = sorted(frame["remedy"].unique())
     for name in (first, second):
         if name not in known:

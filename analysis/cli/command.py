@@ -58,7 +58,8 @@ def add_metric(parser: argparse.ArgumentParser, *, has_margin: bool) -> None:
     parser.add_argument(
         "--metric",
         metavar="NAME",
-        help="the primary metric of the trials to look at, where they have several (default: the most frequent)",
+        help="the primary metric, or the task, of the trials to look at, where there are several (default: the most "
+        "frequent)",
     )
     if has_margin:
         parser.add_argument(

@@ -27,7 +27,6 @@ examples:
   optuna-dashboard sqlite:///results/tuned_gap/optuna.db
       the studies in a browser, also while they run (pip install optuna-dashboard)
 """
-OBJECTIVES = ("accuracy", "loss")
 
 
 def parse(arguments: Sequence[str]) -> argparse.Namespace:
@@ -68,10 +67,10 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     )
     search.add_argument(
         "--objective",
-        choices=OBJECTIVES,
-        default=OBJECTIVES[0],
-        help="what is best on the validation examples at the end; ties in accuracy go to the lower loss "
-        "(default: %(default)s)",
+        metavar="NAME",
+        default="metric",
+        help="what is best on the validation examples at the end: loss, or metric, the task's primary one, such as "
+        "accuracy, whose ties go to the lower loss (default: %(default)s)",
     )
     search.add_argument(
         "--validation-size",

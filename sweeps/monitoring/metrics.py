@@ -29,9 +29,10 @@ MOST_GROUPS = 48
 STATES = ("pending", "running", "completed", "diverged", "failed")
 GROUP_TAGS = ("batch_size", "remedy", "learning_rate")
 MEANS = {
-    "test_accuracy": "test accuracy, in [0, 1]",
-    "generalization_gap": "train minus test accuracy of the same weights",
-    "large_batch_gap": "test accuracy of the small-batch reference minus this one's",
+    "test_accuracy": "test accuracy, in [0, 1], where it is the primary metric",
+    "test_metric": "primary metric on the test set, where it is another one",
+    "generalization_gap": "primary metric: how much worse on the test set than on the training set",
+    "large_batch_gap": "primary metric: how much worse on the test set than the small-batch reference",
     "box_sharpness": "box sharpness, epsilon 1e-3, full space, strong method [%]",
     "hessian_max_eig": "largest eigenvalue of the Hessian of the training loss",
     "epochs_done": "epochs of a trial",
@@ -40,7 +41,8 @@ RECENT_POINTS = ("large_batch_gap", "generalization_gap", "box_sharpness", "hess
 IN_FORCE = {
     "epoch": "epochs done",
     "train_loss": "training loss [nats]",
-    "test_accuracy": "test accuracy, in [0, 1]",
+    "test_accuracy": "test accuracy, in [0, 1], where it is the primary metric",
+    "test_metric": "primary metric on the test set, where it is another one",
     "lr": "learning rate in force",
     "batch_size": "batch size in force",
 }
@@ -107,7 +109,7 @@ class Metrics(tune.Callback):  # type: ignore[misc]
 
     def _end(self, key: str, result: Row) -> None:
         self._running.pop(key, None)
-        numbers = {name: result.get(name) for name in ("train_accuracy", *MEANS)}
+        numbers = {name: result.get(name) for name in ("train_accuracy", "metric", "metric_direction", *MEANS)}
         self._rows[key] = {
             **vars(self._configs[key]),
             "trial_id": key,
@@ -169,12 +171,18 @@ def _tag(row: Row, tag: str) -> str:
 
 
 def _means(rows: Sequence[Row]) -> dict[str, float]:
-    values = {key: [row[key] for row in rows if row.get(key) is not None] for key in MEANS}
+    values = {key: [value for row in rows if (value := _value(row, key)) is not None] for key in MEANS}
     return {key: math.fsum(known) / len(known) for key, known in values.items() if known}
+
+
+def _value(row: Mapping[str, Any], key: str) -> Any:
+    """A number of a row, if it is there; of test accuracy and test metric only the one that is the primary metric."""
+    is_accuracy = row.get("test_metric") in (None, row.get("test_accuracy"))
+    return None if key == ("test_metric" if is_accuracy else "test_accuracy") else row.get(key)
 
 
 def _set(gauges: Mapping[str, Gauge], numbers: Mapping[str, Any], tags: dict[str, str]) -> None:
     for key, gauge in gauges.items():
-        value = numbers.get(key)
+        value = _value(numbers, key)
         if value is not None and math.isfinite(value):
             gauge.set(value, tags)

@@ -15,6 +15,7 @@ from rich.live import Live
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 
+from analysis.data.metric import Metric
 from analysis.data.progress import duration
 from trainables.config import TrialConfig
 
@@ -33,7 +34,7 @@ class Progress(tune.Callback):  # type: ignore[misc]
         self._started_at: dict[str, float] = {}
         self._epochs: dict[str, float] = {}  # of the trials that run, as far as they have reported
         self._ended: dict[str, tuple[str, float]] = {}  # status and seconds
-        self._best: tuple[float, str] | None = None
+        self._best: tuple[float, str] | None = None  # its score, and the words for it
         self._sharpest: tuple[float, str] | None = None
         self._begun = time.monotonic()
         self._first_at: float | None = None
@@ -94,12 +95,17 @@ class Progress(tune.Callback):  # type: ignore[misc]
         self._first_at = now - seconds if self._first_at is None else self._first_at
 
     def _remember(self, key: str, result: dict[str, Any]) -> None:
-        label = self._configs[key].label
-        accuracy, sharpness = result.get("test_accuracy"), result.get("box_sharpness")
-        if accuracy is not None and (self._best is None or accuracy > self._best[0]):
-            self._best = (accuracy, label)
+        label, sharpness = self._configs[key].label, result.get("box_sharpness")
+        self._remember_best(label, result, "test")
         if sharpness is not None and (self._sharpest is None or sharpness > self._sharpest[0]):
             self._sharpest = (sharpness, label)
+
+    def _remember_best(self, label: str, result: dict[str, Any], of: str) -> None:
+        """Notes the primary metric of the trial if it is the best so far; `of` says on which examples it is."""
+        metric = Metric.of_row(result)
+        value = result.get("test_metric", result.get("test_accuracy"))
+        if value is not None and (self._best is None or metric.sign * value > self._best[0]):
+            self._best = (metric.sign * value, f"{metric.named(value, of)} ({label})")
 
     def _seconds_left(self) -> float | None:
         """Work left over speed: seconds of trials, by the mean of each batch size, over how many the run does a second.
@@ -174,7 +180,7 @@ class Progress(tune.Callback):  # type: ignore[misc]
         return f" (epoch {first})" if first == last else f" (epoch {first} to {last})"
 
     def _best_text(self) -> str | None:
-        return None if self._best is None else f"{100 * self._best[0]:.2f} % test accuracy ({self._best[1]})"
+        return None if self._best is None else self._best[1]
 
     def _sharpest_text(self) -> str | None:
         return None if self._sharpest is None else f"{self._sharpest[0]:.3g} % box sharpness ({self._sharpest[1]})"

@@ -26,8 +26,8 @@ from trainables.runtime.errors import LONGEST_REASON, UserError, one_line
 from trainables.storage.folders import is_remote
 
 LOGGED = (
-    "train_loss", "train_accuracy", "test_accuracy", "generalization_gap", "box_sharpness", "hessian_max_eig",
-    "lr", "batch_size", "epochs_done",
+    "train_loss", "train_accuracy", "test_accuracy", "train_metric", "test_metric", "generalization_gap",
+    "box_sharpness", "hessian_max_eig", "lr", "batch_size", "epochs_done",
 )  # fmt: skip
 
 

@@ -24,7 +24,7 @@ import math
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import optuna
@@ -36,8 +36,7 @@ from trainables.runtime.seeds import derive_seed
 
 LEAST_TO_COMPARE = 4
 LOCKED_SECONDS = 120.0  # how long a locked SQLite file is waited for
-Objective = Literal["validation_accuracy", "validation_loss"]
-OBJECTIVES: tuple[Objective, ...] = ("validation_accuracy", "validation_loss")
+ACCURACY, LOSS = "validation_accuracy", "validation_loss"
 FINISHED = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
 
 
@@ -58,31 +57,43 @@ class Point:
 
     epoch: int
     loss: float | None
-    accuracy: float | None
+    metric: float | None
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a tuning trial ended: `status` completed, diverged, stopped (early) or failed."""
+    """How a tuning trial ended: `status` completed, diverged, stopped (early) or failed.
+
+    `validation_metric`: the primary metric on the validation examples.
+    """
 
     trial_id: str
     status: str
     epochs_done: float = 0
     steps: int = 0
     validation_loss: float | None = None
-    validation_accuracy: float | None = None
+    validation_metric: float | None = None
     train_seconds: float = 0.0
 
 
 @dataclass(frozen=True, kw_only=True)
 class Rules:
-    """What makes a study the study it is, beside its name and what its trials train."""
+    """What makes a study the study it is, beside its name and what its trials train.
+
+    `objective`: validation_loss, or validation_ and the name of the primary metric, of which the higher is the better
+    where `maximize`.
+    """
 
     space: Space
-    objective: Objective
+    objective: str
     seed: int
     round_size: int
     grace_epochs: int
+    maximize: bool = True
+
+    def declared(self) -> dict[str, Any]:
+        """All of it as JSON has it, but `maximize`, which the objective decides and earlier versions did not have."""
+        return {name: value for name, value in json.loads(json.dumps(asdict(self))).items() if name != "maximize"}
 
 
 class TuningStudy:
@@ -94,17 +105,19 @@ class TuningStudy:
 
     def __init__(self, name: str, storage: Any, rules: Rules, budget: Budget, *, subject: str, resume: bool) -> None:
         self.rules, self.budget, self.name = rules, budget, name
-        maximize = rules.objective == "validation_accuracy"
-        self._sign = -1.0 if maximize else 1.0
+        self._sign = -1.0 if rules.maximize else 1.0
         self._trials: dict[int, optuna.Trial] = {}
         if not resume and name in optuna.get_all_study_names(storage):
             raise UserError(
                 f"`storage` must not hold the study {name!r} yet, got one that does; --resume goes on with it"
             )
         self._study = optuna.create_study(
-            study_name=name, storage=storage, direction="maximize" if maximize else "minimize", load_if_exists=True
+            study_name=name,
+            storage=storage,
+            direction="maximize" if rules.maximize else "minimize",
+            load_if_exists=True,
         )
-        declared = {"subject": subject, **json.loads(json.dumps(asdict(rules)))}
+        declared = {"subject": subject, **rules.declared()}
         found = self._study.user_attrs.get("declared")
         if found is None:
             self._study.set_user_attr("declared", declared)
@@ -142,7 +155,7 @@ class TuningStudy:
         frozen = self._study.get_trials(deepcopy=False)[number]
         for point in curve:
             if point.epoch not in frozen.intermediate_values:
-                self._handle(frozen).report(self._value(point.loss, point.accuracy), point.epoch)
+                self._handle(frozen).report(self._value(point.loss, point.metric), point.epoch)
 
     def should_stop(self, number: int, curve: Sequence[Point]) -> bool:
         """Whether trial `number` with the results `curve`, at the epochs g, 2g, 4g, ..., is to be stopped early."""
@@ -150,7 +163,7 @@ class TuningStudy:
         earlier = [trial for trial in self._asked() if trial.number // self.rules.round_size < this_round]
         best = math.inf
         for point in curve:
-            best = min(best, self._sign * self._value(point.loss, point.accuracy))
+            best = min(best, self._sign * self._value(point.loss, point.metric))
             reached = [value for trial in earlier if (value := self._best_by(trial, point.epoch)) is not None]
             if len(reached) >= LEAST_TO_COMPARE and best > float(np.median(reached)):
                 return True
@@ -166,7 +179,7 @@ class TuningStudy:
         elif outcome.status == "stopped":
             self._study.tell(number, state=TrialState.PRUNED)
         else:
-            self._study.tell(number, self._value(outcome.validation_loss, outcome.validation_accuracy))
+            self._study.tell(number, self._value(outcome.validation_loss, outcome.validation_metric))
         self._trials.pop(number, None)
 
     @property
@@ -209,12 +222,16 @@ class TuningStudy:
         return number, self.rules.space.whole(params)
 
     def rows(self) -> list[dict[str, Any]]:
-        """A row per trial that ended: number, values and what `Outcome` has."""
-        return [
-            {"number": trial.number, **self.rules.space.whole(trial.params), **trial.user_attrs["outcome"]}
-            for trial in self._asked()
-            if trial.state in FINISHED
-        ]
+        """A row per trial that ended: number, values and what `Outcome` has; an accuracy under its own name too."""
+        found = []
+        for trial in self._asked():
+            if trial.state in FINISHED:
+                outcome = dict(trial.user_attrs["outcome"])
+                outcome.setdefault("validation_metric", outcome.get("validation_accuracy"))  # of an earlier version
+                if self.rules.objective == ACCURACY:
+                    outcome["validation_accuracy"] = outcome["validation_metric"]
+                found.append({"number": trial.number, **self.rules.space.whole(trial.params), **outcome})
+        return found
 
     def _asked(self) -> list[FrozenTrial]:
         return [trial for trial in self._study.get_trials(deepcopy=False) if trial.state != TrialState.WAITING]
@@ -258,9 +275,9 @@ class TuningStudy:
                 self._trials[frozen.number] = optuna.Trial(self._study, frozen._trial_id)
         return self._trials[frozen.number]
 
-    def _value(self, loss: float | None, accuracy: float | None) -> float:
+    def _value(self, loss: float | None, metric: float | None) -> float:
         """The objective, infinitely bad where the trial has diverged."""
-        value = accuracy if self.rules.objective == "validation_accuracy" else loss
+        value = loss if self.rules.objective == LOSS else metric
         diverged = loss is None or not math.isfinite(loss)
         return self._sign * math.inf if value is None or diverged else value
 

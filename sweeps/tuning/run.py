@@ -29,7 +29,7 @@ from sweeps.monitoring.progress import consoles
 from sweeps.session.placement import Placement
 from sweeps.studies.study import grid_of, note_run, placement_of, say_failures, source_of, warn
 from sweeps.tuning.campaign import Campaign, Known, Plan, with_test_set
-from sweeps.tuning.optuna_study import OBJECTIVES, Budget, Rules, TuningStudy, hidden, open_storage
+from sweeps.tuning.optuna_study import LOSS, Budget, Rules, TuningStudy, hidden, open_storage
 from sweeps.tuning.search_space import STARTUP_POINTS, Space
 from sweeps.tuning.under_tune import TuningProgress, curve_of, outcome_of, run_campaign
 from trainables.config import TrialConfig
@@ -37,6 +37,7 @@ from trainables.data import Source
 from trainables.records.tables import Row, compact, read_tables
 from trainables.runtime.errors import LONGEST_REASON, LostError, UserError, one_line
 from trainables.storage.folders import is_remote, write_atomically
+from trainables.tasks.names import TASKS
 
 TUNING = pa.schema(
     [
@@ -49,7 +50,8 @@ TUNING = pa.schema(
         ("warmup_epochs", pa.float64()),
         ("weight_decay", pa.float64()),
         ("validation_loss", pa.float64()),
-        ("validation_accuracy", pa.float64()),
+        ("validation_accuracy", pa.float64()),  # null where the objective is another metric
+        ("validation_metric", pa.float64()),  # the primary metric of the task
         ("epochs_done", pa.float64()),
         ("steps", pa.int64()),
         ("train_seconds", pa.float64()),
@@ -123,6 +125,7 @@ def _run(options: argparse.Namespace) -> int:
 def plan_of(options: argparse.Namespace, source: Source) -> Plan:
     """The plan of the options, on a source that has a test set."""
     grid = grid_of(options)
+    objective, maximize = objective_of(options.objective, source.task)
     train_size, test_size = source.sizes(options.train_size, options.test_size, options.validation_size)
     space = Space(
         learning_rate=tuple(options.learning_rate_range),
@@ -135,14 +138,33 @@ def plan_of(options: argparse.Namespace, source: Source) -> Plan:
         validation_size=options.validation_size,
         rules=Rules(
             space=space,
-            objective=next(name for name in OBJECTIVES if name.endswith(options.objective)),
+            objective=objective,
             seed=options.tuning_seed,
             round_size=options.round_size,
             grace_epochs=options.grace_epochs,
+            maximize=maximize,
         ),
         budget=Budget(steps=options.budget_steps) if options.budget_steps else Budget(trials=options.trials),
         seeds=options.seeds,
     )
+
+
+def objective_of(wanted: str, task: str) -> tuple[str, bool]:
+    """What is best on the validation examples, as in Rules, and whether more of it is better.
+
+    Raises UserError where `wanted` is neither loss, nor metric, nor the name of the task's primary metric.
+    """
+    if wanted == "loss":
+        return LOSS, False
+    metric, direction = "accuracy", "higher"
+    if task != TASKS[0]:
+        from trainables.tasks.by_name import load_task  # brings PyTorch
+
+        used = load_task(task)
+        metric, direction = used.metric, used.direction
+    if wanted not in ("metric", metric):
+        raise UserError(f"`objective` must be metric ({metric}, the primary one of {task}) or loss, got {wanted}")
+    return f"validation_{metric}", direction == "higher"
 
 
 def begin(plan: Plan, storage: Any, name: str, known: dict[str, Known], resume: bool) -> Campaign:

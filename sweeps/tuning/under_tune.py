@@ -89,7 +89,7 @@ def curve_of(epochs: Sequence[Row], grace_epochs: int) -> list[Point]:
     ends = [0, *(row["epoch"] for row in epochs)]
     judged = [judged_epoch(before, after, grace_epochs) for before, after in itertools.pairwise(ends)]
     return [
-        Point(epoch, row["test_loss"], row["test_accuracy"])
+        Point(epoch, row["test_loss"], row["test_metric"])
         for epoch, row in zip(judged, epochs, strict=True)
         if epoch is not None
     ]
@@ -98,16 +98,16 @@ def curve_of(epochs: Sequence[Row], grace_epochs: int) -> list[Point]:
 def outcome_of(row: Row, epochs: Sequence[Row] = ()) -> Outcome:
     """How a trial ended, from its row of trials.parquet; of one that was stopped, from its last epoch."""
     last = {**row, "epochs_done": epochs[-1]["epoch"], "steps": epochs[-1]["step"]} if epochs else row
-    last = {**last, **{name: epochs[-1][name] for name in ("test_loss", "test_accuracy")}} if epochs else last
+    last = {**last, **{name: epochs[-1][name] for name in ("test_loss", "test_metric")}} if epochs else last
     seconds = math.fsum(epoch["seconds"] for epoch in epochs) if epochs else last.get("train_seconds")
-    loss, accuracy = last.get("test_loss"), last.get("test_accuracy")
+    loss = last.get("test_loss")
     return Outcome(
         trial_id=row["trial_id"],
         status=row["status"],
         epochs_done=last.get("epochs_done") or 0,
         steps=last.get("steps") or 0,
         validation_loss=loss if loss is None or math.isfinite(loss) else None,
-        validation_accuracy=accuracy,
+        validation_metric=last.get("test_metric"),
         train_seconds=seconds or 0.0,
     )
 
@@ -116,7 +116,7 @@ class CampaignSearch(Searcher):  # type: ignore[misc]
     """Tune's search algorithm: hands on what the campaign wants to run, and what came of it."""
 
     def __init__(self, campaign: Campaign) -> None:
-        super().__init__(metric="test_accuracy", mode="max")  # Tune wants them; the campaign has its own objective
+        super().__init__(metric="test_metric", mode="max")  # Tune wants them; the campaign has its own objective
         self._campaign = campaign
         self._keys: dict[str, str] = {}  # our key of Tune's trials
 
@@ -161,7 +161,7 @@ class EarlyStopping(FirstToWait):
 
 
 class TuningProgress(Progress):
-    """The display, for trials that are not known beforehand; it shows no test accuracy before the end."""
+    """The display, for trials that are not known beforehand; it shows no result on the test set before the end."""
 
     def __init__(self, campaign: Campaign, already_done: int, console: Console) -> None:
         super().__init__([], already_done, console)
@@ -184,12 +184,7 @@ class TuningProgress(Progress):
 
     def _remember(self, key: str, result: dict[str, Any]) -> None:
         if self._configs[key].validation_size is not None:
-            accuracy = result.get("test_accuracy")
-            if accuracy is not None and (self._best is None or accuracy > self._best[0]):
-                self._best = (accuracy, self._configs[key].label)
-
-    def _best_text(self) -> str | None:
-        return None if self._best is None else f"{100 * self._best[0]:.2f} % validation accuracy ({self._best[1]})"
+            self._remember_best(self._configs[key].label, result, "validation")
 
     def _counts(self) -> dict[str, int]:
         return {**super()._counts(), "total": self._planned, "done": self._planned - sum(self._missing.values())}

@@ -176,8 +176,8 @@ def test_two_metrics_are_looked_at_alone(write_sweep, capsys):
     assert len(both.trials) == 30
     assert both.metric.name == "accuracy"
     assert both.notes[0] == (
-        "These results are of the trials whose primary metric is accuracy. Trials with another one are left out: "
-        "12 with nats (`--metric`)."
+        "These results are of classification (accuracy). Trials of another task or primary metric are left out: "
+        "12 of classification (nats); `--metric` shows them."
     )
     other = load_sweep(folder, metric="nats")
     assert len(other.trials) == 12
@@ -187,13 +187,12 @@ def test_two_metrics_are_looked_at_alone(write_sweep, capsys):
     assert summary_command.main([str(folder), "--metric", "nats"]) == 0
     assert "12 trials ended" in capsys.readouterr().out
     assert free_batch_command.main([str(folder)]) == 0
-    assert "note: These results are of the trials whose primary metric is accuracy." in capsys.readouterr().err
+    assert "note: These results are of classification (accuracy)." in capsys.readouterr().err
 
 
 def test_trials_that_failed_early_belong_to_any_metric():
-    rows = pd.DataFrame({"test_accuracy": [np.nan, np.nan], "train_accuracy": np.nan, "metric": ["nats", None],
-                         "metric_unit": ["nats per token", None], "metric_direction": ["lower", None],
-                         "train_metric": [1.0, np.nan], "test_metric": [1.5, np.nan]})  # fmt: skip
+    about = {"task": "language", "metric": "nats", "metric_unit": "nats per token", "metric_direction": "lower"}
+    rows = pd.DataFrame([{**about, "test_metric": 1.5}, {"test_metric": None}])
     kept, metric, note = metric_of(rows)
     assert len(kept) == 2
     assert metric == Metric("nats", "nats per token", "lower", 0.01, 3)

@@ -69,12 +69,14 @@ def test_gaps_and_means_are_those_of_the_tables(
         "pending": 0, "running": 1, "completed": 4, "diverged": 0, "failed": 0,
     }  # fmt: skip
     plain = table[table["switch_epoch"].isna()]
-    for name in MEANS:
+    for name in set(MEANS) - {"test_metric"}:
         for size, mean in plain.groupby("batch_size")[name].mean().items():
             assert scrape[f"sweep_{name}", "test", str(size), "none", "0.01"] == pytest.approx(mean, abs=1e-12)
     (running,) = [config.label for config in configs[-1:]]
     assert scrape["sweep_running_batch_size", "test", f"{running} {configs[-1].trial_id[:6]}"] == 300
     assert sum(key[0] == "sweep_trial_box_sharpness" for key in scrape) == 4
+
+    assert not [key for key in scrape if key[0] == "sweep_test_metric"]  # it is the test accuracy
 
     published.on_trial_complete(0, [], ended(configs[-1], records[configs[-1].trial_id].trial))
     published._compute_at = 0.0
@@ -103,6 +105,22 @@ def test_ten_thousand_trials_make_a_small_scrape(digits: Source, scrape: dict[tu
     assert names["sweep_box_sharpness"] == 4 <= MOST_GROUPS  # 200 groups by learning rate too: it is left out
     assert scrape["sweep_box_sharpness", "test", "16", "none", "all"] == 1.0
     assert len(scrape) < 700  # at about 350 bytes each: a quarter of a megabyte
+
+
+def test_another_metric_than_accuracy(
+    make_config: Callable[..., TrialConfig], scrape: dict[tuple[str, ...], float]
+) -> None:
+    """Nats per token, lower is better: batch 16 has 1.5, batch 64 has 1.75, so its gap is 0.25."""
+    configs = [make_config(batch_size=size) for size in (16, 64)]
+    published = Metrics("test", {config.trial_id: config for config in configs}, [])
+    about = {"metric": "nats", "metric_unit": "nats per token", "metric_direction": "lower", "status": "completed"}
+    for config, nats in zip(configs, (1.5, 1.75), strict=True):
+        published.on_trial_complete(0, [], ended(config, {**about, "test_metric": nats, "test_accuracy": 0.4}))
+    published.publish()
+    rate = f"{configs[0].learning_rate:g}"
+    assert scrape["sweep_test_metric", "test", "64", "none", rate] == 1.75
+    assert scrape["sweep_large_batch_gap", "test", "64", "none", rate] == 0.25
+    assert not [key for key in scrape if key[0] == "sweep_test_accuracy"]
 
 
 def test_a_trial_whose_worker_died_waits_again(

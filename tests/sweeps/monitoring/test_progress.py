@@ -144,3 +144,19 @@ def test_plain_and_quiet_consoles(monkeypatch: pytest.MonkeyPatch) -> None:
     finally:
         os.close(leader)
         os.close(follower)
+
+
+def test_the_best_is_the_best_in_the_primary_metric(make_config: Callable[..., TrialConfig]) -> None:
+    """Of 1.7 and 1.6 nats the lower is the better."""
+    about = {"metric": "nats", "metric_unit": "nats per token", "metric_direction": "lower", "status": "completed"}
+    configs = [make_config(batch_size=size) for size in (16, 32, 64)]
+    shown = Progress(configs, 0, Console(file=io.StringIO()))
+    for config, nats in zip(configs, (1.7, 1.6, 1.65), strict=True):
+        result = {**about, "test_metric": nats, "test_accuracy": 0.3}
+        shown.on_trial_complete(0, [], SimpleNamespace(config={"trial_id": config.trial_id}, last_result=result))
+    assert shown._best_text() == f"test loss 1.6 nats per token ({configs[1].label})"
+    plain = Progress(configs, 0, Console(file=io.StringIO()))
+    for config, accuracy in zip(configs, (0.91, 0.95, 0.9), strict=True):
+        result = {"status": "completed", "test_accuracy": accuracy}
+        plain.on_trial_complete(0, [], SimpleNamespace(config={"trial_id": config.trial_id}, last_result=result))
+    assert plain._best_text() == f"95.00 % test accuracy ({configs[1].label})"

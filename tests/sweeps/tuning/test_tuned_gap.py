@@ -24,7 +24,7 @@ from analysis.data.load import load_sweep
 from sweeps.cli.tuning_options import parse
 from sweeps.tuning.campaign import Campaign, Known, Plan, with_test_set
 from sweeps.tuning.optuna_study import Budget, Outcome, Point, Rules, TuningStudy, open_storage
-from sweeps.tuning.run import begin, plan_of, write_tuning
+from sweeps.tuning.run import begin, objective_of, plan_of, write_tuning
 from sweeps.tuning.search_space import STARTUP_POINTS, Space
 from sweeps.tuning.under_tune import curve_of, judged_epoch, outcome_of
 from trainables.config import TrialConfig
@@ -100,7 +100,7 @@ def drive(
                 curve = curve[:length]
                 last = curve[-1]
                 steps = last.epoch * math.ceil(config.train_size / config.batch_size)
-                outcome = Outcome(config.trial_id, "stopped", last.epoch, steps, last.loss, last.accuracy)
+                outcome = Outcome(config.trial_id, "stopped", last.epoch, steps, last.loss, last.metric)
                 break
         known[config.trial_id] = Known(outcome, curve)
         campaign.end(outcome)
@@ -201,7 +201,7 @@ def test_the_test_set_is_not_seen_by_tuning(digits: Source) -> None:
         def run(config: TrialConfig, source: Source = source, tested: dict[str, float | None] = tested) -> Any:
             curve, outcome = trained(config, source, 2)
             if config.validation_size is None:
-                tested[config.trial_id] = outcome.validation_accuracy
+                tested[config.trial_id] = outcome.validation_metric
             else:
                 assert config.measures == ""
             return curve, outcome
@@ -247,6 +247,48 @@ def test_median_rule_by_hand() -> None:
     assert study.should_stop(second, [Point(2, math.nan, 0.9)])  # diverging
 
 
+def test_a_metric_of_which_less_is_better() -> None:
+    """Nats of 1.5, 1.6, 1.7, 1.8 at epoch 2: the median 1.65 decides in the second round; the lowest is the best."""
+    study = new_study(open_storage("sqlite://"), objective="validation_nats", maximize=False)
+    numbers = [number for number, _ in study.proposals()]
+    for number, nats in zip(numbers, (1.5, 1.6, 1.7, 1.8), strict=True):
+        study.report(number, [Point(2, 1.0, nats)])
+        study.end(number, Outcome(f"t{number}", "completed", 3, 30, 1.0, nats - 0.1))
+    second = study.proposals()[0][0]
+    assert study.should_stop(second, [Point(2, 1.0, 1.66)])
+    assert not study.should_stop(second, [Point(2, 1.0, 1.64)])
+    best = study.best()
+    assert best is not None
+    assert best[0] == numbers[0]
+    assert {row.get("validation_accuracy") for row in study.rows()} == {None}
+    assert study.rows()[0]["validation_metric"] == 1.4
+
+
+def test_the_objective_is_the_metric_of_the_task() -> None:
+    assert objective_of("metric", "classification") == ("validation_accuracy", True)
+    assert objective_of("accuracy", "classification") == ("validation_accuracy", True)
+    assert objective_of("loss", "classification") == ("validation_loss", False)
+    assert objective_of("metric", "language") == ("validation_nats", False)
+    assert objective_of("metric", "binary") == ("validation_auc", True)
+    with pytest.raises(UserError, match=r"`objective` must be metric \(nats, the primary one of language\) or loss"):
+        objective_of("accuracy", "language")
+
+
+def test_a_study_of_an_earlier_version_goes_on() -> None:
+    """It has declared nothing of the direction, and its outcomes have an accuracy."""
+    storage = open_storage("sqlite://")
+    study = new_study(storage)
+    assert "maximize" not in study._study.user_attrs["declared"]
+    number = study.proposals()[0][0]
+    study.end(number, Outcome("a", "completed", 5, 50, 0.4, 0.8))
+    frozen = study._study.get_trials(deepcopy=False)[number]
+    old = {name.replace("metric", "accuracy"): value for name, value in frozen.user_attrs["outcome"].items()}
+    frozen.user_attrs["outcome"] = old
+    row = study.rows()[0]
+    assert row["validation_metric"] == row["validation_accuracy"] == 0.8
+    new_study(storage, resume=True)
+
+
 def test_where_early_stopping_looks() -> None:
     assert [epoch for epoch in range(100) if judged_epoch(epoch - 1, epoch, 5)] == [5, 10, 20, 40, 80]
     assert judged_epoch(4.8, 5.3, 5) == 5  # with rows within epochs: the first one at or after it
@@ -257,7 +299,7 @@ def test_where_early_stopping_looks() -> None:
 
 @pytest.mark.parametrize("objective", ["validation_accuracy", "validation_loss"])
 def test_diverged_failed_and_stopped_trials_are_told(objective: str) -> None:
-    study = new_study(open_storage("sqlite://"), objective=objective)
+    study = new_study(open_storage("sqlite://"), objective=objective, maximize=objective == "validation_accuracy")
     numbers = [number for number, _ in study.proposals()]
     study.end(numbers[0], Outcome("a", "diverged", 2, 20, None, 0.1))
     study.end(numbers[1], Outcome("b", "failed"))
@@ -381,7 +423,7 @@ def test_a_real_run_killed_and_resumed(digits: Source, tmp_path: Path) -> None:
     retrained = {key for key, config in expected.begun.items() if config.validation_size is None}
     assert {key for key, row in trials.items() if row["validation_size"] is None} == retrained
     for key in retrained:
-        assert trials[key]["test_accuracy"] == known[key].outcome.validation_accuracy
+        assert trials[key]["test_accuracy"] == known[key].outcome.validation_metric
         assert trials[key]["box_sharpness"] is not None
     tuning = pq.read_table(folder / "tuning.parquet").to_pylist()
     assert len(tuning) == 16
