@@ -17,6 +17,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal, get_args
 
+import numpy as np
 import pandas as pd
 
 from trainables.runtime.errors import UserError
@@ -203,7 +204,8 @@ def metric_of(trials: pd.DataFrame, chosen: str | None = None) -> tuple[pd.DataF
     _, name, unit, direction = kept
     if direction not in get_args(Direction):
         raise UserError(f"`results` must hold metrics of which higher or lower is better, got {direction} for {name}")
-    is_other = trials["metric"].notna() & ~trials[about].eq(kept).all(axis=1)
+    same = [trials[column] == value for column, value in zip(about, kept, strict=True)]
+    is_other = trials["metric"].notna() & ~np.logical_and.reduce(same)
     trials = trials[~is_other].copy() if is_other.any() else trials
     metric = Metric(name, unit, direction, DEFAULT_MARGINS.get(unit))
     if not metric.is_share:

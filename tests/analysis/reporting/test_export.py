@@ -1,0 +1,175 @@
+"""The exported setting: who wins, and a script with the loss, the optimizer and the schedule of the trial."""
+
+import json
+import types
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from made_up import judged_by, record
+from torch import nn
+
+from analysis import export as command
+from analysis.data.load import load_sweep
+from analysis.reporting.export import knots, winner, write_best
+from trainables.config import TrialConfig
+from trainables.records.tables import Record
+from trainables.tasks.by_name import load_task
+from trainables.training.optimizers.by_name import build_optimizer
+from trainables.trial import Trial
+
+
+def trials(results, **config):
+    """A record for each {learning rate: results of seed 0, 1, ...}."""
+    return [
+        record(value, learning_rate=rate, seed=seed, split_seed=seed, **config)
+        for rate, values in results.items()
+        for seed, value in enumerate(values)
+    ]
+
+
+RESULTS = {0.1: [0.9, 0.92, 0.94], 0.01: [0.93, 0.94, 0.95], 0.001: [0.99]}  # the last in one replicate alone
+
+
+def test_the_winner_has_the_best_mean_in_all_replicates(write_sweep):
+    sweep = load_sweep(write_sweep(trials(RESULTS)))
+    found = winner(sweep)
+    assert (found.config.learning_rate, found.chosen_on) == (0.01, "test")
+    assert found.result.value == pytest.approx(0.94)
+    assert len(found.trial_ids) == 3
+    judged_by(sweep.folder, "nats", "nats per token", 2.0, 1.0)
+    assert winner(load_sweep(sweep.folder)).config.learning_rate == 0.01
+    other = judged_by(write_sweep(trials(RESULTS), "other"), "nats", "nats per token", 2.0, -1.0)
+    assert winner(load_sweep(other)).config.learning_rate == 0.01
+    assert winner(load_sweep(other)).result.value == pytest.approx(1.06)
+
+
+def test_less_is_better(write_sweep):
+    lower = judged_by(write_sweep(trials({0.1: [0.1, 0.2], 0.01: [0.3, 0.2]})), "mse", "", 0.0, 1.0)
+    assert winner(load_sweep(lower)).config.learning_rate == 0.01
+    flipped = judged_by(write_sweep(trials({0.1: [-0.1, -0.2], 0.01: [-0.3, -0.2]}), "flipped"), "mse", "", 0.0, -1.0)
+    assert winner(load_sweep(flipped)).config.learning_rate == 0.1  # mse 0.15 against 0.25
+
+
+def test_validation_examples_choose_where_there_are_some(write_sweep):
+    held_out = trials({0.1: [0.95], 0.01: [0.9]}, validation_size=100)
+    sweep = load_sweep(write_sweep([*trials(RESULTS), *held_out]))
+    found = winner(sweep)
+    assert (found.config.learning_rate, found.chosen_on) == (0.1, "validation")
+    assert json.loads(write_best(sweep)[0].read_text())["result"]["mean_validation_metric"] == 0.95
+
+
+def test_the_files_agree(write_sweep, capsys):
+    folder = write_sweep(trials(RESULTS, label_smoothing=0.1, sam_radius=0.05))
+    assert command.main([str(folder), "--best"]) == 0
+    assert capsys.readouterr().out.split() == [
+        str(folder / "export" / f"best.{kind}") for kind in ("json", "yaml", "py")
+    ]
+    content = json.loads((folder / "export" / "best.json").read_text())
+    assert yaml.safe_load((folder / "export" / "best.yaml").read_text()) == content
+    assert content["setting"]["learning_rate"] == 0.01
+    assert "seed" not in content["setting"]
+    assert "Not in this script: sam_radius=0.05" in (folder / "export" / "best.py").read_text()
+    with pytest.raises(SystemExit):
+        command.main([str(folder)])
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"warmup_epochs": 1.5, "decay": "cosine", "epochs": 6},
+        {"decay": "step", "decay_epochs": "2,4", "decay_factor": 0.1, "epochs": 5},
+        {"switch_epoch": 2, "switch_batch_size": 90, "switch_learning_rate": "sqrt", "switch_optimizer_state": "keep"},
+        {"batch_schedule": "1:64,3:256", "optimizer": "sgd", "momentum": 0.8, "weight_decay": 1e-4},
+        {"learning_rate_scaling": "linear", "base_batch_size": 8, "clip_norm": 0.5, "label_smoothing": 0.1},
+        {"optimizer": "adagrad", "weight_decay": 1e-3},
+        {"layer_adaptation": True, "optimizer": "sgd"},
+    ],
+)
+def test_the_script_trains_as_the_trial(changes, write_sweep, make_config, digits):
+    config: TrialConfig = make_config(batch_size=32, epochs=changes.get("epochs", 4), target_loss=None, **{
+        name: value for name, value in changes.items() if name != "epochs"
+    })  # fmt: skip
+    folder = write_sweep([record_of(config)])
+    source = write_best(load_sweep(folder))[2].read_text()
+    module: Any = types.ModuleType("best")
+    exec(compile(source, "best.py", "exec"), module.__dict__)
+
+    trial = Trial(config, digits)
+    expected: list[tuple[int, float]] = []
+
+    class Noted:
+        """In the place of an update: batch size and learning rate are noted, nothing is trained."""
+
+        def begin_epoch(self, epoch):
+            pass
+
+        def __call__(self, optimizer, batch):
+            expected.append((len(batch), optimizer.param_groups[0]["lr"]))
+
+    trial.training._update = Noted()
+    for _ in range(config.total_epochs):
+        trial.training.pass_over_data()
+        trial.training.epochs.append({"train_loss": 1.0})
+
+    seen: list[tuple[int, float]] = []
+    build = module.build_optimizer
+
+    def built(model):
+        optimizer = build(model)
+        optimizers.append(optimizer)
+        return optimizer
+
+    module.build_optimizer = built
+    optimizers: list[Any] = []
+    network = nn.Sequential(nn.Linear(4, 10))
+    network.register_forward_pre_hook(
+        lambda _, inputs: seen.append((len(inputs[0]), optimizers[0].param_groups[0]["lr"]))
+    )
+    data = torch.randn(config.train_size, 4), torch.randint(10, (config.train_size,))
+    module.train(network, *data)
+    assert [size for size, _ in seen] == [size for size, _ in expected]
+    peak = max(rate for _, rate in expected)
+    assert [rate for _, rate in seen] == pytest.approx([rate for _, rate in expected], abs=1.01e-4 * peak)
+
+    theirs, ours = build(network), build_optimizer(config, network.parameters())
+    for key, value in ours.param_groups[0].items():
+        if key != "params":
+            assert theirs.param_groups[0][key] == value
+
+
+def record_of(config: TrialConfig) -> Record:
+    """The record of a completed trial of `config`."""
+    entry = record()
+    return Record(entry.trial | vars(config.canonical()) | {"trial_id": config.trial_id}, [], [])
+
+
+@pytest.mark.parametrize(
+    ("task", "outputs", "labels"),
+    [
+        ("classification", torch.randn(5, 3), torch.tensor([0, 1, 2, 1, 0])),
+        ("language", torch.randn(2, 3, 4), torch.tensor([[0, 1, -100], [3, -100, -100]])),
+        ("regression", torch.randn(4, 2), torch.randn(4, 2)),
+        ("multilabel", torch.randn(4, 3), torch.randint(2, (4, 3))),
+        ("binary", torch.randn(4, 1), torch.tensor([0, 1, 1, 0])),
+    ],
+)
+def test_the_loss_of_the_script_is_that_of_the_task(task, outputs, labels, write_sweep):
+    about = {"metric": "mine", "metric_unit": "", "metric_direction": "lower", "test_metric": 1.0}
+    entry = record(row={"task": task, "dataset_task": task, **about})
+    source = write_best(load_sweep(write_sweep([entry])))[2].read_text()
+    (line,) = [line for line in source.splitlines() if line.strip().startswith("loss = ")]
+    names = {"F": nn.functional, "outputs": outputs, "targets": labels}
+    found = eval(line.strip().removeprefix("loss = "), names)
+    own = load_task(task, [labels])
+    losses, weights = own.loss(outputs, labels), own.weights(labels)
+    weights = torch.ones_like(losses) if weights is None else weights
+    assert found.item() == pytest.approx(((losses * weights).sum() / weights.sum()).item(), rel=1e-5)
+
+
+def test_knots_by_hand():
+    assert knots(torch.tensor([0.0, 1, 2, 3, 3, 3, 0.3, 0.3]).numpy(), 1e-6) == [0, 3, 5, 6, 7]
+    assert knots(torch.ones(5).numpy(), 1e-6) == [0, 4]
+    assert knots(torch.ones(1).numpy(), 1e-6) == [0]
