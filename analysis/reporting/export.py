@@ -123,11 +123,14 @@ def described(sweep: Sweep, found: Winner) -> dict[str, Any]:
 
 def updates(config: TrialConfig) -> Iterator[tuple[int, float]]:
     """Batch size and learning rate of every update that the trial may take, as its training loop has them."""
-    for epoch in range(config.total_epochs):
-        size, seen = batch_size_at(config, epoch), 0
-        while seen < config.train_size:
-            seen = min(config.train_size, seen + size)
-            yield size, learning_rate_at(config, epoch + seen / config.train_size, size)
+    last_step, last_example = config.length.as_bounds(config.train_size)
+    step = examples = 0
+    while step < last_step and examples < last_example:
+        epoch, seen = divmod(examples, config.train_size)
+        size = batch_size_at(config, epoch + seen / config.train_size, step)
+        step, new = step + 1, min(size, config.train_size - seen)
+        examples += new
+        yield size, learning_rate_at(config, epoch + (seen + new) / config.train_size, size, step)
 
 
 def knots(values: Any, tolerance: float) -> list[int]:

@@ -109,7 +109,7 @@ class Metrics(tune.Callback):  # type: ignore[misc]
 
     def _end(self, key: str, result: Row) -> None:
         self._running.pop(key, None)
-        numbers = {name: result.get(name) for name in ("train_accuracy", "metric", "metric_direction", *MEANS)}
+        numbers = {name: result.get(name) for name in ("train_accuracy", "task", "metric", "metric_direction", *MEANS)}
         self._rows[key] = {
             **vars(self._configs[key]),
             "trial_id": key,

@@ -47,6 +47,7 @@ REPORTED = (  # to Tune: for the display, the metrics and the trackers; tables a
     "test_accuracy",
     "train_metric",
     "test_metric",
+    "task",
     "metric",
     "metric_unit",
     "metric_direction",

@@ -92,7 +92,7 @@ def test_ten_thousand_trials_make_a_small_scrape(digits: Source, scrape: dict[tu
         batch_sizes=[2, 4, 8, 16], learning_rates=rates, seeds=range(5), epochs=4, train_size=300, model_options={}
     )
     some = expand(grid, digits)
-    row = {**vars(some[0]), "numbers_version": 9, "status": "completed", "test_accuracy": 0.5, "box_sharpness": 1.0}
+    row = {**vars(some[0]), "numbers_version": 9, "status": "completed", "test_metric": 0.5, "box_sharpness": 1.0}
     many = [
         {**row, "trial_id": f"{copy}-{number}", "batch_size": config.batch_size, "learning_rate": config.learning_rate}
         for copy in range(10)
