@@ -34,6 +34,7 @@ from trainables.training.own_step import OwnLoss, OwnTraining, build_network, tr
 from trainables.training.parallel import Workers
 from trainables.training.recording import Recorder
 from trainables.training.schedule import batch_sizes
+from trainables.units import Amount
 
 T = TypeVar("T")
 
@@ -293,6 +294,15 @@ class Trial:
         self._difference = self._known.difference({**self.training.epochs[-1], **self.training.evaluate()})
         return True
 
+    def has_passed(self, every: Amount) -> bool:
+        """Whether a multiple of `every` lies between the last two logging points, or at the last one."""
+        training = self.training
+        before = training.epochs[-2] if len(training.epochs) > 1 else {"step": 0, "examples": 0, "epoch": 0}
+        used = before.get("examples")
+        used = round(before["epoch"] * self.config.train_size) if used is None else used
+        step, examples = every.next_multiple(before["step"], used, self.config.train_size)
+        return training.step >= step or training.examples >= examples
+
     def _is_measured_now(self) -> bool:
         """Whether this is a moment along the run to measure: the end of the training is not one.
 
@@ -302,8 +312,7 @@ class Trial:
         if self.training.finished:
             return False
         if every is not None:
-            earlier = self.training.epochs[-2]["epoch"] if len(self.training.epochs) > 1 else 0
-            return self.training.epochs_done // every > earlier // every
+            return self.has_passed(Amount(every, "epochs"))
         moments = len({row["epoch"] for row in self.measures})
         spent = math.fsum(row["seconds"] for row in self.measures)
         return share is not None and (moments == 0 or spent * (moments + 1) / moments <= share * self.training.seconds)

@@ -175,6 +175,12 @@ def add_run(parser: Parser, *, name: str) -> None:
         help="at most so much training is lost when a worker dies, and an epoch or 2 s (default: %(default)g)",
     )
     run.add_argument(
+        "--checkpoint-every",
+        type=amount("checkpoint-every"),
+        metavar="AMOUNT",
+        help="also after so many steps, examples, tokens or epochs, such as 1000steps: at the first logging point then",
+    )
+    run.add_argument(
         "--trial-timeout",
         type=number(above=0),
         metavar="SECONDS",

@@ -212,6 +212,7 @@ def fit(
         "micro_batch_size": placement.micro_batch_size,
         "cuda_graphs": placement.cuda_graphs,
         "checkpoint_seconds": placement.checkpoint_seconds,
+        "checkpoint_every": placement.checkpoint_every,
         "trial_timeout": placement.trial_timeout,
         "keep_weights": placement.keep_weights,
         "reuse_actors": placement.reuse_actors,

@@ -24,6 +24,7 @@ class Placement:
     micro_batch_size: int | None = None
     cuda_graphs: bool = False
     checkpoint_seconds: float = 10.0
+    checkpoint_every: str | None = None  # an amount of trainables.units, without tokens
     trial_timeout: float | None = None
     keep_weights: bool = False
     reuse_actors: bool = True

@@ -20,6 +20,7 @@ from analysis.data.progress import duration
 from sweeps.cli.without_effect import refuse_options_without_effect
 from sweeps.execution.preflight import checking
 from sweeps.plan.grid import Grid, expand
+from sweeps.plan.units import tokens_of_example
 from sweeps.session.placement import Placement
 from trainables.config import NUMBERS_VERSION, TrialConfig
 from trainables.data import Source, load_source
@@ -28,6 +29,7 @@ from trainables.measures.costs import cost_line
 from trainables.runtime.errors import UserError
 from trainables.runtime.importing import is_import_path, no_collection
 from trainables.storage.folders import scrubbed, write_atomically
+from trainables.units import in_examples
 
 if TYPE_CHECKING:
     from trainables.records.tables import Tables
@@ -102,7 +104,7 @@ def run_study(configs: Sequence[TrialConfig], source: Source, options: argparse.
     """Runs those of `configs` on `source` that are missing in the folder of `options` (sweeps.cli.arguments.add_run),
     then `finish`; returns the exit status. Raises UserError for what cannot run, before anything is written.
     """
-    placement = placement_of(options)
+    placement = placement_of(options, source)
     folder = (options.results / options.name).expanduser().absolute()
     with contextlib.ExitStack() as held:
         passed = held.enter_context(checking(configs, source, placement))
@@ -173,8 +175,11 @@ def warn(lines: Iterable[str]) -> None:
         print(f"warning: {line}", file=sys.stderr)
 
 
-def placement_of(options: argparse.Namespace) -> Placement:
-    """Where trials run, from the options of `sweeps.cli.arguments.add_run`."""
+def placement_of(options: argparse.Namespace, source: Source) -> Placement:
+    """Where trials on `source` run, from the options of `sweeps.cli.arguments.add_run`."""
+    every = options.checkpoint_every
+    if every is not None:
+        every = str(in_examples("checkpoint-every", every, tokens_of_example(source)))
     return Placement(
         address=None if options.address == "local" else options.address,  # as Ray calls one of its own
         cpus_per_trial=options.cpus_per_trial,
@@ -184,6 +189,7 @@ def placement_of(options: argparse.Namespace) -> Placement:
         micro_batch_size=options.micro_batch_size,
         cuda_graphs=options.cuda_graphs,
         checkpoint_seconds=options.checkpoint_seconds,
+        checkpoint_every=every,
         trial_timeout=options.trial_timeout,
         keep_weights=options.keep_weights,
         reuse_actors=options.reuse_actors,

@@ -78,7 +78,7 @@ def _run(options: argparse.Namespace) -> int:
         raise UserError(f"`workers-per-trial` must be 1 for tuning, got {options.workers_per_trial}")
     plan = plan_of(options, with_test_set(source_of(options, options.dataset), options.test_size))
     source = plan.source
-    placement = placement_of(options)
+    placement = placement_of(options, source)
     folder = (options.results / options.name).expanduser().absolute()
     if is_remote(folder) and not options.storage:
         raise UserError(f"`storage` must be given where the results are not on a file system, got none for {folder}")

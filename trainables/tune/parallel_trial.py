@@ -47,6 +47,7 @@ from trainables.training.parallel import Workers
 from trainables.trial import MeasuringError, Trial
 from trainables.tune.ray_compat import remove_orphaned_groups
 from trainables.tune.tune_trial import TuneTrial, out_of_memory, resources
+from trainables.units import read_amount
 
 DEATHS_ALLOWED = 3
 DRIVER_BYTES = 2**28  # what the waiting Tune actor asks for
@@ -63,7 +64,7 @@ class ParallelTrial(TuneTrial):
 
     def setup(self, config: dict[str, Any]) -> None:
         names = ("configs", "source", "folder", "cpus", "gpus", "memory", "keep_weights", "checkpoint_seconds")
-        self._settings = {name: config[name] for name in names}
+        self._settings = {name: config[name] for name in names} | {"checkpoint_every": config.get("checkpoint_every")}
         self._workers: int = config["workers"]
         super().setup({**config, "gpus": 0})
 
@@ -147,7 +148,7 @@ def work_together(settings: dict[str, Any]) -> None:
             trial.resume(checkpoint)
         trial.measures_alone = settings["measures_alone"]
         if workers.rank == 0:
-            trial.after_epoch = _Saver(trial, checkpoint, settings["checkpoint_seconds"])
+            trial.after_epoch = _Saver(trial, checkpoint, settings["checkpoint_seconds"], settings["checkpoint_every"])
         trial.train()
         if workers.rank == 0:
             if settings["keep_weights"] and not weights.exists():
@@ -170,14 +171,16 @@ def work_together(settings: dict[str, Any]) -> None:
 
 
 class _Saver:
-    """Saves `trial`, not more often than every `seconds`."""
+    """Saves `trial`, not more often than every `seconds`, and after `every` amount of training."""
 
-    def __init__(self, trial: Trial, path: Path, seconds: float) -> None:
+    def __init__(self, trial: Trial, path: Path, seconds: float, every: str | None) -> None:
         self._trial, self._path, self._seconds = trial, path, seconds
+        self._every = None if every is None else read_amount("checkpoint_every", every)
         self._saved_at = time.monotonic()
 
     def __call__(self) -> None:
-        if time.monotonic() - self._saved_at > self._seconds:
+        is_due = self._every is not None and self._trial.has_passed(self._every)
+        if is_due or time.monotonic() - self._saved_at > self._seconds:
             self._trial.save(self._path)
             self._saved_at = time.monotonic()
 

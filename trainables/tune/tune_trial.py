@@ -33,6 +33,7 @@ from trainables.runtime.time_limit import time_limit
 from trainables.storage.checkpoint import remove_checkpoint
 from trainables.storage.folders import place
 from trainables.tune.ray_compat import set_process_title
+from trainables.units import read_amount
 
 if TYPE_CHECKING:
     from trainables.trial import Trial
@@ -64,8 +65,9 @@ class TuneTrial(tune.Trainable):  # type: ignore[misc]
     The Tune configuration has `trial_id`; `configs` and `source`, object references to the TrialConfigs by their
     key and to the shared Source; `folder`, the results folder; `cpus` and `gpus` of a trial; `checkpoint_seconds`
     between checkpoints; `keep_weights`; and `reuse_actors`, whether this actor will be given other trials. It may have
-    `memory`, the GiB that a trial may take, `micro_batch_size`, `trial_timeout` in seconds, `cuda_graphs`, and
-    `trained`, a reference to the keys of the trials that are trained already and only measured further.
+    `memory`, the GiB that a trial may take, `micro_batch_size`, `trial_timeout` in seconds, `cuda_graphs`,
+    `checkpoint_every`, an amount, and `trained`, a reference to the keys of the trials that are trained already and
+    only measured further.
     """
 
     @classmethod
@@ -90,6 +92,8 @@ class TuneTrial(tune.Trainable):  # type: ignore[misc]
         self._keep_weights = config["keep_weights"]
         self._reuse_actors = config["reuse_actors"]
         self._checkpoint_seconds = config["checkpoint_seconds"]
+        every = config.get("checkpoint_every")
+        self._checkpoint_every = None if every is None else read_amount("checkpoint_every", every)
         self._configs: dict[str, TrialConfig] = ray.get(config["configs"])
         self._source: Source = ray.get(config["source"])
         self._trained: frozenset[str] = ray.get(config["trained"]) if "trained" in config else frozenset()
@@ -155,14 +159,13 @@ class TuneTrial(tune.Trainable):  # type: ignore[misc]
                 record=self._recorder,
                 known=self._known,
             )
-            trial.after_epoch = self._leave_warm_start
+            trial.after_epoch = self._after_logging
             reached = trial.load_weights(self._weights) or trial.resume(self._checkpoint)
             if not reached and self._config.is_warm_started:
                 trial.resume(self._warm_start(self._config.switch_epoch))
         finished = self._train(self._trial)
         if time.monotonic() - self._saved_at > self._checkpoint_seconds:
-            self._trial.save(self._checkpoint)
-            self._saved_at = time.monotonic()
+            self._save(self._trial)
         if not finished:
             return None
         if self._keep_weights and not self._weights.exists():
@@ -218,6 +221,16 @@ class TuneTrial(tune.Trainable):  # type: ignore[misc]
 
     def _warm_start(self, epoch: float | None) -> Path:
         return self._folder / "checkpoints" / f"warm-start-{self._config.warm_start_id}-{epoch}.pt"
+
+    def _after_logging(self) -> None:
+        self._leave_warm_start()
+        assert self._trial is not None
+        if self._checkpoint_every is not None and self._trial.has_passed(self._checkpoint_every):
+            self._save(self._trial)
+
+    def _save(self, trial: Trial) -> None:
+        trial.save(self._checkpoint)
+        self._saved_at = time.monotonic()
 
     def _leave_warm_start(self) -> None:
         """Leaves the state of this epoch for the trials that switch here and are the same run until now.

@@ -12,6 +12,7 @@ from trainables.data import Source
 from trainables.runtime.errors import UserError
 from trainables.training.evaluate import evaluate
 from trainables.trial import ENDED_BY_TEST_SET, MISSED_METRIC, Trial, run_trial
+from trainables.units import Amount
 
 Make = Callable[..., TrialConfig]
 
@@ -145,6 +146,17 @@ def test_a_target_metric_ends_training_on_held_out_data(make_config: Make, digit
     missed = run_trial(held_out, digits).trial
     assert (missed["steps_to_target"], missed["reached_target"]) == (None, False)
     assert missed["flags"] == [MISSED_METRIC]  # no test example has been seen
+
+
+@pytest.mark.parametrize(("every", "steps"), [(Amount(4, "steps"), [4, 8]), (Amount(40, "examples"), [4, 6, 8, 10])])
+def test_checkpoints_are_due_after_amounts(make_config: Make, images: Source, every: Amount, steps: list[int]) -> None:
+    """Rows after 2, 4, 6, 8 and 10 steps, at 32, 56, 80, 120 and 200 examples."""
+    trial = Trial(make_config(**DROPOUT_AND_AUGMENTATION, evaluate_every="2steps"), images)
+    found = []
+    trial.after_epoch = lambda: found.append(trial.training.step) if trial.has_passed(every) else None
+    trial.train()
+    assert [row["step"] for row in trial.training.epochs] == [2, 4, 6, 8, 10]
+    assert found == steps
 
 
 @pytest.mark.parametrize(

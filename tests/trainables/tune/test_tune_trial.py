@@ -10,8 +10,9 @@ import ray
 from trainables.config import TrialConfig
 from trainables.data import Source
 from trainables.records.tables import read_tables
-from trainables.trial import run_trial
+from trainables.trial import Trial, run_trial
 from trainables.tune.tune_trial import TuneTrial
+from trainables.units import Amount
 
 
 @pytest.fixture(scope="module")
@@ -99,6 +100,32 @@ def test_trials_that_switch_start_from_the_states_another_left(
                 assert {name: row[name] for name in same if name not in not_compared} == {
                     name: value for name, value in same.items() if name not in not_compared
                 }
+
+
+@pytest.mark.parametrize("adapter", ["one worker", "several workers"])
+def test_checkpoints_every_so_many_steps(
+    make_config: Callable[..., TrialConfig], digits: Source, tmp_path: Path, adapter: str
+) -> None:
+    """30 steps, a row after each 3: the last checkpoint is of the first row at or after step 28."""
+    config = make_config(epochs=3, evaluate_every="3steps", measures="")
+    trial, path = Trial(config, digits), tmp_path / "trial.pt"
+    if adapter == "one worker":
+        tuned = object.__new__(TuneTrial)
+        tuned._config, tuned._trial, tuned._checkpoint, tuned._warm_starts = config, trial, path, {}
+        tuned._checkpoint_every = Amount(7, "steps")
+        trial.after_epoch = tuned._after_logging
+    else:
+        from trainables.tune.parallel_trial import _Saver
+
+        trial.after_epoch = _Saver(trial, path, 1e9, "7steps")
+    trial.train()
+    resumed = Trial(config, digits)
+    assert resumed.resume(path)
+    assert resumed.training.step == 30
+    assert path.with_suffix(".previous").exists()
+    path.unlink()
+    assert resumed.resume(path)
+    assert resumed.training.step == 21
 
 
 def of(table: Any, trial: TrialConfig) -> list[dict[str, Any]]:
