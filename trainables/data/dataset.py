@@ -198,8 +198,8 @@ class Source:
     def fingerprint(self) -> str:
         """16 hexadecimal digits of the SHA-256 of all values, with their shapes: however they are stored.
 
-        A task other than that of class numbers is part of it. Trap: images are all decoded for it; see
-        `fingerprint_of`.
+        A task other than that of class numbers is part of it, and so is a vocabulary with tokens that never occur: the
+        size of a language model follows from it. Trap: images are all decoded for it; see `fingerprint_of`.
         """
         if self.decoded is not None:
             return self.decoded.fingerprint(f"{self.scaling} {self.dataset_task}", self._digest)
@@ -209,7 +209,7 @@ class Source:
         digest = hashlib.sha256()
         if self.dataset_task not in OF_CLASS_NUMBERS:
             digest.update(self.dataset_task.encode())
-        scaled, plain = self.scaling, None
+        scaled, plain, largest = self.scaling, None, 0
         for array, scaling in (
             (self.inputs, scaled),
             (self.labels, plain),
@@ -220,6 +220,9 @@ class Source:
                 digest.update(str((array.shape, values_of(array[:0], scaling).dtype.str)).encode())
                 for chunk in chunks(array):
                     digest.update(np.ascontiguousarray(values_of(chunk, scaling)).data)
+                    largest = max(largest, int(chunk.max(initial=0))) if self.of_tokens else 0
+        if self.of_tokens and self.num_classes > largest + 1:
+            digest.update(str(self.num_classes).encode())
         return digest.hexdigest()[:16]
 
     @cached_property

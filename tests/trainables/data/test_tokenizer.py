@@ -5,9 +5,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
-from trainables.data import load_source
+from trainables.data import Source, load_source
 from trainables.runtime.errors import UserError
 
 TEXT = "low lower lowest new newer newest wide wider widest\n" * 12
@@ -73,3 +74,13 @@ def test_what_does_not_match(tmp_path: Path, tokenizer: Any, monkeypatch: pytest
     refused("must know the text, got no token for", level="bpe", tokenizer=str(file))
     monkeypatch.setitem(sys.modules, "tokenizers", None)
     refused(r"pip install 'large-batch-sweeps\[hf\]'", level="bpe", tokenizer=str(file))
+
+
+def test_tokens_that_never_occur_are_seen_in_the_fingerprint() -> None:
+    """Two vocabularies give models of two sizes, so their trials must not have one ID."""
+    ids = np.arange(12).reshape(3, 4)
+
+    def fingerprint(vocabulary: int) -> str:
+        return Source("own", ids, (ids + 1) % 12, None, None, vocabulary, task="language").fingerprint
+
+    assert len({fingerprint(size) for size in (12, 13, 20)}) == 3
