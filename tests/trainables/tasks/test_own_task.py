@@ -14,9 +14,11 @@ from torch import Tensor, nn
 from trainables.check import check_trials
 from trainables.config import TrialConfig
 from trainables.data import Source, load_source
+from trainables.models.of_config import build
 from trainables.runtime.errors import UserError
 from trainables.tasks.by_name import load_task
 from trainables.tasks.outputs import changed, prediction_of, tensors_of
+from trainables.training.loop import Training
 from trainables.trial import run_trial
 
 OWN = """
@@ -160,11 +162,8 @@ def test_refused_before_any_trial_starts(task: str, message: str) -> None:
 def test_layers_can_be_kept_in_the_other_mode() -> None:
     source = load_source("own_tasks:numbers")
     config = config_of(source, model_options='{"widths": [4], "batch_norm": true}', measures="")
-    from trainables.training.loop import Training
 
     def statistics(task: str) -> Tensor:
-        from trainables.models.of_config import build
-
         data = source.split(30, 10, 0)
         training = Training(config_of(source, task=task, model_options=config.model_options), build(config, data), data)
         training.train_epoch()
@@ -262,3 +261,16 @@ def test_smoothed_binary_is_smoothed_cross_entropy_of_two_classes(make_config: C
 def test_a_hundred_times_chance_has_diverged(name: str, labels: Tensor, chance: float | None) -> None:
     found = load_task(name).chance(labels, 7)
     assert found is None if chance is None else found == pytest.approx(chance, rel=1e-15)
+
+
+@pytest.mark.parametrize(("share", "diverged"), [(99.0, False), (101.0, True), (float("nan"), True)])
+def test_divergence_and_target_are_in_the_unit_of_the_loss(share: float, diverged: bool) -> None:
+    """A regression has diverged at a hundred times the variance of its labels, whatever their unit is."""
+    source = load_source("own_tasks:numbers", task="regression")
+    data = source.split(30, 10, 0)
+    config = config_of(source, task="regression", target_loss=200.0)
+    training = Training(config, build(config, data), data)
+    variance = float(data.train_labels.double().var(correction=0))
+    training.epochs.append({"train_loss": share * variance})
+    assert training.diverged == diverged
+    assert training.reached_target == (share * variance <= 200)
