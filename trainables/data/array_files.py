@@ -3,7 +3,8 @@
 Without the two test files training and test examples are drawn from the one pool. Inputs (N, ...) are of any real type,
 images are (N, C, H, W). They are mapped and never copied whole; a batch of them becomes float32, as
 (stored / divisor - mean) / std, with a divisor of 255 for uint8 and of 1 for others. Integer inputs (N, T) whose labels
-are (N, T) are tokens. Labels are class numbers (N,), or floats, (N,) or (N, D), of a regression.
+are (N, T) are tokens. Labels are class numbers (N,), floats, (N,) or (N, D), of a regression, or integers (N, K), 0
+or 1 for each class, of the task multilabel.
 
 The files are read once, to check them and for their digest, and both are kept in the cache.
 """
@@ -48,7 +49,9 @@ def read_arrays(
         None if given is None else numbers(name, given, channels) for name, given in (("mean", mean), ("std", std))
     )
     scaling = None if is_tokens else Scaling(divisor, mean, std)
-    is_class = np.issubdtype(labels.dtype, np.integer)
+    is_integer = np.issubdtype(labels.dtype, np.integer)
+    is_marked = is_integer and not is_tokens and labels.ndim == 2 and labels.shape[1] > 1
+    is_class = is_integer and not is_marked
     if not is_tokens:
         kind = np.int64 if is_class else np.float32
         labels, test_labels = (None if part is None else part.astype(kind) for part in (labels, test_labels))
@@ -58,6 +61,8 @@ def read_arrays(
     of_tokens = [array for array in (inputs, test_inputs) if array is not None and is_tokens]
     classes = facts.get("classes") or 1 + max((_largest(array) for array in of_classes + of_tokens), default=0)
     assert labels is not None
+    of_examples = "classification" if is_class else "multilabel" if is_marked else "regression"
+    task = "language" if is_tokens else of_examples
     source = Source(
         "arrays",
         inputs,
@@ -66,7 +71,7 @@ def read_arrays(
         test_labels,
         classes,
         scaling=scaling,
-        task="language" if is_tokens else "classification" if is_class else "regression",
+        task=task,
         is_checked="digests" in facts,
     )
     if "digests" not in facts:

@@ -113,3 +113,22 @@ def test_another_task_is_another_trial(tmp_path: Path) -> None:
     assert {row["task"] for row in read_tables(tmp_path).trials.to_pylist()} == {
         "binary", "declared_tasks:Sum", "regression",
     }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("labels", "task", "used"),
+    [
+        (np.arange(8) % 3, None, "classification"),
+        (np.arange(8) % 2, "binary", "binary"),
+        (np.linspace(0, 1, 8), None, "regression"),
+        (np.eye(8, 3, dtype=np.uint8), None, "multilabel"),
+        (np.eye(8, 3), "multilabel", "multilabel"),
+    ],
+)
+def test_array_files_tell_their_task_by_their_labels(tmp_path: Path, labels: Any, task: str | None, used: str) -> None:
+    np.save(tmp_path / "train_inputs.npy", np.ones((8, 4)))
+    np.save(tmp_path / "train_labels.npy", labels)
+    source = load_source("arrays", root=tmp_path, task=task, cache_dir=tmp_path / "cache")
+    assert source.task == used
+    assert (source.labels.dtype == np.float32) == (used in ("regression", "multilabel"))
+    np.testing.assert_allclose(source.labels, labels, rtol=1e-7)
