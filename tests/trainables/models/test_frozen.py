@@ -41,6 +41,8 @@ def source() -> Source:
 WAYS: dict[str, dict[str, Any]] = {
     "adam": {"optimizer": "adam", "weight_decay": 0.1},
     "sgd": {"optimizer": "sgd", "weight_decay": 0.1},
+    "adamw": {"optimizer": "adamw", "weight_decay": 0.1},
+    "muon": {"optimizer": "muon", "weight_decay": 0.1},
     "adagrad": {"optimizer": "adagrad", "weight_decay": 0.1},
     "lars": {"optimizer": "sgd", "weight_decay": 0.1, "layer_adaptation": True},
     "lamb": {"optimizer": "adam", "weight_decay": 0.1, "layer_adaptation": True},
