@@ -20,7 +20,7 @@ from trainables.runtime.importing import importing_alike
 
 PROGRAM = "batch_grid.py"
 SECONDS_TO_END = 60.0
-OF_CODE = ("model", "dataset", "task")  # options that take code of one's own
+OF_CODE = ("model", "dataset", "task", "schedule", "trial")  # options that take code of one's own
 NEGATED = {"dashboard": "--no-dashboard", "reuse_actors": "--own-actors"}
 
 
@@ -33,8 +33,9 @@ def run_sweep(*, name: str = "batch_grid", results: str | Path = "results", **op
 
     Options are those of the command with underscores: `batch_sizes=[16, 64]`, `learning_rates=[0.01]`,
     `switch_epochs=[None, 5]`, `target_loss=0.001`, `resume=True`, `quiet=True`, `model_options={"widths": [64]}`,
-    `remedies=[{}, {"sam_radius": 0.05}]`. `model`, `dataset` and `task` also take a function or class, of a module or
-    of a notebook's cell; the source of a cell is kept in RESULTS/notebook_code, so that the sweep can be resumed.
+    `remedies=[{}, {"sam_radius": 0.05}]`. `model`, `dataset`, `task`, `schedule` and `trial` also take a
+    function or class, of a module or of a notebook's cell; the source of a cell is kept in RESULTS/notebook_code, so
+    that the sweep can be resumed.
 
     Raises UserError (a ValueError) for what cannot run, with the command's own sentence, and SweepError where storage
     or Ray was lost. Trials that failed are in `trials` with their reason; the others are kept.
