@@ -10,7 +10,9 @@ import json
 import os
 import re
 import shlex
+import socket
 import subprocess
+import time
 import tomllib
 from itertools import pairwise
 from pathlib import Path
@@ -47,6 +49,32 @@ def index_of(pattern: str, commands: list[str]) -> int:
     places = [place for place, command in enumerate(commands) if re.search(pattern, command)]
     assert len(places) == 1, f"{pattern!r} must be in one of {commands}, found in {len(places)}"
     return places[0]
+
+
+def test_a_worker_ends_itself_once_its_head_is_lost(tmp_path: Path) -> None:
+    """Not while the head answers; with stand-ins for `sleep` and `sudo`."""
+    commands: list[str] = RAW["worker_start_ray_commands"]
+    watch = commands[index_of("head-watch", commands)]
+    (tmp_path / "sleep").write_text("#!/bin/sh\nexec /bin/sleep 0.05\n")
+    (tmp_path / "sudo").write_text('#!/bin/sh\necho "$@" >> ~/sudo.log\n')
+    for name in ("sleep", "sudo"):
+        (tmp_path / name).chmod(0o700)
+    with socket.create_server(("127.0.0.1", 0)) as head:
+        environment = {
+            **os.environ,
+            "HOME": str(tmp_path),
+            "PATH": f"{tmp_path}:{os.environ['PATH']}",
+            "RAY_HEAD_IP": "127.0.0.1",
+        }
+        command = watch.replace("6379", str(head.getsockname()[1]))
+        for _ in range(2):  # Ray runs the commands again when it starts a node again: one watch is enough
+            subprocess.run(["bash", "-c", command], env=environment, check=True, timeout=60)
+        time.sleep(3)
+        assert not (tmp_path / "sudo.log").exists()
+    deadline = time.monotonic() + 120
+    while not (tmp_path / "sudo.log").exists() and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert (tmp_path / "sudo.log").read_text() == "shutdown -h now\n"
 
 
 def test_ray_accepts_the_file() -> None:

@@ -174,6 +174,9 @@ class Loopback:
         options = f"-i {self.folder}/user_key -o StrictHostKeyChecking=no -o UserKnownHostsFile=/dev/null".split()
         worker = f"{getpass.getuser()}@{NODES['gpu_worker']}"
         self.on_laptop("ssh", *options, worker, "bash --login -c 'ray stop'")
+        for process in self.processes():  # that watch for a lost head
+            if ".head-watch" in " ".join(process.cmdline()) or "shutdown" in " ".join(process.cmdline()):
+                process.kill()
 
     def processes(self) -> list[psutil.Process]:
         """All that runs on the nodes, by the home folder in its environment."""

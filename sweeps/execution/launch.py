@@ -51,7 +51,7 @@ from trainables.records.unmeasured import remove_unmeasured, take_unmeasured
 from trainables.runtime.errors import UserError
 from trainables.storage.folders import is_remote, remove_folder
 from trainables.storage.lease import LEASE, hold
-from trainables.tune.ray_compat import forget_metrics
+from trainables.tune.ray_compat import forget_metrics, lost_machines_do_not_count
 from trainables.tune.tune_trial import TuneTrial
 
 WORKER_DEATHS_ALLOWED = 3
@@ -220,7 +220,7 @@ def fit(
     callbacks: list[tune.Callback] = [progress, _Forget(), *trackers(placement.track, folder, by_key)]
     if placement.dashboard:
         callbacks.append(Metrics(folder.name, by_key, _ended_before(folder, by_key)))
-    with _place_of_ray(folder) as storage_path:
+    with _place_of_ray(folder) as storage_path, lost_machines_do_not_count():
         tune.Tuner(
             trainable,
             param_space={**space, **shared},

@@ -23,6 +23,8 @@ PRIVATE_NAMES = (
     ("ray._private.state", "state"),
     ("ray._private.accelerators", "get_accelerator_manager_for_resource"),
     ("ray._raylet", "setproctitle"),
+    ("ray.exceptions", "RayActorError"),
+    ("ray.exceptions", "ActorUnavailableError"),
     ("ray.core.generated.gcs_pb2", "PlacementGroupTableData"),
 )
 """Modules of Ray and the names in them that the functions below use."""
@@ -82,6 +84,34 @@ def forget_metrics(trial: Any) -> None:
     with contextlib.suppress(AttributeError):
         trial.run_metadata.metric_analysis.clear()
         trial.run_metadata.metric_n_steps.clear()
+
+
+LOST_MACHINE = "its node has died"  # in the message of Ray's error
+
+
+@contextlib.contextmanager
+def lost_machines_do_not_count() -> Iterator[None]:
+    """Let Tune, in the block, count no failure of a trial for the loss of its machine.
+
+    Tune counts none where a cloud has announced that it takes a machine back. Without the name every other loss counts.
+    A machine that goes without notice first makes its actors unavailable; a worker that dies alone is reported dead.
+    """
+    error, unavailable = (_found("ray.exceptions", name) for name in ("RayActorError", "ActorUnavailableError"))
+    announced = vars(error).get("preempted") if error is not None else None
+    if not isinstance(announced, property) or announced.fget is None:
+        yield
+        return
+    was_announced = announced.fget
+
+    def is_lost(self: Any) -> bool:
+        out_of_reach = unavailable is not None and isinstance(self, unavailable)
+        return was_announced(self) or out_of_reach or LOST_MACHINE in str(self)
+
+    error.preempted = property(is_lost)
+    try:
+        yield
+    finally:
+        error.preempted = announced
 
 
 def gpus_here() -> int | None:

@@ -62,6 +62,35 @@ with ray_session(Placement(dashboard=False)):
 """
 
 
+# An actor whose machine goes without notice.
+LOST = """
+import ray
+from ray.cluster_utils import Cluster
+from trainables.tune.ray_compat import lost_machines_do_not_count
+
+cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
+node = cluster.add_node(num_cpus=1, resources={"there": 1})
+ray.init(address=cluster.address, log_to_driver=False, logging_level="ERROR")
+
+@ray.remote(resources={"there": 1})
+class Actor:
+    def wait(self):
+        import time
+        time.sleep(600)
+
+actor = Actor.remote()
+waiting = actor.wait.remote()
+ray.get(ray.remote(lambda: 0).remote())
+import time; time.sleep(5)
+cluster.remove_node(node, allow_graceful=False)
+try:
+    ray.get(waiting)
+except ray.exceptions.RayActorError as error:
+    with lost_machines_do_not_count():
+        print("lost:", error.preempted)
+"""
+
+
 @EACH
 def test_this_version_of_ray_has_the_name(module: str, name: str) -> None:
     assert hasattr(importlib.import_module(module), name)
@@ -99,6 +128,27 @@ def test_workers_and_metrics_of_this_tune() -> None:
     metadata = SimpleNamespace(metric_analysis={"loss": {"max": 1.0}}, metric_n_steps={"loss": {}})
     ray_compat.forget_metrics(SimpleNamespace(run_metadata=metadata))
     assert (metadata.metric_analysis, metadata.metric_n_steps) == ({}, {})
+
+
+def test_the_loss_of_a_machine_is_no_failure_of_a_trial() -> None:
+    """By Tune's own count; the death of a worker is one."""
+    from ray.exceptions import RayActorError
+    from ray.tune.experiment import Trial
+
+    lost = RayActorError("a", f"The actor died because {ray_compat.LOST_MACHINE}. Node Id: 1")
+    died = RayActorError("a", "The actor is dead because its worker process has died.")
+    trial = SimpleNamespace(run_metadata=SimpleNamespace(num_failures=0))
+    with ray_compat.lost_machines_do_not_count():
+        for error in (lost, died, lost):
+            Trial._handle_ray_actor_error(trial, error)
+    assert trial.run_metadata.num_failures == 1
+    Trial._handle_ray_actor_error(trial, lost)
+    assert trial.run_metadata.num_failures == 2
+
+
+@pytest.mark.slow
+def test_a_machine_that_is_lost_without_notice() -> None:
+    assert "lost: True" in run(LOST).stdout
 
 
 def run(code: str) -> subprocess.CompletedProcess[str]:
