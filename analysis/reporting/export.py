@@ -219,11 +219,13 @@ def train(model, inputs, labels):
 def _optimizer(config: TrialConfig) -> tuple[list[str], str]:
     """The imports, and the lines of `build_optimizer`."""
     name, options = config.optimizer, _options(config)
-    given = {"weight_decay": config.weight_decay, **options} if config.weight_decay else options
+    # Without weight decay the script says so: PyTorch's default for AdamW is 0.01.
+    given = {"weight_decay": config.weight_decay, **options} if config.weight_decay or name in DECOUPLED else options
     if name == "sgd":
         given = {"momentum": config.canonical().momentum, **given}
     arguments = "".join(f", {key}={value!r}" for key, value in given.items())
-    is_plain = not config.layer_adaptation and getattr(config, "parameter_groups", None) is None
+    spares_some = name in WITH_L2 and options.get("decoupled_weight_decay", False)
+    is_plain = not config.layer_adaptation and config.parameter_groups is None and not spares_some
     if name in WITH_L2 and is_plain:
         return [], f"return torch.optim.{WITH_L2[name]}(model.parameters(), lr=LEARNING_RATE{arguments})\n"
     if name in DECOUPLED and is_plain:
@@ -248,7 +250,7 @@ def _optimizer(config: TrialConfig) -> tuple[list[str], str]:
 
 def _options(config: TrialConfig) -> dict[str, Any]:
     """The options of the optimizer that are not at their default; lists as PyTorch has them."""
-    options = json.loads(getattr(config, "optimizer_options", "{}"))
+    options = json.loads(config.optimizer_options)
     return {name: tuple(value) if isinstance(value, list) else value for name, value in options.items()}
 
 

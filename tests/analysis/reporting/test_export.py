@@ -85,6 +85,10 @@ def test_the_files_agree(write_sweep, capsys):
         {"batch_schedule": "1:64,3:256", "optimizer": "sgd", "momentum": 0.8, "weight_decay": 1e-4},
         {"learning_rate_scaling": "linear", "base_batch_size": 8, "clip_norm": 0.5, "label_smoothing": 0.1},
         {"optimizer": "adagrad", "weight_decay": 1e-3},
+        {"optimizer": "adamw"},
+        {"optimizer": "adamw", "optimizer_options": '{"betas": [0.8, 0.95]}', "weight_decay": 0.1},
+        {"optimizer_options": '{"decoupled_weight_decay": true}', "weight_decay": 0.1},
+        {"optimizer": "nadam", "parameter_groups": "*.bias:lr=2x"},
         {"epochs": None, "budget": "25steps", "warmup_steps": 7, "decay": "wsd", "decay_share": 0.3},
         {"layer_adaptation": True, "optimizer": "sgd"},
     ],
@@ -140,10 +144,15 @@ def test_the_script_trains_as_the_trial(changes, write_sweep, make_config, digit
     peak = max(rate for _, rate in expected)
     assert [rate for _, rate in seen] == pytest.approx([rate for _, rate in expected], abs=1.01e-4 * peak)
 
-    theirs, ours = build(network), build_optimizer(config, network.parameters())
-    for key, value in ours.param_groups[0].items():
-        if key != "params":
-            assert theirs.param_groups[0][key] == value
+    theirs, ours = build(network), build_optimizer(config, network)
+    for parameter in network.parameters():
+        their, own = (
+            next(group for group in found.param_groups if any(one is parameter for one in group["params"]))
+            for found in (theirs, ours)
+        )
+        for key, value in own.items():
+            if key not in ("params", "fused", "capturable"):  # how it is computed
+                assert their[key] == value
 
 
 def record_of(config: TrialConfig) -> Record:
