@@ -105,6 +105,8 @@ class Task:
                 f"`task` must have a weight for each loss, of shape {tuple(losses.shape)}, "
                 f"got {tuple(weights.shape)} from {self.name}"
             )
+        if weights is not None and not bool((weights >= 0).all()):
+            raise UserError(f"`task` must have weights of 0 or more, got {weights.min().item():g} from {self.name}")
 
     def check_labels(self, labels: Tensor, part: str) -> None:
         """Raises UserError where the whole set of `labels`, the "training" or "test" part, cannot be learned."""
@@ -198,12 +200,24 @@ class Task:
         for name, value in self.metrics(outputs, labels).items():
             if isinstance(value, Sums | Kept):
                 found[name] = value
-            elif isinstance(value, Tensor) and value.ndim in (1, 2):
-                weights = self.weights(labels) if value.ndim == 2 or labels.ndim == 1 else self.example_weights(labels)
-                found[name] = Sums.mean(value, weights if weights is None or weights.shape == value.shape else None)
+            elif isinstance(value, Tensor) and value.ndim in (1, 2) and len(value) == len(labels):
+                found[name] = self._mean(name, value, labels)
             else:
+                got = f"shape {tuple(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
                 raise UserError(
-                    f"`task` must have metrics that are tensors of a value per example, Sums or Kept, got "
-                    f"{type(value).__name__} for {name} from {self.name}"
+                    f"`task` must have metrics that are tensors of a value per example, Sums or Kept, got {got} for "
+                    f"{name} from {self.name}"
                 )
         return found
+
+    def _mean(self, name: str, values: Tensor, labels: Tensor) -> Sums:
+        """The weighted mean of `values`, of units or of examples."""
+        weights = self.weights(labels)
+        if weights is not None and weights.shape != values.shape:
+            weights = self.example_weights(labels)
+        if weights is not None and weights.shape != values.shape:
+            raise UserError(
+                f"`task` must have metrics with a value for each weight, got shape {tuple(values.shape)} for {name} "
+                f"from {self.name}"
+            )
+        return Sums.mean(values, weights)

@@ -45,6 +45,14 @@ class Wide(Plain):
     def weights(self, labels):
         return torch.ones(3)
 
+class Negative(Plain):
+    def weights(self, labels):
+        return torch.zeros(len(labels)) - 1
+
+class Classwise(Plain):
+    def metrics(self, outputs, labels):
+        return {"loss": torch.ones(7)}
+
 class Other(Plain):
     metric = "recall"
 
@@ -147,6 +155,8 @@ def test_without_a_metric_the_loss_is_the_metric() -> None:
         ("own_tasks:Odd", "higher or lower, got 'up'"),
         ("own_tasks:Whole", r"a loss for each example, of shape \(2,\) .* got shape \(\) .* do not take its mean"),
         ("own_tasks:Wide", r"a weight for each loss, of shape \(2,\), got \(3,\)"),
+        ("own_tasks:Negative", "weights of 0 or more, got -1 from"),
+        ("own_tasks:Classwise", r"a value per example, Sums or Kept, got shape \(7,\) for loss"),
         ("own_tasks:Other", "return its metric recall from `metrics`"),
         ("own_tasks:Text", "tensors of a value per example, Sums or Kept, got str for loss"),
         ("own_tasks:Stirred", "must leave 3, Dropout, in evaluation mode"),
