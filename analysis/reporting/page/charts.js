@@ -9,7 +9,7 @@ const SHAPES = [
 const PATHS = SHAPES.map((shape) => new Path2D(shape));
 const PLASMA = ["#0d0887", "#46039f", "#7201a8", "#9c179e", "#bd3786", "#d8576b", "#ed7953", "#fb9f3a", "#fdca26", "#f0f921"];
 
-const isDark = () => matchMedia("(prefers-color-scheme: dark) and (not print)").matches;
+const isDark = () => matchMedia("screen and (prefers-color-scheme: dark)").matches;
 // Okabe and Ito 2008, on a light page darkened where a colour would have less than 3 : 1 against it.
 const okabeIto = () => (isDark() ? ["#56B4E9", "#E69F00", "#2fbf94", "#CC79A7", "#F0E442", "#e8743b", "#b0b0b0"] : ["#0072B2", "#D55E00", "#00906a", "#b8578c", "#2a8ecb", "#b06f00", "#6b6b6b"]);
 const lineColour = (rank) => okabeIto()[rank % 7];
@@ -227,8 +227,8 @@ function drawMargin(plot, margin, free) {
     context.stroke();
     context.fillStyle = css("--faint");
     context.font = `${11 * pixel}px system-ui, sans-serif`;
-    context.textAlign = "right";
-    context.fillText(`margin ${shown(margin)}`, left + width - 4 * pixel, line - 4 * pixel);
+    context.textAlign = "left";
+    context.fillText(`margin ${shown(margin)}`, left + 4 * pixel, line - 4 * pixel);
   }
   context.restore();
 }

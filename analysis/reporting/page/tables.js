@@ -82,7 +82,7 @@ function drawTable() {
       ? element("td", {}, element("button", { type: "button", class: "trace", "data-key": `trial ${data.trials.trial_id[row]}` }, data.trials.trial_id[row]))
       : element("td", { class: side(column) ?? long(text(column, row)) }, text(column, row))))));
   const turn = (label, to) => element("button", { type: "button", "data-key": label, disabled: to < 0 || to >= pages, onclick: () => { state.page = to; drawTable(); remember(); } }, label);
-  const scroll = element("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": "All trials", "data-key": "trials" },
+  const scroll = element("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": "Table of all trials", "data-key": "trials" },
     element("table", { class: "trials", onclick: openRow }, element("thead", {}, element("tr", {}, ...heads)), element("tbody", {}, ...body)));
   update(byId("table"),
     element("div", { class: "row" },

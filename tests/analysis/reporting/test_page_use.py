@@ -2,8 +2,10 @@
 
 import csv
 import io
+import os
 import re
 import time
+from pathlib import Path
 
 import pytest
 from browser import Watched, alone, choose, frame_of, places
@@ -231,6 +233,7 @@ def test_every_mark_stands_out(browser, sweep, scheme):
     """WCAG 2.2, 1.4.11: 3 : 1 for what is drawn, against the page and against what is free."""
     page = Watched(browser, color_scheme=scheme).page
     page.goto((sweep / "report.html").as_uri())
+    assert page.evaluate("css('--back')") == {"light": "#ffffff", "dark": "#15191d"}[scheme]
     found = page.evaluate(
         f"""() => {{
         const luminance = {LUMINANCE};
@@ -279,6 +282,43 @@ def test_print_keeps_heads_and_trial_links_and_cuts_nothing(browser, sweep):
     )
     assert page.evaluate(cut) == 0
     assert page.evaluate("css('--back')") == "#ffffff"  # a dark page is printed on white
+    page.close()
+
+
+AXE = next(
+    (path for folder in (*os.environ.get("NODE_PATH", "").split(os.pathsep), "node_modules")
+     if (path := Path(folder) / "axe-core" / "axe.min.js").exists()),
+    None,
+)  # fmt: skip
+
+
+@pytest.mark.skipif(AXE is None, reason="axe-core is not installed (npm install --no-save axe-core)")
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [1440, 390])
+def test_axe_finds_no_violation(browser, sweep, scheme, width):
+    size = {"width": width, "height": 900}
+    page = Watched(browser, viewport=size, color_scheme=scheme, bypass_csp=True).page
+    page.goto((sweep / "report.html").as_uri())
+    page.evaluate(AXE.read_text(encoding="utf-8"))
+    opened = "for (const fold of document.querySelectorAll('details:not(.filter)')) fold.open = true"
+    for script in (
+        "0",
+        opened,
+        "openTrial(data.trials.trial_id[3])",
+        "byId('trial').querySelector('details').open = true",
+    ):
+        page.evaluate(script)
+        found = page.evaluate("axe.run()")["violations"]
+        assert [(entry["id"], entry["nodes"][0]["html"]) for entry in found] == []
+    page.close()
+
+
+def test_on_a_phone_the_verdicts_are_on_the_first_screen(browser, sweep):
+    page = Watched(browser, viewport={"width": 390, "height": 844}).page
+    page.goto((sweep / "report.html").as_uri())
+    for place in range(3):
+        box = page.locator(".card .verdict").nth(place).bounding_box()
+        assert box["y"] + box["height"] <= 844
     page.close()
 
 
