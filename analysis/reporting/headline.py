@@ -77,7 +77,7 @@ def run_line(sweep: Sweep) -> str:
     with_remedies = [f"{len(tried)} remed{'y' if len(tried) == 1 else 'ies'}"] if tried else []
     counts = [f"{len(seeds)} seed{'s' * (len(seeds) != 1)}", f"{len(sweep.trials)} trials"]
     devices = " and ".join(sorted(sweep.trials["device"].dropna().astype(str).unique()))
-    date = (sweep.started_at or str(sweep.trials["finished_at"].dropna().min()))[:10]
+    date = (sweep.started_at or min(sweep.trials["finished_at"].dropna(), default=""))[:10]
     parts = [
         f"{value('dataset')}{examples}",
         value("model"),
