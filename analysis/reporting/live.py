@@ -136,19 +136,22 @@ class Handler(BaseHTTPRequestHandler):
     server: Server
     protocol_version = "HTTP/1.1"
     timeout = 30  # seconds for a request to arrive whole
-    total = 60  # seconds for a request and its answer, however slowly it trickles in
+    total = (
+        60  # seconds of a connection, however slowly a request trickles in; after half of it the next answer ends it
+    )
     server_version, sys_version = "large-batch-sweeps", ""
 
-    def handle_one_request(self) -> None:
+    def handle(self) -> None:
         def cut_off() -> None:
             with contextlib.suppress(OSError):
                 self.connection.shutdown(socket.SHUT_RDWR)
 
+        self._last_answer_from = time.monotonic() + self.total / 2
         timer = threading.Timer(self.total, cut_off)
         timer.daemon = True
         timer.start()
         try:
-            super().handle_one_request()
+            super().handle()
         finally:
             timer.cancel()
 
@@ -177,6 +180,8 @@ class Handler(BaseHTTPRequestHandler):
         self.send_response(status)
         for name, value in {**HEADERS, **(more or {})}.items():
             self.send_header(name, value)
+        if time.monotonic() > self._last_answer_from:
+            self.send_header("Connection", "close")  # which closes it; a browser opens another
         if status != 304:
             self.send_header("Content-Type", f"{kind}; charset=utf-8")
             self.send_header("Content-Length", str(len(content)))

@@ -261,6 +261,24 @@ def test_a_request_that_trickles_in_is_cut_off(server, monkeypatch):
         assert time.monotonic() - started < 50
 
 
+def test_a_connection_that_goes_on_asking_is_ended(server, monkeypatch):
+    """By an answer that says so: nobody can keep connections for ever, and no answer is cut off."""
+    monkeypatch.setattr("analysis.reporting.live.Handler.total", 4.0)
+    connection = http.client.HTTPConnection("127.0.0.1", server.server_port, timeout=60)
+    connection.connect()
+    first, started, answers = connection.sock, time.monotonic(), []
+    while connection.sock is first and time.monotonic() - started < 60:
+        connection.request("GET", "/data.json")
+        answer = connection.getresponse()
+        answers.append((answer.status, len(answer.read()) > 0, answer.getheader("Connection")))
+        time.sleep(0.1)
+    assert time.monotonic() - started < 50
+    assert set(answers[:-1]) <= {(200, True, None)}
+    assert answers[-1] == (200, True, "close")
+    connection.request("GET", "/data.json")  # on a new one
+    assert connection.getresponse().status == 200
+
+
 def test_what_the_reader_did_not_choose_follows_the_data(tmp_path):
     folder = write(tmp_path / "live", grid(seeds=[0], learning_rates=[0.01], batch_sizes=[16], switch_epochs=[None]))
     with serving(folder, port=0) as server, chromium() as browser:
