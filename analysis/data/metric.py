@@ -142,7 +142,7 @@ class Metric:
 
     def signed(self, value: float) -> str:
         """A difference with its sign: `+0.96`."""
-        return f"{self.factor * value:+.{self.decimals}f}".replace("-", "−")
+        return f"{round(self.factor * value, self.decimals) + 0.0:+.{self.decimals}f}".replace("-", "−")
 
     def difference(self, value: float) -> str:
         """A difference with its unit: `0.96 percentage points`."""

@@ -176,7 +176,7 @@ def _how_large(sweep: Sweep) -> Card:
         return Card(question, f"Batch {last.batch_size} diverged", f"{last.diverged} of {last.attempted} trials", why)
     result = f"batch {last.batch_size} {_loses(metric, last.lost)}"
     if last.lost.interval is None:
-        return Card(question, "Unknown: one replicate cannot show more than chance", result, why)
+        return Card(question, _without_interval(last.lost), result, why)
     by_rate = losses_by_rate(sweep, last.batch_size)
     if len(by_rate) > 1 and depends_on_rate(sweep, last.batch_size):
         told = ", ".join(f"{_number(metric, mean.value)} at {rate:g}" for rate, mean in by_rate.items())
@@ -257,7 +257,7 @@ def _what_helps(sweep: Sweep) -> Card:
     value = f"{'+' if sign * change.value > 0 else ''}{_number(metric, sign * change.value)} {metric.unit}".strip()
     result = f"{best.name} at batch {best.batch_size}: {value} {_ends(metric, change, sign)}"
     if best.gain.interval is None:
-        return Card(question, "Unknown: one replicate cannot show more than chance", result, why)
+        return Card(question, _without_interval(best.gain), result, why)
     if not best.helps:
         of = "The one remedy tried is" if len(tried) == 1 else f"None of {len(tried)} remedies is"
         return Card(question, f"{of} shown to help", result, why)
@@ -265,6 +265,12 @@ def _what_helps(sweep: Sweep) -> Card:
     if best.share is not None and best.share.interval is not None:
         back = f", wins back {100 * best.share.value:.0f} % of the gap"
     return Card(question, f"{best.name[0].upper()}{best.name[1:]} helps{back}", result, why)
+
+
+def _without_interval(mean: Mean) -> str:
+    if mean.replicates > 1:
+        return "Unknown: all replicates agree exactly, which gives no interval"
+    return "Unknown: one replicate cannot show more than chance"
 
 
 def _loses(metric: Metric, lost: Mean) -> str:
@@ -283,7 +289,7 @@ def _ends(metric: Metric, mean: Mean, sign: float = 1.0) -> str:
 
 
 def _number(metric: Metric, value: float) -> str:
-    return f"{metric.factor * value:.{metric.decimals}f}".replace("-", "−")
+    return metric.number(value).replace("-", "−")
 
 
 def _correlation(found: Correlation) -> str:

@@ -22,6 +22,7 @@ from analysis.questions.leaderboard import leaderboard, leaderboard_frame
 from analysis.questions.remedies import remedies
 from analysis.questions.threshold_batch import threshold_batch, threshold_sentence
 from analysis.reporting.answer import answer, by_batch_size, cost_sentence, remedy_sentence
+from analysis.reporting.headline import headline_lines
 from analysis.reporting.page.data import page_data
 from analysis.reporting.report import FIGURES, write_report
 from analysis.reporting.summary import summary_lines
@@ -236,3 +237,13 @@ def test_what_differs_by_rounding_alone_has_no_interval():
     frame = pd.DataFrame({"replicate": range(3), "matched_set": range(3), "test_metric": [0.3, 0.1 + 0.2, 0.3]})
     assert mean_over_replicates(frame, "test_metric").interval is None
     assert paired_difference(frame, frame.assign(test_metric=0.2), "test_metric").interval is None
+
+
+def test_no_negative_zero_and_no_verdict_where_replicates_agree_exactly(write_sweep):
+    """Losses of 1.5 and 1.6 at both batch sizes but for 1e-5: the gap is 0.000, and has no interval."""
+    records = [record(-loss - extra, batch_size=size, seed=seed, split_seed=seed)
+               for seed, loss in enumerate((1.5, 1.625)) for size, extra in ((16, 2**-20), (64, 0.0))]  # fmt: skip
+    sweep = load_sweep(judged_by(write_sweep(records), *NATS, 0.0, -1.0))
+    assert sweep.metric.signed(-1e-5) == "+0.000"
+    verdict = headline_lines(sweep, width=300)[1]
+    assert verdict == "How large? Unknown: all replicates agree exactly, which gives no interval"
