@@ -49,10 +49,10 @@ def read_text(
         raise UserError(f"`context` must be a positive integer, got {context!r}")
     encoder = tokenizer_for(level, tokenizer)
     if encoder is not None:
-        parts = list(_read_parts(root, lambda text: encoder.encode([text])[0]))
+        parts = list(_read_parts(root, lambda file: encoder.encode([read_file(file)])[0]))
         vocabulary = encoder.vocabulary
     else:
-        train, test = _read_parts(root, list if level == "char" else words)
+        train, test = _read_parts(root, lambda file: _tokens(file, level))
         ids = _vocabulary(train, test, level)
         parts = [np.array([ids.get(token, ids.get(UNKNOWN)) for token in part], np.int64) for part in (train, test)]
         vocabulary = len(ids)
@@ -73,14 +73,14 @@ def _vocabulary(train: list[str], test: list[str], level: str) -> dict[str, int]
     return {token: index for index, token in enumerate(sorted(known))}
 
 
-def _read_parts(root: Path, tokens_of: Callable[[str], Any]) -> tuple[Any, Any]:
+def _read_parts(root: Path, tokens_of: Callable[[Path], Any]) -> tuple[Any, Any]:
     """The tokens of the training and the test part."""
     if root.is_dir():
-        train, test = (tokens_of(read_file(_one_file(root, part))) for part in ("train", "test"))
+        train, test = (tokens_of(_one_file(root, part)) for part in ("train", "test"))
         return train, test
     if not root.is_file():
         raise UserError(f"`data-dir` must be a text file, or a folder with a train and a test text, got {root}")
-    tokens = tokens_of(read_file(root))
+    tokens = tokens_of(root)
     cut = len(tokens) - round(TEST_SHARE * len(tokens))
     return tokens[:cut], tokens[cut:]
 
@@ -94,6 +94,10 @@ def _one_file(root: Path, part: str) -> Path:
             "name the file, or put the two into a folder of their own"
         )
     return found[0]
+
+
+def _tokens(file: Path, level: str) -> list[str]:
+    return list(read_file(file)) if level == "char" else words(read_file(file))
 
 
 def read_file(file: Path) -> str:
