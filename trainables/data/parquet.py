@@ -223,6 +223,7 @@ class TableFile:
         if len(chosen) != 1:
             if given is not None:
                 raise UserError(f"`{what}` must be a column, one of {_shown(names)}, got {given!r} in {self._path}")
+            chosen = chosen or [field.name for field in fields if what == "label" and _is_label(field.type)]
             way_out = f"--dataset-options {what}={(chosen or names or ['NAME'])[0]}"
             raise UserError(
                 f"`data-dir` must hold {self.kind} with columns image and label, got {_shown(names)} in {self._path}; "

@@ -121,6 +121,13 @@ def test_columns(tmp_path: Path) -> None:
     assert found.labels.tolist() == [1, 0]
 
 
+def test_a_label_of_another_name_is_suggested(tmp_path: Path) -> None:
+    """Not the image, nor a column that cannot be a label."""
+    digits = table(0, 1, label="digit", weight=[0.5, 0.5])
+    with pytest.raises(UserError, match="--dataset-options label=digit chooses the label, one of digit"):
+        read(tmp_path, {"train.parquet": digits, "test.parquet": digits})
+
+
 def test_labels_in_words(tmp_path: Path) -> None:
     """Numbered by the alphabet, over all files of the training part."""
     words = pa.array(["dog", "cat"]).dictionary_encode()
