@@ -277,10 +277,9 @@ def test_print_keeps_heads_and_trial_links_and_cuts_nothing(browser, sweep):
     assert re.fullmatch(r"[0-9a-f]{16}", page.locator("tr[data-trial] button").first.inner_text())
     assert re.fullmatch(r"\d+ trials?", page.locator("#sections button.trace").first.inner_text())
     assert not page.locator("#filters").is_visible()
-    cut = (
-        "[...document.querySelectorAll('.scroll, .plot')].filter((box) => box.scrollWidth > box.clientWidth + 1).length"
-    )
-    assert page.evaluate(cut) == 0
+    is_cut = "(box) => box.scrollWidth > box.clientWidth + 1"
+    sizes = "(box) => [box.ariaLabel ?? box.parentElement.textContent, box.scrollWidth, box.clientWidth]"
+    assert page.evaluate(f"[...document.querySelectorAll('.scroll, .plot')].filter({is_cut}).map({sizes})") == []
     assert page.evaluate("css('--back')") == "#ffffff"  # a dark page is printed on white
     page.close()
 
