@@ -32,7 +32,6 @@ def _stop(signum: int, frame: types.FrameType | None) -> NoReturn:
 @pytest.fixture
 def folder(tmp_path: Path) -> Iterator[Path]:
     whole_folder(tmp_path / "folder")
-    tables._tell.cache_clear()  # each warning again
     previous = signal.signal(signal.SIGALRM, _stop)
     signal.alarm(LONGEST)
     try:
@@ -44,6 +43,7 @@ def folder(tmp_path: Path) -> Iterator[Path]:
 
 def check(script: str, arguments: list[str], damage: Damage, capsys: pytest.CaptureFixture[str]) -> None:
     """One line that holds `damage.says`, with status 2 or as a warning; or status 0 and no line."""
+    tables._tell.cache_clear()  # each warning again
     try:
         status: object = importlib.import_module(script).main(arguments)
     except SystemExit as exit:
@@ -77,7 +77,6 @@ def test_reports_and_resumption(name: str, folder: Path, capsys: pytest.CaptureF
     DAMAGES[name].make(folder)
     check("sweeps.status", [str(folder)], DAMAGES[name], capsys)
     for script in READERS:
-        tables._tell.cache_clear()
         check(script, [str(folder)], DAMAGES[name], capsys)
     check("sweeps.batch_grid", ["--results", str(folder.parent), *GRID.split()], DAMAGES[name], capsys)
     live = LiveData(folder)
