@@ -36,6 +36,7 @@ LEAST_REPLICATES = 2  # with a pair at the largest batch
 LEAST_SHARE = 0.5  # of the planned trials of every batch size
 NEARLY_ALL = 0.8  # of the loss summed over learning rates
 MOST_VALUES = 6  # of an axis that are named one by one
+MOST_LETTERS = 40  # of a value; the page's "What was run" holds it whole
 NAMES = {
     "batch_size": "batch size",
     "learning_rate": "learning rate",
@@ -305,10 +306,15 @@ def _signed(value: float) -> str:
 
 def _values(found: Sequence[object]) -> str:
     texts = [
-        "none" if value is None else f"{value:g}" if isinstance(value, (int, float)) else str(value) for value in found
+        "none" if value is None else f"{value:g}" if isinstance(value, (int, float)) else _short(str(value))
+        for value in found
     ]
     numbers = [text for text, value in zip(texts, found, strict=True) if value is not None]
     return ", ".join(texts) if len(texts) <= MOST_VALUES else f"{numbers[0]} to {numbers[-1]} ({len(texts)} values)"
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= MOST_LETTERS else f"{text[: MOST_LETTERS - 1]}…"
 
 
 def _sentences(text: str) -> tuple[str, ...]:

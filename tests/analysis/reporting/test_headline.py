@@ -1,6 +1,7 @@
 """The first screen in words: a verdict says what the results say, names the main fact, and waits for the evidence."""
 
 import dataclasses
+import json
 
 import numpy as np
 import pytest
@@ -114,6 +115,13 @@ def test_the_run_in_one_line(write_sweep):
         "digits (512 training examples) · mlp · adam · to training loss 0.001 · batch size 16, 64, 512 · "
         "learning rate 0.003, 0.01 · switch 5, none · 3 seeds · 30 trials · cpu · 2026-01-01"
     )
+
+
+def test_the_run_line_cuts_long_values(write_sweep):
+    options = json.dumps({"layers": list(range(50))})
+    records = [*grid(switch_epochs=(None,)), record(batch_size=128, model_options=options)]
+    run = run_line(load_sweep(write_sweep(records)))
+    assert f" · model options {options[:39]}…, {{}} · " in run
 
 
 @pytest.mark.parametrize("width", [60, 80, 300])

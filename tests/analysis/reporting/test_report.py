@@ -2,6 +2,7 @@
 
 import json
 import re
+from html.parser import HTMLParser
 
 import pytest
 from made_up import failed, grid, record, write
@@ -34,6 +35,21 @@ def report(tmp_path_factory):
     return path
 
 
+class Elements(HTMLParser):
+    """The tags of a page, and the addresses that its attributes name."""
+
+    def __init__(self, page):
+        super().__init__()
+        self.tags, self.addresses = set(), []
+        self.feed(page)
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.add(tag)
+        self.addresses += [
+            value for name, value in attrs if name in {"src", "srcset", "href", "action", "data", "style"}
+        ]
+
+
 def test_it_is_one_file_that_asks_nobody(report):
     page = report.read_text()
     assert page.count("<script") == page.count("</script>") == 2
@@ -42,6 +58,9 @@ def test_it_is_one_file_that_asks_nobody(report):
     assert not re.findall(r'(?:src|href|action)="', page)
     assert "connect-src &#39;none&#39;" in page
     assert "<b>bold" not in page
+    elements = Elements(page)  # of texts of the sweep none becomes an element
+    assert not elements.addresses
+    assert not elements.tags & {"b", "img", "link", "iframe", "object", "embed", "base", "form"}
     outside = page.replace(re.search(r'id="data">(.*?)</script>', page, re.DOTALL)[1], "")
     assert "evil.example" not in outside  # the data holds it, with its brackets escaped
     assert len(page) < 1_000_000
