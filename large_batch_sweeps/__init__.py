@@ -4,7 +4,7 @@
 
     results = lbs.run_sweep(name="mine", batch_sizes=[16, 64, 300], learning_rates=[0.003, 0.01], seeds=[0, 1, 2])
     results = lbs.load_sweep("results/mine")        # the same object, later
-    results                                         # in a notebook: the three answers
+    results                                         # in a notebook: a card for each question
     results.trials, results.epochs, results.measures    # DataFrames
     lbs.free_batch(results)                         # every question, as a DataFrame with its intervals
     lbs.figures.gap_vs_sharpness(results)           # every figure, as a matplotlib Figure

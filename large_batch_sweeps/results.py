@@ -1,4 +1,4 @@
-"""The results of a sweep in Python: its tables as DataFrames, and its three answers in a notebook."""
+"""The results of a sweep in Python: its tables as DataFrames, and a card for each question in a notebook."""
 
 import html
 from pathlib import Path
@@ -6,9 +6,10 @@ from pathlib import Path
 import pandas as pd
 
 from analysis.data import load
+from analysis.data.progress import progress_of
 from analysis.reporting.answer import answer
+from analysis.reporting.headline import Card, run_line, standing
 
-QUESTIONS = ("How large?", "Is it sharpness?", "What helps?")
 CARD = "border:1px solid #8888;border-radius:6px;padding:.6em .9em;flex:1 1 16em;max-width:32em"
 
 
@@ -58,12 +59,12 @@ class SweepResults:
         return f"SweepResults({self.name!r}: {len(self.trials)}{planned} trials ({ended}), batch sizes {_range(sizes)})"
 
     def _repr_html_(self) -> str:
-        cards = "".join(
-            f'<div style="{CARD}"><b>{question}</b><br>{html.escape(sentence)}</div>'
-            for question, sentence in zip(QUESTIONS, self.answer(), strict=True)
-        )
+        badge, cards = standing(self.sweep, progress_of(self.trials, self.folder))
+        preliminary = f"<p><b>PRELIMINARY</b> {html.escape(badge)}</p>" if badge else ""
         return (
-            f'<div style="display:flex;flex-wrap:wrap;gap:.6em">{cards}</div><small>{html.escape(repr(self))}</small>'
+            f"<p>{html.escape(run_line(self.sweep))}</p>{preliminary}"
+            f'<div style="display:flex;flex-wrap:wrap;gap:.6em">{"".join(map(_card, cards))}</div>'
+            f"<small>{html.escape(repr(self))}</small>"
         )
 
 
@@ -73,6 +74,12 @@ def load_sweep(folder: str | Path) -> SweepResults:
     Raises UserError (a ValueError) where `folder` holds no sweep, or no trial has ended yet.
     """
     return SweepResults(load.load_sweep(folder))
+
+
+def _card(card: Card) -> str:
+    question, verdict, result, why = map(html.escape, (card.question, card.verdict, card.result, " ".join(card.why)))
+    folded = f"<details><summary>why?</summary>{why}</details>" if why else ""
+    return f'<div style="{CARD}">{question}<br><b>{verdict}</b><br>{result}{folded}</div>'
 
 
 def _range(sizes: list[int]) -> str:

@@ -1,5 +1,9 @@
 """Results in Python: tables, answers, every question and every figure, with the numbers of the analysis."""
 
+import html
+import json
+import re
+
 import made_up
 import matplotlib.figure
 import numpy as np
@@ -9,6 +13,7 @@ import pytest
 import large_batch_sweeps as lbs
 from analysis.data.load import comparable
 from analysis.questions.free_batch import free_batch
+from analysis.reporting.headline import cards
 from analysis.stats.means import paired_difference
 
 LACKING = {  # figures that the made-up sweep has no data for, and what is said
@@ -39,12 +44,27 @@ def results(tmp_path_factory) -> lbs.SweepResults:
     return lbs.load_sweep(made_up.write(tmp_path_factory.mktemp("results") / "mine", records))
 
 
-def test_it_is_short_in_a_terminal_and_answers_in_a_notebook(results):
+def test_it_is_short_in_a_terminal_and_shows_the_cards_in_a_notebook(results):
     assert repr(results) == "SweepResults('mine': 24 trials (24 completed), batch sizes 16 to 512)"
-    page = results._repr_html_()
-    for part in ("How large?", "Is it sharpness?", "What helps?", *(text[:20] for text in results.answer())):
-        assert part in page
-    assert len(results.answer()) == 3
+    page, found = results._repr_html_(), cards(results.sweep)
+    shown, folded = re.sub("<details>.*?</details>", "", page), re.findall("<summary>why\\?</summary>(.*?)<", page)
+    for card in found:
+        for text in (card.question, card.verdict, card.result):
+            assert html.escape(text) in shown
+    assert "n = 3 replicates" in shown
+    for text, paragraph in zip(folded, results.answer(), strict=True):
+        assert text.startswith(html.escape(paragraph))
+    assert "PRELIMINARY" not in page
+
+
+@pytest.mark.parametrize(("at_512", "verdicts"), [(8, 3), (20, 0)])  # 6 have ended there
+def test_a_sweep_that_has_not_ended_is_preliminary_in_a_notebook(tmp_path, at_512, verdicts):
+    folder = made_up.write(tmp_path / "mine", made_up.grid(switch_epochs=(None,)))
+    planned = {"16": 6, "64": 6, "512": at_512}
+    (folder / "sweep.json").write_text(json.dumps({"planned": sum(planned.values()), "batch_sizes": planned}))
+    page = lbs.load_sweep(folder)._repr_html_()
+    assert f"<b>PRELIMINARY</b> 18 of {12 + at_512} trials." in page
+    assert page.count("<details>") == verdicts
 
 
 def test_the_tables_are_data_frames(results):
