@@ -75,7 +75,7 @@ CASES: list[tuple[str, str, str]] = [
     *((GRID, f"--measures none --measure-{option}", "has no effect with --measures none") for option in (
         "every 2", "share 0.1", "examples 10", "dtype float64", "batch-norm batch",
     )),
-    (GRID, "--optimizer lion", "--optimizer: invalid choice: 'lion'"),
+    (GRID, "--optimizer lion", "--optimizer: `optimizer` must be one of adam, sgd"),
     (GRID, "--optimizer lbfgs", "`batch_size` must be all 300 training examples for lbfgs"),
     (GRID, "--train-size 99999", "`train_size` must be between 1 and"),
     (GRID, "--test-size 99999", "`test_size` must be between 1 and"),
@@ -208,7 +208,7 @@ CASES: list[tuple[str, str, str]] = [
     (TUNED, "--warmup-epochs-range 0 1000", "`warmup"),
     (TUNED, "--weight-decay-range 0 0.1", "`weight"),
     (TUNED, "--validation-size 99999", "`validation"),
-    (TUNED, "--objective speed", "--objective: invalid choice: 'speed'"),
+    (TUNED, "--objective speed", "`objective` must be metric (accuracy, the primary one of classification) or loss"),
     (TUNED, "--storage nonsense", "`storage` must"),
     (TUNED, "--storage sqlite:////proc/nowhere/optuna.db", "`storage` must"),
     (TUNED, "--results s3://bucket/a?region=x", "`storage` must be given where the results are not on a file system"),

@@ -207,6 +207,9 @@ def metric_of(trials: pd.DataFrame, chosen: str | None = None) -> tuple[pd.DataF
     same = [trials[column] == value for column, value in zip(about, kept, strict=True)]
     is_other = trials["metric"].notna() & ~np.logical_and.reduce(same)
     trials = trials[~is_other].copy() if is_other.any() else trials
+    without = trials["metric"].isna()
+    if without.any():  # to be matched with the others
+        trials = trials.assign(task=trials["task"].mask(without, kept[0]))
     metric = Metric(name, unit, direction, DEFAULT_MARGINS.get(unit))
     if not metric.is_share:
         metric = replace(metric, decimals=_decimals(trials["test_metric"]))

@@ -121,6 +121,8 @@ def _logger(kind: str, target: str | None, folder: Path) -> Any:
 
 
 def _broken(given: str, kind: str, error: Exception) -> UserError:
+    if isinstance(error, ModuleNotFoundError) and error.name == kind:
+        return UserError(f"`track` must name a tracker that is installed, got {given}; pip install {TRACKERS[kind]}")
     reason = one_line(f"{type(error).__name__}: {error}")[:LONGEST_REASON]
     return UserError(
         f"`track` must name a tracker that works, got {given}, which cannot be imported ({reason}); "

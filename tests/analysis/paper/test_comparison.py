@@ -66,8 +66,8 @@ def test_one_batch_size_is_not_enough(write_sweep):
 
 def test_texts_and_files(tmp_path):
     mean = Mean(0.0096, Interval(-0.005, 0.0143), 4, 4)
-    assert points(mean) == "+0.96 [−0.50, +1.43]"
-    assert points(None) == "–"
+    assert points(ACCURACY, mean) == "+0.96 [−0.50, +1.43]"
+    assert points(ACCURACY, None) == "–"
     path = write_table(tmp_path, "name", ["name", "gap"], [["a", mean], ["b", None], ["c", Mean(1.0, None, 1, 1)]])
     assert list(csv.reader(path.open())) == [
         ["name", "gap", "gap_low", "gap_high"],
@@ -170,8 +170,8 @@ def test_paper_remedies(write_sweep):
     ]
     assert [round(remedy.gain.value, 9) for _, remedy in found[1:]] == [0.005, -0.02]
     text = " ".join(remedies_report(folder))
-    assert "proximal=0.001 gives accuracy back" in text
-    assert "augmentation=paper costs accuracy" in text
+    assert "proximal=0.001 improves test accuracy" in text
+    assert "augmentation=paper worsens test accuracy" in text
     with pytest.raises(UserError, match="with a remedy at batch 512"):
         against_small(load_sweep(write_sweep(small_large(), "no remedy")))
 

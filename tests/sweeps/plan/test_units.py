@@ -134,7 +134,7 @@ def test_a_sweep_with_rows_within_epochs_is_read(digits: Source, tmp_path: Path,
     middle = rows["train_loss"].iloc[3]
     step = steps_to_loss(rows, middle)["step"].iloc[0]
     assert step == pytest.approx(rows["step"].iloc[3]) or step < rows["step"].iloc[3]
-    lines = curves(sweep.epochs, sweep.trials["trial_id"])
+    lines = curves(sweep.epochs, sweep.trials["trial_id"], sweep.metric)
     assert all(trial["epochs"] == len(trial["values"][0]) for trial in lines["trials"])
     assert write_report(sweep).exists()
     assert event_files.write_events(folder)
