@@ -11,6 +11,8 @@ import torch
 from trainables.config import TrialConfig
 from trainables.data import Source, load_source
 
+os.environ.setdefault("RAY_AUTH_MODE", "token")  # as sweeps have it: Ray looks once in a process
+
 
 @pytest.fixture(autouse=True, scope="session")
 def threads() -> None:
