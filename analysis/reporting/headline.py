@@ -190,8 +190,9 @@ def _by_rate(found: FreeBatch, last: Loss, by_rate: dict[float, Mean]) -> str:
     total = sum(max(0.0, mean.value) for mean in by_rate.values())
     if by_rate[worst].value <= 0:
         return f"What batch {last.batch_size} gains depends on the learning rate{_diverged(last)}"
-    how = "nearly all" if by_rate[worst].value >= NEARLY_ALL * total else "most"
-    return f"Batch {last.batch_size} loses {how} at learning rate {worst:g}{_free(found, last)}{_diverged(last)}"
+    share = "nearly all" if by_rate[worst].value >= NEARLY_ALL * total else "most"
+    where = f"{share} of it at learning rate {worst:g}"
+    return f"Batch {last.batch_size} is worse, {where}{_free(found, last)}{_diverged(last)}"
 
 
 def _size_verdict(metric: Metric, found: FreeBatch, last: Loss) -> str:

@@ -41,7 +41,7 @@ def card(sweep, place):
 def test_a_loss_at_one_learning_rate_is_told_with_the_rate(write_sweep):
     sweep = load_sweep(write_sweep(sizes({(300, 0.003): 0.003, (300, 0.01): 0.017})))
     found = card(sweep, 0)
-    assert found.verdict == "Batch 300 loses nearly all at learning rate 0.01"
+    assert found.verdict == "Batch 300 is worse, nearly all of it at learning rate 0.01"
     by_rate = losses_by_rate(sweep, 300)
     assert by_rate[0.01].value == pytest.approx(0.017, abs=1e-3)
     assert by_rate[0.003].value == pytest.approx(0.003, abs=1e-3)
