@@ -151,7 +151,8 @@ class Handler(BaseHTTPRequestHandler):
         timer.daemon = True
         timer.start()
         try:
-            super().handle()
+            with contextlib.suppress(ConnectionError):  # the reader closed the page
+                super().handle()
         finally:
             timer.cancel()
 

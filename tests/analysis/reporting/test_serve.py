@@ -5,8 +5,10 @@ import fcntl
 import http.client
 import json
 import socket
+import struct
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -277,6 +279,23 @@ def test_a_connection_that_goes_on_asking_is_ended(server, monkeypatch):
     assert answers[-1] == (200, True, "close")
     connection.request("GET", "/data.json")  # on a new one
     assert connection.getresponse().status == 200
+
+
+@pytest.mark.parametrize("sent", [b"", b"GET / HTTP/1.1\r\n"], ids=["idle", "within a request"])
+def test_a_reader_who_leaves_is_no_error(server_of_a_run, monkeypatch, sent):
+    """No traceback in the terminal of the sweep where a connection is reset."""
+    server = server_of_a_run
+    errors, ended = [], threading.Event()
+    shut = server.shutdown_request
+    monkeypatch.setattr(server, "handle_error", lambda *_: errors.append(sys.exc_info()[1]))
+    monkeypatch.setattr(server, "shutdown_request", lambda request: (shut(request), ended.set()))
+    with socket.create_connection(("127.0.0.1", server.server_port), timeout=60) as client:
+        client.sendall(f"HEAD / HTTP/1.1\r\nHost: 127.0.0.1:{server.server_port}\r\n\r\n".encode())
+        assert client.recv(1000).startswith(b"HTTP/1.1 200")
+        client.sendall(sent)
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # close by a reset
+    assert ended.wait(60)
+    assert errors == []
 
 
 def test_what_the_reader_did_not_choose_follows_the_data(tmp_path):
