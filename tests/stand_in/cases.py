@@ -1,5 +1,6 @@
 """What tests/test_stand_in.py runs: on another device the CPU's numbers, nothing left behind, nothing waited for."""
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -7,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 from device import Crossings, crossings, stand_in
-from torch import nn
+from torch import Tensor, nn
 from updates import F1, LSTM, RESNET, SEARCHING, UPDATES, source_for
 
 from trainables.config import TrialConfig
@@ -16,6 +17,7 @@ from trainables.measures.by_name import MEASURES
 from trainables.measures.command import main as sharpness
 from trainables.records.tables import Row
 from trainables.sharpness import ModelLoss, model_loss
+from trainables.training.loop import Training
 from trainables.trial import Trial
 
 Make = Callable[..., TrialConfig]
@@ -67,7 +69,9 @@ def test_training_is_the_cpus_and_waits_for_nothing(
 def flat(row: dict[str, Any]) -> dict[str, Any]:
     """The row of an epoch without its seconds, and with the losses within it as columns."""
     looks = {f"train_loss at {look['step']}": look["train_loss"] for look in row["within"] or []}
-    return {name: value for name, value in row.items() if name not in ("seconds", "within")} | looks
+    others = json.loads(row["metrics"] or "{}")
+    left_out = ("seconds", "within", "metrics")
+    return {name: value for name, value in (row | looks | others).items() if name not in left_out and value is not None}
 
 
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
@@ -112,12 +116,28 @@ def test_measures_of_other_networks_are_the_cpus(
     compare(trained(make_small(**changes), digits, torch.device("cpu")), device)
 
 
+def move(training: Training, device: torch.device) -> None:
+    """Moves the model, whose parameters become others there, and with it what the optimizer knows of them."""
+    before = list(training.model.parameters())
+    training.model = training.model.to(device)
+    now = dict(zip(before, training.model.parameters(), strict=True))
+    for group in training.optimizer.param_groups:
+        group["params"] = [now[parameter] for parameter in group["params"]]
+    states = {now[parameter]: state for parameter, state in training.optimizer.state.items()}
+    training.optimizer.state.clear()
+    for parameter, state in states.items():
+        training.optimizer.state[parameter] = {
+            name: value.to(device) if isinstance(value, Tensor) else value for name, value in state.items()
+        }
+
+
 def compare(trial: Trial, device: torch.device) -> None:
     """The measures of `trial` on the CPU and on `device`."""
 
     def values(device: torch.device) -> list[Row]:
         training = trial.training
-        training.model, training.data, trial.measures = training.model.to(device), training.data.to(device), []
+        move(training, device)
+        training.data, trial.measures = training.data.to(device), []
         trial.measure()
         return trial.measures
 
