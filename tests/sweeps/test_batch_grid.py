@@ -291,9 +291,9 @@ def test_mistakes_get_one_line(tmp_path: Path, refusal: Callable[..., str], opti
 
 @pytest.mark.slow
 def test_too_much_asked_of_ray(tmp_path: Path, run_here: Run) -> None:
-    result = run_here(tmp_path, QUICK, "--gpus-per-trial", "4000")
+    result = run_here(tmp_path, QUICK, "--cpus-per-trial", "4000")
     assert result.returncode == 2
-    assert "must fit one node, got 1 CPUs and 4000 GPUs" in result.stderr
+    assert "must fit one node, got 4000 CPUs" in result.stderr
     assert result.stderr.count("\n") == 1, result.stderr
 
 
