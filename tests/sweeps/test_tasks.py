@@ -84,6 +84,7 @@ def test_a_trial_of_every_task(name: str) -> None:
     assert "a measure failed" not in row["flags"]
 
 
+@pytest.mark.slow
 def test_a_sweep_of_a_task_of_ones_own(tmp_path: Path) -> None:
     run = subprocess.run(
         [sys.executable, str(ROOT / "sweeps" / "batch_grid.py"), "--results", "results", "--name", "own", "--dataset",

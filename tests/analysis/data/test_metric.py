@@ -140,9 +140,9 @@ def test_changes_are_told_in_the_direction_of_the_metric(write_sweep):
     ("metric", "unit", "offset", "slope"),
     [
         (*NATS, 2.0, -1.0),
-        ("mse", "squared units of the labels", 4e-6, -3e-6),
-        ("auc", "points", 0.0, 1.0),
-        ("hit", "", 0, 5),
+        pytest.param("mse", "squared units of the labels", 4e-6, -3e-6, marks=pytest.mark.slow),
+        pytest.param("auc", "points", 0.0, 1.0, marks=pytest.mark.slow),
+        pytest.param("hit", "", 0, 5, marks=pytest.mark.slow),
     ],
 )
 def test_every_text_names_the_metric(write_sweep, metric, unit, offset, slope):

@@ -158,6 +158,7 @@ def test_no_verdict_before_enough_is_paired(write_sweep):
     assert standing(one, progress_of(10, 10, {16: (5, 5), 64: (3, 3), 512: (2, 2)})) == (None, cards(one))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rates", [(0.003, 0.01), (0.001, 0.003, 0.01)])
 def test_dependence_on_the_learning_rate_is_rarely_claimed_where_there_is_none(rates):
     """P(X > k) < 0.1 % for a true rate of 5 %: a rule without correction for three rates would exceed it."""

@@ -160,6 +160,7 @@ def run(code: str) -> subprocess.CompletedProcess[str]:
     return done
 
 
+@pytest.mark.slow
 def test_groups_of_dead_actors_are_removed() -> None:
     assert run(ORPHAN).stdout == "REMOVED CREATED\n"
 
