@@ -96,6 +96,6 @@ def test_the_python_page_runs_from_top_to_bottom(tmp_path: Path) -> None:
         [sys.executable, "page.py"], cwd=tmp_path, capture_output=True, text=True, timeout=1200, env=environment
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "SweepResults('python': 27 trials (27 completed), batch sizes 16 to 300)" in done.stdout
+    assert "SweepResults('python': 27 of 27 trials (27 completed), batch sizes 16 to 300)" in done.stdout
     assert "lost_high" in done.stdout
     assert (tmp_path / "gap.pdf").stat().st_size > 1000
