@@ -26,7 +26,7 @@ from trainables.data.decoded import EncodedImages, image_source
 from trainables.data.files import readable
 from trainables.data.hub_layout import WORDS, Part
 from trainables.data.parquet import TableFile, read_parts
-from trainables.data.token_files import windows
+from trainables.data.windows import windows
 from trainables.runtime.errors import UserError, quoted
 
 EXPECTED = "a folder that `datasets` has saved, with dataset_dict.json"

@@ -22,11 +22,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from trainables.data.dataset import Source
 from trainables.data.files import require_regular
 from trainables.data.tokenizer import tokenizer_for
+from trainables.data.windows import windows
 from trainables.runtime.errors import UserError
 
 LEVELS = ("char", "word", "bpe")
@@ -57,7 +57,7 @@ def read_text(
         parts = [np.array([ids.get(token, ids.get(UNKNOWN)) for token in part], np.int64) for part in (train, test)]
         vocabulary = len(ids)
     (train_inputs, train_labels), (test_inputs, test_labels) = (
-        _windows(tokens, context, part) for tokens, part in zip(parts, ("training", "test"), strict=True)
+        windows(tokens, context, part) for tokens, part in zip(parts, ("training", "test"), strict=True)
     )
     return Source("text", train_inputs, train_labels, test_inputs, test_labels, vocabulary, task="language")
 
@@ -113,14 +113,3 @@ def words(text: str) -> list[str]:
     """What white space separates, and END at the end of a line that has none."""
     lines = [line.split() for line in text.removesuffix("\n").split("\n")] if text else []
     return [word for line in lines for word in (*line, *([END] if line[-1:] != [END] else []))]
-
-
-def _windows(tokens: NDArray[np.int64], context: int, part: str) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    windows = (len(tokens) - 1) // context
-    if windows < 1:
-        raise UserError(
-            f"`context` must be shorter than the {part} text of {len(tokens)} tokens, got {context}; "
-            "a smaller context or a longer text"
-        )
-    end = windows * context
-    return tokens[:end].reshape(windows, context), tokens[1 : end + 1].reshape(windows, context)

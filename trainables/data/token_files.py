@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from trainables.data.cache import Entry, told
 from trainables.data.dataset import Source, chunks
 from trainables.data.files import Walk, readable
+from trainables.data.windows import windows
 from trainables.runtime.errors import UserError, quoted
 
 TEST_SHARE = 0.1
@@ -74,18 +75,6 @@ def read_tokens(
     named = f"{facts['digests']} {context} {classes}"
     vars(source)["fingerprint"] = hashlib.sha256(named.encode()).hexdigest()[:16]
     return source
-
-
-def windows(tokens: Tokens, context: int, part: str) -> tuple[Tokens, Tokens]:
-    """Views (N, context) of the tokens and of those that follow each. Raises UserError where there is no window."""
-    count = (len(tokens) - 1) // context
-    if count < 1:
-        raise UserError(
-            f"`context` must be shorter than the {part} text of {len(tokens)} tokens, got {context}; "
-            "a smaller context or a longer text"
-        )
-    end = count * context
-    return tokens[:end].reshape(count, context), tokens[1 : end + 1].reshape(count, context)
 
 
 def _files(root: Path) -> list[list[Path]]:
