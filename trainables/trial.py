@@ -257,7 +257,7 @@ class Trial:
 
     def smaller_micro_batch(self) -> int | None:
         """The micro-batch size to try again with after running out of memory; None where batches cannot be cut so."""
-        return self.training.parts.smaller(_largest_batch(self.config), SMALLER)
+        return self.training.parts.smaller(max(batch_sizes(self.config)), SMALLER)
 
     def save(self, path: Path) -> None:
         """A checkpoint from which `resume` goes on to the same numbers."""
@@ -393,19 +393,9 @@ def _failed(name: str, reason: str, seconds: float) -> Row:
     return {"measure": name, "value": None, "seconds": seconds, "seed": by_name.SEED, "error": reason}
 
 
-def _largest_batch(config: TrialConfig) -> int:
-    return max(batch_sizes(config))
-
-
 def run_trial(config: TrialConfig, source: Source, device: torch.device | None = None) -> Record:
     """Trains, measures and reports one trial in this process."""
     trial = Trial(config, source, device)
     trial.train()
     trial.measure()
     return trial.record()
-
-
-def failed_record(config: TrialConfig, error: str, device: torch.device | None = None) -> Record:
-    """The record of a trial that could not be finished, with the reason."""
-    row = {"status": "failed", **identity_of(config), "flags": ["failed"], "error": error}
-    return Record({**row, **place_of(device or torch.device("cpu"))}, [], [])

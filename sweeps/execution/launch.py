@@ -171,7 +171,7 @@ def write_failures(folder: Path, configs: Iterable[TrialConfig], progress: Progr
     left = [config for config in configs if config.trial_id not in recorded]
     if left:
         from trainables.measures.extension import Extension  # they bring PyTorch
-        from trainables.trial import failed_record
+        from trainables.records.provenance import failed_record
 
         tables = read_tables(folder)
         known = finished(tables)

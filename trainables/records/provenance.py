@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from trainables.config import NUMBERS_VERSION, TrialConfig
+from trainables.records.record_files import Record
 
 
 def identity_of(config: TrialConfig) -> dict[str, Any]:
@@ -27,3 +28,9 @@ def place_of(device: torch.device) -> dict[str, Any]:
         "torch_version": torch.__version__,
         "numpy_version": np.__version__,
     }
+
+
+def failed_record(config: TrialConfig, error: str, device: torch.device | None = None) -> Record:
+    """The record of a trial that could not be finished, with the reason."""
+    row = {"status": "failed", **identity_of(config), "flags": ["failed"], "error": error}
+    return Record({**row, **place_of(device or torch.device("cpu"))}, [], [])

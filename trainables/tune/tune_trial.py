@@ -199,7 +199,7 @@ class TuneTrial(tune.Trainable):  # type: ignore[misc]
     def _failed(self, error: str) -> Record:
         """The record of a trial that cannot be finished: what it was before its measures, if it came so far."""
         from trainables.measures.extension import Extension
-        from trainables.trial import failed_record
+        from trainables.records.provenance import failed_record
 
         last = error.strip().splitlines()[-1]
         if (trained := take_unmeasured(self._folder, self._config.trial_id, last)) is not None:

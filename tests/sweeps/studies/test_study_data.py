@@ -14,9 +14,9 @@ from sweeps.session.placement import Placement
 from sweeps.studies.study import source_of
 from trainables.config import TrialConfig
 from trainables.data import Source, load_source
+from trainables.records.provenance import failed_record
 from trainables.records.tables import compact, write_record
 from trainables.runtime.errors import UserError
-from trainables.trial import failed_record
 
 SPLIT = {"train_size": 7, "test_size": 4, "measure_examples": 7, "batch_size": 4}
 
