@@ -25,6 +25,7 @@ import numpy as np
 import pandas as pd
 
 from analysis.data.load import attempted, load_sweep
+from analysis.stats.wording import setting_value
 from trainables.records.matching import MATCHED
 from trainables.runtime.errors import UserError, one_line
 
@@ -82,7 +83,7 @@ def read_frame(
         name for name in settings if name not in ("batch_size", "seed") and settings[name].nunique(dropna=False) > 1
     ]
     texts = settings[names].apply(
-        lambda row: ", ".join(f"{n} {_word(v)}" for n, v in row.items() if pd.notna(v)), axis=1
+        lambda row: ", ".join(f"{n} {setting_value(v)}" for n, v in row.items() if pd.notna(v)), axis=1
     )
     text = texts if len(names) else pd.Series("", index=settings.index)
     found = pd.DataFrame({"batch_size": sizes.astype("int64"), "text": text}, index=settings.index)
@@ -181,10 +182,6 @@ def _replicates(about: pd.DataFrame, seed: pd.Series | None) -> pd.Series:
 def _first_bad(settings: pd.DataFrame, sizes: pd.Series) -> object:
     bad = sizes.isna() | (sizes <= 0) | (sizes % 1 != 0)
     return settings.loc[bad, "batch_size"].iloc[0]
-
-
-def _word(value: object) -> str:
-    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def names_of(texts: Sequence[str]) -> dict[str, str]:

@@ -28,7 +28,6 @@ Traps: it says how fast training goes, not how well the result generalizes. The 
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -39,7 +38,7 @@ from analysis.questions.noise_scales import NoiseScales, noise_scales, noise_sen
 from analysis.stats.means import Interval, Mean, mean_over_replicates
 from analysis.stats.pairs import Floats, Integers
 from analysis.stats.steps_to_loss import default_loss, fit_steps, misfit_intervals, steps_to_loss
-from analysis.stats.wording import plain_number
+from analysis.stats.wording import plain_number, setting_value
 from trainables.runtime.errors import UserError
 
 LEAST_SIZES = 3  # for a curve of two parameters to be tested at all
@@ -143,7 +142,7 @@ def critical_batch(sweep: Sweep, target_loss: float | None = None) -> CriticalBa
     sizes, needed = np.exp(log_examples[known] - log_steps[known]), np.exp(log_steps[known])
     open_ends = misfit_intervals(sizes, needed, np.exp(values[0]))
     critical, least, fewest = (
-        _estimate(value, open_ends[k], None if half is None else half[k], count) for k, value in enumerate(values)
+        estimate_of_log(value, open_ends[k], None if half is None else half[k], count) for k, value in enumerate(values)
     )
     noise = noise_scales(sweep, reached)
     shown = frame[
@@ -175,13 +174,11 @@ def _missed(frame: pd.DataFrame, steps: Cells) -> Iterator[Missed]:
     names = [name for name in varying if name not in {"batch_size", *REPLICATE, *NOT_TRAINING}]
     for i, j in lacking:
         row = frame[frame["setting"] == steps.settings[j]].iloc[0]
-        text = ", ".join(f"{name.replace('_', ' ')} {_word(row[name])}" for name in names if pd.notna(row[name]))
+        text = ", ".join(
+            f"{name.replace('_', ' ')} {setting_value(row[name])}" for name in names if pd.notna(row[name])
+        )
         reached, known = np.isfinite(steps.values[i, j]).sum(), (~np.isnan(steps.values[i, j])).sum()
         yield Missed(steps.sizes[i], text, int(reached), int(known))
-
-
-def _word(value: Any) -> str:
-    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def _row(frame: pd.DataFrame, size: int, setting: int, noise: NoiseScales | None) -> StepsToLoss:
@@ -201,8 +198,11 @@ def _row(frame: pd.DataFrame, size: int, setting: int, noise: NoiseScales | None
     return StepsToLoss(size, rate, edge, steps, examples, scale, bool(rows["is_bound"].any()))
 
 
-def _estimate(log_value: float, misfit: Floats, half: float | None, replicates: int) -> Estimate:
-    """With the interval of both parts; None where there are too few replicates, or it would be open at both ends."""
+def estimate_of_log(log_value: float, misfit: Floats, half: float | None, replicates: int) -> Estimate:
+    """e^`log_value`, with an interval of both parts: the ends `misfit` and the half-width `half`, of logarithms.
+
+    No interval where there are too few replicates (`half` None), or where it would be open at both ends.
+    """
     interval = None
     if half is not None and np.isfinite(half):
         low, high = np.hypot(misfit - log_value, half) * (-1, 1) + log_value

@@ -36,14 +36,14 @@ import pandas as pd
 
 from analysis.data.replicates import Estimate, cells, over_replicates, weighted_mean
 from analysis.data.runs import Runs
-from analysis.stats.means import Interval, Mean, mean_over_replicates, paired_difference
+from analysis.questions.critical_batch import LEAST_SIZES, estimate_of_log
+from analysis.stats.means import Mean, mean_over_replicates, paired_difference
 from analysis.stats.pairs import Floats, Integers
-from analysis.stats.steps_to_loss import fit_steps, misfit_intervals
+from analysis.stats.steps_to_loss import first_at_goal, fit_steps, misfit_intervals
 from analysis.stats.wording import plain_number
 from trainables.runtime.errors import UserError
 
 OVERHEAD = 1.2
-LEAST_SIZES = 3  # for the law
 
 
 @dataclass(frozen=True)
@@ -211,13 +211,8 @@ def _first_at(runs: Runs, goal: float) -> pd.DataFrame:
     """The `step` at which each run that reaches `goal` first is there, and `is_bound`; indexed by run."""
     sign = 1.0 if runs.direction == "lower" else -1.0
     rows = runs.curves.assign(value=sign * runs.curves["value"])
-    before = rows.groupby("run")[["step", "value"]].shift()
-    there = rows[rows["value"] <= sign * goal].drop_duplicates("run")
-    start = before.loc[there.index]
-    share = ((start["value"] - sign * goal) / (start["value"] - there["value"])).fillna(1.0)
-    step = start["step"].fillna(there["step"]) * (1 - share) + there["step"] * share
-    found = pd.DataFrame({"step": step.clip(lower=1.0), "is_bound": start["step"].isna() & (there["step"] > 1)})
-    return found.set_index(there["run"])
+    found = first_at_goal(rows, rows["value"] <= sign * goal, sign * goal, "run")
+    return found.assign(step=found["step"].clip(lower=1.0))
 
 
 def _best(rows: pd.DataFrame) -> int | None:
@@ -250,13 +245,8 @@ def _critical(frame: pd.DataFrame) -> Estimate | None:
         return None
     found = log_steps(np.ones(len(table.replicates), dtype=np.int64))
     known = np.isfinite(found)
-    interval = None
-    if half is not None and np.isfinite(half[0]):
-        ends = misfit_intervals(sizes[known], np.exp(found[known]), float(np.exp(value[0])))[0]
-        low, high = np.hypot(ends - value[0], half[0]) * (-1, 1) + value[0]
-        if low < high and (np.isfinite(low) or np.isfinite(high)):
-            interval = Interval(float(np.exp(low)), float(np.exp(high)))
-    return Estimate(float(np.exp(value[0])), interval, len(table.replicates))
+    misfit = misfit_intervals(sizes[known], np.exp(found[known]), float(np.exp(value[0])))[0]
+    return estimate_of_log(value[0], misfit, None if half is None else half[0], len(table.replicates))
 
 
 def _boundary(rows: Sequence[tuple[int, Mean | None]], most: float) -> Boundary:

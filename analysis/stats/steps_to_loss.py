@@ -5,6 +5,8 @@ epochs, and those within the first epochs (column `within` of epochs.parquet): o
 the first epoch would count as a whole one.
 """
 
+from collections.abc import Sequence
+
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
@@ -48,15 +50,26 @@ def steps_to_loss(epochs: pd.DataFrame, loss: float) -> pd.DataFrame:
     """
     rows = moments(epochs)
     logs = np.log(rows["train_loss"].clip(lower=np.finfo(float).tiny))
-    before = rows.assign(log_loss=logs).groupby("trial_id")[["step", "epoch", "log_loss"]].shift()
-    reached = rows[rows["train_loss"] <= loss].drop_duplicates("trial_id")
-    start, end = before.loc[reached.index], logs.loc[reached.index]
-    share = ((start["log_loss"] - np.log(loss)) / (start["log_loss"] - end)).fillna(1.0)
-    found = {
-        name: start[name].fillna(reached[name]) * (1 - share) + reached[name] * share for name in ("step", "epoch")
-    }
+    at_goal = rows["train_loss"] <= loss
+    return first_at_goal(rows.assign(value=logs), at_goal, float(np.log(loss)), "trial_id", ("step", "epoch"))
+
+
+def first_at_goal(
+    rows: pd.DataFrame, at_goal: pd.Series, goal: float, run: str, positions: Sequence[str] = ("step",)
+) -> pd.DataFrame:
+    """The `positions` of each run where its column `value` first is `goal`, on a line from the row before.
+
+    `rows` are in order of time in each run (a column of this name), `at_goal` those whose value is at the goal or below
+    it. Indexed by run; runs that never are there are not in it. `is_bound`: the first row of the run was there already,
+    so its positions are upper bounds.
+    """
+    before = rows.groupby(run)[[*positions, "value"]].shift()
+    reached = rows[at_goal].drop_duplicates(run)
+    start = before.loc[reached.index]
+    share = ((start["value"] - goal) / (start["value"] - reached["value"])).fillna(1.0)
+    found = {name: start[name].fillna(reached[name]) * (1 - share) + reached[name] * share for name in positions}
     found["is_bound"] = start["step"].isna() & (reached["step"] > 1)
-    return pd.DataFrame(found).set_index(reached["trial_id"])
+    return pd.DataFrame(found).set_index(reached[run])
 
 
 def fit_steps(sizes: Floats, steps: Floats) -> tuple[float, float, float]:

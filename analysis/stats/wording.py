@@ -9,6 +9,11 @@ def plain_number(value: float) -> str:
     return f"{float(short):.0f}" if "e+" in short and abs(value) < 1e6 else short
 
 
+def setting_value(value: object) -> str:
+    """The value of a setting, such as a learning rate: floats without trailing zeros, the rest as it is."""
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
 def three_digits(value: float) -> str:
     """As plain_number, with all three digits: 0.580, 12.0, 300."""
     return plain_number(value) if abs(value) >= 100 or value == 0 else f"{value:#.3g}"
