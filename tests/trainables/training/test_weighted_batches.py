@@ -12,6 +12,7 @@ import pytest
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as processes
+from agreement import assert_same
 from torch import Tensor, nn
 
 from trainables.config import TrialConfig
@@ -138,22 +139,6 @@ def together(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
         member.join(600)
         assert member.exitcode == 0
     return [torch.load(folder / f"{rank}.pt") for rank in range(3)]
-
-
-def assert_same(found: Any, expected: Any) -> None:
-    if isinstance(expected, float):
-        assert found == pytest.approx(expected, rel=1e-9, abs=1e-11)
-    elif isinstance(expected, dict):
-        assert found.keys() == expected.keys()
-        for key in expected:
-            assert_same(found[key], expected[key])
-    elif isinstance(expected, list):
-        for one, other in zip(found, expected, strict=True):
-            assert_same(one, other)
-    elif isinstance(expected, Tensor):
-        torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-11)
-    else:
-        assert found == expected
 
 
 @pytest.mark.parametrize("case", CASES)
