@@ -132,9 +132,9 @@ class Metrics(tune.Callback):  # type: ignore[misc]
             _set(self._group_gauges, means, tags)
         for row in list(self._rows.values())[-RECENT:]:
             tags = {**self._sweep, "trial": self._name(row["trial_id"]), "batch_size": str(row["batch_size"])}
-            _set(self._point_gauges, row, tags)
+            _set(self._point_gauges, _with_primary_metric(row), tags)
         for key, result in list(self._running.items())[:RECENT]:
-            _set(self._running_gauges, result, {**self._sweep, "trial": self._name(key)})
+            _set(self._running_gauges, _with_primary_metric(result), {**self._sweep, "trial": self._name(key)})
 
     def _compute(self) -> None:
         """The gaps, which need the references of all trials, and the means: seldom where that takes long."""
@@ -171,18 +171,19 @@ def _tag(row: Row, tag: str) -> str:
 
 
 def _means(rows: Sequence[Row]) -> dict[str, float]:
-    values = {key: [value for row in rows if (value := _value(row, key)) is not None] for key in MEANS}
+    shown = [_with_primary_metric(row) for row in rows]
+    values = {key: [row[key] for row in shown if row.get(key) is not None] for key in MEANS}
     return {key: math.fsum(known) / len(known) for key, known in values.items() if known}
 
 
-def _value(row: Mapping[str, Any], key: str) -> Any:
-    """A number of a row, if it is there; of test accuracy and test metric only the one that is the primary metric."""
-    is_accuracy = row.get("test_metric") in (None, row.get("test_accuracy"))
-    return None if key == ("test_metric" if is_accuracy else "test_accuracy") else row.get(key)
+def _with_primary_metric(row: Mapping[str, Any]) -> dict[str, Any]:
+    """The row without that of test accuracy and test metric which is not the primary metric."""
+    other = "test_metric" if (row.get("metric") or "accuracy") == "accuracy" else "test_accuracy"
+    return {name: value for name, value in row.items() if name != other}
 
 
 def _set(gauges: Mapping[str, Gauge], numbers: Mapping[str, Any], tags: dict[str, str]) -> None:
     for key, gauge in gauges.items():
-        value = _value(numbers, key)
+        value = numbers.get(key)
         if value is not None and math.isfinite(value):
             gauge.set(value, tags)
