@@ -42,7 +42,8 @@ LOSSES = {
     "binary": "F.binary_cross_entropy_with_logits(outputs.reshape(targets.shape), targets.float())",
 }
 IN_THE_SCRIPT = ("learning_rate_scaling", "base_batch_size", "same_steps", "batch_schedule", "decay", "decay_epochs",
-                 "decay_factor", "decay_by", "layer_adaptation", "clip_norm", "label_smoothing")  # fmt: skip
+                 "decay_factor", "decay_by", "decay_share", "decay_floor", "decay_fingerprint", "layer_adaptation",
+                 "clip_norm", "label_smoothing")  # fmt: skip
 
 
 @dataclass(frozen=True)

@@ -44,7 +44,6 @@ function drawMap() {
     options.hooks = { draw: [drawPoints], ready: [listen] };
     return [options, [map.xs, map.ys]];
   }, { zoom: state.zoom, zoomed: (zoom) => { state.zoom = zoom; remember(); }, brushed: brushed, name: `${field(y).label} against ${field(x).label}` });
-  map.plot = charts.get(byId("map")).plot;
   byId("map-title").textContent = `${field(y).label} against ${field(x).label.split(",")[0]}`;
   byId("map").setAttribute("aria-label", `Map of ${plural(map.rows.length, "trial")}: ${field(y).label} against ${field(x).label}`);
   drawLegend();
@@ -139,6 +138,7 @@ function placeRing(over, kind, index) {
 }
 
 function listen(plot) {
+  map.plot = plot;  // one that is drawn anew, for another width or scheme, is another
   plot.over.addEventListener("mousemove", (event) => point(nearest(event.offsetX, event.offsetY, 16)));
   plot.over.addEventListener("mouseleave", () => point(-1));
   plot.over.addEventListener("click", (event) => {

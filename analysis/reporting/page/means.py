@@ -4,6 +4,7 @@ The panels and their means are those of analysis/batch_size_curves.py and switch
 [x, mean, low, high, holds trials off target], low and high null where there is one replicate.
 """
 
+from functools import lru_cache
 from typing import Any
 
 import pandas as pd
@@ -17,6 +18,7 @@ Chart = dict[str, Any]
 Line = list[tuple[int, pd.DataFrame]]  # the trials at each place of the x axis
 
 
+@lru_cache(maxsize=16)
 def batch_size_charts(sweep: Sweep) -> list[Chart]:
     """A line per learning rate; none for fewer than two batch sizes."""
     frame = comparable(sweep)

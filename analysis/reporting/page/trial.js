@@ -64,7 +64,8 @@ function curveBoxes(row) {
   const note = known ? element("p", { class: "faint" }, known.epochs > kept ? `Curves: ${kept} of ${plural(known.epochs, points)}, evenly spaced.` : `Curves: ${plural(known.epochs, points)}.`) : null;
   const box = ([key]) => element("div", { class: "chart", "data-chart": key, "data-key": `chart ${key}`, "data-own": "" });
   const own = ([key]) => !key.startsWith("profile");
-  return [...curvesOf(row).filter(own).map(box), note, ...curvesOf(row).filter((found) => !own(found)).map(box)];
+  const found = curvesOf(row);
+  return [...found.filter(own).map(box), note, ...found.filter((one) => !own(one)).map(box)];
 }
 
 /** A line per column of the trial's epochs, as lineChart wants it. */
