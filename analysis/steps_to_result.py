@@ -17,6 +17,7 @@ from analysis.charts.steps_to_result import steps_to_result_figure
 from analysis.charts.style import save
 from analysis.cli.command import run_with_options
 from analysis.data import foreign_runs
+from analysis.data.load import load_sweep
 from analysis.data.runs import Runs, is_results, names_of, read_csv, read_results
 from analysis.questions.steps_to_result import default_goal, equal_examples, equal_examples_line, lines, steps_to_result
 from trainables.runtime.errors import UserError
@@ -53,7 +54,7 @@ def _show(options: argparse.Namespace) -> list[object]:
 def _read(options: argparse.Namespace) -> Runs:
     source, metric, columns = Path(options.results), options.metric, names_of(options.column)
     if is_results(source):
-        return read_results(source, metric or "test_loss", options.direction)
+        return read_results(load_sweep(source), metric or "test_loss", options.direction)
     if not source.exists():
         raise UserError(
             f"`source` must be a results folder, a CSV file or a folder of runs, got {source}, which is not there"

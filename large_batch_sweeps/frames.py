@@ -27,7 +27,7 @@ def row_of(one: Any) -> dict[str, Any]:
     for name, kind in types.items():
         value = getattr(one, name)
         if isinstance(value, Mean | Estimate | Correlation) or (value is None and _is_estimate(kind)):
-            row |= _with_interval(name, value)
+            row |= with_interval(name, value)
         elif isinstance(value, GranulatedKendall):
             row[name] = value.mean
         elif isinstance(value, Interval):
@@ -42,7 +42,8 @@ def _is_estimate(kind: str) -> bool:
     return any(name in kind for name in ("Mean", "Estimate", "Correlation"))
 
 
-def _with_interval(name: str, value: Mean | Estimate | Correlation | None) -> dict[str, Any]:
+def with_interval(name: str, value: Mean | Estimate | Correlation | None) -> dict[str, Any]:
+    """The columns of an estimate; null where there is none."""
     interval = None if value is None else value.interval
     row = {
         name: None if value is None else value.value,

@@ -3,15 +3,14 @@
 Definitions: docs/statistics.md. Each raises UserError where the sweep lacks what it needs.
 """
 
-import dataclasses
 from pathlib import Path
 from typing import Any, Literal
 
 import pandas as pd
 
 from analysis.data.load import comparable, measures_of
-from analysis.data.replicates import Estimate
-from analysis.data.runs import Direction, read_frame, read_results
+from analysis.data.metric import Direction
+from analysis.data.runs import read_frame, read_results
 from analysis.questions import association as associations
 from analysis.questions import critical_batch as critical
 from analysis.questions import free_batch as free
@@ -19,8 +18,8 @@ from analysis.questions import leaderboard as board
 from analysis.questions import remedies as bought_back
 from analysis.questions import steps_to_result as steps
 from analysis.questions.tuned_cells import load_tuned_gap
-from analysis.stats.means import Mean, paired_difference
-from large_batch_sweeps.frames import frame_of, row_of
+from analysis.stats.means import paired_difference
+from large_batch_sweeps.frames import frame_of, row_of, with_interval
 from large_batch_sweeps.results import SweepResults
 from trainables.runtime.errors import UserError
 from trainables.storage.folders import place
@@ -87,7 +86,7 @@ def compare(results: SweepResults, first: str, second: str, *, value: str | None
         one, other = (of_size[of_size["remedy"] == name] for name in (first, second))
         found = paired_difference(one, other, value, match="remedy_set")
         if found is not None:
-            rows.append({"batch_size": size, "first": first, "second": second, **row_of(_Difference(found))})
+            rows.append({"batch_size": size, "first": first, "second": second, **with_interval("difference", found)})
     if not rows:
         raise UserError(f"`results` must hold trials of {first} and {second} that differ in that alone, got none")
     return pd.DataFrame(rows)
@@ -106,11 +105,11 @@ def steps_to_result(
     settings, a row for each evaluation. Default goal: the best that every batch size reaches.
     """
     if isinstance(runs, SweepResults):
-        found = read_results(runs.folder, metric, direction)
+        found = read_results(runs.sweep, metric, direction)
     else:
         found = read_frame(Path("runs"), runs, metric, direction)
     answer = steps.steps_to_result(found, steps.default_goal(found) if goal is None else goal)
-    critical_size = row_of(_Critical(answer.critical))
+    critical_size = with_interval("b_crit", answer.critical)
     within, beyond = answer.overhead.within, answer.overhead.beyond
     return frame_of(answer.rows).assign(
         goal=answer.goal, **critical_size, within_overhead=within, beyond_overhead=beyond
@@ -120,16 +119,6 @@ def steps_to_result(
 def tuned_gap(folder: str | Path) -> pd.DataFrame:
     """The results of `python sweeps/tuned_gap.py`: each batch size and remedy at the setting that tuning chose."""
     return frame_of(load_tuned_gap(place(folder)).cells)
-
-
-@dataclasses.dataclass(frozen=True)
-class _Difference:
-    difference: Mean
-
-
-@dataclasses.dataclass(frozen=True)
-class _Critical:
-    b_crit: Estimate | None
 
 
 __all__ = [

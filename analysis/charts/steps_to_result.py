@@ -3,10 +3,9 @@
 import numpy as np
 from matplotlib.figure import Figure
 
-from analysis.charts.style import GREY, LABELS, LINE_COLOURS, draw_means, footnote, log_axis, new_figure
+from analysis.charts.style import GREY, LABELS, LINE_COLOURS, draw_means, footnote, legend_above, log_axis, new_figure
 from analysis.data.runs import Runs
-from analysis.questions.steps_to_result import StepsToResult
-from analysis.stats.wording import plain_number
+from analysis.questions.steps_to_result import OVERHEAD, StepsToResult
 
 
 def steps_to_result_figure(runs: Runs, goals: list[StepsToResult]) -> Figure:
@@ -33,7 +32,7 @@ def steps_to_result_figure(runs: Runs, goals: list[StepsToResult]) -> Figure:
             )
             reached = [100 * row.reached / row.tried for row in found.rows]
             share.plot([row.batch_size for row in found.rows], reached, color=colour, marker="o", markersize=4)
-        overhead.axhline(1.2, color=GREY, linewidth=0.9, linestyle="--")
+        overhead.axhline(OVERHEAD, color=GREY, linewidth=0.9, linestyle="--")
         for axes in (steps, overhead, share):
             log_axis(axes, "x", at=sizes if len(sizes) <= 7 else sizes[::2])
             axes.set_xlabel(LABELS["batch_size"])
@@ -43,23 +42,10 @@ def steps_to_result_figure(runs: Runs, goals: list[StepsToResult]) -> Figure:
         overhead.set_ylabel("examples, relative to the smallest batch")
         share.set_ylabel("runs that reach the goal [%]")
         share.set_ylim(-3, 103)
-        handles, labels = steps.get_legend_handles_labels()
-        figure.legend(
-            handles,
-            labels,
-            loc="outside upper center",
-            ncols=max(1, len(labels)),
-            frameon=False,
-            title=f"goal: {runs.metric}",
-        )
-        count = max(int(runs.about["replicate"].max()) + 1, 1)
-        bars = (
-            f"Geometric means and 95 % intervals over {plain_number(count)} replicates"
-            if count > 1
-            else "One replicate"
-        )
-        footnote(
-            figure,
-            f"Dotted: perfect scaling. Dashed: 20 % more examples. {bars}, at each batch size's fastest setting.",
-        )
+        legend_above(figure, most_columns=len(goals), title=f"goal: {runs.metric}")
+        counts = sorted({row.steps.replicates for found in goals for row in found.rows if row.steps is not None})
+        over = f"{counts[0]}" if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
+        bars = f"Geometric means and 95 % intervals over {over} replicates" if counts[-1] > 1 else "One replicate"
+        lines = f"Dotted: perfect scaling. Dashed: {100 * (OVERHEAD - 1):.0f} % more examples."
+        footnote(figure, f"{lines} {bars}, at each batch size's fastest setting.")
     return figure

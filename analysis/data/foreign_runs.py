@@ -6,7 +6,7 @@
   hyperparameters (`SummaryWriter.add_hparams`), or `batch_pattern` finds the batch size in the run's path.
 - The published data of "Measuring the Effects of Data Parallelism" (arXiv 1811.03600; google-research, batch_science):
   BATCH/study.json, BATCH/TRIAL/metadata.json and BATCH/TRIAL/measurements.csv. Trials that did not end are left out; an
-  INFEASIBLE one diverged, so it is at no goal.
+  INFEASIBLE one diverged, and counts with what it reached before.
 """
 
 import json
@@ -16,12 +16,13 @@ from typing import Any
 
 import pandas as pd
 
-from analysis.data.runs import Direction, Runs, read_frame, read_table
+from analysis.data.metric import Direction
+from analysis.data.runs import Runs, read_frame, read_table
 from trainables.runtime.errors import UserError, one_line
 
 EVENTS = "events.out.tfevents.*"
 HPARAMS = "_hparams_/session_start_info"  # the tag that TensorBoard's plugin writes
-BATCH_NAMES = ("batch_size", "train_batch_size", "per_device_train_batch_size", "global_batch_size", "bs")
+BATCH_NAMES = ("batch_size", "global_batch_size", "train_batch_size", "per_device_train_batch_size", "bs")
 
 
 def read_wandb(
@@ -157,7 +158,9 @@ def _batch_in(run: str, pattern: str) -> int:
 
 def _with_batch_size(about: pd.DataFrame, source: Path) -> pd.DataFrame:
     """`about` with `batch_size`, whatever of its usual names it has."""
-    known = next((name for name in about if name.rpartition(".")[2].lower() in BATCH_NAMES), None)
+    if "batch_size" in about:
+        return about
+    known = next((name for wanted in BATCH_NAMES for name in about if name.rpartition(".")[2].lower() == wanted), None)
     if known is None:
         raise UserError(
             f"`source` must say each run's batch size ({', '.join(BATCH_NAMES[:3])}, ...), got "

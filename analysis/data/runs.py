@@ -12,27 +12,42 @@ A CSV file has a row for each run and evaluation, in any order:
 where all other columns together tell the runs apart; `seed` names replicates. Columns that are the same all along every
 run are its setting (learning rate, warmup, ...); those that change are metrics. `--column step=global_step` renames.
 
-Traps: without seeds, runs of one setting count as its replicates in the order of their names. A run whose metric is not
-finite somewhere diverged: it is at no goal from there on.
+Traps: without seeds, runs of one setting count as its replicates in the order of their names. A run whose metric is
+infinite somewhere diverged: it is at no goal from there on. Empty values are evaluations that were not made.
 """
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import pandas as pd
 
-from analysis.data.load import attempted, load_sweep
+from analysis.data.load import Sweep, attempted
+from analysis.data.metric import Direction
 from analysis.stats.wording import setting_value
 from trainables.records.matching import MATCHED
 from trainables.runtime.errors import UserError, one_line
 
-Direction = Literal["lower", "higher"]
 NEEDED = ("batch_size", "step")
-LOWER = ("loss", "error", "perplexity", "nll", "mse", "mae", "bpb", "bits")
-HIGHER = ("acc", "auc", "f1", "map", "r2", "bleu", "score", "reward")
+LOWER = (
+    "loss",
+    "error",
+    "perplexity",
+    "entropy",
+    "nll",
+    "nats",
+    "mse",
+    "rmse",
+    "mae",
+    "mape",
+    "bpb",
+    "bits",
+    "ppl",
+    "brier",
+)
+HIGHER = ("acc", "accuracy", "auc", "f1", "map", "precision", "recall", "r2", "bleu", "reward")
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,6 +64,11 @@ class Runs:
     about: pd.DataFrame
     curves: pd.DataFrame
 
+    @property
+    def sign(self) -> float:
+        """1 where lower values are better, else -1."""
+        return 1.0 if self.direction == "lower" else -1.0
+
 
 def read_frame(
     source: Path, frame: pd.DataFrame, metric: str, direction: Direction | None, about: pd.DataFrame | None = None
@@ -57,20 +77,21 @@ def read_frame(
 
     Raises UserError where a column is missing or no number.
     """
+    if about is None:
+        frame = _one_row_each(source, frame)
     settings = _constant_columns(frame, metric) if about is None else about
     if metric not in frame:
         numbers = [name for name in frame.select_dtypes("number") if name not in (*NEEDED, "run", "seed")]
         raise UserError(f"`metric` must be a column of {source.name}, got {metric!r}; such as {', '.join(numbers[:8])}")
-    for name in ("batch_size",):
-        if name not in settings:
-            raise UserError(
-                f"`source` must have a column {name!r}, the same all along a run, got none in {source.name}"
-            )
-    sizes = pd.to_numeric(settings["batch_size"], errors="coerce")
-    if sizes.isna().any() or (sizes <= 0).any() or (sizes % 1 != 0).any():
+    if "batch_size" not in settings:
         raise UserError(
-            f"`batch_size` must be whole numbers above 0 in {source.name}, got {_first_bad(settings, sizes)}"
+            f"`source` must have a column 'batch_size', the same all along a run, got none in {source.name}"
         )
+    sizes = pd.to_numeric(settings["batch_size"], errors="coerce")
+    bad = sizes.isna() | (sizes <= 0) | (sizes % 1 != 0)
+    if bad.any():
+        got = settings.loc[bad, "batch_size"].iloc[0]
+        raise UserError(f"`batch_size` must be whole numbers above 0 in {source.name}, got {got}")
     steps = pd.to_numeric(frame["step"], errors="coerce")
     values = pd.to_numeric(frame[metric], errors="coerce").astype("float64")
     if steps[values.notna()].isna().any() or (steps < 0).any():
@@ -78,7 +99,8 @@ def read_frame(
     curves = pd.DataFrame({"run": frame["run"].array, "step": steps.array, "value": values.array}).dropna()
     if curves.empty:
         raise UserError(f"`metric` {metric} must have values in {source.name}, got none")
-    curves = curves[np.isfinite(curves["value"])].sort_values(["run", "step"], ignore_index=True)
+    curves = curves.sort_values(["run", "step"], ignore_index=True)
+    curves = curves[np.isfinite(curves["value"]).groupby(curves["run"]).cummin()].reset_index(drop=True)
     names = [
         name for name in settings if name not in ("batch_size", "seed") and settings[name].nunique(dropna=False) > 1
     ]
@@ -96,6 +118,11 @@ def read_frame(
 def read_csv(source: Path, metric: str, direction: Direction | None, columns: Mapping[str, str]) -> Runs:
     """`Runs` of a CSV file in the layout of the top of this file; `columns`: its names for ours."""
     frame = read_table(source).rename(columns={theirs: ours for ours, theirs in columns.items()})
+    return read_frame(source, frame, metric, direction)
+
+
+def _one_row_each(source: Path, frame: pd.DataFrame) -> pd.DataFrame:
+    """The rows with a column `run`. Raises UserError where a needed column is missing, or a run has a step twice."""
     for name in NEEDED:
         if name not in frame:
             raise UserError(
@@ -104,7 +131,7 @@ def read_csv(source: Path, metric: str, direction: Direction | None, columns: Ma
             )
     if "run" not in frame:
         others = [name for name in frame if name != "step" and not _is_metric(frame[name])]
-        frame["run"] = frame.groupby(others, dropna=False, sort=True).ngroup()
+        frame = frame.assign(run=frame.groupby(others, dropna=False, sort=True).ngroup())
     repeated = frame.duplicated(["run", "step"])
     if repeated.any():
         row = frame[repeated].iloc[0]
@@ -112,18 +139,19 @@ def read_csv(source: Path, metric: str, direction: Direction | None, columns: Ma
             f"`source` must have one row for each run and step, got several for run {row['run']!r} at step "
             f"{row['step']} in {source.name}; a column `run` tells runs apart"
         )
-    return read_frame(source, frame, metric, direction)
+    return frame
 
 
-def read_results(source: Path, metric: str, direction: Direction | None) -> Runs:
-    """`Runs` of a results folder of this project: its plain trials, by epoch."""
-    sweep = load_sweep(source)
+def read_results(sweep: Sweep, metric: str, direction: Direction | None) -> Runs:
+    """`Runs` of a sweep of this project: its plain trials, by epoch."""
+    if metric == sweep.metric.column and direction is None:
+        direction = sweep.metric.direction
     trials = attempted(sweep)
     trials = trials[trials["is_plain"] & trials["status"].isin(["completed", "diverged"])].set_index("trial_id")
     names = [name for name in MATCHED if name in trials]
     about = trials[["batch_size", *names]].assign(seed=trials["replicate"])
     epochs = sweep.epochs[sweep.epochs["trial_id"].isin(about.index)].rename(columns={"trial_id": "run"})
-    return read_frame(source, epochs, metric, direction, about)
+    return read_frame(sweep.folder, epochs, metric, direction, about)
 
 
 def is_results(source: Path) -> bool:
@@ -146,9 +174,9 @@ def read_table(source: Path) -> pd.DataFrame:
 
 def direction_of(metric: str) -> Direction:
     """Which values of `metric` are better, by its name. Raises UserError where the name does not say."""
-    name = metric.lower()
-    for direction, parts in (("lower", LOWER), ("higher", HIGHER)):
-        if any(part in name for part in parts):
+    words = set(re.split(r"[^a-z0-9]+", metric.lower()))
+    for direction, known in (("lower", LOWER), ("higher", HIGHER)):
+        if not words.isdisjoint(known):
             return direction  # type: ignore[return-value]
     raise UserError(f"`direction` must be given for a metric named {metric!r}: --direction lower or higher")
 
@@ -177,11 +205,6 @@ def _replicates(about: pd.DataFrame, seed: pd.Series | None) -> pd.Series:
             "`seed` must tell runs of one batch size and setting apart, got one seed twice; name them by `run`"
         )
     return numbers
-
-
-def _first_bad(settings: pd.DataFrame, sizes: pd.Series) -> object:
-    bad = sizes.isna() | (sizes <= 0) | (sizes % 1 != 0)
-    return settings.loc[bad, "batch_size"].iloc[0]
 
 
 def names_of(texts: Sequence[str]) -> dict[str, str]:

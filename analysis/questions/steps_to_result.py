@@ -13,15 +13,16 @@ Papers call three things the largest useful batch; with E = S B the examples:
 
 1. law: B_crit of (S / S_min - 1) (E / E_min - 1) = 1 (McCandlish et al. 2018, arXiv 1812.06162), see
    analysis/questions/critical_batch.py;
-2. overhead: the largest B with E(B) <= 1.2 E at the smallest batch size tried (Zhang et al. 2024, arXiv 2410.21676).
-   A batch size is within it where the 95 % interval of E(B) / E(smallest), paired by replicate, ends below 1.2, and
-   beyond it where the interval begins above 1.2;
+2. overhead: the largest B with E(B) <= 1.2 E at the smallest batch size that reaches the goal (Zhang et al. 2024, arXiv
+   2410.21676). A batch size is within it where the 95 % interval of E(B) / E(smallest), paired by replicate, ends below
+   1.2, and beyond it where the interval begins above 1.2;
 3. equal examples: the largest B whose metric is no worse, by `margin` or more, than the smallest batch's after the same
    number of examples, the largest that some setting of every batch size has seen in all replicates (one-sided, 2.5 %;
    each at its best setting).
 
-2 and 3 are tests in a fixed order, from the smallest batch size up, and end at the first that fails; so together they
-keep their level. The true boundary of 2 lies between the last size within and the first beyond.
+2 and 3 are tests in a fixed order that end at the first that fails, so together they keep their level: "within" from
+the smallest batch size up, "beyond" from the largest down. The true boundary of 2 lies between the last size within and
+the first beyond.
 
 Traps: the goal decides. Under schedules that decay, curves of different batch sizes cross, so look at several goals.
 Settings are chosen by the runs that are judged: with many settings and few replicates S(B) is too small. Without
@@ -103,16 +104,13 @@ def steps_to_result(runs: Runs, goal: float) -> StepsToResult:
     frame["log_steps"] = np.log(frame.index.map(reached["step"]).to_numpy(np.float64))
     frame["log_steps"] = frame["log_steps"].fillna(np.inf)
     frame["is_bound"] = frame.index.map(reached["is_bound"]).to_numpy() == True  # noqa: E712  (None: never there)
-    best = {size: found for size, rows in frame.groupby("batch_size") if (found := _best(rows)) is not None}
-    if not best:
-        near = _nearest(runs)
+    chosen = _at_best(frame)
+    if chosen.empty:
+        near = runs.sign * (runs.sign * runs.curves["value"]).min()
         raise UserError(
             f"`goal` must be reached by every replicate of some setting, got {goal:g}, which none reaches; the best "
             f"{runs.metric} is {plain_number(near)}"
         )
-    chosen = frame[
-        [best.get(size) == setting for size, setting in zip(frame["batch_size"], frame["setting"], strict=True)]
-    ]
     chosen = chosen.assign(
         steps=np.exp(chosen["log_steps"]), examples=np.exp(chosen["log_steps"]) * chosen["batch_size"], matched_set=0
     )
@@ -144,24 +142,20 @@ def equal_examples(runs: Runs, margin: float) -> EqualExamples:
     """
     if not margin > 0:
         raise UserError(f"`margin` must be above 0, in units of {runs.metric}, got {margin:g}")
-    sign = 1.0 if runs.direction == "lower" else -1.0
     curves = runs.curves.assign(examples=runs.curves["step"] * runs.curves["run"].map(runs.about["batch_size"]))
     longest = curves.groupby("run")["examples"].max()
     complete = longest.reindex(runs.about.index).groupby([runs.about["batch_size"], runs.about["setting"]]).min()
     budget = float(complete.groupby("batch_size").max().min())
     frame = runs.about.assign(value=curves.groupby("run").apply(_value_at, budget, include_groups=False), matched_set=0)
-    frame["log_steps"] = (sign * frame["value"]).fillna(np.inf)  # to choose the best by
-    best = {size: found for size, rows in frame.groupby("batch_size") if (found := _best(rows)) is not None}
-    chosen = frame[
-        [best.get(size) == setting for size, setting in zip(frame["batch_size"], frame["setting"], strict=True)]
-    ]
+    frame["log_steps"] = (runs.sign * frame["value"]).fillna(np.inf)  # to choose the best by
+    chosen = _at_best(frame)
     smallest = chosen[chosen["batch_size"] == chosen["batch_size"].min()]
     rows: list[tuple[int, Mean, Mean | None]] = []
     worse: list[tuple[int, Mean | None]] = []
     for size, own in chosen.groupby("batch_size"):
         mean = mean_over_replicates(own, "value")
         assert mean is not None
-        pair = (own, smallest) if sign > 0 else (smallest, own)
+        pair = (own, smallest) if runs.sign > 0 else (smallest, own)
         difference = paired_difference(*pair, "value") if rows else None
         if rows:
             worse.append((int(size), difference))
@@ -171,13 +165,12 @@ def equal_examples(runs: Runs, margin: float) -> EqualExamples:
 
 def default_goal(runs: Runs) -> float:
     """The best value that some setting of every batch size reaches in all of its replicates."""
-    sign = 1.0 if runs.direction == "lower" else -1.0
-    best = (sign * runs.curves.set_index("run")["value"]).groupby(level=0).min()
+    best = (runs.sign * runs.curves.set_index("run")["value"]).groupby(level=0).min()
     frame = runs.about.assign(best=best.reindex(runs.about.index).fillna(np.inf))
     worst = frame.groupby(["batch_size", "setting"])["best"].max().groupby("batch_size").min()
     if not np.isfinite(worst).any():
         raise UserError(f"`metric` {runs.metric} must have values in every replicate of some setting, got none")
-    return float(sign * worst[np.isfinite(worst)].max())
+    return float(runs.sign * worst[np.isfinite(worst)].max())
 
 
 def lines(runs: Runs, found: StepsToResult) -> list[str]:
@@ -195,7 +188,8 @@ def lines(runs: Runs, found: StepsToResult) -> list[str]:
         needed = f"{_shown(row.steps)} steps, {_shown(row.examples)} examples"
         text.append(f"  batch {row.batch_size}: {needed}{setting} ({share}{bound})")
     text.append(_law_line(found.critical))
-    text.append("Within 20 % more examples than the smallest batch: " + _boundary_words(found.overhead) + ".")
+    more = f"{100 * (OVERHEAD - 1):.0f} % more examples"
+    text.append(f"Within {more} than the smallest batch that reaches it: {_boundary_words(found.overhead)}.")
     return text
 
 
@@ -209,10 +203,16 @@ def equal_examples_line(runs: Runs, found: EqualExamples) -> str:
 
 def _first_at(runs: Runs, goal: float) -> pd.DataFrame:
     """The `step` at which each run that reaches `goal` first is there, and `is_bound`; indexed by run."""
-    sign = 1.0 if runs.direction == "lower" else -1.0
-    rows = runs.curves.assign(value=sign * runs.curves["value"])
-    found = first_at_goal(rows, rows["value"] <= sign * goal, sign * goal, "run")
+    goal = runs.sign * goal
+    rows = runs.curves.assign(value=runs.sign * runs.curves["value"])
+    found = first_at_goal(rows, rows["value"] <= goal, goal, "run")
     return found.assign(step=found["step"].clip(lower=1.0))
+
+
+def _at_best(frame: pd.DataFrame) -> pd.DataFrame:
+    """The rows of each batch size at its best setting; none of a batch size that has none."""
+    best = {size: found for size, rows in frame.groupby("batch_size") if (found := _best(rows)) is not None}
+    return frame[[best.get(size) == own for size, own in zip(frame["batch_size"], frame["setting"], strict=True)]]
 
 
 def _best(rows: pd.DataFrame) -> int | None:
@@ -250,14 +250,18 @@ def _critical(frame: pd.DataFrame) -> Estimate | None:
 
 
 def _boundary(rows: Sequence[tuple[int, Mean | None]], most: float) -> Boundary:
-    """Tests in order of size: within while the interval ends below `most`, beyond from where all begin above it."""
+    """Within: from the smallest size up, while intervals end below `most`. Beyond: from the largest down, while they
+    begin above it; sizes that cannot be compared are passed over there, and are never what is named.
+    """
     within = beyond = guess = None
     for size, mean in rows:
         if mean is None or mean.interval is None or not mean.interval.high < most:
             break
         within = size
     for size, mean in reversed(rows):
-        if mean is not None and (mean.interval is None or not mean.interval.low > most):
+        if mean is None:
+            continue
+        if mean.interval is None or not mean.interval.low > most:
             break
         beyond = size
     for size, mean in rows:
@@ -271,11 +275,6 @@ def _value_at(curve: pd.DataFrame, examples: float) -> float:
     """The value of one run after `examples`, between evaluations on a line; NaN where it did not come so far."""
     seen, values = curve["examples"].to_numpy(np.float64), curve["value"].to_numpy(np.float64)
     return float(np.interp(examples, seen, values)) if seen[-1] >= examples * (1 - 1e-9) else np.nan
-
-
-def _nearest(runs: Runs) -> float:
-    values = runs.curves["value"]
-    return float(values.min() if runs.direction == "lower" else values.max())
 
 
 def _law_line(critical: Estimate | None) -> str:

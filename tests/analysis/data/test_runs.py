@@ -1,14 +1,15 @@
 """Runs from elsewhere: every layout gives the same frames, and what cannot be read is one line."""
 
 import json
+from pathlib import Path
 
 import pandas as pd
 import pytest
 from made_up import law, write
 
 from analysis import steps_to_result
-from analysis.data.foreign_runs import read_events, read_studies, read_wandb
-from analysis.data.runs import Runs, read_csv
+from analysis.data.foreign_runs import _with_batch_size, read_events, read_studies, read_wandb
+from analysis.data.runs import Runs, direction_of, read_csv, read_frame
 from trainables.runtime.errors import UserError
 
 CURVES = {  # (batch size, learning rate): the loss after 10, 20 and 30 steps
@@ -128,6 +129,36 @@ def test_folders_of_tensorboard(tmp_path, rows):
         read_events(tmp_path, "val/loss", None, "width(.)")
     with pytest.raises(UserError, match="must be a scalar of the event files, got 'val/acc'; such as"):
         read_events(tmp_path, "val/acc", "higher")
+
+
+def test_of_several_batch_sizes_the_whole_one_counts():
+    """`batch_size` itself first, then the global one, before that of each device, wherever they stand."""
+    about = pd.DataFrame({"per_device_train_batch_size": [8], "global_batch_size": [64]}, index=["a"])
+    assert _with_batch_size(about, Path("x"))["batch_size"].tolist() == [64]
+    both = about.assign(batch_size=32)
+    assert _with_batch_size(both, Path("x"))["batch_size"].tolist() == [32]
+
+
+@pytest.mark.parametrize(
+    ("metric", "direction"),
+    [("val_loss", "lower"), ("val/mape", "lower"), ("val/mAP", "higher"), ("test_accuracy", "higher")],
+)
+def test_the_direction_is_in_a_word_of_the_name(metric, direction):
+    assert direction_of(metric) == direction
+
+
+@pytest.mark.parametrize("metric", ["score", "brierscore", "q"])
+def test_a_name_that_says_nothing_needs_a_direction(metric):
+    with pytest.raises(UserError, match="`direction` must be given"):
+        direction_of(metric)
+
+
+def test_a_frame_of_ones_own_is_checked_as_a_file_is(rows):
+    assert same(read_frame(Path("mine"), rows.drop(columns="run"), "val_loss", None))
+    with pytest.raises(UserError, match="must have a column 'step'"):
+        read_frame(Path("mine"), rows.drop(columns="step"), "val_loss", None)
+    with pytest.raises(UserError, match="one row for each run and step"):
+        read_frame(Path("mine"), pd.concat([rows, rows]), "val_loss", None)
 
 
 def test_the_command_prints_the_answer_and_draws(csv, capsys):

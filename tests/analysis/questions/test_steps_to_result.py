@@ -167,3 +167,27 @@ def test_equal_examples_against_the_margin(tmp_path):
     assert "No worse than the smallest batch by 0.1: up to batch 8 by the means" in equal_examples_line(runs, found)
     with pytest.raises(UserError, match="`margin` must be above 0"):
         equal_examples(runs, 0)
+
+
+def test_what_cannot_be_compared_is_not_said_to_be_beyond(tmp_path):
+    """One replicate; a size that never is at the goal; and sizes of other seeds."""
+    rows = [("a", 8, 0, 1.0, 0), ("a", 8, 10, 0.0, 0), ("b", 64, 0, 1.0, 0), ("b", 64, 10, 0.9, 0)]
+    found = steps_to_result(made_of(tmp_path, rows, settings=["seed"]), 0.5)
+    assert found.overhead.beyond is None
+    rows = [
+        (f"{size} {seed}", size, step, 1.0 - step / (100 + seed), seed)
+        for size, seeds in ((8, (0, 1, 2)), (64, (3, 4, 5)))
+        for seed in seeds
+        for step in (0, 100)
+    ]
+    found = steps_to_result(made_of(tmp_path, rows, settings=["seed"]), 0.5)
+    assert found.rows[1].overhead is None
+    assert found.overhead.beyond is None
+
+
+def test_a_run_that_diverged_is_at_no_goal_from_there_on(tmp_path):
+    rows = [("a", 8, 0, 1.0), ("a", 8, 10, np.inf), ("a", 8, 20, 0.1), ("b", 16, 0, 1.0), ("b", 16, 40, 0.2)]
+    found = steps_to_result(made_of(tmp_path, rows), 0.5)
+    assert found.rows[0].steps is None
+    assert (found.rows[0].reached, found.rows[0].tried) == (0, 1)
+    assert found.rows[1].steps is not None
