@@ -99,8 +99,9 @@ class Entry:
 
         with told(self.path):
             if not self.path.exists():
-                for stale in self.path.parent.glob(f"{self.path.name.rpartition('-')[0]}-*"):
-                    shutil.rmtree(stale, ignore_errors=True)
+                for other in self.path.parent.glob(f"{self.path.name.rpartition('-')[0]}-*"):
+                    if other != self.path:  # as it is once another process has made it in the meantime
+                        shutil.rmtree(other, ignore_errors=True)
             self.path.mkdir(mode=0o700, exist_ok=True)
             lock = (self.path / ".lock").open("w")
         with lock:

@@ -16,6 +16,7 @@ from sweeps import batch_grid
 from sweeps.cli.options import parse
 from sweeps.plan.grid import Grid, expand
 from sweeps.studies.study import grid_of
+from trainables.config import TrialConfig
 from trainables.data import Source, load_source
 from trainables.records.tables import compact, write_record
 from trainables.runtime.errors import UserError
@@ -111,10 +112,8 @@ def test_options(digits: Source) -> None:
     assert all((config.decay, config.decay_share, config.target_loss) == ("wsd", 0.1, None) for config in found)
 
 
-@pytest.mark.parametrize("budget", ["25steps", "500examples"])
-def test_a_sweep_with_rows_within_epochs_is_read(digits: Source, tmp_path: Path, budget: str) -> None:
-    """Trials of one budget are compared though their epochs differ; losses are found between the logging points."""
-    folder = tmp_path / "sweep"
+def swept(folder: Path, digits: Source, budget: str) -> list[TrialConfig]:
+    """Writes a sweep of `budget`, a row every three steps, to `folder`; returns its configurations."""
     (folder / "trials").mkdir(parents=True)
     configs = expand(
         grid(batch_sizes=[32, 300], budget=budget, evaluate_every="3steps", train_size=300,
@@ -124,7 +123,14 @@ def test_a_sweep_with_rows_within_epochs_is_read(digits: Source, tmp_path: Path,
     for config in configs:
         write_record(folder, run_trial(config, digits))
     compact(folder)
-    sweep = load_sweep(folder)
+    return configs
+
+
+@pytest.mark.parametrize("budget", ["25steps", "500examples"])
+def test_a_sweep_with_rows_within_epochs_is_read(digits: Source, tmp_path: Path, budget: str) -> None:
+    """Trials of one budget are compared though their epochs differ; losses are found between the logging points."""
+    configs = swept(tmp_path / "sweep", digits, budget)
+    sweep = load_sweep(tmp_path / "sweep")
     frame = comparable(sweep)
     assert frame.groupby("batch_size")["is_reference"].all().to_dict() == {32: True, 300: False}
     assert frame["large_batch_gap"].notna().all()
@@ -137,4 +143,9 @@ def test_a_sweep_with_rows_within_epochs_is_read(digits: Source, tmp_path: Path,
     lines = curves(sweep.epochs, sweep.trials["trial_id"], sweep.metric)
     assert all(trial["epochs"] == len(trial["values"][0]) for trial in lines["trials"])
     assert write_report(sweep).exists()
-    assert event_files.write_events(folder)
+
+
+def test_a_sweep_with_rows_within_epochs_is_exported(digits: Source, tmp_path: Path) -> None:
+    pytest.importorskip("tensorboard", reason="pip install '.[trackers]'")
+    swept(tmp_path / "sweep", digits, "25steps")
+    assert event_files.write_events(tmp_path / "sweep")

@@ -224,6 +224,25 @@ def test_two_at_once_decode_once(own: Path, tmp_path: Path, decodes: list[str]) 
         check(source)
 
 
+def test_an_entry_that_another_process_made_in_the_meantime_is_kept(
+    own: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with cache.cache_in(own):
+        entry = cache.Entry.of("image_folder", tmp_path, [], {})
+    facts = entry.path / "facts.json"
+    glob = Path.glob
+
+    def after_another(path: Path, pattern: str) -> list[Path]:
+        """`path.glob(pattern)`, before which the other process makes the entry."""
+        entry.path.mkdir()
+        facts.write_text("{}")
+        return list(glob(path, pattern))
+
+    monkeypatch.setattr(Path, "glob", after_another)
+    with entry.locked():
+        assert facts.is_file()
+
+
 def test_an_interrupted_decoding_goes_on(own: Path, tmp_path: Path, decodes: list[str]) -> None:
     root = tmp_path / "data"
     write_folder(root)
