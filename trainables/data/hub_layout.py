@@ -21,7 +21,7 @@ WORDS = {
     "test": ("test", "testing", "eval", "evaluation"),
     "validation": ("validation", "valid", "val", "dev"),
 }
-_NUMBER = re.compile(r"[-_. ]*(part|shard|chunk)?[-_. ]*\d+([-_]of[-_]\d+)?([-_][0-9a-f]{8,})?$")
+_NUMBER = re.compile(r"[-_. ]*(part|shard|chunk)?[-_. ]*\d+([-_]of[-_]\d+([-_][0-9a-f]+)?|[-_][0-9a-f]{8,})?$")
 EXPECTED = "a folder with *train*.parquet and *test*.parquet files"
 
 
@@ -67,6 +67,11 @@ def choose_parts(root: Path, split: object = None, config: object = None) -> tup
         raise UserError(
             f"`data-dir` must hold one configuration, got {_listed(found)} in {root}; "
             f"--dataset-options config={found[0]} chooses one"
+        )
+    if train[0].config != test[0].config and "." not in (train[0].config, test[0].config):
+        raise UserError(
+            f"`data-dir` must hold train and {chosen} of one configuration, got train of {train[0].config} and "
+            f"{chosen} of {test[0].config} in {root}; give both the same name, or none"
         )
     for part in (train[0], test[0]):
         _require_all_shards(part)

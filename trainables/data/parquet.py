@@ -33,6 +33,7 @@ from trainables.runtime.errors import UserError, quoted
 IMAGE_COLUMNS = ("image", "img")
 LABEL_COLUMNS = ("label", "labels")
 ROWS_AT_ONCE = 256
+UNLABELLED = -1  # the label of a split whose labels are kept secret
 LARGEST_LABEL = 2**31  # a class number beyond it is something else
 
 
@@ -80,11 +81,12 @@ def read_parts(
     labels = [[found for file in files for found in file.labels()] for files in parts]
     if {type(found) for part in labels for found in part} == {int, str}:
         raise UserError(f"`data-dir` must hold labels of one type, got integers and text under {root}")
-    if labels[1] and all(found == -1 for found in labels[1]):
+    if labels[1] and all(found == UNLABELLED for found in labels[1]):
         others = [name for name in splits if name != test.split]
         way_out = f"--dataset-options split={others[0]} tests on another" if others else "there is no other to test on"
         raise UserError(
-            f"`data-dir` must hold a labelled split to test on, got {test.split} with labels of -1; {way_out}"
+            f"`data-dir` must hold a labelled split to test on, got {test.split} with no labels, or -1 for all; "
+            + way_out
         )
     if any(isinstance(found, str) for part in labels for found in part):
         numbered = {name: number for number, name in enumerate(sorted({str(found) for found in labels[0]}))}
@@ -150,6 +152,8 @@ class TableFile:
         with self._reading():
             column = self._read(self._label)
             kind = _value_type(column.type)
+            if column.null_count == len(column):
+                return [UNLABELLED] * len(column)
             if column.null_count:
                 raise UserError(
                     f"`data-dir` must hold {self.kind} without missing labels, got {column.null_count} in {self._path}"

@@ -57,7 +57,8 @@ TWO, THREE = table(0, 1), table(0, 1, 1)
         ("plain_text/cifar10-train.parquet", "plain_text/cifar10-test.parquet"),
         ("mytrain.parquet", "mytest.parquet"),
         ("Training.parquet", "dev.parquet"),
-        ("a-train.parquet", "b-val.parquet"),
+        ("a-train.parquet", "a-val.parquet"),
+        ("train.parquet", "a/test.parquet"),
     ],
 )
 def test_where_splits_lie(tmp_path: Path, train: str, test: str) -> None:
@@ -90,9 +91,31 @@ def test_configurations_are_not_put_together(tmp_path: Path, files: Files, choic
         read(tmp_path, files, config="other")
 
 
+@pytest.mark.parametrize(
+    "names", ["{config}-{split}.parquet", "{config}/{split}-0.parquet", "{config}/{split}/0.parquet"]
+)
+def test_splits_of_two_configurations_are_not_put_together(tmp_path: Path, names: str) -> None:
+    files = {names.format(config=config, split=split): TWO for config, split in (("a", "train"), ("b", "test"))}
+    with pytest.raises(UserError, match="train and test of one configuration, got train of a and test of b in"):
+        read(tmp_path, files)
+
+
+def test_a_split_without_labels(tmp_path: Path) -> None:
+    secret = pa.table({"image": TWO["image"], "label": pa.nulls(2, pa.int64())})
+    files = {"train.parquet": TWO, "validation.parquet": TWO, "test.parquet": secret}
+    with pytest.raises(
+        UserError, match="no labels, or -1 for all; --dataset-options split=validation tests on another"
+    ):
+        read(tmp_path, files)
+    with pytest.raises(UserError, match=r"label"):
+        read(tmp_path, {"train.parquet": secret, "test.parquet": TWO})
+
+
 def test_the_split_to_test_on(tmp_path: Path) -> None:
     files = {"train.parquet": TWO, "validation.parquet": THREE, "test.parquet": table(-1, -1, -1, -1)}
-    with pytest.raises(UserError, match="got test with labels of -1; --dataset-options split=validation tests on"):
+    with pytest.raises(
+        UserError, match="got test with no labels, or -1 for all; --dataset-options split=validation tests on"
+    ):
         read(tmp_path, files)
     for split in ("validation", "valid"):
         assert len(read(tmp_path, files, split=split).test_inputs) == 3  # type: ignore[arg-type]
@@ -100,7 +123,7 @@ def test_the_split_to_test_on(tmp_path: Path) -> None:
         with pytest.raises(UserError, match="`split` must be one of test, validation, to test on, got"):
             read(tmp_path, files, split=split)
     (tmp_path / "validation.parquet").unlink()
-    with pytest.raises(UserError, match="labels of -1; there is no other to test on"):
+    with pytest.raises(UserError, match="-1 for all; there is no other to test on"):
         read(tmp_path, {"test.parquet": files["test.parquet"]})
 
 
