@@ -27,6 +27,7 @@ from trainables.optimizer_settings import options_label, read_options, read_para
 from trainables.remedies import (
     DECAY_SHARE,
     DECAYED,
+    GROWING,
     OFF,
     PARTS_OF_UPDATE,
     STEP_DECAY_FACTOR,
@@ -197,7 +198,7 @@ class TrialConfig(Duration, Remedies):
                 "batch_schedule", size, size <= self.train_size, f"stay within the {self.train_size} training examples"
             )
         growing = [name for name in ("switch_epoch", "batch_schedule") if getattr(self, name) is not None]
-        growing += ["decay_by=batch_size"] * (self.decay_by == "batch_size")
+        growing += [f"decay_by={self.decay_by}"] * (self.decay_by in GROWING)
         if len(growing) > 1:
             raise UserError(f"`batch_schedule` must be the only change of the batch size, got {' with '.join(growing)}")
         if self.same_steps and growing:
@@ -289,7 +290,7 @@ class TrialConfig(Duration, Remedies):
 
     def _without_what_needs_large_batches(self, batch_size: int) -> dict[str, Any]:
         """Ghost batch norm and matched noise mean nothing to batches that are no larger than theirs."""
-        if self.batch_schedule is not None or self.decay_by == "batch_size":
+        if self.batch_schedule is not None or self.decay_by in GROWING:
             return {}
         names = ("ghost_batch_size", "noise_batch_size")
         return {name: None for name in names if (getattr(self, name) or 0) >= batch_size}

@@ -13,7 +13,10 @@ Each is a field that is off by default, so any of them can be combined, and each
                            of the progress in [0, 1]. Each takes the whole trial, or decay_epochs, where the trial then
                            ends (needed with a target). `step`: times decay_factor after each of decay_epochs
     decay_by               `batch_size` divides the batch size by decay_factor instead (Smith et al. 2018, arXiv
-                           1711.00489); when it cannot grow further the learning rate decays for the rest
+                           1711.00489); when it cannot grow further the learning rate decays for the rest. `seesaw`
+                           does so and multiplies the learning rate by the root of decay_factor: where a schedule
+                           halves the rate, it is divided by sqrt(2) and the batch doubles (Meterez et al. 2025,
+                           arXiv 2510.14717)
     momentum_correction    False keeps an SGD velocity that has absorbed the old learning rate (Goyal et al., remark 2);
                            PyTorch's form is corrected by construction
     layer_adaptation       LARS with sgd (You et al. 2017, arXiv 1708.03888), LAMB with adam (arXiv 1904.00962)
@@ -40,7 +43,8 @@ from trainables.units import KEPT, Amount, read_amount
 
 SCALINGS = ("linear", "sqrt")
 DECAYS = ("cosine", "linear", "wsd", "step")
-DECAYED = ("learning_rate", "batch_size")
+DECAYED = ("learning_rate", "batch_size", "seesaw")
+GROWING = DECAYED[1:]  # of the ways to decay, those by which the batch grows
 AUGMENTATIONS = ("paper", "crop_flip")
 STEP_DECAY_FACTOR = 0.1
 DECAY_SHARE = 0.2  # of warmup-stable-decay

@@ -1,6 +1,7 @@
 """Remedies: how they are read and named, which trials they make, and what they change in a run."""
 
 import copy
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -180,6 +181,18 @@ def test_growing_the_batch_instead_of_decaying(make_config: Make) -> None:
     rates = [learning_rate_at(config, done + 1, size) for done, size in enumerate(sizes)]
     # 16 / 0.25^3 would be 1024: the rate takes over what the 300 examples cannot.
     assert rates == pytest.approx([0.01, 0.01, 0.01, 0.01 * 300 / 1024])
+
+
+def test_seesaw_divides_the_rate_by_the_root_of_what_the_batch_is_multiplied_by(make_config: Make) -> None:
+    """Where the schedule halves the rate: rate / sqrt(2), twice the batch. At 300 examples the rate takes the rest."""
+    config = make_config(decay="step", decay_epochs="1,2,3,4", decay_factor=0.5, decay_by="seesaw", batch_size=64)
+    sizes = [batch_size_at(config, done) for done in range(5)]
+    assert sizes == [64, 128, 256, 300, 300]
+    rates = [learning_rate_at(config, done + 1, size) for done, size in enumerate(sizes)]
+    rest = math.sqrt(300 / 64)
+    assert rates == pytest.approx([0.01, 0.01 / math.sqrt(2), 0.01 / 2, 0.01 / 8 * rest, 0.01 / 16 * rest])
+    with pytest.raises(UserError, match="decay_by=seesaw"):
+        make_config(decay="step", decay_epochs="1", decay_by="seesaw", batch_schedule="2:64")
 
 
 def test_a_schedule_of_batches(make_config: Make) -> None:

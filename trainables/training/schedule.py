@@ -19,8 +19,9 @@ of the warmup, L the end of the trial, progress p = (d - W) / (L - W) and floor 
     step         decay_factor after each of `decay_epochs`
 
 With `decay_by` batch_size the batch grows by 1 / decay_factor instead (Smith et al. 2018), and once it is the whole
-training set the learning rate takes what is left of the decay. With `same_steps` all of these epochs are stretched like
-the trial itself (Hoffer et al. 2017).
+training set the learning rate takes what is left of the decay. With `seesaw` (Meterez et al. 2025, arXiv 2510.14717)
+the batch grows so too, and the rate is the peak times the decay times the root of the batch's growth. With `same_steps`
+all of these epochs are stretched like the trial itself (Hoffer et al. 2017).
 """
 
 import functools
@@ -29,7 +30,7 @@ import sys
 from collections.abc import Callable
 
 from trainables.config import TrialConfig
-from trainables.remedies import DECAY_SHARE, at_least_zero, batch_schedule, decay_epochs
+from trainables.remedies import DECAY_SHARE, GROWING, at_least_zero, batch_schedule, decay_epochs
 from trainables.runtime.errors import UserError, one_line
 from trainables.runtime.importing import is_import_path, load_callable
 from trainables.units import ROUNDING
@@ -40,7 +41,7 @@ def batch_size_at(config: TrialConfig, epochs_done: float, step: int = 0) -> int
     switch = config.switch_epoch
     if config.switch_batch_size is not None and switch is not None and epochs_done + ROUNDING >= switch:
         return config.switch_batch_size
-    if config.decay_by == "batch_size":
+    if config.decay_by in GROWING:
         return min(config.train_size, round(config.batch_size / _step_decay(config, epochs_done, step)))
     size = config.batch_size
     for done, scheduled in batch_schedule(config.batch_schedule):
@@ -52,7 +53,7 @@ def batch_size_at(config: TrialConfig, epochs_done: float, step: int = 0) -> int
 def batch_sizes(config: TrialConfig) -> set[int]:
     """All batch sizes that the trial may come to."""
     sizes = {config.batch_size, config.switch_batch_size, *(size for _, size in batch_schedule(config.batch_schedule))}
-    if config.decay_by == "batch_size":
+    if config.decay_by in GROWING:
         factors = [(config.decay_factor or 1.0) ** times for times in range(len(decay_epochs(config.decay_epochs)) + 1)]
         sizes |= {min(config.train_size, round(config.batch_size / factor)) for factor in factors}
     return {size for size in sizes if size is not None}
@@ -82,9 +83,11 @@ class Schedule:
         if config.decay_by == "batch_size":
             decay = _step_decay(config, before, step - 1)
             rate *= decay * batch_size / config.batch_size if batch_size == config.train_size else 1.0
+        elif config.decay_by == "seesaw":
+            rate *= _step_decay(config, before, step - 1) * math.sqrt(batch_size / config.batch_size)
         elif batch_size != config.batch_size:
             rate *= _ratio(config.switch_learning_rate, batch_size / config.batch_size)
-        if config.decay == "step" and config.decay_by != "batch_size":
+        if config.decay == "step" and config.decay_by not in GROWING:
             rate *= _step_decay(config, before, step - 1)
         if config.warmup_steps is not None:
             if step < config.warmup_steps:

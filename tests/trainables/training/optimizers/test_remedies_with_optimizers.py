@@ -27,6 +27,7 @@ WITH: dict[str, dict[str, Any]] = {
     "decay": {"decay": "cosine"},
     "decay, shared": {"decay": "wsd", "decay_share": 0.5, "decay_floor": 0.1},
     "decay_by": {"decay": "step", "decay_epochs": "1", "decay_by": "batch_size", "decay_factor": 0.5},
+    "decay_by, seesaw": {"decay": "step", "decay_epochs": "1", "decay_by": "seesaw", "decay_factor": 0.5},
     "momentum_correction": {"momentum_correction": False, "warmup_epochs": 1.0},
     "layer_adaptation": {"layer_adaptation": True},
     "ghost_batch_size": {"ghost_batch_size": 5},
@@ -46,7 +47,7 @@ WITH: dict[str, dict[str, Any]] = {
     "parameter_groups": {"parameter_groups": "*.bias:lr=2x"},
 }
 NOT_FOR_LINE_SEARCHES = {
-    "learning_rate_scaling", "decay", "decay, shared",
+    "learning_rate_scaling", "decay", "decay, shared", "decay_by, seesaw",
     "batch_schedule", "decay_by", "momentum_correction", "layer_adaptation", "noise_batch_size", "sam_radius",
     "sam_adaptive", "clip_norm", "augmentation", "proximal", "weight_adversary", "input_adversary", "switch, reset",
     "switch, keep", "bfloat16", "weight_decay", "parameter_groups",
