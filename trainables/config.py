@@ -61,8 +61,9 @@ class TrialConfig(Duration, Remedies):
 
     `epochs` is the number of passes over the training set, and null where a `budget` such as 100steps or
     5000examples says how long a trial trains, to the first update that reaches it. Either is a cap when `target_loss`
-    (nats per example, on the whole training set, clean, in eval mode) or `target_metric` (the task's primary metric on
-    the test set, or on the validation examples in its place) ends the trial earlier. The network is evaluated,
+    (nats per example, on the whole training set, clean, in eval mode), `target_metric` or `target_test_loss` (the
+    task's primary metric, or the loss, on the test set, or on the validation examples in its place) ends the trial
+    earlier. The network is evaluated,
     and a row of epochs.parquet written, after every epoch or `evaluate_every` (such as 100steps), and at the end.
     Warmup lasts `warmup_epochs` or `warmup_steps`. After `switch_epoch` epochs, which may be fractional, the trial
     goes on at `switch_batch_size`, with its learning rate kept or scaled by the ratio of the
@@ -110,6 +111,7 @@ class TrialConfig(Duration, Remedies):
     evaluate_every: str | None = None
     target_loss: float | None = None
     target_metric: float | None = None
+    target_test_loss: float | None = None
     precision: str = PRECISIONS[0]
     seed: int = 0
     measure_examples: int
@@ -143,8 +145,9 @@ class TrialConfig(Duration, Remedies):
             require("momentum", self.momentum, 0 <= self.momentum < 1, "be in [0, 1)")
         if self.target_loss is not None:
             require("target_loss", self.target_loss, positive(self.target_loss), "be a number above 0")
-        if self.target_metric is not None:
-            require("target_metric", self.target_metric, math.isfinite(self.target_metric), "be a number")
+        for name in ("target_metric", "target_test_loss"):
+            if (target := getattr(self, name)) is not None:
+                require(name, target, math.isfinite(target), "be a number")
         for name, size in (("batch_size", self.batch_size), ("switch_batch_size", self.switch_batch_size)):
             if size is not None:
                 require(
@@ -335,9 +338,7 @@ class TrialConfig(Duration, Remedies):
     @property
     def warm_start_id(self) -> str:
         """The key of the training up to a switch: shared by all trials that are the same run until then."""
-        other = (
-            MEASURING | {name for name in vars(self) if name.startswith("switch_")} | {"target_loss", "target_metric"}
-        )
+        other = MEASURING | {name for name in vars(self) if name.startswith(("switch_", "target_"))}
         return self._key(other if self.has_decay_length else other | {"epochs", "budget"})
 
     def _key(self, left_out: frozenset[str]) -> str:

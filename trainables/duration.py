@@ -26,11 +26,17 @@ class Duration(Remedies):
     evaluate_every: str | None
     target_loss: float | None
     target_metric: float | None
+    target_test_loss: float | None
 
     @property
     def has_target(self) -> bool:
         """Whether the trial may end before its `length`."""
-        return self.target_loss is not None or self.target_metric is not None
+        return self.target_loss is not None or self.has_held_out_target
+
+    @property
+    def has_held_out_target(self) -> bool:
+        """Whether the test set, or the validation examples in its place, may end the trial."""
+        return self.target_metric is not None or self.target_test_loss is not None
 
     @property
     def planned(self) -> Amount:

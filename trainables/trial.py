@@ -366,10 +366,12 @@ class Trial:
         flags = []
         last, config = self.training.epochs[-1], self.config
         if self.training.reached_target is False:
-            flags.append("missed target loss" if config.target_loss is not None else MISSED_METRIC)
+            flags.append(
+                MISSED_METRIC if config.target_loss is config.target_test_loss is None else "missed target loss"
+            )
         elif not config.has_target and self._is_below(last, HIGH_TRAIN_ACCURACY):
             flags.append("train accuracy below 99.9 %")
-        if config.target_metric is not None and config.validation_size is None:
+        if config.has_held_out_target and config.validation_size is None:
             flags.append(ENDED_BY_TEST_SET)
         if config.switch_epoch is not None and self.training.epochs_done <= config.switch_epoch:
             flags.append("ended before its switch")

@@ -303,6 +303,7 @@ def _values(column: Any) -> list[Any]:
         "weight_decay",
         "target_loss",
         "target_metric",
+        "target_test_loss",
         "momentum",
     ):
         values = [int(value) for value in values]  # pandas turns an integer column with nulls into floats

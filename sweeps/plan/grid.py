@@ -70,6 +70,7 @@ class Grid:
     schedule: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     target_loss: float | None = None
     target_metric: float | None = None
+    target_test_loss: float | None = None
     precision: str = "float32"
     train_size: int | None = None
     test_size: int | None = None
@@ -164,6 +165,7 @@ def expand(grid: Grid, source: Source) -> list[TrialConfig]:
             evaluate_every=grid.evaluate_every,
             target_loss=grid.target_loss,
             target_metric=grid.target_metric,
+            target_test_loss=grid.target_test_loss,
             precision=grid.precision,
             seed=seed,
             measure_examples=measure_examples,

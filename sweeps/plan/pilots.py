@@ -143,7 +143,11 @@ class Pilots:
         return self._moments[key]
 
 
-_OF_NO_MOMENT = {"learning_rate", "seed", "split_seed", "weight_decay", "target_loss", "target_metric", "measures"}
+_OF_NO_MOMENT = {"learning_rate", "seed", "split_seed", "weight_decay", "measures"} | {
+    "target_loss",
+    "target_metric",
+    "target_test_loss",
+}
 
 
 def _seconds_of_gradient(config: TrialConfig, training: Training) -> float:

@@ -125,14 +125,15 @@ class Training:
 
     @property
     def reached_target(self) -> bool | None:
-        """Whether the loss or metric is at its target, or either where there are both; None where there is none."""
+        """Whether a loss or metric is at its target, any of several; None where there is none."""
         return bool(self.epochs) and self._is_at_target(self.epochs[-1]) if self.config.has_target else None
 
     def _is_at_target(self, row: dict[str, Any]) -> bool:
-        """Whether the training loss of a row is low, or its held-out metric good enough to end the training."""
-        loss, metric = self.config.target_loss, self.config.target_metric
-        if loss is not None and row["train_loss"] <= loss:
-            return True
+        """Whether a loss of a row is low, or its held-out metric good, enough to end the training."""
+        metric = self.config.target_metric
+        for name, target in (("train_loss", self.config.target_loss), ("test_loss", self.config.target_test_loss)):
+            if target is not None and row[name] <= target:
+                return True
         sign = 1 if self.task.direction == "higher" else -1
         return metric is not None and row["test_metric"] is not None and sign * row["test_metric"] >= sign * metric
 

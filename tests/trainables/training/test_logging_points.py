@@ -1,5 +1,6 @@
 """Budgets, warmups, switches and rows in steps, examples and epochs: where they are, and that nothing else changes."""
 
+import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -148,6 +149,21 @@ def test_a_target_metric_ends_training_on_held_out_data(make_config: Make, digit
     assert missed["flags"] == [MISSED_METRIC]  # no test example has been seen
 
 
+def test_a_target_test_loss_ends_training_on_held_out_data(make_config: Make, digits: Source) -> None:
+    """The first row with at most this test loss is the last one, also where the training loss is lower long before."""
+    plain = Trial(make_config(epochs=6, evaluate_every="5steps", measures=""), digits)
+    plain.train()
+    goal = plain.training.epochs[5]["test_loss"]
+    first = next(row for row in plain.training.epochs if row["test_loss"] <= goal)
+    config = make_config(epochs=6, evaluate_every="5steps", measures="", target_test_loss=goal)
+    row = run_trial(config, digits).trial
+    assert (row["steps"], row["steps_to_target"], row["reached_target"]) == (first["step"], first["step"], True)
+    assert ENDED_BY_TEST_SET in row["flags"]
+    missed = run_trial(dataclasses.replace(config, epochs=1, target_test_loss=-1.0), digits).trial
+    assert "missed target loss" in missed["flags"]
+    assert missed["reached_target"] is False
+
+
 @pytest.mark.parametrize(("every", "steps"), [(Amount(4, "steps"), [4, 8]), (Amount(40, "examples"), [4, 6, 8, 10])])
 def test_checkpoints_are_due_after_amounts(make_config: Make, images: Source, every: Amount, steps: list[int]) -> None:
     """Rows after 2, 4, 6, 8 and 10 steps, at 32, 56, 80, 120 and 200 examples."""
@@ -173,6 +189,7 @@ def test_checkpoints_are_due_after_amounts(make_config: Make, images: Source, ev
         ({"warmup_steps": 3, "warmup_epochs": 1.0}, "`warmup_epochs` must be 0 with warmup_steps"),
         ({"evaluate_every": "0steps"}, "`evaluate_every` must be a whole number"),
         ({"target_metric": float("nan")}, "`target_metric` must be a number"),
+        ({"target_test_loss": float("inf")}, "`target_test_loss` must be a number"),
     ],
 )
 def test_what_is_refused(make_config: Make, changes: dict[str, Any], reason: str) -> None:
