@@ -39,7 +39,7 @@ from trainables.units import Amount
 T = TypeVar("T")
 
 HIGH_TRAIN_ACCURACY = 0.999
-MISSED_METRIC = "missed target metric"
+MISSED_METRIC, MISSED_LOSS = "missed target metric", "missed target loss"
 ENDED_BY_TEST_SET = "its test set decides when its training ends"
 PAPER_FAR_BELOW_STRONG = 0.5
 
@@ -366,9 +366,7 @@ class Trial:
         flags = []
         last, config = self.training.epochs[-1], self.config
         if self.training.reached_target is False:
-            flags.append(
-                MISSED_METRIC if config.target_loss is config.target_test_loss is None else "missed target loss"
-            )
+            flags.append(MISSED_METRIC if config.target_loss is config.target_test_loss is None else MISSED_LOSS)
         elif not config.has_target and self._is_below(last, HIGH_TRAIN_ACCURACY):
             flags.append("train accuracy below 99.9 %")
         if config.has_held_out_target and config.validation_size is None:

@@ -103,7 +103,7 @@ def add_data(parser: Parser, *, dataset: str) -> None:
         default=dataset,
         metavar="NAME",
         help="digits, mnist, cifar10, cifar100, parquet, image_folder, arrow, arrays, text, tokens, "
-        "pairs, timit, or your package.module:function (default: %(default)s)",
+        "pairs, timit, noisy_quadratic, or your package.module:function (default: %(default)s)",
     )
     data.add_argument(
         "--task",

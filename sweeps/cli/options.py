@@ -195,8 +195,8 @@ def add_training(parser: Parser) -> Any:
         "--model",
         default="mlp",
         metavar="NAME",
-        help="mlp, f1, f2, c1, c2, c3, c4, resnet, vit, lstm, gpt, seq2seq, torchvision:NAME, timm:NAME, hf:FOLDER, "
-        "or your package.module:function (default: %(default)s; docs/models.md)",
+        help="mlp, f1, f2, c1, c2, c3, c4, resnet, vit, lstm, gpt, seq2seq, noisy_quadratic, torchvision:NAME, "
+        "timm:NAME, hf:FOLDER, or your package.module:function (default: %(default)s; docs/models.md)",
     )
     task.add_argument(
         "--model-options",

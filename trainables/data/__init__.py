@@ -28,6 +28,7 @@ from trainables.data.cache import cache_in
 from trainables.data.dataset import Dataset, Source
 from trainables.data.image_files import read_image_folder
 from trainables.data.mapped import Origin
+from trainables.data.noisy_quadratic import read_noisy_quadratic
 from trainables.data.pairs import read_pairs
 from trainables.data.parquet import read_parquet
 from trainables.data.rows import Scaling
@@ -57,6 +58,7 @@ DATASETS: dict[str, Callable[..., Source]] = {
     "arrow": read_arrow,
     "arrays": read_arrays,
     "tokens": read_tokens,
+    "noisy_quadratic": read_noisy_quadratic,
 }
 
 

@@ -21,6 +21,7 @@ from trainables.models.keskar import c1, c2, f1, f2
 from trainables.models.libraries import library_model, library_of
 from trainables.models.lstm import lstm
 from trainables.models.mlp import mlp
+from trainables.models.noisy_quadratic import noisy_quadratic
 from trainables.models.resnet import resnet
 from trainables.models.seq2seq import seq2seq
 from trainables.models.vit import vit
@@ -45,6 +46,7 @@ MODELS: dict[str, Callable[..., nn.Module]] = {
     "lstm": lstm,
     "gpt": gpt,
     "seq2seq": seq2seq,
+    "noisy_quadratic": noisy_quadratic,
 }
 
 
