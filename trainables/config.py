@@ -67,7 +67,8 @@ class TrialConfig(Duration, Remedies):
     and a row of epochs.parquet written, after every epoch or `evaluate_every` (such as 100steps), and at the end.
     Warmup lasts `warmup_epochs` or `warmup_steps`. After `switch_epoch` epochs, which may be fractional, the trial
     goes on at `switch_batch_size`, with its learning rate kept or scaled by the ratio of the
-    batch sizes (`linear`) or its root (`sqrt`), and with the optimizer's state `reset` or kept. `precision` is that of
+    batch sizes (`linear`) or its root (`sqrt`), and with the optimizer's state `reset` or kept. A `switch_order_seed`
+    draws another order of the examples from there on. `precision` is that of
     training alone: evaluation is in float32, and measures are in `measure_dtype` (`auto`: see
     trainables.measures.by_name.in_dtype). `measures` are the names, joined by commas, of what is measured at the end,
     on `measure_examples` of the training examples, with batch norm in the mode `measure_batch_norm` (see
@@ -106,6 +107,7 @@ class TrialConfig(Duration, Remedies):
     switch_batch_size: int | None = None
     switch_learning_rate: str | None = None
     switch_optimizer_state: str | None = None
+    switch_order_seed: int | None = None
     epochs: int | None = None
     budget: str | None = None
     evaluate_every: str | None = None
@@ -179,6 +181,9 @@ class TrialConfig(Duration, Remedies):
             require("validation_size", self.validation_size, self.validation_size >= 1, "be 1 or more")
         if self.switch_epoch is not None and self.switch_batch_size is None:
             raise UserError("`switch_batch_size` must be given with `switch_epoch`, got none")
+        if (order := self.switch_order_seed) is not None:
+            rule = "be 0 or more, with a switch after the start"
+            require("switch_order_seed", order, order >= 0 and bool(self.switch_epoch), rule)
         self.check_duration()
         self._check_combinations()
 
@@ -265,7 +270,7 @@ class TrialConfig(Duration, Remedies):
             self.switch_epoch is None
             or self.planned.is_reached(self._steps_to(self.switch_epoch), self.switch_epoch, self.train_size)
             or self.switch_epoch == 0
-            or self.switch_batch_size == self.batch_size
+            or (self.switch_batch_size == self.batch_size and self.switch_order_seed is None)
         )
         if no_switch:
             if self.switch_epoch == 0 and self.switch_batch_size is not None:
@@ -275,6 +280,7 @@ class TrialConfig(Duration, Remedies):
                 "switch_batch_size",
                 "switch_learning_rate",
                 "switch_optimizer_state",
+                "switch_order_seed",
             ):
                 changes[name] = None
             if self.batch_schedule is not None:

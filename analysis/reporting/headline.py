@@ -30,6 +30,7 @@ from analysis.reporting.answer import association_sentence, cost_sentence, headl
 from analysis.reporting.gap_answer import named_remedy
 from analysis.stats.means import Mean, differences_by_replicate, mean_over_replicates, paired_difference, resolution
 from analysis.stats.rank_correlation import Correlation
+from trainables.records.matching import SWITCH
 from trainables.remedies import REMEDIES
 
 LEAST_REPLICATES = 2  # with a pair at the largest batch
@@ -43,7 +44,7 @@ NAMES = {
     "warmup_epochs": "warmup",
     "switch_epoch": "switch",
 }
-COUNTED = ("seed", "split_seed", "switch_batch_size", "switch_learning_rate", "switch_optimizer_state", *REMEDIES)
+COUNTED = ("seed", "split_seed", *(name for name in SWITCH if name != "switch_epoch"), *REMEDIES)
 
 
 @dataclass(frozen=True)

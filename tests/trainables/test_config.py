@@ -23,6 +23,7 @@ def test_the_key_is_stable(make_config: Make) -> None:
     [
         ({}, {"switch_epoch": 4, "switch_batch_size": 300}),  # a switch after the last epoch
         ({}, {"switch_epoch": 2, "switch_batch_size": 32}),  # a switch to the same batch size
+        ({}, {"switch_epoch": 4, "switch_batch_size": 32, "switch_order_seed": 1}),
         ({"batch_size": 300}, {"switch_epoch": 0, "switch_batch_size": 300}),  # a switch before the first
         ({}, {"momentum": 0.5}),  # Adam has no momentum option
         ({"optimizer": "sgd"}, {"optimizer": "sgd", "momentum": 0.9}),
@@ -44,6 +45,7 @@ def test_the_same_run_has_one_key(make_config: Make, one: dict[str, object], oth
         SWITCH,
         {**SWITCH, "switch_learning_rate": "sqrt"},
         {**SWITCH, "switch_optimizer_state": "keep"},
+        {"switch_epoch": 2, "switch_batch_size": 32, "switch_order_seed": 0},  # the same batch size in another order
         {"seed": 1},
         {"split_seed": 1},
         {"data_fingerprint": "other"},

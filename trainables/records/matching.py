@@ -20,7 +20,7 @@ from trainables.config import MEASURING, TrialConfig
 from trainables.remedies import REMEDIES
 
 NO_REMEDY = "none"
-SWITCH = ("switch_epoch", "switch_batch_size", "switch_learning_rate", "switch_optimizer_state")
+SWITCH = ("switch_epoch", "switch_batch_size", "switch_learning_rate", "switch_optimizer_state", "switch_order_seed")
 REPLICATE = ("seed", "split_seed")
 SAME_STUDY = (
     "data_fingerprint", "train_size", "validation_size", "model", "model_options", "model_fingerprint", "optimizer",

@@ -36,7 +36,7 @@ from trainables.runtime.seeds import (
     seed_all,
 )
 from trainables.tasks.by_name import load_task
-from trainables.training.batches import epoch_order, next_batch
+from trainables.training.batches import next_batch, order_of_epoch
 from trainables.training.evaluate import Evaluation
 from trainables.training.ghost_batch_norm import use_ghost_batch_norm
 from trainables.training.optimizers.by_name import build_optimizer, scale_velocity
@@ -191,7 +191,7 @@ class Training:
         self.task.set_mode(self.model, True)
         while True:
             epoch, seen = divmod(self.examples, examples)
-            order = epoch_order(examples, seed=config.seed, epoch=epoch, device=device)
+            order = order_of_epoch(config, epoch, device)
             size = self._begin(epoch, seen)
             own = math.ceil(size / self.workers.count)
             with large_products(self.model.parameters(), min(own, self.micro_batch_size or own)):

@@ -59,13 +59,14 @@ def test_rows_are_written_at_multiples_and_at_the_end(
     assert trial.training.epochs[-1]["examples"] == trial.training.examples
 
 
+@pytest.mark.parametrize("order", [None, 7])
 @pytest.mark.parametrize("stop_after", [1, 2, 3, 4])
 @pytest.mark.parametrize("state", ["keep", "reset"])
 def test_a_trial_resumed_at_any_logging_point_is_bit_identical(
-    make_config: Make, images: Source, tmp_path: Path, stop_after: int, state: str
+    make_config: Make, images: Source, tmp_path: Path, stop_after: int, state: str, order: int | None
 ) -> None:
-    """Dropout, augmentation and matched noise go on within an epoch, as does a switch within one."""
-    changes = DROPOUT_AND_AUGMENTATION | {"switch_optimizer_state": state}
+    """Dropout, augmentation and matched noise go on within an epoch, as do a switch and an order of its own."""
+    changes = DROPOUT_AND_AUGMENTATION | {"switch_optimizer_state": state, "switch_order_seed": order}
     config = make_config(**changes, evaluate_every="2steps")
     whole = Trial(config, images)
     whole.train()
