@@ -16,13 +16,19 @@ from sweeps.monitoring.grafana import UID, provision
 
 def main(arguments: list[str]) -> int:
     parser = Parser(prog="dashboard.py", description=(__doc__ or "").split("\n\n")[0], allow_abbrev=False)
-    parser.add_argument("--folder", type=Path, default=Path("results/monitoring"), help="(default: %(default)s)")
+    place = parser.add_mutually_exclusive_group()
+    place.add_argument(
+        "--results", type=Path, default=Path("results"), metavar="DIR", help="as of the sweeps (default: %(default)s)"
+    )
+    place.add_argument("--folder", type=Path, help="for the files (default: monitoring in --results)")
     parser.add_argument("--prometheus-port", type=integer(1), default=9090, metavar="N", help="(default: %(default)s)")
     parser.add_argument("--grafana-port", type=integer(1), default=3000, metavar="N", help="(default: %(default)s)")
     options = parser.parse_args(arguments)
 
     def run() -> int:
-        for command in provision(options.folder, options.prometheus_port, options.grafana_port):
+        for command in provision(
+            options.folder or options.results / "monitoring", options.prometheus_port, options.grafana_port
+        ):
             program = shlex.split(command)[0]
             print(command + ("" if shutil.which(program) else f"    # {program} is not installed here"))
         print(f"then open http://127.0.0.1:{options.grafana_port}/d/{UID}")

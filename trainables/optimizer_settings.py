@@ -8,7 +8,6 @@ Nothing here needs PyTorch. Whether a class has an option, and whether a pattern
 trainables.training.optimizers.
 """
 
-import difflib
 import functools
 import json
 import math
@@ -17,7 +16,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from trainables.runtime.errors import UserError
+from trainables.runtime.errors import UserError, did_you_mean
 from trainables.runtime.options import value_of
 
 OPTIMIZERS = ("adam", "sgd", "adagrad", "gradient_descent", "lbfgs")  # the first one is the default
@@ -46,9 +45,9 @@ def require_optimizer(name: str) -> None:
         raise UserError(
             "`optimizer` must take dense gradients, got sparseadam, which takes sparse ones alone; use adam"
         )
-    close = difflib.get_close_matches(name.lower(), known, n=1)
-    way_out = f"; did you mean {close[0]}?" if close else ""
-    raise UserError(f"`optimizer` must be one of {', '.join(known)}, or package.module:Class, got {name}{way_out}")
+    raise UserError(
+        f"`optimizer` must be one of {', '.join(known)}, or package.module:Class, got {name}{did_you_mean(name, known)}"
+    )
 
 
 def canonical_options(options: Mapping[str, Any]) -> str:

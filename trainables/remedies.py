@@ -187,14 +187,17 @@ def _is_rising(amounts: Sequence[Amount]) -> bool:
     return len({amount.unit for amount in amounts}) <= 1 and values == sorted(set(values))
 
 
-def read_remedy(text: str) -> dict[str, Any]:
-    """`none`, or FIELD=VALUE joined by commas, as typed values; "decay=step,decay_epochs=10,20" has two fields."""
+def read_remedy(text: str, after: str = "VALUE") -> dict[str, Any]:
+    """`none`, or FIELD=VALUE joined by commas, as typed values; "decay=step,decay_epochs=10,20" has two fields.
+
+    `after`: the value that a suggestion gives to a field without one, such as the next word of the command line.
+    """
     remedy: dict[str, Any] = {}
     for part in re.split(r",(?=[a-z_]+=)", text) if text.lower() != "none" else []:
         name, equals, value = part.partition("=")
         if not equals or name not in REMEDIES:
             close = difflib.get_close_matches(name, REMEDIES, n=1)
-            way_out = f"did you mean {close[0]}?" if close else f"the fields are {', '.join(REMEDIES)}"
+            way_out = f"did you mean {close[0]}={value or after}?" if close else f"the fields are {', '.join(REMEDIES)}"
             raise UserError(f"`remedies` must be none or FIELD=VALUE,..., got {text}; {way_out}")
         kind = _KINDS[name]
         try:

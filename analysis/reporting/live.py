@@ -26,6 +26,7 @@ from analysis.data.load import Sweep, load_sweep
 from analysis.data.progress import Progress, ended_trials, progress_of
 from analysis.reporting.page import embeddable_json, page_html
 from analysis.reporting.page.data import empty_data, statistics_data, trial_data
+from trainables.records.tables import no_sweep
 from trainables.runtime.errors import UserError
 from trainables.storage.lease import is_held
 
@@ -203,7 +204,7 @@ def serving(folder: Path, port: int = PORT, **options: Any) -> Iterator[Server]:
     Raises UserError where `folder` is no folder of a sweep, or the port cannot be had.
     """
     if not any((folder / name).exists() for name in TABLES):
-        raise UserError(f"`results` must be a folder that a sweep has written, got {folder}, without trials.parquet")
+        raise no_sweep(folder)
     try:
         server = Server(folder, port, **options)
     except (OSError, OverflowError) as error:

@@ -17,7 +17,7 @@ from types import FrameType
 from typing import Any, NoReturn
 
 from trainables.runtime.errors import LostError, UserError, one_line
-from trainables.runtime.options import key_value as key_value
+from trainables.runtime.options import KeyValues
 from trainables.runtime.output import reliable_output
 from trainables.storage import folders
 from trainables.tasks.names import TASKS
@@ -128,8 +128,8 @@ def add_data(parser: Parser, *, dataset: str) -> None:
     data.add_argument(
         "--dataset-options",
         nargs="+",
-        type=key_value,
-        default=[],
+        action=KeyValues,
+        default={},
         metavar="KEY=VALUE",
         help="such as context=32 level=char for text, size=32 or label=fine_label for images (docs/data.md)",
     )

@@ -16,9 +16,9 @@ from sweeps.cli.arguments import (
     examples,
     integer,
     integer_or_none,
-    key_value,
     number,
 )
+from sweeps.cli.values import NoneOrNames, Optimizers, Remedies, parameter_group, schedule
 from trainables.config import (
     DEFAULT_MEASURES,
     LARGE_NETWORK,
@@ -30,9 +30,9 @@ from trainables.config import (
     SWITCH_OPTIMIZER_STATES,
 )
 from trainables.measures.costs import LEAST_EXAMPLES, SHARE
-from trainables.optimizer_settings import OF_TORCH, OPTIMIZERS, read_parameter_groups, require_optimizer
-from trainables.remedies import REMEDIES, read_remedy
-from trainables.runtime.errors import UserError
+from trainables.optimizer_settings import OF_TORCH, OPTIMIZERS
+from trainables.remedies import REMEDIES
+from trainables.runtime.options import KeyValues
 
 EPOCHS_CAP = 400
 TARGET_LOSS = 1e-3
@@ -162,7 +162,7 @@ def add_remedies(group: Any) -> None:
     group.add_argument(
         "--remedies",
         nargs="+",
-        type=_remedy,
+        action=Remedies,
         default=[{}],
         metavar="FIELD=VALUE,...",
         help="one more axis: none, or fields joined by commas, such as none sam_radius=0.05 "
@@ -201,15 +201,15 @@ def add_training(parser: Parser) -> Any:
     task.add_argument(
         "--model-options",
         nargs="+",
-        type=key_value,
-        default=[],
+        action=KeyValues,
+        default={},
         metavar="KEY=VALUE",
         help="such as widths=256,256 batch_norm=true for mlp",
     )
     task.add_argument(
         "--optimizer",
         nargs="+",
-        action=_Optimizers,
+        action=Optimizers,
         default=[(OPTIMIZERS[0], {})],
         metavar="NAME [KEY=VALUE ...]",
         help=f"{', '.join((*OPTIMIZERS, *OF_TORCH))}, or your package.module:Class, with its options, such as adamw "
@@ -219,7 +219,7 @@ def add_training(parser: Parser) -> Any:
     task.add_argument(
         "--parameter-groups",
         nargs="+",
-        type=_parameter_group,
+        type=parameter_group,
         default=[],
         metavar="PATTERN:KEY=VALUE,...",
         help="options of the parameters whose names match, such as 'head.*:lr=10x,weight_decay=0' '*.bias:lr=2x'; the "
@@ -248,7 +248,7 @@ def add_training(parser: Parser) -> Any:
     )
     task.add_argument(
         "--schedule",
-        type=_schedule,
+        type=schedule,
         default={},
         metavar="NAME",
         help="of the learning rate after the warmup: constant, cosine, linear, wsd (warmup-stable-decay), step, or "
@@ -285,7 +285,7 @@ def add_sharpness(parser: Parser) -> None:
     measures.add_argument(
         "--measures",
         nargs="+",
-        action=_NoneOrNames,
+        action=NoneOrNames,
         default=list(DEFAULT_MEASURES),
         metavar="NAME",
         help="what to measure: none, or names from docs/measures.md, such as hessian_trace "
@@ -327,58 +327,3 @@ def add_sharpness(parser: Parser) -> None:
         metavar="N",
         help=f"of --measure-batch-norm batch (default: {PAPER_EVALUATION_BATCH}, or all)",
     )
-
-
-class _Optimizers(argparse.Action):
-    """Names, each followed by its options: a word without `=` begins the next one."""
-
-    def __call__(self, parser: Any, namespace: Any, values: Any, option: Any = None) -> None:
-        found: list[tuple[str, dict[str, Any]]] = []
-        try:
-            for word in values:
-                if "=" not in word:
-                    require_optimizer(word if ":" in word else word.lower())
-                    found.append((word if ":" in word else word.lower(), {}))
-                    continue
-                key, value = key_value(word)
-                if not found or key in found[-1][1]:
-                    what = "begin with a name" if not found else f"have each option once, {key}"
-                    parser.error(f"argument {option}: must {what}, got {' '.join(values)}")
-                found[-1][1][key] = value
-        except (UserError, argparse.ArgumentTypeError) as error:
-            parser.error(f"argument {option}: {error}")
-        setattr(namespace, self.dest, found)
-
-
-class _NoneOrNames(argparse.Action):
-    """A list of names, or none."""
-
-    def __call__(self, parser: Any, namespace: Any, values: Any, option: Any = None) -> None:
-        if "none" in values and len(values) > 1:
-            parser.error(f"argument {option}: none must be alone, got {' '.join(values)}")
-        setattr(namespace, self.dest, [] if values == ["none"] else values)
-
-
-def _schedule(text: str) -> dict[str, Any]:
-    name, _, options = text.partition(",")
-    if name == "constant" and not options:
-        return {}
-    fields = _remedy(f"decay={text}")
-    if other := [field for field in fields if not field.startswith("decay")]:
-        raise argparse.ArgumentTypeError(f"must have options that begin with decay_, got {other[0]}")
-    return fields
-
-
-def _parameter_group(text: str) -> str:
-    try:
-        read_parameter_groups(text)
-    except UserError as error:
-        raise argparse.ArgumentTypeError(str(error)) from None
-    return text
-
-
-def _remedy(text: str) -> dict[str, Any]:
-    try:
-        return read_remedy(text)
-    except UserError as error:
-        raise argparse.ArgumentTypeError(str(error)) from None

@@ -19,7 +19,7 @@ from sweeps.plan.users_optimizer import optimizer_fingerprint, with_checked_opti
 from sweeps.plan.users_schedule import schedule_fingerprint
 from trainables.config import DEFAULT_MEASURES, MEASURE_DTYPES, TrialConfig, model_options_json
 from trainables.data import Source
-from trainables.measures.costs import GRADIENTS, default_examples
+from trainables.measures.costs import GRADIENTS, default_examples, unknown_measure
 from trainables.optimizer_settings import OptimizerSetting, canonical_options
 from trainables.remedies import REMEDIES
 from trainables.runtime.errors import UserError
@@ -105,6 +105,8 @@ def expand(grid: Grid, source: Source) -> list[TrialConfig]:
     """The distinct trials of `grid` on `source`; raises UserError for the first value out of range."""
     grid = resolved(grid, source)
     train_size, test_size = source.sizes(grid.train_size, grid.test_size, grid.validation_size or 0)
+    if (largest := max(grid.batch_sizes)) > train_size:  # before a switch to it is blamed
+        raise UserError(f"`batch_size` must be between 1 and the {train_size} training examples, got {largest}")
     measures = ",".join(_in_order(grid.measures))
     measure_examples = train_size
     if grid.measure_examples is None:
@@ -199,5 +201,5 @@ def _in_order(measures: Sequence[str]) -> list[str]:
     """`measures`, each once and in one order; UserError for an unknown one."""
     for name in measures:
         if name not in GRADIENTS:
-            raise UserError(f"`measures` must be among {', '.join(GRADIENTS)}, or none, got {name!r}")
+            raise unknown_measure(name, GRADIENTS)
     return [name for name in GRADIENTS if name in measures]

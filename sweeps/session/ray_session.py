@@ -41,13 +41,17 @@ def ray_session(placement: Placement) -> Iterator[tuple[float, str | None]]:
         yield _gpus_of_trial(placement), f"http://{url}" if url else None
 
 
-def _start(held: contextlib.ExitStack, placement: Placement) -> Any:
-    """Starts Ray on this machine, on 127.0.0.1 alone, with a token, in a private folder."""
-    listen_on_loopback_only()
-    if placement.gpus_per_trial and gpus_here() == 0:
+def refuse_missing_gpus(placement: Placement) -> None:
+    """Raise UserError where trials are to have GPUs on this machine and it has none."""
+    if placement.address is None and placement.gpus_per_trial and gpus_here() == 0:
         raise UserError(
             f"`gpus-per-trial` must be 0 on this machine, where Ray finds no GPU, got {placement.gpus_per_trial:g}"
         )
+
+
+def _start(held: contextlib.ExitStack, placement: Placement) -> Any:
+    """Starts Ray on this machine, on 127.0.0.1 alone, with a token, in a private folder."""
+    listen_on_loopback_only()
     if placement.memory_per_trial and sys.platform != "linux":
         print("warning: --memory-per-trial limits nothing on this system: it needs Linux or a GPU", file=sys.stderr)
     folder = held.enter_context(ray_folder())

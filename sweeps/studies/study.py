@@ -112,6 +112,7 @@ def run_study(configs: Sequence[TrialConfig], source: Source, options: argparse.
             import analysis.reporting.report  # noqa: F401
             from sweeps.execution.launch import own_results_folder, run_trials
             from sweeps.monitoring.progress import Progress, consoles
+            from sweeps.session.ray_session import refuse_missing_gpus
             from trainables.records.tables import finished_trials, incomplete_trials
 
         talk, console = consoles(plain=options.plain, quiet=options.quiet)
@@ -119,6 +120,7 @@ def run_study(configs: Sequence[TrialConfig], source: Source, options: argparse.
             warn(passed())
             _dry_run(console, configs, source, folder, placement)
             return 0
+        refuse_missing_gpus(placement)
         started = time.monotonic()
         held.enter_context(own_results_folder(folder, resume=options.resume))
         missing, trained = incomplete_trials(folder, configs), finished_trials(folder)

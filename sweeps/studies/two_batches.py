@@ -16,8 +16,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sweeps.cli.arguments import Parser, add_data, add_run, add_scale, examples, integer, key_value, number, run_command
+from sweeps.cli.arguments import Parser, add_data, add_run, add_scale, examples, integer, number, run_command
 from trainables.runtime.errors import UserError
+from trainables.runtime.options import KeyValues
 
 if TYPE_CHECKING:
     from trainables.config import TrialConfig
@@ -154,7 +155,7 @@ def study_parser(name: str, about: str, seeds: int, add_options: Callable[[Parse
     )
     study.add_argument("--learning-rate", type=number(above=0), metavar="X")
     study.add_argument("--model", metavar="NAME", help="mlp, f1, f2, c1 to c4, resnet, or your package.module:function")
-    study.add_argument("--model-options", nargs="+", type=key_value, default=[], metavar="KEY=VALUE")
+    study.add_argument("--model-options", nargs="+", action=KeyValues, default={}, metavar="KEY=VALUE")
     study.add_argument("--train-size", type=integer(1), metavar="N", help="training examples, drawn by the seed")
     study.add_argument("--epochs", type=integer(1), metavar="N", help="train so long, or as a cap with --target-loss")
     study.add_argument("--target-loss", type=number(above=0), metavar="X", help="stop at this training loss")

@@ -62,6 +62,11 @@ class Plan:
             raise UserError(f"`optimizer` must be one setting here, got {names}; tune each in a sweep of its own")
         if not any(remedy == {} for remedy in self.grid.remedies):
             raise UserError("`remedies` must hold none, the reference of all others, got none of it")
+        if len(self.cells) == 1:
+            raise UserError(
+                "`batch-sizes` must hold two sizes or more, or `remedies` one beside none, for there to be a gap; "
+                f"got {self.cells[0].name}"
+            )
         ends = [
             self.rules.space.whole({}),
             {name: getattr(self.rules.space, name)[1] for name in self.rules.space.whole({})},

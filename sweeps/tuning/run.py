@@ -27,6 +27,7 @@ from sweeps.execution.launch import own_results_folder, write_failures
 from sweeps.execution.preflight import check
 from sweeps.monitoring.progress import consoles
 from sweeps.session.placement import Placement
+from sweeps.session.ray_session import refuse_missing_gpus
 from sweeps.studies.study import grid_of, note_run, placement_of, say_failures, source_of, warn
 from sweeps.tuning.campaign import Campaign, Known, Plan, with_test_set
 from sweeps.tuning.optuna_study import LOSS, Budget, Rules, TuningStudy, hidden, open_storage
@@ -87,6 +88,7 @@ def _run(options: argparse.Namespace) -> int:
         warn(check(plan.samples(), source, placement))
         _dry_run(console, plan, folder, placement)
         return 0
+    refuse_missing_gpus(placement)
     started = time.monotonic()
     storage = options.storage or f"sqlite:///{folder / 'optuna.db'}"
     opened = open_storage(options.storage) if options.storage else None  # a mistake leaves no folder behind

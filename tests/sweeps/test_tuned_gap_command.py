@@ -36,6 +36,7 @@ def test_no_password_is_shown() -> None:
         (["--remedies", "sam_radius=0.05"], "`remedies` must hold none"),
         (["--validation-size", "5000"], "`validation_size` must be between 0 and 898, got 5000"),
         (["--train-size", "800"], "`train_size` must be between 1 and 399 beside 500 for validation, got 800"),
+        (["--batch-sizes", "16"], "`batch-sizes` must hold two sizes or more, or `remedies` one beside none"),
         (["--batch-sizes", "301"], "`batch_size` must be between 1 and the 300 training examples"),
         (["--epochs", "5"], "`warmup_epochs` must be between 0 and `epochs` (5)"),
         (["--storage", "nonsense"], "`storage` must be an Optuna storage that can be opened, got nonsense"),

@@ -37,7 +37,7 @@ from trainables.data.standard import read_cifar10, read_cifar100, read_digits, r
 from trainables.data.streams import is_stream, stream_source
 from trainables.data.text import read_text
 from trainables.data.token_files import read_tokens
-from trainables.runtime.errors import UserError
+from trainables.runtime.errors import UserError, did_you_mean
 from trainables.runtime.importing import is_import_path, load_callable
 from trainables.runtime.options import check_options
 from trainables.runtime.seeds import seeded
@@ -82,13 +82,14 @@ def load_source(
     """
     options = dict(options or {})
     if task is not None and task not in TASKS and not is_import_path(task):
-        raise UserError(f"`task` must be one of {', '.join(TASKS)} or `package.module:Class`, got {task!r}")
+        near = did_you_mean(task, TASKS)
+        raise UserError(f"`task` must be one of {', '.join(TASKS)} or `package.module:Class`, got {task!r}{near}")
     with cache_in(cache_dir):
         if is_import_path(name):
             source = _from_function(name, options, task)
         elif name not in DATASETS:
             allowed = f"{', '.join(DATASETS)} or `package.module:function`"
-            raise UserError(f"`dataset` must be one of {allowed}, got {name!r}")
+            raise UserError(f"`dataset` must be one of {allowed}, got {name!r}{did_you_mean(name, DATASETS)}")
         else:
             check_options("dataset-options", name, DATASETS[name], options, after=2)
             source = DATASETS[name](Path(root), download, **options)

@@ -25,6 +25,7 @@ from trainables.config import DEFAULT_MEASURES, MEASURE_BATCH_NORMS, MEASURE_DTY
 from trainables.data import Dataset, load_source
 from trainables.measures.by_name import MEASURES, Context, in_dtype, loss_of, measure
 from trainables.measures.context import KNOWN
+from trainables.measures.costs import unknown_measure
 from trainables.models import build_model
 from trainables.records.saved import config_of, source_of, split_of
 from trainables.records.tables import Row, read_tables
@@ -100,7 +101,7 @@ def _measure(options: argparse.Namespace, rows: list[Row]) -> int:
     """Adds to `rows` those of one measure after another; returns 2 where one fails, which is told in a line, else 0."""
     for name in options.measures:
         if name not in MEASURES:
-            raise UserError(f"`measures` must be among {', '.join(MEASURES)}, got {name!r}")
+            raise unknown_measure(name, MEASURES)
     for argument in ("json", "parquet"):
         path = getattr(options, argument)
         if path is not None and (path.is_dir() or not path.absolute().parent.is_dir()):

@@ -12,7 +12,10 @@ a measure that is added later sees the same examples as the others. Nothing here
 sweep does without.
 """
 
+from collections.abc import Collection
+
 from trainables.config import DEFAULT_MEASURES, TrialConfig
+from trainables.runtime.errors import UserError, did_you_mean
 
 GRADIENTS = {
     "box_sharpness": 120,
@@ -89,3 +92,10 @@ def cost_line(config: TrialConfig) -> str:
         f"{config.train_size} training examples, about the work of {epochs:.3g} epochs{often}, "
         f"beside {'at most ' if config.has_target else ''}{config.total_epochs:.6g} of training{more}"
     )
+
+
+def unknown_measure(name: str, known: Collection[str]) -> UserError:
+    """The error of a name that is none of `known`: with the nearest of them, or with all where none is near."""
+    near = did_you_mean(name, known)
+    names = "those of docs/measures.md" if near else ", ".join(known)
+    return UserError(f"`measures` must be among {names}, or none, got {name!r}{near}")

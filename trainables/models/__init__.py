@@ -26,7 +26,7 @@ from trainables.models.resnet import resnet
 from trainables.models.seq2seq import seq2seq
 from trainables.models.vit import vit
 from trainables.runtime.compiled import uncompiled
-from trainables.runtime.errors import UserError
+from trainables.runtime.errors import UserError, did_you_mean
 from trainables.runtime.importing import is_import_path, load_callable
 from trainables.runtime.options import check_options
 from trainables.tasks.task import Task
@@ -79,7 +79,7 @@ def build_model(
     else:
         raise UserError(
             f"`model` must be one of {', '.join(MODELS)}, torchvision:NAME, timm:NAME, hf:FOLDER or "
-            f"`package.module:function`, got {name!r}"
+            f"`package.module:function`, got {name!r}{did_you_mean(name, MODELS)}"
         )
     check_options("model-options", name, build, options, after=2)
     try:

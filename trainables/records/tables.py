@@ -212,10 +212,17 @@ _COMPARED = [
 ]  # fmt: skip
 
 
+def no_sweep(folder: Path) -> UserError:
+    """The error for a folder that no sweep has written, with the sweeps below it where it is the folder of several."""
+    found = [] if is_remote(folder) else sorted({file.parent.name for file in folder.glob("*/sweep.json")})
+    reason = f"which holds {', '.join(found)}; such as {folder / found[0]}" if found else "without trials.parquet"
+    return UserError(f"`results` must be a folder that a sweep has written, got {folder}, {reason}")
+
+
 def _merge(folder: Path, files: list[Path]) -> tuple[Tables, dict[Path, str]]:
     """The tables with the records of `files`, and why files were left out that cannot be read."""
     if not (folder / "trials").is_dir() and not is_there(folder / "trials.parquet"):
-        raise UserError(f"`results` must be a folder that a sweep has written, got {folder}, without trials.parquet")
+        raise no_sweep(folder)
     merged = {name: [_read_parquet(folder / f"{name}.parquet", schema)] for name, schema in SCHEMAS.items()}
     if not files:
         return Tables(**{name: known for name, (known,) in merged.items()}), {}

@@ -5,6 +5,8 @@ it as it is and exits with status 2. Everything else that is raised is a defect 
 """
 
 import argparse
+import difflib
+from collections.abc import Iterable
 from typing import NoReturn
 
 from trainables.runtime.text import printable
@@ -31,6 +33,13 @@ def quoted(value: object, most: int = 200) -> str:
     """What a message quotes of somebody else's text, which may be long and hold anything: one line, cut."""
     text = one_line(value)
     return text if len(text) <= most else f"{text[:most]}..."
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """`; did you mean X?` with the name of `known` that is nearest to `name`, or nothing where none is near."""
+    by_lower = {one.lower(): one for one in known}
+    close = difflib.get_close_matches(name.lower(), by_lower, n=1, cutoff=0.7)
+    return f"; did you mean {by_lower[close[0]]}?" if close else ""
 
 
 class OneLineParser(argparse.ArgumentParser):

@@ -6,10 +6,10 @@ On the command line they are KEY=VALUE, where VALUE is JSON, a comma-separated l
 import argparse
 import inspect
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-from trainables.runtime.errors import UserError, quoted
+from trainables.runtime.errors import UserError, did_you_mean, quoted
 
 POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
 
@@ -41,11 +41,19 @@ class KeyValues(argparse.Action):
     def __call__(self, parser: Any, namespace: Any, values: Any, option: Any = None) -> None:
         found: dict[str, Any] = {}
         try:
-            for text in values:
+            for text, after in with_next(values):
+                if text.isidentifier():
+                    raise argparse.ArgumentTypeError(f"must be KEY=VALUE, got {text}; did you mean {text}={after}?")
                 found |= _json_object(text) if text.startswith("{") else dict([key_value(text)])
         except argparse.ArgumentTypeError as error:
             raise argparse.ArgumentError(self, str(error)) from None
         setattr(namespace, self.dest, found)
+
+
+def with_next(words: Sequence[str]) -> Iterable[tuple[str, str]]:
+    """Each word with the value that it may be meant to have: the next word, or VALUE where that is a `NAME=VALUE`."""
+    following = [*words[1:], "="]
+    return zip(words, ("VALUE" if "=" in after else after for after in following), strict=True)
 
 
 def _json_object(text: str) -> dict[str, Any]:
@@ -74,4 +82,7 @@ def check_options(argument: str, name: str, build: Callable[..., Any], options: 
     names = [parameter.name for parameter in allowed]
     for option in options:
         if option not in names:
-            raise UserError(f"`{argument}` must be among {', '.join(names) or '(none)'} for {name}, got {option!r}")
+            known = ", ".join(names) or "(none)"
+            raise UserError(
+                f"`{argument}` must be among {known} for {name}, got {option!r}{did_you_mean(option, names)}"
+            )

@@ -5,7 +5,7 @@ from typing import Any
 
 from torch import Tensor
 
-from trainables.runtime.errors import UserError
+from trainables.runtime.errors import UserError, did_you_mean
 from trainables.runtime.importing import is_import_path, load_callable
 from trainables.tasks.binary import Binary
 from trainables.tasks.classification import Classification
@@ -30,7 +30,8 @@ def load_task(name: str, labels: Iterable[Tensor] | None = None) -> Task:
     elif name in CLASSES:
         task = CLASSES[name]()
     else:
-        raise UserError(f"`task` must be one of {', '.join(TASKS)} or `package.module:Class`, got {name!r}")
+        near = did_you_mean(name, TASKS)
+        raise UserError(f"`task` must be one of {', '.join(TASKS)} or `package.module:Class`, got {name!r}{near}")
     if labels is not None:
         task.prepare(labels)
     return task

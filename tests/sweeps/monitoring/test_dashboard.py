@@ -218,8 +218,8 @@ def test_the_grafana_dashboard_keeps_to_grafanas_types() -> None:
 
 def test_provisioned_files_keep_to_localhost(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     yaml = pytest.importorskip("yaml")
-    folder = tmp_path / "a folder"
-    assert main(["--folder", str(folder), "--grafana-port", "3001"]) == 0
+    folder = tmp_path / "a folder" / "monitoring"
+    assert main(["--results", str(folder.parent), "--grafana-port", "3001"]) == 0
     printed = capsys.readouterr().out
     assert "--web.listen-address=127.0.0.1:9090" in printed
     assert "http://127.0.0.1:3001/d/large-batch-sweeps" in printed

@@ -329,6 +329,11 @@ def test_a_sweep_of_which_no_trial_has_ended(folder: Path) -> None:
 def test_bad_folders(folder: Path, make_config: Make) -> None:
     with pytest.raises(UserError, match="`results` must be a folder that a sweep has written"):
         read_tables(folder / "elsewhere")
+    mine = folder / "several" / "mine"
+    mine.mkdir(parents=True)
+    (mine / "sweep.json").write_text("{}")
+    with pytest.raises(UserError, match=f"which holds mine; such as {mine}$"):
+        read_tables(mine.parent)
     write_record(folder, record(make_config()))
     file = folder / "trials" / f"{make_config().trial_id}.json"
     whole = file.read_bytes()
