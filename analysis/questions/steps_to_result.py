@@ -29,7 +29,6 @@ Settings are chosen by the runs that are judged: with many settings and few repl
 replicates there are no intervals, and 2 and 3 say nothing but the best guess.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -38,6 +37,7 @@ import pandas as pd
 from analysis.data.replicates import Estimate, cells, over_replicates, weighted_mean
 from analysis.data.runs import Runs
 from analysis.questions.critical_batch import LEAST_SIZES, estimate_of_log
+from analysis.stats.fixed_order import Boundary, boundary, boundary_words
 from analysis.stats.means import Mean, mean_over_replicates, paired_difference
 from analysis.stats.pairs import Floats, Integers
 from analysis.stats.steps_to_loss import first_at_goal, fit_steps, misfit_intervals
@@ -63,18 +63,6 @@ class StepsAtBatch:
     reached: int
     tried: int
     is_bound: bool
-
-
-@dataclass(frozen=True)
-class Boundary:
-    """The largest batch size that passes (None: not even the second smallest) and the next that fails (None: none).
-
-    `best_guess`: the largest that passes by the means alone.
-    """
-
-    within: int | None
-    beyond: int | None
-    best_guess: int | None
 
 
 @dataclass(frozen=True)
@@ -132,7 +120,7 @@ def steps_to_result(runs: Runs, goal: float) -> StepsToResult:
             )
         )
     overheads = [(row.batch_size, row.overhead) for row in rows if row.batch_size > smallest["batch_size"].iloc[0]]
-    return StepsToResult(goal, tuple(rows), _critical(frame), _boundary(overheads, OVERHEAD))
+    return StepsToResult(goal, tuple(rows), _critical(frame), boundary(overheads, OVERHEAD))
 
 
 def equal_examples(runs: Runs, margin: float) -> EqualExamples:
@@ -160,7 +148,7 @@ def equal_examples(runs: Runs, margin: float) -> EqualExamples:
         if rows:
             worse.append((int(size), difference))
         rows.append((int(size), mean, difference))
-    return EqualExamples(budget, margin, tuple(rows), _boundary(worse, margin))
+    return EqualExamples(budget, margin, tuple(rows), boundary(worse, margin))
 
 
 def default_goal(runs: Runs) -> float:
@@ -189,7 +177,7 @@ def lines(runs: Runs, found: StepsToResult) -> list[str]:
         text.append(f"  batch {row.batch_size}: {needed}{setting} ({share}{bound})")
     text.append(_law_line(found.critical))
     more = f"{100 * (OVERHEAD - 1):.0f} % more examples"
-    text.append(f"Within {more} than the smallest batch that reaches it: {_boundary_words(found.overhead)}.")
+    text.append(f"Within {more} than the smallest batch that reaches it: {boundary_words(found.overhead)}.")
     return text
 
 
@@ -197,7 +185,7 @@ def equal_examples_line(runs: Runs, found: EqualExamples) -> str:
     values = ", ".join(f"{size}: {_shown(mean)}" for size, mean, _ in found.rows)
     return (
         f"After {plain_number(found.examples)} examples {runs.metric} is {values}. No worse than the smallest batch by "
-        f"{found.margin:g}: {_boundary_words(found.boundary)}."
+        f"{found.margin:g}: {boundary_words(found.boundary)}."
     )
 
 
@@ -249,28 +237,6 @@ def _critical(frame: pd.DataFrame) -> Estimate | None:
     return estimate_of_log(value[0], misfit, None if half is None else half[0], len(table.replicates))
 
 
-def _boundary(rows: Sequence[tuple[int, Mean | None]], most: float) -> Boundary:
-    """Within: from the smallest size up, while intervals end below `most`. Beyond: from the largest down, while they
-    begin above it; sizes that cannot be compared are passed over there, and are never what is named.
-    """
-    within = beyond = guess = None
-    for size, mean in rows:
-        if mean is None or mean.interval is None or not mean.interval.high < most:
-            break
-        within = size
-    for size, mean in reversed(rows):
-        if mean is None:
-            continue
-        if mean.interval is None or not mean.interval.low > most:
-            break
-        beyond = size
-    for size, mean in rows:
-        if mean is None or not mean.value < most:
-            break
-        guess = size
-    return Boundary(within, beyond, guess)
-
-
 def _value_at(curve: pd.DataFrame, examples: float) -> float:
     """The value of one run after `examples`, between evaluations on a line; NaN where it did not come so far."""
     seen, values = curve["examples"].to_numpy(np.float64), curve["value"].to_numpy(np.float64)
@@ -286,15 +252,6 @@ def _law_line(critical: Estimate | None) -> str:
         return f"By the law of McCandlish et al. B_crit is {plain_number(critical.value)} (no interval: {why})."
     ends = f"{plain_number(interval.low)} to {'infinity' if np.isinf(interval.high) else plain_number(interval.high)}"
     return f"By the law of McCandlish et al. B_crit is {plain_number(critical.value)} (95 %: {ends})."
-
-
-def _boundary_words(found: Boundary) -> str:
-    guess = "no batch size beyond the smallest" if found.best_guess is None else f"up to batch {found.best_guess}"
-    within = "none shown to be" if found.within is None else f"shown up to batch {found.within}"
-    beyond = (
-        "none shown to be beyond it" if found.beyond is None else f"shown to be beyond it from batch {found.beyond} on"
-    )
-    return f"{guess} by the means; {within}; {beyond}"
 
 
 def _shown(mean: Mean) -> str:
