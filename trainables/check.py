@@ -25,6 +25,7 @@ from trainables.data import Dataset, Source
 from trainables.data.dataset import EXAMPLES
 from trainables.data.rows import tensor_of
 from trainables.data.streams import StreamSource
+from trainables.measures.placebo import rescaled_network
 from trainables.models.of_config import build
 from trainables.optimizer_settings import OPTIMIZERS
 from trainables.records.tables import Row
@@ -39,6 +40,7 @@ from trainables.training.own_step import OwnLoss, build_network, check_whole_bat
 from trainables.training.parallel import Workers
 from trainables.training.parts import Parts
 from trainables.training.schedule import batch_sizes
+from trainables.training.shifts import SEVERITIES, shifted
 from trainables.trial import Trial
 
 
@@ -92,6 +94,10 @@ def check_trial(config: TrialConfig, source: Source) -> None:
         with uncompiled():
             training.check()
             training.train_epoch()
+            for name in config.shift_names:
+                shifted(training.data.test_inputs[:2], name, SEVERITIES[name][1][0])
+            if config.rescaling is not None:
+                rescaled_network(training.model, config.rescaling, training.data.train_inputs[:2])
 
 
 def check_micro_batches(
@@ -239,7 +245,16 @@ def _parts(config: TrialConfig) -> tuple[object, ...]:
     has_ghosts, is_single = config.ghost_batch_size is not None, config.batch_size == 1
     step = config.trial, config.task, config.label_smoothing > 0
     optimizer = config.optimizer, config.optimizer_options, config.parameter_groups, config.layer_adaptation
-    what = config.model, config.model_options, config.augmentation, has_adversary, has_ghosts, is_single
+    what = (
+        config.shifts,
+        config.rescaling,
+        config.model,
+        config.model_options,
+        config.augmentation,
+        has_adversary,
+        has_ghosts,
+        is_single,
+    )
     return *what, *step, *optimizer
 
 

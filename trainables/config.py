@@ -16,11 +16,16 @@ import dataclasses
 import hashlib
 import json
 import math
-from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
 from trainables.duration import Duration
+from trainables.measuring import ALONG_THE_RUN as ALONG_THE_RUN
+from trainables.measuring import MEASURE_BATCH_NORMS as MEASURE_BATCH_NORMS
+from trainables.measuring import MEASURE_DTYPES as MEASURE_DTYPES
+from trainables.measuring import PAPER_EVALUATION_BATCH as PAPER_EVALUATION_BATCH
+from trainables.measuring import SHIFTS as SHIFTS
+from trainables.measuring import Measuring
 from trainables.optimizer_settings import FULL_BATCH_OPTIMIZERS as FULL_BATCH_OPTIMIZERS
 from trainables.optimizer_settings import OPTIMIZERS as OPTIMIZERS
 from trainables.optimizer_settings import options_label, read_options, read_parameter_groups, require_optimizer
@@ -45,18 +50,14 @@ NUMBERS_VERSION = 9  # raise it when a change of this code changes the numbers o
 
 DEFAULT_MEASURES = ("box_sharpness", "hessian_max_eig")  # those of trials.parquet
 PRECISIONS = ("float32", "bfloat16")  # of training; bfloat16: products under autocast, all else in float32
-MEASURE_DTYPES = ("auto", "float64", "float32")
 LARGE_NETWORK = 1_000_000  # parameters, from which on `auto` is float32, where that agrees
-MEASURE_BATCH_NORMS = ("running", "batch", "recalibrated")
-PAPER_EVALUATION_BATCH = 5000  # whose statistics the paper's own code used
 DEFAULT_MOMENTUM = 0.9
-ALONG_THE_RUN = ("measure_every", "measure_share")
 SWITCH_LEARNING_RATES = ("keep", "linear", "sqrt")
 SWITCH_OPTIMIZER_STATES = ("reset", "keep")
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrialConfig(Duration, Remedies):
+class TrialConfig(Measuring, Duration, Remedies):
     """One cell of the grid. Raises UserError for a value out of range.
 
     `epochs` is the number of passes over the training set, and null where a `budget` such as 100steps or
@@ -75,6 +76,9 @@ class TrialConfig(Duration, Remedies):
     trainables.sharpness.model_loss); `batch` has a batch size. They are measured along the run too, after every
     `measure_every` epochs, or as often as stays within `measure_share` of the training time. With a `validation_size`
     so many of the training examples are held out and take the place of the test set, which such a trial never sees.
+    On a test set of images changed by each of `shifts` (names of SHIFTS, joined by commas) the final network is
+    evaluated too. `rescaling` is a placebo: measures see the network with its layers rescaled by this factor, which
+    computes the same (trainables.measures.placebo).
     `trial` is a class of the user's own, whose steps train (trainables.training.own_step).
     `task` is a name of trainables.tasks or `package.module:Class`, None the dataset's own. `task_fingerprint` hashes
     the source of a task of the user's own.
@@ -123,6 +127,8 @@ class TrialConfig(Duration, Remedies):
     measure_batch_size: int | None = None
     measure_every: int | None = None
     measure_share: float | None = None
+    shifts: str | None = None
+    rescaling: float | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -133,8 +139,6 @@ class TrialConfig(Duration, Remedies):
         read_options(self.optimizer_options)
         read_parameter_groups(self.parameter_groups)
         require_choice("precision", self.precision, PRECISIONS)
-        require_choice("measure_dtype", self.measure_dtype, MEASURE_DTYPES)
-        require_choice("measure_batch_norm", self.measure_batch_norm, MEASURE_BATCH_NORMS)
         require_choice("switch_learning_rate", self.switch_learning_rate, (None, *SWITCH_LEARNING_RATES))
         require_choice("switch_optimizer_state", self.switch_optimizer_state, (None, *SWITCH_OPTIMIZER_STATES))
         require("train_size", self.train_size, self.train_size >= 1, "be at least 1")
@@ -158,25 +162,7 @@ class TrialConfig(Duration, Remedies):
                     1 <= size <= self.train_size,
                     f"be between 1 and the {self.train_size} training examples",
                 )
-        require(
-            "measure_examples",
-            self.measure_examples,
-            1 <= self.measure_examples <= self.train_size,
-            f"be between 1 and the {self.train_size} training examples",
-        )
-        if self.measure_batch_size is not None:
-            require("measure_batch_size", self.measure_batch_size, self.measure_batch_size >= 2, "be at least 2")
-        require(
-            "measure_every", self.measure_every, self.measure_every is None or self.measure_every >= 1, "be 1 or more"
-        )
-        require(
-            "measure_share",
-            self.measure_share,
-            self.measure_share is None or positive(self.measure_share),
-            "be above 0",
-        )
-        if self.measure_every is not None and self.measure_share is not None:
-            raise UserError("`measure_every` must be left out with `measure_share`, got both")
+        self.check_measuring()
         if self.validation_size is not None:
             require("validation_size", self.validation_size, self.validation_size >= 1, "be 1 or more")
         if self.switch_epoch is not None and self.switch_batch_size is None:
@@ -191,7 +177,7 @@ class TrialConfig(Duration, Remedies):
         """Parts of an update that a step of the user's own takes the place of."""
         carries_a_rate = self.optimizer in OPTIMIZERS and self.optimizer not in FULL_BATCH_OPTIMIZERS
         parts = [] if carries_a_rate else [f"optimizer {self.optimizer}"]
-        parts += ["parameter_groups"] if self.parameter_groups is not None else []
+        parts += [name for name in ("parameter_groups", "rescaling", "shifts") if getattr(self, name) is not None]
         parts += [name for name in PARTS_OF_UPDATE if getattr(self, name) != OFF[name]]
         parts += [name for name in self.measures.split(",") if name in ("sgd_noise_scale", "stability")]
         if parts:
@@ -265,7 +251,7 @@ class TrialConfig(Duration, Remedies):
             changes["decay_by"] = self.decay_by or DECAYED[0]
         elif self.decay == "wsd":
             changes["decay_share"] = self.decay_share or DECAY_SHARE
-        changes["measure_batch_size"] = self._measure_batch_size
+        changes["measure_batch_size"] = self.canonical_measure_batch_size
         no_switch = (
             self.switch_epoch is None
             or self.planned.is_reached(self._steps_to(self.switch_epoch), self.switch_epoch, self.train_size)
@@ -291,12 +277,6 @@ class TrialConfig(Duration, Remedies):
             changes["switch_optimizer_state"] = self.switch_optimizer_state or SWITCH_OPTIMIZER_STATES[0]
         return dataclasses.replace(self, **changes)
 
-    @property
-    def _measure_batch_size(self) -> int | None:
-        if self.measure_batch_norm != "batch":
-            return None
-        return min(self.measure_batch_size or PAPER_EVALUATION_BATCH, self.measure_examples)
-
     def _without_what_needs_large_batches(self, batch_size: int) -> dict[str, Any]:
         """Ghost batch norm and matched noise mean nothing to batches that are no larger than theirs."""
         if self.batch_schedule is not None or self.decay_by in GROWING:
@@ -311,30 +291,6 @@ class TrialConfig(Duration, Remedies):
         A field at its default is left out, so that a field added later leaves the keys of old trials alone.
         """
         return self._key(MEASURING)
-
-    def measurement(self, measure: str, along: str | None = None) -> str:
-        """What is asked for of `measure`, as one text: its name, and how it is measured at the end of the training.
-
-        With `along`, a field of ALONG_THE_RUN, along the run instead. Two configurations that measure alike have the
-        same text; a field at its default is left out.
-        """
-        values = {name: getattr(self, name) for name in sorted(MEASURING - {"measures", *ALONG_THE_RUN})}
-        values["measure_batch_size"] = self._measure_batch_size
-        if along is not None:
-            values[along] = getattr(self, along)
-        how = (f"{name}={value}" for name, value in values.items() if value != _MEASURE_DEFAULTS[name])
-        return " ".join([measure, *how])
-
-    def measurements(self) -> dict[str, frozenset[str]]:
-        """By measure, all that is asked for: `measurement` at the end and, where asked for, along the run."""
-        moments = [None, *(name for name in ALONG_THE_RUN if getattr(self, name) is not None)]
-        names = [name for name in self.measures.split(",") if name]
-        return {name: frozenset(self.measurement(name, along) for along in moments) for name in names}
-
-    def lacking(self, measured: Collection[str]) -> "TrialConfig | None":
-        """This configuration with those of its measures alone that `measured` does not hold; None where it has all."""
-        names = [name for name, texts in self.measurements().items() if not texts <= set(measured)]
-        return dataclasses.replace(self, measures=",".join(names)) if names else None
 
     @property
     def is_warm_started(self) -> bool:
@@ -373,8 +329,7 @@ class TrialConfig(Duration, Remedies):
         return " ".join([*parts, f"seed{self.seed}"])
 
 
-_MEASURE_DEFAULTS = {field.name: field.default for field in dataclasses.fields(TrialConfig) if "measure" in field.name}
-MEASURING = frozenset(_MEASURE_DEFAULTS)
+MEASURING = frozenset({field.name for field in dataclasses.fields(TrialConfig) if "measure" in field.name} | {"shifts"})
 """The fields that say what is measured and how. They leave the training alone, so they are not part of its key."""
 
 

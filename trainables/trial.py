@@ -18,6 +18,7 @@ from trainables.data import Source
 from trainables.data.rows import tensor_of
 from trainables.measures import by_name
 from trainables.measures.extension import FAILED_MEASURE, IN_FLOAT32, Extension, measured_by
+from trainables.measures.placebo import rescaled_network
 from trainables.measures.shared_loss import share
 from trainables.models.fingerprints import count_parameters, weights_digest
 from trainables.records.provenance import identity_of, place_of
@@ -33,7 +34,9 @@ from trainables.training.optimizers.options import weight_decay_form
 from trainables.training.own_step import OwnLoss, OwnTraining, build_network, training_of
 from trainables.training.parallel import Workers
 from trainables.training.recording import Recorder
+from trainables.training.results import is_of_tokens, perplexity, task_row
 from trainables.training.schedule import batch_sizes
+from trainables.training.shifts import shifted_metrics, with_metrics
 from trainables.units import Amount
 
 T = TypeVar("T")
@@ -42,6 +45,7 @@ HIGH_TRAIN_ACCURACY = 0.999
 MISSED_METRIC, MISSED_LOSS = "missed target metric", "missed target loss"
 ENDED_BY_TEST_SET = "its test set decides when its training ends"
 PAPER_FAR_BELOW_STRONG = 0.5
+PROBES = 256  # training examples that a rescaled network has to agree on
 
 
 class MeasuringError(Exception):
@@ -80,6 +84,7 @@ class Trial:
         self.training = training_of(self.config, network, data, workers, micro_batch_size, record)
         self._check_labels()
         self.measures: list[Row] = []
+        self.shifted: dict[str, float | None] = {}
         self.after_epoch: Callable[[], None] = lambda: None
         self.measures_alone = False  # the first of several workers, without the others
         self.while_measuring: Callable[[], None] = lambda: None
@@ -97,7 +102,15 @@ class Trial:
                 self.measure()
             if time.perf_counter() - started > seconds:
                 break
+        if self.training.finished and not self.training.diverged and self.config.shift_names and not self.shifted:
+            self._find_difference()
+            self.shifted = {} if self._difference else shifted_metrics(self.training, self.config.shift_names)
         return self.training.finished
+
+    def _find_difference(self) -> None:
+        """Takes note of whether the trained weights are those of the known rows."""
+        if self._known is not None and self.training.finished:
+            self._difference = self._difference or self._known.difference(self.training.epochs[-1])
 
     def measure(self) -> None:
         """Adds the rows of measures.parquet at the weights of now that are missing; none if the training diverged.
@@ -109,11 +122,10 @@ class Trial:
             return
         if self.measures_alone and self.training.workers.rank:
             return
-        if self._known is not None and self.training.finished:
-            self._difference = self._difference or self._known.difference(self.training.epochs[-1])
-            if self._difference:
-                self.measures += self._without_value(self._difference)
-                return
+        self._find_difference()
+        if self._difference and self.training.finished:
+            self.measures += self._without_value(self._difference)
+            return
         try:
             self.while_measuring()
             loss = self._attempt(self._bound)
@@ -140,8 +152,8 @@ class Trial:
 
     def _measured_along(self) -> list[str]:
         """What is measured along the run, as in `TrialConfig.measurements`."""
-        names = self.config.measurements() if self._along else ()
-        return sorted(self.config.measurement(name, self._along) for name in names)
+        names = self.config.measures.split(",") if self._along else ()
+        return sorted(self.config.measurement(name, self._along) for name in names if name)
 
     def _bound(self) -> ModelLoss | OwnLoss:
         config = self.config
@@ -150,10 +162,14 @@ class Trial:
             if (own := self.training.own_loss(torch.float32 if single else torch.float64)) is not None:
                 return own
 
+        model, data = self.training.model, self.training.data
+        if config.rescaling is not None:
+            model = rescaled_network(model, config.rescaling, tensor_of(data.train_inputs[:PROBES]))
+
         def loss_in(dtype: str) -> ModelLoss:
             loss = by_name.loss_of(
-                self.training.model,
-                self.training.data,
+                model,
+                data,
                 examples=config.measure_examples,
                 dtype=dtype,
                 task=self.training.task,
@@ -229,10 +245,10 @@ class Trial:
             "examples": self.training.examples,
             "tokens": self.training.tokens,
             "dataset_task": self._dataset_task,
-            **self._task_row(),
+            **task_row(self.training.task),
             **{name: last[name] for name in RESULTS},
-            "metrics": last.get("metrics"),
-            "test_perplexity": self._perplexity(last["test_loss"]),
+            "metrics": with_metrics(last.get("metrics"), self.shifted),
+            "test_perplexity": perplexity(self.training, last["test_loss"]),
             "generalization_gap": gap(last["train_metric"], last["test_metric"], self.training.task.direction),
             "box_sharpness": self._value("box_sharpness", "strong", by_name.EPSILONS[0]),
             "box_sharpness_paper": self._value("box_sharpness", "paper", by_name.EPSILONS[0]),
@@ -317,14 +333,6 @@ class Trial:
         spent = math.fsum(row["seconds"] for row in self.measures)
         return share is not None and (moments == 0 or spent * (moments + 1) / moments <= share * self.training.seconds)
 
-    def _perplexity(self, loss: float) -> float | None:
-        """exp of the loss per token; None where examples, not tokens, have labels."""
-        return math.exp(min(loss, 700.0)) if self._is_of_tokens else None
-
-    @property
-    def _is_of_tokens(self) -> bool:
-        return self.training.task.has_classes and self.training.data.train_labels.ndim > 1
-
     def _check_labels(self) -> None:
         data, task = self.training.data, self.training.task
         if task.checks_labels:
@@ -333,18 +341,8 @@ class Trial:
 
     def _is_below(self, last: Row, accuracy: float) -> bool:
         """Whether the training accuracy is lower, where it says that a training has come to its end."""
-        of_examples = self.training.task.metric == "accuracy" and not self._is_of_tokens
+        of_examples = self.training.task.metric == "accuracy" and not is_of_tokens(self.training)
         return of_examples and last["train_accuracy"] < accuracy
-
-    def _task_row(self) -> Row:
-        """What the metrics of the trial are."""
-        task = self.training.task
-        return {
-            "task": task.name,
-            "metric": task.metric,
-            "metric_unit": task.unit,
-            "metric_direction": task.direction,
-        }
 
     def _value(self, measure: str, method: str, epsilon: float | None) -> float | None:
         for row in self.measures:

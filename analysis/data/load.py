@@ -7,6 +7,8 @@ from it:
 - only trials that completed have a minimum to speak of; diverged and failed ones are counted, never averaged;
 - a trial that ended before its switch is a copy, number for number, of the trial without a switch: counted
 once;
+- a trial with the placebo `rescaling` is a copy too, but for its sharpness: only
+  analysis.questions.sharpness_intervention looks at it;
 - a trial that differs from another only in its seed, and yet has the same initial weights, is no replicate: left out;
 - trials that hold out a validation set never saw the test set: they choose settings (`chosen_on_validation`) and stay
   out of every number, unless the sweep has no others;
@@ -192,7 +194,8 @@ def chosen_on_validation(sweep: Sweep) -> pd.DataFrame:
 @lru_cache(maxsize=4)
 def _attempted(sweep: Sweep) -> pd.DataFrame:
     trials = sweep.trials
-    frame = trials[~(has_flag(trials, {COPY_FLAG}) | repeats_weights(trials))].copy()
+    is_copy = has_flag(trials, {COPY_FLAG}) | repeats_weights(trials) | trials["rescaling"].notna()
+    frame = trials[~is_copy].copy()
     trained = [name for name in CONFIGURATION if name not in (*REPLICATE, *MEASURING)]
     frame["replicate"] = number_of(frame, REPLICATE)
     frame["configuration"] = number_of(frame, trained)

@@ -16,6 +16,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn
 
+from trainables.config import SHIFTS
 from trainables.runtime.errors import LostError, UserError, one_line
 from trainables.runtime.options import KeyValues
 from trainables.runtime.output import reliable_output
@@ -245,6 +246,18 @@ def add_run(parser: Parser, *, name: str) -> None:
     display = watch.add_mutually_exclusive_group()
     display.add_argument("--plain", action="store_true", help="plain lines, as where the output is not a terminal")
     display.add_argument("--quiet", action="store_true", help="nothing but the summary at the end")
+
+
+def add_shifts(group: Any) -> None:
+    """Adds `--shifts`: which changed test sets the final networks are evaluated on."""
+    group.add_argument(
+        "--shifts",
+        nargs="+",
+        choices=SHIFTS,
+        default=[],
+        metavar="NAME",
+        help=f"of images: evaluate the final network on changed test images too, {', '.join(SHIFTS)} (default: none)",
+    )
 
 
 def add_axis(group: Any, option: str, kind: Callable[[str], Any], default: list[Any], text: str) -> None:

@@ -12,6 +12,7 @@ from sweeps.cli.arguments import (
     add_axis,
     add_data,
     add_run,
+    add_shifts,
     amount,
     examples,
     integer,
@@ -291,6 +292,7 @@ def add_sharpness(parser: Parser) -> None:
         help="what to measure: none, or names from docs/measures.md, such as hessian_trace "
         f"(default: {' '.join(DEFAULT_MEASURES)})",
     )
+    add_shifts(measures)
     measures.add_argument(
         "--measure-every", type=integer(1), metavar="N", help="measure along the run too, after every N epochs"
     )

@@ -17,7 +17,7 @@ from sweeps.plan.units import resolved, switch_epoch_of, warmup_of
 from sweeps.plan.users_network import fingerprint_of, fingerprint_of_task, fingerprint_of_trial, with_absolute_paths
 from sweeps.plan.users_optimizer import optimizer_fingerprint, with_checked_optimizer
 from sweeps.plan.users_schedule import schedule_fingerprint
-from trainables.config import DEFAULT_MEASURES, MEASURE_DTYPES, TrialConfig, model_options_json
+from trainables.config import DEFAULT_MEASURES, MEASURE_DTYPES, SHIFTS, TrialConfig, model_options_json
 from trainables.data import Source
 from trainables.measures.costs import GRADIENTS, default_examples, unknown_measure
 from trainables.optimizer_settings import OptimizerSetting, canonical_options
@@ -82,6 +82,8 @@ class Grid:
     measure_batch_size: int | None = None
     measure_every: int | None = None
     measure_share: float | None = None
+    shifts: Sequence[str] = ()
+    rescaling: float | None = None
 
     def __post_init__(self) -> None:
         axes = (
@@ -176,6 +178,8 @@ def expand(grid: Grid, source: Source) -> list[TrialConfig]:
             measure_batch_size=grid.measure_batch_size,
             measure_every=grid.measure_every,
             measure_share=grid.measure_share,
+            shifts=",".join(name for name in SHIFTS if name in grid.shifts) or None,
+            rescaling=grid.rescaling,
             **remedy,
             measures=measures,
         )

@@ -244,6 +244,7 @@ def grid_of(options: argparse.Namespace) -> Grid:
         measure_batch_size=options.measure_batch_size,
         measure_every=options.measure_every,
         measure_share=options.measure_share,
+        shifts=options.shifts,
     )
 
 

@@ -10,13 +10,16 @@ under, and the row's `measures`, `measure_dtype`, ... say which. measures.parque
 """
 
 import datetime
+import json
 import math
 from collections.abc import Iterable
 from typing import Any
 
 from trainables.config import ALONG_THE_RUN, MEASURING, TrialConfig
 from trainables.measures.by_name import MEASURES, OF_OPTIMIZER
+from trainables.measuring import SHIFT, SHIFTS
 from trainables.records.tables import RESULTS, Record, Row
+from trainables.training.shifts import with_metrics
 
 REACHED = 1e-3  # relative difference of losses and accuracies: on another machine they agree to rounding only
 IN_TRIALS = ("box_sharpness", "box_sharpness_paper", "hessian_max_eig")
@@ -38,6 +41,7 @@ class Extension:
     def needs_training(self) -> bool:
         """Whether the final weights are not enough for what is missing."""
         missing = set().union(*self._config.measurements().values()) - self._measured
+        missing = {text for text in missing if not text.startswith(SHIFT)}
         at_end = {self._config.measurement(name): name for name in self._config.measurements()}
         return any(at_end.get(text) is None or at_end[text] in OF_OPTIMIZER for text in missing)
 
@@ -78,6 +82,8 @@ class Extension:
                 changes[name] = old.trial[name] if changes[name] is None else changes[name]
             changes["measures"] = ",".join(name for name in MEASURES if self._config.measurement(name) in done)
         changes |= {
+            "shifts": ",".join(name for name in SHIFTS if SHIFT + name in done) or None,
+            "metrics": with_metrics(old.trial["metrics"], json.loads(new.trial["metrics"] or "{}")),
             "measured": sorted(done),
             "measured_at": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
             "flags": flags,
@@ -89,7 +95,7 @@ class Extension:
     def _names_its_columns(self, new: Record) -> bool:
         """Whether the setting of `new` is that of the columns IN_TRIALS from now on, so that the row names it."""
         old = self._record.trial
-        is_same = all(new.trial[name] == old[name] for name in MEASURING - {"measures", *ALONG_THE_RUN})
+        is_same = all(new.trial[name] == old[name] for name in MEASURING - {"measures", "shifts", *ALONG_THE_RUN})
         known, found = ([row[name] for name in IN_TRIALS if row[name] is not None] for row in (old, new.trial))
         return is_same or bool(found) or not known
 
