@@ -146,7 +146,7 @@ class Duration(Remedies):
             )
 
     def canonical_amounts(self) -> dict[str, Any]:
-        """Whole epochs as `epochs`, rows by the epoch as none of `evaluate_every`, whole numbers as int."""
+        """Whole epochs as `epochs`, rows by the epoch as `1epochs`, whole numbers as int."""
         changes: dict[str, Any] = {}
         if self.budget is not None:
             budget = self.planned
@@ -156,7 +156,7 @@ class Duration(Remedies):
         if self.evaluate_every is not None:
             every = read_amount("evaluate_every", self.evaluate_every)
             is_epoch = every.unit != "steps" and every.in_epochs(self.train_size) == 1
-            changes["evaluate_every"] = None if is_epoch else str(every)
+            changes["evaluate_every"] = "1epochs" if is_epoch else str(every)
         if self.switch_epoch is not None and self.switch_epoch == int(self.switch_epoch):
             changes["switch_epoch"] = int(self.switch_epoch)
         return changes

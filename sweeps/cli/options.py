@@ -245,7 +245,8 @@ def add_training(parser: Parser) -> Any:
         "--evaluate-every",
         type=amount("evaluate-every"),
         metavar="AMOUNT",
-        help="evaluate and log so often, such as 100steps, and at the end (default: after every epoch)",
+        help="evaluate and log so often, such as 100steps, and at the end (default: after every epoch, on the test set "
+        "less often where it is large)",
     )
     task.add_argument(
         "--schedule",

@@ -25,6 +25,7 @@ from trainables.config import LARGE_NETWORK, TrialConfig
 from trainables.data import Source
 from trainables.measures.by_name import loss_of
 from trainables.sharpness import ModelLoss
+from trainables.training.looks import is_test_always_due, times_tested
 from trainables.training.loop import Training
 from trainables.training.schedule import batch_size_at
 from trainables.trial import Trial
@@ -102,9 +103,10 @@ class Pilots:
     def _epoch(self, config: TrialConfig) -> tuple[float, float]:
         """The seconds of an epoch, from as few examples as will do, and how often an epoch is evaluated."""
         batch_size = batch_size_at(config, config.total_epochs / 2)
-        steps, examples = steps_per_epoch(config.train_size, batch_size), config.train_size + config.test_size
+        steps = steps_per_epoch(config.train_size, batch_size)
         every = read_amount("evaluate_every", config.evaluate_every or "1epochs").as_bounds(config.train_size)
         evaluations = max(steps / every[0], config.train_size / every[1])
+        examples = config.train_size + _share_tested(config) * config.test_size
         last: list[Moment] = []
         size, epoch = 0, 0.0
         while size < config.train_size:
@@ -141,6 +143,14 @@ class Pilots:
                 size, batch_size, update, (evaluated - passed) / (few.train_size + few.test_size)
             )
         return self._moments[key]
+
+
+def _share_tested(config: TrialConfig) -> float:
+    """The share of the logging points at which the test set is evaluated, too."""
+    if is_test_always_due(config):
+        return 1.0
+    epochs = math.ceil(config.total_epochs)
+    return times_tested(epochs, config.test_size, config.train_size) / epochs
 
 
 _OF_NO_MOMENT = {"learning_rate", "seed", "split_seed", "weight_decay", "measures"} | {

@@ -84,8 +84,9 @@ def judged_epoch(before: float, after: float, grace_epochs: int) -> int | None:
 def curve_of(epochs: Sequence[Row], grace_epochs: int) -> list[Point]:
     """The validation results where early stopping looks, from rows of epochs.parquet of a tuning trial.
 
-    They are those of the first logging point at or after each such epoch.
+    They are those of the first logging point at or after each such epoch that has some.
     """
+    epochs = _tested(epochs)
     ends = [0, *(row["epoch"] for row in epochs)]
     judged = [judged_epoch(before, after, grace_epochs) for before, after in itertools.pairwise(ends)]
     return [
@@ -98,7 +99,8 @@ def curve_of(epochs: Sequence[Row], grace_epochs: int) -> list[Point]:
 def outcome_of(row: Row, epochs: Sequence[Row] = ()) -> Outcome:
     """How a trial ended, from its row of trials.parquet; of one that was stopped, from its last epoch."""
     last = {**row, "epochs_done": epochs[-1]["epoch"], "steps": epochs[-1]["step"]} if epochs else row
-    last = {**last, **{name: epochs[-1][name] for name in ("test_loss", "test_metric")}} if epochs else last
+    if tested := _tested(epochs):
+        last |= {name: tested[-1][name] for name in ("test_loss", "test_metric")}
     seconds = math.fsum(epoch["seconds"] for epoch in epochs) if epochs else last.get("train_seconds")
     loss = last.get("test_loss")
     return Outcome(
@@ -110,6 +112,11 @@ def outcome_of(row: Row, epochs: Sequence[Row] = ()) -> Outcome:
         validation_metric=last.get("test_metric"),
         train_seconds=seconds or 0.0,
     )
+
+
+def _tested(epochs: Sequence[Row]) -> list[Row]:
+    """The rows of the logging points at which the validation examples were evaluated."""
+    return [row for row in epochs if row["test_loss"] is not None]
 
 
 class CampaignSearch(Searcher):  # type: ignore[misc]

@@ -140,7 +140,7 @@ EPOCHS = pa.schema(
         ("train_loss", pa.float64()),
         ("train_accuracy", pa.float64()),
         ("train_metric", pa.float64()),
-        ("test_loss", pa.float64()),
+        ("test_loss", pa.float64()),  # test_...: null where the test set was not evaluated (trainables.training.looks)
         ("test_accuracy", pa.float64()),
         ("test_metric", pa.float64()),
         ("metrics", pa.string()),

@@ -6,8 +6,9 @@ epoch starts, so weights, buffers, optimizer state and the history are the whole
 of the random streams. Logging more often changes no weights. Between logging points nothing waits for the device.
 
 The first epochs are an exception. A loss that is reached there would otherwise be known to whole epochs only, so it is
-also looked at after 1, 2, 3, 4, 6, 8, 11, ... steps (`is_look`), on some of the training examples. This draws no random
-numbers and changes no weights: the updates are the same to the last bit.
+also looked at after 1, 2, 3, 4, 6, 8, 11, ... steps, on some of the training examples. This draws no random numbers and
+changes no weights: the updates are the same to the last bit. The test set is not evaluated at every logging point: see
+trainables.training.looks.
 
 Several workers train one network by each running this loop: same weights, same draws, their own parts of every batch.
 """
@@ -39,6 +40,7 @@ from trainables.tasks.by_name import load_task
 from trainables.training.batches import next_batch, order_of_epoch
 from trainables.training.evaluate import Evaluation
 from trainables.training.ghost_batch_norm import use_ghost_batch_norm
+from trainables.training.looks import is_look, is_test_always_due, is_test_due
 from trainables.training.optimizers.by_name import build_optimizer, scale_velocity
 from trainables.training.optimizers.groups import LR_RATIO
 from trainables.training.parallel import Workers, evaluate_together
@@ -118,9 +120,10 @@ class Training:
     @property
     def diverged(self) -> bool:
         """The last training loss was not finite, or far above chance: further training is pointless."""
-        if not self.epochs:
-            return False
-        loss = self.epochs[-1]["train_loss"]
+        return bool(self.epochs) and self._has_diverged(self.epochs[-1])
+
+    def _has_diverged(self, row: dict[str, Any]) -> bool:
+        loss = row["train_loss"]
         return not math.isfinite(loss) or (self._chance is not None and loss > DIVERGED_LOSS * self._chance)
 
     @property
@@ -155,13 +158,13 @@ class Training:
         return self.step >= self._end[0] or self.examples >= self._end[1]
 
     def train_epoch(self) -> None:
-        """Trains to the next logging point, by default an epoch, then evaluates on all of the training and test set:
-        one row of `epochs`.
+        """Trains to the next logging point, by default an epoch, then evaluates on all of the training set, and on all
+        of the test set where that is due: one row of `epochs`.
         """
         started = time.perf_counter()
         looks: list[dict[str, Any]] = []
         size, rate = self.pass_over_data(lambda done: self._look(done, looks) if done < LOOKED_EPOCHS else None)
-        results = self.evaluate()
+        results = self._results()
         seconds = time.perf_counter() - started
         self.seconds += seconds
         self.epochs.append(
@@ -239,20 +242,39 @@ class Training:
 
     def evaluate(self) -> dict[str, Any]:
         """Losses and metrics of the weights of now, on all of the training and test set: columns of epochs.parquet."""
-        data = self.data
-        train = self._evaluate(data.train_inputs, data.train_labels)
-        test = self._evaluate(data.test_inputs, data.test_labels)
+        return self._columns(self._evaluated("train"), self._evaluated("test"))
+
+    def _results(self) -> dict[str, Any]:
+        """`evaluate` at a logging point: without the test set, whose columns are null, where it is not due."""
+        train = self._evaluated("train")
+        row = self._columns(train, None)
+        is_due = self._is_test_due() or self._has_diverged(row) or (self.config.has_target and self._is_at_target(row))
+        return self._columns(train, self._evaluated("test")) if is_due else row
+
+    def _is_test_due(self) -> bool:
+        config = self.config
+        if self._is_at_end or is_test_always_due(config):
+            return True
+        if self._changes_size and batch_size_at(config, self.epochs_done, self.step) != self._size:
+            return True
+        looked = sum(row["test_loss"] is not None for row in self.epochs)
+        return is_test_due(len(self.epochs) + 1, looked, len(self.data.test_labels), self.examples)
+
+    def _evaluated(self, part: str) -> Evaluation:
+        return self._evaluate(getattr(self.data, f"{part}_inputs"), getattr(self.data, f"{part}_labels"))
+
+    def _columns(self, train: Evaluation, test: Evaluation | None) -> dict[str, Any]:
         row: dict[str, Any] = {}
         others: dict[str, float | None] = {}
         for part, found in (("train", train), ("test", test)):
             row |= {
-                f"{part}_loss": found.loss,
-                f"{part}_accuracy": found.accuracy,
-                f"{part}_metric": found.metrics[self.task.metric],
+                f"{part}_loss": found and found.loss,
+                f"{part}_accuracy": found and found.accuracy,
+                f"{part}_metric": found and found.metrics[self.task.metric],
             }
             others |= {
                 f"{part}_{name}": None if value is None or not math.isfinite(value) else value
-                for name, value in found.metrics.items()
+                for name, value in (found.metrics if found else {}).items()
                 if name not in ("accuracy", self.task.metric)
             }
         return {**row, "metrics": json.dumps(others) if others else None}
@@ -341,11 +363,6 @@ class Training:
     def _examples_of(self, row: dict[str, Any]) -> int:
         examples: int | None = row.get("examples")
         return round(row["epoch"] * self.config.train_size) if examples is None else examples
-
-
-def is_look(step: int) -> bool:
-    """Whether `step` is a power of the square root of 2, rounded: 1, 2, 3, 4, 6, 8, 11, 16, 23, ..."""
-    return step == round(2 ** (round(2 * math.log2(step)) / 2))
 
 
 def _seed_everything(seed: int, device: torch.device) -> None:

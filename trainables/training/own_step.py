@@ -107,6 +107,9 @@ class OwnTraining(Training):
         is_accuracy = self.task.metric == "accuracy"
         return row | {f"{part}_accuracy": row[f"{part}_metric"] if is_accuracy else None for part in ("train", "test")}
 
+    def _results(self) -> dict[str, Any]:
+        return self.evaluate() if self._has_evaluation else super()._results()
+
     def check(self) -> None:
         if not self._has_evaluation:
             super().check()

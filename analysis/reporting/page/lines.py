@@ -1,12 +1,13 @@
 """The lines of one trial on the page: its epochs, and what was measured at many scales or along a path.
 
 Epochs are thinned evenly, first and last kept, so that report.html stays near a megabyte: MOST_POINTS of all trials
-together, MOST_POINTS_OF_A_TRIAL of one.
+together, MOST_POINTS_OF_A_TRIAL of one. So are, where they are fewer, those at which the test set was evaluated.
 """
 
 import contextlib
 import io
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -34,8 +35,12 @@ def curves(epochs: pd.DataFrame, order: Any, metric: Metric) -> Data:
     epochs = epochs.sort_values(["trial_id", "epoch"], ignore_index=True)
     sizes = epochs.groupby("trial_id").size()
     most = max(8, min(MOST_POINTS_OF_A_TRIAL, MOST_POINTS // max(1, len(sizes))))
-    thinned = [sorted({round(place * (size - 1) / (most - 1)) for place in range(most)}) for size in sizes]
     starts = np.cumsum(sizes) - sizes
+    is_tested = epochs[metric.column].notna() if metric.column in epochs else pd.Series(True, index=epochs.index)
+    thinned: list[list[int]] = []
+    for start, size in zip(starts, sizes, strict=True):
+        tested = np.flatnonzero(is_tested.iloc[start : start + size])
+        thinned.append(sorted({*_evenly(range(size), most), *_evenly(tested.tolist(), most)}))
     kept = epochs.iloc[[start + place for start, places in zip(starts, thinned, strict=True) for place in places]]
     columns = [[plain(value, digits=4) for value in kept[name].tolist()] for name in names]
     found, first = {}, 0
@@ -47,6 +52,11 @@ def curves(epochs: pd.DataFrame, order: Any, metric: Metric) -> Data:
         found[key] = {"epochs": size, "values": values}
         first += len(places)
     return {"names": names, "trials": [found.get(key) for key in order]}
+
+
+def _evenly(places: Sequence[int], most: int) -> list[int]:
+    """At most `most` of `places`, first and last included."""
+    return [places[round(index * (len(places) - 1) / (most - 1))] for index in range(most)] if len(places) else []
 
 
 def profiles(sweep: Sweep) -> dict[str, list[Data]]:

@@ -61,7 +61,7 @@ function curvesOf(row) {
 function curveBoxes(row) {
   const known = data.curves.trials[row], kept = known ? known.values[0].length : 0;
   const points = known && !known.values[0].every(Number.isInteger) ? "logging point" : "epoch";
-  const note = known ? element("p", { class: "faint" }, known.epochs > kept ? `Curves: ${kept} of ${plural(known.epochs, points)}, evenly spaced.` : `Curves: ${plural(known.epochs, points)}.`) : null;
+  const note = known ? element("p", { class: "faint" }, known.epochs > kept ? `Curves: ${kept} of ${plural(known.epochs, points)}.` : `Curves: ${plural(known.epochs, points)}.`) : null;
   const box = ([key]) => element("div", { class: "chart", "data-chart": key, "data-key": `chart ${key}`, "data-own": "" });
   const own = ([key]) => !key.startsWith("profile");
   const found = curvesOf(row);

@@ -105,6 +105,8 @@ def test_where_early_stopping_looks() -> None:
     assert judged_epoch(5.3, 9.9, 5) is None
     rows = [{"epoch": epoch, "test_loss": epoch, "test_metric": 0.5} for epoch in (2.5, 5.5, 9.5, 10)]
     assert [(point.epoch, point.loss) for point in curve_of(rows, 5)] == [(5, 5.5), (10, 10)]
+    rows.insert(1, {"epoch": 5, "test_loss": None, "test_metric": None})  # without a look at the validation examples
+    assert [(point.epoch, point.loss) for point in curve_of(rows, 5)] == [(5, 5.5), (10, 10)]
 
 
 @pytest.mark.parametrize("objective", ["validation_accuracy", "validation_loss"])

@@ -116,7 +116,8 @@ def test_whole_epochs_have_one_form(make_config: Make) -> None:
     plain = make_config(epochs=4)
     for budget in ("4epochs", "1200examples", "1.2kexamples"):
         assert make_config(epochs=None, budget=budget).trial_id == plain.trial_id
-    assert make_config(epochs=4, evaluate_every="300examples").trial_id == plain.trial_id
+    every = make_config(epochs=4, evaluate_every="1epochs")
+    assert make_config(epochs=4, evaluate_every="300examples").trial_id == every.trial_id != plain.trial_id
     assert make_config(epochs=4, evaluate_every="2epochs").trial_id != plain.trial_id
     assert make_config(epochs=None, budget="40steps").trial_id != plain.trial_id  # as at no other batch size
     halves = [make_config(epochs=None, budget=budget).trial_id for budget in ("450examples", "1.5epochs")]

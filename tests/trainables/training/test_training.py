@@ -17,7 +17,8 @@ from trainables.runtime.seeds import generator
 from trainables.training import loop
 from trainables.training.batches import epoch_batches
 from trainables.training.evaluate import evaluate
-from trainables.training.loop import Training, is_look
+from trainables.training.looks import is_look
+from trainables.training.loop import Training
 from trainables.training.schedule import batch_size_at, learning_rate_at
 
 Make = Callable[..., TrialConfig]
