@@ -16,6 +16,8 @@ written here. Of a folder on a file system that sees runs on this machine only.
 
 import datetime
 import json
+import re
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,6 +27,7 @@ import pandas as pd
 from trainables.records.schemas import STATUSES
 from trainables.records.tables import of_newest_version, read_tables
 from trainables.runtime.errors import UserError
+from trainables.runtime.text import printable
 from trainables.storage.folders import is_there, place, read_file
 from trainables.storage.lease import is_held
 
@@ -43,7 +46,10 @@ class SizeProgress:
 
 @dataclass(frozen=True)
 class Progress:
-    """Where a sweep stands. Times in seconds; `planned`, `seconds_left` and `last_ended_at` are None where unknown."""
+    """Where a sweep stands. Times in seconds; `planned`, `seconds_left` and `last_ended_at` are None where unknown.
+
+    `resume`: the command that goes on with a sweep that has stopped before its end, None for any other.
+    """
 
     planned: int | None
     counts: dict[str, int]
@@ -52,6 +58,7 @@ class Progress:
     last_ended_at: datetime.datetime | None
     last_trial: str | None
     sizes: tuple[SizeProgress, ...]
+    resume: str | None = None
 
     @property
     def ended(self) -> int:
@@ -109,7 +116,8 @@ def progress_of(trials: pd.DataFrame, folder: Path) -> Progress:
     planned = about.get("planned")
     running = is_held(folder)
     if trials.empty:
-        return Progress(planned, dict.fromkeys(STATUSES, 0), running, None, None, None, ())
+        resume = None if running else resume_command(about)
+        return Progress(planned, dict.fromkeys(STATUSES, 0), running, None, None, None, (), resume)
     status = trials["status"]
     seconds = (trials["train_seconds"].fillna(0.0) + trials["sharpness_seconds"].fillna(0.0)).clip(0.0, LONGEST)
     ended_at = pd.to_datetime(trials["finished_at"], utc=True, errors="coerce")
@@ -117,6 +125,7 @@ def progress_of(trials: pd.DataFrame, folder: Path) -> Progress:
     waiting = _waiting(trials, about)
     sizes = _sizes(trials["batch_size"], seconds.where(status != "failed"), about.get("batch_sizes"), waiting)
     counts = {name: int((status == name).sum()) for name in STATUSES}
+    is_stopped = not running and planned is not None and len(trials) - sum(waiting.values()) < planned
     return Progress(
         planned=planned,
         counts=counts | {"completed": counts["completed"] - sum(waiting.values())},
@@ -125,7 +134,17 @@ def progress_of(trials: pd.DataFrame, folder: Path) -> Progress:
         last_ended_at=None if last is None else ended_at[last].to_pydatetime(),
         last_trial=None if last is None else str(trials["trial_id"][last]),
         sizes=sizes,
+        resume=resume_command(about) if is_stopped else None,
     )
+
+
+def resume_command(about: dict[str, Any]) -> str | None:
+    """The command that goes on with the sweep whose sweep.json holds `about`; None where it tells no command."""
+    command = [str(word) for word in about.get("command", ())]
+    if not command or not re.fullmatch(r"[a-z_]+\.py", command[0]):
+        return None
+    script, *words = command
+    return printable(shlex.join(["python", f"sweeps/{script}", *words, *(["--resume"] * ("--resume" not in words))]))
 
 
 def read_about(folder: Path) -> dict[str, Any]:

@@ -11,7 +11,7 @@ import importlib.util
 import math
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn
@@ -26,7 +26,36 @@ from trainables.units import read_amount
 
 
 class Parser(argparse.ArgumentParser):
-    """Says what is wrong in one line, and exits with status 2."""
+    """Says what is wrong in one line, and exits with status 2.
+
+    `often`: the options that `--help` shows where there are many; `--help-all` then shows all.
+    """
+
+    def __init__(self, *, often: Sequence[str] = (), **options: Any) -> None:
+        super().__init__(**options)
+        self._often = {"--help", "--help-all", *often} if often else set()
+        if often:
+            self.usage = "%(prog)s [OPTION ...]"
+            self.add_argument("--help-all", action=_HelpAll, nargs=0, help="show all options and exit")
+
+    def format_help(self) -> str:
+        hidden = [action for action in self._actions if self._often and not self._often & {*action.option_strings}]
+        texts = [action.help for action in hidden]
+        for action in hidden:
+            action.help = argparse.SUPPRESS
+        try:
+            return super().format_help()
+        finally:
+            for action, text in zip(hidden, texts, strict=True):
+                action.help = text
+
+    def format_whole_help(self) -> str:
+        """The help with all options."""
+        often, self._often = self._often, set()
+        try:
+            return self.format_help()
+        finally:
+            self._often = often
 
     def error(self, message: str) -> NoReturn:
         unknown = message.removeprefix("unrecognized arguments: ")
@@ -38,6 +67,12 @@ class Parser(argparse.ArgumentParser):
             )
         print(f"{self.prog}: error: {message}", file=sys.stderr)
         sys.exit(2)
+
+
+class _HelpAll(argparse.Action):
+    def __call__(self, parser: Any, namespace: Any, values: Any, option: Any = None) -> None:
+        print(parser.format_whole_help(), end="")
+        parser.exit()
 
 
 def run_command(program: str, run: Callable[[], int], *, goes_on: bool = True) -> int:
@@ -160,8 +195,11 @@ def add_run(parser: Parser, *, name: str) -> None:
     )
     run.add_argument(
         "--dry-run",
-        action="store_true",
-        help="print the trials, their number and an estimate of the time, and run nothing",
+        nargs="?",
+        const="summary",
+        choices=("summary", "list"),
+        metavar="list",
+        help="print how many trials there are and an estimate of the time, and run nothing; list: and every trial",
     )
     run.add_argument(
         "--keep-weights",

@@ -38,6 +38,11 @@ from trainables.runtime.options import KeyValues
 EPOCHS_CAP = 400
 TARGET_LOSS = 1e-3
 
+OFTEN = (
+    "--batch-sizes", "--learning-rates", "--seeds", "--remedies", "--dataset", "--model", "--epochs", "--name",
+    "--resume", "--dry-run",
+)  # fmt: skip
+
 EXAMPLES = """\
 examples:
   python sweeps/batch_grid.py
@@ -70,9 +75,10 @@ def with_stopping(options: argparse.Namespace) -> argparse.Namespace:
 def _parser() -> Parser:
     parser = Parser(
         prog="batch_grid.py",
-        description="Trains a grid of batch sizes, learning rates, warmups and switch-points under Ray Tune, "
-        "measures the sharpness of every minimum, and maps the generalization gap against it.",
+        description="Train a grid of batch sizes, learning rates, warmups and switch-points under Ray Tune,\n"
+        "measure the sharpness of every minimum, and map the generalization gap against it.",
         epilog=EXAMPLES,
+        often=OFTEN,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
@@ -167,8 +173,7 @@ def add_remedies(group: Any) -> None:
         default=[{}],
         metavar="FIELD=VALUE,...",
         help="one more axis: none, or fields joined by commas, such as none sam_radius=0.05 "
-        f"ghost_batch_size=16,learning_rate_scaling=sqrt; the fields: {', '.join(REMEDIES)} "
-        "(trainables/remedies.py)",
+        f"ghost_batch_size=16,learning_rate_scaling=sqrt; the fields: {', '.join(REMEDIES)} (docs/remedies.md)",
     )
 
 

@@ -16,6 +16,11 @@ from collections.abc import Sequence
 from sweeps.cli.arguments import Parser, add_axis, add_data, add_run, integer, number
 from sweeps.cli.options import add_remedies, add_sharpness, add_training, with_stopping
 
+OFTEN = (
+    "--batch-sizes", "--remedies", "--seeds", "--learning-rate-range", "--trials", "--dataset", "--model", "--name",
+    "--resume", "--dry-run",
+)  # fmt: skip
+
 EXAMPLES = """\
 examples:
   python sweeps/tuned_gap.py
@@ -33,9 +38,10 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     """The options of `tuned_gap.py`; exits with status 2 and one line where they are wrong."""
     parser = Parser(
         prog="tuned_gap.py",
-        description="Tunes every batch size by itself on validation examples, trains the best again with fresh seeds, "
-        "and says what is left of the large-batch gap.",
+        description="Tune every batch size by itself on validation examples, train the best again with fresh seeds,\n"
+        "and say what is left of the large-batch gap.",
         epilog=EXAMPLES,
+        often=OFTEN,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )

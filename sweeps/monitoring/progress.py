@@ -1,22 +1,23 @@
 """How a running sweep shows itself: a live table on a terminal, plain lines anywhere else.
 
 It is a Tune callback, so it sees trials start, end and fail; it prints what a person wants to know (done, running,
-failed, time left, the best and the sharpest so far) in place of Tune's own output.
+failed, time left, the best and the sharpest so far, and the results by batch size) in place of Tune's own output.
 """
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ray import tune
-from rich.console import Console
+from rich.console import Console, Group
 from rich.live import Live
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 
 from analysis.data.metric import Metric
 from analysis.data.progress import duration
+from sweeps.monitoring.batch_size_table import BatchSizeTable
 from trainables.config import TrialConfig
 
 PLAIN_SECONDS = 5.0  # between two lines where the output is not a terminal
@@ -26,10 +27,18 @@ QUIET_SECONDS = 60.0  # of a long trial, after which a line says how far it is
 class Progress(tune.Callback):  # type: ignore[misc]
     """Counts and shows the trials of one run; `errors` holds why trials failed outside themselves, by trial_id."""
 
-    def __init__(self, configs: Sequence[TrialConfig], already_done: int, console: Console | None = None) -> None:
+    def __init__(
+        self,
+        configs: Sequence[TrialConfig],
+        already_done: int,
+        console: Console | None = None,
+        ended: Sequence[Mapping[str, Any]] = (),
+    ) -> None:
+        """`ended`: the rows of trials.parquet of those already done, as far as the table by batch size knows them."""
         self.errors: dict[str, str] = {}
         self._console = console or Console(highlight=False)
         self._configs = {config.trial_id: config for config in configs}
+        self._by_size = BatchSizeTable(configs, ended)
         self._already_done = already_done
         self._started_at: dict[str, float] = {}
         self._epochs: dict[str, float] = {}  # of the trials that run, as far as they have reported
@@ -53,7 +62,7 @@ class Progress(tune.Callback):  # type: ignore[misc]
         )
         self._begun = time.monotonic()
         if self._console.is_terminal:
-            self._live = Live(console=self._console, get_renderable=self._table, refresh_per_second=4)
+            self._live = Live(console=self._console, get_renderable=self._display, refresh_per_second=4)
             self._live.start()
 
     def end(self) -> None:
@@ -84,6 +93,8 @@ class Progress(tune.Callback):  # type: ignore[misc]
         error = trial.get_error()
         self.errors[key_of(trial)] = str(error) if error else "the worker died"
         self._end(key_of(trial), "failed")
+        if key_of(trial) in self._configs:
+            self._by_size.add(self._configs[key_of(trial)], {"status": "failed"})
         self._print_line(only_last=True)
 
     def _end(self, key: str, status: str, seconds: float = math.inf) -> None:
@@ -96,6 +107,7 @@ class Progress(tune.Callback):  # type: ignore[misc]
 
     def _remember(self, key: str, result: dict[str, Any]) -> None:
         label, sharpness = self._configs[key].label, result.get("box_sharpness")
+        self._by_size.add(self._configs[key], result)
         self._remember_best(label, result, "test")
         if sharpness is not None and (self._sharpest is None or sharpness > self._sharpest[0]):
             self._sharpest = (sharpness, label)
@@ -185,6 +197,9 @@ class Progress(tune.Callback):  # type: ignore[misc]
     def _sharpest_text(self) -> str | None:
         return None if self._sharpest is None else f"{self._sharpest[0]:.3g} % box sharpness ({self._sharpest[1]})"
 
+    def _display(self) -> Group:
+        return Group(self._table(), *filter(None, [self._by_size.table()]))
+
     def _table(self) -> Table:
         counts = self._counts()
         table = Table.grid(padding=(0, 2))
@@ -212,12 +227,3 @@ def key_of(trial: Any) -> str:
 
 def _named(name: str, text: str | None) -> str:
     return f"{name} {text}" if text else ""
-
-
-def consoles(*, plain: bool, quiet: bool) -> tuple[Console, Console]:
-    """Where a run talks while it goes on, and where it says what came of it: `quiet` silences the first.
-
-    With `plain` there are no colours and no display that moves, as where the output is not a terminal.
-    """
-    last = Console(highlight=False, markup=False, force_terminal=False if plain else None)
-    return (Console(quiet=True) if quiet else last), last

@@ -30,6 +30,8 @@ def status_view(name: str, progress: Progress, *, bar: bool) -> Group:
     if progress.last_ended_at is not None:
         ago = (datetime.datetime.now(datetime.UTC) - progress.last_ended_at).total_seconds()
         lines.append(Text(f"last ended: {progress.last_trial}, {duration(max(0.0, ago))} ago"))
+    if progress.resume:
+        lines.append(Text(f"to go on: {progress.resume}"))
     if progress.sizes:
         table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
         for head in ("batch size", "ended", "planned", "seconds per trial"):

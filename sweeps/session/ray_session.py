@@ -16,7 +16,7 @@ import ray
 
 from sweeps.session.placement import Placement
 from sweeps.session.ray_folder import last_errors, ray_folder
-from sweeps.session.ray_token import make_token, tell_of_token
+from sweeps.session.ray_token import dashboard_line, make_token, tell_of_token
 from trainables.runtime.errors import LONGEST_REASON, UserError, one_line
 from trainables.runtime.memory import GIB
 from trainables.tune.ray_compat import gpus_here, listen_on_loopback_only, only_needed_services, without_handlers
@@ -38,7 +38,7 @@ def ray_session(placement: Placement) -> Iterator[tuple[float, str | None]]:
         held.callback(ray.shutdown)
         logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
         url = context.dashboard_url
-        yield _gpus_of_trial(placement), f"http://{url}" if url else None
+        yield _gpus_of_trial(placement), dashboard_line(f"http://{url}") if url else None
 
 
 def refuse_missing_gpus(placement: Placement) -> None:

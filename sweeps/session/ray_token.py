@@ -31,6 +31,14 @@ def make_token() -> None:
             path.chmod(0o600)
 
 
+def dashboard_line(url: str) -> str:
+    """The address of Ray's dashboard, and where the token is that it asks for."""
+    if os.environ.get("RAY_AUTH_MODE", "token").lower() != "token":
+        return url
+    where = "RAY_AUTH_TOKEN" if os.environ.get("RAY_AUTH_TOKEN") else token_file()
+    return f"{url} (asks for the token in {where})"
+
+
 def tell_of_token(address: str) -> None:
     """Prints a line where the token is about to be sent to another machine."""
     if address == "auto":

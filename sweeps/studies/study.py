@@ -19,6 +19,8 @@ from rich.console import Console
 from analysis.data.progress import duration
 from sweeps.cli.without_effect import refuse_options_without_effect
 from sweeps.execution.preflight import checking
+from sweeps.monitoring.consoles import consoles
+from sweeps.plan.axes import axes_line
 from sweeps.plan.grid import Grid, expand
 from sweeps.plan.units import tokens_of_example
 from sweeps.session.placement import Placement
@@ -106,19 +108,21 @@ def run_study(configs: Sequence[TrialConfig], source: Source, options: argparse.
     """
     placement = placement_of(options, source)
     folder = (options.results / options.name).expanduser().absolute()
+    talk, console = consoles(plain=options.plain, quiet=options.quiet)
+    if not options.dry_run:
+        talk.print(f"Checking {len(configs)} trials.")
     with contextlib.ExitStack() as held:
         passed = held.enter_context(checking(configs, source, placement))
         with no_collection():  # Ray, and Matplotlib and SciPy for the end: more than a second, beside the check
             import analysis.reporting.report  # noqa: F401
             from sweeps.execution.launch import own_results_folder, run_trials
-            from sweeps.monitoring.progress import Progress, consoles
+            from sweeps.monitoring.progress import Progress
             from sweeps.session.ray_session import refuse_missing_gpus
-            from trainables.records.tables import finished_trials, incomplete_trials
+            from trainables.records.tables import finished_trials, incomplete_trials, read_tables
 
-        talk, console = consoles(plain=options.plain, quiet=options.quiet)
         if options.dry_run:
             warn(passed())
-            _dry_run(console, configs, source, folder, placement)
+            _dry_run(console, configs, source, folder, placement, lists=options.dry_run == "list")
             return 0
         refuse_missing_gpus(placement)
         started = time.monotonic()
@@ -134,12 +138,15 @@ def run_study(configs: Sequence[TrialConfig], source: Source, options: argparse.
         talk.print(f"{len(configs)} trials{before}{_to_measure(len(to_measure))} -> {folder}")
         if missing and (cost := cost_line(missing[0])):
             talk.print(cost, soft_wrap=True)
-        progress = Progress(missing, already_done=done, console=talk)
+        ended = {config.trial_id for config in configs} - {config.trial_id for config in missing}
+        rows = [row for row in read_tables(folder).trials.to_pylist() if row["trial_id"] in ended] if done else []
+        progress = Progress(missing, done, talk, rows)
         tables, interrupted = run_trials(missing, source, folder, placement, progress)
         if interrupted:
             left = len(incomplete_trials(folder, configs))
             console.print(f"Interrupted: {len(configs) - left} of {len(configs)} trials are kept; --resume goes on.")
             return 130
+        talk.print("Writing figures and report.")
         headline = finish(folder, console)
         talk.print(f"{duration(time.monotonic() - started)} in all.", soft_wrap=True)
         for line in headline or ():
@@ -249,16 +256,17 @@ def grid_of(options: argparse.Namespace) -> Grid:
 
 
 def _dry_run(
-    console: Console, configs: Sequence[TrialConfig], source: Source, folder: Path, placement: Placement
+    console: Console, configs: Sequence[TrialConfig], source: Source, folder: Path, placement: Placement, *, lists: bool
 ) -> None:
-    """Prints every trial with its time, their number, and the time of the whole."""
+    """Prints the axes, the number of trials and the time of the whole; with `lists` every trial and its time."""
     from sweeps.plan.estimate import estimate  # brings PyTorch
     from trainables.records.tables import finished_trials, incomplete_trials
 
+    console.print(axes_line(configs), soft_wrap=True)
     missing, trained = incomplete_trials(folder, configs), finished_trials(folder)
     kept = {key for key in trained if (folder / "weights" / f"{key}.pt").exists()}
     times = estimate(missing, source, threads=int(placement.cpus_per_trial), kept_weights=kept) if missing else None
-    for config in configs:
+    for config in configs if lists else ():
         seconds = times.trial_seconds.get(config.trial_id) if times else None
         work = "done" if seconds is None else f"{seconds:.1f} s"
         only = " to measure" if seconds is not None and config.trial_id in trained else ""
@@ -273,6 +281,8 @@ def _dry_run(
             console.print(cost, soft_wrap=True)
             share = "" if times.is_bound else f", {100 * measuring / whole:.0f} % of its time"
             console.print(f"Measures take about {measuring / len(missing):.1f} s of a trial{share}")
+    if not lists:
+        console.print("--dry-run list lists the trials.")
 
 
 def _to_measure(number: int) -> str:

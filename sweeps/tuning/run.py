@@ -25,7 +25,7 @@ from analysis.data.progress import duration, read_about
 from analysis.reporting.tuned_gap import tuned_gap_lines
 from sweeps.execution.launch import own_results_folder, write_failures
 from sweeps.execution.preflight import check
-from sweeps.monitoring.progress import consoles
+from sweeps.monitoring.consoles import consoles
 from sweeps.session.placement import Placement
 from sweeps.session.ray_session import refuse_missing_gpus
 from sweeps.studies.study import grid_of, note_run, placement_of, say_failures, source_of, warn
@@ -93,6 +93,7 @@ def _run(options: argparse.Namespace) -> int:
     storage = options.storage or f"sqlite:///{folder / 'optuna.db'}"
     opened = open_storage(options.storage) if options.storage else None  # a mistake leaves no folder behind
     with own_results_folder(folder, resume=options.resume):
+        talk.print(f"Checking {len(plan.cells)} kinds of trials.")
         warn(check(plan.samples(), source, placement))
         opened = opened or open_storage(storage)
         campaign = begin(plan, opened, options.name, known_trials(folder, plan.rules.grace_epochs), options.resume)

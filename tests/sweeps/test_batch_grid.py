@@ -248,7 +248,11 @@ def test_two_sweeps_cannot_share_a_folder(tmp_path: Path, run_here: Run) -> None
 def test_dry_run_writes_nothing(tmp_path: Path, run_here: Run) -> None:
     result = run_here(tmp_path, QUICK, "--dry-run")
     assert result.returncode == 0, result.stderr
+    assert result.stdout.splitlines()[0] == "2 batch sizes x 2 switches x 2 seeds -> 6 distinct trials"
     assert "6 trials, 0 of them done already" in result.stdout
+    assert "b16 " not in result.stdout
+    listed = run_here(tmp_path, QUICK, "--dry-run", "list").stdout
+    assert len(re.findall(r"^[0-9a-f]{16}  b\d+ .* s$", listed, re.MULTILINE)) == 6
     assert "about" in result.stdout
     assert "Measures of each trial: box_sharpness, hessian_max_eig on" in result.stdout
     assert "Measures take about" in result.stdout
@@ -322,3 +326,20 @@ def test_help_is_quick_and_names_everything() -> None:
     from trainables.models import MODELS
 
     assert all(re.search(rf"\b{name}\b", result.stdout) for name in [*DATASETS, *MODELS])
+
+
+def test_help_shows_what_most_runs_need_and_help_all_the_rest(capsys: pytest.CaptureFixture[str]) -> None:
+    def options(word: str) -> set[str]:
+        with pytest.raises(SystemExit) as ended:
+            main([word])
+        assert ended.value.code == 0
+        return set(re.findall(r"^  (?:-h, )?(--[a-z-]+)", capsys.readouterr().out, re.MULTILINE))
+
+    few, everything = options("--help"), options("--help-all")
+    assert few == {
+        "--help", "--help-all", "--batch-sizes", "--learning-rates", "--seeds", "--remedies", "--dataset", "--model",
+        "--epochs", "--name", "--resume", "--dry-run",
+    }  # fmt: skip
+    assert few < everything
+    assert len(everything) > 60
+    assert options("--help") == few  # the whole help has not changed the short one

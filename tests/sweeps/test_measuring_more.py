@@ -34,7 +34,7 @@ def test_a_measure_is_added_to_the_trained_trials(tmp_path: Path, keep_weights: 
     first = run(tmp_path, QUICK, *(["--keep-weights"] if keep_weights else []))
     assert first.returncode == 0, first.stderr
     before = {name: rows(tmp_path, name) for name in ("trials", "epochs", "measures")}
-    planned = run(tmp_path, QUICK, "--resume", "--measures", "hessian_max_eig", "hessian_trace", "--dry-run")
+    planned = run(tmp_path, QUICK, "--resume", "--measures", "hessian_max_eig", "hessian_trace", "--dry-run", "list")
     assert "4 trials, 0 of them done already, 4 trained already and to be measured" in planned.stdout, planned.stderr
     assert planned.stdout.count("to measure\n") == 4
 

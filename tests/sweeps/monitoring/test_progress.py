@@ -12,7 +12,8 @@ import pytest
 from rich.console import Console
 
 from sweeps.monitoring import progress
-from sweeps.monitoring.progress import Progress, consoles
+from sweeps.monitoring.consoles import consoles
+from sweeps.monitoring.progress import Progress
 from trainables.config import TrialConfig
 
 WORKER_START = 5.0  # seconds

@@ -153,6 +153,29 @@ def test_what_cannot_be_read_is_one_line(folder, tmp_path_factory, capsys, case)
     assert ("is left out" if case == "half a record" else "`results` must") in error
 
 
+def test_a_sweep_that_stopped_tells_the_command_that_goes_on(folder, capsys):
+    """Not one that runs, nor one that has ended; what a hostile folder says is no command and moves no cursor."""
+    about = json.loads((folder / "sweep.json").read_text())
+
+    def resume(*command):
+        (folder / "sweep.json").write_text(json.dumps({**about, "command": command}))
+        return read_progress(folder).resume
+
+    words = ["batch_grid.py", "--name", "my sweep", "--seeds", "0", "1"]
+    expected = "python sweeps/batch_grid.py --name 'my sweep' --seeds 0 1 --resume"
+    assert resume(*words) == expected
+    assert resume(*words, "--resume") == expected
+    assert resume("rm -rf", "x") is None
+    assert resume("batch_grid.py", "\x1b[2J") == r"python sweeps/batch_grid.py '\x1b[2J' --resume"
+    resume(*words)
+    assert main([str(folder)]) == 0
+    assert f"to go on: {expected}" in " ".join(capsys.readouterr().out.split())
+    with held(folder):
+        assert read_progress(folder).resume is None
+    (folder / "sweep.json").write_text(json.dumps({**about, "command": words, "planned": 14}))
+    assert read_progress(folder).resume is None
+
+
 def test_a_sweep_without_an_ended_trial(tmp_path):
     (tmp_path / "trials").mkdir()
     (tmp_path / "sweep.json").write_text(json.dumps({"planned": 3}))

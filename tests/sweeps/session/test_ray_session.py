@@ -4,6 +4,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
+from sweeps.session.ray_token import dashboard_line
+
 CODE = """
 import os
 import tempfile
@@ -37,3 +41,13 @@ def test_without_a_dashboard_nothing_runs_for_it() -> None:
         "address: None", "a task: 42", "open to others: 0", "left: False", "raylet: True", "useless: []"
     ]  # fmt: skip
     assert "dashboard" not in result.stderr
+
+
+def test_the_address_of_the_dashboard_says_where_its_token_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    url = "http://127.0.0.1:8265"
+    monkeypatch.setenv("RAY_AUTH_TOKEN_PATH", "/safe/token")
+    assert dashboard_line(url) == f"{url} (asks for the token in /safe/token)"
+    monkeypatch.setenv("RAY_AUTH_TOKEN", "secret")
+    assert dashboard_line(url) == f"{url} (asks for the token in RAY_AUTH_TOKEN)"
+    monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
+    assert dashboard_line(url) == url
