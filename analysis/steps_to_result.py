@@ -1,6 +1,6 @@
 """Steps to a result against batch size, of runs from anywhere: perfect scaling, where it ends, and what lies beyond.
 
-    python analysis/steps_to_result.py results/NAME
+    python analysis/steps_to_result.py results/steps_to_result         (of sweeps/steps_to_result.py, or any sweep)
     python analysis/steps_to_result.py runs.csv --metric val_loss --goal 3.5 3.3 --margin 0.02
     python analysis/steps_to_result.py chart.csv --runs runs.csv --metric val/loss          (two exports of W&B)
     python analysis/steps_to_result.py logs --metric val/loss                               (TensorBoard)
@@ -20,6 +20,8 @@ from analysis.data import foreign_runs
 from analysis.data.load import load_sweep
 from analysis.data.runs import Runs, is_results, names_of, read_csv, read_results
 from analysis.questions.steps_to_result import default_goal, equal_examples, equal_examples_line, lines, steps_to_result
+from analysis.questions.tuned_steps import is_search
+from analysis.reporting.tuned_steps import tuned_steps_lines
 from trainables.runtime.errors import UserError
 
 
@@ -33,7 +35,11 @@ def _add(parser: argparse.ArgumentParser) -> None:
         "--direction", choices=("lower", "higher"), help="which is better (default: by the metric's name)"
     )
     parser.add_argument(
-        "--goal", nargs="+", type=float, metavar="X", help="goals (default: the best that every batch size reaches)"
+        "--goal",
+        nargs="+",
+        type=float,
+        metavar="X",
+        help="goals (default: those of the search, or the best that every batch size reaches)",
     )
     parser.add_argument("--margin", type=float, metavar="X", help="compare at equal examples too, with this margin")
     parser.add_argument("--column", nargs="+", default=[], metavar="NAME=THEIRS", help="such as step=global_step")
@@ -42,6 +48,8 @@ def _add(parser: argparse.ArgumentParser) -> None:
 
 
 def _show(options: argparse.Namespace) -> list[object]:
+    if options.goal is options.metric is options.margin is None and is_search(Path(options.results)):
+        return [*tuned_steps_lines(Path(options.results))]
     runs = _read(options)
     goals = [steps_to_result(runs, goal) for goal in options.goal or [default_goal(runs)]]
     folder = runs.source if runs.source.is_dir() else runs.source.parent

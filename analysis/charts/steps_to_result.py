@@ -9,7 +9,7 @@ from analysis.questions.steps_to_result import OVERHEAD, StepsToResult
 
 
 def steps_to_result_figure(runs: Runs, goals: list[StepsToResult]) -> Figure:
-    """A line for each goal: steps, examples relative to the smallest batch, and the share of runs that reach it."""
+    """A line for each goal: steps, examples relative to the smallest batch, and the share that reaches the goal."""
     sizes = sorted({row.batch_size for found in goals for row in found.rows})
     with new_figure(height=3.0) as figure:
         steps, overhead, share = figure.subplots(1, 3)
@@ -40,7 +40,7 @@ def steps_to_result_figure(runs: Runs, goals: list[StepsToResult]) -> Figure:
         log_axis(overhead, "y")
         steps.set_ylabel("steps to the goal")
         overhead.set_ylabel("examples, relative to the smallest batch")
-        share.set_ylabel("runs that reach the goal [%]")
+        share.set_ylabel(f"{goals[0].rows[0].counted} that reach the goal [%]")
         share.set_ylim(-3, 103)
         legend_above(figure, most_columns=len(goals), title=f"goal: {runs.metric}")
         counts = sorted({row.steps.replicates for found in goals for row in found.rows if row.steps is not None})

@@ -52,7 +52,8 @@ class StepsAtBatch:
     """A batch size at its best setting; `reached` of its `tried` runs, of all settings, come to the goal.
 
     Means are geometric, over replicates; None where no setting reaches the goal in every replicate. `is_bound`: some
-    run was there at its first evaluation.
+    run was there at its first evaluation. `judged` is of a search (analysis/questions/tuned_steps.py), where `reached`
+    of `tried` are settings: how many runs of the chosen setting come to the goal, and of how many.
     """
 
     batch_size: int
@@ -63,6 +64,12 @@ class StepsAtBatch:
     reached: int
     tried: int
     is_bound: bool
+    judged: tuple[int, int] | None = None
+
+    @property
+    def counted(self) -> str:
+        """What `tried` are."""
+        return "runs" if self.judged is None else "settings"
 
 
 @dataclass(frozen=True)
@@ -163,12 +170,11 @@ def default_goal(runs: Runs) -> float:
 
 def lines(runs: Runs, found: StepsToResult) -> list[str]:
     """The answer in words: a line for each batch size, then the three definitions."""
-    number = len(runs.about)
-    text = [f"Steps to {runs.metric} {'<=' if runs.direction == 'lower' else '>='} {found.goal:g}, of {number} runs:"]
+    text = [f"Steps to {goal_words(runs, found.goal)}, of {len(runs.about)} runs:"]
     for row in found.rows:
-        share = f"{row.reached} of {row.tried} runs reach it"
+        share = f"{row.reached} of {row.tried} {row.counted} reach it"
         if row.steps is None:
-            text.append(f"  batch {row.batch_size}: no setting reaches it in every replicate ({share})")
+            text.append(f"  batch {row.batch_size}: {_why_no_steps(row)} ({share})")
             continue
         assert row.examples is not None
         bound = ", at most: there at the first evaluation" if row.is_bound else ""
@@ -179,6 +185,18 @@ def lines(runs: Runs, found: StepsToResult) -> list[str]:
     more = f"{100 * (OVERHEAD - 1):.0f} % more examples"
     text.append(f"Within {more} than the smallest batch that reaches it: {boundary_words(found.overhead)}.")
     return text
+
+
+def goal_words(runs: Runs, goal: float) -> str:
+    """`test_loss <= 0.3`."""
+    return f"{runs.metric} {'<=' if runs.direction == 'lower' else '>='} {goal:g}"
+
+
+def _why_no_steps(row: StepsAtBatch) -> str:
+    if row.judged is None:
+        return "no setting reaches it in every replicate"
+    reached, runs = row.judged
+    return f"its fastest setting reaches it in {reached} of {runs} replicates" if runs else "no setting reaches it"
 
 
 def equal_examples_line(runs: Runs, found: EqualExamples) -> str:

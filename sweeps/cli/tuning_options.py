@@ -12,6 +12,7 @@ the same cap of epochs and the same target loss; or, with `--budget-steps`, the 
 
 import argparse
 from collections.abc import Sequence
+from typing import Any
 
 from sweeps.cli.arguments import Parser, add_axis, add_data, add_run, integer, number
 from sweeps.cli.options import add_remedies, add_sharpness, add_training, with_stopping
@@ -33,6 +34,19 @@ examples:
       the studies in a browser, also while they run (pip install optuna-dashboard)
 """
 
+NOT_AXES = {  # axes of batch_grid.py that a search sets itself, or that have no meaning there
+    "batch_tokens": None,
+    "held_out": None,
+    "learning_rates": [1.0],
+    "warmup_epochs": [0.0],
+    "weight_decay": 0.0,
+    "switch_epochs": [None],
+    "switch_batch_size": None,
+    "switch_learning_rate": "keep",
+    "switch_optimizer_state": "reset",
+    "split_seeds": None,
+}
+
 
 def parse(arguments: Sequence[str]) -> argparse.Namespace:
     """The options of `tuned_gap.py`; exits with status 2 and one line where they are wrong."""
@@ -49,13 +63,41 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     add_axis(compared, "--batch-sizes", integer(1), [16, 64, 300], "examples per optimizer step")
     add_remedies(compared)
     add_axis(compared, "--seeds", integer(0), list(range(8)), "of the retraining, with a split each")
-    search = parser.add_argument_group(
-        "the search, the same for every batch size and remedy (LOW = HIGH: not searched)"
+    search = add_search(
+        parser,
+        "the search, the same for every batch size and remedy (LOW = HIGH: not searched)",
+        warmup_epochs=[0.0, 10.0],
+        weight_decay=[1e-7, 1e-4],
     )
+    search.add_argument(
+        "--objective",
+        metavar="NAME",
+        default="metric",
+        help="what is best on the validation examples at the end: loss, or metric, the task's primary one, such as "
+        "accuracy, whose ties go to the lower loss (default: %(default)s)",
+    )
+    search.add_argument(
+        "--grace-epochs",
+        type=integer(1),
+        default=20,
+        metavar="N",
+        help="early stopping decides after N, 2N, 4N, ... epochs; more than --epochs: never (default: %(default)s)",
+    )
+    add_data(parser, dataset="digits")
+    add_training(parser)
+    add_sharpness(parser)
+    add_run(parser, name="tuned_gap")
+    parser.set_defaults(**NOT_AXES)
+    return with_stopping(parser.parse_args(arguments))
+
+
+def add_search(parser: Parser, title: str, *, warmup_epochs: list[float], weight_decay: list[float]) -> Any:
+    """The options of an Optuna study for each batch size, with the default ranges; returns their group."""
+    search = parser.add_argument_group(title)
     for name, kind, default, text in (
         ("--learning-rate-range", number(above=0), [0.0003, 0.1], "log-uniform"),
-        ("--warmup-epochs-range", number(least=0), [0.0, 10.0], "uniform"),
-        ("--weight-decay-range", number(least=0), [1e-7, 1e-4], "log-uniform; 0 0 for none"),
+        ("--warmup-epochs-range", number(least=0), warmup_epochs, "uniform"),
+        ("--weight-decay-range", number(least=0), weight_decay, "log-uniform; 0 0 for none"),
     ):
         shown = " ".join(f"{value:g}" for value in default)
         search.add_argument(
@@ -70,13 +112,6 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
         type=integer(1),
         metavar="N",
         help="or so many optimizer steps of each: a round of trials begins while fewer have been done",
-    )
-    search.add_argument(
-        "--objective",
-        metavar="NAME",
-        default="metric",
-        help="what is best on the validation examples at the end: loss, or metric, the task's primary one, such as "
-        "accuracy, whose ties go to the lower loss (default: %(default)s)",
     )
     search.add_argument(
         "--validation-size",
@@ -101,32 +136,9 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
         "(default: %(default)s)",
     )
     search.add_argument(
-        "--grace-epochs",
-        type=integer(1),
-        default=20,
-        metavar="N",
-        help="early stopping decides after N, 2N, 4N, ... epochs; more than --epochs: never (default: %(default)s)",
-    )
-    search.add_argument(
         "--storage",
         metavar="URL",
         help="where Optuna keeps the studies, such as postgresql://user@host/db (default: optuna.db, SQLite, in the "
         "results folder)",
     )
-    add_data(parser, dataset="digits")
-    add_training(parser)
-    add_sharpness(parser)
-    add_run(parser, name="tuned_gap")
-    parser.set_defaults(  # axes of batch_grid.py that the search sets itself, or that have no meaning here
-        batch_tokens=None,
-        held_out=None,
-        learning_rates=[1.0],
-        warmup_epochs=[0.0],
-        weight_decay=0.0,
-        switch_epochs=[None],
-        switch_batch_size=None,
-        switch_learning_rate="keep",
-        switch_optimizer_state="reset",
-        split_seeds=None,
-    )
-    return with_stopping(parser.parse_args(arguments))
+    return search

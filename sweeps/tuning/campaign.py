@@ -12,11 +12,12 @@ without a remedy, which is what a comparison at one fixed setting would have use
 """
 
 import dataclasses
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from sweeps.plan.grid import Grid, expand
+from sweeps.tuning.goals import Goals
 from sweeps.tuning.optuna_study import Budget, Outcome, Point, Rules, TuningStudy
 from sweeps.tuning.search_space import Values
 from trainables.config import TrialConfig
@@ -24,6 +25,8 @@ from trainables.data import Source
 from trainables.data.dataset import draw
 from trainables.remedies import remedy_of
 from trainables.runtime.errors import UserError
+
+Choice = Callable[[], tuple[int, Values] | None]  # number and values of a study's trial, once it is finished
 
 
 @dataclass(frozen=True)
@@ -41,7 +44,8 @@ class Cell:
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """All that is tuned and trained again. `grid`: what every trial shares, its axes aside; `seeds`: of the retraining.
+    """All that is tuned and trained again. `grid`: what every trial shares, its axes aside; `seeds`: of the retraining;
+    `goals`: where the search is for the fewest steps to them.
 
     Raises UserError for a tuning seed among `seeds`, a first batch size without a plain study, and whatever no trial
     of the plan could be.
@@ -53,6 +57,7 @@ class Plan:
     rules: Rules
     budget: Budget
     seeds: Sequence[int]
+    goals: Goals | None = None
 
     def __post_init__(self) -> None:
         if self.rules.seed in self.seeds:
@@ -164,6 +169,15 @@ class Campaign:
         self._known = known
         self._retraining: dict[Cell, dict[str, dict[str, TrialConfig]]] = {cell: {} for cell in studies}
 
+    def described(self, cell: Cell) -> dict[str, Any]:
+        """What was chosen for `cell`, for tuning.json."""
+        study = self.studies[cell]
+        best = study.best() if study.is_finished else None
+        return {
+            "best": None if best is None else {"number": best[0], **best[1]},
+            "edges": [] if best is None else self.plan.rules.space.edges(best[1]),
+        }
+
     def next(self) -> TrialConfig | None:
         """The next trial to start now; None while nothing can start, and, with none open, when all is done."""
         while (ready := next(self._ready(), None)) is not None:
@@ -193,13 +207,25 @@ class Campaign:
         if outcome.status == "failed":
             self.failed[outcome.trial_id] = self.begun[outcome.trial_id]
 
+    def choices(self, cell: Cell) -> dict[str, tuple[TuningStudy, Choice]]:
+        """The settings at which `cell` is trained again, by name: the study that each is from, and what chooses it."""
+        own, reference = self.studies[cell], self.studies[self.reference]
+        return {"tuned": (own, own.best), "untuned": (reference, reference.best)}
+
     def retraining(self, cell: Cell) -> dict[str, dict[str, TrialConfig]]:
-        """The trials, by key, that train `cell` again at the settings known so far: `tuned`, `untuned`."""
+        """The trials, by key, that train `cell` again at the settings known so far, by the names of `choices`."""
         found = self._retraining[cell]
-        for name, study in (("tuned", self.studies[cell]), ("untuned", self.studies[self.reference])):
-            if name not in found and study.is_finished and (best := study.best()) is not None:
+        for name, (study, choose) in self.choices(cell).items():
+            if name not in found and study.is_finished and (best := choose()) is not None:
                 found[name] = {config.trial_id: config for config in self.plan.retrained(cell, best[1])}
         return found
+
+    def _retrainings(self, cell: Cell) -> int:
+        """How many trials train `cell` again: at most, until its studies are finished."""
+        choices = set(self.choices(cell).values())
+        if all(study.is_finished for study, _ in choices):
+            return len({key for configs in self.retraining(cell).values() for key in configs})
+        return len(choices) * len(self.plan.seeds)
 
     def missing(self) -> dict[Cell, int]:
         """How many trials of each cell have not ended yet, as far as can be known."""
@@ -209,22 +235,19 @@ class Campaign:
             ended = sum(
                 self._is_known(one) or (key in self.begun and key not in self.open) for key, one in configs.items()
             )
-            retraining = (1 if cell == self.reference else 2) * len(self.plan.seeds)
-            found[cell] = study.planned - study.ended + retraining - ended
+            found[cell] = study.planned - study.ended + self._retrainings(cell) - ended
         return found
 
     def planned(self) -> int:
         """The number of all trials, as far as can be known."""
-        tuning = sum(study.planned for study in self.studies.values())
-        return tuning + (2 * len(self.studies) - 1) * len(self.plan.seeds)
+        return sum(study.planned + self._retrainings(cell) for cell, study in self.studies.items())
 
     def records(self) -> dict[int, int]:
         """How many trials of each batch size will have a record, so far as is known: those stopped early have none."""
         found: dict[int, int] = {}
         for cell, study in self.studies.items():
             stopped = sum(row["status"] == "stopped" for row in study.rows())
-            retrained = (1 if cell == self.reference else 2) * len(self.plan.seeds)
-            found[cell.batch_size] = found.get(cell.batch_size, 0) + study.planned - stopped + retrained
+            found[cell.batch_size] = found.get(cell.batch_size, 0) + study.planned - stopped + self._retrainings(cell)
         return found
 
     @property

@@ -36,7 +36,8 @@ from trainables.runtime.seeds import derive_seed
 
 LEAST_TO_COMPARE = 4
 LOCKED_SECONDS = 120.0  # how long a locked SQLite file is waited for
-ACCURACY, LOSS = "validation_accuracy", "validation_loss"
+ACCURACY, LOSS, COST = "validation_accuracy", "validation_loss", "cost"
+NO_GOALS = ("goals", None)  # earlier versions did not have them
 FINISHED = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
 
 
@@ -64,6 +65,8 @@ class Point:
 class Outcome:
     """How a tuning trial ended: `status` completed, diverged, stopped (early) or failed.
 
+    `steps_to_goals` and `cost` are of a search for the fewest steps to goals: see sweeps.tuning.goals.
+
     `validation_metric`: the primary metric on the validation examples.
     """
 
@@ -74,14 +77,16 @@ class Outcome:
     validation_loss: float | None = None
     validation_metric: float | None = None
     train_seconds: float = 0.0
+    steps_to_goals: list[float | None] | None = None
+    cost: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
 class Rules:
     """What makes a study the study it is, beside its name and what its trials train.
 
-    `objective`: validation_loss, or validation_ and the name of the primary metric, of which the higher is the better
-    where `maximize`.
+    `objective`: validation_loss; or validation_ and the name of the primary metric, of which the higher is the better
+    where `maximize`; or cost, of the `goals`.
     """
 
     space: Space
@@ -90,10 +95,12 @@ class Rules:
     round_size: int
     grace_epochs: int
     maximize: bool = True
+    goals: tuple[float, ...] | None = None
 
     def declared(self) -> dict[str, Any]:
-        """All of it as JSON has it, but `maximize`, which the objective decides and earlier versions did not have."""
-        return {name: value for name, value in json.loads(json.dumps(asdict(self))).items() if name != "maximize"}
+        """All of it as JSON has it, without `maximize`, which the objective decides, and without `goals` of None."""
+        declared = json.loads(json.dumps(asdict(self)))
+        return {name: value for name, value in declared.items() if name != "maximize" and (name, value) != NO_GOALS}
 
 
 class TuningStudy:
@@ -179,7 +186,8 @@ class TuningStudy:
         elif outcome.status == "stopped":
             self._study.tell(number, state=TrialState.PRUNED)
         else:
-            self._study.tell(number, self._value(outcome.validation_loss, outcome.validation_metric))
+            metric = outcome.cost if self.rules.objective == COST else outcome.validation_metric
+            self._study.tell(number, self._value(outcome.validation_loss, metric))
         self._trials.pop(number, None)
 
     @property
@@ -219,6 +227,18 @@ class TuningStudy:
         if not ranked:
             return None
         *_, number, params = min(ranked, key=lambda entry: entry[:3])
+        return number, self.rules.space.whole(params)
+
+    def fastest(self, goal: int) -> tuple[int, Values] | None:
+        """Number and values of the trial with the fewest steps to goal number `goal`, the first of several."""
+        ranked = []
+        for trial in self._asked():
+            steps = trial.user_attrs.get("outcome", {}).get("steps_to_goals")
+            if trial.state == TrialState.COMPLETE and steps is not None and steps[goal] is not None:
+                ranked.append((steps[goal], trial.number, trial.params))
+        if not ranked:
+            return None
+        _, number, params = min(ranked, key=lambda entry: entry[:2])
         return number, self.rules.space.whole(params)
 
     def rows(self) -> list[dict[str, Any]]:

@@ -1,4 +1,4 @@
-"""From the options of tuned_gap.py to its tables and answer.
+"""From the options of a search to its tables and answer; tuned_gap.py, and what steps_to_result.py shares with it.
 
 Beside the tables of every sweep the results folder holds
 
@@ -13,6 +13,7 @@ import json
 import math
 import sys
 import time
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -58,12 +59,25 @@ TUNING = pa.schema(
         ("train_seconds", pa.float64()),
     ]
 )
+STEPS_TO_GOALS = pa.field("steps_to_goals", pa.list_(pa.float64()))  # in the order of the goals; null: not reached
+PlanOf = Callable[[argparse.Namespace, Source], Plan]
 
 
 def run_tuned_gap(options: argparse.Namespace) -> int:
-    """As `_run`. Raises LostError where Optuna's storage stays away, such as a SQLite file that somebody else locks."""
+    """Runs what `sweeps.cli.tuning_options.parse` has read, as `run_search`."""
+    return run_search(options, plan_of, Campaign, tuned_gap_lines)
+
+
+def run_search(
+    options: argparse.Namespace, plan_of: PlanOf, kind: type[Campaign], answer: Callable[[Path], Iterable[str]]
+) -> int:
+    """Runs the campaign of `plan_of`, then prints the `answer` of its folder; returns the exit status.
+
+    Raises UserError for what cannot run, and LostError where Optuna's storage stays away, such as a SQLite file that
+    somebody else locks.
+    """
     try:
-        return _run(options)
+        return _run(options, plan_of, kind, answer)
     except optuna.exceptions.StorageInternalError as error:
         reason = one_line(error.__cause__ or error)[:LONGEST_REASON]
         raise LostError(
@@ -71,10 +85,9 @@ def run_tuned_gap(options: argparse.Namespace) -> int:
         ) from error
 
 
-def _run(options: argparse.Namespace) -> int:
-    """Runs what `sweeps.cli.tuning_options.parse` has read; returns the exit status. Raises UserError for what
-    cannot run.
-    """
+def _run(
+    options: argparse.Namespace, plan_of: PlanOf, kind: type[Campaign], answer: Callable[[Path], Iterable[str]]
+) -> int:
     if options.workers_per_trial > 1:
         raise UserError(f"`workers-per-trial` must be 1 for tuning, got {options.workers_per_trial}")
     plan = plan_of(options, with_test_set(source_of(options, options.dataset), options.test_size))
@@ -96,7 +109,7 @@ def _run(options: argparse.Namespace) -> int:
         talk.print(f"Checking {len(plan.cells)} kinds of trials.")
         warn(check(plan.samples(), source, placement))
         opened = opened or open_storage(storage)
-        campaign = begin(plan, opened, options.name, known_trials(folder, plan.rules.grace_epochs), options.resume)
+        campaign = begin(plan, opened, options.name, known_trials(folder, plan), options.resume, kind)
         records = campaign.records()
         note_run(folder, sum(records.values()), [hidden(word) for word in sys.argv[1:]], records)
         done = campaign.planned() - sum(campaign.missing().values())
@@ -120,7 +133,9 @@ def _run(options: argparse.Namespace) -> int:
             left = sum(campaign.missing().values())
             console.print(f"Interrupted: {campaign.planned() - left} trials are kept; --resume goes on.")
             return 130
-        _say(folder, console)
+        console.print()
+        for line in answer(folder):
+            console.print(line, soft_wrap=True)
         talk.print(f"{duration(time.monotonic() - started)} in all.", soft_wrap=True)
         return _exit_status(folder, campaign)
 
@@ -152,10 +167,11 @@ def plan_of(options: argparse.Namespace, source: Source) -> Plan:
     )
 
 
-def objective_of(wanted: str, task: str) -> tuple[str, bool]:
+def objective_of(wanted: str, task: str, option: str = "objective") -> tuple[str, bool]:
     """What is best on the validation examples, as in Rules, and whether more of it is better.
 
-    Raises UserError where `wanted` is neither loss, nor metric, nor the name of the task's primary metric.
+    Raises UserError, which names the `option`, where `wanted` is neither loss, nor metric, nor the name of the task's
+    primary metric.
     """
     if wanted == "loss":
         return LOSS, False
@@ -166,11 +182,13 @@ def objective_of(wanted: str, task: str) -> tuple[str, bool]:
         used = load_task(task)
         metric, direction = used.metric, used.direction
     if wanted not in ("metric", metric):
-        raise UserError(f"`objective` must be metric ({metric}, the primary one of {task}) or loss, got {wanted}")
+        raise UserError(f"`{option}` must be metric ({metric}, the primary one of {task}) or loss, got {wanted}")
     return f"validation_{metric}", direction == "higher"
 
 
-def begin(plan: Plan, storage: Any, name: str, known: dict[str, Known], resume: bool) -> Campaign:
+def begin(
+    plan: Plan, storage: Any, name: str, known: dict[str, Known], resume: bool, kind: type[Campaign] = Campaign
+) -> Campaign:
     """The campaign of `plan`, its studies named `NAME: batch 64, none` and so on."""
     studies = {
         cell: TuningStudy(
@@ -183,10 +201,10 @@ def begin(plan: Plan, storage: Any, name: str, known: dict[str, Known], resume: 
         )
         for cell in plan.cells
     }
-    return Campaign(plan, studies, known)
+    return kind(plan, studies, known)
 
 
-def known_trials(folder: Path, grace_epochs: int) -> dict[str, Known]:
+def known_trials(folder: Path, plan: Plan) -> dict[str, Known]:
     """The completed and diverged trials of the results folder, by key."""
     if not (folder / "trials.parquet").exists() and not any((folder / "trials").glob("[!.]*.json")):
         return {}
@@ -194,13 +212,13 @@ def known_trials(folder: Path, grace_epochs: int) -> dict[str, Known]:
     epochs: dict[str, list[Row]] = {}
     for row in tables.epochs.to_pylist():
         epochs.setdefault(row["trial_id"], []).append(row)
-    return {
-        row["trial_id"]: Known(
-            outcome_of(row), curve_of(epochs.get(row["trial_id"], []), grace_epochs), row["measured"] or ()
-        )
-        for row in tables.trials.to_pylist()
-        if row["status"] in ("completed", "diverged")
-    }
+    found = {}
+    for row in tables.trials.to_pylist():
+        if row["status"] in ("completed", "diverged"):
+            own, outcome = epochs.get(row["trial_id"], []), outcome_of(row)
+            outcome = outcome if plan.goals is None else plan.goals.noted(outcome, own)
+            found[row["trial_id"]] = Known(outcome, curve_of(own, plan.rules.grace_epochs), row["measured"] or ())
+    return found
 
 
 def write_tuning(folder: Path, campaign: Campaign) -> None:
@@ -208,14 +226,12 @@ def write_tuning(folder: Path, campaign: Campaign) -> None:
     plan, cells, rows = campaign.plan, [], []
     for cell, study in campaign.studies.items():
         rows += [{"batch_size": cell.batch_size, "remedy": cell.remedy, **row} for row in study.rows()]
-        best = study.best() if study.is_finished else None
         cells.append(
             {
                 "batch_size": cell.batch_size,
                 "remedy": cell.remedy,
                 "study": study.name,
-                "best": None if best is None else {"number": best[0], **best[1]},
-                "edges": [] if best is None else plan.rules.space.edges(best[1]),
+                **campaign.described(cell),
                 "trials": {name: list(configs) for name, configs in campaign.retraining(cell).items()},
             }
         )
@@ -228,19 +244,14 @@ def write_tuning(folder: Path, campaign: Campaign) -> None:
         "grace_epochs": plan.rules.grace_epochs,
         "validation_size": plan.validation_size,
         "cells": cells,
+        **({} if plan.goals is None else {"goals": dataclasses.asdict(plan.goals)}),
     }
-    rows = [{name: row.get(name) for name in TUNING.names} for row in rows]
+    schema = TUNING if plan.goals is None else TUNING.append(STEPS_TO_GOALS)
+    rows = [{name: row.get(name) for name in schema.names} for row in rows]
     buffer = pa.BufferOutputStream()
-    pq.write_table(pa.Table.from_pylist(rows, schema=TUNING), buffer, compression="zstd")
+    pq.write_table(pa.Table.from_pylist(rows, schema=schema), buffer, compression="zstd")
     write_atomically(folder / "tuning.parquet", buffer.getvalue().to_pybytes())
     write_atomically(folder / "tuning.json", json.dumps(about, indent=1).encode())
-
-
-def _say(folder: Path, console: Console) -> None:
-    """Prints the answer, and writes the figure."""
-    console.print()
-    for line in tuned_gap_lines(folder):
-        console.print(line, soft_wrap=True)
 
 
 def _exit_status(folder: Path, campaign: Campaign) -> int:

@@ -38,7 +38,7 @@ class TunedTrial(TuneTrial):
     """TuneTrial that reports at the epochs where early stopping decides, with the whole curve up to there."""
 
     def setup(self, config: dict[str, Any]) -> None:
-        self._grace_epochs = config["grace_epochs"]
+        self._grace_epochs, self._goals = config["grace_epochs"], config["goals"]
         self._ended: list[Record] = []  # of the present step, one at most
         super().setup(config)
 
@@ -51,6 +51,7 @@ class TunedTrial(TuneTrial):
         result = super().step()
         if self._ended:
             epochs, outcome = self._ended[0].epochs, outcome_of(self._ended[0].trial)
+            outcome = outcome if self._goals is None else self._goals.noted(outcome, epochs)
         else:
             epochs = self._trial.training.epochs if self._trial else []
             outcome = outcome_of({"trial_id": self._config.trial_id, "status": result.get("status", "stopped")}, epochs)
@@ -218,7 +219,7 @@ def run_campaign(campaign: Campaign, folder: Path, placement: Placement, progres
     def fit_campaign(gpus_per_trial: float) -> None:
         fit(
             TunedTrial,
-            {"grace_epochs": campaign.plan.rules.grace_epochs},
+            {"grace_epochs": campaign.plan.rules.grace_epochs, "goals": campaign.plan.goals},
             campaign.begun,
             campaign.plan.source,
             folder,

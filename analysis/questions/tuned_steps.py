@@ -1,0 +1,98 @@
+"""The steps to each goal of sweeps/steps_to_result.py: settings searched by one seed, and judged by others.
+
+The search of a batch size (Optuna, validation examples) says which setting is the fastest to a goal, and what share of
+the settings that were tried comes to it at all. Other seeds and draws of the training examples train that setting
+again. Their steps on the test set are S(B), so nobody is judged by the runs that chose it.
+
+Trap: a setting that reaches the goal in the search, but not in every replicate, leaves its batch size without a value.
+"""
+
+import dataclasses
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from analysis.data.load import load_sweep
+from analysis.data.runs import Runs, read_results
+from analysis.questions.steps_to_result import StepsAtBatch, StepsToResult, steps_to_result
+from trainables.runtime.errors import UserError, quoted
+from trainables.storage.folders import read_file
+
+
+@dataclass(frozen=True, eq=False)
+class TunedSteps:
+    """One goal: the `runs` at the settings chosen for it; `found` is None where none of them reaches it everywhere.
+
+    `reached` and `tried`: settings of the search, all batch sizes together. `edges`: the batch sizes whose chosen
+    learning rate is at an end of its range.
+    """
+
+    goal: float
+    runs: Runs
+    found: StepsToResult | None
+    reached: int
+    tried: int
+    edges: tuple[int, ...]
+
+
+def is_search(folder: Path) -> bool:
+    """Whether sweeps/steps_to_result.py has written `folder`."""
+    try:
+        return "goals" in json.loads(read_file(folder / "tuning.json"))
+    except (OSError, ValueError):
+        return False
+
+
+def load_tuned_steps(folder: Path) -> list[TunedSteps]:
+    """A `TunedSteps` for each goal, the easiest first. Raises UserError where the folder is not of such a search."""
+    try:
+        about = json.loads(read_file(folder / "tuning.json"))
+        tuning = pq.read_table(pa.BufferReader(read_file(folder / "tuning.parquet"))).to_pandas()
+        goals = about["goals"]
+        runs = read_results(load_sweep(folder), goals["column"], goals["direction"])
+        return [_of_goal(runs, about["cells"], tuning, k, goal) for k, goal in enumerate(goals["values"])]
+    except (OSError, ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
+        raise UserError(
+            f"`results` must be a folder that sweeps/steps_to_result.py has written, got {folder} "
+            f"({type(error).__name__}: {quoted(error)})"
+        ) from error
+
+
+def _of_goal(runs: Runs, cells: list[dict[str, Any]], tuning: pd.DataFrame, number: int, goal: float) -> TunedSteps:
+    chosen = {trial for cell in cells for trial in cell["trials"].get(repr(goal), [])}
+    own = dataclasses.replace(
+        runs,
+        about=runs.about[runs.about.index.isin(chosen)],
+        curves=runs.curves[runs.curves["run"].isin(chosen)].reset_index(drop=True),
+    )
+    try:
+        found = steps_to_result(own, goal) if len(own.about) else None
+    except UserError:  # no batch size reaches it in every replicate
+        found = None
+    settings = tuning[tuning["status"] != "failed"]
+    reached = settings["steps_to_goals"].map(lambda steps: steps is not None and pd.notna(steps[number])).astype(bool)
+    counts = {int(size): (int(flags.sum()), len(flags)) for size, flags in reached.groupby(settings["batch_size"])}
+    if found is not None:
+        judged = {row.batch_size: row for row in found.rows}
+        rows = tuple(_searched(judged.get(size), size, *counts[size]) for size in sorted(counts))
+        found = dataclasses.replace(found, rows=rows)
+    return TunedSteps(
+        goal=goal,
+        runs=own,
+        found=found,
+        reached=int(reached.sum()),
+        tried=len(reached),
+        edges=tuple(cell["batch_size"] for cell in cells if "learning_rate" in cell["edges"].get(repr(goal), [])),
+    )
+
+
+def _searched(row: StepsAtBatch | None, size: int, reached: int, tried: int) -> StepsAtBatch:
+    """The row of a batch size with the counts of its search; None: nothing was trained again."""
+    if row is None:
+        row = StepsAtBatch(size, "", None, None, None, 0, 0, False)
+    return dataclasses.replace(row, reached=reached, tried=tried, judged=(row.reached, row.tried))

@@ -1,0 +1,48 @@
+"""The answer of sweeps/steps_to_result.py: a block of lines for each goal, what to doubt, and the figure."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from analysis.charts.steps_to_result import steps_to_result_figure
+from analysis.charts.style import save
+from analysis.questions.steps_to_result import goal_words, lines
+from analysis.questions.tuned_steps import TunedSteps, load_tuned_steps
+
+
+def tuned_steps_lines(folder: Path) -> list[str]:
+    """The answer; writes the figure, where a goal was reached."""
+    goals = load_tuned_steps(folder)
+    said = [line for one in goals for line in _lines(one)]
+    reached = [one.found for one in goals if one.found is not None]
+    if not reached:
+        return said
+    said += [_basis(goals)]
+    figures = save(steps_to_result_figure(goals[0].runs, reached), folder, "steps_to_result")
+    kept = ["optuna.db", "tuning.parquet", "tuning.json", "trials.parquet", "epochs.parquet"]
+    kept = [name for name in kept if (folder / name).exists()]
+    return [*said, f"In {folder}: {', '.join([*kept, *(path.relative_to(folder).as_posix() for path in figures)])}"]
+
+
+def _lines(one: TunedSteps) -> list[str]:
+    goal = goal_words(one.runs, one.goal)
+    if one.found is None:
+        share = f"{one.reached} of {one.tried} settings reach {goal}"
+        if one.reached:
+            return [f"{share}, but no batch size's fastest one does in every replicate."]
+        return [f"{share}, so its steps are not known; try an easier goal or a wider range."]
+    said = lines(one.runs, one.found)
+    if one.edges:
+        sizes = ", ".join(map(str, one.edges))
+        said.append(
+            f"Not settled: the learning rate chosen for batch {sizes} is at an end of the range searched; widen the "
+            "range for all batch sizes."
+        )
+    return said
+
+
+def _basis(goals: Sequence[TunedSteps]) -> str:
+    replicates = max(int(one.runs.about["replicate"].nunique()) for one in goals)
+    return (
+        f"Settings were chosen on validation examples with one random seed. The steps are those of {replicates} other "
+        "seeds and data splits, on the test set; 95 % intervals are over these."
+    )

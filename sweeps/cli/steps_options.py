@@ -1,0 +1,87 @@
+"""How many steps does each batch size need, when each is tuned for it?
+
+Optuna searches the setting of every batch size that takes the fewest steps to the goals, on validation examples and
+with the same number of trials. The fastest setting of each batch size, for each goal, is then trained again with other
+seeds and other draws of the training examples, and judged on the test set: what was chosen never judges itself. The
+answer is the curve of steps against batch size (Shallue et al. 2019, arXiv 1811.03600), the largest useful batch by
+three definitions, and the share of settings that reach the goal.
+
+A trial ends at the hardest goal, or at `--epochs` or `--budget`. That cap must leave room for the largest batch size,
+which takes the fewest steps in an epoch.
+"""
+
+import argparse
+from collections.abc import Sequence
+
+from sweeps.cli.arguments import Parser, add_axis, add_data, add_run, integer
+from sweeps.cli.options import add_training, with_stopping
+from sweeps.cli.tuning_options import NOT_AXES, add_search
+from trainables.config import MEASURE_BATCH_NORMS, MEASURE_DTYPES
+
+CAP = 200  # epochs
+GOALS = [0.5, 0.35]  # nats, of digits
+NEVER = 10**9  # epochs before early stopping: a trial that is stopped would count as one that misses the goal
+
+EXAMPLES = """\
+examples:
+  python sweeps/steps_to_result.py
+      digits: four batch sizes, 12 tuning trials each, to two test losses
+  python sweeps/steps_to_result.py --name mine --metric accuracy --goal 0.9 0.93 --batch-sizes 16 64 300
+      to test accuracies
+  python sweeps/steps_to_result.py --name mine --resume --trials 24
+      a larger search; a finished trial is never run again
+"""
+
+
+def parse(arguments: Sequence[str]) -> argparse.Namespace:
+    """The options of `steps_to_result.py`; exits with status 2 and one line where they are wrong."""
+    parser = Parser(
+        prog="steps_to_result.py",
+        description="Tunes every batch size for the fewest steps to a held-out goal, trains the fastest settings again "
+        "with other seeds, and shows steps against batch size with the largest useful batch.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    compared = parser.add_argument_group("what is compared")
+    add_axis(compared, "--batch-sizes", integer(1), [8, 32, 128, 300], "examples per optimizer step")
+    add_axis(compared, "--goal", float, GOALS, "goals, each with an answer of its own")
+    compared.add_argument(
+        "--metric",
+        dest="objective",
+        default="loss",
+        metavar="NAME",
+        help="what the goals are of, on held-out examples: loss, or metric, the task's primary one, such as accuracy "
+        "(default: %(default)s)",
+    )
+    add_axis(compared, "--seeds", integer(0), list(range(5)), "that judge the chosen settings, with a split each")
+    add_search(
+        parser,
+        "the search, the same for every batch size (LOW = HIGH: not searched)",
+        warmup_epochs=[0.0, 0.0],
+        weight_decay=[0.0, 0.0],
+    )
+    add_data(parser, dataset="digits")
+    add_training(parser)
+    add_run(parser, name="steps_to_result")
+    parser.set_defaults(
+        **NOT_AXES,
+        remedies=[{}],
+        grace_epochs=NEVER,
+        measures=[],
+        measure_every=None,
+        measure_share=None,
+        measure_examples=None,
+        measure_dtype=MEASURE_DTYPES[0],
+        measure_batch_norm=MEASURE_BATCH_NORMS[0],
+        measure_batch_size=None,
+    )
+    options = parser.parse_args(arguments)
+    if len(set(options.batch_sizes)) < 2:
+        parser.error(f"argument --batch-sizes: must be two or more to compare, got {options.batch_sizes[0]}")
+    for name in ("target_loss", "target_metric"):
+        if getattr(options, name) is not None:
+            parser.error(f"argument --{name.replace('_', '-')}: must be left out; a trial ends at the hardest --goal")
+    if options.epochs is None and options.budget is None:
+        options.epochs = CAP
+    return with_stopping(options)
