@@ -18,6 +18,7 @@ import statistics
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -47,7 +48,8 @@ class NanoBlock(nn.Module):
         query, key, value = (part.view(n, t, HEADS, width // HEADS).transpose(1, 2) for part in parts)
         mixed = F.scaled_dot_product_attention(query, key, value, is_causal=True)
         x = x + self.out(mixed.transpose(1, 2).reshape(n, t, width))
-        return x + self.down(F.gelu(self.up(self.second(x))))
+        change: Tensor = self.down(F.gelu(self.up(self.second(x))))
+        return x + change
 
 
 class NanoGPT(nn.Module):
@@ -60,7 +62,8 @@ class NanoGPT(nn.Module):
 
     def forward(self, tokens: Tensor) -> Tensor:
         x = self.tokens(tokens) + self.positions(torch.arange(tokens.shape[1]))
-        return self.head(self.norm(self.blocks(x)))  # type: ignore[no-any-return]
+        logits: Tensor = self.head(self.norm(self.blocks(x)))
+        return logits
 
 
 def contestants(width: int, batch_size: int) -> dict[str, Callable[[], object]]:
@@ -68,7 +71,7 @@ def contestants(width: int, batch_size: int) -> dict[str, Callable[[], object]]:
     torch.manual_seed(0)
     tokens, labels = torch.randint(VOCABULARY, (2, STEPS * batch_size, CONTEXT))
     data = Dataset(tokens, labels, tokens[:1], labels[:1], VOCABULARY, "language")
-    options = {"width": width, "depth": DEPTH, "heads": HEADS, "positions": "learned"}
+    options: dict[str, Any] = {"width": width, "depth": DEPTH, "heads": HEADS, "positions": "learned"}
 
     def network() -> nn.Module:
         return build_model("gpt", (CONTEXT,), VOCABULARY, input_dtype=torch.int64, **options).train()

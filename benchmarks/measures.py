@@ -51,6 +51,7 @@ from torch.nn import CrossEntropyLoss
 
 from trainables.config import TrialConfig
 from trainables.data import load_source
+from trainables.data.rows import tensor_of
 from trainables.models import build_model
 from trainables.sharpness import ModelLoss, box_sharpness, hessian_eigenvalues
 from trainables.sharpness.spectrum import spectral_density
@@ -210,7 +211,8 @@ def main() -> None:
     training = Trial(config, source).training
     while not training.finished:
         training.train_epoch()
-    problem = Problem(training.model, training.data.train_inputs, training.data.train_labels)
+    data = training.data
+    problem = Problem(training.model, tensor_of(data.train_inputs), tensor_of(data.train_labels))
     rows: list[dict[str, Any]] = []
     print("measure   dtype    peer" + " " * 35 + "  ".join(f"{column.replace('_', ' '):>16}" for column in COLUMNS))
     for name in [name for name in names[:-1] if name in arguments.only]:

@@ -50,15 +50,16 @@ def plain_trial(config: dict[str, Any]) -> None:
     targets = torch.from_numpy(labels[order])
     train = TensorDataset(inputs[:300], targets[:300])
     loader = DataLoader(train, batch_size=config["batch_size"], shuffle=True)
-    test_loader = DataLoader(TensorDataset(inputs[300:], targets[300:]), batch_size=1024)
+    test = TensorDataset(inputs[300:], targets[300:])
+    test_loader = DataLoader(test, batch_size=1024)
     model = nn.Sequential(nn.Linear(64, 128), nn.ReLU(), nn.Linear(128, 128), nn.ReLU(), nn.Linear(128, 10))
     criterion = nn.CrossEntropyLoss()
     optimizer = torch.optim.Adam(model.parameters(), lr=config["learning_rate"])
 
     def accuracy() -> float:
         with torch.no_grad():
-            hits = sum((model(batch).argmax(1) == label).sum().item() for batch, label in test_loader)
-        return hits / len(test_loader.dataset)
+            hits = sum(int((model(batch).argmax(1) == label).sum()) for batch, label in test_loader)
+        return hits / len(test)
 
     for epoch in range(config["epochs"]):
         for batch, label in loader:
@@ -77,7 +78,7 @@ def plain_trial(config: dict[str, Any]) -> None:
         model.zero_grad()
         loss = criterion(model(whole), whole_labels)
         loss.backward()
-        gradient = torch.cat([p.grad.flatten() for p in model.parameters()])
+        gradient = torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None])
         return -loss.item(), -gradient.numpy()
 
     sharpness = {}

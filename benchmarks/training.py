@@ -86,7 +86,7 @@ def operations_per_example(network: str) -> float:
     model, examples = build_model(name, shape, 10, **options).train(), 8
     with FlopCounterMode(display=False) as counter:
         cross_entropy(model(torch.rand(examples, *shape)), torch.zeros(examples, dtype=torch.long)).backward()
-    return counter.get_total_flops() / examples
+    return float(counter.get_total_flops()) / examples
 
 
 def loops(

@@ -22,6 +22,7 @@ from updates import SEARCHING, UPDATES, source_for
 from gpu_parts import Row, Setting
 from trainables.config import TrialConfig
 from trainables.data import Dataset, Source, load_source
+from trainables.data.rows import tensor_of
 from trainables.measures.by_name import MEASURES, Context, measure
 from trainables.models.of_config import build
 from trainables.runtime.float32 import exact_products
@@ -91,7 +92,9 @@ def training_of(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive_seed(config.seed, "weights"))
         model = build(config, data).to(device, dtype)
-    inputs = [t.to(dtype) if t.is_floating_point() else t for t in (data.train_inputs, data.test_inputs)]
+    inputs = [
+        t.to(dtype) if t.is_floating_point() else t for t in map(tensor_of, (data.train_inputs, data.test_inputs))
+    ]
     data = Dataset(inputs[0], data.train_labels, inputs[1], data.test_labels, data.num_classes).to(device)
     start = flat(model)
     training = Training(config, model, data, record=record)
@@ -138,7 +141,8 @@ def compare_measures(digits: Source, setting: Setting) -> Iterator[Row]:
     context = Context.of(training.optimizer, training.model.parameters(), config.batch_size, config.train_size)
 
     def values(name: str, on: torch.device, dtype: torch.dtype) -> list[float]:
-        loss = ModelLoss(training.model, data.train_inputs.to(on), data.train_labels.to(on), dtype=dtype)
+        inputs, labels = (tensor_of(part).to(on) for part in (data.train_inputs, data.train_labels))
+        loss = ModelLoss(training.model, inputs, labels, dtype=dtype)
         return [float(row["value"]) for row in measure(loss, [name], context)]
 
     names = ["hessian_max_eig", "gaussian_sharpness", "box_sharpness"] if setting.smoke else list(MEASURES)

@@ -81,7 +81,7 @@ def trials_per_minute(network: str, count: int, setting: Setting) -> float:
         for process in processes:
             process.join(timeout=5)
             process.terminate()
-    return epochs / 30 / window * 60
+    return float(epochs) / 30 / window * 60
 
 
 def work(
