@@ -1,0 +1,131 @@
+"""How large may the batch be at each moment of the training?
+
+From runs at a small batch (the trunk, one for each seed) branches go on at 2, 4, 8, ... times the batch, each with the
+same number of examples and a learning rate that follows the batch (Merrill et al. 2025, arXiv 2505.23971). The answer
+is the largest batch that is shown to be no worse than the trunk at each branch point, and the batch schedule that
+follows.
+"""
+
+import argparse
+from collections.abc import Sequence
+
+from sweeps.cli.arguments import Parser, add_axis, add_data, add_run, amount, integer, number
+from sweeps.cli.options import add_training
+from trainables.config import MEASURE_BATCH_NORMS, MEASURE_DTYPES, SWITCH_LEARNING_RATES
+from trainables.units import Amount
+
+EXAMPLES = """\
+examples:
+  python sweeps/branched_batch.py
+      digits: a trunk at batch 8, branches of 2 epochs after 1, 2, 4 and 8 epochs, 8 seeds
+  python sweeps/branched_batch.py --resume --run-schedule
+      then the proposed schedule against a constant small and large batch and Seesaw, with fresh seeds
+  python sweeps/branched_batch.py --name text --dataset text --data-dir DIR --model gpt --optimizer adamw \\
+      --branch-at 100steps 400steps 1600steps --window 20000tokens --margin 0.02
+"""
+
+
+def parse(arguments: Sequence[str]) -> argparse.Namespace:
+    """The options of `branched_batch.py`; exits with status 2 and one line where they are wrong."""
+    parser = Parser(
+        prog="branched_batch.py",
+        description=(__doc__ or "").split("\n\n")[1],
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    trunk = parser.add_argument_group("the trunk")
+    trunk.add_argument(
+        "--batch-size", type=integer(1), default=8, metavar="N", help="of the trunk (default: %(default)s)"
+    )
+    trunk.add_argument("--learning-rate", type=number(above=0), default=0.003, metavar="X", help="(default: 0.003)")
+    trunk.add_argument(
+        "--warmup",
+        dest="warmup_epochs",
+        type=amount("warmup", or_zero=True),
+        default=0.0,
+        metavar="AMOUNT",
+        help="of the learning rate, such as 100steps (default: none)",
+    )
+    add_axis(trunk, "--seeds", integer(0), list(range(8)), "replicates, each with a data split of its own")
+    branches = parser.add_argument_group("the branches (amounts: steps of the trunk, examples, tokens or epochs)")
+    branches.add_argument(
+        "--branch-at",
+        nargs="+",
+        type=amount("branch-at"),
+        default=[Amount(epochs, "epochs") for epochs in (1, 2, 4, 8)],
+        metavar="AMOUNT",
+        help="where branches leave the trunk (default: 1epochs 2epochs 4epochs 8epochs)",
+    )
+    branches.add_argument(
+        "--window",
+        type=amount("window"),
+        default=Amount(2, "epochs"),
+        metavar="AMOUNT",
+        help="how long each branch is, the same at every batch size (default: 2epochs)",
+    )
+    add_axis(branches, "--factors", integer(2), [2, 4, 8, 16], "batch sizes of the branches, in batches of the trunk")
+    branches.add_argument(
+        "--scale-learning-rate",
+        choices=SWITCH_LEARNING_RATES,
+        help="the branches' learning rate: kept, or times the root of the factor, or times the factor (default: linear "
+        "for sgd, sqrt for all other optimizers)",
+    )
+    branches.add_argument(
+        "--margin",
+        type=number(above=0),
+        metavar="X",
+        help="what a branch may lose and still be no worse, in the unit of the held-out loss (default: 0.01 nats)",
+    )
+    branches.add_argument(
+        "--run-schedule",
+        action="store_true",
+        help="then train by the proposed schedule, at constant batches and by Seesaw, for --epochs or --budget "
+        "(default: as long as the trunk), with as many fresh seeds",
+    )
+    add_data(parser, dataset="digits")
+    training = add_training(parser)
+    training.add_argument(
+        "--weight-decay", type=number(least=0), default=0.0, metavar="X", help="(default: %(default)s)"
+    )
+    training.add_argument(
+        "--validation-size",
+        dest="held_out",
+        type=integer(1),
+        metavar="N",
+        help="hold out N training examples, whose loss is compared in place of the test set's",
+    )
+    add_run(parser, name="branched_batch")
+    parser.set_defaults(  # axes of batch_grid.py that have no meaning here
+        batch_tokens=None,
+        switch_epochs=[None],
+        switch_batch_size=None,
+        switch_learning_rate="keep",
+        switch_optimizer_state="reset",
+        split_seeds=None,
+        remedies=[{}],
+        measures=[],
+        measure_every=None,
+        measure_share=None,
+        measure_examples=None,
+        measure_dtype=MEASURE_DTYPES[0],
+        measure_batch_norm=MEASURE_BATCH_NORMS[0],
+        measure_batch_size=None,
+    )
+    options = parser.parse_args(arguments)
+    for name in ("target_loss", "target_metric", "schedule"):
+        if getattr(options, name):
+            parser.error(
+                f"argument --{name.replace('_', '-')}: must be left out: all branches are equally long, at a "
+                "constant learning rate"
+            )
+    for name in ("epochs", "budget"):
+        if getattr(options, name) and not options.run_schedule:
+            parser.error(f"argument --{name}: has no effect without --run-schedule, whose length it is; see --window")
+    if len(options.optimizer) > 1:
+        parser.error(f"argument --optimizer: must be one, got {' '.join(name for name, _ in options.optimizer)}")
+    if len(set(options.seeds)) < 2:
+        parser.error("argument --seeds: must be two or more, because intervals are over replicates")
+    options.batch_sizes, options.learning_rates = [options.batch_size], [options.learning_rate]
+    options.warmup_epochs = [options.warmup_epochs]
+    return options
