@@ -48,8 +48,8 @@ def _add(parser: argparse.ArgumentParser) -> None:
 
 
 def _show(options: argparse.Namespace) -> list[object]:
-    if options.goal is options.metric is options.margin is None and is_search(Path(options.results)):
-        return [*tuned_steps_lines(Path(options.results))]
+    if options.goal is options.metric is None and is_search(Path(options.results)):
+        return [*tuned_steps_lines(Path(options.results), options.margin)]
     runs = _read(options)
     goals = [steps_to_result(runs, goal) for goal in options.goal or [default_goal(runs)]]
     folder = runs.source if runs.source.is_dir() else runs.source.parent

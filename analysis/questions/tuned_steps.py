@@ -56,6 +56,8 @@ def load_tuned_steps(folder: Path) -> list[TunedSteps]:
         goals = about["goals"]
         runs = read_results(load_sweep(folder), goals["column"], goals["direction"])
         return [_of_goal(runs, about["cells"], tuning, k, goal) for k, goal in enumerate(goals["values"])]
+    except UserError:
+        raise
     except (OSError, ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
         raise UserError(
             f"`results` must be a folder that sweeps/steps_to_result.py has written, got {folder} "

@@ -5,17 +5,25 @@ from pathlib import Path
 
 from analysis.charts.steps_to_result import steps_to_result_figure
 from analysis.charts.style import save
-from analysis.questions.steps_to_result import goal_words, lines
+from analysis.questions.steps_to_result import equal_examples, equal_examples_line, goal_words, lines
 from analysis.questions.tuned_steps import TunedSteps, load_tuned_steps
 
+MARGIN = 0.05
 
-def tuned_steps_lines(folder: Path) -> list[str]:
-    """The answer; writes the figure, where a goal was reached."""
+
+def tuned_steps_lines(folder: Path, margin: float | None = None) -> list[str]:
+    """The answer; writes the figure, where a goal was reached.
+
+    `margin`: what a batch size may lose at equal examples; None is MARGIN of the hardest goal that was reached.
+    """
     goals = load_tuned_steps(folder)
     said = [line for one in goals for line in _lines(one)]
     reached = [one.found for one in goals if one.found is not None]
     if not reached:
         return said
+    hardest = next(one for one in reversed(goals) if one.found is not None)
+    if margin := margin or MARGIN * abs(hardest.goal):
+        said.append(equal_examples_line(hardest.runs, equal_examples(hardest.runs, margin)))
     said += [_basis(goals)]
     figures = save(steps_to_result_figure(goals[0].runs, reached), folder, "steps_to_result")
     kept = ["optuna.db", "tuning.parquet", "tuning.json", "trials.parquet", "epochs.parquet"]

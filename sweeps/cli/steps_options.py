@@ -12,15 +12,20 @@ which takes the fewest steps in an epoch.
 
 import argparse
 from collections.abc import Sequence
+from typing import Any
 
-from sweeps.cli.arguments import Parser, add_axis, add_data, add_run, integer
-from sweeps.cli.options import add_training, with_stopping
+from sweeps.cli.arguments import Parser, add_axis, add_data, add_run, integer, number
+from sweeps.cli.options import add_sharpness, add_training, with_stopping
 from sweeps.cli.tuning_options import NOT_AXES, add_search
-from trainables.config import MEASURE_BATCH_NORMS, MEASURE_DTYPES
 
 CAP = 200  # epochs
 GOALS = [0.5, 0.35]  # nats, of digits
 NEVER = 10**9  # epochs before early stopping: a trial that is stopped would count as one that misses the goal
+
+OFTEN = (
+    "--batch-sizes", "--goal", "--metric", "--seeds", "--learning-rate-range", "--trials", "--dataset", "--model",
+    "--name", "--resume", "--dry-run",
+)  # fmt: skip
 
 EXAMPLES = """\
 examples:
@@ -37,9 +42,10 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     """The options of `steps_to_result.py`; exits with status 2 and one line where they are wrong."""
     parser = Parser(
         prog="steps_to_result.py",
-        description="Tunes every batch size for the fewest steps to a held-out goal, trains the fastest settings again "
-        "with other seeds, and shows steps against batch size with the largest useful batch.",
+        description="Tune every batch size for the fewest steps to a held-out goal, train the fastest settings again\n"
+        "with other seeds, and show steps against batch size and the largest useful batch.",
         epilog=EXAMPLES,
+        often=OFTEN,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
@@ -55,6 +61,13 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
         "(default: %(default)s)",
     )
     add_axis(compared, "--seeds", integer(0), list(range(5)), "that judge the chosen settings, with a split each")
+    compared.add_argument(
+        "--margin",
+        type=number(above=0),
+        metavar="X",
+        help="what a batch size may lose after the same number of examples, in the unit of the goals (default: "
+        "5 %% of the hardest goal that is reached)",
+    )
     add_search(
         parser,
         "the search, the same for every batch size (LOW = HIGH: not searched)",
@@ -64,18 +77,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     add_data(parser, dataset="digits")
     add_training(parser)
     add_run(parser, name="steps_to_result")
-    parser.set_defaults(
-        **NOT_AXES,
-        remedies=[{}],
-        grace_epochs=NEVER,
-        measures=[],
-        measure_every=None,
-        measure_share=None,
-        measure_examples=None,
-        measure_dtype=MEASURE_DTYPES[0],
-        measure_batch_norm=MEASURE_BATCH_NORMS[0],
-        measure_batch_size=None,
-    )
+    parser.set_defaults(**NOT_AXES, remedies=[{}], grace_epochs=NEVER, **(_of_measures() | {"measures": []}))
     options = parser.parse_args(arguments)
     if len(set(options.batch_sizes)) < 2:
         parser.error(f"argument --batch-sizes: must be two or more to compare, got {options.batch_sizes[0]}")
@@ -85,3 +87,10 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     if options.epochs is None and options.budget is None:
         options.epochs = CAP
     return with_stopping(options)
+
+
+def _of_measures() -> dict[str, Any]:
+    """The options of measures at their defaults; nothing is measured here."""
+    parser = Parser()
+    add_sharpness(parser)
+    return vars(parser.parse_args([]))

@@ -22,7 +22,8 @@ COLUMNS = {LOSS: "test_loss", ACCURACY: "test_accuracy"}  # of epochs.parquet; o
 
 def run_steps_to_result(options: argparse.Namespace) -> int:
     """Runs what `sweeps.cli.steps_options.parse` has read, as `sweeps.tuning.run.run_search`."""
-    return run_search(options, plan_of_goals, GoalCampaign, tuned_steps_lines)
+    answer = partial(tuned_steps_lines, margin=options.margin)
+    return run_search(options, plan_of_goals, GoalCampaign, answer)
 
 
 def plan_of_goals(options: argparse.Namespace, source: Source) -> Plan:
