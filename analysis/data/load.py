@@ -34,6 +34,7 @@ import pyarrow as pa
 from analysis.data.metric import ACCURACY, Metric, metric_of
 from analysis.data.progress import read_about
 from analysis.data.provenance import notes, one_setting, repeats_weights
+from analysis.data.sequential_design import SequentialDesign, read_design
 from trainables.config import MEASURING, TrialConfig
 from trainables.records.matching import MATCHED, SAME_STUDY
 from trainables.records.matching import NO_REMEDY as NO_REMEDY
@@ -84,7 +85,8 @@ class Sweep:
     """The tables of a sweep, and what it wrote about itself in sweep.json (None where it did not).
 
     Trials of an older version of the code are left out where there are newer ones, and each measure of a trial has one
-    setting; `notes` says so, a line each (analysis/data/provenance.py). All trials have the primary `metric`.
+    setting; `notes` says so, a line each (analysis/data/provenance.py). All trials have the primary `metric`. A sweep
+    that adds replicates until it is decided has a `sequential` design.
     """
 
     folder: Path
@@ -96,6 +98,7 @@ class Sweep:
     planned: int | None = None
     notes: tuple[str, ...] = ()
     metric: Metric = ACCURACY
+    sequential: SequentialDesign | None = None
 
     @property
     def name(self) -> str:
@@ -109,7 +112,7 @@ def load_sweep(folder: str | Path, *, metric: str | None = None, margin: float |
     Args:
         metric: the primary metric of the trials to look at, where the folder has several; None for the most frequent.
         margin: what a batch size may lose and still count as free, in the unit that the metric is shown in
-            (percentage points of accuracy); None for the metric's own.
+            (percentage points of accuracy); None for the one that the sweep has fixed, or the metric's own.
 
     Raises UserError where `folder` holds no sweep, no trial of it has ended yet, or none has the `metric`, and for a
     `margin` that is not above 0.
@@ -123,8 +126,10 @@ def load_sweep(folder: str | Path, *, metric: str | None = None, margin: float |
     pa.default_memory_pool().release_unused()
     measures, several = one_setting(measures)
     trials, primary, others = metric_of(trials, metric)
-    about = read_about(folder)
+    about, design = read_about(folder), read_design(folder)
     command = about.get("command")
+    if margin is None and design is not None:
+        margin = design.margin
     sweep = Sweep(
         folder=folder,
         trials=trials,
@@ -133,8 +138,9 @@ def load_sweep(folder: str | Path, *, metric: str | None = None, margin: float |
         command=None if command is None else tuple(str(word) for word in command),
         started_at=about.get("started_at"),
         planned=about.get("planned"),
-        notes=(*([others] if others else []), *notes(trials, left_out, several)),
+        notes=(*([design.note] if design else []), *([others] if others else []), *notes(trials, left_out, several)),
         metric=primary.with_margin(margin),
+        sequential=design,
     )
     for measure in IN_TRIALS if several else ():
         value = trials["trial_id"].map(rows_of(sweep, measure)["value"])

@@ -14,6 +14,9 @@ replicates, in two ways:
   on, but replicates share their choices, which the variance s^2 (1 / n + 1 / (n - 1)) allows for. With one test set for
   all replicates it has seen those test images, which a validation set avoids.
 
+In a sequential sweep (analysis/data/sequential_design.py) the interval is a repeated confidence interval: at the level
+that the look has, so that the intervals of all looks hold together with 95 %.
+
 A batch size that diverged where the smallest did not does not pass, whatever its other trials say: matched, at one of
 the same settings; tuned, at the setting chosen for it.
 
@@ -22,7 +25,7 @@ Shallue et al. 2019, arXiv 1811.03600 (a batch size must be tuned separately bef
 2003, Machine Learning 52:239 (the variance).
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any, Literal
 
@@ -31,10 +34,12 @@ import pandas as pd
 
 from analysis.data.load import Sweep, attempted, chosen_on_validation, comparable
 from analysis.data.replicates import cells
+from analysis.data.sequential_design import SequentialDesign
+from analysis.stats.group_sequential import ALPHA
 from analysis.stats.means import Mean, mean_over_replicates, paired_difference, resolution
 from trainables.runtime.errors import UserError
 
-TRIED = ["batch_size", "setting", "replicate", "matched_set", "learning_rate", "test_size", "status"]
+TRIED = ["batch_size", "seed", "setting", "replicate", "matched_set", "learning_rate", "test_size", "status"]
 NEEDED = [*TRIED, "is_reference"]
 Comparison = Literal["matched", "tuned"]
 Chooser = Literal["validation", "other replicates"]
@@ -92,6 +97,8 @@ def free_batch(sweep: Sweep, comparison: Comparison = "matched", margin: float |
     frame, tried = comparable(sweep), attempted(sweep)
     frame = frame.loc[frame["is_plain"], [*NEEDED, metric.score]]
     tried = tried.loc[tried["is_plain"], [*TRIED, metric.score]]
+    if sweep.sequential is not None:
+        frame, tried = sweep.sequential.seen(frame), sweep.sequential.seen(tried)
     if frame.empty:
         return None
     smallest = int(frame["batch_size"].min())
@@ -113,6 +120,8 @@ def free_batch(sweep: Sweep, comparison: Comparison = "matched", margin: float |
             "edges": tuple(sorted(edges.tolist())),
             "rates": rates.nunique(),
         }
+    if sweep.sequential is not None:
+        losses = [_at_look(row, sweep.sequential, frame, margin) for row in losses]
     rows = tuple(row for row in losses if row.lost is not None or row.diverged)
     if not any(row.lost for row in rows):
         return None
@@ -155,6 +164,16 @@ def _loss(size: int, lost: Mean | None, compared: int, attempted: int, diverged:
     upper = None if lost is None or lost.interval is None else lost.interval.high
     free = False if diverged else None if upper is None or margin is None else upper < margin
     return Loss(size, lost, upper, free, compared, attempted, diverged)
+
+
+def _at_look(row: Loss, design: SequentialDesign, frame: pd.DataFrame, margin: float | None) -> Loss:
+    """`row` with its repeated confidence interval; without an interval where the look is too early for any."""
+    seeds = frame.loc[frame["batch_size"] == row.batch_size, "seed"]
+    level = design.level_of(row.batch_size, seeds[seeds.isin(frame.loc[frame["is_reference"], "seed"])])
+    lost = row.lost
+    if lost is not None:
+        lost = lost.simultaneous(ALPHA / level) if level else replace(lost, interval=None)
+    return _loss(row.batch_size, lost, row.compared, row.attempted, row.diverged, margin)
 
 
 def _at_chosen(frame: pd.DataFrame, validation: pd.DataFrame, score: str) -> pd.DataFrame:

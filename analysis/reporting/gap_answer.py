@@ -11,6 +11,7 @@ from analysis.data.load import BOX_STRONG, MAX_EIG, Sweep, attempted, comparable
 from analysis.data.metric import Metric
 from analysis.questions.free_batch import FreeBatch, Loss, free_batch
 from analysis.questions.remedies import Remedy, never_completed, remedies
+from analysis.questions.sequential import verdicts_sentence
 from analysis.stats.means import Mean, mean_over_replicates, paired_difference
 
 
@@ -42,6 +43,8 @@ def by_batch_size(sweep: Sweep) -> list[BatchSizeRow]:
     if plain.empty:
         return []
     references, metric, found = plain[plain["is_reference"]], sweep.metric, []
+    judged = free_batch(sweep, "matched") if sweep.sequential else None
+    at_look = {row.batch_size: row.lost for row in judged.rows} if judged else {}
     for size, ended in tried.groupby("batch_size"):
         rows = plain[plain["batch_size"] == size]
         found.append(
@@ -53,7 +56,7 @@ def by_batch_size(sweep: Sweep) -> list[BatchSizeRow]:
                 off_target=int(rows["off_target"].sum()),
                 is_reference=bool(len(rows) and rows["is_reference"].all()),
                 level=mean_over_replicates(rows, metric.column),
-                gap=paired_difference(references, rows, metric.score),
+                gap=at_look.get(int(size)) or paired_difference(references, rows, metric.score),
                 box_sharpness=mean_over_replicates(rows, BOX_STRONG.column, scale="log"),
                 max_eig=mean_over_replicates(rows, MAX_EIG.column, scale="log"),
             )
@@ -94,6 +97,7 @@ def cost_sentence(sweep: Sweep) -> str:
     sentences += [_not_free(row, found.reference) for row in found.rows if row.diverged]
     told = {row.batch_size for row in found.rows if row.diverged}
     sentences += [_diverged(row) for row in rows if row.diverged and row.batch_size not in told]
+    sentences.append(verdicts_sentence(sweep))
     sentences.append(_tuned(metric, free_batch(sweep, "tuned"), largest.diverged))
     missing = [row for row in rows if row.trials < row.attempted and row.diverged < row.attempted - row.trials]
     if missing:

@@ -177,9 +177,11 @@ def _how_large(sweep: Sweep) -> Card:
     if last.lost is None:
         return Card(question, f"Batch {last.batch_size} diverged", f"{last.diverged} of {last.attempted} trials", why)
     result = f"batch {last.batch_size} {_loses(metric, last.lost)}"
+    if (design := sweep.sequential) is not None:
+        result += f", at look {design.look_of(last.batch_size)} of {len(design.looks)}"
     if last.lost.interval is None:
         return Card(question, _without_interval(last.lost), result, why)
-    by_rate = losses_by_rate(sweep, last.batch_size)
+    by_rate = {} if design is not None else losses_by_rate(sweep, last.batch_size)  # no test beside the planned one
     if len(by_rate) > 1 and depends_on_rate(sweep, last.batch_size):
         told = ", ".join(f"{_number(metric, mean.value)} at {rate:g}" for rate, mean in by_rate.items())
         return Card(question, _by_rate(found, last, by_rate), f"{result}; by learning rate: {told}", why)

@@ -39,6 +39,7 @@ class Mean:
     """A mean over replicates (of `trials` trials in all); the interval is None for a single replicate.
 
     `comparisons`: how many intervals hold together with 95 %, by Bonferroni's correction; 1 where each is alone.
+    A look of a sequential sweep at the one-sided level p counts as 0.025 / p of them.
     `standard_error` and `p_value` are of means that were not taken of logarithms; the p-value is never corrected.
     """
 
@@ -46,7 +47,7 @@ class Mean:
     interval: Interval | None
     replicates: int
     trials: int
-    comparisons: int = 1
+    comparisons: float = 1
 
     @property
     def standard_error(self) -> float | None:
@@ -62,7 +63,7 @@ class Mean:
             return None
         return float(2 * special.stdtr(self.replicates - 1, -abs(self.value) / self.standard_error))
 
-    def simultaneous(self, comparisons: int) -> "Mean":
+    def simultaneous(self, comparisons: float) -> "Mean":
         """The same with value ± t(1 - 0.025 / comparisons, n - 1) s / sqrt(n): right for whichever of them is named."""
         if self.standard_error is None:
             return self
@@ -223,7 +224,7 @@ def _back(value: float, scale: str) -> float:
     return float(np.exp(np.clip(value, -LARGEST_LOG, LARGEST_LOG))) if scale == "log" else value
 
 
-def _level(comparisons: int) -> float:
+def _level(comparisons: float) -> float:
     return 1 - (1 - CONFIDENCE) / 2 / comparisons
 
 

@@ -1,0 +1,140 @@
+"""Sequential sweeps: what was seen at a look enters, and nothing else; intervals hold over all looks."""
+
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+from made_up import record
+from scipy import stats
+from simulations import Design, grouped, simulated
+from simulations.sequential import Study, judged
+
+from analysis.data.load import load_sweep
+from analysis.data.sequential_design import SequentialDesign, read_design
+from analysis.questions.free_batch import free_batch
+from analysis.questions.sequential import verdicts, verdicts_sentence
+from analysis.reporting.headline import cards
+from analysis.reporting.summary import summary_lines
+from analysis.stats.group_sequential import levels_of_plan
+from trainables.runtime.errors import UserError
+
+LOSSES = {  # of seeds 0 to 5, in accuracy
+    32: [0.0001, -0.0002, 0.0, 0.0002],  # free at the first look
+    64: [0.006, -0.005, 0.004, -0.003, 0.02, 0.02],
+    128: [0.1, 0.1, 0.101, 0.099],  # not free at the first look
+}
+DESIGN = SequentialDesign(0.5, (0, 1, 2, 3, 4, 5), (2, 4, 6))
+
+
+def sweep_of(write_sweep, design, name="sweep", losses=LOSSES):
+    records = [record(0.9, batch_size=16, seed=seed, split_seed=seed, test_size=10**7) for seed in range(6)]
+    records += [
+        record(0.9 - lost, batch_size=size, seed=seed, split_seed=seed, test_size=10**7)
+        for size, found in losses.items()
+        for seed, lost in enumerate(found)
+    ]
+    folder = write_sweep(records, name)
+    (folder / "sequential.json").write_text(design.as_json())
+    return load_sweep(folder)
+
+
+def test_intervals_are_those_of_the_look(write_sweep):
+    sweep = sweep_of(write_sweep, dataclasses.replace(DESIGN, taken=2))
+    rows = {row.batch_size: row.lost for row in free_batch(sweep).rows}
+    level = levels_of_plan(DESIGN.looks)[1]
+    for size in (32, 64, 128):
+        seen = np.array(LOSSES[size][:4])  # of 64 two more are there, which no look has seen
+        half = stats.t.ppf(1 - level, 3) * stats.sem(seen)
+        assert rows[size].replicates == 4
+        assert rows[size].interval.low == pytest.approx(seen.mean() - half, rel=1e-9)
+        assert rows[size].interval.high == pytest.approx(seen.mean() + half, rel=1e-9)
+    assert verdicts(sweep) == {32: "free", 64: "undecided", 128: "not free"}
+    assert verdicts_sentence(sweep) == (
+        "After look 2 of 3 (4 replicates): batch 32 free; batch 128 not free; batch 64 undecided."
+    )
+
+
+def test_a_decided_batch_size_stays_at_its_look(write_sweep):
+    losses = {**LOSSES, 32: [0.0001, -0.0002, 0.0, 0.0002, 0.3, 0.3]}
+    design = dataclasses.replace(DESIGN, taken=3, decided={32: 2, 128: 2})
+    sweep = sweep_of(write_sweep, design, losses=losses)
+    rows = {row.batch_size: row.lost for row in free_batch(sweep).rows}
+    assert (rows[32].replicates, rows[64].replicates) == (4, 6)
+    assert verdicts(sweep)[32] == "free"
+
+
+def test_nothing_is_seen_before_the_first_look(write_sweep):
+    sweep = sweep_of(write_sweep, DESIGN)
+    assert free_batch(sweep) is None
+    assert set(verdicts(sweep).values()) == {"undecided"}
+    assert verdicts_sentence(sweep) == ""
+
+
+def test_a_batch_size_that_diverged_is_not_free(write_sweep):
+    records = [record(0.9, batch_size=16, seed=seed, split_seed=seed) for seed in range(4)]
+    records += [
+        record(0.9, batch_size=64, seed=seed, split_seed=seed, row={"status": "diverged"} if seed == 3 else {})
+        for seed in range(4)
+    ]
+    folder = write_sweep(records)
+    (folder / "sequential.json").write_text(dataclasses.replace(DESIGN, taken=2).as_json())
+    assert verdicts(load_sweep(folder)) == {64: "not free"}
+
+
+def test_the_report_says_that_it_is_sequential(write_sweep):
+    sweep = sweep_of(write_sweep, dataclasses.replace(DESIGN, taken=2))
+    text = " ".join(" ".join(summary_lines(sweep)).split())
+    assert "A sequential sweep, with looks after 2, 4, 6 replicates. After look 2 of 3 (4 replicates)." in text
+    assert "batch 32 free; batch 128 not free; batch 64 undecided" in text
+    assert cards(sweep)[0].result.endswith(", at look 2 of 3")
+    half = (free_batch(sweep).rows[1].lost.interval.high - free_batch(sweep).rows[1].lost.interval.low) / 2
+    assert f"0.05 ± {100 * half:.2f}" in text  # the gap of batch 64 in the table
+
+
+def test_the_file_is_read_back_and_a_damaged_one_is_refused(tmp_path):
+    design = dataclasses.replace(DESIGN, taken=1, decided={32: 1})
+    path = tmp_path / "sequential.json"
+    assert read_design(tmp_path) is None
+    path.write_text(design.as_json())
+    assert read_design(tmp_path) == design
+    content = json.loads(design.as_json())
+    for damage in ({"looks": [4, 2, 6]}, {"taken": 9}, {"decided": {"32": 3}}, {"seeds": [1]}, {"decided": []}):
+        path.write_text(json.dumps({**content, **damage}))
+        with pytest.raises(UserError, match="cannot be read"):
+            read_design(tmp_path)
+    path.write_text("{")
+    with pytest.raises(UserError, match="cannot be read"):
+        read_design(tmp_path)
+
+
+def test_simulated_studies_say_what_sweeps_say():
+    """The verdicts on whole sweeps are those of simulations/sequential.py, which the error rates are counted with."""
+    design = Design(
+        name="",
+        batch_sizes=(16, 300),
+        learning_rates=(0.01,),
+        warmups=(0.0,),
+        switches=(None,),
+        replicates=8,
+        gap=0.004,
+    )
+    looks, random = (3, 5, 8), np.random.default_rng(0)
+    decided = 0
+    for _ in range(60):
+        sweep = simulated(design, random)
+        scores = sweep.trials.pivot(index="seed", columns="batch_size", values="test_accuracy")
+        lost = (scores[16] - scores[300]).to_numpy() / 0.005
+        study = Study("", looks, (0.8,), step=1 / design.test_size / 0.005)
+        claims, used = judged(study, lost[None, :, None])
+        plan, found = SequentialDesign(None, tuple(range(8)), looks), {300: "undecided"}
+        with grouped(design, sweep):
+            for taken in (1, 2, 3):
+                plan = dataclasses.replace(plan, taken=taken)
+                found = verdicts(dataclasses.replace(sweep, sequential=plan))
+                if found[300] != "undecided":
+                    break
+        assert found[300] == {1: "free", -1: "not free", 0: "undecided"}[int(claims[0, 0])]
+        assert looks[plan.taken - 1] == used[0, 0]
+        decided += found[300] != "undecided"
+    assert 0 < decided < 60
