@@ -11,6 +11,7 @@ import sys
 
 from sweeps.cli.arguments import run_command
 from sweeps.cli.options import parse
+from sweeps.cli.planning_options import check_planning
 
 
 def main(arguments: list[str]) -> int:
@@ -19,7 +20,16 @@ def main(arguments: list[str]) -> int:
     options = parse(arguments)
 
     def run() -> int:
-        from sweeps.studies.study import run_grid  # heavy imports only for options that are right
+        check_planning(options)  # heavy imports only for options that are right
+        if options.plan:
+            from sweeps.studies.planning import run_plan
+
+            return run_plan(options)
+        if options.until_decided:
+            from sweeps.studies.until_decided import run_until_decided
+
+            return run_until_decided(options)
+        from sweeps.studies.study import run_grid
 
         return run_grid(options)
 

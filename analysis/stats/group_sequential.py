@@ -10,8 +10,8 @@ and rejects where its t-statistic is beyond the quantile t(1 - p_k, n_k - 1). Th
     P(T_1 rejects) = spent(t_1),    P(T_k rejects, T_(k-1) does not) = spent(t_k) - spent(t_(k-1))
 
 The sum of these is at least the probability that any look rejects (Hunter 1976, Worsley 1982), so the error is at most
-alpha. Both probabilities are exact for normal data and unknown variance, also for three replicates. Levels p_k taken from
-the normal distribution would be wrong in more than alpha with a dozen replicates.
+alpha. Both probabilities are exact for normal data and unknown variance, also for three replicates. Levels p_k taken
+from the normal distribution would be wrong in more than alpha with a dozen replicates.
 
 Why the second probability is an integral over one variable. Under the null hypothesis u_k = sum(x) / sqrt(sum(x^2)) of
 the first k replicates is independent of sum(x^2) (Basu 1955), so with m further replicates

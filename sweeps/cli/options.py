@@ -19,6 +19,7 @@ from sweeps.cli.arguments import (
     integer_or_none,
     number,
 )
+from sweeps.cli.planning_options import add_planning
 from sweeps.cli.values import NoneOrNames, Optimizers, Remedies, parameter_group, schedule
 from trainables.config import (
     DEFAULT_MEASURES,
@@ -40,7 +41,7 @@ TARGET_LOSS = 1e-3
 
 OFTEN = (
     "--batch-sizes", "--learning-rates", "--seeds", "--remedies", "--dataset", "--model", "--epochs", "--name",
-    "--resume", "--dry-run",
+    "--resume", "--dry-run", "--plan", "--until-decided",
 )  # fmt: skip
 
 EXAMPLES = """\
@@ -160,6 +161,7 @@ def _parser() -> Parser:
         help="hold out N training examples, which judge every trial in place of the test set",
     )
     add_sharpness(parser)
+    add_planning(parser)
     add_run(parser, name="batch_grid")
     return parser
 

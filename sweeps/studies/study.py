@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 
 from analysis.data.progress import duration
+from analysis.data.sequential_design import read_design
 from sweeps.cli.without_effect import refuse_options_without_effect
 from sweeps.execution.preflight import checking
 from sweeps.monitoring.consoles import consoles
@@ -42,6 +43,8 @@ Finish = Callable[[Path, Console], Iterable[str] | None]  # writes and prints; r
 
 def run_grid(options: argparse.Namespace) -> int:
     """Runs what `sweeps.cli.options.parse` has read; returns the exit status. Raises UserError for what cannot run."""
+    if read_design((options.results / options.name).expanduser().absolute()) is not None:
+        raise UserError(f"{options.name} is a sequential sweep: go on with --until-decided, or take another --name")
     source = source_of(options, options.dataset)
     grid = grid_of(options)
     return run_study(expand(grid, source), source, options, report_and_answer)
@@ -102,9 +105,16 @@ def report_and_answer(folder: Path, console: Console) -> list[str]:
     return ["", *headline_lines(sweep, progress_of(sweep.trials, folder), console.width)]
 
 
-def run_study(configs: Sequence[TrialConfig], source: Source, options: argparse.Namespace, finish: Finish) -> int:
+def run_study(
+    configs: Sequence[TrialConfig],
+    source: Source,
+    options: argparse.Namespace,
+    finish: Finish,
+    begin: Callable[[Path, Console], None] | None = None,
+) -> int:
     """Runs those of `configs` on `source` that are missing in the folder of `options` (sweeps.cli.arguments.add_run),
-    then `finish`; returns the exit status. Raises UserError for what cannot run, before anything is written.
+    then `finish`; returns the exit status. `begin` is called before the first trial, when the folder is held by this
+    process. Raises UserError for what cannot run, before anything is written.
     """
     placement = placement_of(options, source)
     folder = (options.results / options.name).expanduser().absolute()
@@ -127,6 +137,8 @@ def run_study(configs: Sequence[TrialConfig], source: Source, options: argparse.
         refuse_missing_gpus(placement)
         started = time.monotonic()
         held.enter_context(own_results_folder(folder, resume=options.resume))
+        if begin is not None:
+            begin(folder, talk)
         missing, trained = incomplete_trials(folder, configs), finished_trials(folder)
         to_measure = [config for config in missing if config.trial_id in trained]
         if missing:

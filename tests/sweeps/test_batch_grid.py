@@ -338,7 +338,7 @@ def test_help_shows_what_most_runs_need_and_help_all_the_rest(capsys: pytest.Cap
     few, everything = options("--help"), options("--help-all")
     assert few == {
         "--help", "--help-all", "--batch-sizes", "--learning-rates", "--seeds", "--remedies", "--dataset", "--model",
-        "--epochs", "--name", "--resume", "--dry-run",
+        "--epochs", "--name", "--resume", "--dry-run", "--plan", "--until-decided",
     }  # fmt: skip
     assert few < everything
     assert len(everything) > 60

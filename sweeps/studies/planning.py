@@ -1,0 +1,86 @@
+"""`--plan`: how many replicates each batch size needs by a pilot, and how long they take on this machine."""
+
+import argparse
+import os
+
+from analysis.data.load import load_sweep
+from analysis.data.metric import Metric
+from analysis.data.progress import duration
+from analysis.questions.replicates_needed import Needed, Plan, replicates_needed
+from analysis.stats.power import ASSURANCE, MOST_REPLICATES
+from sweeps.cli.planning_options import POWER
+from sweeps.monitoring.consoles import consoles
+from trainables.runtime.errors import UserError
+from trainables.storage.folders import is_there
+
+
+def run_plan(options: argparse.Namespace) -> int:
+    """Prints the plan; returns the exit status. Raises UserError where there is no pilot, or none that says enough."""
+    folder = options.pilot or options.results / options.name
+    if not is_there(folder):
+        raise UserError(f"there is no pilot in {folder}; run one, such as `batch_grid.py --name pilot --seeds 0 1 2 3`")
+    sweep = load_sweep(folder, margin=options.margin)
+    found = replicates_needed(sweep, options.power or POWER, len(options.seeds))
+    at_once = max(1, len(os.sched_getaffinity(0)) // options.cpus_per_trial)
+    if options.gpus_per_trial:
+        at_once = min(at_once, max(1, int(1 / options.gpus_per_trial)))
+    _, console = consoles(plain=options.plain, quiet=options.quiet)
+    for line in plan_lines(found, sweep.metric, str(folder), at_once):
+        console.print(line, soft_wrap=True)
+    return 0
+
+
+def plan_lines(found: Plan, metric: Metric, folder: str, at_once: int) -> list[str]:
+    """The plan in words and a table; `at_once`: how many trials run side by side."""
+    lines = [
+        f"Pilot: {folder}, {found.rows[0].lost.replicates} replicates. Margin {metric.factor * found.margin:g} "
+        f"{metric.difference_unit}, power {100 * found.power:g} %, one-sided 2.5 %.",
+        "",
+    ]
+    table = [
+        ("batch", "loss in the pilot", "SD, upper limit", "if it loses nothing", "as observed", "time, if nothing")
+    ]
+    for row in found.rows:
+        count = row.if_nothing.safe
+        time = "–" if count is None else duration(found.seconds({row.batch_size: count}) / at_once)
+        table.append(
+            (
+                str(row.batch_size),
+                _loss(metric, row.lost.value, row.lost.interval),
+                f"{metric.number(row.deviation)}, {metric.number(row.safe_deviation)}",
+                _counts(row.if_nothing),
+                _counts(row.as_observed),
+                time,
+            )
+        )
+    widths = [max(len(cells[column]) for cells in table) for column in range(6)]
+    lines += ["  ".join(cell.rjust(width) for cell, width in zip(cells, widths, strict=True)) for cells in table]
+    lines += [
+        "",
+        f"Replicates: with the pilot's standard deviation / with its upper limit ({100 * ASSURANCE:.0f} %), which is "
+        "the safe number. Time: for the safe number, with the replicates of the smallest batch, "
+        f"{at_once} trial{'s' * (at_once != 1)} at once. The observed loss is uncertain.",
+    ]
+    if caps := {row.batch_size: row.if_nothing.safe for row in found.rows if row.if_nothing.safe is not None}:
+        most = max(caps.values())
+        lines.append(
+            f"To test all of them: {most} replicates, about {duration(found.seconds(caps) / at_once)}. Take fresh "
+            "--seeds and another --name, because the pilot's results have been seen."
+        )
+    sequential = [row.if_nothing.safe_cap for row in found.rows if row.if_nothing.safe_cap is not None]
+    if sequential:
+        lines.append(
+            f"Or let the sweep end as soon as it can: --until-decided --max-replicates {max(sequential)} "
+            "(docs/planning.md)."
+        )
+    return lines
+
+
+def _counts(needed: Needed) -> str:
+    return " / ".join(f"over {MOST_REPLICATES}" if n is None else str(n) for n in (needed.plug_in, needed.safe))
+
+
+def _loss(metric: Metric, value: float, interval: object) -> str:
+    low, high = getattr(interval, "low", None), getattr(interval, "high", None)
+    ends = "" if low is None or high is None else f" ({metric.number(low)} to {metric.number(high)})"
+    return f"{metric.number(value)}{ends}".replace("-", "−")
