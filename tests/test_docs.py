@@ -47,8 +47,13 @@ def _words(text: str) -> list[str]:
 
 @cache
 def help_of(script: str) -> str:
-    command = [sys.executable, *script.split()]
-    done = subprocess.run([*command, "--help"], cwd=ROOT, capture_output=True, text=True, timeout=300)
+    text = _said(script, "--help")
+    return _said(script, "--help-all") if "--help-all" in text else text
+
+
+def _said(script: str, option: str) -> str:
+    command = [sys.executable, *script.split(), option]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     return done.stdout
 
