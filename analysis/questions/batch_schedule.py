@@ -151,7 +151,7 @@ def _against(excess: Mean, margin: float) -> str:
     elif low > margin:
         verdict = "worse by more than the margin"
     elif low > 0:
-        verdict = "worse, by more or less than the margin"
+        verdict = "worse; whether by more than the margin is open"
     return f"{shown} against constant small (95 % CI {f'{low:+.4f} to {high:+.4f}'.replace('-', '−')}: {verdict})"
 
 
