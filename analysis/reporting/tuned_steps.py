@@ -17,7 +17,7 @@ def tuned_steps_lines(folder: Path, margin: float | None = None) -> list[str]:
     `margin`: what a batch size may lose at equal examples; None is MARGIN of the hardest goal that was reached.
     """
     goals = load_tuned_steps(folder)
-    said = [line for one in goals for line in _lines(one)]
+    said = [line for one in goals for line in goal_lines(one)]
     reached = [one.found for one in goals if one.found is not None]
     if not reached:
         return said
@@ -31,7 +31,8 @@ def tuned_steps_lines(folder: Path, margin: float | None = None) -> list[str]:
     return [*said, f"In {folder}: {', '.join([*kept, *(path.relative_to(folder).as_posix() for path in figures)])}"]
 
 
-def _lines(one: TunedSteps) -> list[str]:
+def goal_lines(one: TunedSteps) -> list[str]:
+    """What was found of one goal, and what to doubt of it."""
     goal = goal_words(one.runs, one.goal)
     if one.found is None:
         share = f"{one.reached} of {one.tried} settings reach {goal}"
@@ -44,6 +45,12 @@ def _lines(one: TunedSteps) -> list[str]:
         said.append(
             f"Not settled: the learning rate chosen for batch {sizes} is at an end of the range searched; widen the "
             "range for all batch sizes."
+        )
+    early = ", ".join(str(row.batch_size) for row in one.found.rows if row.is_bound)
+    if early:
+        said.append(
+            f"Not settled: runs of batch {early} reach the goal by their first evaluation, so the search cannot tell "
+            "their settings apart; evaluate more often (--evaluate-every 10steps)."
         )
     return said
 

@@ -1,9 +1,11 @@
 """The example in docs/steps_to_result.md is what the kept results say."""
 
+import dataclasses
 import shutil
 from pathlib import Path
 
-from analysis.reporting.tuned_steps import tuned_steps_lines
+from analysis.questions.tuned_steps import load_tuned_steps
+from analysis.reporting.tuned_steps import goal_lines, tuned_steps_lines
 
 DOCS = Path(__file__).parents[3] / "docs"
 
@@ -15,3 +17,20 @@ def test_the_page_shows_the_kept_results(tmp_path: Path) -> None:
     shown = next(block for block in page.split("```") if block.startswith("\nSteps to")).strip().splitlines()
     assert len(shown) == 12
     assert set(shown) <= set(said)
+
+
+def test_what_is_not_settled_is_said() -> None:
+    """A learning rate at the end of its range, and a goal that is reached by the first evaluation."""
+    one = load_tuned_steps(DOCS / "kept" / "steps_to_result_digits")[0]
+    assert one.found is not None
+    assert not any(line.startswith("Not settled") for line in goal_lines(one))
+    first, *others = one.found.rows
+    rows = (dataclasses.replace(first, is_bound=True), *others)
+    doubted = dataclasses.replace(one, found=dataclasses.replace(one.found, rows=rows), edges=(128, 300))
+    edges, early = goal_lines(doubted)[-2:]
+    assert edges.startswith("Not settled: the learning rate chosen for batch 128, 300 is at an end")
+    assert early.startswith("Not settled: runs of batch 8 reach the goal by their first evaluation")
+    missed = goal_lines(dataclasses.replace(one, found=None))
+    assert missed == [
+        "40 of 48 settings reach test_loss <= 0.5, but no batch size's fastest one does in every replicate."
+    ]
