@@ -26,8 +26,10 @@ from analysis.data.progress import Progress
 from analysis.questions.association import associate, beats_batch_size, compared, matched_correlation
 from analysis.questions.free_batch import FreeBatch, Loss, free_batch
 from analysis.questions.remedies import never_completed, remedies
+from analysis.questions.sharpness_intervention import has_intervention
 from analysis.reporting.answer import association_sentence, cost_sentence, headline, remedy_sentence
 from analysis.reporting.gap_answer import named_remedy
+from analysis.reporting.intervention import card as intervention_card
 from analysis.stats.means import Mean, differences_by_replicate, mean_over_replicates, paired_difference, resolution
 from analysis.stats.rank_correlation import Correlation
 from trainables.records.matching import SWITCH
@@ -220,7 +222,10 @@ def _diverged(last: Loss) -> str:
 
 
 def _is_it_sharpness(sweep: Sweep) -> Card:
-    question, why = "Is it sharpness?", _sentences(association_sentence(sweep))
+    question = "Is it sharpness?"
+    if has_intervention(sweep):
+        return Card(question, *intervention_card(sweep))
+    why = _sentences(association_sentence(sweep))
     if comparable(sweep)[BOX_STRONG.column].isna().all():
         return Card(question, "Unknown: box sharpness was not measured", "no result", why)
     association = associate(sweep, BOX_STRONG)

@@ -1,0 +1,121 @@
+"""What an experiment on sharpness says: the lines on the terminal, and the verdict of the card "Is it sharpness?"."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from analysis.charts.sharpness_intervention import intervention_figure
+from analysis.charts.style import save
+from analysis.data.load import Sweep, load_sweep
+from analysis.data.metric import Metric
+from analysis.questions.sharpness_intervention import TEST, Explained, arms_of, explained, named
+from analysis.stats.means import Mean
+from analysis.stats.mediation import LEAST_STRENGTH
+
+LEVEL = 0.05
+NO_INTERVAL = "no interval"
+
+
+def report(folder: Path) -> list[str]:
+    """Writes the figure; returns the lines of the answer."""
+    sweep = load_sweep(folder)
+    found = explained(sweep)
+    return [*map(str, save(intervention_figure(sweep), sweep.folder, "sharpness_intervention")), *lines(sweep, found)]
+
+
+def lines(sweep: Sweep, found: Sequence[Explained]) -> list[str]:
+    """The verdict, then what each measure mediates on each test set, and what the assumptions' tests say."""
+    verdict, result, _ = card(sweep)
+    arms, metric = arms_of(sweep), sweep.metric
+    text = [f"{verdict}.", f"  {result}", ""]
+    for outcome in dict.fromkeys(one.outcome for one in found):
+        of = [one for one in found if one.outcome == outcome]
+        total = of[0].found.total
+        where = "" if outcome == TEST else f" under {outcome}"
+        text.append(f"Gap of batch {arms.large} to batch {arms.small}{where}: {_amount(metric, total)}")
+        if all(one.found.share is None or one.found.share.interval is None for one in of):
+            text.append("  No significant gap here, so no share of it.")
+        else:
+            text += [f"  through {one.name}: {_share_text(one)}" for one in of]
+    text += ["", *(f"{one.name}: {_checks(metric, one)}" for one in found if one.outcome == TEST)]
+    names = ", ".join(arm.name for arm, used in zip(arms.arms, arms.used.any(axis=0), strict=True) if used and arm.kind)
+    text += ["", f"Interventions: {names}; {len(arms.trial_ids)} replicates.", *arms.left_out]
+    return text
+
+
+def card(sweep: Sweep) -> tuple[str, str, tuple[str, ...]]:
+    """The verdict, the one result it rests on, and the sentences that say why."""
+    arms, metric, one = arms_of(sweep), sweep.metric, named(explained(sweep))
+    found, share = one.found, one.found.share
+    result = f"by interventions, {one.name} mediates {_share_text(one)}, n = {found.total.replicates} replicates"
+    why = (
+        f"{_sentence(one.name)}: {_checks(metric, one)}",
+        "The coefficient comes from interventions at a fixed batch size (analysis/stats/mediation.py).",
+    )
+    if found.is_weak:
+        return f"Unknown: the interventions hardly change {one.name}", result, why
+    if found.total.interval is None or found.total.interval.low <= 0:
+        gap = f"gap of batch {arms.large} to batch {arms.small}: {_amount(metric, found.total)}"
+        return "No gap to explain: the large batch is not significantly worse", gap, why
+    if one.is_invariant is False:
+        return f"Not {one.name} itself: rescaled layers change it, and nothing else", result, why
+    if found.agreement is not None and found.agreement < LEVEL:
+        return "Not sharpness alone: interventions with equal sharpness differ in their effect", result, why
+    if share is None or share.interval is None:
+        return "Unknown: the share of the gap has no interval", result, why
+    if share.interval.low > 0:
+        is_all = share.interval.high >= 1
+        return f"Sharpness explains {'part or all' if is_all else 'a part'} of the gap", result, why
+    if share.interval.high < 0:
+        return "No: what flattens the minimum widens the gap", result, why
+    most = f"at most {100 * share.interval.high:.0f} % of the gap"
+    return f"Not shown: sharpness explains {most}", result, why
+
+
+def _checks(metric: Metric, one: Explained) -> str:
+    """The slope, and what the tests of the assumptions say of a measure."""
+    found = one.found
+    per = "per tenfold" if one.is_log else "per unit"
+    sign = -metric.sign  # the outcome is a loss of the score
+    changed = Mean(sign * found.slope.value, found.slope.interval, found.slope.replicates, found.slope.trials)
+    ends = sorted((sign * found.slope.interval.low, sign * found.slope.interval.high)) if found.slope.interval else None
+    span = f" (95 % CI {metric.signed(ends[0])} to {metric.signed(ends[1])})" if ends else ""
+    parts = [f"test {metric.noun} {metric.signed_difference(changed.value)} {per}{span}"]
+    strength = "too weak an experiment" if found.is_weak else "strong enough"
+    parts.append(f"F = {found.strength:.0f} ({strength}: {LEAST_STRENGTH:g} or more is needed)")
+    kinds = [f"{slope.kind} {metric.signed(sign * slope.slope.value)}" for slope in found.slopes if slope.slope]
+    if found.agreement is not None:
+        agree = "disagree" if found.agreement < LEVEL else "agree"
+        parts.append(f"kinds of intervention {agree} (p = {found.agreement:.2g}: {', '.join(kinds)})")
+    if found.interaction is not None and found.interaction.interval is not None:
+        same = "the same" if found.interaction.interval.holds(0) else "not the same"
+        parts.append(f"the effect is {same} at both batch sizes")
+    if one.placebo is not None:
+        times = (
+            f"times {one.placebo:.3g}" if one.is_log else f"by {100 * one.placebo:.0f} % of what the large batch does"
+        )
+        said = "leaves it" if one.is_invariant else f"changes it {times}, and no prediction"
+        share = "" if one.placebo_share is None else f", share {100 * one.placebo_share.value + 0.0:.0f} %"
+        parts.append(f"the placebo {said}{share if not one.is_invariant else ''}")
+    parts.append(f"share 0 at a confounding of rho = {found.critical_rho:.2f}")
+    return "; ".join(parts) + "."
+
+
+def _share_text(one: Explained) -> str:
+    share = one.found.share
+    if share is None:
+        return NO_INTERVAL
+    if share.interval is None:
+        return f"no known share of the gap ({'too weak an experiment' if one.found.is_weak else 'no significant gap'})"
+    low, high = 100 * share.interval.low, 100 * share.interval.high
+    return f"{100 * share.value:.0f} % of the gap (95 % CI {low:.0f} to {high:.0f})"
+
+
+def _amount(metric: Metric, mean: Mean) -> str:
+    """A loss with its interval."""
+    interval = mean.interval
+    ends = f"95 % CI {metric.number(interval.low)} to {metric.number(interval.high)}" if interval else NO_INTERVAL
+    return f"{metric.difference(mean.value)} ({ends}, n = {mean.replicates} replicates)"
+
+
+def _sentence(name: str) -> str:
+    return name[:1].upper() + name[1:]

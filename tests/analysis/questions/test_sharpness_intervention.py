@@ -1,0 +1,192 @@
+"""The experiment on sharpness, from made-up tables to its sentences: true shares of 0, 50 and 100 % are found."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from made_up import record, write
+
+from analysis.data.load import Sweep, load_sweep
+from analysis.questions.sharpness_intervention import TEST, Explained, arms_of, explained, has_intervention, named
+from analysis.reporting.headline import cards
+from analysis.reporting.intervention import card, lines
+from analysis.sharpness_intervention import main
+from trainables.records.tables import Record
+from trainables.runtime.errors import UserError
+
+ARMS: dict[str, tuple[dict[str, Any], float]] = {  # what it is, and what it does to log10 of the sharpness
+    "plain": ({}, 0.0),
+    "SAM 0.05": ({"sam_radius": 0.05}, -0.3),
+    "SAM 0.1": ({"sam_radius": 0.1}, -0.6),
+    "ASAM 0.5": ({"sam_radius": 0.5, "sam_adaptive": True}, -0.5),
+    "learning rate 0.02": ({"learning_rate": 0.02}, -0.2),
+    "weight decay 0.0001": ({"weight_decay": 1e-4}, 0.2),
+}
+PLACEBO = {"rescaling": 8.0}
+SIZES = (16, 512)
+NOISE = (0.0, 0.004, -0.003, 0.001, -0.002)  # of a replicate, at the large batch
+
+
+def experiment(
+    share: float,
+    *,
+    sign: float = 1.0,
+    own: float = 0.0,
+    change: Callable[[str, int, int], dict[str, Any] | None] = lambda arm, size, seed: {},
+) -> list[Record]:
+    """Trials whose large batch loses 0.02 and is 10 times as sharp; `own`: what learning rates do otherwise.
+
+    The metric is `sign` times a score. `change` returns further columns of a trial, None for no trial.
+    """
+    records = []
+    for seed, noise in enumerate(NOISE):
+        for batch, size in enumerate(SIZES):
+            for name, (config, effect) in {**ARMS, "placebo": (PLACEBO, 0.0)}.items():
+                row = change(name, size, seed)
+                if row is None:
+                    continue
+                lost = (1 - share) * 0.02 * batch + share * 0.02 * (batch + effect) + own * (name[:8] == "learning")
+                score = 0.9 + 0.01 * seed - lost - noise * batch
+                raw, invariant = 10.0 ** (batch + effect + 0.1 * seed), 10.0 ** (batch + effect)
+                shifts = {f"test_accuracy_noise_{s}": score - 0.1 * s - 0.01 * batch for s in (1, 2)}
+                columns = {"metrics": json.dumps(shifts), "test_metric": sign * score} | row
+                if sign < 0:
+                    columns |= {
+                        "metric": "nats",
+                        "metric_unit": "nats",
+                        "metric_direction": "lower",
+                        "task": "regression",
+                    }
+                    columns |= {"test_accuracy": None, "train_accuracy": None, "metrics": None}
+                records.append(
+                    record(
+                        score,
+                        raw * (8 if name == "placebo" else 1),
+                        row=columns,
+                        found=[
+                            {"measure": "relative_flatness", "method": "deflated", "value": invariant, "space": "full"}
+                        ],
+                        batch_size=size,
+                        seed=seed,
+                        split_seed=seed,
+                        **config,
+                    )
+                )
+    return records
+
+
+def swept(tmp_path: Path, *arguments: Any, **options: Any) -> Sweep:
+    return load_sweep(write(tmp_path / "sweep", experiment(*arguments, **options)))
+
+
+def of(sweep: Sweep, measure: str, outcome: str = TEST) -> Explained:
+    return next(one for one in explained(sweep) if (one.measure.measure, one.outcome) == (measure, outcome))
+
+
+@pytest.mark.parametrize("share", [0.0, 0.5, 1.0])
+@pytest.mark.parametrize("sign", [1.0, -1.0])
+def test_the_true_share_is_found(tmp_path: Path, share: float, sign: float) -> None:
+    sweep = swept(tmp_path, share, sign=sign)
+    assert has_intervention(sweep)
+    for measure in ("box_sharpness", "hessian_max_eig", "relative_flatness"):
+        found = of(sweep, measure)
+        assert found.is_log
+        assert found.found.total.value == pytest.approx(0.02)
+        assert found.found.mediated.value == pytest.approx(0.02 * share, abs=1e-12)
+        assert found.found.share is not None
+        assert found.found.share.value == pytest.approx(share, abs=1e-9)
+        assert found.found.agreement == 1.0
+
+
+def test_the_placebo_has_no_share_and_exposes_what_is_not_invariant(tmp_path: Path) -> None:
+    sweep = swept(tmp_path, 0.5)
+    raw, invariant = of(sweep, "box_sharpness"), of(sweep, "relative_flatness")
+    assert (raw.is_invariant, invariant.is_invariant) == (False, True)
+    assert raw.placebo == pytest.approx(8.0)
+    assert raw.placebo_share is not None
+    assert raw.placebo_share.value == 0.0
+    assert invariant.placebo == pytest.approx(1.0)
+    assert invariant.placebo_share is None
+    assert named(explained(sweep)) == invariant
+
+
+def test_a_shift_has_a_gap_and_shares_of_its_own(tmp_path: Path) -> None:
+    found = of(swept(tmp_path, 0.5), "relative_flatness", "noise")
+    assert found.found.total.value == pytest.approx(0.03)
+    assert found.found.mediated.value == pytest.approx(0.01)
+    assert found.found.share is not None
+    assert found.found.share.value == pytest.approx(1 / 3)
+
+
+def test_an_arm_that_is_incomplete_is_left_out_whole(tmp_path: Path) -> None:
+    def change(arm: str, size: int, seed: int) -> dict[str, Any] | None:
+        if arm == "SAM 0.1" and size == 512 and seed == 1:
+            return {"flags": ["missed target loss"], "test_accuracy": 0.0, "test_metric": 0.0}
+        return None if arm == "plain" and seed == 4 and size == 16 else {}
+
+    sweep = swept(tmp_path, 0.5, change=change)
+    arms = arms_of(sweep)
+    place = [arm.name for arm in arms.arms].index("SAM 0.1")
+    assert arms.used[:, place].tolist() == [True, False]
+    assert len(arms.trial_ids) == 4
+    assert arms.left_out[0].startswith("1 of 5 replicates are left out")
+    assert arms.left_out[1].startswith(
+        "SAM 0.1 at batch 512 is left out: 1 of 4 trials diverged, missed the target loss"
+    )
+    found = of(sweep, "relative_flatness").found
+    assert found.mediated.value == pytest.approx(0.01)
+
+
+@pytest.mark.parametrize(
+    ("share", "own", "verdict"),
+    [
+        (0.5, 0.0, "Sharpness explains a part of the gap"),
+        (1.0, 0.0, "Sharpness explains part or all of the gap"),
+        (0.0, 0.0, "Not shown: sharpness explains at most 3 % of the gap"),  # half of one test example in 1000
+        (0.5, 0.01, "Not sharpness alone: interventions with equal sharpness differ in their effect"),
+    ],
+)
+def test_the_card_rests_on_it(tmp_path: Path, share: float, own: float, verdict: str) -> None:
+    sweep = swept(tmp_path, share, own=own)
+    found = cards(sweep)[1]
+    assert found.question == "Is it sharpness?"
+    assert (found.verdict, found.result, found.why) == card(sweep)
+    assert found.verdict == verdict
+    assert own or f"relative flatness mediates {100 * share:.0f} % of the gap" in found.result
+
+
+def test_the_placebo_is_in_no_other_number(tmp_path: Path) -> None:
+    from analysis.data.load import attempted, comparable
+
+    sweep = swept(tmp_path, 0.5)
+    assert comparable(sweep)["rescaling"].isna().all()
+    assert attempted(sweep)["rescaling"].isna().all()
+
+
+def test_the_script_says_it_and_draws_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    sweep = swept(tmp_path, 0.5)
+    assert main([str(sweep.folder)]) == 0
+    said = capsys.readouterr().out
+    assert (sweep.folder / "figures" / "sharpness_intervention.png").exists()
+    for line in lines(sweep, explained(sweep)):
+        assert line in said
+    assert "through box sharpness: 50 % of the gap" in said
+    assert "the placebo changes it times 8, and no prediction, share 0 %" in said
+
+
+def test_what_is_no_experiment_is_refused_in_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    plain = [record(0.9, batch_size=size, seed=seed, split_seed=seed) for size in SIZES for seed in range(3)]
+    sweep = load_sweep(write(tmp_path / "plain", plain))
+    assert not has_intervention(sweep)
+    with pytest.raises(UserError, match="must hold interventions on the sharpness"):
+        arms_of(sweep)
+    assert main([str(sweep.folder)]) == 2
+    assert len(capsys.readouterr().err.strip().splitlines()) == 1
+    few = [one for one in experiment(0.5) if one.trial["seed"] < 2]
+    with pytest.raises(UserError, match=r"3 replicates or more .* got 2"):
+        arms_of(load_sweep(write(tmp_path / "few", few)))
+    single = [one for one in experiment(0.5) if one.trial["batch_size"] == 16]
+    with pytest.raises(UserError, match="plain trials at two batch sizes or more, got 1"):
+        arms_of(load_sweep(write(tmp_path / "single", single)))
