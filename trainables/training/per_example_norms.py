@@ -1,0 +1,199 @@
+"""The squared norms of the gradients of single examples, from one backward pass of a whole batch.
+
+Hooks on the layers of trainables.training.layer_gradients keep their inputs, and compute norms when the gradient in
+their outputs comes by. They read tensors that the pass makes anyway, so the pass has the same bits with and without.
+
+What is covered is found out before training (`PerExampleNorms.covering`), on a few examples: a parameter is covered
+where these norms are those that autograd finds example by example. That is done beside the first weights, of which some
+may be 0 and hide what lies below them. So a layer that a network uses without calling it
+(`nn.MultiheadAttention`), whose inputs have no dimension of examples (learned positions), or that other hooks change,
+is left out instead of counted wrongly.
+"""
+
+import contextlib
+from collections import Counter
+from collections.abc import Callable, Collection, Iterator
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from trainables.data.rows import Examples, tensor_of
+from trainables.runtime.seeds import random_numbers_kept
+from trainables.tasks.task import Task
+from trainables.training.layer_gradients import OF_LAST_AXIS, Gradient, Rule, rule_of, squared_norms
+
+COMPARED = 3  # examples
+AGREES = 1e-3  # of a squared norm, in float32
+MOVED = 0.02  # standard deviation of what is added to the weights for the comparison
+ROUNDING = 1e-9  # of the squared norm of an example's whole gradient: less is 0, such as that of a key's bias
+
+
+class PerExampleNorms:
+    """Collects, inside `watching`, the squared norms of each example's gradient in `parameters` of `model`.
+
+    `names` are those of `model.named_parameters()`; None for all trained parameters of the layers that are known, or of
+    the normalization layers alone.
+    """
+
+    def __init__(
+        self, model: nn.Module, *, only_normalization: bool = False, names: Collection[str] | None = None
+    ) -> None:
+        own = {name: parameter for name, parameter in model.named_parameters() if names is None or name in names}
+        name_of = {parameter: name for name, parameter in own.items() if parameter.requires_grad}
+        self.parameters: dict[str, nn.Parameter] = {}
+        self._watched: list[_Watched] = []
+        for module in model.modules():
+            mine = {name: p for name, p in module.named_parameters(recurse=False) if p in name_of}
+            if mine and (rule := rule_of(module, only_normalization)) is not None:
+                self._watched.append(_Watched(module, rule, mine))
+                self.parameters |= {name_of[parameter]: parameter for parameter in mine.values()}
+        self._count, self._is_whole = 0, True
+        self._uses: Counter[nn.Parameter] = Counter()
+        self._gradients: dict[nn.Parameter, list[Gradient]] = {}
+        self._found: list[tuple[int, dict[nn.Parameter, Tensor]]] = []  # of each pass: its examples and their norms
+
+    @classmethod
+    def covering(
+        cls, model: nn.Module, inputs: Examples, labels: Examples, task: Task, *, only_normalization: bool = False
+    ) -> "PerExampleNorms":
+        """Those whose norms agree with autograd's, on the first of the examples.
+
+        Weights, modes, buffers, gradients and the random state are as before.
+        """
+        few, targets = (tensor_of(part[:COMPARED]) for part in (inputs, labels))
+        norms_of = partial(cls, model, only_normalization=only_normalization)
+        modes = [(module, module.training) for module in model.modules()]
+        task.evaluation_mode(model)
+        try:
+            with random_numbers_kept(few.device), _moved(model), torch.enable_grad():
+                names = _agreeing(norms_of, model, few, targets, task)
+        finally:
+            for module, training in modes:
+                module.training = training
+        return norms_of(names=names)
+
+    @contextlib.contextmanager
+    def watching(self, count: int) -> Iterator[None]:
+        """Inside, the norms of a pass over `count` examples are collected, or of each pass after a `begin`."""
+        self._found, self._count, self._is_whole = [(count, {})], count, True
+        self._uses.clear()
+        handles = [one.module.register_forward_hook(partial(self._forward, one)) for one in self._watched]
+        try:
+            yield
+            self._finish()
+        finally:
+            for handle in handles:
+                handle.remove()
+            self._gradients.clear()
+
+    def begin(self, count: int) -> None:
+        """What follows is a pass over `count` examples, of a batch that is cut."""
+        self._finish()
+        self._found = [*([] if self._is_whole else self._found), (count, {})]
+        self._count, self._is_whole = count, False
+        self._uses.clear()
+
+    def squared(self) -> Tensor:
+        """(N, parameters): of all examples, those of the first pass first; 0 where the loss depends on no parameter."""
+        return torch.cat(
+            [
+                torch.stack([found.get(p, self._zeros(count)) for p in self.parameters.values()], 1)
+                for count, found in self._found
+            ]
+        )
+
+    @property
+    def seen(self) -> set[str]:
+        """The names of the parameters that the last pass has found gradients of."""
+        return {name for name, parameter in self.parameters.items() if parameter in self._found[-1][1]}
+
+    def _zeros(self, count: int) -> Tensor:
+        return torch.zeros(count, device=next(iter(self.parameters.values())).device)
+
+    def _forward(self, watched: "_Watched", module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
+        if not inputs or not isinstance(output, Tensor) or not output.requires_grad:
+            return
+        x = inputs[0].detach()
+        rows = {len(one) if one.ndim else 0 for one in (x, output)}
+        if rows == {self._count} or (isinstance(module, OF_LAST_AXIS) and all(n % self._count == 0 for n in rows)):
+            self._uses.update(watched.parameters.values())
+            output.register_hook(partial(self._backward, watched, x))
+
+    @torch.no_grad()
+    def _backward(self, watched: "_Watched", x: Tensor, y: Tensor) -> None:
+        parameters = watched.parameters
+        dtype = next(iter(parameters.values())).dtype
+        y, x = y.to(dtype), x.to(dtype) if x.is_floating_point() else x
+        if len(y) != self._count:  # the rows of an example follow each other
+            x, y = (tensor.unflatten(0, (self._count, -1)) for tensor in (x, y))
+        for name, gradient in watched.rule(watched.module, x, y).items():
+            if (parameter := parameters.get(name)) is not None:
+                uses = self._gradients.setdefault(parameter, [])
+                uses.append(gradient)
+                if len(uses) == self._uses[parameter]:
+                    self._found[-1][1][parameter] = squared_norms(self._gradients.pop(parameter))
+
+    @torch.no_grad()
+    def _finish(self) -> None:
+        """Counts what the loss depends on by some of its uses alone."""
+        for parameter, uses in self._gradients.items():
+            self._found[-1][1][parameter] = squared_norms(uses)
+        self._gradients.clear()
+
+
+@dataclass(frozen=True)
+class _Watched:
+    module: nn.Module
+    rule: Rule
+    parameters: dict[str, nn.Parameter]  # by their names in the module
+
+
+@contextlib.contextmanager
+def _moved(model: nn.Module) -> Iterator[None]:
+    """Inside, the parameters of `model` are a little away from where they were."""
+    with torch.no_grad():
+        saved = [parameter.clone() for parameter in model.parameters()]
+        for parameter in model.parameters():
+            parameter.add_(torch.randn_like(parameter), alpha=MOVED)
+    try:
+        yield
+    finally:
+        with torch.no_grad():
+            for parameter, before in zip(model.parameters(), saved, strict=True):
+                parameter.copy_(before)
+
+
+def _agreeing(
+    norms_of: Callable[..., PerExampleNorms], model: nn.Module, inputs: Tensor, labels: Tensor, task: Task
+) -> set[str]:
+    """The names of the parameters whose squared norms are those of the gradients of one example after another."""
+    parameters = norms_of().parameters
+    wanted, names = list(parameters.values()), list(parameters)
+
+    def gradients(rows: slice) -> tuple[Tensor, ...]:
+        loss = task.example_losses(model(inputs[rows]), labels[rows]).sum()
+        return torch.autograd.grad(loss, wanted, allow_unused=True, materialize_grads=True)
+
+    if not wanted:
+        return set()
+    alone = [gradients(slice(row, row + 1)) for row in range(len(inputs))]
+    expected = torch.tensor([[float(one.double().square().sum()) for one in each] for each in alone])
+    allowed = AGREES * expected + ROUNDING * expected.sum(1, keepdim=True)
+
+    def found(own: Collection[str]) -> set[str]:
+        norms = norms_of(names=own)
+        try:
+            with norms.watching(len(inputs)):
+                gradients(slice(None))
+        except Exception:
+            if len(own) == 1:
+                return set()
+            return set().union(*(found({name}) for name in own))  # one layer is used in a way of its own
+        columns = [names.index(name) for name in norms.parameters]
+        agree = ((norms.squared().cpu() - expected[:, columns]).abs() <= allowed[:, columns]).all(0).tolist()
+        return {name for name, agrees in zip(norms.parameters, agree, strict=True) if agrees and name in norms.seen}
+
+    return found(set(names))
