@@ -153,6 +153,14 @@ def failing_measures(
             yield f"{', '.join(failed)} on {config.model} {what}: {reason}"
 
 
+def uncovered_parameters(configs: Sequence[TrialConfig], source: Source) -> Iterator[str]:
+    """For each network with parameters that its noise scale does not cover, one line: how many, and which."""
+    for config in {(c.model, c.model_options, c.task, c.noise_scale): c for c in configs if c.noise_scale}.values():
+        scale = _BriefTrial(config, source).training.noise_scale
+        if scale is not None and (line := scale.uncovered()):
+            yield f"on {config.model} {line}"
+
+
 class _EnoughEvaluations(BaseException):  # no Exception, which measures may catch
     """A measure has gone on without an error for as long as it was to."""
 
@@ -248,6 +256,7 @@ def _parts(config: TrialConfig) -> tuple[object, ...]:
     what = (
         config.shifts,
         config.rescaling,
+        config.noise_scale,
         config.model,
         config.model_options,
         config.augmentation,
@@ -307,6 +316,8 @@ def main() -> NoReturn:
             say(str(error))
         else:
             say("")
-            for line in failing_measures(configs, source, timeout, begin):
+            for line in itertools.chain(
+                uncovered_parameters(configs, source), failing_measures(configs, source, timeout, begin)
+            ):
                 say(line)
     os._exit(0)

@@ -23,6 +23,8 @@ from trainables.duration import Duration
 from trainables.measuring import ALONG_THE_RUN as ALONG_THE_RUN
 from trainables.measuring import MEASURE_BATCH_NORMS as MEASURE_BATCH_NORMS
 from trainables.measuring import MEASURE_DTYPES as MEASURE_DTYPES
+from trainables.measuring import NOISE_SCALES as NOISE_SCALES
+from trainables.measuring import OF_STEPS as OF_STEPS
 from trainables.measuring import PAPER_EVALUATION_BATCH as PAPER_EVALUATION_BATCH
 from trainables.measuring import SHIFTS as SHIFTS
 from trainables.measuring import Measuring
@@ -74,7 +76,8 @@ class TrialConfig(Measuring, Duration, Remedies):
     trainables.measures.by_name.in_dtype). `measures` are the names, joined by commas, of what is measured at the end,
     on `measure_examples` of the training examples, with batch norm in the mode `measure_batch_norm` (see
     trainables.sharpness.model_loss); `batch` has a batch size. They are measured along the run too, after every
-    `measure_every` epochs, or as often as stays within `measure_share` of the training time. With a `validation_size`
+    `measure_every` epochs, or as often as stays within `measure_share` of the training time. `noise_scale` follows the
+    gradient noise scale of the steps, over the layers of NOISE_SCALES. With a `validation_size`
     so many of the training examples are held out and take the place of the test set, which such a trial never sees.
     On a test set of images changed by each of `shifts` (names of SHIFTS, joined by commas) the final network is
     evaluated too. `rescaling` is a placebo: measures see the network with its layers rescaled by this factor, which
@@ -129,6 +132,7 @@ class TrialConfig(Measuring, Duration, Remedies):
     measure_share: float | None = None
     shifts: str | None = None
     rescaling: float | None = None
+    noise_scale: str | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -177,9 +181,10 @@ class TrialConfig(Measuring, Duration, Remedies):
         """Parts of an update that a step of the user's own takes the place of."""
         carries_a_rate = self.optimizer in OPTIMIZERS and self.optimizer not in FULL_BATCH_OPTIMIZERS
         parts = [] if carries_a_rate else [f"optimizer {self.optimizer}"]
-        parts += [name for name in ("parameter_groups", "rescaling", "shifts") if getattr(self, name) is not None]
+        options = ("parameter_groups", "rescaling", "shifts", "noise_scale")
+        parts += [name for name in options if getattr(self, name) is not None]
         parts += [name for name in PARTS_OF_UPDATE if getattr(self, name) != OFF[name]]
-        parts += [name for name in self.measures.split(",") if name in ("sgd_noise_scale", "stability")]
+        parts += [name for name in self.measures.split(",") if name in OF_STEPS]
         if parts:
             raise UserError(f"`{parts[0]}` must be left out with a trial of your own, whose step takes its place")
 
@@ -201,6 +206,10 @@ class TrialConfig(Measuring, Duration, Remedies):
             raise UserError(
                 "`same_steps` has no effect with a target, where a trial ends; train for a fixed number of epochs "
                 "instead (`--epochs` without `--target-loss`)"
+            )
+        if self.noise_scale is not None and self.noise_batch_size is not None:
+            raise UserError(
+                "`noise_scale` must be left out with `noise_batch_size`, whose noise is added to the gradient"
             )
         if self.layer_adaptation and self.optimizer not in ("adam", "sgd"):
             raise UserError(f"`layer_adaptation` must be with sgd (LARS) or adam (LAMB), got {self.optimizer}")
@@ -295,7 +304,8 @@ class TrialConfig(Measuring, Duration, Remedies):
     @property
     def is_warm_started(self) -> bool:
         """Whether the trial can start from another's state at its switch: not if it has rows of its own from before."""
-        return self.switch_epoch is not None and all(getattr(self, name) is None for name in ALONG_THE_RUN)
+        along = (*ALONG_THE_RUN, "noise_scale")
+        return self.switch_epoch is not None and all(getattr(self, name) is None for name in along)
 
     @property
     def warm_start_id(self) -> str:
@@ -329,7 +339,9 @@ class TrialConfig(Measuring, Duration, Remedies):
         return " ".join([*parts, f"seed{self.seed}"])
 
 
-MEASURING = frozenset({field.name for field in dataclasses.fields(TrialConfig) if "measure" in field.name} | {"shifts"})
+MEASURING = frozenset(
+    {field.name for field in dataclasses.fields(TrialConfig) if "measure" in field.name} | {"shifts", "noise_scale"}
+)
 """The fields that say what is measured and how. They leave the training alone, so they are not part of its key."""
 
 

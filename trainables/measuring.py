@@ -16,6 +16,9 @@ MEASURE_DTYPES = ("auto", "float64", "float32")
 MEASURE_BATCH_NORMS = ("running", "batch", "recalibrated")
 PAPER_EVALUATION_BATCH = 5000  # whose statistics the paper's own code used
 ALONG_THE_RUN = ("measure_every", "measure_share")
+OF_STEPS = frozenset({"sgd_noise_scale", "stability"})  # measures of the optimizer's steps, not of the weights alone
+NOISE_SCALES = ("normalization", "all")  # the layers whose gradient noise is followed in the training steps
+NOISE = "noise_scale "  # before one of them in `measured`
 SHIFTS = ("noise", "blur", "contrast")  # trainables.training.shifts
 SHIFT = "shift "  # before the name of a shift in `measured`
 
@@ -31,6 +34,7 @@ class Measuring:
     measure_batch_size: int | None
     measure_every: int | None
     measure_share: float | None
+    noise_scale: str | None
     shifts: str | None
     rescaling: float | None
 
@@ -48,6 +52,7 @@ class Measuring:
         require("measure_share", share, share is None or positive(share), "be above 0")
         if self.measure_every is not None and share is not None:
             raise UserError("`measure_every` must be left out with `measure_share`, got both")
+        require_choice("noise_scale", self.noise_scale, (None, *NOISE_SCALES))
         for name in self.shift_names:
             require_choice("shifts", name, SHIFTS)
         factor = self.rescaling
@@ -82,17 +87,24 @@ class Measuring:
     def measurements(self) -> dict[str, frozenset[str]]:
         """By measure, all that is asked for: `measurement` at the end and, where asked for, along the run.
 
-        Each of `shifts` is there too, as SHIFT and its name.
+        Each of `shifts` is there too, as SHIFT and its name, and `noise_scale` after NOISE.
         """
         moments = [None, *(name for name in ALONG_THE_RUN if getattr(self, name) is not None)]
         names = [name for name in self.measures.split(",") if name]
         found = {name: frozenset(self.measurement(name, along) for along in moments) for name in names}
-        return found | {SHIFT + name: frozenset({SHIFT + name}) for name in self.shift_names}
+        others = (*(SHIFT + name for name in self.shift_names), *self.in_steps)
+        return found | {text: frozenset({text}) for text in others}
+
+    @property
+    def in_steps(self) -> tuple[str, ...]:
+        """What is measured in the training steps, as texts of `measurements`."""
+        return () if self.noise_scale is None else (NOISE + self.noise_scale,)
 
     def lacking(self, measured: Collection[str]) -> Self | None:
         """The same with those of its measures and shifts alone that `measured` does not hold; None where it has all."""
         names = [name for name, texts in self.measurements().items() if not texts <= set(measured)]
         shifts = [name.removeprefix(SHIFT) for name in names if name.startswith(SHIFT)]
-        measures = ",".join(name for name in names if not name.startswith(SHIFT))
+        measures = ",".join(name for name in names if not name.startswith((SHIFT, NOISE)))
         changes: dict[str, Any] = {"measures": measures, "shifts": ",".join(shifts) or None}
+        changes["noise_scale"] = self.noise_scale if set(self.in_steps) & set(names) else None
         return dataclasses.replace(self, **changes) if names else None  # type: ignore[type-var]

@@ -17,7 +17,7 @@ from trainables.config import ALONG_THE_RUN, LARGE_NETWORK, TrialConfig
 from trainables.data import Source
 from trainables.data.rows import tensor_of
 from trainables.measures import by_name
-from trainables.measures.extension import FAILED_MEASURE, IN_FLOAT32, Extension, measured_by
+from trainables.measures.extension import FAILED_MEASURE, IN_FLOAT32, Extension, failed_row, measured_by
 from trainables.measures.placebo import rescaled_network
 from trainables.measures.shared_loss import share
 from trainables.models.fingerprints import count_parameters, weights_digest
@@ -118,11 +118,11 @@ class Trial:
         A measure that raises costs its own rows alone: one is left, without a value and with the reason as `error`. If
         the trial's time runs out here, its training being finished, that is the reason for all measures that are left.
         """
-        if self.training.diverged or not (missing := self._missing()):
-            return
-        if self.measures_alone and self.training.workers.rank:
+        if self.training.diverged:
             return
         self._find_difference()
+        if not (missing := self._missing()) or (self.measures_alone and self.training.workers.rank):
+            return
         if self._difference and self.training.finished:
             self.measures += self._without_value(self._difference)
             return
@@ -151,9 +151,10 @@ class Trial:
         return next((name for name in ALONG_THE_RUN if getattr(self.config, name) is not None), None)
 
     def _measured_along(self) -> list[str]:
-        """What is measured along the run, as in `TrialConfig.measurements`."""
+        """What is measured along the run and in its steps, as in `TrialConfig.measurements`."""
         names = self.config.measures.split(",") if self._along else ()
-        return sorted(self.config.measurement(name, self._along) for name in names if name)
+        along = [self.config.measurement(name, self._along) for name in names if name]
+        return sorted([*self.config.in_steps, *along])
 
     def _bound(self) -> ModelLoss | OwnLoss:
         config = self.config
@@ -192,7 +193,7 @@ class Trial:
         of_network = cast(ModelLoss, loss)  # a loss of the user's own has no network: a measure that needs it raises
         found = loss if isinstance(loss, str) else self._attempt(lambda: by_name.measure(of_network, [name], context))
         if isinstance(found, str):
-            found = [_failed(name, found, time.perf_counter() - started)]
+            found = [failed_row(name, found, time.perf_counter() - started)]
         about = self._about()
         if not isinstance(loss, str):
             about["dtype"] = str(loss.params.dtype).removeprefix("torch.")
@@ -200,7 +201,7 @@ class Trial:
 
     def _without_value(self, reason: str) -> list[Row]:
         """A row for each missing measure, with the reason."""
-        return [{**self._about(), **_failed(name, reason, 0.0)} for name in self._missing()]
+        return [{**self._about(), **failed_row(name, reason, 0.0)} for name in self._missing()]
 
     def _about(self) -> Row:
         """What the rows of all measures share."""
@@ -260,6 +261,7 @@ class Trial:
             "weight_decay_form": weight_decay_form(self.config),
             "decayed_parameters": decayed_parameters(self.config, self.training.model),
             **dict(zip(("parameters", "frozen_parameters"), count_parameters(self.training.model), strict=True)),
+            "noise_scale_parameters": None if (noise := self.training.noise_scale) is None else noise.parameters,
             "initial_weights": self.initial_weights,
             "train_seconds": self.training.seconds,
             "sharpness_seconds": sum(row["seconds"] for row in self.measures),
@@ -385,10 +387,6 @@ class Trial:
         if in_float64 and any(row["dtype"] == "float32" for row in last_rows):
             flags.append(IN_FLOAT32)
         return flags
-
-
-def _failed(name: str, reason: str, seconds: float) -> Row:
-    return {"measure": name, "value": None, "seconds": seconds, "seed": by_name.SEED, "error": reason}
 
 
 def run_trial(config: TrialConfig, source: Source, device: torch.device | None = None) -> Record:

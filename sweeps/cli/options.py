@@ -26,6 +26,7 @@ from trainables.config import (
     LARGE_NETWORK,
     MEASURE_BATCH_NORMS,
     MEASURE_DTYPES,
+    NOISE_SCALES,
     PAPER_EVALUATION_BATCH,
     PRECISIONS,
     SWITCH_LEARNING_RATES,
@@ -291,6 +292,12 @@ def add_training(parser: Parser) -> Any:
 def add_sharpness(parser: Parser) -> None:
     """What is measured, and how."""
     measures = parser.add_argument_group("sharpness")
+    measures.add_argument(
+        "--noise-scale",
+        choices=NOISE_SCALES,
+        help="follow the gradient noise scale of the training steps, from the gradients of single examples: of the "
+        "normalization layers alone, which costs little, or of all layers (default: off)",
+    )
     measures.add_argument(
         "--measures",
         nargs="+",

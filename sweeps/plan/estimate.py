@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 
 from sweeps.plan.pilots import Pilots
-from trainables.config import TrialConfig
+from trainables.config import ALONG_THE_RUN, TrialConfig
 from trainables.data import Source
 from trainables.measures.costs import gradients
 from trainables.remedies import REMEDIES
@@ -80,12 +80,21 @@ def _kind(config: TrialConfig) -> tuple[object, ...]:
     rate = config.learning_rate if config.has_target else None  # it decides when the target is reached
     batch_size = batch_size_at(config, config.total_epochs / 2)
     optimizer = config.optimizer, config.optimizer_options
-    return batch_size, rate, config.model, config.model_options, *optimizer, config.measures, *remedies
+    return (
+        batch_size,
+        rate,
+        config.model,
+        config.model_options,
+        *optimizer,
+        config.measures,
+        config.noise_scale,
+        *remedies,
+    )
 
 
 def _time(config: TrialConfig, pilots: Pilots, *, is_trained: bool) -> _Time:
     once = gradients(config.measures) * pilots.gradient(config) if config.measures else 0.0
-    if is_trained and config.measure_every is None and config.measure_share is None:
+    if is_trained and all(getattr(config, name) is None for name in (*ALONG_THE_RUN, "noise_scale")):
         return _Time(0.0, once, is_bound=False)
     pilot = pilots.of(config)
     along = once * ((math.ceil(pilot.epochs) - 1) // config.measure_every) if config.measure_every else 0.0

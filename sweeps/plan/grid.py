@@ -84,6 +84,7 @@ class Grid:
     measure_share: float | None = None
     shifts: Sequence[str] = ()
     rescaling: float | None = None
+    noise_scale: str | None = None
 
     def __post_init__(self) -> None:
         axes = (
@@ -180,6 +181,7 @@ def expand(grid: Grid, source: Source) -> list[TrialConfig]:
             measure_share=grid.measure_share,
             shifts=",".join(name for name in SHIFTS if name in grid.shifts) or None,
             rescaling=grid.rescaling,
+            noise_scale=grid.noise_scale,
             **remedy,
             measures=measures,
         )

@@ -264,6 +264,7 @@ def grid_of(options: argparse.Namespace) -> Grid:
         measure_every=options.measure_every,
         measure_share=options.measure_share,
         shifts=options.shifts,
+        noise_scale=options.noise_scale,
     )
 
 

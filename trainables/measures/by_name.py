@@ -132,4 +132,3 @@ MEASURES: dict[str, Callable[[ModelLoss, Context | None], list[Row]]] = {
     "sgd_noise_scale": rows.noise_of_steps,
     "stability": rows.stabilities,
 }
-OF_OPTIMIZER = frozenset({"sgd_noise_scale", "stability"})  # they need the optimizer's state, not the weights alone

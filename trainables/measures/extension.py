@@ -15,13 +15,15 @@ import math
 from collections.abc import Iterable
 from typing import Any
 
-from trainables.config import ALONG_THE_RUN, MEASURING, TrialConfig
-from trainables.measures.by_name import MEASURES, OF_OPTIMIZER
+from trainables.config import ALONG_THE_RUN, MEASURING, OF_STEPS, TrialConfig
+from trainables.measures.by_name import MEASURES, SEED
 from trainables.measuring import SHIFT, SHIFTS
+from trainables.records.schemas import NOISE_COLUMNS
 from trainables.records.tables import RESULTS, Record, Row
 from trainables.training.shifts import with_metrics
 
 REACHED = 1e-3  # relative difference of losses and accuracies: on another machine they agree to rounding only
+IN_STEPS = ("noise_scale", "noise_scale_parameters")
 IN_TRIALS = ("box_sharpness", "box_sharpness_paper", "hessian_max_eig")
 SETTING = ("examples", "batch_norm", "batch_norm_batch_size", "dtype")
 FAILED_MEASURE = "a measure failed"
@@ -43,7 +45,7 @@ class Extension:
         missing = set().union(*self._config.measurements().values()) - self._measured
         missing = {text for text in missing if not text.startswith(SHIFT)}
         at_end = {self._config.measurement(name): name for name in self._config.measurements()}
-        return any(at_end.get(text) is None or at_end[text] in OF_OPTIMIZER for text in missing)
+        return any(at_end.get(text) is None or at_end[text] in OF_STEPS for text in missing)
 
     def has(self, measurement: str) -> bool:
         """Whether the rows hold what `TrialConfig.measurement` names."""
@@ -81,7 +83,12 @@ class Extension:
             for name in (*ALONG_THE_RUN, *IN_TRIALS):
                 changes[name] = old.trial[name] if changes[name] is None else changes[name]
             changes["measures"] = ",".join(name for name in MEASURES if self._config.measurement(name) in done)
+        epochs, steps = old.epochs, set(self._config.in_steps) & set(new.trial["measured"])
+        if steps:
+            found = {row["step"]: {name: row[name] for name in NOISE_COLUMNS} for row in new.epochs}
+            epochs = [row | found.get(row["step"], {}) for row in epochs]
         changes |= {
+            **{name: (new if steps else old).trial[name] for name in IN_STEPS},
             "shifts": ",".join(name for name in SHIFTS if SHIFT + name in done) or None,
             "metrics": with_metrics(old.trial["metrics"], json.loads(new.trial["metrics"] or "{}")),
             "measured": sorted(done),
@@ -90,12 +97,13 @@ class Extension:
             "sharpness_seconds": math.fsum(row["seconds"] or 0.0 for row in rows),
             "error": None,
         }
-        return Record(old.trial | changes, old.epochs, rows)
+        return Record(old.trial | changes, epochs, rows)
 
     def _names_its_columns(self, new: Record) -> bool:
         """Whether the setting of `new` is that of the columns IN_TRIALS from now on, so that the row names it."""
         old = self._record.trial
-        is_same = all(new.trial[name] == old[name] for name in MEASURING - {"measures", "shifts", *ALONG_THE_RUN})
+        others = {"measures", "shifts", "noise_scale", *ALONG_THE_RUN}
+        is_same = all(new.trial[name] == old[name] for name in MEASURING - others)
         known, found = ([row[name] for name in IN_TRIALS if row[name] is not None] for row in (old, new.trial))
         return is_same or bool(found) or not known
 
@@ -107,6 +115,11 @@ class Extension:
 def measured_by(config: TrialConfig) -> list[str]:
     """`measured` of a trial that was measured as `config` asks."""
     return sorted(set[str]().union(*config.measurements().values()))
+
+
+def failed_row(measure: str, reason: str, seconds: float) -> Row:
+    """The row of a measure without a value."""
+    return {"measure": measure, "value": None, "seconds": seconds, "seed": SEED, "error": reason}
 
 
 def _identity(row: Row) -> tuple[Any, ...]:

@@ -55,6 +55,15 @@ OF_TASK = {
 DEFAULTS |= {**OF_TASK, "metrics": None}
 METRIC_IS = {"train_metric": "train_accuracy", "test_metric": "test_accuracy"}  # likewise
 DEFAULTS |= dict.fromkeys((*METRIC_IS, "steps_to_target", "examples_to_target"))
+NOISE_COLUMNS = (
+    "gradient_noise_scale",
+    "gradient_noise_scale_low",
+    "gradient_noise_scale_high",
+    "gradient_noise_trace",
+    "gradient_noise_squared_gradient",
+    "gradient_noise_layers",
+)
+DEFAULTS |= dict.fromkeys((*NOISE_COLUMNS, "noise_scale_parameters"))
 DEFAULTS |= {"error": None}  # of a measure: one that failed left no rows
 DEFAULT_OF_EARLIER_ROWS = {
     field.name: field.default
@@ -112,6 +121,7 @@ TRIALS = pa.schema(
         ("decayed_parameters", pa.int64()),  # those that weight decay acts on; null where a user's own class decides
         ("parameters", pa.int64()),
         ("frozen_parameters", pa.int64()),  # of them; neither trained nor measured
+        ("noise_scale_parameters", pa.int64()),  # that `noise_scale` covers; null without
         ("initial_weights", pa.string()),  # a hash; the same for two seeds if the network does not follow the seed
         ("train_seconds", pa.float64()),
         ("sharpness_seconds", pa.float64()),
@@ -148,6 +158,12 @@ EPOCHS = pa.schema(
         ("lr", pa.float64()),
         ("batch_size", pa.int64()),
         ("seconds", pa.float64()),
+        ("gradient_noise_scale", pa.float64()),  # of the steps until here, in examples; null without --noise-scale
+        ("gradient_noise_scale_low", pa.float64()),  # its 95 % interval; an upper end is null where it is open
+        ("gradient_noise_scale_high", pa.float64()),
+        ("gradient_noise_trace", pa.float64()),  # tr(Sigma), of the gradient of one example
+        ("gradient_noise_squared_gradient", pa.float64()),  # |G|^2
+        ("gradient_noise_layers", pa.string()),  # by layer, as JSON: {"0": {"noise_scale": 9.1, "low": ...}, ...}
         # In the first epochs, the training loss of some of the examples between steps; `epoch` is fractional.
         ("within", pa.list_(pa.struct({"step": pa.int64(), "epoch": pa.float64(), "train_loss": pa.float64()}))),
     ]

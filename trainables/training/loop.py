@@ -41,6 +41,7 @@ from trainables.training.batches import next_batch, order_of_epoch
 from trainables.training.evaluate import Evaluation
 from trainables.training.ghost_batch_norm import use_ghost_batch_norm
 from trainables.training.looks import is_look, is_test_always_due, is_test_due
+from trainables.training.noise_scale import NoiseScale
 from trainables.training.optimizers.by_name import build_optimizer, scale_velocity
 from trainables.training.optimizers.groups import LR_RATIO
 from trainables.training.parallel import Workers, evaluate_together
@@ -82,7 +83,10 @@ class Training:
         self.workers = workers or Workers()
         self.micro_batch_size = micro_batch_size
         self.parts = Parts(model, self.workers, micro_batch_size, config.ghost_batch_size)
-        update = Update(config, model, data, self.task, self.parts)
+        self.noise_scale: NoiseScale | None = None
+        if config.noise_scale is not None:
+            self.noise_scale = NoiseScale(model, config.noise_scale, data, self.task, self.workers)
+        update = Update(config, model, data, self.task, self.parts, self.noise_scale)
         self._update: Updates = update
         is_whole = self.workers.count == 1 and micro_batch_size is None
         is_known = is_recordable(config) and not is_import_path(self.task.name)
@@ -179,6 +183,7 @@ class Training:
                 "batch_size": size,
                 "seconds": seconds,
                 "within": looks or None,
+                **({} if self.noise_scale is None else self.noise_scale.columns()),
             }
         )
 
@@ -338,6 +343,7 @@ class Training:
             "seconds": self.seconds,
             "epochs": self.epochs,
             "random": self._random,
+            "noise_scale": None if self.noise_scale is None else self.noise_scale.state_dict(),
         }
 
     def load_final(self, weights: dict[str, Any], epochs: list[dict[str, Any]]) -> None:
@@ -352,6 +358,8 @@ class Training:
         self.seconds = state["seconds"]
         self._load_history(state["epochs"])
         self._random = state.get("random")
+        if self.noise_scale is not None and state.get("noise_scale") is not None:
+            self.noise_scale.load_state_dict(state["noise_scale"])
 
     def _load_history(self, epochs: list[dict[str, Any]]) -> None:
         """Takes the rows of `epochs`; those of earlier versions end with epochs."""

@@ -68,7 +68,7 @@ def is_recordable(config: TrialConfig) -> bool:
     of_several_gradients = (config.input_adversary, config.weight_adversary, config.sam_radius, config.proximal)
     is_plain = all(part is None for part in (*drawn_on_the_cpu, *of_several_gradients))
     is_of_one_kernel = config.optimizer in RECORDABLE_OPTIMIZERS and not config.layer_adaptation
-    is_unknown = config.model == "lstm" or is_import_path(config.model)
+    is_unknown = config.model == "lstm" or is_import_path(config.model) or config.noise_scale is not None
     return is_plain and is_of_one_kernel and not is_unknown
 
 

@@ -24,6 +24,7 @@ from trainables.tasks.task import Task
 from trainables.training.augmentation import augment
 from trainables.training.gradient_noise import noise_factors
 from trainables.training.input_perturbation import adversarial_inputs
+from trainables.training.noise_scale import NoiseScale
 from trainables.training.one_loss import Closure, one_loss
 from trainables.training.optimizers.optimizer import Optimizer
 from trainables.training.parts import Part, Parts
@@ -46,12 +47,21 @@ class Updates(Protocol):
 class Update:
     """Changes `model` by one batch of `data` after another, as `config` says; in `parts` where they are to be cut."""
 
-    def __init__(self, config: TrialConfig, model: nn.Module, data: Dataset, task: Task, parts: Parts) -> None:
+    def __init__(
+        self,
+        config: TrialConfig,
+        model: nn.Module,
+        data: Dataset,
+        task: Task,
+        parts: Parts,
+        noise_scale: NoiseScale | None = None,
+    ) -> None:
         self.config = config
         self.model = model
         self.task = task
         self.data = data
         self._parts = parts
+        self._noise_scale = noise_scale
         self.begin_epoch(0)
 
     def begin_epoch(self, epoch: int) -> None:
@@ -90,17 +100,20 @@ class Update:
         def closure() -> Tensor:
             optimizer.zero_grad()
             if parts is not None:
-                return parts.gradient(len(batch), of_rows, weights)
+                return parts.gradient(len(batch), loss_of_rows, weights)
             loss = self._loss(self._outputs(inputs), labels, factors)
             loss.backward()
             return loss
 
+        noise = self._noise_scale
+        loss_of_rows = of_rows if noise is None else noise.of_part(of_rows)
+        gradient = closure if noise is None else noise.watched(closure, len(batch), weights)
         if config.optimizer in FULL_BATCH_OPTIMIZERS:
-            optimizer.step(one_loss(self.model, closure))
+            optimizer.step(one_loss(self.model, gradient))
         elif config.proximal is not None:
-            proximal_step(self.model, optimizer, closure, weight=config.proximal)
+            proximal_step(self.model, optimizer, gradient, weight=config.proximal)
         else:
-            self._gradient(closure)
+            self._gradient(gradient)
             if config.clip_norm is not None:
                 nn.utils.clip_grad_norm_(self.model.parameters(), config.clip_norm)
             optimizer.step()

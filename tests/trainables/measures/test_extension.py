@@ -212,3 +212,22 @@ def test_a_campaign_measures_its_retrained_trials_further(make_config: Make) -> 
     assert known.is_complete(make_config(measures=""))  # as tuning trials are
     assert not known.is_complete(make_config(measures=AFTER))
     assert Known(Outcome("key", "diverged"), []).is_complete(make_config(measures=AFTER))
+
+
+def test_a_noise_scale_is_added_by_training_again(make_config: Make, digits: Source, folder: Path) -> None:
+    """To the same rows, though the weights were kept; and not twice."""
+    before = stored(folder, make_config(measures=BEFORE), digits)
+    wanted = make_config(measures=BEFORE, noise_scale="all")
+    (missing,) = incomplete_trials(folder, [wanted])
+    assert (missing.measures, missing.noise_scale) == ("", "all")
+    after = extend(folder, wanted, digits)
+    at_once = run_trial(wanted, digits)
+    assert {name for name, value in at_once.trial.items() if value != after.trial[name]} <= set(TIMES)
+    assert [row["gradient_noise_scale"] for row in after.epochs] == [
+        row["gradient_noise_scale"] for row in at_once.epochs
+    ]
+    assert [row["seconds"] for row in after.epochs] == [row["seconds"] for row in before.epochs]
+    assert after.measures == before.measures
+    assert not incomplete_trials(folder, [wanted, make_config(measures=BEFORE)])
+    more = extend(folder, make_config(measures=AFTER), digits)  # without asking for it again
+    assert (more.trial["noise_scale"], more.epochs) == ("all", after.epochs)
