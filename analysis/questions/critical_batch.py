@@ -19,7 +19,8 @@ off by 10 %, an interval from them holds the truth half as often as it says. An 
 one arm of the law.
 
 Beside it the simple noise scale tr(Sigma) / |G|^2 that the theory predicts B_crit from, where it was measured
-(`--measures gradient_noise_scale`): the geometric mean over the moments until the target. Measured at the end alone it
+(`--noise-scale`, `--measures gradient_noise_scale`), and by which factor it is off: the geometric mean over the moments
+until the target. Measured at the end alone it
 is far too large, since the gradient vanishes there.
 
 Traps: it says how fast training goes, not how well the result generalizes. The law is that of SGD; Adam bends it.
@@ -34,7 +35,7 @@ import pandas as pd
 
 from analysis.data.load import NOT_TRAINING, REPLICATE, Sweep, attempted, axes
 from analysis.data.replicates import LEAST_REPLICATES, Cells, Estimate, cells, over_replicates, weighted_mean
-from analysis.questions.noise_scales import NoiseScales, noise_scales, noise_sentence
+from analysis.questions.noise_scales import NoiseScales, factor_sentence, noise_scales, noise_sentence
 from analysis.stats.means import Interval, Mean, mean_over_replicates
 from analysis.stats.pairs import Floats, Integers
 from analysis.stats.steps_to_loss import default_loss, fit_steps, misfit_intervals, steps_to_loss
@@ -242,7 +243,7 @@ def critical_batch_sentence(sweep: Sweep) -> str:
         text += f" Not eligible, as they reach it in some replicates only or in none: {', '.join(named)}{more}."
     scales = [row.noise_scale.value for row in found.rows if row.noise_scale is not None]
     ends = [plain_number(end(scales)) if scales else "" for end in (min, max)]
-    return f"{text} {noise_sentence(found.noise, *ends)}"
+    return f"{text} {noise_sentence(found.noise, *ends)}{factor_sentence(found.b_crit, scales)}"
 
 
 def _batches(found: CriticalBatch, flag: str) -> list[int]:

@@ -1,8 +1,12 @@
 """The simple gradient noise scale tr(Sigma) / |G|^2 of a sweep, over the moments at which it was measured.
 
-A trial has rows by two methods, each with a row for tr(Sigma) alone, which is no scale: one method is taken, the one
-example by example where it was measured. A scale counts where |G|^2 is resolved from 0 (`converged`). Elsewhere it is
-larger than a row can say, so a mean over the moments that are left is too small: how many those are goes with it.
+It is taken from the training steps (`--noise-scale`, columns of epochs.parquet) where these resolve it, else from the
+measure of that name (measures.parquet), at the end of training or along it. An interval of the steps that is open above
+says that |G|^2 is not resolved.
+
+The measure has rows by two methods, each with a row for tr(Sigma) alone, which is no scale: one method is taken, the
+one example by example where it was measured. A scale counts where |G|^2 is resolved from 0 (`converged`). Elsewhere it
+is larger than a row can say, so a mean over the moments that are left is too small: how many those are goes with it.
 """
 
 from dataclasses import dataclass
@@ -11,6 +15,8 @@ import numpy as np
 import pandas as pd
 
 from analysis.data.load import Sweep
+from analysis.data.replicates import Estimate
+from analysis.stats.wording import plain_number
 
 NOISE_SCALE = "gradient_noise_scale"
 METHODS = ("per example", "two batch sizes")  # the first that was measured is taken
@@ -18,7 +24,8 @@ METHODS = ("per example", "two batch sizes")  # the first that was measured is t
 
 @dataclass(frozen=True, eq=False)
 class NoiseScales:
-    """`scales`: the geometric mean of each trial over its resolved moments, by trial_id; in examples.
+    """`scales`: the geometric mean of each trial over its resolved moments, by trial_id; in examples. `layers`: those
+    that the steps' noise scale covers, all or normalization; None where it was measured otherwise.
 
     `resolved` of `measured` moments of all trials count; `epochs`: the most of one trial. `at_end`: all of them are the
     ends of their trials.
@@ -29,45 +36,91 @@ class NoiseScales:
     measured: int
     resolved: int
     at_end: bool
+    layers: str | None = None
 
 
 def noise_scales(sweep: Sweep, reached: pd.DataFrame) -> NoiseScales | None:
-    """The noise scales of the trials of `reached` (by `steps_to_loss`) until then; None where none was measured."""
-    rows = sweep.measures[(sweep.measures["measure"] == NOISE_SCALE) & sweep.measures["method"].isin(METHODS)]
-    rows = rows[rows["trial_id"].isin(reached.index)]
-    rows = rows[~(rows["epoch"] > np.ceil(rows["trial_id"].map(reached["epoch"])))]
-    for method in METHODS:
-        if (rows["method"] == method).any():
-            rows = rows[rows["method"] == method].drop_duplicates(["trial_id", "epoch"])
-            break
-    else:
+    """Those of the trials of `reached` (by `steps_to_loss`) until then; None where none was measured."""
+    in_steps = _in_steps(sweep, reached)
+    measured = _measured(sweep, reached) if in_steps is None or in_steps.resolved == 0 else None
+    return measured or in_steps
+
+
+def _in_steps(sweep: Sweep, reached: pd.DataFrame) -> NoiseScales | None:
+    """Those of the training steps, of the layers that most trials have."""
+    layers = sweep.trials.set_index("trial_id")["noise_scale"].dropna()
+    if layers.empty:
         return None
-    known = rows[(rows["value"] > 0) & rows["converged"].ne(False)]
-    logs = np.log(known["value"].astype("float64")).groupby(known["trial_id"])
+    which = str(layers.mode().iloc[0])
+    rows = _until(sweep.epochs[sweep.epochs["trial_id"].isin(layers.index[layers == which])], reached)
+    rows = rows[rows["gradient_noise_trace"].notna()]
+    return _summary(sweep, rows, "gradient_noise_scale", rows["gradient_noise_scale_high"].notna(), which)
+
+
+def _until(rows: pd.DataFrame, reached: pd.DataFrame) -> pd.DataFrame:
+    rows = rows[rows["trial_id"].isin(reached.index)]
+    return rows[~(rows["epoch"] > np.ceil(rows["trial_id"].map(reached["epoch"])))]
+
+
+def _summary(
+    sweep: Sweep, rows: pd.DataFrame, column: str, is_resolved: pd.Series, layers: str | None
+) -> NoiseScales | None:
+    known = rows[(rows[column] > 0) & is_resolved]
+    logs = np.log(known[column].astype("float64")).groupby(known["trial_id"])
     done = known["trial_id"].map(sweep.trials.set_index("trial_id")["epochs_done"])
     return NoiseScales(
         scales=np.exp(logs.mean()),
         epochs=int(logs.size().max()) if len(known) else 0,
         measured=len(rows),
         resolved=len(known),
-        at_end=bool((known["epoch"] == done).all()),
+        at_end=layers is None and bool((known["epoch"] == done).all()),
+        layers=layers,
     )
+
+
+def _measured(sweep: Sweep, reached: pd.DataFrame) -> NoiseScales | None:
+    rows = sweep.measures[(sweep.measures["measure"] == NOISE_SCALE) & sweep.measures["method"].isin(METHODS)]
+    rows = _until(rows, reached)
+    for method in METHODS:
+        if (rows["method"] == method).any():
+            rows = rows[rows["method"] == method].drop_duplicates(["trial_id", "epoch"])
+            break
+    else:
+        return None
+    return _summary(sweep, rows, "value", rows["converged"].ne(False), None)
 
 
 def noise_sentence(found: NoiseScales | None, low: str, high: str) -> str:
     """What was found, between `low` and `high`, the batch sizes' own means; or why there is nothing."""
     if found is None:
-        return "The gradient noise scale was not measured (`--measures gradient_noise_scale`)."
+        return "The gradient noise scale was not measured (`--noise-scale` or `--measures gradient_noise_scale`)."
     if found.resolved == 0:
         return (
             f"The gradient noise scale is not known: |G|^2 is not resolved from 0 at any of the {found.measured} "
             "moments measured. Measure earlier in training (`--measure-every 1`) or on more examples."
         )
     end = ", measured at the end of training alone, where it overstates" if found.at_end else ""
-    text = f"The simple gradient noise scale is {low} to {high}{end}."
+    of_steps = {None: "", "all": " of the training steps"}.get(
+        found.layers, " of the normalization layers in the training steps"
+    )
+    text = f"The simple gradient noise scale{of_steps} is {low} to {high}{end}."
     if found.resolved < found.measured:
         text += (
             f" |G|^2 is not resolved from 0 at {found.measured - found.resolved} of the {found.measured} moments "
             "measured; these are left out, so the scale is larger than stated."
         )
     return text
+
+
+def factor_sentence(critical: Estimate, scales: list[float]) -> str:
+    """By which factor the geometric mean of the `scales` is off the measured critical batch size; "" without them."""
+    if not scales:
+        return ""
+    scale = float(np.exp(np.mean(np.log(scales))))
+    ends = critical.interval
+    interval = ""
+    if ends is not None and ends.low > 0 and np.isfinite(ends.high):
+        interval = f" (95 % CI {plain_number(ends.low / scale)} to {plain_number(ends.high / scale)})"
+    return (
+        f" The measured critical batch size is {plain_number(critical.value / scale)} times the noise scale{interval}."
+    )

@@ -276,3 +276,28 @@ def test_steps_that_are_upper_bounds_are_told(write_sweep):
     ]
     sentence = critical_batch_sentence(load_sweep(write_sweep(records)))
     assert "before it was first looked at, so steps are upper bounds, at batch 32." in sentence
+
+
+def test_the_noise_scale_of_the_steps_comes_with_the_factor_that_it_is_off_by(write_sweep):
+    """Until the target, where the interval is closed; a factor of 100 / 20 here. The measure gives way to it."""
+    records = []
+    for entry in law(factors=(1, 1.05, 0.95)):
+        scales = [(20.0, 30.0) for _ in entry.epochs]
+        scales[0] = (1e6, None)  # not resolved
+        columns = ("gradient_noise_scale", "gradient_noise_scale_high", "gradient_noise_trace")
+        history = [
+            row | dict(zip(columns, (*scale, 1.0), strict=True))
+            for row, scale in zip(entry.epochs, scales, strict=True)
+        ]
+        row = entry.trial | {"noise_scale": "normalization"}
+        records.append(with_noise(dataclasses.replace(entry, trial=row, epochs=history), (1, 10.0)))
+    sweep = load_sweep(write_sweep(records))
+    found = critical_batch(sweep)
+    assert [row.noise_scale.value for row in found.rows if row.noise_scale is not None] == pytest.approx([20] * 4)
+    sentence = critical_batch_sentence(sweep)
+    assert "noise scale of the normalization layers in the training steps is 20 to 20." in sentence
+    assert f"not resolved from 0 at 12 of the {found.noise.measured} moments" in sentence
+    low, high = found.b_crit.interval.low / 20, found.b_crit.interval.high / 20
+    factor = found.b_crit.value / 20
+    assert factor == pytest.approx(5, rel=0.05)
+    assert f"is {factor:.3g} times the noise scale (95 % CI {low:.3g} to {high:.3g})." in sentence
