@@ -133,7 +133,8 @@ def steps_to_result(runs: Runs, goal: float) -> StepsToResult:
 def equal_examples(runs: Runs, margin: float) -> EqualExamples:
     """The metric after the same number of examples, against the smallest batch's.
 
-    Raises UserError for a margin that is not above 0.
+    A batch size is left out where no setting was evaluated so early in every replicate. Raises UserError where that
+    leaves none, and for a margin that is not above 0.
     """
     if not margin > 0:
         raise UserError(f"`margin` must be above 0, in units of {runs.metric}, got {margin:g}")
@@ -144,6 +145,11 @@ def equal_examples(runs: Runs, margin: float) -> EqualExamples:
     frame = runs.about.assign(value=curves.groupby("run").apply(_value_at, budget, include_groups=False), matched_set=0)
     frame["log_steps"] = (runs.sign * frame["value"]).fillna(np.inf)  # to choose the best by
     chosen = _at_best(frame)
+    if chosen.empty:
+        raise UserError(
+            f"`source` must hold evaluations before {plain_number(budget)} examples, the longest that every batch size "
+            "was trained for, got none; evaluate more often"
+        )
     smallest = chosen[chosen["batch_size"] == chosen["batch_size"].min()]
     rows: list[tuple[int, Mean, Mean | None]] = []
     worse: list[tuple[int, Mean | None]] = []
@@ -256,9 +262,10 @@ def _critical(frame: pd.DataFrame) -> Estimate | None:
 
 
 def _value_at(curve: pd.DataFrame, examples: float) -> float:
-    """The value of one run after `examples`, between evaluations on a line; NaN where it did not come so far."""
+    """The value of one run after `examples`, on a line between evaluations; NaN before the first and after the last."""
     seen, values = curve["examples"].to_numpy(np.float64), curve["value"].to_numpy(np.float64)
-    return float(np.interp(examples, seen, values)) if seen[-1] >= examples * (1 - 1e-9) else np.nan
+    is_seen = seen[0] * (1 - 1e-9) <= examples <= seen[-1] * (1 + 1e-9)
+    return float(np.interp(examples, seen, values)) if is_seen else np.nan
 
 
 def _law_line(critical: Estimate | None) -> str:

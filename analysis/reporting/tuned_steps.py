@@ -7,6 +7,7 @@ from analysis.charts.steps_to_result import steps_to_result_figure
 from analysis.charts.style import save
 from analysis.questions.steps_to_result import equal_examples, equal_examples_line, goal_words, lines
 from analysis.questions.tuned_steps import TunedSteps, load_tuned_steps
+from trainables.runtime.errors import UserError
 
 MARGIN = 0.05
 
@@ -23,7 +24,10 @@ def tuned_steps_lines(folder: Path, margin: float | None = None) -> list[str]:
         return said
     hardest = next(one for one in reversed(goals) if one.found is not None)
     if margin := margin or MARGIN * abs(hardest.goal):
-        said.append(equal_examples_line(hardest.runs, equal_examples(hardest.runs, margin)))
+        try:
+            said.append(equal_examples_line(hardest.runs, equal_examples(hardest.runs, margin)))
+        except UserError as error:
+            said.append(f"No comparison at equal examples: {error}.")
     said += [_basis(goals)]
     figures = save(steps_to_result_figure(goals[0].runs, reached), folder, "steps_to_result")
     kept = ["optuna.db", "tuning.parquet", "tuning.json", "trials.parquet", "epochs.parquet"]

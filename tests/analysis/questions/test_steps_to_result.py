@@ -169,6 +169,19 @@ def test_equal_examples_against_the_margin(tmp_path):
         equal_examples(runs, 0)
 
 
+def test_a_run_first_evaluated_later_has_no_value_at_equal_examples(tmp_path):
+    """Batch 4 has seen 240 examples at its end; batch 32 was evaluated after 1920 for the first time."""
+    ends = [("a", 4, 60, 0.5), ("b", 32, 60, 0.1)]
+    runs = made_of(tmp_path, ends)
+    assert [(size, mean.value) for size, mean, _ in equal_examples(runs, 0.1).rows] == [(4, 0.5)]
+    seen = equal_examples(made_of(tmp_path, [*ends, ("b", 32, 5, 0.9), ("b", 32, 10, 0.7)]), 0.1)
+    assert [size for size, *_ in seen.rows] == [4, 32]
+    assert seen.rows[1][1].value == pytest.approx(0.9 - 0.2 * (240 - 160) / (320 - 160))
+    replicates = [("a", 4, 60, 0.5, 0), ("b", 4, 120, 0.5, 1)]
+    with pytest.raises(UserError, match="evaluations before 240 examples"):
+        equal_examples(made_of(tmp_path, replicates, settings=["seed"]), 0.1)
+
+
 def test_what_cannot_be_compared_is_not_said_to_be_beyond(tmp_path):
     """One replicate; a size that never is at the goal; and sizes of other seeds."""
     rows = [("a", 8, 0, 1.0, 0), ("a", 8, 10, 0.0, 0), ("b", 64, 0, 1.0, 0), ("b", 64, 10, 0.9, 0)]
