@@ -8,10 +8,11 @@ follows.
 
 import argparse
 from collections.abc import Sequence
+from typing import Any
 
 from sweeps.cli.arguments import Parser, add_axis, add_data, add_run, amount, integer, number
-from sweeps.cli.options import add_training
-from trainables.config import MEASURE_BATCH_NORMS, MEASURE_DTYPES, SWITCH_LEARNING_RATES
+from sweeps.cli.options import add_sharpness, add_training
+from trainables.config import SWITCH_LEARNING_RATES
 from trainables.units import Amount
 
 EXAMPLES = """\
@@ -104,13 +105,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
         switch_optimizer_state="reset",
         split_seeds=None,
         remedies=[{}],
-        measures=[],
-        measure_every=None,
-        measure_share=None,
-        measure_examples=None,
-        measure_dtype=MEASURE_DTYPES[0],
-        measure_batch_norm=MEASURE_BATCH_NORMS[0],
-        measure_batch_size=None,
+        **_without_measures(),
     )
     options = parser.parse_args(arguments)
     for name in ("target_loss", "target_metric", "schedule"):
@@ -129,3 +124,10 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     options.batch_sizes, options.learning_rates = [options.batch_size], [options.learning_rate]
     options.warmup_epochs = [options.warmup_epochs]
     return options
+
+
+def _without_measures() -> dict[str, Any]:
+    """What the options of `add_sharpness` are where nothing is measured."""
+    parser = Parser(allow_abbrev=False)
+    add_sharpness(parser)
+    return vars(parser.parse_args(["--measures", "none"]))

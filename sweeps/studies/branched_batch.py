@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from analysis.questions.batch_schedule import HALVINGS, Schedule
+from analysis.questions.batch_schedule import ARMS, HALVINGS, Schedule
 from sweeps.plan.grid import expand
 from sweeps.plan.units import tokens_of_example
 from sweeps.studies.study import grid_of, run_study, source_of
@@ -52,6 +52,9 @@ def run_branched_batch(options: argparse.Namespace) -> int:
             console.print(line, soft_wrap=True)
 
     status = run_study(trials, source, options, finish)
+    if options.dry_run and options.run_schedule:
+        more = f"{len(ARMS) * len(options.seeds)} trials"
+        print(f"then {more} by the schedule that follows from these, at constant batches and by Seesaw")
     if not schedules or status not in (0, 1):
         return status
     again = copy.copy(options)
