@@ -12,7 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from trainables.measures.by_name import MEASURES, OF_OPTIMIZER, measure
+from trainables.config import OF_STEPS
+from trainables.measures.by_name import MEASURES, measure
 from trainables.sharpness import (
     GaussNewton,
     ModelLoss,
@@ -207,7 +208,7 @@ REFUSED = {
 @pytest.mark.parametrize("name", TASKS)
 def test_every_measure_has_a_value_or_is_refused_in_a_line(name: str) -> None:
     loss, _ = bound(name)
-    for one in sorted(set(MEASURES) - OF_OPTIMIZER):
+    for one in sorted(set(MEASURES) - OF_STEPS):
         if one in REFUSED[name]:
             with pytest.raises(ValueError, match=f"^[^\n]*{name}[^\n]*$"):
                 measure(loss, [one])
