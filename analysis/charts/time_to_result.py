@@ -1,0 +1,42 @@
+"""Time to a goal against batch size, and the Pareto curve of time against examples."""
+
+from collections.abc import Sequence
+
+from matplotlib.figure import Figure
+
+from analysis.charts.style import LABELS, LINE_COLOURS, draw_means, footnote, legend_above, log_axis, new_figure
+from analysis.questions.time_to_result import TimeToResult
+
+
+def time_to_result_figure(goals: Sequence[TimeToResult], metric: str, price_per_hour: float | None = None) -> Figure:
+    """A line for each goal. Left: seconds to it; right: seconds against examples, hollow where not on the front."""
+    sizes = sorted({row.batch_size for found in goals for row in found.rows})
+    with new_figure(height=3.2) as figure:
+        time, front = figure.subplots(1, 2)
+        for found, colour in zip(goals, LINE_COLOURS * len(goals), strict=False):
+            x, means = [row.batch_size for row in found.rows], [row.seconds for row in found.rows]
+            draw_means(time, x, means, color=colour, marker="o", markersize=4, label=f"{found.goal:g}")
+            examples = [row.examples.value for row in found.rows]
+            seconds = [row.seconds.value for row in found.rows]
+            front.plot(examples, seconds, color=colour, linewidth=0.8, alpha=0.5)
+            for row in found.rows:
+                fill = colour if row.on_front else "white"
+                front.plot(row.examples.value, row.seconds.value, "o", color=colour, markerfacecolor=fill, markersize=5)
+                place = (row.examples.value, row.seconds.value)
+                front.annotate(f" {row.batch_size}", place, textcoords="offset points", xytext=(3, 3), fontsize=7)
+        log_axis(time, "x", at=sizes if len(sizes) <= 7 else sizes[::2])
+        log_axis(time, "y")
+        log_axis(front, "x")
+        log_axis(front, "y")
+        time.set_xlabel(LABELS["batch_size"])
+        time.set_ylabel("time to the goal [s]")
+        front.set_xlabel("examples to the goal")
+        front.set_ylabel("time to the goal [s]")
+        legend_above(figure, most_columns=len(goals), title=f"goal: {metric}")
+        price = "" if price_per_hour is None else f" One hour costs {price_per_hour:g}."
+        footnote(
+            figure,
+            "Geometric means and 95 % intervals. Right: labels are batch sizes; hollow: another batch size needs both "
+            f"less time and fewer examples.{price}",
+        )
+    return figure

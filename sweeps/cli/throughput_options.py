@@ -1,0 +1,78 @@
+"""The options of throughput.py: what is measured, and which goal the time is to."""
+
+import argparse
+from collections.abc import Sequence
+
+from sweeps.cli.arguments import Parser, add_data, integer, number
+from sweeps.cli.options import add_training, with_stopping
+from sweeps.cli.options import parse as options_of_the_grid
+from trainables.storage import folders
+
+SECONDS = 3.0
+BATCH_SIZES = [16, 64, 300]
+
+EXAMPLES = """\
+examples:
+  python sweeps/throughput.py --batch-sizes 16 64 300
+      examples a second on this device, for the MLP on digits
+  python sweeps/throughput.py --sweep results/NAME --goal 0.3 --price-per-hour 2.5
+      time and cost to a test loss of 0.3, with the throughput of the sweep's own trials
+  python sweeps/throughput.py --sweep results/NAME --measure --device cuda
+      the same with the throughput of this device
+"""
+
+
+def parse(arguments: Sequence[str]) -> argparse.Namespace:
+    """The options of `throughput.py`; exits with status 2 and one line where they are wrong."""
+    parser = Parser(
+        prog="throughput.py",
+        description="Measures examples per second at each batch size, and says which batch size reaches a goal fastest "
+        "and at what cost.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    goal = parser.add_argument_group("time and cost to a goal")
+    goal.add_argument(
+        "--sweep", type=folders.argument, metavar="DIR", help="a results folder, which has the steps to the goal"
+    )
+    goal.add_argument(
+        "--goal", nargs="+", type=float, metavar="X", help="goals (default: the best that every batch size reaches)"
+    )
+    goal.add_argument("--metric", metavar="NAME", help="the metric of the goal (default: test_loss)")
+    goal.add_argument(
+        "--direction", choices=("lower", "higher"), help="which is better (default: by the metric's name)"
+    )
+    goal.add_argument("--price-per-hour", type=number(above=0), metavar="X", help="of the device, for the cost")
+    goal.add_argument(
+        "--measure", action="store_true", help="with --sweep: measure throughput here, not from the sweep's trials"
+    )
+    here = parser.add_argument_group("what is measured (without --sweep, or with --measure)")
+    here.add_argument(
+        "--batch-sizes",
+        nargs="+",
+        type=integer(1),
+        metavar="N",
+        help="examples per optimizer step (default: those of --sweep, or 16 64 300)",
+    )
+    here.add_argument(
+        "--seconds",
+        type=number(above=0),
+        metavar="X",
+        help=f"of training at each batch size (default: {SECONDS:g})",
+    )
+    here.add_argument("--device", choices=("cpu", "cuda"), help="(default: cuda where there is a GPU)")
+    here.add_argument(
+        "--threads",
+        type=integer(1),
+        default=1,
+        metavar="N",
+        help="CPU threads, as --cpus-per-trial (default: %(default)s)",
+    )
+    add_data(parser, dataset="digits")
+    add_training(parser)
+    own = {action.dest for action in parser._actions}
+    fixed = {"learning_rates": [0.001], "warmup_epochs": [0.0], "switch_epochs": [None], "seeds": [0], "measures": []}
+    others = vars(options_of_the_grid([])) | fixed  # a trial needs them, and they have no meaning here
+    parser.set_defaults(**{name: value for name, value in others.items() if name not in own})
+    return with_stopping(parser.parse_args(arguments))

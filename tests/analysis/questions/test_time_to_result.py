@@ -1,0 +1,105 @@
+"""Time to a goal: by hand, and its intervals and claims on runs of known truth."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from made_up import law
+
+from analysis.charts.time_to_result import time_to_result_figure
+from analysis.data.load import load_sweep
+from analysis.data.runs import read_results
+from analysis.questions.steps_to_result import StepsAtBatch, StepsToResult, steps_to_result
+from analysis.questions.time_to_result import (
+    cost,
+    lines,
+    throughput_lines,
+    throughput_of_passes,
+    throughput_of_rows,
+    time_to_result,
+)
+from analysis.stats.means import Mean, mean_over_replicates
+from trainables.runtime.errors import UserError
+
+
+def geometric(values) -> Mean:
+    frame = pd.DataFrame({"replicate": range(len(values)), "value": values})
+    found = mean_over_replicates(frame, "value", scale="log")
+    assert found is not None
+    return found
+
+
+def steps(examples: dict[int, Mean]) -> StepsToResult:
+    rows = [StepsAtBatch(size, "", mean, mean, None, 1, 1, False) for size, mean in examples.items()]
+    return StepsToResult(0.1, tuple(rows), None, None)
+
+
+def test_one_replicate_by_hand():
+    examples = {16: geometric([1000.0]), 64: geometric([1500.0]), 256: geometric([6000.0])}
+    throughput = {16: geometric([500.0]), 64: geometric([1500.0]), 256: geometric([2000.0])}
+    found = time_to_result(steps(examples), throughput)
+    assert [row.seconds.value for row in found.rows] == pytest.approx([2.0, 1.0, 3.0], rel=1e-12)
+    assert [row.on_front for row in found.rows] == [True, True, False]
+    assert found.fastest == 64
+    assert cost(found.rows[0].seconds, 3600.0).value == pytest.approx(2.0, rel=1e-12)
+    text = lines(found, "test loss", 3600.0)
+    assert text[1] == "  batch 16: 2 s, $2, 1000 examples at 500 examples/s"
+    assert text[-2:] == [
+        "Fastest and cheapest: batch 64; which others are slower is unknown without replicates.",
+        "Pareto front of time and examples: 16, 64.",
+    ]
+
+
+def test_equal_errors_on_both_sides_add_in_squares():
+    """With n and n replicates of equal spread, Welch's degrees of freedom are 2 (n - 1), and the error sqrt(2) s."""
+    spread = np.exp([-0.1, 0.0, 0.1])
+    found = time_to_result(steps({16: geometric(100 * spread)}), {16: geometric(10 * spread)})
+    interval = found.rows[0].seconds.interval
+    assert interval is not None
+    half = 2.7764451051977987 * 0.1 * (2 / 3) ** 0.5  # t(0.975, 4)
+    assert np.log([interval.low, interval.high]) == pytest.approx(np.log(10) + np.array([-half, half]), rel=1e-9)
+
+
+def test_batch_sizes_that_were_not_measured_are_left_out():
+    examples = {16: geometric([1000.0]), 64: geometric([1500.0])}
+    assert len(time_to_result(steps(examples), {64: geometric([10.0])}).rows) == 1
+    with pytest.raises(UserError, match=r"`--batch-sizes` must hold one that reaches the goal \(16, 64\)"):
+        time_to_result(steps(examples), {8: geometric([10.0])})
+
+
+def test_intervals_and_claims_hold():
+    """Two batch sizes with the same true time: the interval holds it in 95 %, and neither is called slower in 95 %."""
+    random, held, slower, runs = np.random.default_rng(0), 0, 0, 1500
+    for _ in range(runs):
+        examples = {size: geometric(1000 * np.exp(0.2 * random.standard_normal(5))) for size in (16, 64)}
+        speed = {size: geometric(100 * np.exp(0.1 * random.standard_normal(4))) for size in (16, 64)}
+        found = time_to_result(steps(examples), speed)
+        held += found.rows[0].seconds.interval.holds(10.0)
+        slower += any(row.slower for row in found.rows)
+    assert held / runs > 0.95 - 4 * (0.05 * 0.95 / runs) ** 0.5
+    assert slower / runs < 0.05 + 4 * (0.05 * 0.95 / runs) ** 0.5
+
+
+def test_from_a_sweep(write_sweep):
+    """S = 50 (1 + 100 / B) times the factor of the seed, in whole epochs of 512 examples, each trial in 1 s."""
+    factors = np.array([0.9, 1.0, 1.1])
+    sweep = load_sweep(write_sweep(law(factors=factors.tolist())))
+    speed = throughput_of_rows(sweep)
+    assert sorted(speed) == [8, 32, 128, 512]
+    for size, mean in speed.items():
+        epochs = np.ceil(50 * (1 + 100 / size) * size / 512 * factors - 1e-9)
+        assert mean.value == pytest.approx(512 * np.exp(np.log(epochs).mean()), rel=1e-9)
+    runs = read_results(sweep, "train_loss", "lower")
+    found = time_to_result(steps_to_result(runs, 1e-3), speed)
+    expected = [row.examples.value / speed[row.batch_size].value for row in found.rows]
+    assert [row.seconds.value for row in found.rows] == pytest.approx(expected, rel=1e-12)
+    assert found.fastest == found.rows[int(np.argmin(expected))].batch_size
+    assert len(time_to_result_figure([found], "train loss", 1.0).axes) == 2
+
+
+def test_throughput_of_repeats():
+    passes = pd.DataFrame(
+        {"batch_size": [16, 16, 64, 64], "replicate": [0, 1, 0, 1], "throughput": [1.0, 4.0, 9.0, 9.0]}
+    )
+    found = throughput_of_passes(passes)
+    assert {size: mean.value for size, mean in found.items()} == pytest.approx({16: 2.0, 64: 9.0})
+    assert throughput_lines(found)[2] == "  batch 64: 9"
