@@ -50,8 +50,8 @@ def main() -> None:
     lines = [
         f"{options.runs} experiments of each truth, in %.",
         "",
-        "| true share | replicates | share: interval given | holds the truth | mediated points: holds | kinds disagree "
-        "(p < 0.05) | mean share by association |",
+        "| true share | replicates | share: interval given | holds the truth | mediated points: holds | interventions "
+        "disagree (p < 0.05) | mean share by association |",
         "|---|---|---|---|---|---|---|",
     ]
     for (name, truth), one in zip(TRUTHS.items(), found, strict=True):

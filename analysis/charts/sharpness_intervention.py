@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 
 from analysis.charts.style import GREY, LINE_COLOURS, MARKERS, batch_size_colours, footnote, legend_key, new_figure
 from analysis.data.load import Sweep
-from analysis.questions.sharpness_intervention import PLACEBO, PLAIN, TEST, Explained, arms_of, explained, named, points
+from analysis.questions.sharpness_intervention import PLACEBO, PLAIN, Explained, arms_of, explained, named, points
 from analysis.stats.means import Mean
 
 SHOWN = 2.5  # shares beyond this are cut off
@@ -43,6 +43,7 @@ def intervention_figure(sweep: Sweep) -> Figure:
         keys += [
             legend_key(outcome, marker="o", color=LINE_COLOURS[rank % len(LINE_COLOURS)])
             for rank, outcome in enumerate(outcomes)
+            if any(row.outcome == outcome and row.found.share and row.found.share.interval for row in found)
         ]
         figure.legend(handles=keys, loc="outside upper center", ncols=5, frameon=False)
         footnote(
@@ -105,8 +106,8 @@ def _draw_sensitivity(axes: Axes, one: Explained) -> None:
     axes.axvline(one.found.critical_rho, color=GREY, linewidth=0.8, linestyle=":")
     axes.axhline(0, color=GREY, linewidth=0.8)
     axes.set_ylim(max(axes.get_ylim()[0], -100 * SHOWN), min(axes.get_ylim()[1], 100 * SHOWN))
-    axes.set_xlabel("unmeasured confounder, rho")
-    axes.set_ylabel(f"share [%], {TEST}")
+    axes.set_xlabel("confounder, rho")
+    axes.set_ylabel("share [%]")
 
 
 def _dot(axes: Axes, place: float, share: Mean | None, colour: Any, is_hollow: bool) -> None:

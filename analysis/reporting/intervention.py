@@ -59,7 +59,7 @@ def card(sweep: Sweep) -> tuple[str, str, tuple[str, ...]]:
     if one.is_invariant is False:
         return f"Not {one.name} itself: rescaled layers change it, and nothing else", result, why
     if found.agreement is not None and found.agreement < LEVEL:
-        return "Not sharpness alone: interventions with equal sharpness differ in their effect", result, why
+        return f"Not by sharpness alone: interventions of equal sharpness differ in {metric.noun}", result, why
     if share is None or share.interval is None:
         return "Unknown: the share of the gap has no interval", result, why
     if share.interval.low > 0:
@@ -85,7 +85,7 @@ def _checks(metric: Metric, one: Explained) -> str:
     kinds = [f"{slope.kind} {metric.signed(sign * slope.slope.value)}" for slope in found.slopes if slope.slope]
     if found.agreement is not None:
         agree = "disagree" if found.agreement < LEVEL else "agree"
-        parts.append(f"kinds of intervention {agree} (p = {found.agreement:.2g}: {', '.join(kinds)})")
+        parts.append(f"the interventions {agree} (p = {found.agreement:.2g}; by kind: {', '.join(kinds)})")
     if found.interaction is not None and found.interaction.interval is not None:
         same = "the same" if found.interaction.interval.holds(0) else "not the same"
         parts.append(f"the effect is {same} at both batch sizes")

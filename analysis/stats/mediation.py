@@ -12,8 +12,8 @@ size), replicates s. With Y the loss of score, larger is worse, the model is lin
 beta is two-stage least squares with the arms as instruments: it uses only what the interventions do within a batch
 size, so an unmeasured cause of both M and Y does not enter it, as it enters an association. It assumes that
 
-    exclusion       an intervention changes Y through M alone. Where it does not, interventions of different kinds
-                    have different slopes: `agreement` tests this.
+    exclusion       an intervention changes Y through M alone. Where it does not, kinds of intervention have different
+                    slopes, or arms are off the common line: `agreement` tests both.
     linearity       of Y in M (or in log10 M: `as_log`).
     no interaction  beta is the same at both batch sizes: `interaction` tests this.
 
@@ -142,7 +142,7 @@ class Mediation:
     """The effects in units of the outcome, and `share` = mediated / total; each with its 95 % interval.
 
     `slope`: the outcome's change per unit of the measure, by all interventions. `slopes`: by each kind alone.
-    `agreement`: the p-value for all kinds having one slope (None: fewer than two kinds, or too few replicates).
+    `agreement`: the p-value for all kinds having one slope and all arms being on it (None: too few of them).
     `interaction`: slope at the large batch minus slope at the small one. `sensitivity`: (rho, share) pairs;
     `critical_rho`: where the share is 0. `strength`: F of the first stage.
     """
@@ -235,6 +235,34 @@ def _slope_of(experiment: Experiment, kind: str) -> Slope:
 
 
 def _agreement(experiment: Experiment, kinds: Sequence[str]) -> float | None:
+    """The p-value of all interventions acting through the measure alone: of two tests the smaller, times two."""
+    found = [p for p in (_agreement_of_kinds(experiment, kinds), _agreement_of_arms(experiment)) if p is not None]
+    return min(1.0, len(found) * min(found)) if found else None
+
+
+def _agreement_of_arms(experiment: Experiment) -> float | None:
+    """Of the t-tests that an arm's outcome is where the common slope puts it, the smallest p-value times their number.
+
+    None for a single arm at each batch size, which a line always meets.
+    """
+    places = [(batch, arm) for batch, arm in zip(*np.nonzero(experiment.used), strict=True) if arm]
+    if len(places) < 2:
+        return None
+
+    def off_line(one: Experiment) -> Floats:
+        means = one.outcome.mean(0) - one.slope * one.measure.mean(0)
+        return np.array([means[batch, arm] - means[batch, 0] for batch, arm in places])
+
+    values, n = _pseudo_values(experiment, off_line), experiment.replicates
+    error = values.std(0, ddof=1) / np.sqrt(n)
+    size = np.abs(values.mean(0))
+    if size.max() <= ROUNDING * np.abs(experiment.outcome[:, experiment.used]).max():
+        return 1.0
+    smallest = float(special.stdtr(n - 1, -np.divide(size, error, out=np.zeros_like(size), where=error > 0)).min())
+    return min(1.0, 2 * len(places) * smallest)
+
+
+def _agreement_of_kinds(experiment: Experiment, kinds: Sequence[str]) -> float | None:
     """The p-value of Hotelling's test that the slopes of `kinds` are equal: their differences, over replicates."""
     n, contrasts = experiment.replicates, len(kinds) - 1
     if contrasts < 1 or n <= contrasts:
@@ -249,8 +277,8 @@ def _agreement(experiment: Experiment, kinds: Sequence[str]) -> float | None:
     return float(special.fdtrc(contrasts, n - contrasts, squared * (n - contrasts) / (contrasts * (n - 1))))
 
 
-def _pseudo_values(experiment: Experiment, statistic: Callable[[Experiment], float]) -> Floats:
-    """n T - (n - 1) T_(-s), (n,): their mean is the jackknife's estimate, and their spread its standard error."""
+def _pseudo_values(experiment: Experiment, statistic: Callable[[Experiment], float | Floats]) -> Floats:
+    """n T - (n - 1) T_(-s), (n, ...): their mean is the jackknife's estimate, and their spread its standard error."""
     n = experiment.replicates
     left_out = np.array([statistic(experiment.without(replicate)) for replicate in range(n)])
     return n * statistic(experiment) - (n - 1) * left_out

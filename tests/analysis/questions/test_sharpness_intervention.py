@@ -145,7 +145,7 @@ def test_an_arm_that_is_incomplete_is_left_out_whole(tmp_path: Path) -> None:
         (0.5, 0.0, "Sharpness explains a part of the gap"),
         (1.0, 0.0, "Sharpness explains part or all of the gap"),
         (0.0, 0.0, "Not shown: sharpness explains at most 3 % of the gap"),  # half of one test example in 1000
-        (0.5, 0.01, "Not sharpness alone: interventions with equal sharpness differ in their effect"),
+        (0.5, 0.01, "Not by sharpness alone: interventions of equal sharpness differ in accuracy"),
     ],
 )
 def test_the_card_rests_on_it(tmp_path: Path, share: float, own: float, verdict: str) -> None:

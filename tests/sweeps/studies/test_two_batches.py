@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from sweeps import evolution, optimization_issue, paper_remedies, resilience, warm_start
+from sweeps import evolution, optimization_issue, paper_remedies, resilience, sharpness_intervention, warm_start
 from sweeps.execution.launch import run_trials
 from sweeps.monitoring.progress import Progress
 from sweeps.session.placement import Placement
@@ -22,7 +22,7 @@ from trainables.trial import run_trial
 
 SCRIPTS = {
     module.__name__.removeprefix("sweeps."): module
-    for module in (warm_start, evolution, paper_remedies, optimization_issue, resilience)
+    for module in (warm_start, evolution, paper_remedies, optimization_issue, resilience, sharpness_intervention)
 }
 
 
@@ -53,6 +53,29 @@ def images() -> Source:
     """As large as CIFAR-10 in number, not in pixels."""
     inputs, labels = np.zeros((50000, 3, 4, 4), np.float32), np.zeros(50000, np.int64)
     return Source("cifar10", inputs, labels, inputs[:10000], labels[:10000], 10)
+
+
+def test_sharpness_intervention(digits: Source) -> None:
+    """Every seed has every intervention at both batch sizes, each with all measures and shifts."""
+    arms = {
+        "sam_radii": [0.05],
+        "asam_radii": [0.5],
+        "rate_factors": [2.0],
+        "weight_decays": [1e-4],
+        "rescalings": [8.0],
+    }
+    trials = sharpness_intervention.plan(study(digits, **arms, measures=["hessian_trace"], shifts=["blur", "noise"]))
+    fields = ("sam_radius", "sam_adaptive", "learning_rate", "weight_decay", "rescaling")
+    found = Counter(tuple(getattr(trial, name) for name in fields) for trial in trials)
+    assert found == {
+        (None, False, 0.006, 0.0, None): 4,  # two seeds, two batch sizes
+        (0.05, False, 0.006, 0.0, None): 4,
+        (0.5, True, 0.006, 0.0, None): 4,
+        (None, False, 0.012, 0.0, None): 4,
+        (None, False, 0.006, 1e-4, None): 4,
+        (None, False, 0.006, 0.0, 8.0): 4,
+    }
+    assert {(trial.measures, trial.shifts) for trial in trials} == {("hessian_trace", "noise,blur")}
 
 
 def test_warm_start(digits: Source) -> None:
