@@ -32,6 +32,7 @@ from trainables.optimizer_settings import FULL_BATCH_OPTIMIZERS as FULL_BATCH_OP
 from trainables.optimizer_settings import OPTIMIZERS as OPTIMIZERS
 from trainables.optimizer_settings import options_label, read_options, read_parameter_groups, require_optimizer
 from trainables.remedies import (
+    AVERAGES,
     DECAY_SHARE,
     DECAYED,
     GROWING,
@@ -181,7 +182,7 @@ class TrialConfig(Measuring, Duration, Remedies):
         """Parts of an update that a step of the user's own takes the place of."""
         carries_a_rate = self.optimizer in OPTIMIZERS and self.optimizer not in FULL_BATCH_OPTIMIZERS
         parts = [] if carries_a_rate else [f"optimizer {self.optimizer}"]
-        options = ("parameter_groups", "rescaling", "shifts", "noise_scale")
+        options = ("parameter_groups", "rescaling", "shifts", "noise_scale", "average")
         parts += [name for name in options if getattr(self, name) is not None]
         parts += [name for name in PARTS_OF_UPDATE if getattr(self, name) != OFF[name]]
         parts += [name for name in self.measures.split(",") if name in OF_STEPS]
@@ -255,6 +256,9 @@ class TrialConfig(Measuring, Duration, Remedies):
             changes |= {"learning_rate_scaling": None, "same_steps": False, "base_batch_size": None}
         elif self.learning_rate_scaling is None and not self.same_steps:
             changes["base_batch_size"] = None
+        if self.average is not None:
+            name, default = AVERAGES[self.average]
+            changes[name] = default if getattr(self, name) is None else type(default)(getattr(self, name))
         if self.decay == "step":
             changes["decay_factor"] = self.decay_factor or STEP_DECAY_FACTOR
             changes["decay_by"] = self.decay_by or DECAYED[0]

@@ -27,6 +27,10 @@ Each is a field that is off by default, so any of them can be combined, and each
     clip_norm              the gradient's l2 norm at most this
     label_smoothing        targets mixed with the uniform distribution
     augmentation           `paper` (flips, rotations, shifts) or `crop_flip`
+    average                of the weights, in place of the last ones: `ema` with average_decay an update (default 0.99),
+                           `swa` over the ends of epochs after average_from epochs (default 0; Izmailov et al. 2018,
+                           arXiv 1803.05407), `lawa` over the last average_last ends of epochs (default 6; Kaddour
+                           2022, arXiv 2209.14981)
     proximal, weight_adversary, input_adversary   conservative, robust and adversarial training (Keskar et al. 2017)
 """
 
@@ -46,6 +50,7 @@ DECAYS = ("cosine", "linear", "wsd", "step")
 DECAYED = ("learning_rate", "batch_size", "seesaw")
 GROWING = DECAYED[1:]  # of the ways to decay, those by which the batch grows
 AUGMENTATIONS = ("paper", "crop_flip")
+AVERAGES = {"ema": ("average_decay", 0.99), "swa": ("average_from", 0.0), "lawa": ("average_last", 6)}  # and its option
 STEP_DECAY_FACTOR = 0.1
 DECAY_SHARE = 0.2  # of warmup-stable-decay
 
@@ -77,6 +82,10 @@ class Remedies:
     proximal: float | None = None
     weight_adversary: float | None = None
     input_adversary: float | None = None
+    average: str | None = None
+    average_decay: float | None = None
+    average_from: float | None = None
+    average_last: int | None = None
 
     def __post_init__(self) -> None:
         require_choice("learning_rate_scaling", self.learning_rate_scaling, (None, *SCALINGS))
@@ -84,6 +93,7 @@ class Remedies:
             require_choice("decay", self.decay, (None, *DECAYS))
         require_choice("decay_by", self.decay_by, (None, *DECAYED))
         require_choice("augmentation", self.augmentation, (None, *AUGMENTATIONS))
+        self._check_average()
         for name in ("same_steps", "momentum_correction", "layer_adaptation", "sam_adaptive"):
             require(name, getattr(self, name), type(getattr(self, name)) is bool, "be true or false")
         for name in ("sam_radius", "clip_norm", "proximal", "weight_adversary", "input_adversary"):
@@ -122,6 +132,16 @@ class Remedies:
         if self.has_decay_length:
             decay_length(self.decay_epochs, self.decay or "")
         batch_schedule(self.batch_schedule)
+
+    def _check_average(self) -> None:
+        require_choice("average", self.average, (None, *AVERAGES))
+        for kind, (name, _) in AVERAGES.items():
+            if getattr(self, name) is not None and self.average != kind:
+                raise UserError(f"`average` must be {kind} for {name}, got {self.average}")
+        decay, start, last = self.average_decay, self.average_from, self.average_last
+        require("average_decay", decay, decay is None or 0 < decay < 1, "be between 0 and 1")
+        require("average_from", start, start is None or at_least_zero(start), "be a number of epochs, 0 or more")
+        require("average_last", last, last is None or last >= 1, "be 1 or more")
 
     @property
     def has_decay_length(self) -> bool:

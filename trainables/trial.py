@@ -99,7 +99,8 @@ class Trial:
             self.training.train_epoch()
             self.after_epoch()
             if self.training.workers.agreed(self._is_measured_now()):
-                self.measure()
+                with self.training.average.in_place():
+                    self.measure()
             if time.perf_counter() - started > seconds:
                 break
         if self.training.finished and not self.training.diverged and self.config.shift_names and not self.shifted:

@@ -40,7 +40,7 @@ def test_reading() -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("sam_raduis=0.1", "did you mean sam_radius?"),
+        ("sam_raduis=0.1", "did you mean sam_radius=0.1?"),
         ("sam_radius", "must be none or FIELD=VALUE"),
         ("sam_radius=big", "`sam_radius` must be a number, got big"),
         ("same_steps=maybe", "`same_steps` must be true or false, got maybe"),

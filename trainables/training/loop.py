@@ -49,6 +49,7 @@ from trainables.training.parts import Parts
 from trainables.training.recording import RecordedUpdate, Recorder, is_recordable
 from trainables.training.schedule import Schedule, batch_size_at, batch_sizes
 from trainables.training.update import Update, Updates
+from trainables.training.weight_averaging import WeightAverage
 from trainables.units import read_amount
 
 DIVERGED_LOSS = 100.0  # times the loss of guessing without looking at the inputs, Task.chance
@@ -93,6 +94,7 @@ class Training:
         if record is not None and is_known and is_whole and data.is_resident:
             self._update = RecordedUpdate(update, model, record)
         self.optimizer = build_optimizer(config, model)
+        self.average = WeightAverage(config, model)
         self.step = 0
         self.examples = 0  # used so far, each as often as it was used
         self.seconds = 0.0
@@ -168,7 +170,8 @@ class Training:
         started = time.perf_counter()
         looks: list[dict[str, Any]] = []
         size, rate = self.pass_over_data(lambda done: self._look(done, looks) if done < LOOKED_EPOCHS else None)
-        results = self._results()
+        with self.average.in_place():
+            results, distance = self._results(), self._distance()
         seconds = time.perf_counter() - started
         self.seconds += seconds
         self.epochs.append(
@@ -178,7 +181,7 @@ class Training:
                 "examples": self.examples,
                 "tokens": self.tokens,
                 **results,
-                "distance": self._distance(),
+                "distance": distance,
                 "lr": rate,
                 "batch_size": size,
                 "seconds": seconds,
@@ -186,6 +189,8 @@ class Training:
                 **({} if self.noise_scale is None else self.noise_scale.columns()),
             }
         )
+        if self.finished:
+            self.average.put()
 
     def pass_over_data(self, between: Callable[[float], None] = lambda epochs_done: None) -> tuple[int, float]:
         """The updates up to the next logging point; returns the batch size and learning rate of the last one.
@@ -211,6 +216,7 @@ class Training:
                     self._set_learning_rate(rate)
                     self._update(self.optimizer, batch)
                     self.step, self.examples = self.step + 1, self.examples + len(batch)
+                    self.average.take(done, at_end_of_epoch=seen == examples)
                     if self.step >= last_step or self.examples >= last_example:
                         self._random = self._random_states() if seen < examples else None
                         return size, rate
@@ -300,7 +306,7 @@ class Training:
 
     def _look(self, epochs_done: float, looks: list[dict[str, Any]]) -> None:
         if is_look(self.step):
-            with random_numbers_kept(self.data.train_labels.device):
+            with random_numbers_kept(self.data.train_labels.device), self.average.in_place():
                 loss = self._evaluate(*self._looked_at).loss
             looks.append({"step": self.step, "epoch": epochs_done, "train_loss": loss})
 
@@ -344,6 +350,7 @@ class Training:
             "epochs": self.epochs,
             "random": self._random,
             "noise_scale": None if self.noise_scale is None else self.noise_scale.state_dict(),
+            "average": self.average.state_dict(),
         }
 
     def load_final(self, weights: dict[str, Any], epochs: list[dict[str, Any]]) -> None:
@@ -360,6 +367,8 @@ class Training:
         self._random = state.get("random")
         if self.noise_scale is not None and state.get("noise_scale") is not None:
             self.noise_scale.load_state_dict(state["noise_scale"])
+        if "average" in state:
+            self.average.load_state_dict(state["average"])
 
     def _load_history(self, epochs: list[dict[str, Any]]) -> None:
         """Takes the rows of `epochs`; those of earlier versions end with epochs."""

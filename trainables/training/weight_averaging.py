@@ -1,0 +1,95 @@
+"""Averages of the weights along a training, evaluated and measured in place of the last weights.
+
+    ema    the exponential moving average over updates: a <- d a + (1 - d) w, d = average_decay, from the first on
+    swa    stochastic weight averaging (Izmailov et al. 2018, arXiv 1803.05407): the mean of the weights at the end of
+           each epoch after the first `average_from` epochs
+    lawa   latest weight averaging (Kaddour 2022, arXiv 2209.14981): the mean of the weights at the last `average_last`
+           ends of epochs
+
+The training itself does not change: the weights between updates are those of plain training to the last bit. A trial
+evaluates, stops at its target, keeps and measures the average, so that averages too are compared at equal training
+loss. The plain trial of the same seed is the same training without it. As long as there is nothing to average, the last
+weights take its place.
+
+Buffers that are floating-point numbers, such as the running statistics of batch norm, are averaged like weights (as
+with `use_buffers` of torch.optim.swa_utils.AveragedModel, whose averages these are); others are the last ones.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from itertools import chain
+
+import torch
+from torch import Tensor, nn
+from torch.optim.swa_utils import get_ema_multi_avg_fn, get_swa_multi_avg_fn
+
+from trainables.remedies import Remedies
+
+
+class WeightAverage:
+    """The average that `remedies` asks for, of the weights of `model`."""
+
+    def __init__(self, remedies: Remedies, model: nn.Module) -> None:
+        self._kind = remedies.average
+        self._from, self._last = remedies.average_from or 0.0, remedies.average_last or 1
+        decay = remedies.average_decay or 0.0
+        self._mean = get_ema_multi_avg_fn(decay) if self._kind == "ema" else get_swa_multi_avg_fn()
+        self._model = model
+        self._taken = 0
+        self._averages: list[Tensor] = []
+        self._kept: list[list[Tensor]] = []  # of lawa, the oldest first
+
+    def _weights(self) -> list[Tensor]:
+        found = chain(self._model.parameters(), self._model.buffers())
+        return [tensor.detach() for tensor in found if tensor.is_floating_point()]
+
+    @torch.no_grad()
+    def take(self, epochs_done: float, at_end_of_epoch: bool) -> None:
+        """To be called after every update."""
+        if self._kind is None or not (at_end_of_epoch or self._kind == "ema"):
+            return
+        if self._kind == "swa" and epochs_done <= self._from:
+            return
+        weights = self._weights()
+        if self._kind == "lawa":
+            self._kept = [*self._kept[1 - self._last or len(self._kept) :], _copies(weights)]
+            self._averages = [torch.stack(same).mean(0) for same in zip(*self._kept, strict=True)]
+        elif not self._averages:
+            self._averages = _copies(weights)
+        else:
+            self._mean(self._averages, weights, self._taken)
+        self._taken += 1
+
+    @contextmanager
+    def in_place(self) -> Iterator[None]:
+        """Inside, the model has the average for its weights; afterwards its own, the same bits."""
+        if not self._averages:
+            yield
+            return
+        own = _copies(self._weights())
+        self.put()
+        try:
+            yield
+        finally:
+            _copy(own, self._weights())
+
+    def put(self) -> None:
+        """Gives the model the average for good."""
+        if self._averages:
+            _copy(self._averages, self._weights())
+
+    def state_dict(self) -> dict[str, object]:
+        return {"taken": self._taken, "averages": self._averages, "kept": self._kept}
+
+    def load_state_dict(self, state: dict[str, object]) -> None:
+        self._taken, self._averages, self._kept = state["taken"], state["averages"], state["kept"]  # type: ignore[assignment]
+
+
+def _copies(tensors: list[Tensor]) -> list[Tensor]:
+    return [tensor.clone() for tensor in tensors]
+
+
+@torch.no_grad()
+def _copy(sources: list[Tensor], targets: list[Tensor]) -> None:
+    for source, target in zip(sources, targets, strict=True):
+        target.copy_(source)
