@@ -16,13 +16,11 @@ from pathlib import Path
 from analysis.charts.steps_to_result import steps_to_result_figure
 from analysis.charts.style import save
 from analysis.cli.command import run_with_options
-from analysis.data import foreign_runs
-from analysis.data.load import load_sweep
-from analysis.data.runs import Runs, is_results, names_of, read_csv, read_results
+from analysis.data.read_runs import read_runs
+from analysis.data.runs import names_of
 from analysis.questions.steps_to_result import default_goal, equal_examples, equal_examples_line, lines, steps_to_result
 from analysis.questions.tuned_steps import is_search
 from analysis.reporting.tuned_steps import tuned_steps_lines
-from trainables.runtime.errors import UserError
 
 
 def main(arguments: list[str]) -> int:
@@ -50,36 +48,20 @@ def _add(parser: argparse.ArgumentParser) -> None:
 def _show(options: argparse.Namespace) -> list[object]:
     if options.goal is options.metric is None and is_search(Path(options.results)):
         return [*tuned_steps_lines(Path(options.results), options.margin)]
-    runs = _read(options)
+    runs = read_runs(
+        Path(options.results),
+        options.metric,
+        options.direction,
+        columns=names_of(options.column),
+        wandb_runs=options.runs,
+        batch_pattern=options.batch_pattern,
+    )
     goals = [steps_to_result(runs, goal) for goal in options.goal or [default_goal(runs)]]
     folder = runs.source if runs.source.is_dir() else runs.source.parent
     said = [line for found in goals for line in lines(runs, found)]
     if options.margin is not None:
         said.append(equal_examples_line(runs, equal_examples(runs, options.margin)))
     return [*save(steps_to_result_figure(runs, goals), folder, "steps_to_result"), *said]
-
-
-def _read(options: argparse.Namespace) -> Runs:
-    source, metric, columns = Path(options.results), options.metric, names_of(options.column)
-    if is_results(source):
-        return read_results(load_sweep(source), metric or "test_loss", options.direction)
-    if not source.exists():
-        raise UserError(
-            f"`source` must be a results folder, a CSV file or a folder of runs, got {source}, which is not there"
-        )
-    if metric is None:
-        raise UserError("`metric` must be given for runs from elsewhere: --metric val_loss")
-    if options.runs is not None:
-        return foreign_runs.read_wandb(source, options.runs, metric, options.direction, columns)
-    if source.is_file():
-        return read_csv(source, metric, options.direction, columns)
-    if foreign_runs.has_studies(source):
-        return foreign_runs.read_studies(source, metric, options.direction)
-    if foreign_runs.has_events(source):
-        return foreign_runs.read_events(source, metric, options.direction, options.batch_pattern)
-    raise UserError(
-        f"`source` must be a results folder, a CSV file, TensorBoard runs or BATCH/study.json folders, got {source}"
-    )
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """Runs of training from anywhere, as two frames: what was run, and a metric along it.
 
-`read_runs` takes a results folder of this project, a CSV file, and what analysis/data/foreign_runs.py reads.
+analysis/data/read_runs.py reads them from a results folder of this project, a CSV file, or an export of other tools.
 
 A CSV file has a row for each run and evaluation, in any order:
 

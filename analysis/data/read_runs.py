@@ -1,0 +1,49 @@
+"""Runs of training, whatever holds them: a results folder, a CSV file, or what analysis/data/foreign_runs.py reads."""
+
+from pathlib import Path
+
+from analysis.data import foreign_runs
+from analysis.data.load import load_sweep
+from analysis.data.metric import Direction
+from analysis.data.runs import Runs, is_results, read_csv, read_results
+from trainables.runtime.errors import UserError
+
+
+def read_runs(
+    source: Path,
+    metric: str | None,
+    direction: Direction | None,
+    *,
+    columns: dict[str, str],
+    wandb_runs: Path | None = None,
+    batch_pattern: str | None = None,
+) -> Runs:
+    """The runs in `source` with their `metric`, of results folders by default `test_loss`.
+
+    Args:
+        direction: which values are better; by default the metric's name says it.
+        columns: our names of columns that `source` names otherwise.
+        wandb_runs: the export of the runs table that belongs to an exported chart of Weights & Biases.
+        batch_pattern: the batch size in the path of a TensorBoard run, as a regular expression with one group.
+
+    Raises UserError where `source` is none of these, or lacks what is needed.
+    """
+    if is_results(source):
+        return read_results(load_sweep(source), metric or "test_loss", direction)
+    if not source.exists():
+        raise UserError(
+            f"`source` must be a results folder, a CSV file or a folder of runs, got {source}, which is not there"
+        )
+    if metric is None:
+        raise UserError("`metric` must be given for runs from elsewhere: --metric val_loss")
+    if wandb_runs is not None:
+        return foreign_runs.read_wandb(source, wandb_runs, metric, direction, columns)
+    if source.is_file():
+        return read_csv(source, metric, direction, columns)
+    if foreign_runs.has_studies(source):
+        return foreign_runs.read_studies(source, metric, direction)
+    if foreign_runs.has_events(source):
+        return foreign_runs.read_events(source, metric, direction, batch_pattern)
+    raise UserError(
+        f"`source` must be a results folder, a CSV file, TensorBoard runs or BATCH/study.json folders, got {source}"
+    )
