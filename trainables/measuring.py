@@ -16,7 +16,8 @@ MEASURE_DTYPES = ("auto", "float64", "float32")
 MEASURE_BATCH_NORMS = ("running", "batch", "recalibrated")
 PAPER_EVALUATION_BATCH = 5000  # whose statistics the paper's own code used
 ALONG_THE_RUN = ("measure_every", "measure_share")
-OF_STEPS = frozenset({"sgd_noise_scale", "stability"})  # measures of the optimizer's steps, not of the weights alone
+# Measures of the optimizer's steps, not of the weights alone.
+OF_STEPS = frozenset({"sgd_noise_scale", "stability", "batch_sharpness", "minibatch_stability"})
 NOISE_SCALES = ("normalization", "all")  # the layers whose gradient noise is followed in the training steps
 NOISE = "noise_scale "  # before one of them in `measured`
 SHIFTS = ("noise", "blur", "contrast")  # trainables.training.shifts

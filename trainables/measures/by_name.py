@@ -131,4 +131,6 @@ MEASURES: dict[str, Callable[[ModelLoss, Context | None], list[Row]]] = {
     "gradient_noise_scale": rows.gradient_noise,
     "sgd_noise_scale": rows.noise_of_steps,
     "stability": rows.stabilities,
+    "batch_sharpness": rows.along_batches,
+    "minibatch_stability": rows.stabilities_of_batches,
 }

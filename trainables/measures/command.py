@@ -87,10 +87,13 @@ def _parser() -> argparse.ArgumentParser:
     add("--batch-norm", choices=MEASURE_BATCH_NORMS, help="(default: the trial's, or running)")
     add("--batch-norm-batch-size", type=int, metavar="N", help="of --batch-norm batch")
     add(
-        "--learning-rate", type=float, metavar="X", help="for stability and sgd_noise_scale (default: the trial's last)"
+        "--learning-rate",
+        type=float,
+        metavar="X",
+        help="for measures of steps, such as stability (default: the trial's last)",
     )
     add("--momentum", type=float, metavar="X", help="likewise")
-    add("--batch-size", type=int, metavar="N", help="likewise, for sgd_noise_scale")
+    add("--batch-size", type=int, metavar="N", help="likewise, as for batch_sharpness")
     add("--device", default="cpu", help="such as cuda (default: %(default)s)")
     add("--json", type=Path, metavar="FILE", help="write the rows there too")
     add("--parquet", type=Path, metavar="FILE", help="write the rows there too")

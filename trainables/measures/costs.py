@@ -54,6 +54,8 @@ GRADIENTS = {
     "gradient_noise_scale": 20,
     "sgd_noise_scale": 0,
     "stability": 60,
+    "batch_sharpness": 130,
+    "minibatch_stability": 270,
 }
 
 SHARE = 0.25  # of the training's gradients

@@ -21,6 +21,7 @@ from trainables.sharpness import (
     Objective,
     Restricted,
     ball_sharpness,
+    batch_sharpness,
     box_sharpness_grid,
     coordinates,
     filter_normalized_sharpness,
@@ -32,6 +33,7 @@ from trainables.sharpness import (
     local_entropy,
     logit_normalized_sharpness,
     m_sharpness,
+    minibatch_stability,
     pac_bayes_width,
     per_example_noise_scale,
     perturbation_sharpness,
@@ -252,10 +254,52 @@ def stabilities(loss: ModelLoss, context: Context | None) -> list[Row]:
     return rows
 
 
+def along_batches(loss: ModelLoss, context: Context | None) -> list[Row]:
+    """`scale` is the batch size."""
+    size = _batch_of_steps(loss, _given(context, "batch_sharpness"), "batch_sharpness")
+    found = batch_sharpness(loss.of_examples, loss.params, examples=loss.examples, batch_size=size, seed=SEED)
+    row = {"method": "mean of ratios", "scale": size, **_columns(found)}
+    ratio = {**row, "method": "ratio of means", "value": found.ratio_of_means, "stderr": None, "evaluations": 0}
+    return [row, ratio]
+
+
+def stabilities_of_batches(loss: ModelLoss, context: Context | None) -> list[Row]:
+    """1 is the edge for plain SGD at the learning rate; `scale` is the batch size."""
+    known = _known(context, "minibatch_stability")
+    size = _batch_of_steps(loss, known, "minibatch_stability")
+    batches: dict[str, Any] = {"examples": loss.examples, "batch_size": size, "seed": SEED}
+    along = batch_sharpness(loss.of_examples, loss.params, **batches)
+    half = known.learning_rate / 2
+    value, error = half * along.value, half * along.stderr
+    row = {"method": "batch sharpness", "scale": size, **_columns(along), "value": value, "stderr": error}
+    top = hessian_eigenvalues(loss, loss.params, seed=SEED)
+    found = minibatch_stability(
+        loss.of_examples, loss.params, top.vectors.reshape(-1), learning_rate=known.learning_rate, **batches
+    )
+    spent = {"evaluations": found.evaluations + top.evaluations, "converged": found.converged and top.converged}
+    return [row, {**row, "method": "top eigenvector", "value": found.ratio, "stderr": found.stderr, **spent}]
+
+
+def _batch_of_steps(loss: ModelLoss, context: Context, name: str) -> int:
+    if context.batch_size is None:
+        raise UserError(f"`batch_size` must be given for the measure {name}, got none")
+    if context.batch_size > loss.examples:
+        raise UserError(
+            f"`measure_examples` must be at least the batch size {context.batch_size} for the measure {name}, "
+            f"got {loss.examples}"
+        )
+    return context.batch_size
+
+
 def _known(context: Context | None, name: str) -> Context:
+    known = _given(context, name)
+    known.require_known(name)
+    return known
+
+
+def _given(context: Context | None, name: str) -> Context:
     if context is None:
         raise UserError(f"`learning_rate` must be given for the measure {name}, got none")
-    context.require_known(name)
     return context
 
 

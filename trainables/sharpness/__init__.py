@@ -17,6 +17,7 @@ from trainables.sharpness.flatness import (
 from trainables.sharpness.gauss_newton import GaussNewton, Restricted, coordinates
 from trainables.sharpness.hessian import HessianEigenvalues, hessian_eigenvalues
 from trainables.sharpness.invariance import RescalingInvariance, rescalable_pairs, rescale, rescaling_invariance
+from trainables.sharpness.minibatch import BatchSharpness, MinibatchStability, batch_sharpness, minibatch_stability
 from trainables.sharpness.model_loss import ModelLoss
 from trainables.sharpness.noise import (
     BatchLoss,
@@ -41,6 +42,7 @@ from trainables.sharpness.volume import LaplaceEvidence, LocalEntropy, laplace_l
 __all__ = [
     "BallSharpness",
     "BatchLoss",
+    "BatchSharpness",
     "BoxSharpness",
     "FilterNormalizedSharpness",
     "GaussNewton",
@@ -51,6 +53,7 @@ __all__ = [
     "LaplaceEvidence",
     "LocalEntropy",
     "MSharpness",
+    "MinibatchStability",
     "ModelLoss",
     "Objective",
     "PacBayesWidth",
@@ -61,6 +64,7 @@ __all__ = [
     "SpectralDensity",
     "Stability",
     "ball_sharpness",
+    "batch_sharpness",
     "box_sharpness",
     "box_sharpness_grid",
     "coordinates",
@@ -74,6 +78,7 @@ __all__ = [
     "local_entropy",
     "logit_normalized_sharpness",
     "m_sharpness",
+    "minibatch_stability",
     "noise_scale_from_norms",
     "pac_bayes_width",
     "per_example_noise_scale",

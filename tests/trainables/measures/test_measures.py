@@ -11,10 +11,18 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from trainables.config import OF_STEPS
 from trainables.measures.by_name import MEASURES, Context, measure
 from trainables.records.tables import MEASURES as TABLE
 from trainables.runtime.errors import UserError
-from trainables.sharpness import ModelLoss, hessian_eigenvalues, model_loss, stability
+from trainables.sharpness import (
+    ModelLoss,
+    batch_sharpness,
+    hessian_eigenvalues,
+    minibatch_stability,
+    model_loss,
+    stability,
+)
 from trainables.sharpness.ball import SETTLED_GAP
 from trainables.training.optimizers.lamb import LAMB
 from trainables.training.optimizers.optimizer import Optimizer
@@ -22,11 +30,10 @@ from trainables.training.optimizers.plain import SGD, Adam
 
 DOCUMENTATION = Path(__file__).parents[3] / "docs" / "measures.md"
 CONTEXT = Context(learning_rate=0.1, batch_size=4, train_size=30, momentum=0.9)
-OF_STEPS = {"stability", "sgd_noise_scale"}
 # A maximum that is searched for: the search ends where no move promises more than SETTLED_GAP of the rise so far.
 SEARCHED = {name for name in MEASURES if re.match(r"box_|.*_ball_|(adaptive_)?m_sharpness", name)}
 # What depends on which examples come together: groups and batches.
-OF_GROUPS = {"m_sharpness", "adaptive_m_sharpness", "gradient_noise_scale"}
+OF_GROUPS = {"m_sharpness", "adaptive_m_sharpness", "gradient_noise_scale", "batch_sharpness", "minibatch_stability"}
 
 
 def network() -> nn.Module:
@@ -158,6 +165,26 @@ def test_a_loss_that_is_not_finite_is_a_result(name: str) -> None:
 def test_measures_of_steps_need_the_optimizer(name: str) -> None:
     with pytest.raises(UserError, match=f"`learning_rate` must be given for the measure {name}, got none"):
         measure(ModelLoss(network(), *data()), [name])
+
+
+def test_stability_of_batches() -> None:
+    """Halves of the rate times the functions' values; a batch larger than what is measured is refused."""
+    loss = ModelLoss(network(), *data())
+    batches: dict[str, Any] = {"examples": 30, "batch_size": 4}
+    along = batch_sharpness(loss.of_examples, loss.params, **batches)
+    mean, of_means = measure(loss, ["batch_sharpness"], CONTEXT)
+    assert (mean["method"], mean["value"], mean["stderr"]) == ("mean of ratios", along.value, along.stderr)
+    assert (of_means["method"], of_means["value"]) == ("ratio of means", along.ratio_of_means)
+    first, second = measure(loss, ["minibatch_stability"], CONTEXT)
+    assert (first["method"], first["value"]) == ("batch sharpness", pytest.approx(0.1 * along.value / 2))
+    top = hessian_eigenvalues(loss, loss.params).vectors[0]
+    found = minibatch_stability(loss.of_examples, loss.params, top, learning_rate=0.1, **batches)
+    assert (second["method"], second["value"]) == ("top eigenvector", pytest.approx(found.ratio))
+    assert {row["scale"] for row in (mean, of_means, first, second)} == {4}
+    with pytest.raises(UserError, match="`measure_examples` must be at least the batch size 31 for the measure batch_"):
+        measure(loss, ["batch_sharpness"], Context(learning_rate=0.1, batch_size=31))
+    with pytest.raises(UserError, match="`batch_size` must be given for the measure minibatch_stability"):
+        measure(loss, ["minibatch_stability"], Context(learning_rate=0.1))
 
 
 def test_stability_forms() -> None:
