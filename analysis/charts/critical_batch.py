@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from analysis.charts.style import GREY, LABELS, batch_size_colours, footnote, legend_key, log_axis, new_figure
+from analysis.charts.style import GREY, batch_size_colours, footnote, legend_key, log_axis, new_figure
 from analysis.data.load import Sweep
 from analysis.questions.critical_batch import critical_batch, shown
 
@@ -24,12 +24,15 @@ def critical_batch_figure(sweep: Sweep) -> Figure:
         fitted = found.s_min.value * (1 + found.b_crit.value / curve)
         trade.plot(fitted, fitted * curve, color=GREY, zorder=1)
         steps.plot(curve, fitted, color=GREY, zorder=1)
-        if not found.extrapolated:
+        is_known = not found.extrapolated and "best fit" not in shown(found.b_crit)
+        if is_known:
             steps.axvline(found.b_crit.value, color="black", linewidth=0.9, linestyle="--")
             if found.b_crit.interval is not None:
                 low, high = found.b_crit.interval.low, found.b_crit.interval.high
-                steps.axvspan(max(low, curve[0]), min(high, curve[-1]), color="0.88", zorder=0)
+                steps.axvspan(max(low, curve[0]), min(high, curve[-1]), color="0.92", zorder=0)
         for row, size in zip(found.rows, sizes, strict=True):
+            law = found.s_min.value * (1 + found.b_crit.value / size)
+            steps.plot([size, size], [row.steps.value, law], color="0.75", linewidth=4, zorder=1.5)
             style: dict[str, Any] = {"color": colours[row.batch_size], "marker": "D" if row.at_edge else "o"}
             trade.plot([row.steps.value], [row.examples.value], markersize=5, linestyle="none", **style)
             steps.plot([size], [row.steps.value], markersize=5, linestyle="none", **style)
@@ -43,20 +46,25 @@ def critical_batch_figure(sweep: Sweep) -> Figure:
         for axes in (trade, steps):
             log_axis(axes, "y")
         log_axis(trade, "x")
-        log_axis(steps, "x", at=[row.batch_size for row in found.rows])
+        log_axis(steps, "x")
         trade.set_xlabel(f"steps to a training loss of {found.target_loss:g}")
-        trade.set_ylabel("examples to it")
-        steps.set_xlabel(LABELS["batch_size"])
-        steps.set_ylabel("steps to it")
+        trade.set_ylabel("examples to this loss")
+        steps.set_xlabel("mean size of the batches, examples / steps")
+        steps.set_ylabel("steps to this loss")
         keys = [legend_key(f"{size}", marker="o", color=colour) for size, colour in colours.items()]
         if any(row.at_edge for row in found.rows):
             keys.append(legend_key("best learning rate at the end of the grid", marker="D", color=GREY))
         if found.noise_epochs:
             keys.append(legend_key("gradient noise scale", marker="*", color=GREY))
         figure.legend(handles=keys, loc="outside upper center", ncols=len(keys), frameon=False, title="batch size")
+        critical = "Dashed: critical batch size" if is_known else "Critical batch size, not drawn:"
+        smaller = any(size < 0.95 * row.batch_size for row, size in zip(found.rows, sizes, strict=True))
+        last = " Batches are on average smaller than asked for, as the last of an epoch is." if smaller else ""
         footnote(
             figure,
-            f"Dashed: critical batch size {shown(found.b_crit)}. Geometric means and 95 % intervals over "
-            f"{found.b_crit.replicates} replicates at each batch size's fastest setting.",
+            "Line: the law S = S_min (1 + B_crit / B). It misses the points by "
+            f"{100 * np.expm1(found.misfit):.0f} % on average (thick bars). {critical} {shown(found.b_crit)}.{last} "
+            f"Geometric means and 95 % intervals over {found.b_crit.replicates} replicates at each batch size's "
+            "fastest setting.",
         )
     return figure

@@ -1,17 +1,20 @@
-"""The gap map: each trial's large-batch gap against the sharpness of its minimum, one panel per measure.
+"""The gap map: each trial's large-batch gap against the sharpness of its minimum, by learning rate.
 
 The question of Keskar et al. 2017 (arXiv 1609.04836, section 2.2): do the minima that generalize worse lie
-among the sharp ones? Colour is the batch size, the marker the learning rate, a ring a trial with a switch,
-hollow a trial off target, a cross (paper panel) a trial whose `paper` maximum is less than half of the
-`strong` one: there the paper's maximizer failed, and the point lies too far to the left. Above each panel
-Spearman's rank correlation; analysis.questions.association says which trials enter which number. The reference trials,
-small and pale, have a gap of 0 by construction. A sharpness that is null or 0 has no place on a log axis;
-such trials are counted in the title. Many trials are drawn small, so that they can be told apart. Trials with a
-remedy are in analysis/remedies.py's figure, not here.
+among the sharp ones? Small points are trials, large ones the means of a batch size (of the sharpness the geometric
+mean), joined from batch size to batch size. A thin line joins the trials that are compared with each other: one seed
+and split at one setting. Colour is the batch size, a triangle a trial with a switch, hollow a trial off target, a cross
+(paper panels) a trial whose `paper` maximum is less than half of the `strong` one: there the paper's maximizer failed,
+and the point lies too far to the left. Above the panels Spearman's rank correlation; analysis.questions.association
+says which trials enter which number. The reference trials, those of the smallest batch size, have a gap of 0 by
+construction. A sharpness that is null or 0 has no place on a log axis; such trials are counted in the title. Many
+trials are drawn smaller. With more than MOST_RATES learning rates all are in one panel. Trials with a remedy are in
+the figure of analysis/remedies.py, not here.
 """
 
 from typing import Any
 
+import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -21,7 +24,6 @@ from analysis.charts.style import (
     GREY,
     batch_size_colours,
     heading,
-    learning_rate_markers,
     legend_key,
     log_axis,
     measure_values,
@@ -46,11 +48,11 @@ from trainables.runtime.errors import UserError
 
 # The panels of every sweep; each further measure of a sweep has one of its own.
 PANELS = (BOX_STRONG, BOX_PAPER, BOX_STRONG_SMALL, MAX_EIG)
-MOST_RATES_IN_TITLE = 3
+MOST_RATES = 4  # beyond which the panels would be too narrow
 MANY_POINTS = (
     1000  # of a panel, beyond which they shrink, and are one image in the svg: else it had a kilobyte for each
 )
-HEADINGS = ("batch size", "learning rate", "trial")
+HEADINGS = ("batch size", "points")
 
 
 def require_measured(sweep: Sweep) -> None:
@@ -74,94 +76,109 @@ def gap_vs_sharpness(sweep: Sweep) -> Figure:
             "`results` must hold completed trials at two batch sizes or more for the gap map, "
             f"got {len(frame)} trials with a gap and a sharpness beside no other, in {sweep.folder}"
         )
-    colours, markers = batch_size_colours(frame["batch_size"]), learning_rate_markers(frame["learning_rate"])
-    rows = -(-len(panels) // 2)
-    with new_figure(height=3.4 if rows == 1 else 3.15 * rows) as figure:
-        grid = figure.subplots(rows, 2, squeeze=False, sharey=True)
-        for axes in grid.flat[len(panels) :]:
-            axes.remove()
-        for axes, measure in zip(grid.flat, panels, strict=False):
-            _panel(axes, frame, measure, colours, markers)
-            axes.set_title(
-                _title(associate(sweep, measure), len(frame) - len(measure_values(frame, measure))),
-                loc="left",
-            )
-        for axes in grid[:, 0]:
-            axes.set_ylabel(sweep.metric.gap_label)
-        keys = _legend(frame, colours, markers)
-        legend = figure.legend(handles=keys, loc="outside right upper", frameon=False)
+    colours = batch_size_colours(frame["batch_size"])
+    rates: list[float | None] = sorted(frame["learning_rate"].unique().tolist())
+    if len(rates) > MOST_RATES:
+        rates = [None]
+    with new_figure(height=0.5 + 2.35 * len(panels)) as figure:
+        grid = figure.subplots(len(panels), len(rates), squeeze=False, sharey=True, sharex="row")
+        for row, measure in zip(grid, panels, strict=True):
+            values = measure_values(frame, measure)
+            shown, not_shown = frame.loc[values.index], len(frame) - len(values)
+            area = min(1.0, MANY_POINTS / max(1, len(shown)))
+            titles = _titles(associate(sweep, measure), rates, not_shown)
+            for axes, rate, title in zip(row, rates, titles, strict=True):
+                _panel(axes, shown if rate is None else shown[shown["learning_rate"] == rate], measure, colours, area)
+                axes.set_title(title, loc="left")
+                axes.set_xlabel(two_lines(measure.label.replace("_", " ")))
+            log_axis(row[0], "x")
+            row[0].set_ylabel(sweep.metric.gap_label)
+        legend = figure.legend(handles=_legend(frame, colours), loc="outside right upper", frameon=False)
         for text in legend.get_texts():
             text.set_fontweight("bold" if text.get_text() in HEADINGS else "normal")
     return figure
 
 
-def _panel(axes: Axes, frame: pd.DataFrame, measure: Measure, colours: Any, markers: Any) -> None:
-    shown = frame.loc[measure_values(frame, measure).index]
-    rasterized, area = len(shown) > MANY_POINTS, min(1.0, MANY_POINTS / max(1, len(shown)))
+def _panel(axes: Axes, shown: pd.DataFrame, measure: Measure, colours: Any, area: float) -> None:
+    rasterized = area < 1.0
     axes.axhline(0, color=GREY, linewidth=0.8, zorder=1)
-    for (size, rate, off_target, reference), rows in shown.groupby(
-        ["batch_size", "learning_rate", "off_target", "is_reference"]
-    ):
+    _joined(axes, shown, measure, rasterized)
+    for (size, off_target, switched), rows in shown.groupby(["batch_size", "off_target", "is_switched"]):
         axes.scatter(
             rows[measure.column],
             rows["shown_gap"],
-            s=area * (10 if reference else 26),
-            marker=markers[rate],
+            s=area * 11,
+            marker="^" if switched else "o",
             facecolors="none" if off_target else [colours[size]],
-            edgecolors=[colours[size]] if off_target else "white",
-            linewidths=area**0.5 * (1.0 if off_target else 0.4),
-            alpha=0.45 if reference else 0.9,
-            zorder=2 if reference else 3,
+            edgecolors=[colours[size]],
+            linewidths=area**0.5 * 0.6,
+            alpha=0.5,
+            zorder=2,
             rasterized=rasterized,
         )
-    switched = shown[shown["is_switched"]]
-    axes.scatter(
-        switched[measure.column],
-        switched["shown_gap"],
-        s=area * 50,
-        facecolors="none",
-        edgecolors="0.25",
-        linewidths=area**0.5 * 0.6,
-        zorder=4,
-        rasterized=rasterized,
-    )
+    _means(axes, shown, measure, colours)
     if measure.method == "paper":
         low = shown[has_flag(shown, {PAPER_FLAG})]
         axes.scatter(
             low[measure.column],
             low["shown_gap"],
-            s=area * 12,
+            s=area * 9,
             marker="x",
             c="black",
-            linewidths=area**0.5 * 0.7,
+            linewidths=area**0.5 * 0.5,
+            alpha=0.6,
             zorder=5,
             rasterized=rasterized,
         )
-    log_axis(axes, "x")
-    axes.set_xlabel(two_lines(measure.label))
 
 
-def _title(association: Association, not_shown: int) -> str:
-    rates = association.within_learning_rate
-    shown = {"matched": association.matched, "pooled": association.pooled}
-    if 1 < len(rates) <= MOST_RATES_IN_TITLE:
-        shown |= {f"learning rate {rate:g}:": correlation for rate, correlation in rates.items()}
-    lines = [f"{view} ρ = {correlation_text(correlation)}" for view, correlation in shown.items()]
+def _joined(axes: Axes, shown: pd.DataFrame, measure: Measure, rasterized: bool) -> None:
+    """A thin line through each matched set, from batch size to batch size."""
+    plain = shown[~shown["is_switched"].astype(bool)].sort_values("batch_size")
+    x: list[float] = []
+    y: list[float] = []
+    for _, rows in plain.groupby("matched_set"):
+        x += [*rows[measure.column], np.nan]
+        y += [*rows["shown_gap"], np.nan]
+    if x:
+        axes.plot(x, y, color="0.8", linewidth=0.5, zorder=1.5, rasterized=rasterized)
+
+
+def _means(axes: Axes, shown: pd.DataFrame, measure: Measure, colours: Any) -> None:
+    """The mean of each batch size, and of its trials with a switch; each kind joined."""
+    logs = shown.assign(log_sharpness=np.log(shown[measure.column].astype("float64")))
+    for switched, of_kind in logs.groupby("is_switched"):
+        means = of_kind.groupby("batch_size")[["log_sharpness", "shown_gap"]].mean()
+        x = np.exp(means["log_sharpness"])
+        axes.plot(x, means["shown_gap"], color=GREY, linewidth=1.0, linestyle=":" if switched else "-", zorder=3)
+        for size, place, gap in zip(means.index, x, means["shown_gap"], strict=True):
+            marker = "^" if switched else "o"
+            axes.plot([place], [gap], marker, color=colours[size], markersize=7, markeredgecolor="black", zorder=4)
+
+
+def _titles(association: Association, rates: list[float | None], not_shown: int) -> list[str]:
+    """Above the columns of a measure: the correlations over all learning rates, then that of each."""
+    lines: list[list[str]] = [[] for _ in rates]
+    for place, (view, correlation) in enumerate({"matched": association.matched, "pooled": association.pooled}.items()):
+        lines[place % len(rates)].append(f"{view} ρ = {correlation_text(correlation)}")
+    for line, rate in zip(lines, rates, strict=True):
+        if rate is not None:
+            within = association.within_learning_rate.get(rate)
+            line.append(f"learning rate {rate:g}" + (f": ρ = {correlation_text(within)}" if within else ""))
     if not_shown:
-        lines.append(f"{not_shown} trials without a value above 0 not shown")
-    return "\n".join(lines)
+        lines[0].append(f"{not_shown} trials without a value above 0 not shown")
+    return ["\n".join(line) for line in lines]
 
 
-def _legend(frame: pd.DataFrame, colours: dict[int, Any], markers: dict[float, str]) -> list[Line2D]:
+def _legend(frame: pd.DataFrame, colours: dict[int, Any]) -> list[Line2D]:
     keys = [heading(HEADINGS[0])]
     keys += [legend_key(f"{size}", marker="o", color=colour) for size, colour in colours.items()]
     keys += [heading(""), heading(HEADINGS[1])]
-    keys += [legend_key(f"{rate:g}", marker=marker, color=GREY) for rate, marker in markers.items()]
-    keys += [heading(""), heading(HEADINGS[2])]
-    keys.append(legend_key("reference (gap 0\nby construction)", marker="o", color=GREY, alpha=0.5, markersize=3.2))
+    keys.append(legend_key("mean", marker="o", color=GREY, markeredgecolor="black", markersize=7))
+    keys.append(legend_key("trial", marker="o", color=GREY, alpha=0.5, markersize=3.2))
+    keys.append(legend_key("same seed, split\nand setting", marker="", linestyle="-", color="0.8", linewidth=0.8))
     if frame["is_switched"].any():
-        ring = {"marker": "o", "color": "0.25", "markerfacecolor": "none", "markeredgewidth": 0.6}
-        keys.append(legend_key("batch size\nswitched", markersize=7.5, **ring))
+        keys.append(legend_key("batch size\nswitched", marker="^", color=GREY))
     if frame["off_target"].any():
         keys.append(legend_key("off target", marker="o", color=GREY, markerfacecolor="none"))
     if has_flag(frame, {PAPER_FLAG}).any():

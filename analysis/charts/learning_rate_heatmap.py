@@ -22,12 +22,17 @@ from analysis.stats.means import Mean
 from analysis.stats.wording import three_digits
 from trainables.runtime.errors import UserError
 
+LEAST_RATES = 3
 MOST_SIDE_BY_SIDE = 6  # batch sizes, beyond which the three maps stand one below the other
 LIGHT = 0.45  # the luminance from which text on a colour is black
 
 
 def learning_rate_heatmap(sweep: Sweep) -> Figure:
-    """The figure. Raises UserError where no trial without a switch has completed."""
+    """The figure.
+
+    Raises UserError where no trial without a switch has completed, and below LEAST_RATES learning rates: two rows are
+    easier to read as the curves of batch_size_curves.
+    """
     frame = comparable(sweep)
     frame = frame[frame["is_plain"]]
     if frame.empty:
@@ -37,6 +42,11 @@ def learning_rate_heatmap(sweep: Sweep) -> Figure:
     references = frame[frame["is_reference"]]
     sizes = sorted(frame["batch_size"].unique().tolist())
     rates = sorted(frame["learning_rate"].unique().tolist(), reverse=True)
+    if len(rates) < LEAST_RATES:
+        raise UserError(
+            f"`results` must hold at least {LEAST_RATES} learning rates for a heat map, got {len(rates)} in "
+            f"{sweep.folder}; batch_size_curves shows them"
+        )
     cells = dict(list(frame.groupby(["learning_rate", "batch_size"])))
     stacked = len(sizes) > MOST_SIDE_BY_SIDE
     height = 3 * (0.75 + 0.27 * len(rates)) + 0.2 if stacked else 1.25 + 0.32 * len(rates)

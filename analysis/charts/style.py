@@ -20,6 +20,7 @@ from typing import Any, Literal
 import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.backends.backend_pdf import FigureCanvasPdf
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
@@ -67,7 +68,8 @@ _STYLE: Any = {
     "axes.axisbelow": True,
     "lines.linewidth": 1.3,
     "svg.hashsalt": "large-batch-sweeps",  # the same figure is the same file
-    "svg.fonttype": "path",
+    "svg.fonttype": "none",  # text as text: it can be searched and edited
+    "pdf.fonttype": 42,  # as outlines that journals accept, not as Type 3
 }
 
 
@@ -92,28 +94,28 @@ def new_figure(height: float) -> Iterator[Figure]:
 
 
 def save(figure: Figure, folder: Path, name: str) -> list[Path]:
-    """Writes FOLDER/figures/NAME.png (200 dpi) and .svg, each whole or not at all; returns the two paths.
+    """Writes FOLDER/figures/NAME.png (200 dpi), .svg and .pdf, each whole or not at all; returns their paths.
 
     Raises UserError where the folder cannot be written.
     """
-    contents = png_and_svg(figure)
-    paths = [folder / "figures" / f"{name}.{kind}" for kind in ("png", "svg")]
+    contents = rendered(figure)
+    paths = [folder / "figures" / f"{name}.{kind}" for kind in contents]
     try:
         paths[0].parent.mkdir(exist_ok=True)
-        for path, content in zip(paths, contents, strict=True):
+        for path, content in zip(paths, contents.values(), strict=True):
             write_atomically(path, content)
     except OSError as error:
         raise UserError(f"`results` must be a folder that can be written, got {folder} ({error.strerror})") from error
     return paths
 
 
-def png_and_svg(figure: Figure) -> tuple[bytes, bytes]:
-    """The figure as the bytes of a png and of an svg file, the same for the same figure.
+def rendered(figure: Figure) -> dict[str, bytes]:
+    """The figure as the bytes of a png, an svg and a pdf file, the same for the same figure.
 
     Laid out once, and drawn once for each: `Figure.savefig` lays out and draws twice for each of them. Afterwards the
     figure stays as it was laid out.
     """
-    png, svg = io.BytesIO(), io.BytesIO()
+    png, svg, pdf = io.BytesIO(), io.BytesIO(), io.BytesIO()
     with _style():
         figure.dpi = DPI
         canvas: Any = FigureCanvasAgg(figure)  # its printing has no types
@@ -121,7 +123,9 @@ def png_and_svg(figure: Figure) -> tuple[bytes, bytes]:
         figure.set_layout_engine("none")
         canvas = FigureCanvasSVG(figure)
         canvas.print_svg(svg, metadata={"Date": None})
-    return png.getvalue(), svg.getvalue()
+        canvas = FigureCanvasPdf(figure)
+        canvas.print_pdf(pdf, metadata={"CreationDate": None})
+    return {"png": png.getvalue(), "svg": svg.getvalue(), "pdf": pdf.getvalue()}
 
 
 def batch_size_colours(batch_sizes: Sequence[int]) -> dict[int, Any]:
@@ -220,12 +224,12 @@ def note(means: Sequence[Mean], frame: Any, trials: Any, by: Sequence[str]) -> s
     """What the points and bars of a figure of means are, in words; `by` is what its axes and lines show."""
     averaged = [name for name in axes_of(frame) if name not in (*REPLICATE, *SWITCH, *by)]
     counts = sorted({mean.replicates for mean in means})
-    over = f", averaged over {', '.join(averaged)}" if averaged else ""
+    over = f", averaged over {', '.join(name.replace('_', ' ') for name in averaged)}" if averaged else ""
     if counts == [1]:
-        text = f"One replicate (seed, split_seed){over}: no intervals."
+        text = f"One replicate (random seed and data split){over}: no intervals."
     else:
         span = f"{counts[0]}" if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
-        text = f"Means and 95 % t-intervals over {span} replicates (seed, split_seed){over}."
+        text = f"Means and 95 % t-intervals over {span} replicates (random seed and data split){over}."
     left_out = [f"{(trials['status'] == status).sum()} {status}" for status in ("diverged", "failed")]
     left_out = [part for part in left_out if not part.startswith("0 ")]
     text += f" Left out: {', '.join(left_out)}." if left_out else ""

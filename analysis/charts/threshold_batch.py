@@ -9,13 +9,16 @@ from analysis.questions.threshold_batch import threshold_batch, threshold_senten
 
 
 def threshold_figure(sweep: Sweep) -> Figure:
-    """The metric against batch size with the broken line. Raises UserError as `threshold_batch`."""
+    """The metric against batch size, with the broken line where the threshold is located.
+
+    Raises UserError as `threshold_batch`.
+    """
     found, metric = threshold_batch(sweep), sweep.metric
     sizes, unit = list(found.points), metric.sign * metric.factor  # from scores to what is shown
     with new_figure(height=2.9) as figure:
         axes = figure.subplots()
         axes.plot(sizes, [unit * value for value in found.points.values()], "o", color=LINE_COLOURS[0], markersize=4.5)
-        if found.threshold is not None:
+        if found.threshold is not None and found.is_located:
             curve = np.geomspace(sizes[0], sizes[-1], 300)
             beyond = np.maximum(0.0, np.log2(curve / found.threshold.value))
             axes.plot(curve, unit * (found.level - found.slope.value * beyond), color=GREY, zorder=1)

@@ -72,7 +72,7 @@ BOX_STRONG_SMALL = Measure(
 BOX_PAPER_SMALL = Measure(
     "box_sharpness_paper_5e-4", "box sharpness, epsilon 5e-4, paper [%]", "box_sharpness", "paper", 5e-4
 )
-MAX_EIG = Measure("hessian_max_eig", "largest Hessian eigenvalue, hessian_max_eig", "hessian_max_eig", "lanczos")
+MAX_EIG = Measure("hessian_max_eig", "largest Hessian eigenvalue", "hessian_max_eig", "lanczos")
 MEASURES = (BOX_STRONG, BOX_PAPER, BOX_STRONG_SMALL, BOX_PAPER_SMALL, MAX_EIG)
 
 

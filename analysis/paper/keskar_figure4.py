@@ -107,7 +107,7 @@ def _threshold(axes: Axes, sweep: Sweep, sizes: list[int]) -> str:
         found = threshold_batch(sweep)
     except UserError:
         return ""
-    if found.threshold is None:
+    if found.threshold is None or not found.is_located:
         return ""
     curve = np.geomspace(sizes[0], sizes[-1], 300)
     beyond = np.maximum(0.0, np.log2(curve / found.threshold.value))

@@ -170,7 +170,7 @@ def _ends(name: str, interval: Interval | None) -> dict[str, float | None]:
 
 def short_name(standing: Standing) -> str:
     clear = standing.corrected_p is not None and standing.corrected_p < 0.05
-    return standing.name.replace(" [%]", "").replace(", hessian_max_eig", "") + (" *" if clear else "")
+    return standing.name.replace(" [%]", "") + (" *" if clear else "")
 
 
 def leaderboard_lines(board: Leaderboard) -> list[str]:

@@ -10,7 +10,8 @@ over replicates of the settings (learning rate, warmup) that every batch size of
 
 A broken line can be fitted to anything, so there is a threshold only where the largest batch is clearly worse than the
 smallest: where the 95 % interval of the gap between them, paired inside replicates, lies above 0. The intervals of T
-and k are those of analysis.data.replicates; that of T is cut at the batch sizes tried. Source of the fit: Hinkley 1969.
+and k are those of analysis.data.replicates; that of T is cut at the batch sizes tried. No threshold is given where its
+interval covers more than MOST_COVERED of them on a log scale. Source of the fit: Hinkley 1969.
 """
 
 from dataclasses import dataclass
@@ -26,6 +27,7 @@ from analysis.stats.wording import plain_number
 from trainables.runtime.errors import UserError
 
 LEAST_SIZES = 4  # three would be fitted exactly
+MOST_COVERED = 0.5  # share of the batch sizes tried, in log B
 CANDIDATES = 400  # for T, evenly spaced in log B
 
 
@@ -45,6 +47,15 @@ class ThresholdBatch:
     compared: int
     attempted: int
     without: tuple[int, ...]
+
+    @property
+    def is_located(self) -> bool:
+        """Whether there is a threshold whose interval leaves out most of the batch sizes tried; true without one."""
+        if self.threshold is None:
+            return False
+        ends = self.threshold.interval
+        tried = np.log(max(self.points) / min(self.points))
+        return ends is None or bool(np.log(ends.high / ends.low) <= MOST_COVERED * tried)
 
 
 def fit_threshold(sizes: Floats, scores: Floats) -> tuple[float, float, float]:
@@ -139,6 +150,12 @@ def threshold_sentence(sweep: Sweep) -> str:
         smallest = min(found.points)
         return (
             f"No threshold batch size: test {metric.noun} {falls} from the smallest, {smallest}, on, by {by}.{missing}"
+        )
+    if not found.is_located and ends:
+        return (
+            f"No threshold batch size can be given: test {metric.noun} {falls} with the batch size, but where that "
+            f"begins is only known to be between {plain_number(ends.low)} and {plain_number(ends.high)} (95 %), which is most "
+            f"of the batch sizes tried. More seeds and batch sizes would narrow it.{missing}"
         )
     return (
         f"Test {metric.noun} is flat up to a batch size of about {plain_number(found.threshold.value)}{interval} and "

@@ -44,7 +44,7 @@ def test_every_command_copes(
     write_sweep: Write, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, reason: str | None
 ) -> None:
     if reason:  # the figures are the same ones: they are made again, but not written as images
-        monkeypatch.setattr("analysis.charts.style.png_and_svg", lambda *_, **__: (b"", b"<svg/>"))
+        monkeypatch.setattr("analysis.charts.style.rendered", lambda *_, **__: {"png": b"", "svg": b"<svg/>"})
     folder = write_sweep(unmeasured(reason))
     for name in (*SAID, *OTHERS):
         status = importlib.import_module(f"analysis.{name}").main([str(folder)])

@@ -42,28 +42,46 @@ def test_gap_map(write_sweep):
     records[3].trial["flags"] = ["missed target loss"]
     figure = gap_vs_sharpness(load_sweep(write_sweep(records)))
     said = words(figure)
-    assert len(figure.axes) == 4
+    assert len(figure.axes) == 4 * 2  # measures x learning rates
     assert all(axes.get_xscale() == "log" for axes in figure.axes)
     for text in (
         "large-batch gap [percentage points]",
         "box sharpness, epsilon 1e-3, strong [%]",
         "box sharpness, epsilon 1e-3, paper [%]",
         "box sharpness, epsilon 5e-4, strong [%]",
-        "hessian_max_eig",
+        "largest Hessian eigenvalue",
         "matched ρ = +",
         "pooled ρ = ",
         "learning rate 0.003: ρ",
-        "reference",
+        "learning rate 0.01: ρ",
+        "same seed, split and setting",
         "off target",
         "paper far below strong",
         "switched",
     ):
         assert text in said, text
-    points = np.concatenate([c.get_offsets() for c in figure.axes[0].collections if len(c.get_offsets())])
-    assert {tuple(np.round(point, 9)) for point in points} == {
-        (round(entry["box_sharpness"], 9), round(100 * entry["large_batch_gap"], 9))
-        for entry in comparable(load_sweep(write_sweep(records, "again"))).to_dict("records")
-    }
+    assert "_" not in said  # no names of columns
+    frame = comparable(load_sweep(write_sweep(records, "again")))
+    for axes, rate in zip(figure.axes[:2], (0.003, 0.01), strict=True):
+        rows = frame[frame["learning_rate"] == rate]
+        points = np.concatenate([c.get_offsets() for c in axes.collections if len(c.get_offsets())])
+        assert {tuple(np.round(point, 9)) for point in points} == {
+            (round(entry["box_sharpness"], 9), round(100 * entry["large_batch_gap"], 9))
+            for entry in rows.to_dict("records")
+        }
+        of_size = rows[(rows["batch_size"] == 512) & ~rows["is_switched"]]
+        mean = np.exp(np.log(of_size["box_sharpness"]).mean()), 100 * of_size["large_batch_gap"].mean()
+        large = [line.get_xydata()[0] for line in axes.lines if line.get_markersize() == 7]
+        assert any(point == pytest.approx(mean) for point in large)
+        (joined,) = [line.get_xydata() for line in axes.lines if line.get_linewidth() == 0.5]
+        assert np.isnan(joined).any(axis=1).sum() == 3  # a line for each seed, through its three batch sizes
+        assert len(joined) == 3 * (3 + 1)
+
+
+def test_gap_map_of_many_learning_rates_has_one_panel_a_measure(write_sweep):
+    figure = gap_vs_sharpness(load_sweep(write_sweep(grid(learning_rates=[0.001 * 2**k for k in range(5)]))))
+    assert len(figure.axes) == 4
+    assert "learning rate" not in words(figure)
 
 
 def test_gap_map_counts_what_a_log_axis_cannot_show(write_sweep):
@@ -100,7 +118,7 @@ def test_curves_draw_means_and_intervals(write_sweep):
 def test_one_replicate_has_no_bars_and_says_so(write_sweep):
     figure = batch_size_curves(load_sweep(write_sweep(grid(seeds=[0], learning_rates=[0.01]))))
     assert len(figure.axes[0].lines) == 1 + 1  # the line, and the empty line of hollow points
-    assert "One replicate (seed, split_seed): no intervals." in words(figure)
+    assert "One replicate (random seed and data split): no intervals." in words(figure)
 
 
 def test_switch_points_run_from_large_to_small(write_sweep):
@@ -111,22 +129,32 @@ def test_switch_points_run_from_large_to_small(write_sweep):
     assert len(figure.axes[0].lines[0].get_xdata()) == 4
 
 
+RATES = (0.001, 0.003, 0.01)
+
+
 def test_heat_maps_print_the_means_in_readable_colours(write_sweep):
-    sweep = load_sweep(write_sweep(grid()))
+    sweep = load_sweep(write_sweep(grid(learning_rates=RATES)))
     figure = learning_rate_heatmap(sweep)
     texts = [text.get_text() for text in figure.axes[0].texts]
-    assert len(texts) == 6
+    assert len(texts) == 9
     frame = comparable(sweep)
     rows = frame[(frame["learning_rate"] == 0.01) & (frame["batch_size"] == 16) & ~frame["is_switched"]]
     assert texts[0] == f"{100 * rows['test_accuracy'].mean():.1f}"
     assert {text.get_color() for axes in figure.axes for text in axes.texts} == {"black", "white"}
-    stacked = learning_rate_heatmap(load_sweep(write_sweep(grid(batch_sizes=[2**k for k in range(8)]), "wide")))
+    stacked = learning_rate_heatmap(load_sweep(write_sweep(grid([2**k for k in range(8)], RATES), "wide")))
     assert len({axes.get_position().x0 for axes in stacked.axes}) == 1
 
 
 def test_a_heat_map_with_holes_and_one_value(write_sweep):
-    sweep = load_sweep(write_sweep([record(batch_size=16), record(batch_size=32, learning_rate=0.1)]))
-    assert [text.get_text() for text in learning_rate_heatmap(sweep).axes[1].texts] == ["1.00", "1.00"]
+    rates = (0.1, 0.2, 0.3)
+    records = [record(batch_size=2**rank, learning_rate=rate) for rank, rate in enumerate(rates)]
+    sweep = load_sweep(write_sweep(records))
+    assert [text.get_text() for text in learning_rate_heatmap(sweep).axes[1].texts] == ["1.00"] * 3
+
+
+def test_two_learning_rates_have_no_heat_map(write_sweep):
+    with pytest.raises(UserError, match="at least 3 learning rates for a heat map, got 2"):
+        learning_rate_heatmap(load_sweep(write_sweep(grid())))
 
 
 def test_what_cannot_be_drawn_is_said(write_sweep):
@@ -134,33 +162,38 @@ def test_what_cannot_be_drawn_is_said(write_sweep):
     for draw in DRAWN:
         with pytest.raises(UserError, match=r"^`results` must hold .*, got .* in "):
             draw(only_failed)
-    one_size = load_sweep(write_sweep(grid(batch_sizes=[16], switch_epochs=[None]), "one"))
+    one_size = load_sweep(write_sweep(grid([16], RATES, switch_epochs=[None]), "one"))
     for draw in (gap_vs_sharpness, batch_size_curves, switch_point):
         with pytest.raises(UserError, match="got"):
             draw(one_size)
     assert learning_rate_heatmap(one_size).axes
 
 
-def test_save_writes_png_and_svg_of_the_right_size_and_nothing_else(write_sweep):
+def test_save_writes_rendered_of_the_right_size_and_nothing_else(write_sweep):
     folder = write_sweep(grid())
     paths = save(batch_size_curves(load_sweep(folder)), folder, "curves")
-    assert sorted(path.name for path in (folder / "figures").iterdir()) == ["curves.png", "curves.svg"]
+    assert sorted(path.name for path in (folder / "figures").iterdir()) == ["curves.pdf", "curves.png", "curves.svg"]
     png = paths[0].read_bytes()
     assert png.startswith(b"\x89PNG")
     assert int.from_bytes(png[16:20]) == 1420  # 7.1 inches at 200 dpi
-    assert ElementTree.parse(paths[1]).getroot().tag.endswith("svg")
+    root = ElementTree.parse(paths[1]).getroot()
+    assert root.tag.endswith("svg")
+    assert "batch size [examples]" in {text.text for text in root.iter("{http://www.w3.org/2000/svg}text")}
+    assert paths[2].read_bytes().startswith(b"%PDF")
+    pdf = paths[2].read_bytes()
     before = paths[1].read_bytes()
     save(batch_size_curves(load_sweep(folder)), folder, "curves")
     assert paths[1].read_bytes() == before
+    assert paths[2].read_bytes() == pdf
 
 
 def test_drawing_once_for_each_file_gives_what_savefig_does(write_sweep):
     sweep, buffer = load_sweep(write_sweep(grid())), io.BytesIO()
     with matplotlib.rc_context(style._STYLE):
         batch_size_curves(sweep).savefig(buffer, format="png", dpi=style.DPI)
-    png, svg = style.png_and_svg(batch_size_curves(sweep))
-    assert png == buffer.getvalue()
-    assert ElementTree.fromstring(svg).get("width") == "511.2pt"  # 7.1 inches
+    files = style.rendered(batch_size_curves(sweep))
+    assert files["png"] == buffer.getvalue()
+    assert ElementTree.fromstring(files["svg"]).get("width") == "511.2pt"  # 7.1 inches
 
 
 def test_many_points_are_small_and_one_image_in_the_svg(write_sweep, monkeypatch):
@@ -169,7 +202,7 @@ def test_many_points_are_small_and_one_image_in_the_svg(write_sweep, monkeypatch
     def drawn():
         figure = gap_vs_sharpness(sweep)
         sizes = max(c.get_sizes()[0] for c in figure.axes[0].collections)
-        return sizes, style.png_and_svg(figure)[1].count(b"<image")
+        return sizes, style.rendered(figure)["svg"].count(b"<image")
 
     size, images = drawn()
     monkeypatch.setattr("analysis.charts.gap_vs_sharpness.MANY_POINTS", 4)
@@ -206,7 +239,11 @@ def test_scripts_work_from_anywhere_and_print_what_they_wrote(write_sweep, tmp_p
     folder = write_sweep(grid())
     done = script("switch_point.py", folder, cwd=tmp_path)
     assert (done.returncode, done.stderr) == (0, "")
-    assert [Path(line).name for line in done.stdout.splitlines()] == ["switch_point.png", "switch_point.svg"]
+    assert [Path(line).name for line in done.stdout.splitlines()] == [
+        "switch_point.png",
+        "switch_point.svg",
+        "switch_point.pdf",
+    ]
 
 
 def test_a_bad_folder_is_one_line_and_status_2(tmp_path):

@@ -8,18 +8,18 @@ from pathlib import Path
 import matplotlib
 import pytest
 
-from analysis.charts.style import new_figure, png_and_svg
+from analysis.charts.style import new_figure, rendered
 
 ROOT = Path(__file__).parents[3]
 
 
-def drawn() -> tuple[bytes, bytes]:
+def drawn() -> dict[str, bytes]:
     with new_figure(1.0) as figure:
         axes = figure.add_subplot()
         axes.plot([1, 2], [3, 4], label="loss")
         axes.set_xlabel("batch size")
         figure.legend()
-    return png_and_svg(figure)
+    return rendered(figure)
 
 
 @pytest.mark.parametrize("users", [{"text.usetex": True}, {"font.size": 30.0, "axes.facecolor": "black"}])

@@ -12,7 +12,7 @@ from made_up import grid, judged_by, record
 
 from analysis import free_batch as free_batch_command
 from analysis import summary as summary_command
-from analysis.charts.style import png_and_svg
+from analysis.charts.style import rendered
 from analysis.data.load import BOX_STRONG, MAX_EIG, comparable, load_sweep
 from analysis.data.metric import ACCURACY, Metric, metric_of
 from analysis.data.progress import progress_of
@@ -157,7 +157,7 @@ def test_every_text_names_the_metric(write_sweep, metric, unit, offset, slope):
             texts.append(str(error))
             continue
         texts += [text.get_text() for text in figure.findobj(lambda found: hasattr(found, "get_text"))]
-        assert png_and_svg(figure)
+        assert rendered(figure)
     assert not [text for text in [*texts, json.dumps(shown)] if re.search(r"accurac|\bnan\b", text, re.IGNORECASE)]
     if unit != "points":
         assert not [text for text in texts if re.search(r"%\s*points|percentage", text)]

@@ -227,7 +227,20 @@ def test_the_figure_marks_what_it_shows(write_sweep):
     figure = critical_batch_figure(load_sweep(write_sweep(law(learning_rates=(0.01, 0.003), factors=(1, 1.1, 0.9)))))
     legend = [text.get_text() for text in figure.legends[0].get_texts()]
     assert legend == ["8", "32", "128", "512", "best learning rate at the end of the grid"]
-    assert "critical batch size 100" in figure.get_supxlabel()
+    assert "Dashed: critical batch size 100" in figure.get_supxlabel().replace("\n", " ")
+    assert figure.axes[1].get_xlabel() == "mean size of the batches, examples / steps"
+
+
+def test_the_figure_states_and_shows_how_far_the_law_is_off(write_sweep):
+    """Each thick bar goes from the measured steps to the law; an open interval draws no critical batch size."""
+    sweep = load_sweep(write_sweep(law(learning_rates=(0.01,), factors=(1, 1.1, 0.9))))
+    found, figure = critical_batch(sweep), critical_batch_figure(sweep)
+    assert f"misses the points by {100 * np.expm1(found.misfit):.0f} %" in figure.get_supxlabel().replace("\n", " ")
+    bars = [line.get_xydata() for line in figure.axes[1].lines if line.get_linewidth() == 4]
+    for (size, _), (same, law_says) in bars:
+        assert size == same
+        assert law_says == pytest.approx(found.s_min.value * (1 + found.b_crit.value / size))
+    assert [bar[0][1] for bar in bars] == [row.steps.value for row in found.rows]
 
 
 def test_the_interval_of_a_mean_is_the_t_interval_but_for_chance():

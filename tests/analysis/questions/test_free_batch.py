@@ -151,6 +151,21 @@ def test_a_sweep_that_falls_has_a_threshold_with_an_interval(write_sweep):
     assert "percentage points with each doubling" in threshold_figure(sweep).get_supxlabel()
 
 
+def test_a_threshold_that_could_be_nearly_anywhere_is_withheld(write_sweep):
+    """A clear fall whose beginning is not known: the seeds fall from different batch sizes on."""
+    sizes, starts = [16, 32, 64, 128, 256], [16, 32, 96, 128]
+    lines = np.array([broken_line(sizes, start, 0.9, 0.01) for start in starts])
+    records = trials({(size, 0.01): lines[:, rank] for rank, size in enumerate(sizes)})
+    sweep = load_sweep(write_sweep(records))
+    found = threshold_batch(sweep)
+    ends = found.threshold.interval
+    assert np.log(ends.high / ends.low) > 0.5 * np.log(256 / 16)
+    assert not found.is_located
+    assert threshold_sentence(sweep).startswith("No threshold batch size can be given: test accuracy falls")
+    figure = threshold_figure(sweep)
+    assert len(figure.axes[0].lines) == 1  # the points alone
+
+
 def test_a_threshold_of_survivors_says_of_how_many(write_sweep):
     records, lost = falling(64, 0.001), {"status": "diverged", "flags": ["diverged"], "test_accuracy": 0.1}
     config = {"batch_size": 256, "seed": 0, "split_seed": 0}
