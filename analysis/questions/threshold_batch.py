@@ -154,8 +154,8 @@ def threshold_sentence(sweep: Sweep) -> str:
     if not found.is_located and ends:
         return (
             f"No threshold batch size can be given: test {metric.noun} {falls} with the batch size, but where that "
-            f"begins is only known to be between {plain_number(ends.low)} and {plain_number(ends.high)} (95 %), which is most "
-            f"of the batch sizes tried. More seeds and batch sizes would narrow it.{missing}"
+            f"begins is only known to be between {plain_number(ends.low)} and {plain_number(ends.high)} (95 %), which "
+            f"is most of the batch sizes tried. More seeds and batch sizes would narrow it.{missing}"
         )
     return (
         f"Test {metric.noun} is flat up to a batch size of about {plain_number(found.threshold.value)}{interval} and "

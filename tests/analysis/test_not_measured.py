@@ -35,7 +35,7 @@ def unmeasured(reason: str | None) -> list[Record]:
     rows = [{"measure": "box_sharpness", "space": "full", "error": reason}] if reason else []
     return [
         dataclasses.replace(entry, trial=entry.trial | COLUMNS, measures=rows)
-        for entry in grid(batch_sizes=(16, 512), seeds=(0, 1))
+        for entry in grid((16, 512), (0.003, 0.01, 0.03), seeds=(0, 1))
     ]
 
 

@@ -4,7 +4,7 @@
 // Only what differs from the default is there. Entries of ours in the history have a state; others were typed or linked.
 
 const TEXTS = ["x", "y", "colour", "shape", "search", "trial"];
-const VALUES = ["logX", "logY", "zoom", "where", "columns"];
+const VALUES = ["logX", "logY", "zoom", "where", "columns", "compared"];
 
 function addressOf() {
   const found = new URLSearchParams();
@@ -47,6 +47,7 @@ const checked = {
   logX: Boolean, logY: Boolean,
   zoom: (value) => Object.fromEntries(Object.entries(value).filter(([axis, found]) => ["x", "y"].includes(axis) && ends(found))),
   where: (value) => (value && typeof value.label === "string" && value.where && typeof value.where === "object" ? { label: value.label, where: value.where } : null),
+  compared: (value) => (Array.isArray(value) ? value.filter((id) => typeof id === "string") : []),
   columns: (value) => (Array.isArray(value) ? value.filter((name) => typeof name === "string") : null),
 };
 

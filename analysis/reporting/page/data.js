@@ -13,6 +13,7 @@ const unchosen = () => ({
   sort: "", descending: false, columns: null, // of the table: an array of names
   page: 0,
   trial: null, // trial_id of the open one
+  compared: [], // trial_ids whose curves are drawn together
 });
 const state = unchosen();
 
@@ -47,8 +48,9 @@ function matches(where, row) {
     Array.isArray(wanted) ? wanted.includes(valueOf(name, row)) : valueOf(name, row) === wanted);
 }
 
-/** The rows that the filters and the search leave, in the order of the axes. */
-function visibleRows() {
+/** The rows that the filters and the search leave, in the order of the axes; found once for each render. */
+const visibleRows = () => (visibleRows.found ??= findVisible());
+function findVisible() {
   const hidden = Object.entries(state.hidden).filter(([name, values]) => values.size && field(name));
   const ranges = Object.entries(state.ranges).filter(([name]) => field(name));
   const asked = searched(state.search);

@@ -1,7 +1,7 @@
 """The data object of the page: what report.html embeds and serve.py sends as data.json.
 
     name, message            the sweep; what stands in the way (null where nothing does)
-    progress                 counts, planned, running, seconds_left, ...
+    progress                 counts, planned, running, the command that goes on with a stopped sweep (`resume`), ...
     run, badge, cards, notes what was run; n of N where the sweep has not ended; three questions with their verdicts
     gap_chart                the gap by batch size (null without two batch sizes)
     metric                   the primary metric: its columns (test, train), its label on an axis, its factor
@@ -102,6 +102,7 @@ def empty_data(name: str, progress: Progress | None, message: str | None = None)
 def _progress(progress: Progress) -> Data:
     return {
         "sentence": progress.sentence,
+        "resume": progress.resume,
         "counts": progress.counts,
         "planned": progress.planned,
         "ended": progress.ended,

@@ -30,7 +30,7 @@ function chartAsCsv(box) {
   }
   const head = ["line", spec.x, spec.y, "low", "high"];
   const at = (x) => (spec.names ? spec.names[x] ?? x : x);
-  return csv([head, ...spec.lines.flatMap((line) => line.points.map(([x, y, low, high]) => [line.name, at(x), y, low, high]))]);
+  return csv([head, ...spec.lines.flatMap((line) => line.points.map(([x, y, low, high]) => [line.full ?? line.name, at(x), y, low, high]))]);
 }
 
 /** Buttons that save the chart in `box`. */

@@ -4,9 +4,11 @@ const POLL_MILLISECONDS = 2000;
 
 /** Draws what the reader's choices change. */
 function render() {
+  visibleRows.found = null;
   drawControls();
   drawFilters();
   drawMap();
+  drawCompared();
   drawTable();
   drawTrial();
   remember();
@@ -14,11 +16,11 @@ function render() {
 
 function show(news) {
   data = news;
+  visibleRows.found = null;
   document.title = `${data.name}: batch size, gap and sharpness`;
   byId("name").textContent = data.name;
   const progress = data.progress, bar = byId("bar");
-  const isDone = progress && progress.counts.completed === progress.planned; // then there is nothing to say
-  byId("state").textContent = progress && !isDone ? `${progress.sentence}: ${Object.entries(progress.counts).map(([name, count]) => `${count} ${name}`).join(", ")}.` : "";
+  drawState(progress);
   bar.hidden = !progress?.is_running || !progress.planned;
   if (!bar.hidden) { bar.max = progress.planned; bar.value = progress.ended; }
   say(data.message);
@@ -30,6 +32,19 @@ function show(news) {
   drawGap();
   drawSections();
   return render();
+}
+
+/** How far the sweep is, unless it is complete; what has failed or diverged leads to its trials. */
+function drawState(progress) {
+  if (!progress || progress.counts.completed === progress.planned) return update(byId("state"));
+  const lost = (name, count) => element("button", { type: "button", class: "trace", "data-key": `show ${name}`, onclick: () => {
+    state.hidden.status = new Set(valuesOf("status").filter((other) => other !== name));
+    changeFilter();
+    byId("all").scrollIntoView({ block: "start" });
+    byId("all").focus({ preventScroll: true });
+  } }, `${count} ${name}`);
+  const counts = Object.entries(progress.counts).flatMap(([name, count], place) => [place ? ", " : null, count && name !== "completed" ? lost(name, count) : `${count} ${name}`]);
+  return update(byId("state"), `${progress.sentence}: `, ...counts, ".", progress.resume ? element("span", { "data-key": "resume" }, " To go on: ", element("code", {}, progress.resume)) : null);
 }
 
 function say(message) {

@@ -62,8 +62,8 @@ function traceButton(label, where) {
 
 /** The columns of the table: those the reader chose, else what sets trials apart, their results, and the map's axes. */
 function tableColumns() {
-  const look = choices();
-  const chosen = (found) => (state.columns ? state.columns.includes(found.name) : found.kind === "axis" || found.name === data.metric?.test || COLUMNS.includes(found.name) || found.name === look.x || found.name === look.y);
+  const look = choices(), hasErrors = visibleRows().some((row) => valueOf("error", row));
+  const chosen = (found) => (state.columns ? state.columns.includes(found.name) : found.kind === "axis" || found.name === data.metric?.test || COLUMNS.includes(found.name) || (found.name === "error" && hasErrors) || found.name === look.x || found.name === look.y);
   return data.fields.filter((found) => found.kind === "key" || chosen(found)).sort((a, b) => (b.kind === "key") - (a.kind === "key"));
 }
 
@@ -79,7 +79,8 @@ function drawTable() {
   const text = (column, row) => (column.name === "error" ? (valueOf("error", row) ?? "").trim().split("\n").at(-1) : cell(column.name, row));
   const body = rows.slice(state.page * PAGE, (state.page + 1) * PAGE).map((row) => element("tr", { "data-trial": data.trials.trial_id[row] },
     ...columns.map((column) => (column.kind === "key"
-      ? element("td", {}, element("button", { type: "button", class: "trace", "data-key": `trial ${data.trials.trial_id[row]}` }, data.trials.trial_id[row]))
+      ? element("td", {}, element("input", { type: "checkbox", checked: isCompared(data.trials.trial_id[row]), "aria-label": `compare ${data.trials.trial_id[row]}`, title: "compare its curves",
+        "data-key": `compare ${data.trials.trial_id[row]}`, onchange: () => toggleCompared(data.trials.trial_id[row]) }), element("button", { type: "button", class: "trace", "data-key": `trial ${data.trials.trial_id[row]}` }, data.trials.trial_id[row]))
       : element("td", { class: side(column) ?? long(text(column, row)) }, text(column, row))))));
   const turn = (label, to) => element("button", { type: "button", "data-key": label, disabled: to < 0 || to >= pages, onclick: () => { state.page = to; drawTable(); remember(); } }, label);
   const scroll = element("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": "Table of all trials", "data-key": "trials" },
@@ -89,6 +90,7 @@ function drawTable() {
       element("span", {}, rows.length ? `${state.page * PAGE + 1}–${Math.min(rows.length, (state.page + 1) * PAGE)} of ${plural(rows.length, "trial")}` : "No trial matches the filters."),
       rows.length ? null : element("button", { type: "button", "data-key": "clear on table", onclick: clearFilters }, "show all trials"),
       turn("previous page", state.page - 1), turn("next page", state.page + 1), columnMenu(columns),
+      state.compared.length ? element("button", { type: "button", "data-key": "see compared", onclick: () => { byId("compared").scrollIntoView({ block: "start" }); byId("compared").focus({ preventScroll: true }); } }, `curves of ${plural(state.compared.length, "trial")}`) : null,
       element("button", { type: "button", "data-key": "csv", onclick: () => saveText(`${data.name}-trials.csv`, trialsAsCsv()) }, "CSV of these trials")),
     rows.length ? scroll : null);
   markRow();
@@ -109,7 +111,7 @@ function columnMenu(columns) {
 
 function openRow(event) {
   const row = event.target.closest("tr[data-trial]");
-  if (row && !getSelection().toString()) openTrial(row.dataset.trial, row.querySelector(".trace"));
+  if (row && event.target.type !== "checkbox" && !getSelection().toString()) openTrial(row.dataset.trial, row.querySelector(".trace"));
 }
 
 function markRow() {
@@ -129,7 +131,7 @@ function sortBy(name) {
 function sorted(rows) {
   if (!field(state.sort)) return rows;
   const column = data.trials[state.sort], sign = state.descending ? -1 : 1;
-  return rows.sort((a, b) => {
+  return [...rows].sort((a, b) => {
     const [left, right] = [column[a] ?? null, column[b] ?? null];
     return left === null || right === null ? byName(left, right) : sign * byName(left, right);
   });

@@ -30,6 +30,7 @@ function drawTrial() {
   const step = (label, to) => element("button", { type: "button", "data-key": label, disabled: order[to] === undefined,
     onclick: () => openTrial(data.trials.trial_id[order[to]]) }, label);
   const head = element("div", { class: "row" }, step("previous", at < 0 ? -1 : at - 1), step("next", at + 1),
+    row < 0 ? null : element("button", { type: "button", "data-key": "compare", "aria-pressed": String(isCompared(state.trial)), onclick: () => toggleCompared(state.trial) }, isCompared(state.trial) ? "compared" : "compare curves"),
     element("button", { type: "button", class: "last", "data-key": "close", onclick: () => openTrial(null) }, "close"));
   if (row < 0) return update(panel, head, element("p", {}, `No trial ${state.trial} has ended in this sweep.`));
   const list = (...kinds) => element("dl", {}, ...fieldsOf(...kinds).filter((found) => !["error", "trial_id"].includes(found.name))
