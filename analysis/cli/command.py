@@ -8,6 +8,7 @@ import argparse
 import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Any
 
 from analysis.data.load import Sweep, load_sweep
 from trainables.runtime.errors import OneLineParser, UserError, one_line
@@ -72,11 +73,21 @@ def add_metric(parser: argparse.ArgumentParser, *, has_margin: bool) -> None:
 
 
 def run_with_options(
-    action: Callable[[argparse.Namespace], Iterable[object]], arguments: list[str], description: str | None, add: Add
+    action: Callable[[argparse.Namespace], Iterable[object]],
+    arguments: list[str],
+    description: str | None,
+    add: Add,
+    *,
+    several: bool = False,
 ) -> int:
-    """As `run`, with the options that `add` gives the parser; `action` gets them all, the folder as `results`."""
+    """As `run`, with the options that `add` gives the parser; `action` gets them all, the folder as `results`, which is
+    a list where `several` may be given.
+    """
     parser = OneLineParser(description=(description or "").split("\n\n")[0], allow_abbrev=False)
-    parser.add_argument("results", type=folders.argument, help="the folder of a sweep, such as results/batch_grid")
+    number: dict[str, Any] = {"nargs": "+"} if several else {}
+    parser.add_argument(
+        "results", type=folders.argument, **number, help="the folder of a sweep, such as results/batch_grid"
+    )
     add(parser)
     options = parser.parse_args(arguments)
     with reliable_output(parser.prog, goes_on=False) as output:

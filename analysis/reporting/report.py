@@ -6,7 +6,7 @@ inside. The figures for papers are written beside it, to results/NAME/figures/, 
 """
 
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from matplotlib.figure import Figure
@@ -26,9 +26,11 @@ from analysis.data.progress import progress_of
 from analysis.questions.rescaling import begin_rescaling
 from analysis.reporting.page import page_html
 from analysis.reporting.page.data import page_data
+from analysis.reporting.page.several import several_data
 from trainables.runtime.errors import UserError
 from trainables.storage.folders import write_atomically
 
+LONGEST_NAME = 200  # of a file, without its suffix
 FIGURES: dict[str, Callable[[Sweep], Figure]] = {
     "gap_vs_sharpness": gap_vs_sharpness,
     "batch_size_curves": batch_size_curves,
@@ -59,4 +61,25 @@ def write_report(sweep: Sweep) -> Path:
         raise UserError(
             f"`results` must be a folder that can be written, got {sweep.folder} ({error.strerror})"
         ) from error
+    return path
+
+
+def write_report_of_several(sweeps: Sequence[Sweep]) -> Path:
+    """Writes one page of `sweeps` beside the folder of the first, named by theirs; returns its path.
+
+    Raises UserError where the same folder is given twice, where primary metrics differ, and where the page cannot be
+    written.
+    """
+    folders = [sweep.folder.resolve() for sweep in sweeps]
+    names = [folder.name for folder in folders]
+    if len(set(names)) < len(names):
+        names = [f"{folder.parent.name}-{folder.name}" for folder in folders]
+    if len(set(names)) < len(names):
+        raise UserError(f"`results` must be different folders for one page, got {', '.join(map(str, folders))}")
+    data = several_data(dict(zip(names, sweeps, strict=True)))
+    path = sweeps[0].folder.parent / f"{'+'.join(names)[:LONGEST_NAME]}.html"
+    try:
+        write_atomically(path, page_html(data["name"], data).encode())
+    except OSError as error:
+        raise UserError(f"`results` must be in a folder that can be written, got {path} ({error.strerror})") from error
     return path

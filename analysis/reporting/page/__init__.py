@@ -22,7 +22,7 @@ _HERE = Path(__file__).parent
 STYLES = ("uplot/uPlot.min.css", "page.css")
 SCRIPTS = (
     "uplot/uPlot.iife.min.js", "dom.js", "data.js", "charts.js", "svg.js", "export.js", "map.js", "controls.js",
-    "trial.js", "compare.js", "tables.js", "headline.js", "address.js", "page.js",
+    "parallel.js", "trial.js", "compare.js", "tables.js", "headline.js", "address.js", "page.js",
 )  # fmt: skip
 _ESCAPES = {ord(character): f"\\u{ord(character):04x}" for character in "<>&"}
 

@@ -8,6 +8,7 @@ function render() {
   drawControls();
   drawFilters();
   drawMap();
+  drawParallel();
   drawCompared();
   drawTable();
   drawTrial();

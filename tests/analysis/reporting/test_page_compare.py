@@ -76,3 +76,31 @@ def test_the_rows_shown_are_found_once_for_each_render(opened):
     before = opened.evaluate("visibleRows()")
     opened.locator("button[data-key='sort test_accuracy']").click()
     assert opened.evaluate("visibleRows()") == before  # sorting leaves them in their order
+
+
+def test_dragging_along_a_parallel_axis_filters(opened, sweep):
+    """From a quarter to three quarters of the axis of the test accuracy; a click gives all back."""
+    opened.click("#parallel summary")
+    opened.locator("#parallel canvas").scroll_into_view_if_needed()
+    box = opened.locator("#parallel canvas").bounding_box()
+    axes = opened.evaluate("parallelAxes().map((axis) => axis.field.name)")
+    left = opened.evaluate("PARALLEL.side") / 2
+    reach = opened.evaluate("PARALLEL.height - PARALLEL.top - PARALLEL.bottom")
+    x = box["x"] + left + axes.index("test_accuracy") * (box["width"] - 2 * left) / (len(axes) - 1)
+    top = box["y"] + opened.evaluate("PARALLEL.top")
+    opened.mouse.move(x, top + 0.25 * reach)
+    opened.mouse.down()
+    opened.mouse.move(x, top + 0.75 * reach, steps=3)
+    opened.mouse.up()
+    values = 100 * frame_of(sweep)["test_accuracy"]
+    middle, spread = (values.max() + values.min()) / 2, values.max() - values.min()
+    low, high = opened.evaluate("state.ranges.test_accuracy")
+    margin = 0.06 * spread  # of the axis beyond the values
+    assert (low, high) == pytest.approx(
+        (middle - (0.25 * spread + margin / 2), middle + (0.25 * spread + margin / 2)), abs=0.02 * spread
+    )
+    kept = {opened.evaluate(f"data.trials.trial_id[{row}]") for row in opened.evaluate("visibleRows()")}
+    assert kept == set(values.index[values.between(low, high)])
+    opened.mouse.click(x, top + 0.5 * reach)
+    assert opened.evaluate("Object.keys(state.ranges).length") == 0
+    opened.evaluate("byId('parallel').open = false")
