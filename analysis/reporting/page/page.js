@@ -45,7 +45,7 @@ function drawState(progress) {
     byId("all").focus({ preventScroll: true });
   } }, `${count} ${name}`);
   const counts = Object.entries(progress.counts).flatMap(([name, count], place) => [place ? ", " : null, count && name !== "completed" ? lost(name, count) : `${count} ${name}`]);
-  return update(byId("state"), `${progress.sentence}: `, ...counts, ".", progress.resume ? element("span", { "data-key": "resume" }, " To go on: ", element("code", {}, progress.resume)) : null);
+  return update(byId("state"), `${progress.sentence}: `, ...counts, ".", progress.resume ? element("details", { "data-key": "resume" }, element("summary", {}, "continue it"), element("code", {}, progress.resume)) : null);
 }
 
 function say(message) {

@@ -62,6 +62,7 @@ def test_what_failed_leads_to_its_trials_and_their_errors(opened, sweep):
 
 
 def test_a_sweep_that_stopped_shows_the_command_that_goes_on(opened):
+    opened.click("#state summary")
     text = opened.locator("#state code").inner_text()
     assert text.startswith("python sweeps/batch_grid.py ")
     assert text.endswith(" --resume")
