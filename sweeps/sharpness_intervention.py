@@ -19,7 +19,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sweeps.cli.arguments import Parser, add_axis, add_shifts, number
+from sweeps.cli.arguments import Parser, add_axis, add_shifts, integer_or_none, number
 from sweeps.studies.two_batches import LEARNING_RATE, TwoBatches, run_script
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ def plan(study: TwoBatches) -> "list[TrialConfig]":
     for strength in options.weight_decays:
         trials += study.trials(*sizes, weight_decay=strength, **common)
     for factor in options.rescalings:
-        trials += study.trials(*sizes, rescaling=factor, **common)
+        trials += study.trials(*sizes, rescaling=None if factor is None else float(factor), **common)
     return list({trial.trial_id: trial for trial in trials}.values())
 
 
@@ -60,7 +60,7 @@ def add_options(parser: Parser) -> None:
     add_axis(group, "--asam-radii", above, [0.5, 1.0], "radii of ASAM")
     add_axis(group, "--rate-factors", above, [0.5, 2.0], "learning rates, in multiples of the base")
     add_axis(group, "--weight-decays", above, [3e-5, 1e-4], "strengths of weight decay")
-    add_axis(group, "--rescalings", above, [8.0], "powers of two that the placebo rescales layers by")
+    add_axis(group, "--rescalings", integer_or_none, [8], "powers of two that the placebo rescales by, or none")
     group.add_argument(
         "--measures",
         nargs="+",

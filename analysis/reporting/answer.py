@@ -12,9 +12,11 @@ sentences on the gap are those of analysis/reporting/gap_answer.py.
 
 from analysis.data.load import BOX_STRONG, NO_REMEDY, Sweep, attempted, comparable
 from analysis.questions.association import Association, associate, beyond_hyperparameters, compared
+from analysis.questions.sharpness_intervention import has_intervention
 from analysis.reporting.gap_answer import by_batch_size as by_batch_size
 from analysis.reporting.gap_answer import cost_sentence as cost_sentence
 from analysis.reporting.gap_answer import remedy_sentence as remedy_sentence
+from analysis.reporting.intervention import card
 from analysis.stats.rank_correlation import Correlation
 from analysis.stats.wording import correlation_text
 
@@ -30,7 +32,12 @@ def answer(sweep: Sweep) -> list[str]:
 
 
 def association_sentence(sweep: Sweep) -> str:
-    """Whether box sharpness and the gap are associated: matched, given the hyperparameters, and pooled."""
+    """What an experiment on the sharpness says; without one, whether box sharpness and the gap are associated: matched,
+    given the hyperparameters, and pooled.
+    """
+    if has_intervention(sweep):
+        verdict, result, why = card(sweep)
+        return " ".join([f"{verdict}.", f"{result[0].upper()}{result[1:]}.", *why])
     if comparable(sweep)[BOX_STRONG.column].isna().all():
         return "Box sharpness was not measured in any trial, so its association with the gap is unknown (`--measures`)."
     association = associate(sweep, BOX_STRONG)

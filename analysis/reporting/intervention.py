@@ -59,7 +59,9 @@ def card(sweep: Sweep) -> tuple[str, str, tuple[str, ...]]:
     if one.is_invariant is False:
         return f"Not {one.name} itself: rescaled layers change it, and nothing else", result, why
     if found.agreement is not None and found.agreement < LEVEL:
-        return f"Not by sharpness alone: interventions of equal sharpness differ in {metric.noun}", result, why
+        verdict = f"Not by sharpness alone: interventions of equal sharpness differ in {metric.noun}"
+        taken = f"interventions on {one.name} disagree (p = {found.agreement:.2g})"
+        return verdict, f"{taken}; taken together, {_share_text(one)} would go through it", why
     if share is None or share.interval is None:
         return "Unknown: the share of the gap has no interval", result, why
     if share.interval.low > 0:

@@ -10,6 +10,7 @@ from made_up import record, write
 
 from analysis.data.load import Sweep, load_sweep
 from analysis.questions.sharpness_intervention import TEST, Explained, arms_of, explained, has_intervention, named
+from analysis.reporting.answer import association_sentence
 from analysis.reporting.headline import cards
 from analysis.reporting.intervention import card, lines
 from analysis.sharpness_intervention import main
@@ -155,6 +156,7 @@ def test_the_card_rests_on_it(tmp_path: Path, share: float, own: float, verdict:
     assert (found.verdict, found.result, found.why) == card(sweep)
     assert found.verdict == verdict
     assert own or f"relative flatness mediates {100 * share:.0f} % of the gap" in found.result
+    assert association_sentence(sweep).startswith(f"{verdict}. ")
 
 
 def test_the_placebo_is_in_no_other_number(tmp_path: Path) -> None:
