@@ -64,8 +64,8 @@ def check_trials(
         for part, known in zip(("training", "test"), labels, strict=False):
             if known is not None and task.checks_labels:
                 task.check_labels(torch.from_numpy(np.array(known)), part)
-    if any(config.trial for config in configs):
-        check_whole_batches(micro_batch_size, workers)
+    for config in configs:
+        check_whole_batches(config, micro_batch_size, workers)
     for config in {_parts(config): config for config in configs}.values():
         begin(config)
         try:

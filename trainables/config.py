@@ -208,6 +208,8 @@ class TrialConfig(Measuring, Duration, Remedies):
                 "`same_steps` has no effect with a target, where a trial ends; train for a fixed number of epochs "
                 "instead (`--epochs` without `--target-loss`)"
             )
+        if self.noise_scale is not None and self.gradient_penalty is not None:
+            raise UserError("`noise_scale` must be left out with `gradient_penalty`, which takes gradients of its own")
         if self.noise_scale is not None and self.noise_batch_size is not None:
             raise UserError(
                 "`noise_scale` must be left out with `noise_batch_size`, whose noise is added to the gradient"
@@ -237,7 +239,7 @@ class TrialConfig(Measuring, Duration, Remedies):
             require("precision", self.precision, self.precision == "float32", f"be float32 for {self.optimizer}")
             line_search_needs_one_loss = (
                 "sam_radius", "weight_adversary", "input_adversary", "proximal", "clip_norm", "noise_batch_size",
-                "augmentation", "switch_epoch", "batch_schedule",
+                "gradient_penalty", "augmentation", "switch_epoch", "batch_schedule",
             )  # fmt: skip
             for name in line_search_needs_one_loss:
                 if getattr(self, name) is not None:

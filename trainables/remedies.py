@@ -27,6 +27,8 @@ Each is a field that is off by default, so any of them can be combined, and each
     clip_norm              the gradient's l2 norm at most this
     label_smoothing        targets mixed with the uniform distribution
     augmentation           `paper` (flips, rotations, shifts) or `crop_flip`
+    gradient_penalty       times the squared gradient norm of each group of penalty_batch_size examples (Novack et al.
+                           2023, arXiv 2211.15853); of a full batch: Geiping et al. 2022, arXiv 2109.14119
     average                of the weights, in place of the last ones: `ema` with average_decay an update (default 0.99),
                            `swa` over the ends of epochs after average_from epochs (default 0; Izmailov et al. 2018,
                            arXiv 1803.05407), `lawa` over the last average_last ends of epochs (default 6; Kaddour
@@ -51,6 +53,9 @@ DECAYED = ("learning_rate", "batch_size", "seesaw")
 GROWING = DECAYED[1:]  # of the ways to decay, those by which the batch grows
 AUGMENTATIONS = ("paper", "crop_flip")
 AVERAGES = {"ema": ("average_decay", 0.99), "swa": ("average_from", 0.0), "lawa": ("average_last", 6)}  # and its option
+POSITIVE = ("sam_radius", "clip_norm", "proximal", "weight_adversary", "input_adversary", "gradient_penalty")
+LEAST = {"base_batch_size": 1, "ghost_batch_size": 2, "noise_batch_size": 1, "penalty_batch_size": 1}
+ONE_GRADIENT = ("sam_radius", "weight_adversary", "proximal", "gradient_penalty")  # ways to take it, of which one acts
 STEP_DECAY_FACTOR = 0.1
 DECAY_SHARE = 0.2  # of warmup-stable-decay
 
@@ -82,6 +87,8 @@ class Remedies:
     proximal: float | None = None
     weight_adversary: float | None = None
     input_adversary: float | None = None
+    gradient_penalty: float | None = None
+    penalty_batch_size: int | None = None
     average: str | None = None
     average_decay: float | None = None
     average_from: float | None = None
@@ -96,10 +103,10 @@ class Remedies:
         self._check_average()
         for name in ("same_steps", "momentum_correction", "layer_adaptation", "sam_adaptive"):
             require(name, getattr(self, name), type(getattr(self, name)) is bool, "be true or false")
-        for name in ("sam_radius", "clip_norm", "proximal", "weight_adversary", "input_adversary"):
+        for name in POSITIVE:
             value = getattr(self, name)
             require(name, value, value is None or positive(value), "be a number above 0")
-        for name, least in (("base_batch_size", 1), ("ghost_batch_size", 2), ("noise_batch_size", 1)):
+        for name, least in LEAST.items():
             value = getattr(self, name)
             require(name, value, value is None or (type(value) is int and value >= least), f"be {least} or more")
         require("label_smoothing", self.label_smoothing, 0 <= self.label_smoothing < 1, "be in [0, 1)")
@@ -123,7 +130,12 @@ class Remedies:
         require(
             "sam_adaptive", self.sam_adaptive, not self.sam_adaptive or self.sam_radius is not None, "have sam_radius"
         )
-        exclusive = [name for name in ("sam_radius", "weight_adversary", "proximal") if getattr(self, name) is not None]
+        if (self.gradient_penalty is None) != (self.penalty_batch_size is None):
+            raise UserError(
+                "`gradient_penalty` must be given with penalty_batch_size, such as "
+                "gradient_penalty=0.01,penalty_batch_size=16, got one of them"
+            )
+        exclusive = [name for name in ONE_GRADIENT if getattr(self, name) is not None]
         if len(exclusive) > 1:
             raise UserError(f"`remedies` must take the gradient in one way, got {' with '.join(exclusive)}; choose one")
         if self.proximal is not None and self.clip_norm is not None:
@@ -152,7 +164,7 @@ class Remedies:
 REMEDIES = tuple(field.name for field in fields(Remedies))
 PARTS_OF_UPDATE = (
     "momentum_correction", "layer_adaptation", "ghost_batch_size", "noise_batch_size", "sam_radius", "clip_norm",
-    "label_smoothing", "augmentation", "proximal", "weight_adversary", "input_adversary",
+    "label_smoothing", "augmentation", "proximal", "weight_adversary", "input_adversary", "gradient_penalty",
 )  # fmt: skip
 OFF = {field.name: field.default for field in fields(Remedies)}
 _KINDS = {

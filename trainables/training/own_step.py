@@ -70,16 +70,17 @@ def training_of(
     """The training of what `build_network` returned, on the data's device."""
     model, step = network
     model = model.to(data.train_labels.device)
+    check_whole_batches(config, micro_batch_size, 1 if workers is None else workers.count)
     if step is None:
         return Training(config, model, data, workers, micro_batch_size, record)
-    check_whole_batches(micro_batch_size, 1 if workers is None else workers.count)
     return OwnTraining(config, step, data)
 
 
-def check_whole_batches(micro_batch_size: int | None, workers: int) -> None:
-    """Raises UserError where batches are to be cut, which a step of the user's own cannot be."""
-    if micro_batch_size is not None or workers > 1:
-        raise UserError("`trial` must train on one worker without micro-batches: its step takes whole batches")
+def check_whole_batches(config: TrialConfig, micro_batch_size: int | None, workers: int) -> None:
+    """Raises UserError where batches are to be cut whose update takes whole ones."""
+    whole = [name for name in ("trial", "gradient_penalty") if getattr(config, name) is not None]
+    if whole and (micro_batch_size is not None or workers > 1):
+        raise UserError(f"`{whole[0]}` must train on one worker without micro-batches: its step takes whole batches")
 
 
 class OwnTraining(Training):

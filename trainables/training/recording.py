@@ -65,7 +65,13 @@ def is_recordable(config: TrialConfig) -> bool:
     Nor is the LSTM: cuDNN has random numbers of its own for its dropout, which cannot be put back.
     """
     drawn_on_the_cpu = (config.augmentation, config.noise_batch_size)
-    of_several_gradients = (config.input_adversary, config.weight_adversary, config.sam_radius, config.proximal)
+    of_several_gradients = (
+        config.input_adversary,
+        config.weight_adversary,
+        config.sam_radius,
+        config.proximal,
+        config.gradient_penalty,
+    )
     is_plain = all(part is None for part in (*drawn_on_the_cpu, *of_several_gradients))
     is_of_one_kernel = config.optimizer in RECORDABLE_OPTIMIZERS and not config.layer_adaptation
     is_unknown = config.model == "lstm" or is_import_path(config.model) or config.noise_scale is not None

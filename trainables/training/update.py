@@ -2,7 +2,8 @@
 
     inputs      augmentation, the configuration's and the task's own, then the adversary on the inputs
     loss        the task's, with label smoothing, each example weighted by its noise factor
-    gradient    at the weights, or at the worst point near them (SAM, robust training); then clipped
+    gradient    at the weights, or at the worst point near them (SAM, robust training), or with that of a penalty on
+                gradient norms; then clipped
     step        the optimizer's, or several on the proximal objective (conservative training)
 
 All draws of an epoch come from streams of that epoch, so a run that is resumed repeats them. Plain training goes
@@ -23,6 +24,7 @@ from trainables.tasks.outputs import changed
 from trainables.tasks.task import Task
 from trainables.training.augmentation import augment
 from trainables.training.gradient_noise import noise_factors
+from trainables.training.gradient_penalty import penalized_gradient
 from trainables.training.input_perturbation import adversarial_inputs
 from trainables.training.noise_scale import NoiseScale
 from trainables.training.one_loss import Closure, one_loss
@@ -99,6 +101,9 @@ class Update:
 
         def closure() -> Tensor:
             optimizer.zero_grad()
+            if config.gradient_penalty is not None:
+                penalty, size = config.gradient_penalty, config.penalty_batch_size or len(batch)
+                return penalized_gradient(self.model, of_rows, len(batch), weights, penalty=penalty, group_size=size)
             if parts is not None:
                 return parts.gradient(len(batch), loss_of_rows, weights)
             loss = self._loss(self._outputs(inputs), labels, factors)
