@@ -316,7 +316,7 @@ class TrialConfig(Measuring, Duration, Remedies):
     @property
     def warm_start_id(self) -> str:
         """The key of the training up to a switch: shared by all trials that are the same run until then."""
-        other = MEASURING | {name for name in vars(self) if name.startswith(("switch_", "target_"))}
+        other = MEASURING | {name for name in vars(self) if name.startswith("switch_")}
         return self._key(other if self.has_decay_length else other | {"epochs", "budget"})
 
     def _key(self, left_out: frozenset[str]) -> str:

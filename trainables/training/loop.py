@@ -262,11 +262,12 @@ class Training:
         is_due = self._is_test_due() or self._has_diverged(row) or (self.config.has_target and self._is_at_target(row))
         return self._columns(train, self._evaluated("test")) if is_due else row
 
+    @property
+    def _is_before_other_size(self) -> bool:
+        return self._changes_size and batch_size_at(self.config, self.epochs_done, self.step) != self._size
+
     def _is_test_due(self) -> bool:
-        config = self.config
-        if self._is_at_end or is_test_always_due(config):
-            return True
-        if self._changes_size and batch_size_at(config, self.epochs_done, self.step) != self._size:
+        if self._is_at_end or is_test_always_due(self.config) or self._is_before_other_size:
             return True
         looked = sum(row["test_loss"] is not None for row in self.epochs)
         return is_test_due(len(self.epochs) + 1, looked, len(self.data.test_labels), self.examples)
@@ -369,6 +370,9 @@ class Training:
             self.noise_scale.load_state_dict(state["noise_scale"])
         if "average" in state:
             self.average.load_state_dict(state["average"])
+        if self._is_before_other_size and self.epochs[-1]["test_loss"] is None:  # left by a trial without the switch
+            with self.average.in_place():
+                self.epochs[-1] = {**self.epochs[-1], **self.evaluate()}
 
     def _load_history(self, epochs: list[dict[str, Any]]) -> None:
         """Takes the rows of `epochs`; those of earlier versions end with epochs."""

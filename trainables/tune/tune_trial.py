@@ -239,7 +239,9 @@ class TuneTrial(tune.Trainable):  # type: ignore[misc]
         """
         trial = self._trial
         assert trial is not None
-        epoch = trial.training.epochs_done
+        epoch, own_switch = trial.training.epochs_done, self._config.switch_epoch
+        if own_switch is not None and epoch > own_switch:
+            return
         if epoch in self._warm_starts.get(self._config.warm_start_id, ()) and not self._warm_start(epoch).exists():
             trial.save(self._warm_start(epoch))
 

@@ -99,3 +99,30 @@ def test_a_resumed_trial_goes_on_at_the_same_points(digits: Source, make_config:
     assert resumed.resume(tmp_path / "checkpoint.pt")
     resumed.train()
     assert looked_at(resumed) == looked_at(trained(digits, config))
+
+
+def test_a_trial_that_starts_from_anothers_state_has_its_own_points(
+    digits: Source, make_config: Any, tmp_path: Any
+) -> None:
+    """The other has no switch, so it did not need the test set there."""
+    trunk = Trial(make_config(**LARGE_TEST | {"batch_size": 32, "epochs": 7}), digits)
+    for _ in range(5):
+        trunk.training.train_epoch()
+    trunk.save(tmp_path / "trunk.pt")
+    assert trunk.training.epochs[-1]["test_loss"] is None
+    config = make_config(**LARGE_TEST | {"batch_size": 32, "epochs": 7, "switch_epoch": 5, "switch_batch_size": 300})
+    branch = Trial(config, digits)
+    assert branch.resume(tmp_path / "trunk.pt")
+    branch.train()
+    rows = [
+        [{name: row[name] for name in row if name != "seconds"} for row in one.training.epochs]
+        for one in (branch, trained(digits, config))
+    ]
+    assert rows[0] == rows[1]
+
+
+@pytest.mark.parametrize("target", [{"target_loss": 0.1}, {"target_metric": 0.9}, {"target_test_loss": 0.1}])
+def test_states_are_not_shared_between_targets(make_config: Any, target: dict[str, Any]) -> None:
+    """One trial would have ended, or been evaluated, where the other was not."""
+    switch = {"switch_epoch": 2, "switch_batch_size": 300}
+    assert make_config(**switch, **target).warm_start_id != make_config(**switch).warm_start_id

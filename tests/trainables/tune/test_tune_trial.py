@@ -130,3 +130,20 @@ def test_checkpoints_every_so_many_steps(
 
 def of(table: Any, trial: TrialConfig) -> list[dict[str, Any]]:
     return [row for row in table.to_pylist() if row["trial_id"] == trial.trial_id]
+
+
+def test_only_the_trunk_leaves_states_for_trials_that_switch(
+    make_config: Callable[..., TrialConfig], digits: Source, tmp_path: Path
+) -> None:
+    """Not a trial that has switched before, whose weights are no longer those of the same run."""
+    (tmp_path / "checkpoints").mkdir()
+    configs = [make_config(switch_epoch=at, switch_batch_size=300, epochs=3, measures="") for at in (1, 2)]
+    tuned = object.__new__(TuneTrial)
+    tuned._config, tuned._folder, tuned._checkpoint_every = configs[0], tmp_path, None
+    tuned._trial = Trial(configs[0], digits)
+    tuned._warm_starts = {configs[0].warm_start_id: {1.0, 2.0}}
+    assert configs[1].warm_start_id == configs[0].warm_start_id
+    tuned._trial.after_epoch = tuned._after_logging
+    tuned._trial.train()
+    left = [path.name for path in (tmp_path / "checkpoints").glob("warm-start-*.pt")]
+    assert left == [f"warm-start-{configs[0].warm_start_id}-1.pt"]
