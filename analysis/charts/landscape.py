@@ -9,7 +9,7 @@ from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 
-from analysis.charts.parametric_plot import COLOURS
+from analysis.charts.parametric_plot import COLOURS, shown_metric
 from analysis.charts.style import footnote, legend_key, log_axis, new_figure, save
 from analysis.data.load import Sweep
 from analysis.minima.landscape import Landscape, landscape, landscape_sentence, random_rises
@@ -21,25 +21,27 @@ STYLES = {"small": "-", "large": "--"}
 
 
 def lines_figure(found: Landscape) -> Figure:
-    """Loss and accuracy along random lines: SB solid, LB dashed."""
+    """Loss and primary metric along random lines: SB solid, LB dashed; the loss alone where there is no other."""
+    shown, missing = shown_metric(found.lines, found.metric)
     with new_figure(height=3.4) as figure:
-        panels = figure.subplots(1, 2)
+        panels = figure.subplots(1, 1 if shown is None else 2, squeeze=False)[0]
         for split, colour in COLOURS.items():
             for end, style in STYLES.items():
                 rows = found.lines[(found.lines["split"] == split) & (found.lines["end"] == end)]
                 log_losses = _by_minimum(rows, np.log(rows["loss"].astype("float64")))
-                accuracies = _by_minimum(rows, 100 * rows["accuracy"])
+                curves = [(np.exp(log_losses), np.exp(log_losses.mean(axis=1)))]
+                if shown is not None:
+                    values = _by_minimum(rows, shown[rows.index])
+                    curves.append((values, values.mean(axis=1)))
                 line = {"color": colour, "linestyle": style}
-                for axes, each, mean in (
-                    (panels[0], np.exp(log_losses), np.exp(log_losses.mean(axis=1))),
-                    (panels[1], accuracies, accuracies.mean(axis=1)),
-                ):
+                for axes, (each, mean) in zip(panels, curves, strict=True):
                     if len(each.columns) > 1:
                         axes.plot(each.index, each, linewidth=0.5, alpha=0.35, **line)
                     axes.plot(each.index, mean, linewidth=1.8, **line)
         log_axis(panels[0], "y")
-        panels[0].set_ylabel("loss [nats per example]")
-        panels[1].set_ylabel("accuracy [%]")
+        panels[0].set_ylabel(f"loss{found.metric.loss_unit}")
+        if shown is not None:
+            panels[1].set_ylabel(found.metric.label(""))
         for axes in panels:
             axes.set_xlabel("alpha [norms of each filter]")
             axes.set_xticks([-1, -0.5, 0, 0.5, 1])
@@ -51,7 +53,9 @@ def lines_figure(found: Landscape) -> Figure:
         figure.legend(handles=keys, loc="outside upper center", ncols=4, frameon=False)
         count = len(found.pairs)
         each = f"{found.directions} random filter-normalized directions each"
-        footnote(figure, f"{'One minimum' if count == 1 else f'{count} minima (thin) and their mean'}, {each}.")
+        footnote(
+            figure, f"{'One minimum' if count == 1 else f'{count} minima (thin) and their mean'}, {each}.{missing}"
+        )
     return figure
 
 
@@ -77,7 +81,7 @@ def contour_figure(found: Landscape) -> Figure:
         panels[0].set_ylabel("beta [norms of each filter]")
         bar = figure.colorbar(shown, ax=panels, ticks=_decades(levels))
         bar.ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: plain_number(value)))
-        bar.set_label("training loss [nats per example]")
+        bar.set_label(f"training loss{found.metric.loss_unit}")
         footnote(figure, "The same two Gaussian directions around both, each filter as long as the weights' own.")
     return figure
 
@@ -98,7 +102,9 @@ def surface_figure(found: Landscape) -> Figure:
             axes.set_title(f"batch {size}")
             axes.set_xlabel("alpha")
             axes.set_ylabel("beta")
-        footnote(figure, "Height: training loss [nats per example], logarithmic. The same planes as in the contours.")
+        footnote(
+            figure, f"Height: training loss{found.metric.loss_unit}, logarithmic. The same planes as in the contours."
+        )
     return figure
 
 

@@ -19,6 +19,7 @@ import numpy as np
 import pandas as pd
 
 from analysis.data.load import Sweep, comparable
+from analysis.data.metric import Metric
 from analysis.minima.pairs import MinimumPair, minimum_pairs
 from analysis.minima.parametric_plot import alphas, ratio_sentence
 from analysis.minima.profiles import Point, profiles
@@ -40,6 +41,7 @@ class Landscape:
     planes: pd.DataFrame
     sizes: tuple[int, int]
     directions: int
+    metric: Metric
 
 
 def landscape(
@@ -77,7 +79,7 @@ def landscape(
     )
     planes = profiles(sweep.folder, in_planes, splits=("train",), **place)
     sizes = comparable(sweep).set_index("trial_id").loc[list(first), "batch_size"].tolist()
-    return Landscape(tuple(pairs), lines, planes, (int(sizes[0]), int(sizes[1])), directions)
+    return Landscape(tuple(pairs), lines, planes, (int(sizes[0]), int(sizes[1])), directions, sweep.metric)
 
 
 def _around(distance: float, points: int) -> list[float]:

@@ -1,4 +1,4 @@
-"""Loss and accuracy on the way from a small-batch minimum to a large-batch one (Keskar et al. 2017, figures 3 and 10).
+"""Loss and metric on the way from a small-batch minimum to a large-batch one (Keskar et al. 2017, figures 3 and 10).
 
 For any sweep that ran with --keep-weights: the line, alpha in [-1, 2], and the arc, alpha in [0, 1], from SB (alpha
 0) to LB (alpha 1), training and test set; one pair of minima for each seed and split, drawn thin, and their mean (of
@@ -20,6 +20,7 @@ import numpy as np
 import pandas as pd
 
 from analysis.data.load import Sweep, comparable
+from analysis.data.metric import ACCURACY, Metric
 from analysis.minima.pairs import MinimumPair, minimum_pairs
 from analysis.minima.profiles import Point, profiles
 from analysis.stats.means import Mean, mean_over_replicates
@@ -41,6 +42,7 @@ class ParametricPlot:
     rows: pd.DataFrame
     sizes: tuple[int, int]  # the batch sizes of SB and LB, of the first pair
     off_target: int  # of the minima
+    metric: Metric = ACCURACY
 
 
 def alphas(low: float = RANGE[0], high: float = RANGE[1], points: int = POINTS) -> list[float]:
@@ -80,7 +82,8 @@ def parametric_plot(
     rows = rows.assign(replicate=[replicates[key] for key in keys])
     ends = comparable(sweep).set_index("trial_id").loc[[end for one in pairs for end in (one.small, one.large)]]
     sizes = ends["batch_size"].iloc[:2].tolist()
-    return ParametricPlot(tuple(pairs), rows, (int(sizes[0]), int(sizes[1])), int(ends["off_target"].sum()))
+    off_target = int(ends["off_target"].sum())
+    return ParametricPlot(tuple(pairs), rows, (int(sizes[0]), int(sizes[1])), off_target, sweep.metric)
 
 
 def rises(plot: ParametricPlot) -> pd.DataFrame:

@@ -1,4 +1,4 @@
-"""Loss and accuracy at points between and around minima, each point evaluated once and kept in profiles.parquet.
+"""Loss and metric at points between and around minima, each point evaluated once and kept in profiles.parquet.
 
 A point lies in the plane that two trials' weights x_0, x_1 (`trial_id`, `other_trial_id`) or a trial's weights and two
 random directions d_1, d_2 (`direction_seed`) span:
@@ -65,6 +65,7 @@ SCHEMA = pa.schema(
         ("split", pa.string()),  # train, test
         ("loss", pa.float64()),  # nats per example; null where it is not finite
         ("accuracy", pa.float64()),  # in [0, 1]; null where the task has none
+        ("metric", pa.float64()),  # the task's primary one, in its own scale; null in files from before it was kept
     ]
 )
 STORED_ROUNDING = 1e-3  # relative, on another machine or device: the losses are small sums of float32 numbers
@@ -143,8 +144,10 @@ class _Place:
             terms = _terms(point, states, directions, network.model)
             found = network.at(network.mixed(terms), splits)
             for split, value in found.items():
-                loss = value.loss if math.isfinite(value.loss) else None
-                rows.append({**vars(point), "split": split, "loss": loss, "accuracy": value.accuracy})
+                primary = value.metrics[network.task.metric]
+                known = {"loss": value.loss, "accuracy": value.accuracy, "metric": primary}
+                finite = {name: None if x is None or not math.isfinite(x) else x for name, x in known.items()}
+                rows.append({**vars(point), "split": split, **finite})
         return rows
 
     def _state(self, trial_id: str, config: TrialConfig, data: Dataset) -> State:
@@ -171,19 +174,19 @@ class _Place:
 
 
 class Network:
-    """Loss and accuracy of a trial's network at any weights, with batch norm in one mode; `data` on the device."""
+    """Loss and metrics of a trial's network at any weights, with batch norm in one mode; `data` on the device."""
 
     def __init__(self, config: TrialConfig, data: Dataset, batch_norm: BatchNorm) -> None:
         self.model = network_of(config, data).to(data.train_labels.device).eval().requires_grad_(False)
         self.batch_norm = batch_norm
-        self._task = load_task(config.task or data.task, data.chunks_of_labels())
+        self.task = load_task(config.task or data.task, data.chunks_of_labels())
         self._data = {"train": (data.train_inputs, data.train_labels), "test": (data.test_inputs, data.test_labels)}
         self._layers = {name: m for name, m in self.model.named_modules() if isinstance(m, _BatchNorm)}
         order = torch.randperm(len(data.train_labels), generator=generator(CALIBRATION_SEED, "calibration examples"))
         self._calibration = order[:PAPER_EVALUATION_BATCH].to(data.train_labels.device)
 
     def at(self, state: State, splits: Sequence[str] = ("train", "test")) -> dict[str, Evaluation]:
-        """Clean loss and accuracy, as training evaluates them. `running`: with the statistics in `state`."""
+        """Clean loss and metrics, as training evaluates them. `running`: with the statistics in `state`."""
         batches = self.batch_norm == "batch" and bool(self._layers)
         for layer in self._layers.values() if batches else []:
             layer.running_mean = layer.running_var = None  # in eval mode it then takes those of its inputs
@@ -194,7 +197,7 @@ class Network:
         for split in splits:
             inputs, labels = self._data[split]
             cuts = _batches(len(labels)) if batches else None
-            found[split] = evaluate(self.model, inputs, labels, self._task, cuts=cuts)
+            found[split] = evaluate(self.model, inputs, labels, self.task, cuts=cuts)
         return found
 
     def mixed(self, terms: Sequence[tuple[float, State]]) -> State:
@@ -278,6 +281,8 @@ def _read(folder: Path) -> list[Row]:
         return []
     try:
         table = pq.read_table(pa.BufferReader(read_file(path)))
+        if "metric" not in table.column_names:
+            table = table.append_column("metric", pa.nulls(table.num_rows, pa.float64()))
         rows: list[Row] = table.select(SCHEMA.names).cast(SCHEMA).to_pylist()
     except (pa.ArrowException, OSError, KeyError, ValueError) as error:
         raise UserError(f"`results` must hold a whole {FILE}, got {path}, which cannot be read; remove it") from error

@@ -12,7 +12,9 @@ from made_up import record
 
 from analysis import landscape
 from analysis import parametric_plot as parametric_plot_script
+from analysis.charts.parametric_plot import parametric_figure
 from analysis.data.load import load_sweep
+from analysis.data.metric import Metric
 from analysis.minima import parametric_plot
 from analysis.minima.pairs import MinimumPair, minimum_pairs
 from analysis.minima.profiles import SCHEMA, Network, Point, coefficients, direction, profiles
@@ -77,8 +79,9 @@ def around(row, alpha, beta=None, seed=3):
 def test_the_ends_are_the_stored_losses_to_the_last_bit(folders, name, mode, kind):
     rows, _, _ = ends_of(folders[name])
     found = profiles(folders[name], [between(rows, alpha, kind, mode) for alpha in (0.0, 1.0)])
-    stored = [(row[f"{split}_loss"], row[f"{split}_accuracy"]) for row in rows for split in ("train", "test")]
-    assert list(zip(found["loss"], found["accuracy"], strict=True)) == stored
+    names = ("loss", "accuracy", "metric")
+    stored = [tuple(row[f"{split}_{name}"] for name in names) for row in rows for split in ("train", "test")]
+    assert list(found[list(names)].itertuples(index=False, name=None)) == stored
 
 
 def test_random_points_at_the_centre_are_the_stored_losses_to_the_last_bit(folders):
@@ -271,6 +274,62 @@ def test_rises_and_their_ratio_in_closed_form():
     assert "no comparison" in parametric_plot.parametric_sentence(short)
 
 
+def one_pair(of, **columns):
+    """A path of five points between two minima, whose loss is 1 + alpha^2."""
+    alphas = np.linspace(0, 1, 5)
+    key = {"trial_id": "a", "other_trial_id": "b", "replicate": 0}
+    rows = pd.DataFrame(
+        {**key, "kind": kind, "split": split, "alpha": alpha, "loss": 1 + alpha**2}
+        for kind in parametric_plot.KINDS
+        for split in ("train", "test")
+        for alpha in alphas
+    )
+    pairs = (MinimumPair("a", "b", 0),)
+    return parametric_plot.ParametricPlot(pairs, rows.assign(**columns), (16, 300), 0, of)
+
+
+def footnotes(figure):
+    return " ".join(text.get_text() for text in figure.texts)
+
+
+def test_the_second_panel_is_the_primary_metric_of_the_task():
+    mse = Metric("mse", "", "lower")
+    figure = parametric_figure(one_pair(mse, accuracy=np.nan, metric=np.tile([0.5, 0.4, 0.3, 0.2, 0.1], 4)))
+    assert [panel.get_ylabel() for panel in figure.axes] == ["loss", "", "MSE", ""]
+    assert figure.axes[2].lines[0].get_ydata().tolist() == [0.5, 0.4, 0.3, 0.2, 0.1]
+    f1 = Metric("f1", "points", "higher")
+    figure = parametric_figure(one_pair(f1, accuracy=0.9, metric=0.25))
+    assert figure.axes[2].get_ylabel() == "F1 [%]"
+    assert figure.axes[2].lines[0].get_ydata().tolist() == [25.0] * 5
+
+
+@pytest.mark.parametrize(
+    ("metric", "said"),
+    [
+        (Metric("nats", "nats per token", "lower"), "The primary metric is the loss."),
+        (Metric("mse", "", "lower"), "profiles.parquet has no values of MSE"),
+    ],
+)
+def test_without_values_of_the_metric_there_is_one_panel_and_a_line(metric, said):
+    figure = parametric_figure(one_pair(metric, accuracy=0.5, metric=np.nan))
+    assert len(figure.axes) == 2
+    assert said in footnotes(figure)
+
+
+def test_a_file_from_before_the_metric_was_kept_is_read(folders, tmp_path):
+    rows, _, _ = ends_of(folders["plain"])
+    points = [between(rows, alpha) for alpha in (0.0, 1.0)]
+    before = profiles(folders["plain"], points)
+    for table in ("trials", "epochs", "measures"):
+        (tmp_path / f"{table}.parquet").write_bytes((folders["plain"] / f"{table}.parquet").read_bytes())
+    (tmp_path / "trials").mkdir()
+    kept = pq.read_table(folders["plain"] / "profiles.parquet")
+    pq.write_table(kept.drop_columns("metric"), tmp_path / "profiles.parquet")
+    found = profiles(tmp_path, points)
+    assert found["accuracy"].tolist() == before["accuracy"].tolist()
+    assert found["metric"].isna().all()
+
+
 def test_the_scripts_on_kept_weights(folders, capsys):
     folder = folders["batch_norm"]
     assert parametric_plot_script.main([str(folder), "--alpha-range", "-0.5", "1.5", "--points", "5"]) == 0
@@ -280,7 +339,7 @@ def test_the_scripts_on_kept_weights(folders, capsys):
     assert "Along 2 random directions" in capsys.readouterr().out
     names = {path.name for path in (folder / "figures").iterdir()}
     drawn = ("parametric_plot", "landscape_lines", "landscape_contours", "landscape_surfaces")
-    assert names == {*(f"{name}.{kind}" for name in drawn for kind in ("png", "svg"))} | {
+    assert names == {*(f"{name}.{kind}" for name in drawn for kind in ("png", "svg", "pdf"))} | {
         "parametric_plot.csv",
         "landscape.csv",
     }
