@@ -38,7 +38,7 @@ Changes = dict[str, Any] | None  # fields of a configuration; None: the rule has
 
 def sde_beta(beta: float, k: float) -> float:
     """1 - k (1 - beta), below 0 where the rule has no setting."""
-    return _rounded(1 - k * (1 - beta))
+    return round(1 - k * (1 - beta), DIGITS) + 0.0  # no negative zero
 
 
 def half_life_beta(beta: float, k: float) -> float:

@@ -8,10 +8,9 @@ follows.
 
 import argparse
 from collections.abc import Sequence
-from typing import Any
 
 from sweeps.cli.arguments import Parser, add_axis, add_data, add_run, amount, integer, number
-from sweeps.cli.options import add_sharpness, add_training
+from sweeps.cli.options import add_training, without_measures
 from trainables.config import SWITCH_LEARNING_RATES
 from trainables.units import Amount
 
@@ -105,7 +104,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
         switch_optimizer_state="reset",
         split_seeds=None,
         remedies=[{}],
-        **_without_measures(),
+        **without_measures(),
     )
     options = parser.parse_args(arguments)
     for name in ("target_loss", "target_metric", "schedule"):
@@ -124,10 +123,3 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     options.batch_sizes, options.learning_rates = [options.batch_size], [options.learning_rate]
     options.warmup_epochs = [options.warmup_epochs]
     return options
-
-
-def _without_measures() -> dict[str, Any]:
-    """What the options of `add_sharpness` are where nothing is measured."""
-    parser = Parser(allow_abbrev=False)
-    add_sharpness(parser)
-    return vars(parser.parse_args(["--measures", "none"]))

@@ -344,3 +344,10 @@ def add_sharpness(parser: Parser) -> None:
         metavar="N",
         help=f"of --measure-batch-norm batch (default: {PAPER_EVALUATION_BATCH}, or all)",
     )
+
+
+def without_measures() -> dict[str, Any]:
+    """What the options of `add_sharpness` are where nothing is measured."""
+    parser = Parser(allow_abbrev=False)
+    add_sharpness(parser)
+    return vars(parser.parse_args(["--measures", "none"]))

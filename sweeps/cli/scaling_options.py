@@ -1,0 +1,115 @@
+"""Which rule carries a tuned setting from a small batch to larger ones?
+
+The learning rate is tuned on a grid at batch size B and at k times B. Each scaling rule (keep, square root, linear, and
+for Adam rules of its betas, epsilon and weight decay) carries the best setting at B to k B. Other seeds then train
+both, on equally many examples. The answer is what retuning still gains over each rule, up to which k a rule is within a
+margin of retuning, and from which k on it is worse.
+"""
+
+import argparse
+from collections.abc import Sequence
+
+from sweeps.cli.arguments import Parser, add_axis, add_data, add_run, integer, number
+from sweeps.cli.options import add_remedies, add_training, without_measures
+from trainables.config import FULL_BATCH_OPTIMIZERS
+
+EPOCHS = 20
+EXAMPLES = """\
+examples:
+  python sweeps/scaling_rules.py
+      digits: Adam from batch 8 to 16, 32, 64 and 128, a grid of 8 learning rates
+  python sweeps/scaling_rules.py --name sgd --optimizer sgd --learning-rates 0.003 0.006 0.0125 0.025 0.05 0.1 0.2
+  python sweeps/scaling_rules.py --name decay --optimizer adamw --weight-decay 0.1 --factors 4 16
+"""
+HAVE_NO_PLACE = {  # with what their absence keeps
+    "target_loss": "all settings see equally many examples",
+    "target_metric": "all settings see equally many examples",
+    "trial": "rules are about the settings of an optimizer",
+    "parameter_groups": "rules carry one learning rate",
+}
+
+
+def parse(arguments: Sequence[str]) -> argparse.Namespace:
+    """The options of `scaling_rules.py`; exits with status 2 and one line where they are wrong."""
+    parser = Parser(
+        prog="scaling_rules.py",
+        description=(__doc__ or "").split("\n\n")[1],
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    compared = parser.add_argument_group("what is compared")
+    compared.add_argument("--batch-size", type=integer(1), default=8, metavar="N", help="B (default: %(default)s)")
+    add_axis(compared, "--factors", integer(2), [2, 4, 8, 16], "the k, in batches of B")
+    compared.add_argument(
+        "--margin",
+        type=number(above=0),
+        metavar="X",
+        help="what a rule may lose to retuning and still be as good, in the metric's unit (default: 0.5 percentage "
+        "points, 0.01 nats per token; other metrics have none)",
+    )
+    add_axis(compared, "--seeds", integer(0), list(range(8)), "that judge, with a data split each")
+    tuning = parser.add_argument_group("the tuning, the same at every batch size")
+    rates = [0.0005 * 2**power for power in range(8)]
+    add_axis(tuning, "--learning-rates", number(above=0), rates, "the grid; a geometric one is fair to all rules")
+    add_axis(tuning, "--tuning-seeds", integer(0), [1000, 1001, 1002], "that choose, with a data split each")
+    tuning.add_argument(
+        "--validation-size",
+        dest="held_out",
+        type=integer(1),
+        default=500,
+        metavar="N",
+        help="training examples that tuning trials hold out to choose by (default: %(default)s)",
+    )
+    add_remedies(compared)
+    add_data(parser, dataset="digits")
+    training = add_training(parser)
+    training.add_argument(
+        "--weight-decay", type=number(least=0), default=0.0, metavar="X", help="at batch B (default: %(default)s)"
+    )
+    add_run(parser, name="scaling_rules")
+    parser.set_defaults(  # axes of batch_grid.py that have no meaning here
+        batch_tokens=None,
+        warmup_epochs=[0.0],
+        switch_epochs=[None],
+        switch_batch_size=None,
+        switch_learning_rate="keep",
+        switch_optimizer_state="reset",
+        split_seeds=None,
+        **without_measures(),
+    )
+    options = parser.parse_args(arguments)
+    for name, reason in HAVE_NO_PLACE.items():
+        if getattr(options, name):
+            parser.error(f"argument --{name.replace('_', '-')}: must be left out: {reason}")
+    _check(parser, options)
+    if options.epochs is None and options.budget is None:
+        options.epochs = EPOCHS
+    for name in ("budget", "evaluate_every"):
+        value = getattr(options, name)
+        setattr(options, name, None if value is None else str(value))
+    options.batch_sizes = sorted({options.batch_size, *(factor * options.batch_size for factor in options.factors)})
+    return options
+
+
+def _check(parser: Parser, options: argparse.Namespace) -> None:
+    names = [name for name, _ in options.optimizer]
+    if len(names) > 1:
+        parser.error(f"argument --optimizer: must be one, got {' '.join(names)}")
+    if names[0] in FULL_BATCH_OPTIMIZERS:
+        parser.error(f"argument --optimizer: must have a learning rate and take batches, got {names[0]}")
+    if len(set(options.learning_rates)) < 2:
+        parser.error("argument --learning-rates: must be two or more, to be tuned")
+    if len(set(options.seeds)) < 2:
+        parser.error("argument --seeds: must be two or more, because intervals are over replicates")
+    if both := set(options.seeds) & set(options.tuning_seeds):
+        parser.error(f"argument --seeds: must be others than --tuning-seeds, got {min(both)} in both")
+    if options.budget is not None and options.budget.unit == "steps":
+        parser.error("argument --budget: must be in examples, tokens or epochs, the same at every batch size")
+    if len(options.remedies) > 1:
+        parser.error("argument --remedies: must be one set of fields, such as average=ema")
+    for name in ("learning_rate_scaling", "same_steps", "batch_schedule"):
+        if name in options.remedies[0]:
+            parser.error(
+                f"argument --remedies: {name} must be left out, because the rules are compared at fixed batches"
+            )
