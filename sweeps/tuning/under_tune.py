@@ -65,11 +65,8 @@ class TunedTrial(TuneTrial):
 
     def _train(self, trial: Trial) -> bool:
         started = time.monotonic()
-        before = trial.training.epochs_done
         while not trial.train(0):  # to the next logging point
-            is_judged = judged_epoch(before, trial.training.epochs_done, self._grace_epochs) is not None
-            before = trial.training.epochs_done
-            if is_judged or time.monotonic() - started > SLICE_SECONDS:
+            if is_judged(trial.training.epochs, self._grace_epochs) or time.monotonic() - started > SLICE_SECONDS:
                 return False
         return True
 
@@ -80,6 +77,11 @@ def judged_epoch(before: float, after: float, grace_epochs: int) -> int | None:
     while epoch <= after:
         found, epoch = epoch if epoch > before else None, 2 * epoch
     return found
+
+
+def is_judged(epochs: Sequence[Row], grace_epochs: int) -> bool:
+    """Whether the last of the rows is one that early stopping looks at: it adds a point to `curve_of`."""
+    return len(curve_of(epochs, grace_epochs)) > len(curve_of(epochs[:-1], grace_epochs))
 
 
 def curve_of(epochs: Sequence[Row], grace_epochs: int) -> list[Point]:

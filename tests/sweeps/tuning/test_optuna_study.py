@@ -9,7 +9,7 @@ import pytest
 from sweeps.tuning.optuna_study import Budget, Outcome, Point, Rules, TuningStudy, open_storage
 from sweeps.tuning.run import objective_of
 from sweeps.tuning.search_space import Space
-from sweeps.tuning.under_tune import curve_of, judged_epoch
+from sweeps.tuning.under_tune import curve_of, is_judged, judged_epoch
 from trainables.runtime.errors import UserError
 
 SPACE = Space(learning_rate=(1e-3, 1e-1), warmup_epochs=(0.0, 2.0), weight_decay=(0.0, 0.0))
@@ -107,6 +107,7 @@ def test_where_early_stopping_looks() -> None:
     assert [(point.epoch, point.loss) for point in curve_of(rows, 5)] == [(5, 5.5), (10, 10)]
     rows.insert(1, {"epoch": 5, "test_loss": None, "test_metric": None})  # without a look at the validation examples
     assert [(point.epoch, point.loss) for point in curve_of(rows, 5)] == [(5, 5.5), (10, 10)]
+    assert [is_judged(rows[:count], 5) for count in range(1, 6)] == [False, False, True, False, True]
 
 
 @pytest.mark.parametrize("objective", ["validation_accuracy", "validation_loss"])
