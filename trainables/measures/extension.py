@@ -80,7 +80,7 @@ class Extension:
         changes: Row = {}
         if new.trial["measured"] and self._names_its_columns(new):  # nothing was where the weights were not reached
             changes = {name: new.trial[name] for name in (*MEASURING, *IN_TRIALS)}
-            for name in (*ALONG_THE_RUN, *IN_TRIALS):
+            for name in (*ALONG_THE_RUN, "noise_scale", *IN_TRIALS):
                 changes[name] = old.trial[name] if changes[name] is None else changes[name]
             changes["measures"] = ",".join(name for name in MEASURES if self._config.measurement(name) in done)
         epochs, steps = old.epochs, set(self._config.in_steps) & set(new.trial["measured"])

@@ -1,5 +1,6 @@
 """The noise scale of the training steps: unbiased estimates, intervals that hold, and training that stays the same."""
 
+import dataclasses
 import itertools
 import json
 import math
@@ -227,6 +228,20 @@ def test_a_trial_with_a_noise_scale(make_config: Make, digits: Source, tmp_path:
     assert not Trial(config, digits).resume(tmp_path / "without.pt")  # its first steps were not followed
     (row, *_) = run_trial(make_config(noise_scale="all", batch_size=1, epochs=1, measures=""), digits).epochs
     assert [row[name] for name in NOISE_COLUMNS] == [None] * len(NOISE_COLUMNS)
+
+
+def test_measuring_more_keeps_the_noise_scale(make_config: Make, digits: Source) -> None:
+    config = make_config(noise_scale="all", epochs=2, measures="")
+    before = run_trial(config, digits)
+    more = dataclasses.replace(config, measures="hessian_trace").lacking(before.trial["measured"])
+    assert more is not None
+    trial = Trial(more, digits, known=before)
+    trial.train()
+    trial.measure()
+    after = trial.record()
+    names = ("noise_scale", "noise_scale_parameters")
+    assert [after.trial[name] for name in names] == [before.trial[name] for name in names]
+    assert after.epochs == before.epochs
 
 
 def test_what_is_refused(make_config: Make, digits: Source) -> None:
