@@ -154,8 +154,9 @@ def smoothed(curve: pd.DataFrame, start: float, end: float) -> float:
 
     curve: rows of epochs.parquet of one trial, in order.
     """
+    curve = curve[curve["test_loss"].notna()]  # elsewhere the test set was not evaluated
     at, values = curve["epoch"].to_numpy(np.float64), curve["test_loss"].to_numpy(np.float64)
-    if at[-1] < end - ROUNDING:
+    if not len(at) or at[-1] < end - ROUNDING:
         return float("nan")
     inside: Floats = np.concatenate([[start], at[(at > start) & (at < end)], [end]])
     line = np.interp(inside, at, values)

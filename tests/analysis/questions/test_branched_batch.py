@@ -57,6 +57,9 @@ def test_the_smoothed_loss_is_the_mean_of_the_line_between_evaluations() -> None
     curve = pd.DataFrame({"epoch": [1.0, 2.0, 4.0], "test_loss": [0.0, 2.0, 4.0]})
     assert smoothed(curve, 1.5, 3.0) == pytest.approx(3.25 / 1.5, rel=1e-12)
     assert np.isnan(smoothed(curve, 3.0, 4.1))
+    curve = pd.DataFrame({"epoch": [1.0, 2.0, 3.0, 4.0], "test_loss": [0.0, 2.0, None, 4.0]})  # not evaluated at 3
+    assert smoothed(curve, 1.5, 3.0) == pytest.approx(3.25 / 1.5, rel=1e-12)
+    assert np.isnan(smoothed(curve.assign(test_loss=np.nan), 1.5, 3.0))
 
 
 def test_what_is_shown_at_each_branch_point(tmp_path: Path) -> None:
