@@ -34,7 +34,7 @@ from analysis.data.load import (
 )
 from analysis.stats.means import Mean, resolution
 from analysis.stats.mediation import LEAST_REPLICATES, Experiment, Floats, Mediation, as_log, mediation
-from trainables.config import MEASURING, TrialConfig
+from trainables.config import MEASURING, SHIFTS, TrialConfig
 from trainables.runtime.errors import UserError
 
 FIELDS = ("learning_rate", "weight_decay", "sam_radius", "sam_adaptive", "rescaling")
@@ -167,12 +167,9 @@ def outcomes_of(sweep: Sweep) -> dict[str, pd.Series]:
     found = {TEST: trials[sweep.metric.column].astype("float64")}
     stem = f"test_{sweep.metric.name}_"
     rows = {key: json.loads(text) for key, text in trials["metrics"].dropna().items()}
-    shifts = dict.fromkeys(
-        name.removeprefix(stem).rpartition("_")[0]
-        for row in rows.values()
-        for name in row
-        if name.startswith(stem) and "_" in name.removeprefix(stem)
-    )
+    shifts = [
+        shift for shift in SHIFTS if any(name.startswith(f"{stem}{shift}_") for row in rows.values() for name in row)
+    ]
     for shift in shifts:
         values = {
             key: np.mean(

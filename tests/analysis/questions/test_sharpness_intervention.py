@@ -9,7 +9,15 @@ import pytest
 from made_up import record, write
 
 from analysis.data.load import Sweep, load_sweep
-from analysis.questions.sharpness_intervention import TEST, Explained, arms_of, explained, has_intervention, named
+from analysis.questions.sharpness_intervention import (
+    TEST,
+    Explained,
+    arms_of,
+    explained,
+    has_intervention,
+    named,
+    outcomes_of,
+)
 from analysis.reporting.answer import association_sentence
 from analysis.reporting.headline import cards
 from analysis.reporting.intervention import card, lines
@@ -52,6 +60,7 @@ def experiment(
                 score = 0.9 + 0.01 * seed - lost - noise * batch
                 raw, invariant = 10.0 ** (batch + effect + 0.1 * seed), 10.0 ** (batch + effect)
                 shifts = {f"test_accuracy_noise_{s}": score - 0.1 * s - 0.01 * batch for s in (1, 2)}
+                shifts["test_accuracy_top_5"] = score  # a metric of the task, no shift
                 columns = {"metrics": json.dumps(shifts), "test_metric": sign * score} | row
                 if sign < 0:
                     columns |= {
@@ -114,7 +123,9 @@ def test_the_placebo_has_no_share_and_exposes_what_is_not_invariant(tmp_path: Pa
 
 
 def test_a_shift_has_a_gap_and_shares_of_its_own(tmp_path: Path) -> None:
-    found = of(swept(tmp_path, 0.5), "relative_flatness", "noise")
+    sweep = swept(tmp_path, 0.5)
+    assert list(outcomes_of(sweep)) == ["plain test set", "noise"]
+    found = of(sweep, "relative_flatness", "noise")
     assert found.found.total.value == pytest.approx(0.03)
     assert found.found.mediated.value == pytest.approx(0.01)
     assert found.found.share is not None
