@@ -2,8 +2,10 @@
 
     python sweeps/throughput.py --batch-sizes 16 64 300
     python sweeps/throughput.py --sweep results/NAME --goal 0.3 --price-per-hour 2.5
+    python sweeps/throughput.py --sweep results/NAME --devices 1 2 4 8 --bandwidth 10GB/s --latency 20us
 
-Implementation: sweeps/plan/throughput.py (measuring) and analysis/questions/time_to_result.py.
+Implementation: sweeps/plan/throughput.py (measuring), analysis/questions/time_to_result.py and, for several devices,
+sweeps/plan/worker_throughput.py and analysis/questions/data_parallel.py.
 """
 
 import sys

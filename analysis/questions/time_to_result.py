@@ -120,7 +120,7 @@ def throughput_lines(throughput: Mapping[int, Mean], where: str = "measured here
     """A line for each batch size."""
     return [
         f"Examples per second, {where}:",
-        *(f"  batch {size}: {_shown(mean)}" for size, mean in sorted(throughput.items())),
+        *(f"  batch {size}: {shown(mean)}" for size, mean in sorted(throughput.items())),
     ]
 
 
@@ -128,7 +128,7 @@ def lines(found: TimeToResult, metric: str, price_per_hour: float | None, curren
     """The answer in words: a line for each batch size, then the fastest."""
     text = [f"Time to {metric} {found.goal:g}:"]
     for row in found.rows:
-        price = "" if price_per_hour is None else f", {currency}{_shown(cost(row.seconds, price_per_hour))}"
+        price = "" if price_per_hour is None else f", {currency}{shown(cost(row.seconds, price_per_hour))}"
         setting = f" at {row.setting}" if row.setting else ""
         marks = [
             *(["shown to be slower"] if row.slower else []),
@@ -136,8 +136,8 @@ def lines(found: TimeToResult, metric: str, price_per_hour: float | None, curren
         ]
         marked = f" ({', '.join(marks)})" if marks else ""
         text.append(
-            f"  batch {row.batch_size}: {_shown(row.seconds)} s{price}, {_shown(row.examples)} examples at "
-            f"{_shown(row.throughput)} examples/s{setting}{marked}"
+            f"  batch {row.batch_size}: {shown(row.seconds)} s{price}, {shown(row.examples)} examples at "
+            f"{shown(row.throughput)} examples/s{setting}{marked}"
         )
     others = [row for row in found.rows if row.batch_size != found.fastest]
     also = ", ".join(str(row.batch_size) for row in others if row.slower is False)
@@ -147,6 +147,12 @@ def lines(found: TimeToResult, metric: str, price_per_hour: float | None, curren
     what = "Fastest" if price_per_hour is None else "Fastest and cheapest"
     front = ", ".join(str(row.batch_size) for row in found.rows if row.on_front)
     return [*text, f"{what}: batch {found.fastest}{close}.", f"Pareto front of time and examples: {front}."]
+
+
+def shown(mean: Mean) -> str:
+    """Three digits, with the interval where there is one."""
+    ends = f" ({plain_number(mean.interval.low)} to {plain_number(mean.interval.high)})" if mean.interval else ""
+    return f"{plain_number(mean.value)}{ends}"
 
 
 @dataclass(frozen=True)
@@ -178,8 +184,3 @@ class _Log:
             return None
         half = float(special.stdtrit(self.freedom, 1 - (1 - CONFIDENCE) / 2 / comparisons)) * self.variance**0.5
         return Interval(float(np.exp(self.value - half)), float(np.exp(self.value + half)))
-
-
-def _shown(mean: Mean) -> str:
-    ends = f" ({plain_number(mean.interval.low)} to {plain_number(mean.interval.high)})" if mean.interval else ""
-    return f"{plain_number(mean.value)}{ends}"

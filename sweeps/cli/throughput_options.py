@@ -1,7 +1,7 @@
-"""The options of throughput.py: what is measured, and which goal the time is to."""
+"""The options of throughput.py: what is measured, which goal the time is to, and how devices are linked."""
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from sweeps.cli.arguments import Parser, add_data, integer, number
 from sweeps.cli.options import add_training, with_stopping
@@ -19,7 +19,14 @@ examples:
       time and cost to a test loss of 0.3, with the throughput of the sweep's own trials
   python sweeps/throughput.py --sweep results/NAME --measure --device cuda
       the same with the throughput of this device
+  python sweeps/throughput.py --sweep results/NAME --devices 1 2 4 8 --bandwidth 10GB/s --latency 20us
+      the time on several devices, by a model of their communication
+  python sweeps/throughput.py --batch-sizes 64 300 --measure-workers 2 4
+      that model against processes on this machine, with a link fitted to them
 """
+
+BANDWIDTHS = {"GB/s": 1e9, "MB/s": 1e6, "Gbit/s": 1e9 / 8, "Mbit/s": 1e6 / 8}
+LATENCIES = {"us": 1e-6, "µs": 1e-6, "ms": 1e-3, "ns": 1e-9}
 
 
 def parse(arguments: Sequence[str]) -> argparse.Namespace:
@@ -43,9 +50,22 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     goal.add_argument(
         "--direction", choices=("lower", "higher"), help="which is better (default: by the metric's name)"
     )
-    goal.add_argument("--price-per-hour", type=number(above=0), metavar="X", help="of the device, for the cost")
+    goal.add_argument("--price-per-hour", type=number(above=0), metavar="X", help="of each device, for the cost")
     goal.add_argument(
         "--measure", action="store_true", help="with --sweep: measure throughput here, not from the sweep's trials"
+    )
+    several = parser.add_argument_group("several devices that share every batch (docs/planning.md)")
+    several.add_argument("--devices", nargs="+", type=integer(1), metavar="N", help="numbers of devices")
+    several.add_argument(
+        "--bandwidth", type=_quantity(BANDWIDTHS), metavar="X", help="of the link between devices, such as 10GB/s"
+    )
+    several.add_argument("--latency", type=_quantity(LATENCIES), metavar="X", help="of one message, such as 20us")
+    several.add_argument(
+        "--measure-workers",
+        nargs="+",
+        type=integer(2),
+        metavar="N",
+        help="or fit both to so many CPU processes on this machine, and compare the model with their training",
     )
     here = parser.add_argument_group("what is measured (without --sweep, or with --measure)")
     here.add_argument(
@@ -76,3 +96,16 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     others = vars(options_of_the_grid([])) | fixed  # a trial needs them, and they have no meaning here
     parser.set_defaults(**{name: value for name, value in others.items() if name not in own})
     return with_stopping(parser.parse_args(arguments))
+
+
+def _quantity(units: Mapping[str, float]) -> Callable[[str], float]:
+    """A reader of a number above 0 with one of `units`."""
+
+    def read(text: str) -> float:
+        for unit in sorted(units, key=len, reverse=True):
+            if text.endswith(unit):
+                return number(above=0)(text.removesuffix(unit)) * units[unit]
+        first, *others = units
+        raise argparse.ArgumentTypeError(f"must be a number with {first} or {', '.join(others)}, got {text}")
+
+    return read

@@ -7,6 +7,7 @@ slows down or speeds up does so for all of them. The first pass of each is left 
 import dataclasses
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import pandas as pd
 import torch
@@ -14,6 +15,7 @@ import torch
 from trainables.check import with_few_examples
 from trainables.config import TrialConfig
 from trainables.data import Source
+from trainables.training.parallel import Workers
 from trainables.trial import Trial
 
 REPEATS = 5
@@ -21,49 +23,78 @@ PASS_SECONDS = 0.05  # the shortest pass that a clock and a scheduler allow
 MOST_UPDATES = 4096  # of a pass
 
 
+@dataclass(frozen=True)
+class Throughput:
+    """A row per repeat and batch size: `batch_size`, `replicate` (the number of the repeat), `throughput`; and the size
+    of the gradient that several workers would sum."""
+
+    passes: pd.DataFrame
+    gradient_bytes: int
+
+
 def measure_throughput(
     configs: Sequence[TrialConfig], source: Source, device: torch.device, seconds: float
-) -> pd.DataFrame:
-    """A row per repeat and batch size: `batch_size`, `replicate` (the number of the repeat), `throughput`.
+) -> Throughput:
+    """Examples per second.
 
     `configs` are trials of one batch size each; `seconds`: about as long is measured for each, in REPEATS repeats.
     """
-    passes = [_Passes(config, source, device) for config in configs]
+    passes = [Passes(config, source, device) for config in configs]
     rows = []
     for repeat in range(REPEATS):
         for one in passes:
             rows.append({"batch_size": one.batch_size, "replicate": repeat, "throughput": one.run(seconds / REPEATS)})
-    return pd.DataFrame(rows)
+    return Throughput(pd.DataFrame(rows), passes[0].gradient_bytes)
 
 
-class _Passes:
-    """Passes of one trial over a few whole batches."""
+class Passes:
+    """Passes of one trial over a few whole batches: `updates` of them, or as many as a clock needs.
 
-    def __init__(self, config: TrialConfig, source: Source, device: torch.device) -> None:
+    Of several `workers` each has its Passes, with the same number of `updates`.
+    """
+
+    def __init__(
+        self,
+        config: TrialConfig,
+        source: Source,
+        device: torch.device,
+        workers: Workers | None = None,
+        updates: int | None = None,
+    ) -> None:
         self.batch_size, self._device = config.batch_size, device
-        updates, took = 1, 0.0
-        most = min(MOST_UPDATES, config.train_size // config.batch_size)
+        self.updates = updates or 1
+        most = updates or min(MOST_UPDATES, config.train_size // config.batch_size)
         while True:
             few = dataclasses.replace(
-                with_few_examples(config, updates * config.batch_size), batch_size=config.batch_size
+                with_few_examples(config, self.updates * config.batch_size), batch_size=config.batch_size
             ).canonical()
-            self._training = Trial(few, source, device).training
-            self._examples = updates * config.batch_size
-            self._pass()
-            took = self._pass()
-            if took >= PASS_SECONDS or updates == most:
+            self._training = Trial(few, source, device, workers).training
+            self.run_once()
+            self._seconds = self.run_once()
+            if self._seconds >= PASS_SECONDS or self.updates == most:
                 break
-            updates = min(most, 4 * updates)
+            self.updates = min(most, 4 * self.updates)
+
+    @property
+    def gradient_bytes(self) -> int:
+        """The size of the gradient that workers would sum."""
+        parameters = self._training.model.parameters()
+        return sum(p.numel() * p.element_size() for p in parameters if p.requires_grad)
+
+    def passes_in(self, seconds: float) -> int:
+        """How many passes take about `seconds`, one at least."""
+        return max(1, round(seconds / self._seconds))
 
     def run(self, seconds: float) -> float:
         """Examples a second over passes that take `seconds`, and one at least."""
         examples, took = 0, 0.0
         while took < seconds:
-            took += self._pass()
-            examples += self._examples
+            took += self.run_once()
+            examples += self.updates * self.batch_size
         return examples / took
 
-    def _pass(self) -> float:
+    def run_once(self) -> float:
+        """Seconds of one pass."""
         self._wait()
         started = time.perf_counter()
         self._training.pass_over_data()

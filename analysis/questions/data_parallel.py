@@ -1,0 +1,241 @@
+"""What data-parallel training on N devices gains: step time, efficiency, time and cost to a goal.
+
+Each device takes b = ceil(B / N) examples of a batch, then all devices sum the gradient with a ring all-reduce:
+
+    T(B, N) = c(b) + a(N),    a(N) = 2 (N - 1) latency + 2 (N - 1) / N * bytes / bandwidth
+
+c(b) is the measured time of a step with b examples on one device, update of the weights included. a(N) is the
+alpha-beta model of Thakur, Rabenseifner and Gropp 2005 (Int. J. High Performance Computing Applications 19:49) for the
+ring of Patarasuk and Yuan 2009 (J. Parallel and Distributed Computing 69:117): N - 1 steps that sum and N - 1 that
+distribute, each of bytes / N. The time of the additions is part of the bandwidth.
+
+The sum is an upper bound, without any overlap of communication and computation, which is how trials with
+`--workers-per-trial` work. With full overlap a step takes max(c(b), a(N)), a lower bound: only the backward pass can
+really overlap. Efficiency is T(B, 1) / (N T(B, N)).
+
+The number of steps to the goal depends on B alone, so time(B, N) = time(B, 1) T(B, N) / T(B, 1). Its interval is that
+of one device, scaled; the error of the communication model is not part of it.
+
+Traps: one link between all devices (no slower link between machines), equal devices, no stragglers, and no other
+messages: synchronized batch norm sends four more per layer. Between measured batch sizes c is interpolated linearly.
+Below the smallest it follows the line through the smallest two, which is a guess.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from scipy import optimize
+
+from analysis.data.load import Sweep
+from analysis.questions.time_to_result import TimeToResult, cost, shown
+from analysis.stats.means import Interval, Mean, mean_over_replicates
+from analysis.stats.wording import plain_number
+from trainables.runtime.errors import UserError
+
+
+@dataclass(frozen=True)
+class Link:
+    """`latency` of one message in seconds, and `bandwidth` in bytes per second."""
+
+    latency: float
+    bandwidth: float
+
+    def all_reduce(self, devices: int, size: float) -> float:
+        """Seconds to sum `size` bytes over `devices` in a ring; 0 for one device."""
+        return 2 * (devices - 1) * (self.latency + size / devices / self.bandwidth)
+
+
+def fit_link(all_reduces: pd.DataFrame) -> Link:
+    """The link that minimizes the squared relative errors of measured all-reduces, with neither term below 0.
+
+    `all_reduces` has the columns `workers`, `bytes`, `seconds` and `stretch`: by how much the work of a process is
+    slowed down because several share a core. Raises UserError where time does not grow with the bytes.
+    """
+    messages = 2 * (all_reduces["workers"] - 1) * all_reduces["stretch"] / all_reduces["seconds"]
+    columns = np.column_stack([messages, messages * all_reduces["bytes"] / all_reduces["workers"]])
+    scale = np.abs(columns).max(axis=0)
+    latency, per_byte = optimize.nnls(columns / scale, np.ones(len(columns)))[0] / scale
+    if per_byte == 0:
+        raise UserError("`--measure-workers` found no bandwidth: messages of all sizes took equally long; try again")
+    return Link(float(latency), float(1 / per_byte))
+
+
+def gradient_bytes_of_rows(sweep: Sweep) -> float:
+    """The size of the gradient of a sweep's network: 4 bytes for each trained parameter.
+
+    Raises UserError where the sweep has networks of several sizes, or none is known.
+    """
+    trained = sweep.trials["parameters"] - sweep.trials["frozen_parameters"].fillna(0)
+    sizes = sorted({int(count) for count in trained.dropna()})
+    if len(sizes) != 1:
+        said = f"networks with {' and '.join(f'{count:,}' for count in sizes)} parameters" if sizes else "none"
+        raise UserError(f"`--sweep` must have one network, whose gradient is sent, got {said}")
+    return 4.0 * sizes[0]
+
+
+class StepTime:
+    """c(b): seconds of a step with b examples on one device, from examples per second at several batch sizes."""
+
+    def __init__(self, throughput: Mapping[int, Mean]) -> None:
+        self._sizes = sorted(throughput)
+        self._seconds = [size / throughput[size].value for size in self._sizes]
+
+    def is_measured(self, examples: int) -> bool:
+        """Whether b is not outside the measured batch sizes."""
+        return self._sizes[0] <= examples <= self._sizes[-1]
+
+    def __call__(self, examples: int) -> float:
+        """c(b); below the smallest batch size between proportional and constant, above the largest proportional."""
+        sizes, seconds = self._sizes, self._seconds
+        if examples > sizes[-1]:
+            return seconds[-1] * examples / sizes[-1]
+        if examples >= sizes[0]:
+            return float(np.interp(examples, sizes, seconds))
+        slope = (seconds[1] - seconds[0]) / (sizes[1] - sizes[0]) if len(sizes) > 1 else seconds[0] / sizes[0]
+        slope = min(max(slope, 0.0), seconds[0] / sizes[0])
+        return seconds[0] - slope * (sizes[0] - examples)
+
+
+@dataclass(frozen=True)
+class Step:
+    """A step of batch size B on N `devices`; seconds. `single` is c(B), `is_measured` whether c(b) is."""
+
+    batch_size: int
+    devices: int
+    computing: float
+    communicating: float
+    single: float
+    is_measured: bool
+
+    @property
+    def most(self) -> float:
+        """Without overlap."""
+        return self.computing + self.communicating
+
+    @property
+    def least(self) -> float:
+        """With full overlap."""
+        return max(self.computing, self.communicating)
+
+    @property
+    def efficiency(self) -> float:
+        """Without overlap; 1 where N devices are N times as fast as one."""
+        return self.single / self.devices / self.most
+
+
+def data_parallel_steps(
+    throughput: Mapping[int, Mean], size: float, link: Link, batch_sizes: Sequence[int], devices: Sequence[int]
+) -> list[Step]:
+    """All steps with an example or more for each device; `size` is that of the gradient in bytes.
+
+    Raises UserError where there are more devices than examples in every batch.
+    """
+    time = StepTime(throughput)
+    steps = []
+    for batch_size in sorted(set(batch_sizes)):
+        for count in sorted({n for n in devices if n <= batch_size}):
+            own = -(-batch_size // count)
+            steps.append(
+                Step(
+                    batch_size, count, time(own), link.all_reduce(count, size), time(batch_size), time.is_measured(own)
+                )
+            )
+    if not steps:
+        raise UserError(f"`--devices` must be no more than the largest batch ({max(batch_sizes)}), got more")
+    return steps
+
+
+def on_devices(step: Step, seconds: Mean) -> Mean:
+    """The time to a goal on the devices of `step` without overlap, from that on one device."""
+    ratio = step.most / step.single
+    interval = seconds.interval and Interval(seconds.interval.low * ratio, seconds.interval.high * ratio)
+    return Mean(seconds.value * ratio, interval, seconds.replicates, seconds.trials)
+
+
+def step_lines(steps: Sequence[Step], size: float, link: Link) -> list[str]:
+    """The link, and a line for each step."""
+    text = [
+        f"Data parallel: {plain_number(size / 1e6)} MB of gradient, ring all-reduce at "
+        f"{plain_number(link.bandwidth / 1e9)} GB/s and {plain_number(link.latency * 1e6)} µs per message; "
+        "steps without overlap of communication and computation, and with full overlap:"
+    ]
+    for step in steps:
+        guess = "" if step.is_measured else " (guess: fewer examples per device than measured)"
+        text.append(
+            f"  batch {step.batch_size} on {_counted(step.devices)}: {_milliseconds(step.most)} ms, "
+            f"{_milliseconds(step.least)} ms with overlap; speedup {step.single / step.most:.2f}, "
+            f"efficiency {100 * step.efficiency:.0f} %{guess}"
+        )
+    return text
+
+
+def goal_lines(
+    steps: Sequence[Step], found: TimeToResult, metric: str, price_per_hour: float | None, currency: str = "$"
+) -> list[str]:
+    """Time and cost to the goal on several devices, the fastest and the cheapest; the price is per device."""
+    on_one = {row.batch_size: row.seconds for row in found.rows}
+    times = [(step, on_devices(step, on_one[step.batch_size])) for step in steps if step.batch_size in on_one]
+    if not times:
+        return []
+    text = [f"Time to {metric} {found.goal:g} on several devices, without overlap:"]
+    for step, seconds in times:
+        paid = Mean(seconds.value * step.devices, _scaled(seconds.interval, step.devices), 0, 0)
+        price = f"{shown(paid)} device-seconds"
+        if price_per_hour is not None:
+            price = f"{currency}{shown(cost(paid, price_per_hour))}"
+        least = plain_number(seconds.value * step.least / step.most)
+        text.append(
+            f"  batch {step.batch_size} on {_counted(step.devices)}: {shown(seconds)} s, {price} "
+            f"({least} s with full overlap)"
+        )
+    fastest = min(times, key=lambda one: one[1].value)[0]
+    cheapest = min(times, key=lambda one: one[1].value * one[0].devices)[0]
+    overlapped = min(times, key=lambda one: one[1].value * one[0].least / one[0].most)[0]
+    also = "" if overlapped is fastest else f" (with full overlap {_named(overlapped)})"
+    return [*text, f"Fastest: {_named(fastest)}{also}. Cheapest: {_named(cheapest)}."]
+
+
+def check_lines(measured: pd.DataFrame, all_reduces: pd.DataFrame, size: float) -> list[str]:
+    """Predicted and measured steps; the link is fitted to the all-reduces, so these steps have no part in the fit.
+
+    `measured` has the columns `workers`, `batch_size`, `replicate`, `alone` (c(b), measured in turns with `seconds` of
+    a whole step) and `stretch`.
+    """
+    link = fit_link(all_reduces)
+    text = [
+        f"Model against workers on this machine, link fitted to {len(all_reduces)} all-reduces: "
+        f"{plain_number(link.bandwidth / 1e9)} GB/s, {plain_number(link.latency * 1e6)} µs per message"
+    ]
+    for (workers, batch_size), rows in measured.groupby(["workers", "batch_size"]):
+        communication = link.all_reduce(int(workers), size)
+        predicted = rows["stretch"] * (rows["alone"] + communication)
+        rows = rows.assign(predicted=predicted, ratio=predicted / rows["seconds"])
+        said, took, ratio = (
+            mean_over_replicates(rows, name, scale="log") for name in ("predicted", "seconds", "ratio")
+        )
+        if said is not None and took is not None and ratio is not None:
+            stretch = float(rows["stretch"].iloc[0])
+            shared = f" ({stretch:g} processes per core)" if stretch > 1 else ""
+            text.append(
+                f"  batch {batch_size} on {workers} workers{shared}: predicted {_milliseconds(said.value)} ms, "
+                f"measured {_milliseconds(took.value)} ms, ratio {shown(ratio)}"
+            )
+    return text
+
+
+def _scaled(interval: Interval | None, factor: float) -> Interval | None:
+    return interval and Interval(interval.low * factor, interval.high * factor)
+
+
+def _counted(devices: int) -> str:
+    return f"{devices} device{'s' if devices > 1 else ''}"
+
+
+def _named(step: Step) -> str:
+    return f"batch {step.batch_size} on {_counted(step.devices)}"
+
+
+def _milliseconds(seconds: float) -> str:
+    return plain_number(1000 * seconds)
