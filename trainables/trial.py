@@ -31,7 +31,7 @@ from trainables.sharpness import ModelLoss
 from trainables.storage.checkpoint import load_checkpoint, save_checkpoint
 from trainables.training.optimizers.groups import decayed_parameters
 from trainables.training.optimizers.options import weight_decay_form
-from trainables.training.own_step import OwnLoss, OwnTraining, build_network, training_of
+from trainables.training.own_step import OwnLoss, OwnTraining, build_network, taking_whole_batches, training_of
 from trainables.training.parallel import Workers
 from trainables.training.recording import Recorder
 from trainables.training.results import is_of_tokens, perplexity, task_row
@@ -276,6 +276,8 @@ class Trial:
 
     def smaller_micro_batch(self) -> int | None:
         """The micro-batch size to try again with after running out of memory; None where batches cannot be cut so."""
+        if taking_whole_batches(self.config) is not None:
+            return None
         return self.training.parts.smaller(max(batch_sizes(self.config)), SMALLER)
 
     def save(self, path: Path) -> None:

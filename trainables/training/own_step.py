@@ -78,9 +78,14 @@ def training_of(
 
 def check_whole_batches(config: TrialConfig, micro_batch_size: int | None, workers: int) -> None:
     """Raises UserError where batches are to be cut whose update takes whole ones."""
-    whole = [name for name in ("trial", "gradient_penalty") if getattr(config, name) is not None]
-    if whole and (micro_batch_size is not None or workers > 1):
-        raise UserError(f"`{whole[0]}` must train on one worker without micro-batches: its step takes whole batches")
+    name = taking_whole_batches(config)
+    if name is not None and (micro_batch_size is not None or workers > 1):
+        raise UserError(f"`{name}` must train on one worker without micro-batches: its step takes whole batches")
+
+
+def taking_whole_batches(config: TrialConfig) -> str | None:
+    """The field of `config` whose update takes whole batches; None where batches may be cut."""
+    return next((name for name in ("trial", "gradient_penalty") if getattr(config, name) is not None), None)
 
 
 class OwnTraining(Training):

@@ -192,6 +192,7 @@ def test_whole_batches_alone(digits: Source) -> None:
     for micro_batch_size, workers in ((8, 1), (None, 2)):
         with pytest.raises(UserError, match="`trial` must train on one worker without micro-batches"):
             check_trials(configs, digits, None, micro_batch_size, workers)
+    assert Trial(configs[0], digits).smaller_micro_batch() is None  # after running out of memory
 
 
 def test_plain_trials_stay_plain(digits: Source, make_config: Make) -> None:
