@@ -212,7 +212,7 @@ def fieller(a: float, b: float, aa: float, bb: float, ab: float) -> tuple[float 
     low, high = sorted(((half - math.sqrt(root)) / square, (half + math.sqrt(root)) / square))
     if square > 0:
         return max(0.0, low), max(0.0, high)
-    return (high, None) if high > 0 else (None, None)  # those below `low` < 0 lie beyond infinity
+    return (high, None) if low < 0 < high else (None, None)  # those below `low` are possible, too
 
 
 def student_t(freedom: float) -> float:

@@ -186,6 +186,7 @@ def test_quantiles_and_ratios_of_known_means() -> None:
     low, high = fieller(2.0, 0.1, 0.0, 0.25, 0.0)
     assert (low, high) == (pytest.approx(2 / 0.6), None)  # the denominator may be 0
     assert fieller(0.1, 0.1, 1.0, 1.0, 0.0) == (None, None)
+    assert fieller(0.5, -0.5, 1.0, 1.0, 1.0) == (None, None)  # up to 1/3 and from 3 on
 
 
 @pytest.mark.parametrize(("steps", "length"), [(30, 1.0), (100, 1.0), (100, 0.3)])
