@@ -257,6 +257,7 @@ def _parts(config: TrialConfig) -> tuple[object, ...]:
         config.shifts,
         config.rescaling,
         config.noise_scale,
+        config.gradient_penalty is not None,  # which needs second derivatives
         config.model,
         config.model_options,
         config.augmentation,

@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from trainables import check
 from trainables.config import TrialConfig
 from trainables.data import Source
 from trainables.models import build_model
@@ -137,3 +138,13 @@ def test_bad_combinations(make_config: Make, change: dict[str, Any], message: st
 def test_batches_are_whole(make_config: Make, digits: Source) -> None:
     with pytest.raises(UserError, match="`gradient_penalty` must train on one worker without micro-batches"):
         Trial(make_config(**PENALTY), digits, micro_batch_size=8)
+    assert Trial(make_config(**PENALTY), digits).smaller_micro_batch() is None  # after running out of memory
+    assert Trial(make_config(), digits).smaller_micro_batch() is not None
+
+
+def test_it_is_tried_before_the_first_trial(make_config: Make, digits: Source, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever else is in the sweep: second derivatives may be missing where first ones are not."""
+    tried: list[float | None] = []
+    monkeypatch.setattr(check, "check_trial", lambda config, source: tried.append(config.gradient_penalty))
+    check.check_trials([make_config(**PENALTY), make_config()], digits, None, None, 1)
+    assert sorted(tried, key=str) == [PENALTY["gradient_penalty"], None]
