@@ -50,7 +50,7 @@ class BatchSizeTable:
     def __init__(self, configs: Iterable[TrialConfig], ended: Sequence[Row] = ()) -> None:
         rows = [*map(_row, configs), *ended]
         self._planned = Counter(row["batch_size"] for row in rows)
-        self._has_others = not all(map(is_plain, rows))
+        self._has_others = not all(map(_counts, rows))
         self._smallest: dict[tuple[object, ...], int] = {}
         for row in rows:
             study = study_of(row)
@@ -69,7 +69,7 @@ class BatchSizeTable:
         size = row["batch_size"]
         self._done[key] = size
         value = row.get("test_accuracy") if row.get("test_metric") is None else row["test_metric"]
-        if row.get("status") == "completed" and is_plain(row) and value is not None:
+        if row.get("status") == "completed" and _counts(row) and value is not None:
             self._metric = Metric.of_row(row)
             is_reference = size == self._smallest[study_of(row)]
             self._plain.setdefault(size, {})[key] = _Plain(
@@ -118,6 +118,11 @@ class BatchSizeTable:
 
 def _row(config: TrialConfig) -> Row:
     return {**vars(config), "numbers_version": NUMBERS_VERSION, "remedy": remedy_of(vars(config))}
+
+
+def _counts(row: Row) -> bool:
+    """Whether the trial enters the means: a placebo is a copy of a plain trial with another sharpness."""
+    return is_plain(row) and row.get("rescaling") is None
 
 
 def _mean(values: Sequence[float]) -> float | None:

@@ -40,6 +40,14 @@ def test_the_gap_is_paired_with_the_trials_of_the_same_split(make_config: Make) 
     assert table.rows()[1] == Cells(300, 2, 2, pytest.approx(0.92), pytest.approx(0.04), pytest.approx(2.0))
 
 
+def test_the_placebo_is_in_no_mean(make_config: Make) -> None:
+    plain, placebo = make_config(), make_config(rescaling=8.0)
+    table = BatchSizeTable([plain, placebo])
+    table.add(plain, result(0.9, 1.0))
+    table.add(placebo, result(0.9, 64.0))
+    assert table.rows() == [Cells(32, 2, 2, 0.9, None, pytest.approx(1.0))]
+
+
 def test_trials_of_an_earlier_run_count_and_may_be_the_reference(make_config: Make) -> None:
     configs = configs_of(make_config)
     ended = [
