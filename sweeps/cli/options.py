@@ -84,7 +84,7 @@ def _parser() -> Parser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    grid = parser.add_argument_group("the grid (every combination is a trial; those that mean the same run once)")
+    grid = parser.add_argument_group("the grid (every combination is a trial; duplicates are merged)")
     sizes = grid.add_mutually_exclusive_group()
     add_axis(sizes, "--batch-sizes", integer(1), [16, 32, 64, 128, 300], "examples per optimizer step")
     sizes.add_argument(

@@ -83,7 +83,7 @@ class Plan:
 
     @property
     def cells(self) -> list[Cell]:
-        """Every batch size with every remedy, smallest batch first, those that mean the same trial once."""
+        """Every batch size with every remedy, smallest batch first; duplicates are merged."""
         smallest = min(self.grid.batch_sizes)
         found: dict[tuple[int, str], Cell] = {}
         for size in sorted(set(self.grid.batch_sizes)):

@@ -64,7 +64,7 @@ def tuning_trials(options: argparse.Namespace, source: Source) -> list[TrialConf
 
 
 def judging_trials(options: argparse.Namespace, settings: list[TrialConfig]) -> list[TrialConfig]:
-    """Each setting with each of the judging seeds, those that mean the same trial once."""
+    """Each setting with each of the judging seeds; duplicates are merged."""
     trials = [
         dataclasses.replace(setting, seed=seed, split_seed=None if setting.split_seed is None else seed)
         for seed in options.seeds
