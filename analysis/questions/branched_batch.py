@@ -40,6 +40,7 @@ from trainables.units import ROUNDING, read_amount
 SMOOTHED = 0.25  # of a branch, at its end, over which its loss is averaged
 MARGIN = 0.01  # nats, the tolerance of Merrill et al.
 _LENGTH = ("epochs", "budget", "evaluate_every")
+LOSSES = ["at", "window", "batch_size", "is_noise", "replicate", "loss", "base"]
 TRUNK = [name for name in CONFIGURATION if name not in {*SWITCH, *_LENGTH, *REPLICATE, *MEASURING}]
 
 
@@ -126,15 +127,18 @@ def losses(epochs: pd.DataFrame, trunk: pd.DataFrame, branches: pd.DataFrame) ->
     """The smoothed `loss` of each branch (NaN: it diverged) and that of its trunk, `base`; a row for each branch.
 
     With `at`, `window`, `batch_size`, `replicate` and `is_noise`, whether it is k = 1 in another order.
+
+    Raises UserError where no trunk has losses to the end of a branch.
     """
     curves = {key: rows.sort_values("epoch") for key, rows in epochs.groupby("trial_id")}
+    trunk = trunk[trunk["trial_id"].isin(curves)]  # a damaged folder has trials without a row of epochs.parquet
     trunks = trunk.drop_duplicates("replicate").set_index("replicate")["trial_id"].map(curves)
     rows = []
     for branch in branches.itertuples():
-        if branch.replicate not in trunks.index:
+        completed = branch.status == "completed"
+        if branch.replicate not in trunks.index or (completed and branch.trial_id not in curves):
             continue
         start, end = branch.at + (1 - SMOOTHED) * branch.window, branch.at + branch.window
-        completed = branch.status == "completed" and branch.trial_id in curves
         rows.append(
             {
                 "at": branch.at,
@@ -146,7 +150,12 @@ def losses(epochs: pd.DataFrame, trunk: pd.DataFrame, branches: pd.DataFrame) ->
                 "base": smoothed(trunks[branch.replicate], start, end),
             }
         )
-    return pd.DataFrame(rows).dropna(subset="base")
+    found = pd.DataFrame(rows, columns=LOSSES).dropna(subset="base")
+    if found.empty:
+        raise UserError(
+            "`results` must hold the held-out losses of the trunk in epochs.parquet, got none for any branch"
+        )
+    return found
 
 
 def smoothed(curve: pd.DataFrame, start: float, end: float) -> float:

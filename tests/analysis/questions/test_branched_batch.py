@@ -1,5 +1,6 @@
 """Local critical batches: exact on chosen numbers, and of the level that they say where the truth is known."""
 
+import dataclasses
 import json
 from collections.abc import Iterable
 from pathlib import Path
@@ -159,6 +160,16 @@ def test_mistakes(tmp_path: Path) -> None:
     others += [run(1.0, 2, learning_rate=0.1, seed=seed, **switch) for seed in range(2)]
     with pytest.raises(UserError, match="the branches of one trunk"):
         branched_batch(load_sweep(made_up.write(tmp_path / "two", [*branches(), *others])))
+    sweep = load_sweep(made_up.write(tmp_path / "damaged", branches()))
+    of_branch = sweep.trials.loc[sweep.trials["switch_batch_size"].eq(32) & sweep.trials["seed"].eq(0), "trial_id"]
+    lost = sweep.epochs[~sweep.epochs["trial_id"].isin(of_branch)]
+    first = branched_batch(dataclasses.replace(sweep, epochs=lost)).points[0]
+    assert [branch.diverged for branch in first.branches] == [0, 0]
+    lost = sweep.epochs[~sweep.epochs["trial_id"].isin(sweep.trials.loc[sweep.trials["seed"] == 0, "trial_id"])]
+    whole = load_sweep(made_up.write(tmp_path / "whole", branches(range(1, 4))))
+    assert branched_batch(dataclasses.replace(sweep, epochs=lost)) == branched_batch(whole)
+    with pytest.raises(UserError, match=r"held-out losses of the trunk in epochs\.parquet"):
+        branched_batch(dataclasses.replace(sweep, epochs=sweep.epochs[:0]))
     for wrong in (0.0, -1.0, np.inf, np.nan):
         with pytest.raises(UserError, match="above 0"):
             margin_of(Metric(), wrong)
