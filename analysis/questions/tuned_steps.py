@@ -41,11 +41,17 @@ class TunedSteps:
 
 
 def is_search(folder: Path) -> bool:
-    """Whether sweeps/steps_to_result.py has written `folder`."""
-    try:
-        return "goals" in json.loads(read_file(folder / "tuning.json"))
-    except (OSError, ValueError):
+    """Whether sweeps/steps_to_result.py has written `folder`. Raises UserError for a damaged tuning.json."""
+    path = folder / "tuning.json"
+    if not path.is_file():
         return False
+    try:
+        return "goals" in json.loads(read_file(path))
+    except (OSError, ValueError, TypeError, RecursionError) as error:
+        raise UserError(
+            f"`results` must hold a whole tuning.json, got {path}, which cannot be read ({quoted(error)}); give a "
+            "--goal for an answer from the trials alone"
+        ) from error
 
 
 def load_tuned_steps(folder: Path) -> list[TunedSteps]:

@@ -207,5 +207,11 @@ def test_a_folder_of_another_kind_is_refused(tmp_path: Path) -> None:
     assert not is_search(tmp_path)
     (tmp_path / "tuning.json").write_text('{"cells": []}')
     assert not is_search(tmp_path)
+    for damaged in ("", '{"goals": {', "null", "\xff"):
+        (tmp_path / "tuning.json").write_text(damaged, encoding="latin-1")
+        with pytest.raises(UserError, match=r"must hold a whole tuning\.json"):
+            is_search(tmp_path)
+        assert analysis_main([str(tmp_path)]) == 2
+    (tmp_path / "tuning.json").write_text('{"cells": []}')
     with pytest.raises(UserError, match="that sweeps/steps_to_result"):
         load_tuned_steps(tmp_path)
