@@ -211,7 +211,8 @@ def add_run(parser: Parser, *, name: str) -> None:
         type=number(least=0),
         default=10.0,
         metavar="X",
-        help="at most so much training is lost when a worker dies, and an epoch or 2 s (default: %(default)g)",
+        help="seconds between checkpoints; a crash loses at most this much training, plus an epoch or 2 s "
+        "(default: %(default)g)",
     )
     run.add_argument(
         "--checkpoint-every",
