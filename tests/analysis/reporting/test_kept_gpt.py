@@ -1,0 +1,24 @@
+"""The table of the small GPT in docs/measured.md is what the kept results say."""
+
+from pathlib import Path
+
+from analysis.data.load import load_sweep
+
+DOCS = Path(__file__).parents[3] / "docs"
+TOKENS = 64  # of a window
+
+
+def test_the_page_shows_the_kept_results() -> None:
+    trials = load_sweep(DOCS / "kept" / "gpt_shakespeare").trials
+    cells = trials.groupby(["batch_size", "learning_rate"]).agg(
+        steps=("steps", "first"),
+        mean=("test_loss", "mean"),
+        spread=("test_loss", "std"),
+        train=("train_loss", "mean"),
+    )
+    page = (DOCS / "measured.md").read_text()
+    best = cells.loc[cells.groupby("batch_size")["mean"].idxmin()]
+    assert len(best) == 4
+    for (size, rate), row in best.iterrows():
+        shown = f"{row['mean']:.3f} ± {row['spread']:.3f} | {row['train']:.3f} |"
+        assert f"| {TOKENS * size} | {row['steps']:.0f} | {rate:g} | {shown}" in page
