@@ -17,8 +17,10 @@ The number of steps to the goal depends on B alone, so time(B, N) = time(B, 1) T
 of one device, scaled; the error of the communication model is not part of it.
 
 Traps: one link between all devices (no slower link between machines), equal devices, no stragglers, and no other
-messages: synchronized batch norm sends four more per layer. Between measured batch sizes c is interpolated linearly.
-Below the smallest it follows the line through the smallest two, which is a guess.
+messages: synchronized batch norm sends four more per layer. What each worker does for the exchange alone (joining and
+copying gradients) is not part of c(b), which matters for steps of a few milliseconds (docs/planning.md). Between
+measured batch sizes c is interpolated linearly. Below the smallest it follows the line through the smallest two, which
+is a guess.
 """
 
 from collections.abc import Mapping, Sequence
