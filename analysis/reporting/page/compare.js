@@ -31,7 +31,7 @@ function drawCompared() {
     element("div", { class: "row" },
       ...rows.map((row) => {
         const id = data.trials.trial_id[row], name = comparedName(row, rows);
-        return element("button", { type: "button", "data-key": `drop ${id}`, "aria-label": `Leave out ${name}`, onclick: () => toggleCompared(id) }, key(row), ` ${letter(row)}: ${name} ✕`);
+        return element("button", { type: "button", "data-key": `drop ${id}`, "aria-label": `Leave out ${name}`, onclick: () => toggleCompared(id) }, key(row), ` ${letter(row)}: ${name}`, element("span", { class: "cross" }, " ✕"));
       }),
       element("button", { type: "button", "data-key": "drop all", onclick: () => { state.compared = []; render(); } }, "leave out all")),
     without ? element("p", { class: "faint" }, `${plural(without, "trial")} without curves.`) : null,

@@ -1,6 +1,6 @@
 // Parallel coordinates: each trial a line through its settings and results. Dragging along an axis filters.
 
-const PARALLEL = { height: 300, top: 46, bottom: 18, side: 60 };
+const PARALLEL = { height: 300, top: 46, bottom: 18, side: 84 };
 
 /** The axes: [{ field, place(row): 0 to 1 from the bottom or null, value(place), ticks: [[place, text]] }]. */
 function parallelAxes() {
@@ -40,7 +40,7 @@ function valueAxis(found, rows) {
 function drawParallel() {
   const fold = byId("parallel"), box = byId("parallel-chart");
   if (!fold.open || !data?.metric) return;
-  const axes = parallelAxes(), width = Math.max(box.clientWidth, 74 * axes.length), pixel = devicePixelRatio;
+  const axes = parallelAxes(), width = Math.max(box.clientWidth, 84 * axes.length), pixel = devicePixelRatio;
   const canvas = box.querySelector("canvas") ?? box.appendChild(element("canvas", { role: "img" }));
   const { height, top, bottom, side } = PARALLEL, reach = height - top - bottom;
   canvas.width = width * pixel;

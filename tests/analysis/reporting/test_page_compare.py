@@ -42,6 +42,19 @@ def test_ticked_trials_are_drawn_together_and_stay_in_the_link(opened, browser, 
     watched.page.close()
 
 
+def test_print_says_which_trial_each_letter_is(opened):
+    boxes(opened).nth(3).check()
+    boxes(opened).nth(12).check()
+    names = opened.evaluate("state.compared.map((id) => comparedName(data.trials.trial_id.indexOf(id), "
+                            "state.compared.map((id) => data.trials.trial_id.indexOf(id))))")  # fmt: skip
+    opened.emulate_media(media="print")
+    printed = opened.locator("#compared .row").inner_text()
+    for letter, name in zip("AB", names, strict=True):
+        assert f"{letter}: {name}" in printed
+    assert "leave out" not in printed
+    assert "✕" not in printed
+
+
 def test_a_trial_is_compared_from_its_panel(opened):
     opened.locator("button[data-key^='trial ']").first.click()
     opened.click("#trial button[data-key=compare]")
