@@ -14,6 +14,7 @@ from analysis.data.runs import read_frame, read_results
 from analysis.questions import association as associations
 from analysis.questions import critical_batch as critical
 from analysis.questions import free_batch as free
+from analysis.questions import importance as shares
 from analysis.questions import leaderboard as board
 from analysis.questions import remedies as bought_back
 from analysis.questions import steps_to_result as steps
@@ -56,6 +57,14 @@ def association(results: SweepResults, *, target: str = associations.GAP) -> pd.
 def leaderboard(results: SweepResults, *, target: str = associations.GAP) -> pd.DataFrame:
     """How well each measure predicts `target`, best first, beside what needs no measure, such as batch size."""
     return board.leaderboard_frame(board.leaderboard(results.sweep, target))
+
+
+def importance(results: SweepResults, *, target: str | None = None) -> pd.DataFrame:
+    """The share of the variance of `target` that each hyperparameter and pair explains, in a complete grid.
+
+    `target`: a column of the trials, such as "large_batch_gap"; None for the primary metric on the test set.
+    """
+    return frame_of(shares.importance(results.sweep, target).rows)
 
 
 def remedies(results: SweepResults) -> pd.DataFrame:
@@ -126,6 +135,7 @@ __all__ = [
     "compare",
     "critical_batch",
     "free_batch",
+    "importance",
     "leaderboard",
     "remedies",
     "steps_to_result",

@@ -29,9 +29,9 @@ RUN = {GRID, TUNED, KESKAR, *(f"sweeps.{name}" for name in (
 ))}  # fmt: skip
 OF_A_SWEEP = [f"analysis.{name}" for name in (
     "batch_size_curves", "branched_batch", "critical_batch", "evolution", "free_batch", "gap_vs_sharpness",
-    "keskar_figure4", "keskar_tables", "landscape", "leaderboard", "learning_rate_heatmap", "optimization_issue",
-    "paper_remedies", "parametric_plot", "remedies", "report", "rescaling", "resilience", "scaling_rules", "serve",
-    "summary", "switch_point", "threshold_batch", "tuned_gap", "warm_start",
+    "importance", "keskar_figure4", "keskar_tables", "landscape", "leaderboard", "learning_rate_heatmap",
+    "optimization_issue", "paper_remedies", "parametric_plot", "remedies", "report", "rescaling", "resilience",
+    "scaling_rules", "serve", "summary", "switch_point", "threshold_batch", "tuned_gap", "warm_start",
 )]  # fmt: skip
 
 # script, arguments ({bad}: the folder of bad_files.py), what the line holds

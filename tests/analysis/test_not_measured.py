@@ -25,8 +25,8 @@ SAID = {
     "evolution": "`results` must hold trials measured along the run",
 }
 OTHERS = (
-    "batch_size_curves", "free_batch", "keskar_figure4", "leaderboard", "learning_rate_heatmap",
-    "remedies", "report", "switch_point", "warm_start",
+    "batch_size_curves", "free_batch", "importance", "keskar_figure4", "leaderboard",
+    "learning_rate_heatmap", "remedies", "report", "switch_point", "warm_start",
 )  # fmt: skip
 
 

@@ -114,6 +114,15 @@ def test_every_question_is_a_frame_with_intervals(results, question):
         assert (frame.loc[known, low] <= frame.loc[known, high]).all()
 
 
+def test_importance_has_a_share_for_each_source(tmp_path):
+    """Of a made-up sweep where splits differ by 0.01 and batch sizes by at most 0.01."""
+    records = made_up.grid(switch_epochs=(None,))
+    frame = lbs.importance(lbs.load_sweep(made_up.write(tmp_path / "grid", records)))
+    named = frame[frame["with_interactions"].notna()]
+    assert named["hyperparameter"].tolist() == ["batch size", "learning rate"]
+    assert frame["share"].sum() == pytest.approx(1)
+
+
 def test_the_critical_batch(tmp_path):
     found = lbs.load_sweep(made_up.write(tmp_path / "law", made_up.law(factors=(0.9, 1.0, 1.1))))
     frame = lbs.critical_batch(found)

@@ -11,6 +11,8 @@ from typing import Any
 from analysis.data.load import Sweep, axes, comparable, constants, measures_of
 from analysis.questions.association import TARGETS, associate
 from analysis.questions.critical_batch import critical_batch_sentence
+from analysis.questions.importance import cells as importance_cells
+from analysis.questions.importance import importance_sentence, importances, target_name
 from analysis.questions.rescaling import rescaling, rescaling_sentence
 from analysis.questions.threshold_batch import threshold_sentence
 from analysis.reporting import tables as tables
@@ -57,6 +59,12 @@ SWITCH_NOTE = (
     "On the left the large batch from the start, on the right the small batch to the end, in between the epoch "
     "after which training goes on at the large batch. Means and 95 % t-intervals over replicates."
 )
+IMPORTANCE_NOTE = (
+    "Shares of the variance between the plain trials of a complete grid, with replicates as blocks. With interactions: "
+    "with what depends on a second hyperparameter too. Noise is taken off each share. p: F-test against the scatter "
+    "between replicates, corrected for all rows (Holm). The shares are of this grid: a wider range of a hyperparameter "
+    "gives it a larger share."
+)
 CORRELATION_NOTES = (
     "Each correlation is taken inside every replicate (seed, split_seed) and averaged; the interval is a t-interval "
     "over replicates, and speaks of new seeds and splits for this grid of configurations. Matched: ranks are taken "
@@ -84,6 +92,7 @@ def sections(sweep: Sweep) -> list[Section]:
             findings=_sentences(sweep),
         ),
         _section("By batch size", [BATCH_SIZE_NOTE, *over], _other_charts(sweep), [_batch_sizes(sweep)]),
+        _importance(sweep),
         _section("The switch-point", [SWITCH_NOTE], switch_charts(sweep)),
         _section("Rank correlations", notes, tables=_correlations(sweep)),
         _section("What was run", [], tables=_run(sweep)),
@@ -178,6 +187,21 @@ def _batch_sizes(sweep: Sweep) -> Table:
     return _table(
         "Means by batch size", head, ({"cells": cells, "where": {**PLAIN, "batch_size": size}} for size, cells in rows)
     )
+
+
+def _importance(sweep: Sweep) -> Section:
+    head = ["source", "share", "with interactions", "p"]
+    known = importances(sweep)
+    found = [
+        _table(
+            f"Shares of the variance of the {target_name(sweep, part.rows[0].target)}",
+            head,
+            ({"cells": [row.hyperparameter, *importance_cells(row)]} for row in part.rows),
+        )
+        for part in known
+    ]
+    sentences = [importance_sentence(sweep, part) for part in known]
+    return _section("Which hyperparameter matters", [IMPORTANCE_NOTE], tables=found, findings=sentences)
 
 
 def _correlations(sweep: Sweep) -> list[Table]:

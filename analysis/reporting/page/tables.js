@@ -28,7 +28,7 @@ function drawSections() {
 const chartSpec = (content, height = 240) => ({ x: content.x, y: content.y, logX: Boolean(content.at), logY: content.log, zero: content.zero, at: content.at, names: content.ticks,
   height, margin: content.margin ?? null, free: content.free ?? null, lines: Object.entries(content.lines).map(([name, points]) => ({ name, points })) });
 
-const NUMBER = /^(?:[−+-]?[\d.]|–$|undefined|below )/;
+const NUMBER = /^(?:(?:< )?[−+-]?[\d.]|–$|undefined|below )/;
 
 /** A value and its interval, between which a narrow cell may break the line. */
 const long = (text) => (text.length > 30 ? "words" : null); // then it takes several lines
