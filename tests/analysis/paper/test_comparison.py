@@ -129,7 +129,7 @@ def test_resilience(write_sweep, capsys):
     assert f"{ended - 1} of {ended} trials completed (1 diverged); only pairs that both completed" in text
     assert any("clearly worse in 2 of 4 variants, clearly the other way round in 1" in line for line in lines)
     assert {file.name for file in (folder / "figures").iterdir()} == {
-        f"resilience.{kind}" for kind in ("csv", "png", "svg")
+        f"resilience.{kind}" for kind in ("csv", "png", "svg", "pdf")
     }
     assert resilience_main([str(write_sweep(trials(batch_size=16), "one batch"))]) == 2
     assert capsys.readouterr().err.count("\n") == 1

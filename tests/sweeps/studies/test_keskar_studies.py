@@ -15,18 +15,18 @@ def test_doublings():
 
 
 def planned(text):
-    return [line.split() for line in text.splitlines() if " seed" in line]
+    return [line.split() for line in text.splitlines() if " seed" in line and "->" not in line]
 
 
 def test_the_tables_trials(tmp_path, capsys):
-    arguments = ["--dry-run", "--results", str(tmp_path), "--networks", "mlp", "f1", "--seeds", "0"]
+    arguments = ["--dry-run", "list", "--results", str(tmp_path), "--networks", "mlp", "f1", "--seeds", "0"]
     assert keskar_tables.main(arguments) == 0
     assert [line[1] for line in planned(capsys.readouterr().out)] == ["b16", "b300"] * 2
     assert list(tmp_path.iterdir()) == []
 
 
 def test_the_thresholds_trials(tmp_path, capsys):
-    arguments = ["--dry-run", "--results", str(tmp_path), "--seeds", "0", "1", "--batch-sizes", "75", "300"]
+    arguments = ["--dry-run", "list", "--results", str(tmp_path), "--seeds", "0", "1", "--batch-sizes", "75", "300"]
     assert threshold_batch.main(arguments) == 0
     assert [line[1] for line in planned(capsys.readouterr().out)] == ["b75", "b150", "b300"] * 2
 

@@ -291,7 +291,7 @@ def test_own_model_and_mistakes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
             "`model-options` must be among width for own_nets:build, got 'depth'",
         ),
         ("own_nets:absent", {}, "`model` must be an importable"),
-        ("vgg", {}, "`model` must be one of mlp, f1, .* gpt, seq2seq, torchvision:NAME, timm:NAME, hf:FOLDER or"),
+        ("vgg", {}, "`model` must be one of mlp, f1, .* gpt, seq2seq, .*torchvision:NAME, timm:NAME, hf:FOLDER or"),
         ("mlp", {"widths": "wide"}, "`widths` must be positive integers"),
         ("mlp", {"widths": [0]}, "`widths` must be positive integers"),
         ("mlp", {"batch_norm": 1}, "`batch_norm` must be true or false"),

@@ -40,6 +40,10 @@ WITH: dict[str, dict[str, Any]] = {
     "proximal": {"proximal": 0.1},
     "weight_adversary": {"weight_adversary": 0.1},
     "input_adversary": {"input_adversary": 0.1},
+    "gradient_penalty": {"gradient_penalty": 0.01, "penalty_batch_size": 5},
+    "average, ema": {"average": "ema", "average_decay": 0.9},
+    "average, swa": {"average": "swa", "average_from": 1.0},
+    "average, lawa": {"average": "lawa", "average_last": 2},
     "switch, reset": {**SWITCH, "switch_optimizer_state": "reset"},
     "switch, keep": {**SWITCH, "switch_optimizer_state": "keep"},
     "bfloat16": {"precision": "bfloat16"},
@@ -49,7 +53,8 @@ WITH: dict[str, dict[str, Any]] = {
 NOT_FOR_LINE_SEARCHES = {
     "learning_rate_scaling", "decay", "decay, shared", "decay_by, seesaw",
     "batch_schedule", "decay_by", "momentum_correction", "layer_adaptation", "noise_batch_size", "sam_radius",
-    "sam_adaptive", "clip_norm", "augmentation", "proximal", "weight_adversary", "input_adversary", "switch, reset",
+    "sam_adaptive", "clip_norm", "augmentation", "proximal", "weight_adversary", "input_adversary",
+    "gradient_penalty", "switch, reset",
     "switch, keep", "bfloat16", "weight_decay", "parameter_groups",
 }  # fmt: skip
 OTHERS_REFUSED = {
