@@ -32,7 +32,7 @@ from scipy import optimize
 
 from analysis.data.load import Sweep
 from analysis.questions.time_to_result import TimeToResult, cost, shown
-from analysis.stats.means import Interval, Mean, mean_over_replicates
+from analysis.stats.means import Mean, mean_over_replicates
 from analysis.stats.wording import plain_number
 from trainables.runtime.errors import UserError
 
@@ -151,9 +151,7 @@ def data_parallel_steps(
 
 def on_devices(step: Step, seconds: Mean) -> Mean:
     """The time to a goal on the devices of `step` without overlap, from that on one device."""
-    ratio = step.most / step.single
-    interval = seconds.interval and Interval(seconds.interval.low * ratio, seconds.interval.high * ratio)
-    return Mean(seconds.value * ratio, interval, seconds.replicates, seconds.trials)
+    return seconds.times(step.most / step.single)
 
 
 def step_lines(steps: Sequence[Step], size: float, link: Link) -> list[str]:
@@ -183,7 +181,7 @@ def goal_lines(
         return []
     text = [f"Time to {metric} {found.goal:g} on several devices, without overlap:"]
     for step, seconds in times:
-        paid = Mean(seconds.value * step.devices, _scaled(seconds.interval, step.devices), 0, 0)
+        paid = seconds.times(step.devices)
         price = f"{shown(paid)} device-seconds"
         if price_per_hour is not None:
             price = f"{currency}{shown(cost(paid, price_per_hour))}"
@@ -225,10 +223,6 @@ def check_lines(measured: pd.DataFrame, all_reduces: pd.DataFrame, size: float) 
                 f"measured {_milliseconds(took.value)} ms, ratio {shown(ratio)}"
             )
     return text
-
-
-def _scaled(interval: Interval | None, factor: float) -> Interval | None:
-    return interval and Interval(interval.low * factor, interval.high * factor)
 
 
 def _counted(devices: int) -> str:

@@ -58,17 +58,13 @@ def throughput_of_rows(sweep: Sweep) -> dict[int, Mean]:
     trials = attempted(sweep)
     seconds, examples = trials["train_seconds"], trials["epochs_done"] * trials["train_size"]
     trials = trials[trials["is_plain"] & trials["status"].eq("completed") & (seconds > 0) & (examples > 0)]
-    trials = trials.assign(throughput=examples / seconds)
-    found = {
-        int(size): mean_over_replicates(rows, "throughput", scale="log") for size, rows in trials.groupby("batch_size")
-    }
-    if not found:
+    if trials.empty:
         raise UserError(f"no trial in {sweep.folder} has both training time and epochs; measure with --batch-sizes")
-    return {size: mean for size, mean in found.items() if mean is not None}
+    return throughput_of_passes(trials.assign(throughput=examples / seconds))
 
 
 def throughput_of_passes(passes: pd.DataFrame) -> dict[int, Mean]:
-    """The same from repeated measurements: columns `batch_size`, `replicate` (the repeat), `throughput`."""
+    """The same from measurements: columns `batch_size`, `replicate` (of repeated passes the repeat), `throughput`."""
     found = {
         int(size): mean_over_replicates(rows, "throughput", scale="log") for size, rows in passes.groupby("batch_size")
     }
@@ -111,9 +107,7 @@ def time_to_result(found: StepsToResult, throughput: Mapping[int, Mean]) -> Time
 
 def cost(seconds: Mean, price_per_hour: float) -> Mean:
     """The price of so much time, with its interval."""
-    factor = price_per_hour / 3600
-    interval = seconds.interval and Interval(seconds.interval.low * factor, seconds.interval.high * factor)
-    return Mean(seconds.value * factor, interval, seconds.replicates, seconds.trials)
+    return seconds.times(price_per_hour / 3600)
 
 
 def throughput_lines(throughput: Mapping[int, Mean], where: str = "measured here") -> list[str]:

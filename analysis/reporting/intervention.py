@@ -10,6 +10,7 @@ from analysis.data.metric import Metric
 from analysis.questions.sharpness_intervention import TEST, Explained, arms_of, explained, named
 from analysis.stats.means import Mean
 from analysis.stats.mediation import LEAST_STRENGTH
+from analysis.stats.wording import capitalized
 
 LEVEL = 0.05
 NO_INTERVAL = "no interval"
@@ -48,7 +49,7 @@ def card(sweep: Sweep) -> tuple[str, str, tuple[str, ...]]:
     found, share = one.found, one.found.share
     result = f"by interventions, {one.name} mediates {_share_text(one)}, n = {found.total.replicates} replicates"
     why = (
-        f"{_sentence(one.name)}: {_checks(metric, one)}",
+        f"{capitalized(one.name)}: {_checks(metric, one)}",
         "The coefficient comes from interventions at a fixed batch size (analysis/stats/mediation.py).",
     )
     if found.is_weak:
@@ -78,9 +79,9 @@ def _checks(metric: Metric, one: Explained) -> str:
     found = one.found
     per = "per tenfold" if one.is_log else "per unit"
     sign = -metric.sign  # the outcome is a loss of the score
-    changed = Mean(sign * found.slope.value, found.slope.interval, found.slope.replicates, found.slope.trials)
-    ends = sorted((sign * found.slope.interval.low, sign * found.slope.interval.high)) if found.slope.interval else None
-    span = f" (95 % CI {metric.signed(ends[0])} to {metric.signed(ends[1])})" if ends else ""
+    changed = found.slope.times(sign)
+    ends = changed.interval
+    span = f" (95 % CI {metric.signed(ends.low)} to {metric.signed(ends.high)})" if ends else ""
     parts = [f"test {metric.noun} {metric.signed_difference(changed.value)} {per}{span}"]
     strength = "too weak an experiment" if found.is_weak else "strong enough"
     parts.append(f"F = {found.strength:.0f} ({strength}: {LEAST_STRENGTH:g} or more is needed)")
@@ -117,7 +118,3 @@ def _amount(metric: Metric, mean: Mean) -> str:
     interval = mean.interval
     ends = f"95 % CI {metric.number(interval.low)} to {metric.number(interval.high)}" if interval else NO_INTERVAL
     return f"{metric.difference(mean.value)} ({ends}, n = {mean.replicates} replicates)"
-
-
-def _sentence(name: str) -> str:
-    return name[:1].upper() + name[1:]

@@ -6,7 +6,7 @@ from analysis.charts.scaling_rules import scaling_rules_figure
 from analysis.charts.style import save
 from analysis.data.load import Sweep
 from analysis.questions.scaling_rules import JudgedRule, Referee, Verdict, referee
-from analysis.stats.wording import plain_number
+from analysis.stats.wording import capitalized, plain_number
 from trainables.optimizer_settings import options_label
 from trainables.storage.folders import write_atomically
 
@@ -37,12 +37,12 @@ def lines(found: Referee) -> list[str]:
         rate = plain_number(choice.config.learning_rate)
         text.append(f"  batch {choice.batch_size}: learning rate {rate}{edge}, {judged}")
     for judged_rule in found.rules:
-        text.append(f"{_capital(judged_rule.rule.words)}: {verdict_words(found, judged_rule)}.")
+        text.append(f"{capitalized(judged_rule.rule.words)}: {verdict_words(found, judged_rule)}.")
         for verdict in judged_rule.verdicts:
             text.append(f"  {found.factor(verdict.batch_size)}: {_value(found, verdict)}")
         for size in judged_rule.undefined:
             text.append(f"  {found.factor(size)}: no setting, a decay rate would be below 0")
-    text += [f"{_capital(rule.words)}: left out, it needs {rule.needs}." for rule in found.left_out]
+    text += [f"{capitalized(rule.words)}: left out, it needs {rule.needs}." for rule in found.left_out]
     return text
 
 
@@ -116,7 +116,3 @@ def _gain(found: Referee, verdict: Verdict) -> str:
         return "0, the very setting that retuning chose"
     ends = f"{metric.signed(gain.interval.low)} to {metric.signed(gain.interval.high)}"
     return f"{metric.signed_difference(gain.value)} (95 % CI {ends})"
-
-
-def _capital(text: str) -> str:
-    return text[0].upper() + text[1:]

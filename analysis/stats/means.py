@@ -63,6 +63,13 @@ class Mean:
             return None
         return float(2 * special.stdtr(self.replicates - 1, -abs(self.value) / self.standard_error))
 
+    def times(self, factor: float) -> "Mean":
+        """The same of values that are `factor` times as large: another unit, or for a factor below 0 the other sign."""
+        interval = self.interval
+        if interval is not None:
+            interval = Interval(*sorted((interval.low * factor, interval.high * factor)))
+        return replace(self, value=self.value * factor, interval=interval)
+
     def simultaneous(self, comparisons: float) -> "Mean":
         """The same with value ± t(1 - 0.025 / comparisons, n - 1) s / sqrt(n): right for whichever of them is named."""
         if self.standard_error is None:

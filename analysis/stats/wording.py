@@ -9,6 +9,11 @@ def plain_number(value: float) -> str:
     return f"{float(short):.0f}" if "e+" in short and abs(value) < 1e6 else short
 
 
+def capitalized(text: str) -> str:
+    """`text` as the beginning of a sentence; names in it keep their capitals."""
+    return text[:1].upper() + text[1:]
+
+
 def setting_value(value: object) -> str:
     """The value of a setting, such as a learning rate: floats without trailing zeros, the rest as it is."""
     return f"{value:g}" if isinstance(value, float) else str(value)

@@ -11,6 +11,7 @@ from scipy import stats
 
 from analysis.stats.means import (
     Interval,
+    Mean,
     differences_by_replicate,
     mean_over_replicates,
     paired_difference,
@@ -166,3 +167,10 @@ def test_a_ratio_to_what_may_be_zero_has_no_interval():
 def test_interval_holds_its_ends():
     assert Interval(0.0, 1.0).holds(0.0)
     assert not Interval(0.1, 1.0).holds(0.0)
+
+
+def test_a_mean_in_another_unit():
+    mean = Mean(2.0, Interval(1.0, 4.0), 3, 6)
+    assert mean.times(60) == Mean(120.0, Interval(60.0, 240.0), 3, 6)
+    assert mean.times(-1) == Mean(-2.0, Interval(-4.0, -1.0), 3, 6)
+    assert Mean(2.0, None, 1, 1).times(3) == Mean(6.0, None, 1, 1)
