@@ -95,16 +95,17 @@ def branched_batch(sweep: Sweep, margin: float | None = None) -> BranchedBatch:
     trunk, branches = _trunk_and_branches(sweep)
     first = branches.iloc[0]
     found = losses(sweep.epochs, trunk, branches)
+    margin = margin_of(sweep.metric, margin)
     tokens = None if pd.isna(first["tokens"]) else round(first["tokens"] / first["examples"])
     return BranchedBatch(
         batch_size=int(first["batch_size"]),
         learning_rate=float(first["learning_rate"]),
         rule=first["switch_learning_rate"],
-        margin=margin_of(sweep.metric, margin),
+        margin=margin,
         unit=unit_of(sweep.metric),
         train_size=int(first["train_size"]),
         tokens_per_example=tokens,
-        points=judged(found, margin_of(sweep.metric, margin)),
+        points=judged(found, margin),
     )
 
 

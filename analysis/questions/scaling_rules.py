@@ -103,15 +103,21 @@ def choices(sweep: Sweep) -> tuple[Choice, ...]:
 
     Raises UserError where there are no trials to choose by, trials of several studies, or the smallest batch has none.
     """
-    rows = _study(sweep)
+    return _choices(sweep, _study(sweep))
+
+
+def _choices(sweep: Sweep, rows: pd.DataFrame) -> tuple[Choice, ...]:
+    """`choices` of the rows of `_study`."""
     rows = rows[rows["validation_size"].notna()]
+    stored = {row["trial_id"]: row for row in read_tables(sweep.folder).trials.to_pylist()}
     found = []
     for size, own in rows.groupby("batch_size"):
         best = _best(own)
         if best is not None:
             rates = own["learning_rate"]
             is_edge = rates.nunique() > 1 and best["learning_rate"] in (rates.min(), rates.max())
-            found.append(Choice(_config(sweep, best["trial_id"]), is_edge))
+            config = dataclasses.replace(config_of(stored[best["trial_id"]]), validation_size=None)  # as it is judged
+            found.append(Choice(config, is_edge))
         elif not found:
             raise UserError(
                 f"`results` must hold a learning rate at which batch {size} trains, got none that ended in "
@@ -133,10 +139,10 @@ def referee(sweep: Sweep) -> Referee:
     """
     if sweep.metric.margin is None:
         raise UserError(f"`--margin` must be given for {sweep.metric.noun}, in the unit of the metric, got none")
-    found = choices(sweep)
+    rows = _study(sweep)
+    found = _choices(sweep, rows)
     if len(found) < 2:
         raise UserError(f"`results` must hold two tuned batch sizes or more, got one in {sweep.folder}")
-    rows = _study(sweep)
     tuning = rows[rows["validation_size"].notna()]
     judged = rows[rows["validation_size"].isna()]
     if judged.empty:
@@ -248,13 +254,6 @@ def _best(rows: pd.DataFrame) -> Mapping[str, Any] | None:
         return None
     best = settings.reset_index().sort_values(["score", "loss"], ascending=[False, True])
     return dict(best.iloc[0])
-
-
-def _config(sweep: Sweep, trial_id: str) -> TrialConfig:
-    """The configuration of a trial as it is judged: with the test set in place of validation examples."""
-    rows = read_tables(sweep.folder).trials
-    row = rows.slice(rows["trial_id"].to_pylist().index(trial_id), 1).to_pylist()[0]
-    return dataclasses.replace(config_of(row), validation_size=None)
 
 
 def _setting(config: TrialConfig) -> dict[str, Any]:

@@ -32,8 +32,8 @@ from analysis.data.load import (
     number_of,
     rows_of,
 )
-from analysis.stats.means import Mean, resolution
-from analysis.stats.mediation import LEAST_REPLICATES, Experiment, Floats, Mediation, as_log, mediation
+from analysis.stats.means import Floats, Mean, resolution
+from analysis.stats.mediation import LEAST_REPLICATES, Experiment, Mediation, as_log, mediation
 from trainables.config import MEASURING, SHIFTS, TrialConfig
 from trainables.runtime.errors import UserError
 

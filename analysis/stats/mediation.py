@@ -39,9 +39,8 @@ import numpy.typing as npt
 import pandas as pd
 from scipy import special
 
-from analysis.stats.means import Mean, mean_over_replicates, ratio_of_means
+from analysis.stats.means import Floats, Mean, mean_over_replicates, ratio_of_means
 
-Floats = npt.NDArray[np.float64]
 LEAST_STRENGTH = 10.0  # F of the first stage
 LEAST_REPLICATES = 3
 DECADE = 10.0
