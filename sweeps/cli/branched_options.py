@@ -10,7 +10,7 @@ import argparse
 from collections.abc import Sequence
 
 from sweeps.cli.arguments import Parser, add_axis, add_data, add_run, amount, integer, number
-from sweeps.cli.options import add_training, without_measures
+from sweeps.cli.options import NOT_ASKED, add_training, check_study, without_measures
 from trainables.config import SWITCH_LEARNING_RATES
 from trainables.units import Amount
 
@@ -96,16 +96,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
         help="hold out N training examples, whose loss is compared in place of the test set's",
     )
     add_run(parser, name="branched_batch")
-    parser.set_defaults(  # axes of batch_grid.py that have no meaning here
-        batch_tokens=None,
-        switch_epochs=[None],
-        switch_batch_size=None,
-        switch_learning_rate="keep",
-        switch_optimizer_state="reset",
-        split_seeds=None,
-        remedies=[{}],
-        **without_measures(),
-    )
+    parser.set_defaults(remedies=[{}], **NOT_ASKED, **without_measures())
     options = parser.parse_args(arguments)
     for name in ("target_loss", "target_metric", "schedule"):
         if getattr(options, name):
@@ -116,10 +107,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     for name in ("epochs", "budget"):
         if getattr(options, name) and not options.run_schedule:
             parser.error(f"argument --{name}: has no effect without --run-schedule, whose length it is; see --window")
-    if len(options.optimizer) > 1:
-        parser.error(f"argument --optimizer: must be one, got {' '.join(name for name, _ in options.optimizer)}")
-    if len(set(options.seeds)) < 2:
-        parser.error("argument --seeds: must be two or more, because intervals are over replicates")
+    check_study(parser, options)
     options.batch_sizes, options.learning_rates = [options.batch_size], [options.learning_rate]
     options.warmup_epochs = [options.warmup_epochs]
     return options

@@ -346,6 +346,25 @@ def add_sharpness(parser: Parser) -> None:
     )
 
 
+NOT_ASKED: dict[str, Any] = {  # axes of batch_grid.py in studies of fixed batches without a switch, a split per seed
+    "batch_tokens": None,
+    "switch_epochs": [None],
+    "switch_batch_size": None,
+    "switch_learning_rate": "keep",
+    "switch_optimizer_state": "reset",
+    "split_seeds": None,
+}
+
+
+def check_study(parser: Parser, options: argparse.Namespace) -> None:
+    """One line and exit status 2 where a study of one optimizer over replicates has more or fewer."""
+    names = [name for name, _ in options.optimizer]
+    if len(names) > 1:
+        parser.error(f"argument --optimizer: must be one, got {' '.join(names)}")
+    if len(set(options.seeds)) < 2:
+        parser.error("argument --seeds: must be two or more, because intervals are over replicates")
+
+
 def without_measures() -> dict[str, Any]:
     """What the options of `add_sharpness` are where nothing is measured."""
     parser = Parser(allow_abbrev=False)

@@ -10,7 +10,7 @@ import argparse
 from collections.abc import Sequence
 
 from sweeps.cli.arguments import Parser, add_axis, add_data, add_run, integer, number
-from sweeps.cli.options import add_remedies, add_training, without_measures
+from sweeps.cli.options import NOT_ASKED, add_remedies, add_training, check_study, without_measures
 from trainables.config import FULL_BATCH_OPTIMIZERS
 
 EPOCHS = 20
@@ -68,16 +68,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
         "--weight-decay", type=number(least=0), default=0.0, metavar="X", help="at batch B (default: %(default)s)"
     )
     add_run(parser, name="scaling_rules")
-    parser.set_defaults(  # axes of batch_grid.py that have no meaning here
-        batch_tokens=None,
-        warmup_epochs=[0.0],
-        switch_epochs=[None],
-        switch_batch_size=None,
-        switch_learning_rate="keep",
-        switch_optimizer_state="reset",
-        split_seeds=None,
-        **without_measures(),
-    )
+    parser.set_defaults(warmup_epochs=[0.0], **NOT_ASKED, **without_measures())
     options = parser.parse_args(arguments)
     for name, reason in HAVE_NO_PLACE.items():
         if getattr(options, name):
@@ -93,15 +84,12 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
 
 
 def _check(parser: Parser, options: argparse.Namespace) -> None:
-    names = [name for name, _ in options.optimizer]
-    if len(names) > 1:
-        parser.error(f"argument --optimizer: must be one, got {' '.join(names)}")
-    if names[0] in FULL_BATCH_OPTIMIZERS:
-        parser.error(f"argument --optimizer: must have a learning rate and take batches, got {names[0]}")
+    check_study(parser, options)
+    ((optimizer, _),) = options.optimizer
+    if optimizer in FULL_BATCH_OPTIMIZERS:
+        parser.error(f"argument --optimizer: must have a learning rate and take batches, got {optimizer}")
     if len(set(options.learning_rates)) < 2:
         parser.error("argument --learning-rates: must be two or more, to be tuned")
-    if len(set(options.seeds)) < 2:
-        parser.error("argument --seeds: must be two or more, because intervals are over replicates")
     if both := set(options.seeds) & set(options.tuning_seeds):
         parser.error(f"argument --seeds: must be others than --tuning-seeds, got {min(both)} in both")
     if options.budget is not None and options.budget.unit == "steps":

@@ -12,10 +12,9 @@ which takes the fewest steps in an epoch.
 
 import argparse
 from collections.abc import Sequence
-from typing import Any
 
 from sweeps.cli.arguments import Parser, add_axis, add_data, add_run, integer, number
-from sweeps.cli.options import add_sharpness, add_training, with_stopping
+from sweeps.cli.options import add_training, with_stopping, without_measures
 from sweeps.cli.tuning_options import NOT_AXES, add_search
 
 CAP = 200  # epochs
@@ -77,7 +76,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     add_data(parser, dataset="digits")
     add_training(parser)
     add_run(parser, name="steps_to_result")
-    parser.set_defaults(**NOT_AXES, remedies=[{}], grace_epochs=NEVER, **(_of_measures() | {"measures": []}))
+    parser.set_defaults(**NOT_AXES, remedies=[{}], grace_epochs=NEVER, **without_measures())
     options = parser.parse_args(arguments)
     if len(set(options.batch_sizes)) < 2:
         parser.error(f"argument --batch-sizes: must be two or more to compare, got {options.batch_sizes[0]}")
@@ -87,10 +86,3 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     if options.epochs is None and options.budget is None:
         options.epochs = CAP
     return with_stopping(options)
-
-
-def _of_measures() -> dict[str, Any]:
-    """The options of measures at their defaults; nothing is measured here."""
-    parser = Parser()
-    add_sharpness(parser)
-    return vars(parser.parse_args([]))

@@ -91,7 +91,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     )
     add_data(parser, dataset="digits")
     add_training(parser)
-    own = {action.dest for action in parser._actions}
+    own = vars(parser.parse_args([]))
     fixed = {"learning_rates": [0.001], "warmup_epochs": [0.0], "switch_epochs": [None], "seeds": [0], "measures": []}
     others = vars(options_of_the_grid([])) | fixed  # a trial needs them, and they have no meaning here
     parser.set_defaults(**{name: value for name, value in others.items() if name not in own})

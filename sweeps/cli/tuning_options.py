@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from sweeps.cli.arguments import Parser, add_axis, add_data, add_run, integer, number
-from sweeps.cli.options import add_remedies, add_sharpness, add_training, with_stopping
+from sweeps.cli.options import NOT_ASKED, add_remedies, add_sharpness, add_training, with_stopping
 
 OFTEN = (
     "--batch-sizes", "--remedies", "--seeds", "--learning-rate-range", "--trials", "--dataset", "--model", "--name",
@@ -34,17 +34,11 @@ examples:
       the studies in a browser, also while they run (pip install optuna-dashboard)
 """
 
-NOT_AXES = {  # axes of batch_grid.py that a search sets itself, or that have no meaning there
-    "batch_tokens": None,
+NOT_AXES = NOT_ASKED | {  # axes of batch_grid.py that a search sets itself, or that have no meaning there
     "held_out": None,
     "learning_rates": [1.0],
     "warmup_epochs": [0.0],
     "weight_decay": 0.0,
-    "switch_epochs": [None],
-    "switch_batch_size": None,
-    "switch_learning_rate": "keep",
-    "switch_optimizer_state": "reset",
-    "split_seeds": None,
 }
 
 

@@ -7,7 +7,6 @@ like any other trial. Where t is a logging point of the trunk, branches start fr
 """
 
 import argparse
-import copy
 import dataclasses
 import math
 from collections.abc import Sequence
@@ -17,7 +16,7 @@ from typing import Any
 from analysis.questions.batch_schedule import ARMS, HALVINGS, Schedule
 from sweeps.plan.grid import expand
 from sweeps.plan.units import tokens_of_example
-from sweeps.studies.study import grid_of, run_study, source_of
+from sweeps.studies.study import check_factors, grid_of, resuming, run_study, source_of
 from trainables.config import TrialConfig
 from trainables.data import Source
 from trainables.runtime.errors import UserError
@@ -53,13 +52,12 @@ def run_branched_batch(options: argparse.Namespace) -> int:
 
     status = run_study(trials, source, options, finish)
     if options.dry_run and options.run_schedule:
-        more = f"{len(ARMS) * len(options.seeds)} trials"
-        print(f"then {more} by the schedule that follows from these, at constant batches and by Seesaw")
+        count = f"{len(ARMS) * len(options.seeds)} trials"
+        print(f"then {count} by the schedule that follows from these, at constant batches and by Seesaw")
     if not schedules or status not in (0, 1):
         return status
-    again = copy.copy(options)
-    again.resume = True
-    return max(status, run_study([*trials, *branches.ways_to_train(schedules[0])], source, again, finish))
+    more = branches.ways_to_train(schedules[0])
+    return max(status, run_study([*trials, *more], source, resuming(options), finish))
 
 
 class Branches:
@@ -73,12 +71,8 @@ class Branches:
         self.window = self._epochs("window", options.window)
         points = (self._epochs("branch-at", amount) for amount in options.branch_at)
         self.at = sorted({self._at_update(epochs) for epochs in points})
+        check_factors(options, self._train_size)
         largest = max(options.factors) * options.batch_size
-        if largest > self._train_size:
-            raise UserError(
-                f"`--factors`: {max(options.factors)} times batch {options.batch_size} is larger than the training set "
-                f"({self._train_size} examples)"
-            )
         if self.window * self._train_size < LEAST_UPDATES * largest:
             raise UserError(
                 f"`--window` must hold {LEAST_UPDATES} updates of the largest batch ({largest}), got "

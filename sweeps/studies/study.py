@@ -76,6 +76,20 @@ def source_of(options: argparse.Namespace, dataset: str) -> Source:
     return source
 
 
+def resuming(options: argparse.Namespace) -> argparse.Namespace:
+    """`options` for a further run of the same study: what is in the folder goes on."""
+    return argparse.Namespace(**{**vars(options), "resume": True})
+
+
+def check_factors(options: argparse.Namespace, train_size: int) -> None:
+    """Raises UserError where the largest of `--factors` times `--batch-size` is beyond the training set."""
+    if max(options.factors) * options.batch_size > train_size:
+        raise UserError(
+            f"`--factors`: {max(options.factors)} times batch {options.batch_size} is larger than the training set "
+            f"({train_size} examples)"
+        )
+
+
 def _named_as_before(source: Source, folder: Path) -> Source:
     """`source`, named by its values where the trials of `folder` are: those of versions that decoded all images."""
     from trainables.records.tables import read_tables

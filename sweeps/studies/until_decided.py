@@ -20,7 +20,7 @@ from analysis.data.sequential_design import FILE, SequentialDesign, read_design
 from analysis.questions.sequential import verdicts, verdicts_sentence
 from analysis.stats.group_sequential import planned_looks
 from sweeps.plan.grid import Grid, expand
-from sweeps.studies.study import grid_of, report_and_answer, run_study, source_of
+from sweeps.studies.study import grid_of, report_and_answer, resuming, run_study, source_of
 from trainables.config import TrialConfig
 from trainables.data import Source
 from trainables.records.matching import NO_REMEDY
@@ -58,7 +58,7 @@ def run_until_decided(options: argparse.Namespace) -> int:
         design = read_design(folder) or design
         if is_ended(design, sizes):
             return status
-        options = argparse.Namespace(**{**vars(options), "resume": True})
+        options = resuming(options)
 
 
 def design_of(options: argparse.Namespace, folder: Path) -> SequentialDesign:

@@ -6,18 +6,16 @@ dataset is one pool of examples (digits), the test set is taken from it first, o
 """
 
 import argparse
-import copy
 import dataclasses
 from pathlib import Path
 from typing import Any
 
 from sweeps.plan.grid import expand
 from sweeps.plan.users_optimizer import with_checked_optimizer
-from sweeps.studies.study import grid_of, run_study, source_of
+from sweeps.studies.study import check_factors, grid_of, resuming, run_study, source_of
 from sweeps.tuning.campaign import with_test_set
 from trainables.config import TrialConfig
 from trainables.data import Source
-from trainables.runtime.errors import UserError
 from trainables.scaling_rules import SCALING_RULES
 
 
@@ -46,19 +44,13 @@ def run_scaling_rules(options: argparse.Namespace) -> int:
         print(f"then {settings * len(options.seeds)} trials at most that judge the settings: {_words(rules)}")
     if not judges or status not in (0, 1):
         return status
-    again = copy.copy(options)
-    again.resume = True
-    return max(status, run_study([*trials, *judges], source, again, finish))
+    return max(status, run_study([*trials, *judges], source, resuming(options), finish))
 
 
 def tuning_trials(options: argparse.Namespace, source: Source) -> list[TrialConfig]:
     """The grid of every batch size with the tuning seeds. Raises UserError for a batch beyond the training set."""
     train_size, test_size = source.sizes(options.train_size, options.test_size, options.held_out)
-    if options.batch_sizes[-1] > train_size:
-        raise UserError(
-            f"`--factors`: {max(options.factors)} times batch {options.batch_size} is larger than the training set "
-            f"({train_size} examples)"
-        )
+    check_factors(options, train_size)
     grid = dataclasses.replace(grid_of(options), seeds=options.tuning_seeds, train_size=train_size, test_size=test_size)
     return expand(grid, source)
 
