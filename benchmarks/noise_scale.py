@@ -17,8 +17,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from trainables.config import NOISE_SCALES, TrialConfig
+from trainables.config import TrialConfig
 from trainables.data import Dataset
+from trainables.measuring import NOISE_SCALES
 from trainables.models import build_model
 from trainables.runtime.process import prepare_process
 from trainables.training.loop import Training

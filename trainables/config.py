@@ -20,14 +20,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from trainables.duration import Duration
-from trainables.measuring import ALONG_THE_RUN as ALONG_THE_RUN
-from trainables.measuring import MEASURE_BATCH_NORMS as MEASURE_BATCH_NORMS
-from trainables.measuring import MEASURE_DTYPES as MEASURE_DTYPES
-from trainables.measuring import NOISE_SCALES as NOISE_SCALES
-from trainables.measuring import OF_STEPS as OF_STEPS
-from trainables.measuring import PAPER_EVALUATION_BATCH as PAPER_EVALUATION_BATCH
-from trainables.measuring import SHIFTS as SHIFTS
-from trainables.measuring import Measuring
+from trainables.measuring import ALONG_THE_RUN, OF_STEPS, Measuring
 from trainables.optimizer_settings import FULL_BATCH_OPTIMIZERS as FULL_BATCH_OPTIMIZERS
 from trainables.optimizer_settings import OPTIMIZERS as OPTIMIZERS
 from trainables.optimizer_settings import options_label, read_options, read_parameter_groups, require_optimizer
@@ -63,26 +56,24 @@ SWITCH_OPTIMIZER_STATES = ("reset", "keep")
 class TrialConfig(Measuring, Duration, Remedies):
     """One cell of the grid. Raises UserError for a value out of range.
 
-    `epochs` is the number of passes over the training set, and null where a `budget` such as 100steps or
-    5000examples says how long a trial trains, to the first update that reaches it. Either is a cap when `target_loss`
-    (nats per example, on the whole training set, clean, in eval mode), `target_metric` or `target_test_loss` (the
-    task's primary metric, or the loss, on the test set, or on the validation examples in its place) ends the trial
-    earlier. The network is evaluated,
-    and a row of epochs.parquet written, after every epoch or `evaluate_every` (such as 100steps), and at the end.
-    Warmup lasts `warmup_epochs` or `warmup_steps`. After `switch_epoch` epochs, which may be fractional, the trial
-    goes on at `switch_batch_size`, with its learning rate kept or scaled by the ratio of the
+    `epochs` is the number of passes over the training set, and null where a `budget` such as 100steps or 5000examples
+    says how long a trial trains, to the first update that reaches it. Either is a cap when `target_loss` (nats per
+    example, on the whole training set, clean, in eval mode), `target_metric` or `target_test_loss` (the task's primary
+    metric, or the loss, on the test set, or on the validation examples in its place) ends the trial earlier. The
+    network is evaluated, and a row of epochs.parquet written, after every epoch or `evaluate_every` (such as 100steps),
+    and at the end. Warmup lasts `warmup_epochs` or `warmup_steps`. After `switch_epoch` epochs, which may be
+    fractional, the trial goes on at `switch_batch_size`, with its learning rate kept or scaled by the ratio of the
     batch sizes (`linear`) or its root (`sqrt`), and with the optimizer's state `reset` or kept. A `switch_order_seed`
-    draws another order of the examples from there on. `precision` is that of
-    training alone: evaluation is in float32, and measures are in `measure_dtype` (`auto`: see
-    trainables.measures.by_name.in_dtype). `measures` are the names, joined by commas, of what is measured at the end,
-    on `measure_examples` of the training examples, with batch norm in the mode `measure_batch_norm` (see
-    trainables.sharpness.model_loss); `batch` has a batch size. They are measured along the run too, after every
-    `measure_every` epochs, or as often as stays within `measure_share` of the training time. `noise_scale` follows the
-    gradient noise scale of the steps, over the layers of NOISE_SCALES. With a `validation_size`
-    so many of the training examples are held out and take the place of the test set, which such a trial never sees.
-    On a test set of images changed by each of `shifts` (names of SHIFTS, joined by commas) the final network is
-    evaluated too. `rescaling` is a placebo: measures see the network with its layers rescaled by this factor, which
-    computes the same (trainables.measures.placebo).
+    draws another order of the examples from there on. `precision` is that of training alone: evaluation is in float32,
+    and measures are in `measure_dtype` (`auto`: see trainables.measures.by_name.in_dtype). `measures` are the names,
+    joined by commas, of what is measured at the end, on `measure_examples` of the training examples, with batch norm in
+    the mode `measure_batch_norm` (see trainables.sharpness.model_loss); `batch` has a batch size. They are measured
+    along the run too, after every `measure_every` epochs, or as often as stays within `measure_share` of the training
+    time. `noise_scale` follows the gradient noise scale of the steps, over the layers of NOISE_SCALES. With a
+    `validation_size` so many of the training examples are held out and take the place of the test set, which such a
+    trial never sees. On a test set of images changed by each of `shifts` (names of SHIFTS, joined by commas) the final
+    network is evaluated too. `rescaling` is a placebo: measures see the network with its layers rescaled by this
+    factor, which computes the same (trainables.measures.placebo).
     `trial` is a class of the user's own, whose steps train (trainables.training.own_step).
     `task` is a name of trainables.tasks or `package.module:Class`, None the dataset's own. `task_fingerprint` hashes
     the source of a task of the user's own.

@@ -13,13 +13,14 @@ from typing import TypeVar, cast
 
 import torch
 
-from trainables.config import ALONG_THE_RUN, LARGE_NETWORK, TrialConfig
+from trainables.config import LARGE_NETWORK, TrialConfig
 from trainables.data import Source
 from trainables.data.rows import tensor_of
 from trainables.measures import by_name
 from trainables.measures.extension import FAILED_MEASURE, IN_FLOAT32, Extension, failed_row, measured_by
 from trainables.measures.placebo import rescaled_network
 from trainables.measures.shared_loss import share
+from trainables.measuring import ALONG_THE_RUN
 from trainables.models.fingerprints import count_parameters, weights_digest
 from trainables.records.provenance import identity_of, place_of
 from trainables.records.tables import RESULTS, Record, Row, gap

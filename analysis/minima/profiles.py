@@ -40,8 +40,9 @@ from rich.progress import track
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from trainables.config import PAPER_EVALUATION_BATCH, TrialConfig
+from trainables.config import TrialConfig
 from trainables.data import Dataset
+from trainables.measuring import PAPER_EVALUATION_BATCH
 from trainables.records.saved import State, config_of, network_of, source_of, split_of, weights_of
 from trainables.records.tables import Row, read_tables
 from trainables.runtime.errors import UserError

@@ -34,7 +34,8 @@ from analysis.data.load import (
 )
 from analysis.stats.means import Floats, Mean, resolution
 from analysis.stats.mediation import LEAST_REPLICATES, Experiment, Mediation, as_log, mediation
-from trainables.config import MEASURING, SHIFTS, TrialConfig
+from trainables.config import MEASURING, TrialConfig
+from trainables.measuring import SHIFTS
 from trainables.runtime.errors import UserError
 
 FIELDS = ("learning_rate", "weight_decay", "sam_radius", "sam_adaptive", "rescaling")

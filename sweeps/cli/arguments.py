@@ -16,7 +16,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn
 
-from trainables.config import SHIFTS
+from trainables.measuring import SHIFTS
 from trainables.runtime.errors import LostError, UserError, one_line
 from trainables.runtime.options import KeyValues
 from trainables.runtime.output import reliable_output

@@ -24,15 +24,12 @@ from sweeps.cli.values import NoneOrNames, Optimizers, Remedies, parameter_group
 from trainables.config import (
     DEFAULT_MEASURES,
     LARGE_NETWORK,
-    MEASURE_BATCH_NORMS,
-    MEASURE_DTYPES,
-    NOISE_SCALES,
-    PAPER_EVALUATION_BATCH,
     PRECISIONS,
     SWITCH_LEARNING_RATES,
     SWITCH_OPTIMIZER_STATES,
 )
 from trainables.measures.costs import LEAST_EXAMPLES, SHARE
+from trainables.measuring import MEASURE_BATCH_NORMS, MEASURE_DTYPES, NOISE_SCALES, PAPER_EVALUATION_BATCH
 from trainables.optimizer_settings import OF_TORCH, OPTIMIZERS
 from trainables.remedies import REMEDIES
 from trainables.runtime.options import KeyValues

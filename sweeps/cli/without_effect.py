@@ -2,7 +2,8 @@
 
 import argparse
 
-from trainables.config import MEASURE_BATCH_NORMS, MEASURE_DTYPES, SWITCH_LEARNING_RATES, SWITCH_OPTIMIZER_STATES
+from trainables.config import SWITCH_LEARNING_RATES, SWITCH_OPTIMIZER_STATES
+from trainables.measuring import MEASURE_BATCH_NORMS, MEASURE_DTYPES
 from trainables.runtime.errors import UserError
 
 

@@ -12,9 +12,10 @@ from dataclasses import dataclass
 import torch
 
 from sweeps.plan.pilots import Pilots
-from trainables.config import ALONG_THE_RUN, TrialConfig
+from trainables.config import TrialConfig
 from trainables.data import Source
 from trainables.measures.costs import gradients
+from trainables.measuring import ALONG_THE_RUN
 from trainables.remedies import REMEDIES
 from trainables.training.schedule import batch_size_at
 

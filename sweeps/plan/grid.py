@@ -17,9 +17,10 @@ from sweeps.plan.units import resolved, switch_epoch_of, warmup_of
 from sweeps.plan.users_network import fingerprint_of, fingerprint_of_task, fingerprint_of_trial, with_absolute_paths
 from sweeps.plan.users_optimizer import optimizer_fingerprint, with_checked_optimizer
 from sweeps.plan.users_schedule import schedule_fingerprint
-from trainables.config import DEFAULT_MEASURES, MEASURE_DTYPES, SHIFTS, TrialConfig, model_options_json
+from trainables.config import DEFAULT_MEASURES, TrialConfig, model_options_json
 from trainables.data import Source
 from trainables.measures.costs import GRADIENTS, default_examples, unknown_measure
+from trainables.measuring import MEASURE_DTYPES, SHIFTS
 from trainables.optimizer_settings import OptimizerSetting, canonical_options
 from trainables.remedies import REMEDIES
 from trainables.runtime.errors import UserError

@@ -21,11 +21,12 @@ import torch
 from rich.console import Console
 from rich.progress import track
 
-from trainables.config import DEFAULT_MEASURES, MEASURE_BATCH_NORMS, MEASURE_DTYPES, TrialConfig
+from trainables.config import DEFAULT_MEASURES, TrialConfig
 from trainables.data import Dataset, load_source
 from trainables.measures.by_name import MEASURES, Context, in_dtype, loss_of, measure
 from trainables.measures.context import KNOWN
 from trainables.measures.costs import unknown_measure
+from trainables.measuring import MEASURE_BATCH_NORMS, MEASURE_DTYPES
 from trainables.models import build_model
 from trainables.records.saved import config_of, source_of, split_of
 from trainables.records.tables import Row, read_tables

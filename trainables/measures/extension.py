@@ -15,9 +15,9 @@ import math
 from collections.abc import Iterable
 from typing import Any
 
-from trainables.config import ALONG_THE_RUN, MEASURING, OF_STEPS, TrialConfig
+from trainables.config import MEASURING, TrialConfig
 from trainables.measures.by_name import MEASURES, SEED
-from trainables.measuring import SHIFT, SHIFTS
+from trainables.measuring import ALONG_THE_RUN, OF_STEPS, SHIFT, SHIFTS
 from trainables.records.schemas import NOISE_COLUMNS
 from trainables.records.tables import RESULTS, Record, Row
 from trainables.training.shifts import with_metrics

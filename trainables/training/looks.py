@@ -10,7 +10,8 @@ and always at the end, before a change of the batch size, at moments of measures
 
 import math
 
-from trainables.config import ALONG_THE_RUN, TrialConfig
+from trainables.config import TrialConfig
+from trainables.measuring import ALONG_THE_RUN
 
 SHARE = 0.1
 PASSES = 3  # forward passes that an update takes as long as

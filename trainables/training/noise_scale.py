@@ -48,7 +48,7 @@ Z = 1.959964  # 95 %
 
 
 class NoiseScale:
-    """Follows the training of `model` by `watched` updates; `which` is one of trainables.config.NOISE_SCALES.
+    """Follows the training of `model` by `watched` updates; `which` is one of trainables.measuring.NOISE_SCALES.
 
     Raises UserError for a model with batch norm in training mode, and one without a layer that is covered.
     """

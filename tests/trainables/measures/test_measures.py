@@ -11,8 +11,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from trainables.config import OF_STEPS
 from trainables.measures.by_name import MEASURES, Context, measure
+from trainables.measuring import OF_STEPS
 from trainables.records.tables import MEASURES as TABLE
 from trainables.runtime.errors import UserError
 from trainables.sharpness import (

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from trainables.config import OF_STEPS
 from trainables.measures.by_name import MEASURES, measure
+from trainables.measuring import OF_STEPS
 from trainables.sharpness import (
     GaussNewton,
     ModelLoss,
