@@ -26,8 +26,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
-from torch.nn.modules.conv import _ConvNd
-from torch.nn.modules.instancenorm import _InstanceNorm
 
 CHUNK_NUMBERS = 2**22  # of an intermediate result held at once
 
@@ -126,7 +124,8 @@ def _linear(layer: Any, x: Tensor, y: Tensor) -> Named:
 def _convolution(layer: Any, x: Tensor, y: Tensor) -> Named:
     count, groups = len(y), layer.groups
     rows = y.reshape(count, groups, y.shape[1] // groups, -1).transpose(2, 3)
-    patches = F.pad(x, layer._reversed_padding_repeated_twice, mode=_padding(layer))
+    mode = "constant" if layer.padding_mode == "zeros" else str(layer.padding_mode)
+    patches = F.pad(x, _padding(layer), mode=mode)
     axes = len(layer.kernel_size)
     for axis, size, stride, dilation in zip(
         range(2, 2 + axes), layer.kernel_size, layer.stride, layer.dilation, strict=True
@@ -137,8 +136,13 @@ def _convolution(layer: Any, x: Tensor, y: Tensor) -> Named:
     return {"weight": Outer(rows, columns), "bias": Whole(y.flatten(2).sum(2))}
 
 
-def _padding(layer: Any) -> str:
-    return "constant" if layer.padding_mode == "zeros" else str(layer.padding_mode)
+def _padding(layer: Any) -> list[int]:
+    """What a convolution adds before and behind each axis, the last axis first, as `F.pad` takes it."""
+    sides = {"valid": [(0, 0)] * len(layer.kernel_size)}
+    totals = [(size - 1) * dilation for size, dilation in zip(layer.kernel_size, layer.dilation, strict=True)]
+    sides["same"] = [(total // 2, total - total // 2) for total in totals]
+    own = sides[layer.padding] if isinstance(layer.padding, str) else [(size, size) for size in layer.padding]
+    return [size for pair in reversed(own) for size in pair]
 
 
 def _embedding(layer: Any, tokens: Tensor, y: Tensor) -> Named:
@@ -187,10 +191,14 @@ NORMALIZATION: dict[type[nn.Module], Rule] = {
     nn.LayerNorm: _layer_norm,
     nn.RMSNorm: _rms_norm,
     nn.GroupNorm: _group_norm,
-    _InstanceNorm: _instance_norm,
+    **dict.fromkeys((nn.InstanceNorm1d, nn.InstanceNorm2d, nn.InstanceNorm3d), _instance_norm),
     _BatchNorm: _batch_norm_in_evaluation,
 }
-OTHERS: dict[type[nn.Module], Rule] = {nn.Linear: _linear, _ConvNd: _convolution, nn.Embedding: _embedding}
+OTHERS: dict[type[nn.Module], Rule] = {
+    nn.Linear: _linear,
+    **dict.fromkeys((nn.Conv1d, nn.Conv2d, nn.Conv3d), _convolution),
+    nn.Embedding: _embedding,
+}
 OF_LAST_AXIS = (nn.Linear, nn.Embedding, nn.LayerNorm, nn.RMSNorm)  # any axes may come before it
 
 
