@@ -122,7 +122,7 @@ def law(
             {"epoch": epoch, "step": epoch * BASE["train_size"] / size, "train_loss": float(1e-3 ** (epoch / epochs))}
             for epoch in ends
         ]
-        config = {"batch_size": size, "learning_rate": rate, "seed": seed, "split_seed": seed}
+        config: dict[str, Any] = {"batch_size": size, "learning_rate": rate, "seed": seed, "split_seed": seed}
         records.append(record(history=history, row={"epochs_done": len(ends)}, **config))
     return records
 

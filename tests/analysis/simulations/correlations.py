@@ -4,6 +4,7 @@ import zlib
 from collections.abc import Callable
 from dataclasses import replace
 from functools import lru_cache, partial
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -20,7 +21,7 @@ NOISE_MEASURES = 20  # beside the sweep's own, on the leaderboard
 AXES = ("batch_size", "learning_rate", "warmup_epochs", "switch_epoch")
 
 PLAIN = Design(name="default grid, 4 replicates", gap=0.008, luck=0.002)
-ONE_SETTING = {"learning_rates": (0.01,), "warmups": (0.0,), "switches": (None,)}
+ONE_SETTING: dict[str, Any] = {"learning_rates": (0.01,), "warmups": (0.0,), "switches": (None,)}
 SHAPES = (
     PLAIN,
     *(replace(PLAIN, name=f"replicates differ by {100 * luck:g} points", luck=luck) for luck in (0.0, 0.004)),
