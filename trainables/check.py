@@ -76,7 +76,7 @@ def check_trials(
         except UserError:
             raise
         except Exception as error:
-            few = "at batch size 1" if config.batch_size == 1 else "on two examples"
+            few = "at batch size 1" if _smallest_batch(config) == 1 else "on two examples"
             reason = f"{type(error).__name__}: {next(iter(str(error).splitlines()), '')}"
             raise UserError(f"`model` must train {few}, got {config.model}, which raises {reason}") from error
     if micro_batch_size is not None:
@@ -86,7 +86,7 @@ def check_trials(
 def check_trial(config: TrialConfig, source: Source) -> None:
     """Raises UserError where the model or a remedy does not fit the data, by one update on two examples of zeros."""
     data = _zeros(source)
-    few = dataclasses.replace(with_few_examples(config, 2), batch_size=min(2, config.batch_size))
+    few = dataclasses.replace(with_few_examples(config, 2), batch_size=min(2, _smallest_batch(config)))
     with torch.random.fork_rng(devices=[]):
         if few.trial is None and few.optimizer not in OPTIMIZERS:
             check_optimizer(few, build(few, data))
@@ -244,13 +244,21 @@ def with_few_examples(config: TrialConfig, size: int) -> TrialConfig:
         decay_by=None,
         decay_share=None,
         decay_floor=0.0,
+        local_workers=None,
+        local_steps=None,
+        local_from=None,
     )
+
+
+def _smallest_batch(config: TrialConfig) -> int:
+    """The examples of a whole batch that the network sees at once: those of a worker with local steps."""
+    return config.batch_size // (config.local_workers or 1)
 
 
 def _parts(config: TrialConfig) -> tuple[object, ...]:
     """What decides whether a trial's parts fit its data and each other."""
     has_adversary = config.input_adversary is not None
-    has_ghosts, is_single = config.ghost_batch_size is not None, config.batch_size == 1
+    has_ghosts, is_single = config.ghost_batch_size is not None, _smallest_batch(config) == 1
     step = config.trial, config.task, config.label_smoothing > 0
     optimizer = config.optimizer, config.optimizer_options, config.parameter_groups, config.layer_adaptation
     what = (

@@ -173,7 +173,7 @@ class TrialConfig(Measuring, Duration, Remedies):
         """Parts of an update that a step of the user's own takes the place of."""
         carries_a_rate = self.optimizer in OPTIMIZERS and self.optimizer not in FULL_BATCH_OPTIMIZERS
         parts = [] if carries_a_rate else [f"optimizer {self.optimizer}"]
-        options = ("parameter_groups", "rescaling", "shifts", "noise_scale", "average")
+        options = ("parameter_groups", "rescaling", "shifts", "noise_scale", "average", "local_workers")
         parts += [name for name in options if getattr(self, name) is not None]
         parts += [name for name in PARTS_OF_UPDATE if getattr(self, name) != OFF[name]]
         parts += [name for name in self.measures.split(",") if name in OF_STEPS]
@@ -205,6 +205,13 @@ class TrialConfig(Measuring, Duration, Remedies):
             raise UserError(
                 "`noise_scale` must be left out with `noise_batch_size`, whose noise is added to the gradient"
             )
+        if self.noise_scale is not None and self.local_workers is not None:
+            raise UserError(
+                "`noise_scale` must be left out with `local_workers`, whose gradients are of several weights"
+            )
+        sizes = [self.batch_size, self.switch_batch_size, *(size for _, size in batch_schedule(self.batch_schedule))]
+        if (smallest := min(size for size in sizes if size is not None)) < (self.local_workers or 1):
+            raise UserError(f"`local_workers` must be at most the batch size ({smallest}), got {self.local_workers}")
         if self.layer_adaptation and self.optimizer not in ("adam", "sgd"):
             raise UserError(f"`layer_adaptation` must be with sgd (LARS) or adam (LAMB), got {self.optimizer}")
         if not self.momentum_correction and self.optimizer != "sgd":
@@ -230,7 +237,7 @@ class TrialConfig(Measuring, Duration, Remedies):
             require("precision", self.precision, self.precision == "float32", f"be float32 for {self.optimizer}")
             line_search_needs_one_loss = (
                 "sam_radius", "weight_adversary", "input_adversary", "proximal", "clip_norm", "noise_batch_size",
-                "gradient_penalty", "augmentation", "switch_epoch", "batch_schedule",
+                "gradient_penalty", "augmentation", "switch_epoch", "batch_schedule", "local_workers",
             )  # fmt: skip
             for name in line_search_needs_one_loss:
                 if getattr(self, name) is not None:
@@ -252,6 +259,8 @@ class TrialConfig(Measuring, Duration, Remedies):
         if self.average is not None:
             name, default = AVERAGES[self.average]
             changes[name] = default if getattr(self, name) is None else type(default)(getattr(self, name))
+        if self.local_workers is not None:
+            changes["local_from"] = float(self.local_from or 0)
         if self.decay == "step":
             changes["decay_factor"] = self.decay_factor or STEP_DECAY_FACTOR
             changes["decay_by"] = self.decay_by or DECAYED[0]
@@ -281,7 +290,8 @@ class TrialConfig(Measuring, Duration, Remedies):
         else:
             changes["switch_learning_rate"] = self.switch_learning_rate or SWITCH_LEARNING_RATES[0]
             changes["switch_optimizer_state"] = self.switch_optimizer_state or SWITCH_OPTIMIZER_STATES[0]
-        return dataclasses.replace(self, **changes)
+        found = dataclasses.replace(self, **changes)
+        return dataclasses.replace(found, **found.without_what_never_acts())
 
     def _without_what_needs_large_batches(self, batch_size: int) -> dict[str, Any]:
         """Ghost batch norm and matched noise mean nothing to batches that are no larger than theirs."""

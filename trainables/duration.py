@@ -8,9 +8,9 @@ are at the trial's own `batch_size`.
 import math
 from typing import Any
 
-from trainables.remedies import Remedies, at_least_zero, decay_length, require
+from trainables.remedies import GROWING, Remedies, at_least_zero, decay_length, require
 from trainables.runtime.errors import UserError
-from trainables.units import KEPT, Amount, epochs_after, read_amount, steps_per_epoch, steps_to
+from trainables.units import KEPT, ROUNDING, Amount, epochs_after, read_amount, steps_per_epoch, steps_to
 
 
 class Duration(Remedies):
@@ -159,4 +159,14 @@ class Duration(Remedies):
             changes["evaluate_every"] = "1epochs" if is_epoch else str(every)
         if self.switch_epoch is not None and self.switch_epoch == int(self.switch_epoch):
             changes["switch_epoch"] = int(self.switch_epoch)
+        return changes
+
+    def without_what_never_acts(self) -> dict[str, Any]:
+        """Local steps that change no number of the longest training are off."""
+        changes: dict[str, Any] = {}
+        changes_size = self.switch_epoch is not None or self.batch_schedule is not None or self.decay_by in GROWING
+        if self.length.unit == "steps" and changes_size:
+            return changes  # the epochs of the training are not known
+        if self.local_workers == 1 or (self.local_from is not None and self.local_from >= self.total_epochs - ROUNDING):
+            changes |= {"local_workers": None, "local_steps": None, "local_from": None}
         return changes

@@ -33,6 +33,9 @@ Each is a field that is off by default, so any of them can be combined, and each
                            `swa` over the ends of epochs after average_from epochs (default 0; Izmailov et al. 2018,
                            arXiv 1803.05407), `lawa` over the last average_last ends of epochs (default 6; Kaddour
                            2022, arXiv 2209.14981)
+    local_workers          post-local SGD: after local_from epochs (default 0) the batch is cut into so many parts, each
+                           with weights and an optimizer of its own that are averaged after every local_steps steps
+                           (Lin et al. 2020, arXiv 1808.07217)
     proximal, weight_adversary, input_adversary   conservative, robust and adversarial training (Keskar et al. 2017)
 """
 
@@ -54,7 +57,10 @@ GROWING = DECAYED[1:]  # of the ways to decay, those by which the batch grows
 AUGMENTATIONS = ("paper", "crop_flip")
 AVERAGES = {"ema": ("average_decay", 0.99), "swa": ("average_from", 0.0), "lawa": ("average_last", 6)}  # and its option
 POSITIVE = ("sam_radius", "clip_norm", "proximal", "weight_adversary", "input_adversary", "gradient_penalty")
-LEAST = {"base_batch_size": 1, "ghost_batch_size": 2, "noise_batch_size": 1, "penalty_batch_size": 1}
+LEAST = {
+    "base_batch_size": 1, "ghost_batch_size": 2, "noise_batch_size": 1, "penalty_batch_size": 1, "local_workers": 1,
+    "local_steps": 1,
+}  # fmt: skip
 ONE_GRADIENT = ("sam_radius", "weight_adversary", "proximal", "gradient_penalty")  # ways to take it, of which one acts
 STEP_DECAY_FACTOR = 0.1
 DECAY_SHARE = 0.2  # of warmup-stable-decay
@@ -93,6 +99,9 @@ class Remedies:
     average_decay: float | None = None
     average_from: float | None = None
     average_last: int | None = None
+    local_workers: int | None = None
+    local_steps: int | None = None
+    local_from: float | None = None
 
     def __post_init__(self) -> None:
         require_choice("learning_rate_scaling", self.learning_rate_scaling, (None, *SCALINGS))
@@ -101,6 +110,7 @@ class Remedies:
         require_choice("decay_by", self.decay_by, (None, *DECAYED))
         require_choice("augmentation", self.augmentation, (None, *AUGMENTATIONS))
         self._check_average()
+        self._check_local()
         for name in ("same_steps", "momentum_correction", "layer_adaptation", "sam_adaptive"):
             require(name, getattr(self, name), type(getattr(self, name)) is bool, "be true or false")
         for name in POSITIVE:
@@ -154,6 +164,19 @@ class Remedies:
         require("average_decay", decay, decay is None or 0 < decay < 1, "be between 0 and 1")
         require("average_from", start, start is None or at_least_zero(start), "be a number of epochs, 0 or more")
         require("average_last", last, last is None or last >= 1, "be 1 or more")
+
+    def _check_local(self) -> None:
+        if self.local_workers is None:
+            for name in ("local_steps", "local_from"):
+                if getattr(self, name) is not None:
+                    raise UserError(f"`local_workers` must be given with {name}, such as local_workers=4, got none")
+            return
+        if self.local_steps is None:
+            raise UserError("`local_steps` must be given with local_workers, such as local_steps=8, got none")
+        start = self.local_from
+        require("local_from", start, start is None or at_least_zero(start), "be a number of epochs, 0 or more")
+        if not self.momentum_correction:
+            raise UserError("`momentum_correction` must be left out with local_workers, whose velocities are their own")
 
     @property
     def has_decay_length(self) -> bool:

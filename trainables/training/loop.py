@@ -40,6 +40,7 @@ from trainables.tasks.by_name import load_task
 from trainables.training.batches import next_batch, order_of_epoch
 from trainables.training.evaluate import Evaluation
 from trainables.training.ghost_batch_norm import use_ghost_batch_norm
+from trainables.training.local_sgd import LocalUpdate
 from trainables.training.looks import is_look, is_test_always_due, is_test_due
 from trainables.training.noise_scale import NoiseScale
 from trainables.training.optimizers.by_name import build_optimizer, scale_velocity
@@ -88,7 +89,8 @@ class Training:
         if config.noise_scale is not None:
             self.noise_scale = NoiseScale(model, config.noise_scale, data, self.task, self.workers)
         update = Update(config, model, data, self.task, self.parts, self.noise_scale)
-        self._update: Updates = update
+        self._local = None if config.local_workers is None else LocalUpdate(config, update, model)
+        self._update: Updates = self._local or update
         is_whole = self.workers.count == 1 and micro_batch_size is None
         is_known = is_recordable(config) and not is_import_path(self.task.name)
         if record is not None and is_known and is_whole and data.is_resident:
@@ -352,6 +354,7 @@ class Training:
             "random": self._random,
             "noise_scale": None if self.noise_scale is None else self.noise_scale.state_dict(),
             "average": self.average.state_dict(),
+            "local": None if self._local is None else self._local.state_dict(),
         }
 
     def load_final(self, weights: dict[str, Any], epochs: list[dict[str, Any]]) -> None:
@@ -370,6 +373,8 @@ class Training:
             self.noise_scale.load_state_dict(state["noise_scale"])
         if "average" in state:
             self.average.load_state_dict(state["average"])
+        if self._local is not None:
+            self._local.load_state_dict(state["local"], self.optimizer)
         if self._is_before_other_size and self.epochs[-1]["test_loss"] is None:  # left by a trial without the switch
             with self.average.in_place():
                 self.epochs[-1] = {**self.epochs[-1], **self.evaluate()}

@@ -71,6 +71,7 @@ def is_recordable(config: TrialConfig) -> bool:
         config.sam_radius,
         config.proximal,
         config.gradient_penalty,
+        config.local_workers,
     )
     is_plain = all(part is None for part in (*drawn_on_the_cpu, *of_several_gradients))
     is_of_one_kernel = config.optimizer in RECORDABLE_OPTIMIZERS and not config.layer_adaptation

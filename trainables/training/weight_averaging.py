@@ -52,10 +52,10 @@ class WeightAverage:
             return
         weights = self._weights()
         if self._kind == "lawa":
-            self._kept = [*self._kept[1 - self._last or len(self._kept) :], _copies(weights)]
+            self._kept = [*self._kept[1 - self._last or len(self._kept) :], clones(weights)]
             self._averages = [torch.stack(same).mean(0) for same in zip(*self._kept, strict=True)]
         elif not self._averages:
-            self._averages = _copies(weights)
+            self._averages = clones(weights)
         else:
             self._mean(self._averages, weights, self._taken)
         self._taken += 1
@@ -66,17 +66,17 @@ class WeightAverage:
         if not self._averages:
             yield
             return
-        own = _copies(self._weights())
+        own = clones(self._weights())
         self.put()
         try:
             yield
         finally:
-            _copy(own, self._weights())
+            put_into(self._weights(), own)
 
     def put(self) -> None:
         """Gives the model the average for good."""
         if self._averages:
-            _copy(self._averages, self._weights())
+            put_into(self._weights(), self._averages)
 
     def state_dict(self) -> dict[str, object]:
         return {"taken": self._taken, "averages": self._averages, "kept": self._kept}
@@ -85,11 +85,11 @@ class WeightAverage:
         self._taken, self._averages, self._kept = state["taken"], state["averages"], state["kept"]  # type: ignore[assignment]
 
 
-def _copies(tensors: list[Tensor]) -> list[Tensor]:
+def clones(tensors: list[Tensor]) -> list[Tensor]:
     return [tensor.clone() for tensor in tensors]
 
 
 @torch.no_grad()
-def _copy(sources: list[Tensor], targets: list[Tensor]) -> None:
+def put_into(targets: list[Tensor], sources: list[Tensor]) -> None:
     for source, target in zip(sources, targets, strict=True):
         target.copy_(source)

@@ -44,6 +44,7 @@ WITH: dict[str, dict[str, Any]] = {
     "average, ema": {"average": "ema", "average_decay": 0.9},
     "average, swa": {"average": "swa", "average_from": 1.0},
     "average, lawa": {"average": "lawa", "average_last": 2},
+    "local_workers": {"local_workers": 2, "local_steps": 3, "local_from": 0.5},
     "switch, reset": {**SWITCH, "switch_optimizer_state": "reset"},
     "switch, keep": {**SWITCH, "switch_optimizer_state": "keep"},
     "bfloat16": {"precision": "bfloat16"},
@@ -54,7 +55,7 @@ NOT_FOR_LINE_SEARCHES = {
     "learning_rate_scaling", "decay", "decay, shared", "decay_by, seesaw",
     "batch_schedule", "decay_by", "momentum_correction", "layer_adaptation", "noise_batch_size", "sam_radius",
     "sam_adaptive", "clip_norm", "augmentation", "proximal", "weight_adversary", "input_adversary",
-    "gradient_penalty", "switch, reset",
+    "gradient_penalty", "local_workers", "switch, reset",
     "switch, keep", "bfloat16", "weight_decay", "parameter_groups",
 }  # fmt: skip
 OTHERS_REFUSED = {
