@@ -41,6 +41,7 @@ from trainables.remedies import (
     require_choice,
 )
 from trainables.runtime.errors import UserError
+from trainables.units import largest_batch
 
 NUMBERS_VERSION = 9  # raise it when a change of this code changes the numbers of an unchanged configuration
 
@@ -294,11 +295,16 @@ class TrialConfig(Measuring, Duration, Remedies):
         return dataclasses.replace(found, **found.without_what_never_acts())
 
     def _without_what_needs_large_batches(self, batch_size: int) -> dict[str, Any]:
-        """Ghost batch norm and matched noise mean nothing to batches that are no larger than theirs."""
+        """Ghost batch norm and matched noise mean nothing to batches that are no larger than theirs; a group of a
+        gradient penalty is at most a batch.
+        """
         if self.batch_schedule is not None or self.decay_by in GROWING:
             return {}
         names = ("ghost_batch_size", "noise_batch_size")
-        return {name: None for name in names if (getattr(self, name) or 0) >= batch_size}
+        changes: dict[str, Any] = {name: None for name in names if (getattr(self, name) or 0) >= batch_size}
+        if self.penalty_batch_size is not None:
+            changes["penalty_batch_size"] = min(self.penalty_batch_size, largest_batch(self.train_size, batch_size))
+        return changes
 
     @property
     def trial_id(self) -> str:

@@ -162,11 +162,21 @@ class Duration(Remedies):
         return changes
 
     def without_what_never_acts(self) -> dict[str, Any]:
-        """Local steps that change no number of the longest training are off."""
+        """What averages of ends of epochs, and local steps, are called where they change no number of the longest
+        training: off, or the least that means the same.
+        """
         changes: dict[str, Any] = {}
         changes_size = self.switch_epoch is not None or self.batch_schedule is not None or self.decay_by in GROWING
         if self.length.unit == "steps" and changes_size:
             return changes  # the epochs of the training are not known
+        ends = math.ceil(self.total_epochs - ROUNDING)  # of epochs; of the last one the training may reach only a part
+        start = 0.0 if self.average == "lawa" else float(math.floor(self.average_from or 0))
+        if self.average in ("swa", "lawa") and start >= ends - 1:
+            changes |= {"average": None, "average_from": None, "average_last": None}
+        elif self.average == "swa":
+            changes["average_from"] = start
+        elif self.average == "lawa":
+            changes["average_last"] = min(self.average_last or ends, ends)
         if self.local_workers == 1 or (self.local_from is not None and self.local_from >= self.total_epochs - ROUNDING):
             changes |= {"local_workers": None, "local_steps": None, "local_from": None}
         return changes

@@ -100,6 +100,11 @@ def steps_per_epoch(examples: int, batch_size: int) -> int:
     return full + (rest > 1 or (rest == 1 and full == 0))
 
 
+def largest_batch(examples: int, batch_size: int) -> int:
+    """The examples of the largest batch of an epoch: one more than `batch_size` where a single one is left over."""
+    return batch_size + (examples > batch_size > 1 and examples % batch_size == 1)
+
+
 def epochs_after(steps: int, examples: int, batch_size: int) -> float:
     """The epochs done after `steps` updates at one batch size; whole numbers as int."""
     epochs, rest = divmod(steps, steps_per_epoch(examples, batch_size))

@@ -1,5 +1,6 @@
 """The penalty on the gradient norms of small groups: against its closed form, and in the training of a trial."""
 
+import copy
 from collections.abc import Callable
 from typing import Any
 
@@ -11,7 +12,9 @@ from trainables import check
 from trainables.config import TrialConfig
 from trainables.data import Source
 from trainables.models import build_model
+from trainables.remedies import read_remedy
 from trainables.runtime.errors import UserError
+from trainables.training.batches import epoch_batches
 from trainables.training.gradient_penalty import penalized_gradient
 from trainables.trial import Trial
 
@@ -100,6 +103,50 @@ def test_a_trial_goes_on_from_where_it_was(make_config: Make, digits: Source, tm
     assert resumed.resume(tmp_path / "checkpoint.pt")
     resumed.train()
     assert whole.training.epochs[-1]["train_loss"] == resumed.training.epochs[-1]["train_loss"]
+
+
+def test_full_batch_with_explicit_regularization(make_config: Make, digits: Source) -> None:
+    """Named in --remedies, with clipping as in Geiping et al.: three steps, against L and its gradient written out."""
+    remedy = read_remedy("gradient_penalty=0.5,penalty_batch_size=64,clip_norm=0.2")
+    config = make_config(
+        **remedy, optimizer="sgd", momentum=0.0, learning_rate=0.5, batch_size=300, epochs=3, measures=""
+    )
+    trial = Trial(config, digits)
+    model, data = copy.deepcopy(trial.training.model), trial.training.data
+    trial.train()
+    parameters = list(model.parameters())
+    for epoch in range(3):
+        (order,) = epoch_batches(300, 300, seed=0, epoch=epoch)
+        objective = torch.zeros(())
+        for rows in order.split(64):
+            inputs, labels = data.batch(rows)
+            mean = nn.functional.cross_entropy(model(inputs), labels)
+            gradients = torch.autograd.grad(mean, parameters, create_graph=True)
+            objective = objective + len(rows) / 300 * (mean + 0.5 * sum((g * g).sum() for g in gradients))
+        model.zero_grad()
+        objective.backward()
+        assert nn.utils.clip_grad_norm_(parameters, 0.2) > 0.2
+        with torch.no_grad():
+            for parameter in parameters:
+                parameter -= 0.5 * parameter.grad
+    for one, two in zip(parameters, trial.training.model.parameters(), strict=True):
+        torch.testing.assert_close(one, two, rtol=1e-4, atol=1e-6)
+
+
+def test_groups_that_hold_the_whole_batch_are_one(make_config: Make) -> None:
+    """Of 300 examples a batch of 299 leaves one, which joins it."""
+    assert (
+        make_config(**PENALTY | {"penalty_batch_size": 33}).trial_id
+        == make_config(**PENALTY | {"penalty_batch_size": 32}).trial_id
+    )
+    assert (
+        make_config(**PENALTY | {"penalty_batch_size": 31}).trial_id
+        != make_config(**PENALTY | {"penalty_batch_size": 32}).trial_id
+    )
+    joined = [
+        make_config(**PENALTY | {"penalty_batch_size": size}, batch_size=299).trial_id for size in (299, 300, 999)
+    ]
+    assert joined[0] != joined[1] == joined[2]
 
 
 def test_gradients_are_smaller_at_the_end(make_config: Make, digits: Source) -> None:

@@ -170,3 +170,56 @@ def test_bad_values(make_config: Make, change: dict[str, Any], message: str) -> 
 def test_defaults_are_named(make_config: Make) -> None:
     for name, option in (("ema", {"average_decay": 0.99}), ("swa", {"average_from": 0}), ("lawa", {"average_last": 6})):
         assert make_config(average=name).trial_id == make_config(average=name, **option).trial_id
+
+
+@pytest.mark.parametrize(
+    ("changes", "same"),
+    [
+        ({"average": "swa", "average_from": 5.0}, {}),  # nothing is averaged
+        ({"average": "swa", "average_from": 4.0}, {}),  # the last weights alone are
+        ({"average": "swa", "average_from": 3.7}, {"average": "swa", "average_from": 3.0}),
+        ({"average": "lawa", "average_last": 9}, {"average": "lawa", "average_last": 5}),
+        ({"average": "lawa", "epochs": 1}, {"epochs": 1}),
+        ({"average": "swa", "average_from": 1.0, "budget": "20steps", "epochs": None}, {"epochs": 2}),
+    ],
+)
+def test_averages_that_mean_the_same_are_one_trial(
+    make_config: Make, digits: Source, changes: dict[str, Any], same: dict[str, Any]
+) -> None:
+    """Five epochs of ten updates: one ID, and the numbers that the averages as they were asked for give, too."""
+    config, other = (make_config(**PLAIN | one) for one in (changes, same))
+    steps = {"budget": "20steps", "epochs": None}
+    if "budget" in changes:
+        other = make_config(**PLAIN | steps)
+    assert config.trial_id == other.trial_id
+    assert config.canonical() == config.canonical().canonical()
+    found, expected = (training_as_asked(one, digits) for one in (config, other))
+    assert [row["train_loss"] for row in found.epochs] == [row["train_loss"] for row in expected.epochs]
+    assert all(map(torch.equal, weights(found), weights(expected)))
+
+
+def training_as_asked(config: TrialConfig, digits: Source) -> Training:
+    """Without the canonical form of the configuration, which a Trial takes."""
+    training = Trial(config, digits).training
+    training.average = WeightAverage(config, training.model)
+    while not training.finished:
+        training.train_epoch()
+    return training
+
+
+def test_averages_that_differ_are_two_trials(make_config: Make) -> None:
+    plain = make_config(**PLAIN).trial_id
+    found = {
+        make_config(**PLAIN | change).trial_id
+        for change in (
+            {"average": "swa", "average_from": 3.0},
+            {"average": "swa", "average_from": 2.0},
+            {"average": "lawa", "average_last": 4},
+            {"average": "lawa", "average_last": 1, "evaluate_every": "3steps"},
+        )
+    }
+    assert len(found | {plain}) == 5
+    growing = {"budget": "20steps", "epochs": None, "batch_schedule": "1:300"}  # more epochs than two
+    assert (
+        len({make_config(**PLAIN | growing, average="swa", average_from=start).trial_id for start in (2.0, 9.0)}) == 2
+    )
