@@ -3,8 +3,8 @@
     python sweeps/batch_grid.py
 
 trains every cell of the grid under Ray Tune, measures the sharpness of each minimum, and leaves tables, figures
-and report.html in results/batch_grid. Without options it is a study of scikit-learn's digits that takes about a
-minute on two cores; `--help` shows how to make it yours.
+and report.html in results/batch_grid. Without options it is a study of scikit-learn's digits that takes about two
+minutes on two cores; `--help` shows how to make it yours.
 """
 
 import sys

@@ -27,7 +27,7 @@ import pandas as pd
 from trainables.records.schemas import STATUSES
 from trainables.records.tables import of_newest_version, read_tables
 from trainables.runtime.errors import UserError
-from trainables.runtime.text import printable
+from trainables.runtime.text import duration, printable
 from trainables.storage.folders import is_there, place, read_file
 from trainables.storage.lease import is_held
 
@@ -178,17 +178,6 @@ _FIELDS = {
     "batch_sizes": _counts_by_size,
     "to_measure": _counts_by_size,
 }
-
-
-def duration(seconds: float | None) -> str:
-    """Seconds as people say them: `1 min 20 s`."""
-    if seconds is None:
-        return "unknown time"
-    minutes, seconds = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    if hours:
-        return f"{hours} h {minutes:02d} min"
-    return f"{minutes} min {seconds:02d} s" if minutes else f"{seconds} s"
 
 
 def _waiting(trials: pd.DataFrame, about: dict[str, Any]) -> dict[int, int]:

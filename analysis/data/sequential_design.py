@@ -10,16 +10,19 @@ Only what was there at a look enters a result. So a page that is open while repl
 and nobody looks in between.
 """
 
+from __future__ import annotations
+
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import pandas as pd
-
-from analysis.stats.group_sequential import look_levels
 from trainables.runtime.errors import UserError
 from trainables.storage.folders import is_there, read_file
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 FILE = "sequential.json"
 
@@ -74,6 +77,8 @@ class SequentialDesign:
 
     def level_of(self, batch_size: int, seeds: pd.Series) -> float:
         """The one-sided level of the last look at a batch size, whose comparable replicates have these `seeds`."""
+        from analysis.stats.group_sequential import look_levels  # SciPy, which the start of a sweep does without
+
         order = seeds.map({seed: place for place, seed in enumerate(self.seeds)}).drop_duplicates()
         looks = self.looks[: self.look_of(batch_size)]
         return look_levels(tuple(int((order < count).sum()) for count in looks), self.cap)[-1] if looks else 0.0

@@ -30,6 +30,7 @@ from analysis.reporting.page.several import several_data
 from trainables.runtime.errors import UserError
 from trainables.storage.folders import write_atomically
 
+REPORT = "report.html"
 LONGEST_NAME = 200  # of a file, without its suffix
 FIGURES: dict[str, Callable[[Sweep], Figure]] = {
     "gap_vs_sharpness": gap_vs_sharpness,
@@ -50,7 +51,7 @@ def write_report(sweep: Sweep) -> Path:
     Raises UserError where the folder cannot be written.
     """
     begin_rescaling(sweep)  # seconds in another process, beside the figures
-    path = sweep.folder / "report.html"
+    path = sweep.folder / REPORT
     try:
         for name, draw in FIGURES.items():
             with contextlib.suppress(UserError):  # the sweep has no data for it

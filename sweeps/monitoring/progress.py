@@ -16,9 +16,9 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 
 from analysis.data.metric import Metric
-from analysis.data.progress import duration
 from sweeps.monitoring.batch_size_table import BatchSizeTable
 from trainables.config import TrialConfig
+from trainables.runtime.text import duration
 
 PLAIN_SECONDS = 5.0  # between two lines where the output is not a terminal
 QUIET_SECONDS = 60.0  # of a long trial, after which a line says how far it is

@@ -16,7 +16,8 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from analysis.data.progress import Progress, duration, read_progress
+from analysis.data.progress import Progress, read_progress
+from trainables.runtime.text import duration
 
 WATCH_SECONDS = 2.0
 

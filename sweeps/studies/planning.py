@@ -5,12 +5,12 @@ import os
 
 from analysis.data.load import load_sweep
 from analysis.data.metric import Metric
-from analysis.data.progress import duration
 from analysis.questions.replicates_needed import Needed, Plan, replicates_needed
 from analysis.stats.power import ASSURANCE, MOST_REPLICATES
 from sweeps.cli.planning_options import POWER
 from sweeps.monitoring.consoles import consoles
 from trainables.runtime.errors import UserError
+from trainables.runtime.text import duration
 from trainables.storage.folders import is_there
 
 

@@ -11,12 +11,12 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich.console import Console
 
-from analysis.data.progress import duration
 from analysis.data.sequential_design import read_design
 from sweeps.cli.without_effect import refuse_options_without_effect
 from sweeps.execution.preflight import checking
@@ -31,6 +31,7 @@ from trainables.data.streams import StreamSource
 from trainables.measures.costs import cost_line
 from trainables.runtime.errors import UserError
 from trainables.runtime.importing import is_import_path, no_collection
+from trainables.runtime.text import duration
 from trainables.storage.folders import scrubbed, write_atomically
 from trainables.units import in_examples
 
@@ -38,7 +39,17 @@ if TYPE_CHECKING:
     from trainables.records.tables import Tables
 
 SECOND_LOAD_SECONDS = 2.0  # a dataset that takes longer is not loaded twice
-Finish = Callable[[Path, Console], Iterable[str] | None]  # writes and prints; returns what is to be printed last
+
+
+@dataclasses.dataclass(frozen=True)
+class Ending:
+    """How a study ends: the lines that are to be seen last, and what is written once they are on the terminal."""
+
+    answer: Sequence[str]
+    write: Callable[[], object]
+
+
+Finish = Callable[[Path, Console], Ending | None]  # prints the details, and writes where it returns no Ending
 
 
 def run_grid(options: argparse.Namespace) -> int:
@@ -102,21 +113,21 @@ def _named_as_before(source: Source, folder: Path) -> Source:
     return dataclasses.replace(source, is_named_by_values=True) if known and source.fingerprint in known else source
 
 
-def report_and_answer(folder: Path, console: Console) -> list[str]:
-    """Writes report.html and figures, and prints the details; returns the headline, which is to be seen last."""
+def report_and_answer(folder: Path, console: Console) -> Ending:
+    """Prints the details; figures and report.html, which take seconds, are written after the answer."""
     from analysis.data.load import load_sweep
     from analysis.data.progress import progress_of
     from analysis.reporting.headline import headline_lines
-    from analysis.reporting.report import write_report
+    from analysis.reporting.report import REPORT, write_report
     from analysis.reporting.summary import summary_lines
 
     sweep = load_sweep(folder)  # once: report and summary share what is computed
-    report = write_report(sweep)
     console.print()
     for line in summary_lines(sweep):
         console.print(line, soft_wrap=True)
-    console.print(f"Report: {report}", soft_wrap=True)
-    return ["", *headline_lines(sweep, progress_of(sweep.trials, folder), console.width)]
+    console.print(f"Report, written with the figures after the answer below: {folder / REPORT}", soft_wrap=True)
+    lines = headline_lines(sweep, progress_of(sweep.trials, folder), console.width)
+    return Ending(["", *lines], partial(write_report, sweep))
 
 
 def run_study(
@@ -172,13 +183,15 @@ def run_study(
             left = len(incomplete_trials(folder, configs))
             console.print(f"Interrupted: {len(configs) - left} of {len(configs)} trials are kept; --resume goes on.")
             return 130
-        talk.print("Writing figures and report.")
-        headline = finish(folder, console)
-        talk.print(f"{duration(time.monotonic() - started)} in all.", soft_wrap=True)
-        for line in headline or ():
-            console.print(line, soft_wrap=True)
-    say_failed_measures(tables)
-    return 1 if say_failures(tables, [config.trial_id for config in configs]) else 0
+        ending = finish(folder, console)
+        talk.print(f"Answered after {duration(time.monotonic() - started)}.", soft_wrap=True)
+        say_failed_measures(tables)
+        status = 1 if say_failures(tables, [config.trial_id for config in configs]) else 0
+        if ending is not None:
+            for line in ending.answer:
+                console.print(line, soft_wrap=True)
+            ending.write()
+    return status
 
 
 def say_failed_measures(tables: "Tables") -> None:

@@ -20,7 +20,7 @@ from analysis.data.sequential_design import FILE, SequentialDesign, read_design
 from analysis.questions.sequential import verdicts, verdicts_sentence
 from analysis.stats.group_sequential import planned_looks
 from sweeps.plan.grid import Grid, expand
-from sweeps.studies.study import grid_of, report_and_answer, resuming, run_study, source_of
+from sweeps.studies.study import Ending, grid_of, report_and_answer, resuming, run_study, source_of
 from trainables.config import TrialConfig
 from trainables.data import Source
 from trainables.records.matching import NO_REMEDY
@@ -123,8 +123,8 @@ def _begin(design: SequentialDesign, folder: Path, console: Console) -> None:
         console.print(f"{design.note} Fixed in {FILE}.", soft_wrap=True)
 
 
-def _take_look(design: SequentialDesign, sizes: Sequence[int], folder: Path, console: Console) -> list[str] | None:
-    """Judges every batch size that is undecided; returns the headline where the sweep has ended."""
+def _take_look(design: SequentialDesign, sizes: Sequence[int], folder: Path, console: Console) -> Ending | None:
+    """Judges every batch size that is undecided; returns the ending where the sweep has ended."""
     looked = dataclasses.replace(design, taken=design.taken + 1)
     sweep = dataclasses.replace(load_sweep(folder, margin=design.margin), sequential=looked)
     found = verdicts(sweep)

@@ -22,7 +22,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from rich.console import Console
 
-from analysis.data.progress import duration, read_about
+from analysis.data.progress import read_about
 from analysis.reporting.tuned_gap import tuned_gap_lines
 from sweeps.execution.launch import own_results_folder, write_failures
 from sweeps.execution.preflight import check
@@ -38,6 +38,7 @@ from trainables.config import TrialConfig
 from trainables.data import Source
 from trainables.records.tables import Row, compact, read_tables
 from trainables.runtime.errors import LONGEST_REASON, LostError, UserError, one_line
+from trainables.runtime.text import duration
 from trainables.storage.folders import is_remote, write_atomically
 from trainables.tasks.names import TASKS
 

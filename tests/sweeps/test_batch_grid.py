@@ -19,6 +19,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from analysis.data.load import load_sweep
+from analysis.data.progress import progress_of
+from analysis.reporting.headline import headline_lines
 from sweeps.batch_grid import main
 from sweeps.plan.grid import Grid, expand
 from trainables.data import Source
@@ -144,7 +147,9 @@ def wait_for(condition: Any, driver: subprocess.Popen[str], seconds: float = 240
         time.sleep(0.05)
 
 
-def test_a_sweep_from_start_to_report_then_widened(tmp_path: Path, digits: Source, run_here: Run) -> None:
+def test_a_sweep_from_start_to_report_then_widened(
+    tmp_path: Path, digits: Source, run_here: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
     first = run(tmp_path, QUICK, "--keep-weights")
     assert first.returncode == 0, first.stderr
     assert_same_numbers(tmp_path, QUICK, digits)
@@ -173,9 +178,13 @@ def test_a_sweep_from_start_to_report_then_widened(tmp_path: Path, digits: Sourc
     assert_same_numbers(tmp_path, wider, digits)
     assert pq.read_table(folder / "trials.parquet")["finished_at"].to_pylist()[:6] == before  # not run again
 
+    monkeypatch.setattr("analysis.reporting.report.write_report", lambda sweep: print("figures are written now"))
     done = run_here(tmp_path, wider, "--resume")
     assert done.returncode == 0
     assert "Ray:" not in done.stdout  # nothing to do: Ray is not even started
+    sweep = load_sweep(folder)
+    answer = headline_lines(sweep, progress_of(sweep.trials, folder), 80)
+    assert done.stdout.splitlines()[-len(answer) - 1 :] == [*answer, "figures are written now"]
 
 
 @pytest.mark.slow

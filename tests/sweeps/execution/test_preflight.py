@@ -128,6 +128,12 @@ def test_the_driver_does_without_pytorch() -> None:
     subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parents[3])
 
 
+def test_what_takes_long_to_import_is_imported_beside_the_check() -> None:
+    code = "import sys, sweeps.batch_grid, sweeps.studies.study; from trainables.data import load_source; "
+    code += "load_source('digits'); assert not {'pandas', 'scipy', 'matplotlib', 'ray'} & set(sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parents[3])
+
+
 def test_a_measure_that_fails_is_told_beforehand(make_config: Make, digits: Source) -> None:
     """In one line for each reason; what can be measured, and what cannot be trained, is as before."""
     measures = "box_sharpness,hessian_max_eig,gaussian_sharpness"

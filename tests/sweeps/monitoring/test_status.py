@@ -10,11 +10,12 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from analysis.data.progress import duration, read_progress
+from analysis.data.progress import read_progress
 from sweeps.monitoring.status import show
 from sweeps.status import main
 from trainables.config import TrialConfig
 from trainables.records.tables import Record, compact, write_record
+from trainables.runtime.text import duration
 
 SCRIPT = Path(__file__).parents[3] / "sweeps" / "status.py"
 
