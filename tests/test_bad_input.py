@@ -30,7 +30,8 @@ RUN = {GRID, TUNED, KESKAR, *(f"sweeps.{name}" for name in (
 OF_A_SWEEP = [f"analysis.{name}" for name in (
     "batch_size_curves", "branched_batch", "critical_batch", "evolution", "free_batch", "gap_vs_sharpness",
     "importance", "keskar_figure4", "keskar_tables", "landscape", "leaderboard", "learning_rate_heatmap",
-    "optimization_issue", "paper_remedies", "parametric_plot", "remedies", "report", "rescaling", "resilience",
+    "optimization_issue", "optimizer_ladder", "paper_remedies", "parametric_plot", "remedies", "report", "rescaling",
+    "resilience",
     "scaling_rules", "serve", "summary", "switch_point", "threshold_batch", "tuned_gap", "warm_start",
 )]  # fmt: skip
 

@@ -142,12 +142,13 @@ def _one_row_each(source: Path, frame: pd.DataFrame) -> pd.DataFrame:
     return frame
 
 
-def read_results(sweep: Sweep, metric: str, direction: Direction | None) -> Runs:
-    """`Runs` of a sweep of this project: its plain trials, by epoch."""
+def read_results(sweep: Sweep, metric: str, direction: Direction | None, *, with_remedies: bool = False) -> Runs:
+    """`Runs` of a sweep of this project: its plain trials, or all without a switch `with_remedies`, by epoch."""
     if metric == sweep.metric.column and direction is None:
         direction = sweep.metric.direction
     trials = attempted(sweep)
-    trials = trials[trials["is_plain"] & trials["status"].isin(["completed", "diverged"])].set_index("trial_id")
+    kept = ~trials["is_switched"] if with_remedies else trials["is_plain"]
+    trials = trials[kept & trials["status"].isin(["completed", "diverged"])].set_index("trial_id")
     names = [name for name in MATCHED if name in trials]
     about = trials[["batch_size", *names]].assign(seed=trials["replicate"])
     epochs = sweep.epochs[sweep.epochs["trial_id"].isin(about.index)].rename(columns={"trial_id": "run"})

@@ -29,6 +29,7 @@ Settings are chosen by the runs that are judged: with many settings and few repl
 replicates there are no intervals, and 2 and 3 say nothing but the best guess.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -95,7 +96,7 @@ class EqualExamples:
 def steps_to_result(runs: Runs, goal: float) -> StepsToResult:
     """The steps to `goal` at each batch size. Raises UserError where no batch size reaches it."""
     frame = runs.about.copy()
-    reached = _first_at(runs, goal)
+    reached = first_at(runs, goal)
     frame["log_steps"] = np.log(frame.index.map(reached["step"]).to_numpy(np.float64))
     frame["log_steps"] = frame["log_steps"].fillna(np.inf)
     frame["is_bound"] = frame.index.map(reached["is_bound"]).to_numpy() == True  # noqa: E712  (None: never there)
@@ -130,18 +131,16 @@ def steps_to_result(runs: Runs, goal: float) -> StepsToResult:
     return StepsToResult(goal, tuple(rows), _critical(frame), boundary(overheads, OVERHEAD))
 
 
-def equal_examples(runs: Runs, margin: float) -> EqualExamples:
-    """The metric after the same number of examples, against the smallest batch's.
+def equal_examples(runs: Runs, margin: float, examples: float | None = None) -> EqualExamples:
+    """The metric after the same number of `examples`, by default the most possible, against the smallest batch's.
 
     A batch size is left out where no setting was evaluated so early in every replicate. Raises UserError where that
     leaves none, and for a margin that is not above 0.
     """
     if not margin > 0:
         raise UserError(f"`margin` must be above 0, in units of {runs.metric}, got {margin:g}")
-    curves = runs.curves.assign(examples=runs.curves["step"] * runs.curves["run"].map(runs.about["batch_size"]))
-    longest = curves.groupby("run")["examples"].max()
-    complete = longest.reindex(runs.about.index).groupby([runs.about["batch_size"], runs.about["setting"]]).min()
-    budget = float(complete.groupby("batch_size").max().min())
+    budget = most_examples(runs) if examples is None else examples
+    curves = _by_examples(runs)
     frame = runs.about.assign(value=curves.groupby("run").apply(_value_at, budget, include_groups=False), matched_set=0)
     frame["log_steps"] = (runs.sign * frame["value"]).fillna(np.inf)  # to choose the best by
     chosen = _at_best(frame)
@@ -164,6 +163,17 @@ def equal_examples(runs: Runs, margin: float) -> EqualExamples:
     return EqualExamples(budget, margin, tuple(rows), boundary(worse, margin))
 
 
+def most_examples(runs: Runs) -> float:
+    """The most examples that some setting of every batch size has seen in all replicates."""
+    longest = _by_examples(runs).groupby("run")["examples"].max()
+    complete = longest.reindex(runs.about.index).groupby([runs.about["batch_size"], runs.about["setting"]]).min()
+    return float(complete.groupby("batch_size").max().min())
+
+
+def _by_examples(runs: Runs) -> pd.DataFrame:
+    return runs.curves.assign(examples=runs.curves["step"] * runs.curves["run"].map(runs.about["batch_size"]))
+
+
 def default_goal(runs: Runs) -> float:
     """The best value that some setting of every batch size reaches in all of its replicates."""
     best = (runs.sign * runs.curves.set_index("run")["value"]).groupby(level=0).min()
@@ -180,14 +190,14 @@ def lines(runs: Runs, found: StepsToResult) -> list[str]:
     for row in found.rows:
         share = f"{row.reached} of {row.tried} {row.counted} reach it"
         if row.steps is None:
-            text.append(f"  batch {row.batch_size}: {_why_no_steps(row)} ({share})")
+            text.append(f"  batch {row.batch_size}: {why_no_steps(row)} ({share})")
             continue
         assert row.examples is not None
         bound = ", at most: there at the first evaluation" if row.is_bound else ""
         setting = f" at {row.setting}" if row.setting else ""
-        needed = f"{_shown(row.steps)} steps, {_shown(row.examples)} examples"
+        needed = f"{mean_words(row.steps)} steps, {mean_words(row.examples)} examples"
         text.append(f"  batch {row.batch_size}: {needed}{setting} ({share}{bound})")
-    text.append(_law_line(found.critical))
+    text.append(f"By the law of McCandlish et al. {critical_words(found.critical)}.")
     more = f"{100 * (OVERHEAD - 1):.0f} % more examples"
     text.append(f"Within {more} than the smallest batch that reaches it: {boundary_words(found.overhead)}.")
     return text
@@ -198,7 +208,8 @@ def goal_words(runs: Runs, goal: float) -> str:
     return f"{runs.metric} {'<=' if runs.direction == 'lower' else '>='} {goal:g}"
 
 
-def _why_no_steps(row: StepsAtBatch) -> str:
+def why_no_steps(row: StepsAtBatch) -> str:
+    """Why a batch size of `StepsToResult` has no steps."""
     if row.judged is None:
         return "no setting reaches it in every replicate"
     reached, runs = row.judged
@@ -206,18 +217,18 @@ def _why_no_steps(row: StepsAtBatch) -> str:
 
 
 def equal_examples_line(runs: Runs, found: EqualExamples) -> str:
-    values = ", ".join(f"{size}: {_shown(mean)}" for size, mean, _ in found.rows)
+    values = ", ".join(f"{size}: {mean_words(mean)}" for size, mean, _ in found.rows)
     return (
         f"After {plain_number(found.examples)} examples {runs.metric} is {values}. No worse than the smallest batch by "
         f"{found.margin:g}: {boundary_words(found.boundary)}."
     )
 
 
-def _first_at(runs: Runs, goal: float) -> pd.DataFrame:
-    """The `step` at which each run that reaches `goal` first is there, and `is_bound`; indexed by run."""
+def first_at(runs: Runs, goal: float, positions: Sequence[str] = ("step",)) -> pd.DataFrame:
+    """The `positions` at which each run that reaches `goal` first is there, and `is_bound`; indexed by run."""
     goal = runs.sign * goal
     rows = runs.curves.assign(value=runs.sign * runs.curves["value"])
-    found = first_at_goal(rows, rows["value"] <= goal, goal, "run")
+    found = first_at_goal(rows, rows["value"] <= goal, goal, "run", positions)
     return found.assign(step=found["step"].clip(lower=1.0))
 
 
@@ -268,18 +279,20 @@ def _value_at(curve: pd.DataFrame, examples: float) -> float:
     return float(np.interp(examples, seen, values)) if is_seen else np.nan
 
 
-def _law_line(critical: Estimate | None) -> str:
+def critical_words(critical: Estimate | None) -> str:
+    """`B_crit is 72.2 (95 %: 39.2 to 137)`."""
     if critical is None:
-        return f"By the law of McCandlish et al.: fewer than {LEAST_SIZES} batch sizes reach the goal, so no B_crit."
+        return f"there is no B_crit: fewer than {LEAST_SIZES} batch sizes reach the goal"
     interval = critical.interval
     if interval is None:
         why = "its replicates and the law leave it open" if critical.replicates >= 3 else "fewer than 3 replicates"
-        return f"By the law of McCandlish et al. B_crit is {plain_number(critical.value)} (no interval: {why})."
+        return f"B_crit is {plain_number(critical.value)} (no interval: {why})"
     ends = f"{plain_number(interval.low)} to {'infinity' if np.isinf(interval.high) else plain_number(interval.high)}"
-    return f"By the law of McCandlish et al. B_crit is {plain_number(critical.value)} (95 %: {ends})."
+    return f"B_crit is {plain_number(critical.value)} (95 %: {ends})"
 
 
-def _shown(mean: Mean) -> str:
+def mean_words(mean: Mean) -> str:
+    """`12.3 (10 to 15)`."""
     interval = mean.interval
     ends = f" ({plain_number(interval.low)} to {plain_number(interval.high)})" if interval else ""
     return f"{plain_number(mean.value)}{ends}"

@@ -9,9 +9,10 @@ Trap: a setting that reaches the goal in the search, but not in every replicate,
 
 import dataclasses
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pandas as pd
 import pyarrow as pa
@@ -22,6 +23,8 @@ from analysis.data.runs import Runs, read_results
 from analysis.questions.steps_to_result import StepsAtBatch, StepsToResult, steps_to_result
 from trainables.runtime.errors import UserError, quoted
 from trainables.storage.folders import read_file
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,22 +59,36 @@ def is_search(folder: Path) -> bool:
 
 def load_tuned_steps(folder: Path) -> list[TunedSteps]:
     """A `TunedSteps` for each goal, the easiest first. Raises UserError where the folder is not of such a search."""
+
+    def find(about: dict[str, Any], tuning: pd.DataFrame) -> list[TunedSteps]:
+        goals, cells = about["goals"], about["cells"]
+        if any("optimizer" in cell for cell in cells):
+            raise UserError(
+                f"`results` must be of one optimizer, got a ladder of several in {folder}; "
+                f"python analysis/optimizer_ladder.py {folder} shows them"
+            )
+        runs = read_results(load_sweep(folder), goals["column"], goals["direction"])
+        return [of_goal(runs, cells, tuning, k, goal) for k, goal in enumerate(goals["values"])]
+
+    return read_search(folder, find, "sweeps/steps_to_result.py")
+
+
+def read_search(folder: Path, find: Callable[[dict[str, Any], pd.DataFrame], T], script: str) -> T:
+    """What `find` makes of tuning.json and tuning.parquet. Raises UserError where they are not as `script` writes."""
     try:
         about = json.loads(read_file(folder / "tuning.json"))
-        tuning = pq.read_table(pa.BufferReader(read_file(folder / "tuning.parquet"))).to_pandas()
-        goals = about["goals"]
-        runs = read_results(load_sweep(folder), goals["column"], goals["direction"])
-        return [_of_goal(runs, about["cells"], tuning, k, goal) for k, goal in enumerate(goals["values"])]
+        return find(about, pq.read_table(pa.BufferReader(read_file(folder / "tuning.parquet"))).to_pandas())
     except UserError:
         raise
     except (OSError, ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
         raise UserError(
-            f"`results` must be a folder that sweeps/steps_to_result.py has written, got {folder} "
+            f"`results` must be a folder that {script} has written, got {folder} "
             f"({type(error).__name__}: {quoted(error)})"
         ) from error
 
 
-def _of_goal(runs: Runs, cells: list[dict[str, Any]], tuning: pd.DataFrame, number: int, goal: float) -> TunedSteps:
+def of_goal(runs: Runs, cells: list[dict[str, Any]], tuning: pd.DataFrame, number: int, goal: float) -> TunedSteps:
+    """Goal number `number` of a search with these `cells` of tuning.json, trials in `tuning`, and `runs` that judge."""
     chosen = {trial for cell in cells for trial in cell["trials"].get(repr(goal), [])}
     own = dataclasses.replace(
         runs,

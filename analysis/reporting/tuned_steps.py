@@ -28,7 +28,7 @@ def tuned_steps_lines(folder: Path, margin: float | None = None) -> list[str]:
             said.append(equal_examples_line(hardest.runs, equal_examples(hardest.runs, margin)))
         except UserError as error:
             said.append(f"No comparison at equal examples: {error}.")
-    said += [_basis(goals)]
+    said += [basis(goals)]
     figures = save(steps_to_result_figure(goals[0].runs, reached), folder, "steps_to_result")
     kept = ["optuna.db", "tuning.parquet", "tuning.json", "trials.parquet", "epochs.parquet"]
     kept = [name for name in kept if (folder / name).exists()]
@@ -43,14 +43,20 @@ def goal_lines(one: TunedSteps) -> list[str]:
         if one.reached:
             return [f"{share}, but no batch size's fastest one does in every replicate."]
         return [f"{share}, so its steps are not known; try an easier goal or a wider range."]
-    said = lines(one.runs, one.found)
+    return [*lines(one.runs, one.found), *doubts(one)]
+
+
+def doubts(one: TunedSteps) -> list[str]:
+    """What the search leaves open."""
+    said = []
     if one.edges:
         sizes = ", ".join(map(str, one.edges))
         said.append(
             f"Not settled: the learning rate chosen for batch {sizes} is at an end of the range searched; widen the "
             "range for all batch sizes."
         )
-    early = ", ".join(str(row.batch_size) for row in one.found.rows if row.is_bound)
+    rows = () if one.found is None else one.found.rows
+    early = ", ".join(str(row.batch_size) for row in rows if row.is_bound)
     if early:
         said.append(
             f"Not settled: runs of batch {early} reach the goal by their first evaluation, so the search cannot tell "
@@ -59,7 +65,8 @@ def goal_lines(one: TunedSteps) -> list[str]:
     return said
 
 
-def _basis(goals: Sequence[TunedSteps]) -> str:
+def basis(goals: Sequence[TunedSteps]) -> str:
+    """What settings were chosen by, and what they are judged by."""
     replicates = max(int(one.runs.about["replicate"].nunique()) for one in goals)
     return (
         f"Settings were chosen on validation examples with one random seed. The steps are those of {replicates} other "

@@ -12,6 +12,7 @@ which takes the fewest steps in an epoch.
 
 import argparse
 from collections.abc import Sequence
+from typing import Any
 
 from sweeps.cli.arguments import Parser, add_axis, add_data, add_run, integer, number
 from sweeps.cli.options import add_training, with_stopping, without_measures
@@ -48,9 +49,14 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    compared = parser.add_argument_group("what is compared")
+    add_goal_search(parser, parser.add_argument_group("what is compared"), GOALS, name="steps_to_result")
+    return checked(parser, parser.parse_args(arguments))
+
+
+def add_goal_search(parser: Parser, compared: Any, goals: list[float], *, name: str) -> None:
+    """All options of a search for the fewest steps to `goals`, with what is compared in the group `compared`."""
     add_axis(compared, "--batch-sizes", integer(1), [8, 32, 128, 300], "examples per optimizer step")
-    add_axis(compared, "--goal", float, GOALS, "goals, each with an answer of its own")
+    add_axis(compared, "--goal", float, goals, "goals, each with an answer of its own")
     compared.add_argument(
         "--metric",
         dest="objective",
@@ -75,9 +81,12 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     )
     add_data(parser, dataset="digits")
     add_training(parser)
-    add_run(parser, name="steps_to_result")
+    add_run(parser, name=name)
     parser.set_defaults(**NOT_AXES, remedies=[{}], grace_epochs=NEVER, **without_measures())
-    options = parser.parse_args(arguments)
+
+
+def checked(parser: Parser, options: argparse.Namespace) -> argparse.Namespace:
+    """`options` of `add_goal_search`; exits with status 2 and one line where they are wrong."""
     if len(set(options.batch_sizes)) < 2:
         parser.error(f"argument --batch-sizes: must be two or more to compare, got {options.batch_sizes[0]}")
     for name in ("target_loss", "target_metric"):

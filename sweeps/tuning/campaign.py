@@ -31,15 +31,26 @@ Choice = Callable[[], tuple[int, Values] | None]  # number and values of a study
 
 @dataclass(frozen=True)
 class Cell:
-    """What is tuned by itself: a batch size with a remedy: its name (`none`), and its fields of trainables.remedies."""
+    """What is tuned by itself: a batch size with a remedy: its name (`none`), and its fields of trainables.remedies.
+
+    `rung`: of a ladder of optimizers (sweeps/tuning/optimizer_ladder.py), the name of this one.
+    """
 
     batch_size: int
     remedy: str
     fields: tuple[tuple[str, Any], ...] = ()
+    rung: str | None = None
 
     @property
     def name(self) -> str:
+        if self.rung is not None:
+            return f"{self.rung}, batch {self.batch_size}"
         return f"batch {self.batch_size}" + (f", {self.remedy}" if self.remedy != "none" else "")
+
+    @property
+    def study(self) -> str:
+        """What its Optuna study is named by, behind the name of the sweep."""
+        return self.name if self.rung is not None else f"batch {self.batch_size}, {self.remedy}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,28 +83,36 @@ class Plan:
                 "`batch-sizes` must hold two sizes or more, or `remedies` one beside none, for there to be a gap; "
                 f"got {self.cells[0].name}"
             )
-        ends = [
-            self.rules.space.whole({}),
-            {name: getattr(self.rules.space, name)[1] for name in self.rules.space.whole({})},
-        ]
         for cell in self.cells:
-            for values in ends:
+            space = self.rules_of(cell).space
+            for values in (space.whole({}), {name: getattr(space, name)[1] for name in space.whole({})}):
                 self.retrained(cell, values)
                 self.tuned(cell, values)
 
     @property
     def cells(self) -> list[Cell]:
         """Every batch size with every remedy, smallest batch first; duplicates are merged."""
-        smallest = min(self.grid.batch_sizes)
         found: dict[tuple[int, str], Cell] = {}
         for size in sorted(set(self.grid.batch_sizes)):
             for remedy in self.grid.remedies:
-                if "learning_rate_scaling" in remedy or "same_steps" in remedy:
-                    remedy = {"base_batch_size": smallest, **remedy}
-                cell = Cell(size, "", tuple(sorted(remedy.items())))
-                name = remedy_of(vars(self._config(cell, self.rules.space.whole({}), 0)))
-                found.setdefault((size, name), dataclasses.replace(cell, remedy=name))
+                cell = self._cell(size, remedy)
+                found.setdefault((size, cell.remedy), cell)
         return sorted(found.values(), key=lambda cell: (cell.batch_size, cell.remedy != "none"))
+
+    def _cell(self, size: int, remedy: Mapping[str, Any], rung: str | None = None) -> Cell:
+        if "learning_rate_scaling" in remedy or "same_steps" in remedy:
+            remedy = {"base_batch_size": min(self.grid.batch_sizes), **remedy}
+        cell = Cell(size, "", tuple(sorted(remedy.items())), rung)
+        config = self._config(cell, self.rules_of(cell).space.whole({}), 0)
+        return dataclasses.replace(cell, remedy=remedy_of(vars(config)))
+
+    def rules_of(self, cell: Cell) -> Rules:
+        """The rules of the study of `cell`."""
+        return self.rules
+
+    def grid_of(self, cell: Cell) -> Grid:
+        """What all trials of `cell` share, its batch size and remedy aside."""
+        return self.grid
 
     def tuned(self, cell: Cell, values: Values) -> TrialConfig:
         """The tuning trial at `values`: it has validation examples and no test set, and measures no sharpness."""
@@ -102,8 +121,9 @@ class Plan:
 
     def samples(self) -> list[TrialConfig]:
         """A trial of every cell as it is tuned, and one that is tested and measured."""
-        values = self.rules.space.whole({})
-        return [*(self.tuned(cell, values) for cell in self.cells), *self.retrained(self.cells[0], values)[:1]]
+        first = self.cells[0]
+        tuned = [self.tuned(cell, self.rules_of(cell).space.whole({})) for cell in self.cells]
+        return [*tuned, *self.retrained(first, self.rules_of(first).space.whole({}))[:1]]
 
     def retrained(self, cell: Cell, values: Values) -> list[TrialConfig]:
         """The trials at `values` that are tested: a fresh seed and split each."""
@@ -111,7 +131,7 @@ class Plan:
 
     def _config(self, cell: Cell, values: Values, seed: int, validation_size: int | None = None) -> TrialConfig:
         grid = dataclasses.replace(
-            self.grid,
+            self.grid_of(cell),
             batch_sizes=[cell.batch_size],
             remedies=[dict(cell.fields)],
             learning_rates=[values["learning_rate"]],
@@ -175,7 +195,7 @@ class Campaign:
         best = study.best() if study.is_finished else None
         return {
             "best": None if best is None else {"number": best[0], **best[1]},
-            "edges": [] if best is None else self.plan.rules.space.edges(best[1]),
+            "edges": [] if best is None else self.plan.rules_of(cell).space.edges(best[1]),
         }
 
     def next(self) -> TrialConfig | None:

@@ -61,6 +61,7 @@ TUNING = pa.schema(
     ]
 )
 STEPS_TO_GOALS = pa.field("steps_to_goals", pa.list_(pa.float64()))  # in the order of the goals; null: not reached
+OF_LADDER = pa.field("optimizer", pa.string())  # the rung, of sweeps/optimizer_ladder.py
 PlanOf = Callable[[argparse.Namespace, Source], Plan]
 
 
@@ -193,11 +194,11 @@ def begin(
     """The campaign of `plan`, its studies named `NAME: batch 64, none` and so on."""
     studies = {
         cell: TuningStudy(
-            f"{name}: batch {cell.batch_size}, {cell.remedy}",
+            f"{name}: {cell.study}",
             storage,
-            plan.rules,
+            plan.rules_of(cell),
             plan.budget,
-            subject=plan.tuned(cell, plan.rules.space.whole({})).trial_id,
+            subject=plan.tuned(cell, plan.rules_of(cell).space.whole({})).trial_id,
             resume=resume,
         )
         for cell in plan.cells
@@ -226,11 +227,13 @@ def write_tuning(folder: Path, campaign: Campaign) -> None:
     """Leaves tuning.parquet and tuning.json, each whole or not at all."""
     plan, cells, rows = campaign.plan, [], []
     for cell, study in campaign.studies.items():
-        rows += [{"batch_size": cell.batch_size, "remedy": cell.remedy, **row} for row in study.rows()]
+        about_cell: dict[str, Any] = {"batch_size": cell.batch_size, "remedy": cell.remedy}
+        if cell.rung is not None:
+            about_cell |= {"optimizer": cell.rung, "learning_rate_range": plan.rules_of(cell).space.learning_rate}
+        rows += [{**about_cell, **row} for row in study.rows()]
         cells.append(
             {
-                "batch_size": cell.batch_size,
-                "remedy": cell.remedy,
+                **about_cell,
                 "study": study.name,
                 **campaign.described(cell),
                 "trials": {name: list(configs) for name, configs in campaign.retraining(cell).items()},
@@ -248,6 +251,8 @@ def write_tuning(folder: Path, campaign: Campaign) -> None:
         **({} if plan.goals is None else {"goals": dataclasses.asdict(plan.goals)}),
     }
     schema = TUNING if plan.goals is None else TUNING.append(STEPS_TO_GOALS)
+    if any(cell.rung is not None for cell in campaign.studies):
+        schema = schema.append(OF_LADDER)
     rows = [{name: row.get(name) for name in schema.names} for row in rows]
     buffer = pa.BufferOutputStream()
     pq.write_table(pa.Table.from_pylist(rows, schema=schema), buffer, compression="zstd")
@@ -271,13 +276,14 @@ def _dry_run(console: Console, plan: Plan, folder: Path, placement: Placement) -
 
     budget = plan.budget.trials or STARTUP_POINTS
     blocks = range(math.ceil(budget / STARTUP_POINTS))
-    points = [point for block in blocks for point in plan.rules.space.startup_points(plan.rules.seed + block)]
     configs: list[TrialConfig] = []
     for cell in plan.cells:
+        space = plan.rules_of(cell).space
+        points = [point for block in blocks for point in space.startup_points(plan.rules.seed + block)]
         spent = f"{plan.budget.steps} steps" if plan.budget.steps else f"{budget} trials"
         console.print(f"{cell.name}: {spent} of tuning, {len(plan.seeds)} retrained trials at each of its settings")
-        tuning = [plan.tuned(cell, plan.rules.space.whole(point)) for point in points[:budget]]
-        configs += [*plan.retrained(cell, plan.rules.space.whole(points[0])), *tuning]
+        tuning = [plan.tuned(cell, space.whole(point)) for point in points[:budget]]
+        configs += [*plan.retrained(cell, space.whole(points[0])), *tuning]
     times = estimate(configs, plan.source, threads=int(placement.cpus_per_trial))
     bound = " at most: trials that reach the target loss or are stopped end earlier" if times.is_bound else ""
     if plan.budget.trials:

@@ -53,5 +53,5 @@ class GoalCampaign(Campaign):
     def described(self, cell: Cell) -> dict[str, Any]:
         found = {name: choose() if study.is_finished else None for name, (study, choose) in self.choices(cell).items()}
         chosen = {name: {"number": one[0], **one[1]} for name, one in found.items() if one is not None}
-        edges = {name: self.plan.rules.space.edges(one[1]) for name, one in found.items() if one is not None}
+        edges = {name: self.plan.rules_of(cell).space.edges(one[1]) for name, one in found.items() if one is not None}
         return {"chosen": chosen, "edges": edges}

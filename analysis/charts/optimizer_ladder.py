@@ -1,0 +1,46 @@
+"""Steps, loss after equal examples, and seconds against batch size: a line for each optimizer, a row for each goal."""
+
+from collections.abc import Mapping, Sequence
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from analysis.charts.style import LABELS, LINE_COLOURS, draw_means, footnote, legend_above, log_axis, new_figure
+from analysis.questions.optimizer_ladder import LadderAtGoal
+from analysis.stats.means import Mean
+from analysis.stats.wording import plain_number
+
+
+def optimizer_ladder_figure(goals: Sequence[LadderAtGoal]) -> Figure:
+    """`goals` are those that an optimizer has reached."""
+    sizes = sorted({size for one in goals for rung in one.rungs for size in (*rung.settings, *rung.losses)})
+    with new_figure(height=0.7 + 2.3 * len(goals)) as figure:
+        for one, panels in zip(goals, figure.subplots(len(goals), 3, squeeze=False), strict=True):
+            for rung, colour in zip(one.rungs, LINE_COLOURS * len(one.rungs), strict=False):
+                rows = () if rung.tuned.found is None else rung.tuned.found.rows
+                steps = {row.batch_size: row.steps for row in rows if row.steps is not None}
+                for axes, values in zip(panels, (steps, rung.losses, rung.seconds), strict=True):
+                    _draw(axes, values, colour, rung.name)
+            metric = one.rungs[0].tuned.runs.metric
+            labels = (
+                f"steps to {metric} {one.goal:g}",
+                f"{metric} after\n{plain_number(one.examples or 0)} examples",
+                f"seconds to {metric} {one.goal:g}",
+            )
+            for axes, label in zip(panels, labels, strict=True):
+                log_axis(axes, "x", at=sizes if len(sizes) <= 7 else sizes[::2])
+                axes.set_ylabel(label)
+                axes.set_xlabel(LABELS["batch_size"])
+            for axes in (panels[0], panels[2]):
+                log_axis(axes, "y")
+        legend_above(figure, most_columns=3)
+        replicates = max(rung.tuned.runs.about["replicate"].nunique() for one in goals for rung in one.rungs)
+        bars = f"Means and 95 % intervals over {replicates} replicates" if replicates > 1 else "One replicate"
+        footnote(
+            figure, f"{bars}, each optimizer at the fastest setting of each batch size. Seconds include evaluations."
+        )
+    return figure
+
+
+def _draw(axes: Axes, values: Mapping[int, Mean], colour: str, name: str) -> None:
+    draw_means(axes, list(values), list(values.values()), color=colour, marker="o", markersize=4, label=name)

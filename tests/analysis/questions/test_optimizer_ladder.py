@@ -1,0 +1,55 @@
+"""The verdict between optimizers: exact on chosen numbers, and rarely wrong by simulation."""
+
+import math
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import stats
+
+from analysis.questions.optimizer_ladder import fewest_steps
+
+
+def judged(steps: dict[int, list[float]]) -> pd.DataFrame:
+    """Runs of one optimizer: the steps of replicates 0, 1, ... at each batch size."""
+    rows = [(size, replicate, value) for size, values in steps.items() for replicate, value in enumerate(values)]
+    return pd.DataFrame(rows, columns=["batch_size", "replicate", "steps"]).assign(matched_set=0)
+
+
+def test_the_ratio_is_paired_by_seed_and_corrected_for_all_pairs() -> None:
+    """At batch 64, the largest that two have: log 2 + (0.1, 0, -0.1) of the same seeds; three pairs of optimizers."""
+    fast = [10.0, 20.0, 40.0]
+    slow = [2 * value * math.exp(extra) for value, extra in zip(fast, (0.1, 0.0, -0.1), strict=True)]
+    found = fewest_steps(
+        {
+            "slow": judged({8: [1.0, 1.0, 1.0], 64: slow}),
+            "fast": judged({8: [9.0, 9.0, 9.0], 64: fast}),
+            "same": judged({64: fast, 256: [3.0, 3.0, 3.0]}),
+        }
+    )
+    assert found is not None
+    assert (found.batch_size, found.name) == (64, "fast")
+    assert found.steps.value == pytest.approx(20.0)
+    (slower, ratio), (same, one) = found.ratios
+    assert (slower, same) == ("slow", "same")
+    half = stats.t.ppf(1 - 0.025 / 3, 2) * 0.1 / math.sqrt(3)
+    assert ratio.value == pytest.approx(2.0)
+    assert ratio.interval is not None
+    assert (ratio.interval.low, ratio.interval.high) == pytest.approx((2 * math.exp(-half), 2 * math.exp(half)))
+    assert one.value == 1.0
+    assert fewest_steps({"alone": judged({8: fast, 64: fast})}) is None
+    assert fewest_steps({"small": judged({8: fast}), "large": judged({64: fast})}) is None
+
+
+@pytest.mark.slow
+def test_equal_optimizers_are_rarely_said_to_differ() -> None:
+    """Four optimizers, five seeds whose luck is shared in part; a wrong "needs more" in at most 5 % of sweeps, within
+    three standard errors of the simulation."""
+    draws, sweeps, wrong = np.random.default_rng(0), 600, 0
+    for _ in range(sweeps):
+        luck = draws.normal(0, 0.3, 5)
+        frames = {name: judged({8: list(np.exp(3 + luck + draws.normal(0, 0.2, 5)))}) for name in "abcd"}
+        found = fewest_steps(frames)
+        assert found is not None
+        wrong += any(ratio.interval is not None and ratio.interval.low > 1 for _, ratio in found.ratios)
+    assert wrong / sweeps <= 0.05 + 3 * math.sqrt(0.05 * 0.95 / sweeps)
