@@ -1,7 +1,8 @@
 """The page of a sweep, live: report.html as it would be now, while the sweep runs and after.
 
-It answers this machine alone and only looks: it listens on 127.0.0.1, knows two paths, `/` (the page) and `/data.json`
-(its data), knows GET and HEAD, and makes no file name of anything that is asked, so there is no path to climb out by.
+It answers this machine alone and only looks: it listens on 127.0.0.1, knows three paths, `/` (the page), `/data.json`
+(its data) and `/running.json` (the curves so far of running trials), knows GET and HEAD, and makes no file name of
+anything that is asked, so path traversal is impossible.
 Requests that name another host are refused, so that no web page can reach it under a name of its own (DNS rebinding).
 
 A thread looks at the folder each second and reads the trials anew when something changed; a request gets what was
@@ -26,6 +27,7 @@ from analysis.data.load import Sweep, load_sweep
 from analysis.data.progress import Progress, ended_trials, progress_of
 from analysis.reporting.page import embeddable_json, page_html
 from analysis.reporting.page.data import empty_data, statistics_data, trial_data
+from analysis.reporting.page.running import NOTHING, running_data
 from trainables.records.tables import no_sweep
 from trainables.runtime.errors import UserError
 from trainables.storage.lease import is_held
@@ -59,11 +61,13 @@ class LiveData:
         self._of: tuple[Sweep, Progress] | None = None  # whose statistics are still to be made
         self._due = -math.inf
         self._publish()
+        self.running = _tagged(NOTHING)
 
     def look(self) -> None:
         """Reads the trials anew if the folder changed since that last went well; makes the statistics when due."""
         state = self._state()
         try:
+            self.running = _tagged(running_data(self.folder))
             if state != self._seen:
                 self._data = self._read()
                 self._publish()
@@ -98,8 +102,7 @@ class LiveData:
 
     def _publish(self) -> None:
         """Makes `content`, the ETag and the JSON, always of one making."""
-        content = embeddable_json({**self._data, **self._statistics}).encode()
-        self.content = f'"{hashlib.sha256(content).hexdigest()[:16]}"', content
+        self.content = _tagged({**self._data, **self._statistics})
 
     def _state(self) -> object:
         """What changes when the sweep goes on: times and sizes of its files, and whether a run holds the folder."""
@@ -109,6 +112,12 @@ class LiveData:
                 file = (self.folder / name).stat()
                 found.append((name, file.st_mtime_ns, file.st_size))
         return found, is_held(self.folder)
+
+
+def _tagged(data: dict[str, Any]) -> tuple[str, bytes]:
+    """The ETag of `data` and its JSON."""
+    content = embeddable_json(data).encode()
+    return f'"{hashlib.sha256(content).hexdigest()[:16]}"', content
 
 
 def _is_over(progress: Progress) -> bool:
@@ -163,12 +172,13 @@ class Handler(BaseHTTPRequestHandler):
             self._answer(403, b"This server answers under 127.0.0.1 and localhost alone.\n", "text/plain")
         elif self.path == "/":
             self._answer(200, self.server.page, "text/html")
-        elif self.path == "/data.json":
-            tag, content = self.server.live.content
+        elif self.path in ("/data.json", "/running.json"):
+            live = self.server.live
+            tag, content = live.content if self.path == "/data.json" else live.running
             fresh = self.headers.get("If-None-Match") == tag
             self._answer(304 if fresh else 200, b"" if fresh else content, "application/json", {"ETag": tag})
         else:
-            self._answer(404, b"There is / and /data.json.\n", "text/plain")
+            self._answer(404, b"There are /, /data.json and /running.json.\n", "text/plain")
 
     do_HEAD = do_GET
 

@@ -37,6 +37,7 @@ from sweeps.session.ray_session import ray_session, room, services_of_ray
 from trainables.config import TrialConfig
 from trainables.data import Source
 from trainables.records.record_files import record_files
+from trainables.records.running import remove_all_running
 from trainables.records.tables import (
     Row,
     Tables,
@@ -99,6 +100,7 @@ def own_results_folder(folder: Path, *, resume: bool) -> Iterator[None]:
 
 def _remove_half_written(folder: Path) -> None:
     """Removes what was being written when its worker or driver was killed."""
+    remove_all_running(folder)
     for file in folder.rglob(".*.tmp"):
         file.unlink(missing_ok=True)  # the last worker of a killed driver may just have finished it
 

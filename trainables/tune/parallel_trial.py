@@ -46,7 +46,7 @@ from trainables.storage.folders import arrow_path, place
 from trainables.training.parallel import Workers
 from trainables.trial import MeasuringError, Trial
 from trainables.tune.ray_compat import remove_orphaned_groups
-from trainables.tune.tune_trial import TuneTrial, out_of_memory, resources
+from trainables.tune.tune_trial import TuneTrial, leaving_curves, out_of_memory, resources
 from trainables.units import read_amount
 
 DEATHS_ALLOWED = 3
@@ -148,7 +148,8 @@ def work_together(settings: dict[str, Any]) -> None:
             trial.resume(checkpoint)
         trial.measures_alone = settings["measures_alone"]
         if workers.rank == 0:
-            trial.after_epoch = _Saver(trial, checkpoint, settings["checkpoint_seconds"], settings["checkpoint_every"])
+            saver = _Saver(trial, checkpoint, settings["checkpoint_seconds"], settings["checkpoint_every"])
+            trial.after_epoch = leaving_curves(folder, trial, saver)
         trial.train()
         if workers.rank == 0:
             if settings["keep_weights"] and not weights.exists():

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import time
 import traceback
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +26,7 @@ from ray import tune
 
 from trainables.config import TrialConfig
 from trainables.data import Source
+from trainables.records.running import RunningCurves, remove_running
 from trainables.records.tables import Record, Tables, read_tables, record_of, write_record
 from trainables.records.unmeasured import Unmeasured, remove_unmeasured, take_unmeasured
 from trainables.runtime.importing import no_collection
@@ -131,6 +133,7 @@ class TuneTrial(tune.Trainable):  # type: ignore[misc]
         write_record(self._folder, record)
         remove_checkpoint(self._checkpoint)
         remove_unmeasured(self._folder, self._config.trial_id)
+        remove_running(self._folder, self._config.trial_id)
         give_back()
         last = record.epochs[-1] if record.epochs else {}
         return {**_metrics({**record.trial, **last}), "status": record.trial["status"], "done": True}
@@ -159,7 +162,7 @@ class TuneTrial(tune.Trainable):  # type: ignore[misc]
                 record=self._recorder,
                 known=self._known,
             )
-            trial.after_epoch = self._after_logging
+            trial.after_epoch = leaving_curves(self._folder, trial, self._after_logging)
             reached = trial.load_weights(self._weights) or trial.resume(self._checkpoint)
             if not reached and self._config.is_warm_started:
                 trial.resume(self._warm_start(self._config.switch_epoch))
@@ -244,6 +247,21 @@ class TuneTrial(tune.Trainable):  # type: ignore[misc]
             return
         if epoch in self._warm_starts.get(self._config.warm_start_id, ()) and not self._warm_start(epoch).exists():
             trial.save(self._warm_start(epoch))
+
+
+def leaving_curves(folder: Path, trial: Trial, then: Callable[[], None]) -> Callable[[], None]:
+    """What to do after each logging point of `trial`: leave its curves for the live page, and `then`."""
+    from trainables.training.results import task_row
+
+    training = trial.training
+    about = {"trial_id": trial.config.trial_id, "label": trial.config.label, **task_row(training.task)}
+    leave = RunningCurves(folder, about)
+
+    def after_logging() -> None:
+        leave(training.epochs, training.share_done, is_trained=training.finished)
+        then()
+
+    return after_logging
 
 
 def _metrics(row: dict[str, Any]) -> dict[str, Any]:

@@ -22,13 +22,15 @@ _HERE = Path(__file__).parent
 STYLES = ("uplot/uPlot.min.css", "page.css")
 SCRIPTS = (
     "uplot/uPlot.iife.min.js", "dom.js", "data.js", "charts.js", "svg.js", "export.js", "map.js", "controls.js",
-    "parallel.js", "trial.js", "compare.js", "tables.js", "headline.js", "address.js", "page.js",
+    "parallel.js", "trial.js", "curves.js", "compare.js", "running.js", "tables.js", "headline.js", "address.js",
+    "page.js",
 )  # fmt: skip
 _ESCAPES = {ord(character): f"\\u{ord(character):04x}" for character in "<>&"}
 
 
 def page_html(name: str, data: dict[str, Any] | None = None) -> str:
-    """The page of the sweep `name`: with `data` the report; without it the live page, which polls `data.json`."""
+    """The page of the sweep `name`: with `data` the report; without it the live page, which polls
+    `data.json` and `running.json`."""
     style = "\n".join((_HERE / file).read_text(encoding="utf-8") for file in STYLES)
     script = "\n".join((_HERE / file).read_text(encoding="utf-8") for file in SCRIPTS)
     environment = Environment(loader=FileSystemLoader(_HERE), autoescape=True, undefined=StrictUndefined)

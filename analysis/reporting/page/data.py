@@ -60,13 +60,7 @@ def trial_data(sweep: Sweep, progress: Progress) -> Data:
     fields = _fields(sweep, frame)
     return {
         **empty_data(sweep.name, progress),
-        "metric": {
-            "test": sweep.metric.column,
-            "train": sweep.metric.train_column,
-            "label": sweep.metric.label(""),
-            "factor": sweep.metric.factor,
-            "loss": f"loss{sweep.metric.loss_unit}",
-        },
+        "metric": metric_data(sweep.metric),
         "fields": fields,
         "trials": {field["name"]: [plain(value) for value in frame[field["name"]].tolist()] for field in fields},
         "marks": {name: frame[name].astype(bool).tolist() for name in MARKS},
@@ -96,6 +90,17 @@ def empty_data(name: str, progress: Progress | None, message: str | None = None)
         "profiles": {},
         "correlations": {},
         "sections": [],
+    }
+
+
+def metric_data(metric: Metric) -> Data:
+    """What the page must know of the primary metric to draw curves."""
+    return {
+        "test": metric.column,
+        "train": metric.train_column,
+        "label": metric.label(""),
+        "factor": metric.factor,
+        "loss": f"loss{metric.loss_unit}",
     }
 
 

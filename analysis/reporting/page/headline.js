@@ -20,7 +20,8 @@ function drawGap() {
 const chartHeight = (box) => Math.round(Math.min(330, Math.max(240, box.clientWidth * 0.5)));
 
 function drawContents() {
-  const places = [["map-section", "Map and filters"], ...data.sections.map((section) => [section.id, section.title]), ["all", "All trials"]];
+  const running = byId("running").hidden ? [] : [["running", "Running trials"]];
+  const places = [["map-section", "Map and filters"], ...running, ...data.sections.map((section) => [section.id, section.title]), ["all", "All trials"]];
   update(byId("contents"), ...places.map(([id, title]) => element("a", { href: `#${id}`, onclick: (event) => {
     event.preventDefault(); // the address is for the reader's choices
     byId(id).scrollIntoView({ block: "start" });

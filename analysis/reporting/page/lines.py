@@ -7,7 +7,6 @@ together, MOST_POINTS_OF_A_TRIAL of one. So are, where they are fewer, those at 
 import contextlib
 import io
 import math
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -15,6 +14,7 @@ import pandas as pd
 
 from analysis.data.load import Sweep
 from analysis.data.metric import Metric
+from trainables.records.running import thinned
 from trainables.storage.folders import read_file
 
 Data = dict[str, Any]
@@ -37,14 +37,13 @@ def curves(epochs: pd.DataFrame, order: Any, metric: Metric) -> Data:
     most = max(8, min(MOST_POINTS_OF_A_TRIAL, MOST_POINTS // max(1, len(sizes))))
     starts = np.cumsum(sizes) - sizes
     is_tested = epochs[metric.column].notna() if metric.column in epochs else pd.Series(True, index=epochs.index)
-    thinned: list[list[int]] = []
-    for start, size in zip(starts, sizes, strict=True):
-        tested = np.flatnonzero(is_tested.iloc[start : start + size])
-        thinned.append(sorted({*_evenly(range(size), most), *_evenly(tested.tolist(), most)}))
-    kept = epochs.iloc[[start + place for start, places in zip(starts, thinned, strict=True) for place in places]]
+    shown_of = [
+        thinned(is_tested.iloc[start : start + size].tolist(), most) for start, size in zip(starts, sizes, strict=True)
+    ]
+    kept = epochs.iloc[[start + place for start, places in zip(starts, shown_of, strict=True) for place in places]]
     columns = [[plain(value, digits=4) for value in kept[name].tolist()] for name in names]
     found, first = {}, 0
-    for key, size, places in zip(sizes.index, sizes.tolist(), thinned, strict=True):
+    for key, size, places in zip(sizes.index, sizes.tolist(), shown_of, strict=True):
         values = []
         for name, column in zip(names, columns, strict=True):
             shown = column[first : first + len(places)]
@@ -52,11 +51,6 @@ def curves(epochs: pd.DataFrame, order: Any, metric: Metric) -> Data:
         found[key] = {"epochs": size, "values": values}
         first += len(places)
     return {"names": names, "trials": [found.get(key) for key in order]}
-
-
-def _evenly(places: Sequence[int], most: int) -> list[int]:
-    """At most `most` of `places`, first and last included."""
-    return [places[round(index * (len(places) - 1) / (most - 1))] for index in range(most)] if len(places) else []
 
 
 def profiles(sweep: Sweep) -> dict[str, list[Data]]:

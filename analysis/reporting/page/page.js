@@ -58,21 +58,26 @@ async function released() {
   while (document.querySelector(".u-over:active")) await new Promise((done) => addEventListener("mouseup", () => setTimeout(done), { once: true }));
 }
 
-/** Asks the server for the data if it is newer than what is shown; it answers 304 and nothing else if it is not. */
-async function poll(tag) {
+/** What the server has under `name` if it is newer than `tag`, and its tag; null where it is not: then it answers 304. */
+async function newer(name, tag) {
+  const answer = await fetch(name, { cache: "no-store", headers: tag ? { "If-None-Match": tag } : {} });
+  if (answer.ok) return [await answer.json(), answer.headers.get("ETag")];
+  if (answer.status === 304) return null;
+  throw new Error(`The server answers ${answer.status}.`);
+}
+
+/** Asks the server for news, again and again. */
+async function poll(tag, tagOfRunning) {
   try {
-    const answer = await fetch("data.json", { cache: "no-store", headers: tag ? { "If-None-Match": tag } : {} });
-    if (answer.ok) {
-      const news = await answer.json();
-      await released();
-      show(news);
-      tag = answer.headers.get("ETag");
-    } else if (answer.status === 304) say(data.message);
-    else say(`The server answers ${answer.status}.`);
-  } catch {
-    say("The server does not answer. This is the last state that it sent. Trying again.");
+    const news = await newer("data.json", tag), running = await newer("running.json", tagOfRunning);
+    if (news || running) await released();
+    if (news) { show(news[0]); tag = news[1]; }
+    if (running) { drawRunning(running[0]); tagOfRunning = running[1]; }
+    say(data.message);
+  } catch (error) {
+    say(error instanceof TypeError ? "The server does not answer. This is the last state that it sent. Trying again." : error.message);
   }
-  setTimeout(poll, POLL_MILLISECONDS, tag);
+  setTimeout(poll, POLL_MILLISECONDS, tag, tagOfRunning);
 }
 
 byId("map").addEventListener("keydown", mapKey);
@@ -89,4 +94,4 @@ addEventListener("keydown", (event) => {
 });
 recall();
 if (byId("data")) show(JSON.parse(byId("data").textContent));
-else { say("Reading the sweep."); poll(null); }
+else { say("Reading the sweep."); poll(null, null); }

@@ -49,10 +49,10 @@ function drawTrial() {
 
 /** What is drawn of a trial: [key, y, lines, more] of each chart. */
 function curvesOf(row) {
-  const { train, test, label, factor, loss } = data.metric;
+  const { train, test, label, factor, loss } = data.metric, of = (...line) => curve(data.curves, row, ...line);
   const found = data.curves.trials[row] ? [
-    ["loss", loss, [curve(row, "train_loss", "train"), curve(row, "test_loss", "test")], { logY: true }],
-    ["metric", label, [curve(row, train, "train", factor), curve(row, test, "test", factor)], {}],
+    ["loss", loss, [of("train_loss", "train"), of("test_loss", "test")], { logY: true }],
+    ["metric", label, [of(train, "train", factor), of(test, "test", factor)], {}],
   ] : [];
   (data.profiles[data.trials.trial_id[row]] ?? []).forEach(({ title, x, log, lines }, index) =>
     found.push([`profile ${index}`, title, Object.entries(lines).map(([name, points]) => ({ name, points })), { x, logY: log }]));
@@ -67,15 +67,6 @@ function curveBoxes(row) {
   const own = ([key]) => !key.startsWith("profile");
   const found = curvesOf(row);
   return [...found.filter(own).map(box), note, ...found.filter((one) => !own(one)).map(box)];
-}
-
-/** A line per column of the trial's epochs, as lineChart wants it. */
-function curve(row, name, label, factor = 1) {
-  const { values } = data.curves.trials[row], at = data.curves.names.indexOf(name);
-  if (at < 0) return null;
-  const column = values[at];
-  const points = values[0].map((epoch, index) => [epoch, Array.isArray(column) ? column[index] : column]);
-  return { name: label, points: points.filter(([, value]) => value !== null).map(([epoch, value]) => [epoch, value * factor]) };
 }
 
 function drawCurves(row) {
