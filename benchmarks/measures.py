@@ -17,7 +17,6 @@ machine only ratios mean something. Nothing is ever installed: a library that ca
 """
 
 import argparse
-import ctypes
 import dataclasses
 import importlib
 import json
@@ -31,16 +30,17 @@ from unittest import mock
 
 import numpy as np
 import torch
+from memory import peak_beyond
 from peers import (
     DENSITY_PEERS,
     EPSILON,
     STEPS,
     TRACE_PEERS,
-    Answer,
     Peer,
     Problem,
     Run,
     eigenvalue_peers,
+    ours,
     scipy_box,
 )
 from scipy.sparse.linalg import LinearOperator, eigsh
@@ -60,12 +60,6 @@ from trainables.trial import Trial
 
 ROUNDS, SECONDS_PER_PAIR = 7, 10.0  # no further round begins after so long
 COLUMNS = ("ratio", "ours_seconds", "peer_seconds", "ours_error", "peer_error", "ours_evaluations", "peer_evaluations")
-
-
-def ours(problem: Problem, seed: int, measure: Callable[..., Any], field: str, **options: Any) -> Answer:
-    loss = problem.loss()
-    found = measure(loss, loss.params, seed=seed, **options)
-    return getattr(found, field, found), found.evaluations
 
 
 def exact_eigenvalues(problem: Problem, k: int) -> Any:
@@ -146,13 +140,7 @@ def compare(
 
 def peak_vectors(run: Callable[[], object], n: int) -> float:
     """The most memory that `run` holds at once beyond what was there, in float64 vectors (n,); Linux only."""
-    libc, status = ctypes.CDLL("libc.so.6"), Path("/proc/self/status")
-    libc.mallopt(-3, 1 << 16)  # M_MMAP_THRESHOLD: what is freed goes back at once
-    libc.malloc_trim(0)
-    Path("/proc/self/clear_refs").write_text("5")  # VmHWM := VmRSS
-    before = int(status.read_text().split("VmRSS:")[1].split()[0])
-    run()
-    return (int(status.read_text().split("VmHWM:")[1].split()[0]) - before) * 1024 / (8 * n)
+    return peak_beyond(run) * 2**20 / (8 * n)
 
 
 def at_size(examples: int = 1000) -> dict[str, float]:

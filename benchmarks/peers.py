@@ -16,7 +16,7 @@ import torch
 from scipy.optimize import Bounds, minimize
 from scipy.sparse.linalg import LinearOperator, eigsh
 from torch import Tensor
-from torch.nn import CrossEntropyLoss, Module
+from torch.nn import CrossEntropyLoss, Flatten, Module, Sequential
 
 from trainables.sharpness import ModelLoss
 
@@ -39,7 +39,12 @@ class Problem:
         return ModelLoss(self.network, self.inputs, self.labels, dtype=self.dtype)
 
     def model_and_data(self) -> tuple[Module, tuple[Tensor, Tensor]]:
-        return copy.deepcopy(self.network).to(self.dtype).eval(), (self.inputs.to(self.dtype), self.labels)
+        """As peers take them: logits (N, K) and labels (N,), also of tokens."""
+        model = copy.deepcopy(self.network).to(self.dtype).eval()
+        inputs = self.inputs.to(self.dtype) if self.inputs.is_floating_point() else self.inputs
+        if self.labels.ndim > 1:
+            model = Sequential(model, Flatten(0, 1))
+        return model, (inputs, self.labels.flatten())
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,6 +52,12 @@ class Peer:
     name: str  # begins with the module's
     run: Run
     budgets: tuple[int, ...] = ()
+
+
+def ours(problem: Problem, seed: int, measure: Callable[..., Any], field: str, **options: Any) -> Answer:
+    loss = problem.loss()
+    found = measure(loss, loss.params, seed=seed, **options)
+    return getattr(found, field, found), found.evaluations
 
 
 def scipy_box(problem: Problem, seed: int, iterations: int = 10) -> Answer:
