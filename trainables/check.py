@@ -266,6 +266,7 @@ def _parts(config: TrialConfig) -> tuple[object, ...]:
         config.rescaling,
         config.noise_scale,
         config.gradient_penalty is not None,  # which needs second derivatives
+        config.svrg_every is not None,
         config.model,
         config.model_options,
         config.augmentation,

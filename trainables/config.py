@@ -39,6 +39,7 @@ from trainables.remedies import (
     remedy_of,
     require,
     require_choice,
+    svrg_amount,
 )
 from trainables.runtime.errors import UserError
 from trainables.units import largest_batch
@@ -200,8 +201,9 @@ class TrialConfig(Measuring, Duration, Remedies):
                 "`same_steps` has no effect with a target, where a trial ends; train for a fixed number of epochs "
                 "instead (`--epochs` without `--target-loss`)"
             )
-        if self.noise_scale is not None and self.gradient_penalty is not None:
-            raise UserError("`noise_scale` must be left out with `gradient_penalty`, which takes gradients of its own")
+        for name in ("gradient_penalty", "svrg_every"):
+            if self.noise_scale is not None and getattr(self, name) is not None:
+                raise UserError(f"`noise_scale` must be left out with `{name}`, which takes gradients of its own")
         if self.noise_scale is not None and self.noise_batch_size is not None:
             raise UserError(
                 "`noise_scale` must be left out with `noise_batch_size`, whose noise is added to the gradient"
@@ -238,7 +240,7 @@ class TrialConfig(Measuring, Duration, Remedies):
             require("precision", self.precision, self.precision == "float32", f"be float32 for {self.optimizer}")
             line_search_needs_one_loss = (
                 "sam_radius", "weight_adversary", "input_adversary", "proximal", "clip_norm", "noise_batch_size",
-                "gradient_penalty", "augmentation", "switch_epoch", "batch_schedule", "local_workers",
+                "gradient_penalty", "augmentation", "switch_epoch", "batch_schedule", "local_workers", "svrg_every",
             )  # fmt: skip
             for name in line_search_needs_one_loss:
                 if getattr(self, name) is not None:
@@ -257,6 +259,8 @@ class TrialConfig(Measuring, Duration, Remedies):
             changes |= {"learning_rate_scaling": None, "same_steps": False, "base_batch_size": None}
         elif self.learning_rate_scaling is None and not self.same_steps:
             changes["base_batch_size"] = None
+        if self.svrg_every is not None:
+            changes["svrg_every"] = str(svrg_amount(self.svrg_every))
         if self.average is not None:
             name, default = AVERAGES[self.average]
             changes[name] = default if getattr(self, name) is None else type(default)(getattr(self, name))

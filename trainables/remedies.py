@@ -29,6 +29,8 @@ Each is a field that is off by default, so any of them can be combined, and each
     augmentation           `paper` (flips, rotations, shifts) or `crop_flip`
     gradient_penalty       times the squared gradient norm of each group of penalty_batch_size examples (Novack et al.
                            2023, arXiv 2211.15853); of a full batch: Geiping et al. 2022, arXiv 2109.14119
+    svrg_every             variance-reduced gradients with an anchor after so much training, such as 1epochs or 50steps,
+                           SVRG (Johnson and Zhang 2013, NeurIPS 26)
     average                of the weights, in place of the last ones: `ema` with average_decay an update (default 0.99),
                            `swa` over the ends of epochs after average_from epochs (default 0; Izmailov et al. 2018,
                            arXiv 1803.05407), `lawa` over the last average_last ends of epochs (default 6; Kaddour
@@ -61,7 +63,13 @@ LEAST = {
     "base_batch_size": 1, "ghost_batch_size": 2, "noise_batch_size": 1, "penalty_batch_size": 1, "local_workers": 1,
     "local_steps": 1,
 }  # fmt: skip
-ONE_GRADIENT = ("sam_radius", "weight_adversary", "proximal", "gradient_penalty")  # ways to take it, of which one acts
+ONE_GRADIENT = (  # ways to take it, of which one acts
+    "sam_radius", "weight_adversary", "proximal", "gradient_penalty", "svrg_every",
+)  # fmt: skip
+NOT_WITH_SVRG = {  # and why
+    **dict.fromkeys(("augmentation", "input_adversary", "noise_batch_size"), "which changes the loss of a batch alone"),
+    "local_workers": "whose workers have weights of their own",
+}
 STEP_DECAY_FACTOR = 0.1
 DECAY_SHARE = 0.2  # of warmup-stable-decay
 
@@ -95,6 +103,7 @@ class Remedies:
     input_adversary: float | None = None
     gradient_penalty: float | None = None
     penalty_batch_size: int | None = None
+    svrg_every: str | None = None
     average: str | None = None
     average_decay: float | None = None
     average_from: float | None = None
@@ -150,6 +159,10 @@ class Remedies:
             raise UserError(f"`remedies` must take the gradient in one way, got {' with '.join(exclusive)}; choose one")
         if self.proximal is not None and self.clip_norm is not None:
             raise UserError("`clip_norm` must be left out with proximal, whose inner steps are not clipped, got both")
+        if self.svrg_every is not None:
+            svrg_amount(self.svrg_every)
+            if names := [name for name in NOT_WITH_SVRG if getattr(self, name) is not None]:
+                raise UserError(f"`svrg_every` must be left out with {names[0]}, {NOT_WITH_SVRG[names[0]]}")
         decay_epochs(self.decay_epochs)
         if self.has_decay_length:
             decay_length(self.decay_epochs, self.decay or "")
@@ -188,6 +201,7 @@ REMEDIES = tuple(field.name for field in fields(Remedies))
 PARTS_OF_UPDATE = (
     "momentum_correction", "layer_adaptation", "ghost_batch_size", "noise_batch_size", "sam_radius", "clip_norm",
     "label_smoothing", "augmentation", "proximal", "weight_adversary", "input_adversary", "gradient_penalty",
+    "svrg_every",
 )  # fmt: skip
 OFF = {field.name: field.default for field in fields(Remedies)}
 _KINDS = {
@@ -211,6 +225,11 @@ def decay_epochs(text: str | None) -> tuple[Amount, ...]:
             f"300steps,600steps, got {text}"
         )
     return amounts
+
+
+def svrg_amount(text: str) -> Amount:
+    """How much training is between two anchors of SVRG."""
+    return read_amount("svrg_every", text, default_unit="epochs", allowed=KEPT)
 
 
 def decay_length(text: str | None, decay: str) -> Amount | None:

@@ -21,7 +21,12 @@ from trainables.remedies import REMEDIES, read_remedy
 from trainables.runtime.errors import UserError
 
 GOALS = [0.35]  # nats, of digits
-DEFAULT: list[tuple[str, dict[str, Any]]] = [("sgd", {}), ("adamw", {}), ("muon", {})]
+DEFAULT: list[tuple[str, dict[str, Any]]] = [
+    ("sgd", {}),
+    ("sgd", {"svrg_every": "1epochs"}),
+    ("adamw", {}),
+    ("muon", {}),
+]
 TIMES = {"sgd": 10.0, "muon": 10.0}  # the range of learning rates that suits these, relative to Adam's
 HAVE_NO_PLACE = {  # with what takes it
     "momentum": "it follows the name of an optimizer: --optimizer sgd momentum=0.9",
@@ -37,7 +42,7 @@ OFTEN = (
 EXAMPLES = """\
 examples:
   python sweeps/optimizer_ladder.py
-      digits: SGD with momentum, AdamW and Muon at four batch sizes, 12 tuning trials each
+      digits: SGD with momentum, with variance-reduced gradients too, AdamW and Muon at four batch sizes
   python sweeps/optimizer_ladder.py --name mine --optimizer sgd lr=0.01,3 sgd momentum=0 adamw betas=0.9,0.95 \\
       adamw sam_radius=0.05
       with a range of its own, options, and a remedy
@@ -79,7 +84,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
         metavar="NAME [KEY=VALUE ...]",
         help="each name begins an entry, with options of the optimizer, remedies, momentum=X of sgd, and lr=LOW,HIGH "
         f"(default range: --learning-rate-range; of {' and '.join(TIMES)} ten times that); default: "
-        f"{' '.join(name for name, _ in DEFAULT)}",
+        f"{' '.join(_words(*entry) for entry in DEFAULT)}",
     )
     options = checked(parser, parser.parse_args(arguments))
     for name, reason in HAVE_NO_PLACE.items():
@@ -114,8 +119,11 @@ def _rung(name: str, given: Mapping[str, Any], common: Sequence[float]) -> Rung:
             remedies.append(f"{key}={_text(value)}")
         else:
             options[key] = value
-    words = [name, *(f"{key}={_text(value)}" for key, value in given.items() if key != "lr")]
-    return Rung(" ".join(words), name, options, momentum, read_remedy(",".join(remedies) or "none"), (low, high))
+    return Rung(_words(name, given), name, options, momentum, read_remedy(",".join(remedies) or "none"), (low, high))
+
+
+def _words(name: str, given: Mapping[str, Any]) -> str:
+    return " ".join([name, *(f"{key}={_text(value)}" for key, value in given.items() if key != "lr")])
 
 
 def _range(value: object) -> tuple[float, float]:

@@ -89,6 +89,7 @@ class Training:
         if config.noise_scale is not None:
             self.noise_scale = NoiseScale(model, config.noise_scale, data, self.task, self.workers)
         update = Update(config, model, data, self.task, self.parts, self.noise_scale)
+        self._with_state = {"noise_scale": self.noise_scale, "svrg": update.svrg}
         self._local = None if config.local_workers is None else LocalUpdate(config, update, model)
         self._update: Updates = self._local or update
         is_whole = self.workers.count == 1 and micro_batch_size is None
@@ -352,7 +353,7 @@ class Training:
             "seconds": self.seconds,
             "epochs": self.epochs,
             "random": self._random,
-            "noise_scale": None if self.noise_scale is None else self.noise_scale.state_dict(),
+            **{name: None if part is None else part.state_dict() for name, part in self._with_state.items()},
             "average": self.average.state_dict(),
             "local": None if self._local is None else self._local.state_dict(),
         }
@@ -369,8 +370,9 @@ class Training:
         self.seconds = state["seconds"]
         self._load_history(state["epochs"])
         self._random = state.get("random")
-        if self.noise_scale is not None and state.get("noise_scale") is not None:
-            self.noise_scale.load_state_dict(state["noise_scale"])
+        for name, part in self._with_state.items():
+            if part is not None and state.get(name) is not None:
+                part.load_state_dict(state[name])
         if "average" in state:
             self.average.load_state_dict(state["average"])
         if self._local is not None:

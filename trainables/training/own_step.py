@@ -85,7 +85,9 @@ def check_whole_batches(config: TrialConfig, micro_batch_size: int | None, worke
 
 def taking_whole_batches(config: TrialConfig) -> str | None:
     """The field of `config` whose update takes whole batches; None where batches may be cut."""
-    return next((name for name in ("trial", "gradient_penalty") if getattr(config, name) is not None), None)
+    return next(
+        (name for name in ("trial", "gradient_penalty", "svrg_every") if getattr(config, name) is not None), None
+    )
 
 
 class OwnTraining(Training):

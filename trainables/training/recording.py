@@ -71,6 +71,7 @@ def is_recordable(config: TrialConfig) -> bool:
         config.sam_radius,
         config.proximal,
         config.gradient_penalty,
+        config.svrg_every,
         config.local_workers,
     )
     is_plain = all(part is None for part in (*drawn_on_the_cpu, *of_several_gradients))

@@ -3,7 +3,7 @@
     inputs      augmentation, the configuration's and the task's own, then the adversary on the inputs
     loss        the task's, with label smoothing, each example weighted by its noise factor
     gradient    at the weights, or at the worst point near them (SAM, robust training), or with that of a penalty on
-                gradient norms; then clipped
+                gradient norms, or with reduced variance (SVRG); then clipped
     step        the optimizer's, or several on the proximal objective (conservative training)
 
 All draws of an epoch come from streams of that epoch, so a run that is resumed repeats them. Plain training goes
@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from trainables.config import FULL_BATCH_OPTIMIZERS, TrialConfig
 from trainables.data import Dataset
+from trainables.remedies import svrg_amount
 from trainables.runtime.seeds import generator
 from trainables.tasks.outputs import changed
 from trainables.tasks.task import Task
@@ -31,6 +32,7 @@ from trainables.training.one_loss import Closure, one_loss
 from trainables.training.optimizers.optimizer import Optimizer
 from trainables.training.parts import Part, Parts
 from trainables.training.proximal import proximal_step
+from trainables.training.variance_reduction import VarianceReduction
 from trainables.training.weight_perturbation import robust_gradient, sam_gradient
 
 
@@ -64,6 +66,10 @@ class Update:
         self.data = data
         self._parts = parts
         self._noise_scale = noise_scale
+        self.svrg: VarianceReduction | None = None
+        if config.svrg_every is not None:
+            every = svrg_amount(config.svrg_every)
+            self.svrg = VarianceReduction(model, data, task, self._mean_loss, every, config.batch_size)
         self.begin_epoch(0)
 
     def begin_epoch(self, epoch: int) -> None:
@@ -118,17 +124,19 @@ class Update:
         elif config.proximal is not None:
             proximal_step(self.model, optimizer, gradient, weight=config.proximal)
         else:
-            self._gradient(gradient)
+            self._gradient(gradient, len(batch))
             if config.clip_norm is not None:
                 nn.utils.clip_grad_norm_(self.model.parameters(), config.clip_norm)
             optimizer.step()
 
-    def _gradient(self, closure: Closure) -> None:
+    def _gradient(self, closure: Closure, examples: int) -> None:
         config = self.config
         if config.sam_radius is not None:
             sam_gradient(self.model, closure, radius=config.sam_radius, adaptive=config.sam_adaptive)
         elif config.weight_adversary is not None:
             robust_gradient(self.model, closure, epsilon=config.weight_adversary)
+        elif self.svrg is not None:
+            self.svrg.gradient(closure, examples)
         else:
             closure()
 
@@ -154,6 +162,9 @@ class Update:
             return self.model(inputs)
         with torch.autocast(inputs.device.type, torch.bfloat16):
             return changed(self.model(inputs), Tensor.float)
+
+    def _mean_loss(self, inputs: Tensor, labels: Tensor) -> Tensor:
+        return self._loss(self._outputs(inputs), labels)
 
     def _loss(self, outputs: Any, labels: Tensor, factors: Tensor | None = None) -> Tensor:
         return self.task.mean_loss(outputs, labels, factors=factors, smoothing=self.config.label_smoothing)

@@ -36,7 +36,7 @@ def sam_gradient(model: nn.Module, closure: Closure, *, radius: float, adaptive:
     """
     loss_at = one_loss(model, closure)
     loss, parameters, gradients = _first_pass(model, loss_at)
-    with _weights_restored(parameters):
+    with weights_restored(parameters):
         with torch.no_grad():
             if adaptive:
                 scales = torch._foreach_abs(parameters)
@@ -61,7 +61,7 @@ def robust_gradient(model: nn.Module, closure: Closure, *, epsilon: float, steps
     loss_at = one_loss(model, closure)
     loss, parameters, gradients = _first_pass(model, loss_at)
     stride = min(epsilon, 2.5 * epsilon / steps)
-    with _weights_restored(parameters) as center:
+    with weights_restored(parameters) as center:
         offset = [torch.zeros_like(p) for p in parameters]
         for _ in range(steps):
             with torch.no_grad():
@@ -87,7 +87,7 @@ def _first_pass(model: nn.Module, loss_at: Closure) -> tuple[Tensor, list[Tensor
 
 
 @contextmanager
-def _weights_restored(parameters: list[Tensor]) -> Iterator[list[Tensor]]:
+def weights_restored(parameters: list[Tensor]) -> Iterator[list[Tensor]]:
     """Yields copies of the parameters, and puts them back at the end."""
     with torch.no_grad():
         saved = list(torch._foreach_clone(parameters))

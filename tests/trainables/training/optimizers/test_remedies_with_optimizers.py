@@ -41,6 +41,7 @@ WITH: dict[str, dict[str, Any]] = {
     "weight_adversary": {"weight_adversary": 0.1},
     "input_adversary": {"input_adversary": 0.1},
     "gradient_penalty": {"gradient_penalty": 0.01, "penalty_batch_size": 5},
+    "svrg_every": {"svrg_every": "3steps", "model_options": '{"widths": [8, 8]}'},
     "average, ema": {"average": "ema", "average_decay": 0.9},
     "average, swa": {"average": "swa", "average_from": 1.0},
     "average, lawa": {"average": "lawa", "average_last": 2},
@@ -55,7 +56,7 @@ NOT_FOR_LINE_SEARCHES = {
     "learning_rate_scaling", "decay", "decay, shared", "decay_by, seesaw",
     "batch_schedule", "decay_by", "momentum_correction", "layer_adaptation", "noise_batch_size", "sam_radius",
     "sam_adaptive", "clip_norm", "augmentation", "proximal", "weight_adversary", "input_adversary",
-    "gradient_penalty", "local_workers", "switch, reset",
+    "gradient_penalty", "local_workers", "svrg_every", "switch, reset",
     "switch, keep", "bfloat16", "weight_decay", "parameter_groups",
 }  # fmt: skip
 OTHERS_REFUSED = {
@@ -77,16 +78,17 @@ def is_refused(optimizer: str, remedy: str) -> bool:
 
 def config_of(make: Make, optimizer: str, remedy: str) -> TrialConfig:
     size = 40 if optimizer in FULL_BATCH_OPTIMIZERS else 10
-    fields = {
+    fields: dict[str, Any] = {
         "train_size": 40,
         "test_size": 20,
         "measure_examples": 10,
         "batch_size": size,
         "epochs": 2,
         "measures": "",
+        "model_options": '{"widths": [8, 8], "batch_norm": true}',
+        "optimizer": optimizer,
     }
-    options = '{"widths": [8, 8], "batch_norm": true}'
-    return make(**fields, model_options=options, optimizer=optimizer, **WITH[remedy])
+    return make(**fields | WITH[remedy])
 
 
 @pytest.mark.parametrize("optimizer", EVERY)
