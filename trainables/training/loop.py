@@ -97,7 +97,7 @@ class Training:
         if record is not None and is_known and is_whole and data.is_resident:
             self._update = RecordedUpdate(update, model, record)
         self.optimizer = build_optimizer(config, model)
-        self.average = WeightAverage(config, model)
+        self.average = WeightAverage(config, model, lambda: self.optimizer)
         self.step = 0
         self.examples = 0  # used so far, each as often as it was used
         self.seconds = 0.0

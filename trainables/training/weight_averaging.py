@@ -11,11 +11,14 @@ evaluates, stops at its target, keeps and measures the average, so that averages
 loss. The plain trial of the same seed is the same training without it. As long as there is nothing to average, the last
 weights take its place.
 
+An optimizer that averages the weights itself, such as the schedule-free ones, is evaluated at its average likewise; it
+goes on from the same bits, so evaluating more often changes nothing.
+
 Buffers that are floating-point numbers, such as the running statistics of batch norm, are averaged like weights (as
 with `use_buffers` of torch.optim.swa_utils.AveragedModel, whose averages these are); others are the last ones.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from itertools import chain
 
@@ -24,12 +27,21 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn, get_swa_multi_avg_fn
 
 from trainables.remedies import Remedies
+from trainables.runtime.errors import UserError
+from trainables.training.optimizers.optimizer import Optimizer, ScheduleFree, is_schedule_free
 
 
 class WeightAverage:
-    """The average that `remedies` asks for, of the weights of `model`."""
+    """The average that `remedies` asks for, of the weights of `model`; or that of the `optimizer` at that moment.
 
-    def __init__(self, remedies: Remedies, model: nn.Module) -> None:
+    Raises UserError where both average, and where parts of a batch have optimizers of their own.
+    """
+
+    def __init__(self, remedies: Remedies, model: nn.Module, optimizer: Callable[[], Optimizer] | None = None) -> None:
+        self._optimizer = optimizer
+        for name in ("average", "local_workers"):
+            if getattr(remedies, name) is not None and self._of_optimizer() is not None:
+                raise UserError(f"`{name}` must be left out for an optimizer that averages the weights itself")
         self._kind = remedies.average
         self._from, self._last = remedies.average_from or 0.0, remedies.average_last or 1
         decay = remedies.average_decay or 0.0
@@ -63,7 +75,8 @@ class WeightAverage:
     @contextmanager
     def in_place(self) -> Iterator[None]:
         """Inside, the model has the average for its weights; afterwards its own, the same bits."""
-        if not self._averages:
+        optimizer = self._of_optimizer()
+        if not self._averages and optimizer is None:
             yield
             return
         own = clones(self._weights())
@@ -71,12 +84,23 @@ class WeightAverage:
         try:
             yield
         finally:
+            if optimizer is not None:
+                optimizer.train()
             put_into(self._weights(), own)
 
     def put(self) -> None:
         """Gives the model the average for good."""
         if self._averages:
             put_into(self._weights(), self._averages)
+        elif (optimizer := self._of_optimizer()) is not None:
+            optimizer.eval()
+
+    def _of_optimizer(self) -> ScheduleFree | None:
+        """The optimizer, where it averages and its average is not in place already."""
+        optimizer = None if self._optimizer is None else self._optimizer()
+        if optimizer is None or not is_schedule_free(optimizer) or not optimizer.param_groups[0]["train_mode"]:
+            return None
+        return optimizer
 
     def state_dict(self) -> dict[str, object]:
         return {"taken": self._taken, "averages": self._averages, "kept": self._kept}

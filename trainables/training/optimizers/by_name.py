@@ -22,7 +22,7 @@ from trainables.training.optimizers.full_batch import GradientDescent, full_batc
 from trainables.training.optimizers.groups import LR_RATIO, Group, groups_of
 from trainables.training.optimizers.lamb import LAMB
 from trainables.training.optimizers.lars import LARS
-from trainables.training.optimizers.optimizer import Optimizer
+from trainables.training.optimizers.optimizer import Optimizer, is_schedule_free
 from trainables.training.optimizers.options import (
     ADAMW_RATIO,
     OF_ADAMW,
@@ -152,6 +152,9 @@ def _built(
     if takes_weight_decay(config):
         machine["weight_decay"] = config.weight_decay
     try:
-        return own(groups, lr=rate, **machine, **options)  # type: ignore[no-any-return]
+        optimizer: Optimizer = own(groups, lr=rate, **machine, **options)
+        if is_schedule_free(optimizer):
+            optimizer.train()
+        return optimizer
     except Exception as error:
         raise UserError(f"`optimizer`: {config.optimizer} cannot be built: {one_line(error)}") from error
