@@ -8,19 +8,21 @@ import math
 import time
 import traceback
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TypeVar, cast
 
 import torch
 
-from trainables.config import LARGE_NETWORK, TrialConfig
+from trainables.config import TrialConfig
 from trainables.data import Source
 from trainables.data.rows import tensor_of
 from trainables.measures import by_name
-from trainables.measures.extension import FAILED_MEASURE, IN_FLOAT32, Extension, failed_row, measured_by
+from trainables.measures.extension import Extension, failed_row, measured_by
+from trainables.measures.flags import final_value, flags_of
 from trainables.measures.placebo import rescaled_network
 from trainables.measures.shared_loss import share
-from trainables.measuring import ALONG_THE_RUN
+from trainables.measuring import ALONG_THE_RUN, SHIFT
 from trainables.models.fingerprints import count_parameters, weights_digest
 from trainables.records.provenance import identity_of, place_of
 from trainables.records.tables import RESULTS, Record, Row, gap
@@ -35,17 +37,13 @@ from trainables.training.optimizers.options import weight_decay_form
 from trainables.training.own_step import OwnLoss, OwnTraining, build_network, taking_whole_batches, training_of
 from trainables.training.parallel import Workers
 from trainables.training.recording import Recorder
-from trainables.training.results import is_of_tokens, perplexity, task_row
+from trainables.training.results import perplexity, task_row
 from trainables.training.schedule import batch_sizes
 from trainables.training.shifts import shifted_metrics, with_metrics
 from trainables.units import Amount
 
 T = TypeVar("T")
 
-HIGH_TRAIN_ACCURACY = 0.999
-MISSED_METRIC, MISSED_LOSS = "missed target metric", "missed target loss"
-ENDED_BY_TEST_SET = "its test set decides when its training ends"
-PAPER_FAR_BELOW_STRONG = 0.5
 PROBES = 256  # training examples that a rescaled network has to agree on
 
 
@@ -86,6 +84,7 @@ class Trial:
         self._check_labels()
         self.measures: list[Row] = []
         self.shifted: dict[str, float | None] = {}
+        self._left_to_shift = self.config.shift_names
         self.after_epoch: Callable[[], None] = lambda: None
         self.measures_alone = False  # the first of several workers, without the others
         self.while_measuring: Callable[[], None] = lambda: None
@@ -104,10 +103,29 @@ class Trial:
                     self.measure()
             if time.perf_counter() - started > seconds:
                 break
-        if self.training.finished and not self.training.diverged and self.config.shift_names and not self.shifted:
-            self._find_difference()
-            self.shifted = {} if self._difference else shifted_metrics(self.training, self.config.shift_names)
+        if self.training.finished and not self.training.diverged and self._left_to_shift:
+            self._evaluate_shifts()
         return self.training.finished
+
+    def _evaluate_shifts(self) -> None:
+        """Evaluates the network on the changed test images; one of `shifts` that raises costs its own results alone."""
+        self._find_difference()
+        alone = self.measures_alone
+        workers = Workers() if alone else self.training.workers
+        names, self._left_to_shift = self._left_to_shift, ()
+        for name in () if self._difference or (alone and self.training.workers.rank) else names:
+            started = time.perf_counter()
+            try:
+                found = self._attempt(partial(shifted_metrics, self.training, (name,), workers))
+            except TimeLimitError as error:
+                missing = [*(SHIFT + one for one in names[names.index(name) :]), *self._missing()]
+                self.measures += [{**self._about(), **failed_row(one, str(error), 0.0)} for one in missing]
+                return
+            if isinstance(found, str):
+                row = failed_row(SHIFT + name, found, time.perf_counter() - started)
+                self.measures.append({**self._about(), "split": "test", **row})
+            else:
+                self.shifted |= found
 
     def _find_difference(self) -> None:
         """Takes note of whether the trained weights are those of the known rows."""
@@ -238,7 +256,7 @@ class Trial:
 
     def record(self, unmeasured: str = "") -> Record:
         """The rows of a trial that trained to its end; `unmeasured`: why measures are missing, where some are."""
-        last = self.training.epochs[-1]
+        last, found = self.training.epochs[-1], (self.measures, self.training.epochs_done)
         measured = self.measures if self.training.diverged else self.measures + self._without_value(unmeasured)
         row = {
             "status": "diverged" if self.training.diverged else "completed",
@@ -253,13 +271,13 @@ class Trial:
             "metrics": with_metrics(last.get("metrics"), self.shifted),
             "test_perplexity": perplexity(self.training, last["test_loss"]),
             "generalization_gap": gap(last["train_metric"], last["test_metric"], self.training.task.direction),
-            "box_sharpness": self._value("box_sharpness", "strong", by_name.EPSILONS[0]),
-            "box_sharpness_paper": self._value("box_sharpness", "paper", by_name.EPSILONS[0]),
-            "hessian_max_eig": self._value("hessian_max_eig", "lanczos", None),
+            "box_sharpness": final_value(*found, "box_sharpness", "strong", by_name.EPSILONS[0]),
+            "box_sharpness_paper": final_value(*found, "box_sharpness", "paper", by_name.EPSILONS[0]),
+            "hessian_max_eig": final_value(*found, "hessian_max_eig", "lanczos", None),
             "reached_target": self.training.reached_target,
             **self.training.at_target,
             "measured": [] if self._difference or self.training.diverged else measured_by(self.config),
-            "flags": self._flags(measured),
+            "flags": flags_of(self.config, self.training, measured),
             "weight_decay_form": weight_decay_form(self.config),
             "decayed_parameters": decayed_parameters(self.config, self.training.model),
             **dict(zip(("parameters", "frozen_parameters"), count_parameters(self.training.model), strict=True)),
@@ -344,53 +362,6 @@ class Trial:
         if task.checks_labels:
             task.check_labels(tensor_of(data.train_labels), "training")
             task.check_labels(tensor_of(data.test_labels), "test")
-
-    def _is_below(self, last: Row, accuracy: float) -> bool:
-        """Whether the training accuracy is lower, where it says that a training has come to its end."""
-        of_examples = self.training.task.metric == "accuracy" and not is_of_tokens(self.training)
-        return of_examples and last["train_accuracy"] < accuracy
-
-    def _value(self, measure: str, method: str, epsilon: float | None) -> float | None:
-        for row in self.measures:
-            if row["epoch"] != self.training.epochs_done:
-                continue
-            if row["measure"] == measure and row.get("method") == method and row.get("epsilon") == epsilon:
-                return float(row["value"])
-        return None
-
-    def _flags(self, measured: list[Row]) -> list[str]:
-        """What a reader has to know before this trial is compared with others.
-
-        Trials are compared at equal training loss. With a target loss, reaching it decides. Without one, high accuracy
-        says that a classifier was trained to its end; a language model has no such mark, as text is never known
-        to 99.9 %.
-        """
-        if self.training.diverged:
-            return ["diverged"]
-        flags = []
-        last, config = self.training.epochs[-1], self.config
-        if self.training.reached_target is False:
-            flags.append(MISSED_METRIC if config.target_loss is config.target_test_loss is None else MISSED_LOSS)
-        elif not config.has_target and self._is_below(last, HIGH_TRAIN_ACCURACY):
-            flags.append("train accuracy below 99.9 %")
-        if config.has_held_out_target and config.validation_size is None:
-            flags.append(ENDED_BY_TEST_SET)
-        if config.switch_epoch is not None and self.training.epochs_done <= config.switch_epoch:
-            flags.append("ended before its switch")
-        paper = self._value("box_sharpness", "paper", by_name.EPSILONS[0])
-        strong = self._value("box_sharpness", "strong", by_name.EPSILONS[0])
-        if paper is not None and strong is not None and paper < PAPER_FAR_BELOW_STRONG * strong:
-            flags.append("paper method far below strong")
-        last_rows = [row for row in measured if row["epoch"] == self.training.epochs_done]
-        if any(row.get("converged") is False for row in last_rows if row.get("method") != "paper"):
-            flags.append("a measure did not converge")
-        if any(row.get("error") is not None for row in last_rows):
-            flags.append(FAILED_MEASURE)
-        own = sum(parameter.numel() for parameter in self.training.model.parameters() if parameter.requires_grad)
-        in_float64 = config.measure_dtype == "float64" or (config.measure_dtype == "auto" and own < LARGE_NETWORK)
-        if in_float64 and any(row["dtype"] == "float32" for row in last_rows):
-            flags.append(IN_FLOAT32)
-        return flags
 
 
 def run_trial(config: TrialConfig, source: Source, device: torch.device | None = None) -> Record:

@@ -23,7 +23,7 @@ from trainables.data.rows import tensor_of
 from trainables.runtime.errors import UserError
 from trainables.runtime.seeds import generator
 from trainables.training.loop import Training
-from trainables.training.parallel import evaluate_together
+from trainables.training.parallel import Workers, evaluate_together
 
 SEED = 0  # of the noise, the same for every trial
 REACH = 3.0  # standard deviations of the blur's kernel
@@ -74,15 +74,20 @@ def shifted(images: Tensor, name: str, severity: float) -> Tensor:
     return SEVERITIES[name][0](images, severity).clamp(images.min(), images.max())
 
 
-def shifted_metrics(training: Training, names: tuple[str, ...]) -> dict[str, float | None]:
-    """The primary metric of the network of now on the changed test images, by shift and severity; null: not finite."""
+def shifted_metrics(
+    training: Training, names: tuple[str, ...], workers: Workers | None = None
+) -> dict[str, float | None]:
+    """The primary metric of the network of now on the changed test images, by shift and severity; null: not finite.
+
+    `workers` share the images, by default those of the training.
+    """
     images, labels = tensor_of(training.data.test_inputs), training.data.test_labels
     metric, found = training.task.metric, {}
     for name in names:
         for severity in SEVERITIES[name][1]:
             inputs = shifted(images, name, severity)
             result = evaluate_together(
-                training.workers, training.model, inputs, labels, training.micro_batch_size, training.task
+                workers or training.workers, training.model, inputs, labels, training.micro_batch_size, training.task
             )
             value = result.metrics[metric]
             is_known = value is not None and math.isfinite(value)

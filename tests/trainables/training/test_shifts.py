@@ -13,8 +13,11 @@ import torch
 from trainables.check import check_trial
 from trainables.config import TrialConfig
 from trainables.data import Source
+from trainables.measures.extension import FAILED_MEASURE
 from trainables.records.tables import Record, compact, incomplete_trials, read_tables, record_of, write_record
 from trainables.runtime.errors import UserError
+from trainables.runtime.time_limit import TimeLimitError
+from trainables.training import shifts
 from trainables.training.shifts import SEVERITIES, blur, contrast, noise, shifted
 from trainables.trial import Trial, run_trial
 
@@ -127,3 +130,46 @@ def test_the_check_before_a_sweep_refuses_it(make_config: Make) -> None:
     config = make_config(dataset="rows", train_size=20, test_size=20, measure_examples=20, batch_size=10, shifts="blur")
     with pytest.raises(UserError, match="`shifts` must be left out for data that is no images"):
         check_trial(config, source)
+
+
+def raising(error: Exception) -> Callable[[torch.Tensor, float], torch.Tensor]:
+    def change(images: torch.Tensor, severity: float) -> torch.Tensor:
+        raise error
+
+    return change
+
+
+def test_a_shift_that_raises_costs_its_own_results_alone(
+    make_config: Make, digits: Source, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = make_config(shifts="noise,blur,contrast", epochs=1, measures="hessian_max_eig")
+    expected = run_trial(dataclasses.replace(config, shifts="noise,contrast"), digits)
+    monkeypatch.setattr(shifts, "SEVERITIES", {**SEVERITIES, "blur": (raising(RuntimeError("no kernel")), (0.1,))})
+    trial = Trial(config, digits)
+    assert trial.train()
+    assert trial.train()  # nothing is tried twice
+    trial.measure()
+    record = trial.record()
+    assert record.trial["status"] == "completed"
+    assert record.trial["metrics"] == expected.trial["metrics"]
+    assert record.trial["hessian_max_eig"] == expected.trial["hessian_max_eig"]
+    (row,) = [row for row in record.measures if row["measure"] == "shift blur"]
+    assert (row["value"], row["split"], row["error"]) == (None, "test", "RuntimeError: no kernel")
+    assert FAILED_MEASURE in record.trial["flags"]
+    assert FAILED_MEASURE not in expected.trial["flags"]
+    assert "shift blur" in record.trial["measured"]  # as a measure that fails: not tried again in this setting
+
+
+def test_time_that_runs_out_in_a_shift_leaves_the_trained_trial(
+    make_config: Make, digits: Source, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = make_config(shifts="noise,blur,contrast", epochs=1, measures="hessian_max_eig")
+    monkeypatch.setattr(
+        shifts, "SEVERITIES", {**SEVERITIES, "blur": (raising(TimeLimitError("took too long")), (0.1,))}
+    )
+    record = run_trial(config, digits)
+    assert record.trial["status"] == "completed"
+    assert {row["measure"]: row["error"] for row in record.measures} == dict.fromkeys(
+        ("shift blur", "shift contrast", "hessian_max_eig"), "took too long"
+    )
+    assert "noise_0.1" in record.trial["metrics"]

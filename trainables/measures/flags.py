@@ -1,0 +1,67 @@
+"""What a reader has to know before a trial is compared with others: the column `flags` of trials.parquet.
+
+Trials are compared at equal training loss. With a target loss, reaching it decides. Without one, high accuracy says
+that a classifier was trained to its end; a language model has no such mark, as text is never known to 99.9 %.
+"""
+
+from collections.abc import Sequence
+
+from trainables.config import LARGE_NETWORK, TrialConfig
+from trainables.measures import by_name
+from trainables.measures.extension import FAILED_MEASURE, IN_FLOAT32
+from trainables.records.tables import Row
+from trainables.training.loop import Training
+from trainables.training.results import is_of_tokens
+
+HIGH_TRAIN_ACCURACY = 0.999
+MISSED_METRIC, MISSED_LOSS = "missed target metric", "missed target loss"
+ENDED_BY_TEST_SET = "its test set decides when its training ends"
+PAPER_FAR_BELOW_STRONG = 0.5
+
+
+def flags_of(config: TrialConfig, training: Training, measured: Sequence[Row]) -> list[str]:
+    """The flags of a trial of `config` whose `training` has ended, with the rows of its measures."""
+    if training.diverged:
+        return ["diverged"]
+    flags = []
+    if training.reached_target is False:
+        flags.append(MISSED_METRIC if config.target_loss is config.target_test_loss is None else MISSED_LOSS)
+    elif not config.has_target and _is_below(training, HIGH_TRAIN_ACCURACY):
+        flags.append("train accuracy below 99.9 %")
+    if config.has_held_out_target and config.validation_size is None:
+        flags.append(ENDED_BY_TEST_SET)
+    if config.switch_epoch is not None and training.epochs_done <= config.switch_epoch:
+        flags.append("ended before its switch")
+    last_rows = [row for row in measured if row["epoch"] == training.epochs_done]
+    paper, strong = (
+        final_value(last_rows, training.epochs_done, "box_sharpness", method, by_name.EPSILONS[0])
+        for method in ("paper", "strong")
+    )
+    if paper is not None and strong is not None and paper < PAPER_FAR_BELOW_STRONG * strong:
+        flags.append("paper method far below strong")
+    if any(row.get("converged") is False for row in last_rows if row.get("method") != "paper"):
+        flags.append("a measure did not converge")
+    if any(row.get("error") is not None for row in last_rows):
+        flags.append(FAILED_MEASURE)
+    own = sum(parameter.numel() for parameter in training.model.parameters() if parameter.requires_grad)
+    in_float64 = config.measure_dtype == "float64" or (config.measure_dtype == "auto" and own < LARGE_NETWORK)
+    if in_float64 and any(row["dtype"] == "float32" for row in last_rows):
+        flags.append(IN_FLOAT32)
+    return flags
+
+
+def final_value(
+    measured: Sequence[Row], epoch: float, measure: str, method: str, epsilon: float | None
+) -> float | None:
+    """The value of a measure in this setting after `epoch` epochs; None where it has none."""
+    for row in measured:
+        setting = row["measure"], row.get("method"), row.get("epsilon")
+        if row["epoch"] == epoch and setting == (measure, method, epsilon):
+            return float(row["value"])
+    return None
+
+
+def _is_below(training: Training, accuracy: float) -> bool:
+    """Whether the training accuracy is lower, where it says that a training has come to its end."""
+    of_examples = training.task.metric == "accuracy" and not is_of_tokens(training)
+    return of_examples and training.epochs[-1]["train_accuracy"] < accuracy
