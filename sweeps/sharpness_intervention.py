@@ -17,9 +17,9 @@ each measure. About five minutes on two cores (docs/intervention.md).
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from sweeps.cli.arguments import Parser, add_axis, add_shifts, integer_or_none, number
+from sweeps.cli.arguments import Parser, add_axis, add_shifts, integer_or_none, number, or_none
 from sweeps.studies.two_batches import LEARNING_RATE, TwoBatches, run_script
 
 if TYPE_CHECKING:
@@ -31,16 +31,16 @@ MEASURES = [*RAW, "adaptive_l2_ball_sharpness", "adaptive_gaussian_sharpness", "
 
 def plan(study: TwoBatches) -> "list[TrialConfig]":
     """Plain training and each intervention, at both batch sizes."""
-    options, sizes = study.options, (study.small, study.large)
-    common = {"measures": options.measures, "shifts": options.shifts}
-    rate = options.learning_rate or LEARNING_RATE[options.scale]
-    remedies = [
-        *({"sam_radius": radius} for radius in options.sam_radii),
-        *({"sam_radius": radius, "sam_adaptive": True} for radius in options.asam_radii),
-    ]
-    trials = study.trials(*sizes, remedies=[{}, *remedies], **common)
-    trials += study.trials(*sizes, learning_rates=[rate * factor for factor in options.rate_factors], **common)
-    for strength in options.weight_decays:
+    options, sizes, rate = study.options, (study.small, study.large), study.options.learning_rate
+    rate, common = rate or LEARNING_RATE[options.scale], {"measures": options.measures, "shifts": options.shifts}
+    doses = (options.sam_radii, options.asam_radii, options.rate_factors, options.weight_decays)
+    radii, adaptive_radii, factors, strengths = ([dose for dose in of if dose is not None] for of in doses)
+    remedies: list[dict[str, Any]] = [{}, *({"sam_radius": radius} for radius in radii)]
+    remedies += [{"sam_radius": radius, "sam_adaptive": True} for radius in adaptive_radii]
+    trials = study.trials(*sizes, remedies=remedies, **common)
+    for factor in factors:
+        trials += study.trials(*sizes, learning_rates=[rate * factor], **common)
+    for strength in strengths:
         trials += study.trials(*sizes, weight_decay=strength, **common)
     for factor in options.rescalings:
         trials += study.trials(*sizes, rescaling=None if factor is None else float(factor), **common)
@@ -54,8 +54,8 @@ def report(folder: Path) -> Sequence[str]:
 
 
 def add_options(parser: Parser) -> None:
-    group = parser.add_argument_group("the interventions")
-    above = number(above=0)
+    group = parser.add_argument_group("the interventions (none leaves one out)")
+    above = or_none(number(above=0))
     add_axis(group, "--sam-radii", above, [0.05, 0.1], "radii of SAM")
     add_axis(group, "--asam-radii", above, [0.5, 1.0], "radii of ASAM")
     add_axis(group, "--rate-factors", above, [0.5, 2.0], "learning rates, in multiples of the base")

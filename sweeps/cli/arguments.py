@@ -299,9 +299,24 @@ def add_shifts(group: Any) -> None:
     )
 
 
-def add_axis(group: Any, option: str, kind: Callable[[str], Any], default: list[Any], text: str) -> None:
+def add_axis(
+    group: Any, option: str, kind: Callable[[str], Any], default: list[Any], text: str, *, distinct: bool = False
+) -> None:
+    """Adds an option with one or more values; `distinct` ones must differ."""
     shown = " ".join("none" if value is None else f"{value:g}" for value in default)
-    group.add_argument(option, nargs="+", type=kind, default=default, metavar="X", help=f"{text} (default: {shown})")
+    action: Any = Distinct if distinct else "store"
+    help_text = f"{text} (default: {shown})"
+    group.add_argument(option, nargs="+", type=kind, default=default, metavar="X", help=help_text, action=action)
+
+
+class Distinct(argparse.Action):
+    """Values that must differ, such as seeds: one that is repeated would count as another replicate."""
+
+    def __call__(self, parser: Any, namespace: argparse.Namespace, values: Any, option: str | None = None) -> None:
+        repeated = [value for place, value in enumerate(values) if value in values[:place]]
+        if repeated:
+            raise argparse.ArgumentError(self, f"must be different values, got {repeated[0]} twice")
+        setattr(namespace, self.dest, values)
 
 
 def amount(name: str, *, or_none: bool = False, or_zero: bool = False) -> Callable[[str], Any]:
@@ -335,13 +350,21 @@ def integer(least: int) -> Callable[[str], int]:
     return read
 
 
-def integer_or_none(text: str) -> int | None:
-    if text.lower() == "none":
-        return None
-    try:
-        return integer(0)(text)
-    except argparse.ArgumentTypeError:
-        raise argparse.ArgumentTypeError(f"must be none or a whole number of 0 or more, got {text}") from None
+def or_none(kind: Callable[[str], Any]) -> Callable[[str], Any]:
+    """A reader of `none`, or what `kind` reads."""
+
+    def read(text: str) -> Any:
+        if text.lower() == "none":
+            return None
+        try:
+            return kind(text)
+        except argparse.ArgumentTypeError as error:
+            raise argparse.ArgumentTypeError(str(error).replace("must be ", "must be none or ", 1)) from None
+
+    return read
+
+
+integer_or_none = or_none(integer(0))
 
 
 def examples(text: str) -> int | str:

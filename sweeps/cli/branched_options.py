@@ -47,7 +47,9 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
         metavar="AMOUNT",
         help="of the learning rate, such as 100steps (default: none)",
     )
-    add_axis(trunk, "--seeds", integer(0), list(range(8)), "replicates, each with a data split of its own")
+    add_axis(
+        trunk, "--seeds", integer(0), list(range(8)), "replicates, each with a data split of its own", distinct=True
+    )
     branches = parser.add_argument_group("the branches (amounts: steps of the trunk, examples, tokens or epochs)")
     branches.add_argument(
         "--branch-at",

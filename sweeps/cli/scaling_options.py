@@ -48,7 +48,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
         help="what a rule may lose to retuning and still be as good, in the metric's unit (default: 0.5 percentage "
         "points, 0.01 nats per token; other metrics have none)",
     )
-    add_axis(compared, "--seeds", integer(0), list(range(8)), "that judge, with a data split each")
+    add_axis(compared, "--seeds", integer(0), list(range(8)), "that judge, with a data split each", distinct=True)
     tuning = parser.add_argument_group("the tuning, the same at every batch size")
     rates = [0.0005 * 2**power for power in range(8)]
     add_axis(tuning, "--learning-rates", number(above=0), rates, "the grid; a geometric one is fair to all rules")

@@ -65,7 +65,14 @@ def add_goal_search(parser: Parser, compared: Any, goals: list[float], *, name: 
         help="what the goals are of, on held-out examples: loss, or metric, the task's primary one, such as accuracy "
         "(default: %(default)s)",
     )
-    add_axis(compared, "--seeds", integer(0), list(range(5)), "that judge the chosen settings, with a split each")
+    add_axis(
+        compared,
+        "--seeds",
+        integer(0),
+        list(range(5)),
+        "that judge the chosen settings, with a split each",
+        distinct=True,
+    )
     compared.add_argument(
         "--margin",
         type=number(above=0),

@@ -56,7 +56,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     compared = parser.add_argument_group("what is compared")
     add_axis(compared, "--batch-sizes", integer(1), [16, 64, 300], "examples per optimizer step")
     add_remedies(compared)
-    add_axis(compared, "--seeds", integer(0), list(range(8)), "of the retraining, with a split each")
+    add_axis(compared, "--seeds", integer(0), list(range(8)), "of the retraining, with a split each", distinct=True)
     search = add_search(
         parser,
         "the search, the same for every batch size and remedy (LOW = HIGH: not searched)",

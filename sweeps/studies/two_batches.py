@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sweeps.cli.arguments import Parser, add_data, add_run, add_scale, examples, integer, number, run_command
+from sweeps.cli.arguments import Distinct, Parser, add_data, add_run, add_scale, examples, integer, number, run_command
 from trainables.runtime.errors import UserError
 from trainables.runtime.options import KeyValues
 
@@ -148,6 +148,7 @@ def study_parser(name: str, about: str, seeds: int, add_options: Callable[[Parse
     study.add_argument(
         "--seeds",
         nargs="+",
+        action=Distinct,
         type=integer(0),
         metavar="N",
         help=f"replicates, each with a data split of its own (default: {seeds} at the small scale, {PAPER_SEEDS} at "

@@ -13,7 +13,7 @@ from sweeps import evolution, optimization_issue, paper_remedies, resilience, sh
 from sweeps.execution.launch import run_trials
 from sweeps.monitoring.progress import Progress
 from sweeps.session.placement import Placement
-from sweeps.studies.two_batches import TwoBatches
+from sweeps.studies.two_batches import TwoBatches, study_parser
 from trainables.config import TrialConfig
 from trainables.data import Source
 from trainables.records.tables import write_record
@@ -76,6 +76,29 @@ def test_sharpness_intervention(digits: Source) -> None:
         (None, False, 0.006, 0.0, 8.0): 4,
     }
     assert {(trial.measures, trial.shifts) for trial in trials} == {("hessian_trace", "noise,blur")}
+    without = arms | {name: [None] for name in ("sam_radii", "rate_factors", "weight_decays")}
+    left = sharpness_intervention.plan(study(digits, **without, measures=["hessian_trace"], shifts=[]))
+    assert {tuple(getattr(trial, name) for name in fields) for trial in left} == {
+        (None, False, 0.006, 0.0, None),
+        (0.5, True, 0.006, 0.0, None),
+        (None, False, 0.006, 0.0, 8.0),
+    }
+
+
+def test_none_is_a_dose_and_seeds_differ(capsys: pytest.CaptureFixture[str]) -> None:
+    parser = study_parser("sharpness_intervention", "", 8, sharpness_intervention.add_options)
+    doses = ("--sam-radii", "--asam-radii", "--rate-factors", "--weight-decays", "--rescalings")
+    options = parser.parse_args([word for dose in doses for word in (dose, "none")])
+    assert options.sam_radii == options.asam_radii == options.rate_factors == [None]
+    assert options.weight_decays == options.rescalings == [None]
+    assert parser.parse_args(["--sam-radii", "none", "0.1"]).sam_radii == [None, 0.1]
+    for wrong, message in (
+        (["--sam-radii", "0"], "--sam-radii: must be none or a number above 0, got 0"),
+        (["--seeds", "3", "3"], "--seeds: must be different values, got 3 twice"),
+    ):
+        with pytest.raises(SystemExit):
+            parser.parse_args(wrong)
+        assert message in capsys.readouterr().err
 
 
 def test_warm_start(digits: Source) -> None:

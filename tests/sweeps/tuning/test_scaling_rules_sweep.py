@@ -44,6 +44,7 @@ def test_a_batch_beyond_the_training_set(digits: Source) -> None:
     [
         ("--factors 1", "--factors: must be a whole number of 2 or more"),
         ("--seeds 3", "--seeds: must be two or more"),
+        ("--seeds 1 2 2", "--seeds: must be different values, got 2 twice"),
         ("--seeds 1 1000", "--seeds: must be others than --tuning-seeds, got 1000 in both"),
         ("--learning-rates 0.1", "--learning-rates: must be two or more"),
         ("--margin 0", "--margin: must be a number above 0"),
