@@ -34,6 +34,7 @@ from trainables.runtime.errors import UserError, one_line
 from trainables.runtime.time_limit import time_limit
 from trainables.sharpness import ModelLoss
 from trainables.tasks.by_name import load_task
+from trainables.tasks.names import require_level
 from trainables.training.batches import epoch_batches
 from trainables.training.optimizers.by_name import check_optimizer
 from trainables.training.own_step import OwnLoss, build_network, check_whole_batches, training_of
@@ -65,6 +66,9 @@ def check_trials(
             if known is not None and task.checks_labels:
                 task.check_labels(torch.from_numpy(np.array(known)), part)
     for config in configs:
+        if config.target_metric is not None and config.trial is None:  # whose step may have a metric of its own
+            task = load_task(config.task or source.task)
+            require_level("target_metric", config.target_metric, metric=task.metric, unit=task.unit)
         check_whole_batches(config, micro_batch_size, workers)
     for config in {_parts(config): config for config in configs}.values():
         begin(config)

@@ -177,15 +177,20 @@ def objective_of(wanted: str, task: str, option: str = "objective") -> tuple[str
     """
     if wanted == "loss":
         return LOSS, False
-    metric, direction = "accuracy", "higher"
-    if task != TASKS[0]:
-        from trainables.tasks.by_name import load_task  # brings PyTorch
-
-        used = load_task(task)
-        metric, direction = used.metric, used.direction
+    metric, _, direction = metric_of_task(task)
     if wanted not in ("metric", metric):
         raise UserError(f"`{option}` must be metric ({metric}, the primary one of {task}) or loss, got {wanted}")
     return f"validation_{metric}", direction == "higher"
+
+
+def metric_of_task(task: str) -> tuple[str, str, str]:
+    """The primary metric of a task by name, its unit and which values are better."""
+    if task == TASKS[0]:
+        return "accuracy", "points", "higher"
+    from trainables.tasks.by_name import load_task  # brings PyTorch
+
+    used = load_task(task)
+    return used.metric, used.unit, used.direction
 
 
 def begin(

@@ -7,6 +7,7 @@ other draws of the training examples, and judged on the test set. So the choice 
 
 import argparse
 import dataclasses
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
@@ -14,8 +15,10 @@ from analysis.reporting.tuned_steps import tuned_steps_lines
 from sweeps.tuning.campaign import Campaign, Cell, Choice, Plan
 from sweeps.tuning.goals import Goals
 from sweeps.tuning.optuna_study import ACCURACY, COST, LOSS, TuningStudy
-from sweeps.tuning.run import objective_of, plan_of, run_search
+from sweeps.tuning.run import metric_of_task, objective_of, plan_of, run_search
 from trainables.data import Source
+from trainables.runtime.errors import UserError
+from trainables.tasks.names import TASKS, require_level
 
 COLUMNS = {LOSS: "test_loss", ACCURACY: "test_accuracy"}  # of epochs.parquet; others: test_metric
 
@@ -29,6 +32,7 @@ def run_steps_to_result(options: argparse.Namespace) -> int:
 def plan_of_goals(options: argparse.Namespace, source: Source) -> Plan:
     """The plan of the options, on a source that has a test set. A trial ends at the hardest goal."""
     objective, maximize = objective_of(options.objective, source.task, "metric")
+    _check_goals(options.goal, objective, source.task)
     column = COLUMNS.get(objective, "test_metric")
     values = tuple(sorted(set(options.goal), reverse=not maximize))  # the hardest last
     goals = Goals(column, "higher" if maximize else "lower", values)
@@ -40,6 +44,16 @@ def plan_of_goals(options: argparse.Namespace, source: Source) -> Plan:
         rules=dataclasses.replace(plan.rules, objective=COST, maximize=False, goals=values),
         goals=goals,
     )
+
+
+def _check_goals(goals: Sequence[float], objective: str, task: str) -> None:
+    """Raises UserError for a goal that no held-out result can be at."""
+    metric, unit, _ = metric_of_task(task)
+    for goal in goals:
+        if objective != LOSS:
+            require_level("goal", goal, metric=metric, unit=unit)
+        elif task in TASKS and goal <= 0:
+            raise UserError(f"`goal` must be above 0 for the loss of {task}, got {goal:g}")
 
 
 class GoalCampaign(Campaign):

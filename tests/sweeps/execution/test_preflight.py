@@ -88,6 +88,12 @@ def test_what_can_run_passes(make_config: Make, digits: Source, capfd: pytest.Ca
     assert capfd.readouterr() == ("", "")
 
 
+def test_a_target_that_no_accuracy_can_be_at_is_refused(make_config: Make, digits: Source) -> None:
+    check_trials([make_config(target_metric=0.9)], digits, None, None, 1)
+    with pytest.raises(UserError, match=r"`target_metric` must be between 0 and 1 for accuracy, got 90; 90 % is 0\.9"):
+        check_trials([make_config(), make_config(target_metric=90.0)], digits, None, None, 1)
+
+
 def test_a_model_that_ends_its_process_is_refused(make_config: Make, digits: Source) -> None:
     """Those that raise, hang or do not fit: tests/test_bad_input.py."""
     config = make_config(model="checked_models:exits", model_options="{}")

@@ -159,6 +159,13 @@ def test_it_finds_the_exact_steps_of_the_noisy_quadratic(tmp_path: Path) -> None
         (["--goal", "nan"], "`target_test_loss` must be a number"),
         (["--metric", "auc"], "`metric` must be metric (accuracy, the primary one of classification) or loss, got auc"),
         (["--seeds", "1000"], "`tuning-seed` must not be among the seeds"),
+        (["--seeds", "0", "1", "0"], "--seeds: must be different values, got 0 twice"),
+        (
+            ["--metric", "accuracy", "--goal", "0.9", "90"],
+            "`goal` must be between 0 and 1 for accuracy, got 90; 90 %",
+        ),
+        (["--metric", "metric", "--goal", "-0.5", "0.9"], "`goal` must be between 0 and 1 for accuracy, got -0.5"),
+        (["--goal", "0"], "`goal` must be above 0 for the loss of classification, got 0"),
     ],
 )
 def test_mistakes_get_one_line(tmp_path: Path, refusal: Callable[..., str], options: list[str], message: str) -> None:
