@@ -34,6 +34,7 @@ from analysis.stats.means import Mean, differences_by_replicate, mean_over_repli
 from analysis.stats.rank_correlation import Correlation
 from trainables.records.matching import SWITCH
 from trainables.remedies import REMEDIES
+from trainables.units import read_amount
 
 LEAST_REPLICATES = 2  # with a pair at the largest batch
 LEAST_SHARE = 0.5  # of the planned trials of every batch size
@@ -67,10 +68,10 @@ def run_line(sweep: Sweep) -> str:
         return _values(varying[name]) if name in varying else str(same.get(name))
 
     examples = f" ({same['train_size']:g} training examples)" if same.get("train_size") else ""
-    until = f"up to {value('epochs')} epochs" if same.get("epochs") or "epochs" in varying else ""
+    until = _longest(sweep.trials)
     if same.get("target_loss"):
         until = f"to training loss {same['target_loss']:g}"
-    named = {"dataset", "model", "optimizer", "train_size", "epochs", "target_loss", *COUNTED}
+    named = {"dataset", "model", "optimizer", "train_size", "epochs", "budget", "target_loss", *COUNTED}
     first = [name for name in NAMES if name in varying]
     order = [*first, *(name for name in varying if name not in named and name not in first)]
     grid = [f"{NAMES.get(name, name.replace('_', ' '))} {_values(varying[name])}" for name in order]
@@ -94,6 +95,16 @@ def run_line(sweep: Sweep) -> str:
         date,
     ]
     return " · ".join(part for part in parts if part and part != "None")
+
+
+def _longest(trials: pd.DataFrame) -> str:
+    """How long trials train at most: `up to 2, 5 epochs or 450 examples`; empty where no trial says it."""
+    epochs = sorted(trials["epochs"].dropna().unique().tolist())
+    budgets = [read_amount("budget", text) for text in trials["budget"].dropna().unique()]
+    lengths = [f"{_values(epochs)} epochs"] if epochs else []
+    for unit in sorted({budget.unit for budget in budgets}):
+        lengths.append(f"{_values(sorted(budget.value for budget in budgets if budget.unit == unit))} {unit}")
+    return f"up to {' or '.join(lengths)}" if lengths else ""
 
 
 def cards(sweep: Sweep) -> list[Card]:

@@ -117,6 +117,18 @@ def test_the_run_in_one_line(write_sweep):
     )
 
 
+def test_the_run_line_says_how_long_trials_are(write_sweep):
+    lengths = [(5, None), (2, None), (None, "100steps"), (None, "90steps")]
+    records = [
+        record(epochs=epochs, budget=budget, seed=seed, target_loss=None)
+        for epochs, budget in lengths
+        for seed in (0, 1)
+    ]
+    assert " · up to 2, 5 epochs or 90, 100 steps · 2 seeds · " in run_line(load_sweep(write_sweep(records)))
+    only = [record(epochs=None, budget="700examples", target_loss=None)]
+    assert " · up to 700 examples · 1 seed · " in run_line(load_sweep(write_sweep(only, "only")))
+
+
 def test_the_run_line_cuts_long_values(write_sweep):
     options = json.dumps({"layers": list(range(50))})
     records = [*grid(switch_epochs=(None,)), record(batch_size=128, model_options=options)]
