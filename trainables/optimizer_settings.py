@@ -12,7 +12,7 @@ import functools
 import json
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -66,15 +66,17 @@ def read_options(text: str) -> dict[str, Any]:
     return options
 
 
-def options_label(text: str) -> str:
-    """The options for people: `betas=0.9,0.95 eps=1e-06`."""
-    return " ".join(f"{name}={_shown(value)}" for name, value in read_options(text).items())
+def options_label(text: str, shown: Callable[[float], str] = json.dumps) -> str:
+    """The options for people: `betas=0.9,0.95 eps=1e-06`; floating-point numbers as `shown`, by default in full."""
 
+    def value_text(value: object) -> str:
+        if isinstance(value, list):
+            return ",".join(value_text(one) for one in value)
+        if isinstance(value, float):
+            return shown(value)
+        return value if isinstance(value, str) else json.dumps(value)
 
-def _shown(value: object) -> str:
-    if isinstance(value, list):
-        return ",".join(_shown(one) for one in value)
-    return value if isinstance(value, str) else json.dumps(value)
+    return " ".join(f"{name}={value_text(value)}" for name, value in read_options(text).items())
 
 
 @functools.lru_cache

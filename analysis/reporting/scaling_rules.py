@@ -99,11 +99,16 @@ def _value(found: Referee, verdict: Verdict) -> str:
     config, base = verdict.config, found.base.config
     parts = [f"learning rate {plain_number(config.learning_rate)}"]
     if config.optimizer_options != base.optimizer_options:
-        parts.append(options_label(config.optimizer_options))
+        parts.append(options_label(config.optimizer_options, option_value))
     for name in ("weight_decay", "average_decay"):
         if getattr(config, name) != getattr(base, name):
             parts.append(f"{name.replace('_', ' ')} {plain_number(getattr(config, name))}")
     return f"{_gain(found, verdict)}; {', '.join(parts)}"
+
+
+def option_value(value: float) -> str:
+    """An option of an optimizer: three digits of an epsilon, six of a beta, whose distance from 1 counts."""
+    return f"{value:g}" if value > 0.1 else plain_number(value)
 
 
 def _gain(found: Referee, verdict: Verdict) -> str:

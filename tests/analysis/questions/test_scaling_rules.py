@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,10 @@ from scipy import optimize, stats
 from analysis import scaling_rules as script
 from analysis.data.load import load_sweep
 from analysis.questions.scaling_rules import CARRIED, Choice, choices, judged_rule, referee, to_judge
-from analysis.reporting.scaling_rules import lines, report
+from analysis.reporting.scaling_rules import lines, option_value, report
 from analysis.stats.noisy_quadratic import NoisyQuadratic, Rule, losses
 from trainables.config import TrialConfig
+from trainables.optimizer_settings import options_label
 from trainables.records.tables import Record
 from trainables.runtime.errors import UserError
 from trainables.scaling_rules import SCALING_RULES
@@ -86,6 +88,12 @@ def test_what_each_rule_loses(tmp_path: Path) -> None:
     assert "Linear: within 0.5 percentage points of retuning up to 2 B; worse from 4 B on." in text
     assert "  4 B: 0, the very setting that retuning chose; learning rate 0.02" in text
     assert "AdamW timescale: left out, it needs adamw with weight decay." in text
+
+
+def test_options_are_shown_with_few_digits() -> None:
+    options = json.dumps({"betas": [0.6, 0.99960002], "eps": math.sqrt(2) * 1e-8})
+    assert options_label(options, option_value) == "betas=0.6,0.9996 eps=1.41e-08"
+    assert options_label(options) == "betas=0.6,0.99960002 eps=1.4142135623730952e-08"
 
 
 def test_the_settings_to_judge_are_trained_without_validation_examples(tmp_path: Path) -> None:
