@@ -34,16 +34,18 @@ def read_runs(
         raise UserError(
             f"`source` must be a results folder, a CSV file or a folder of runs, got {source}, which is not there"
         )
+    has_studies, has_events = foreign_runs.has_studies(source), foreign_runs.has_events(source)
+    if not (source.is_file() or has_studies or has_events):
+        raise UserError(
+            f"`source` must hold trials that ended, TensorBoard runs or BATCH/study.json folders, or be a CSV file, "
+            f"got {source}, which holds none"
+        )
     if metric is None:
         raise UserError("`metric` must be given for runs from elsewhere: --metric val_loss")
     if wandb_runs is not None:
         return foreign_runs.read_wandb(source, wandb_runs, metric, direction, columns)
     if source.is_file():
         return read_csv(source, metric, direction, columns)
-    if foreign_runs.has_studies(source):
+    if has_studies:
         return foreign_runs.read_studies(source, metric, direction)
-    if foreign_runs.has_events(source):
-        return foreign_runs.read_events(source, metric, direction, batch_pattern)
-    raise UserError(
-        f"`source` must be a results folder, a CSV file, TensorBoard runs or BATCH/study.json folders, got {source}"
-    )
+    return foreign_runs.read_events(source, metric, direction, batch_pattern)

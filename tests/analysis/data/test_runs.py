@@ -222,3 +222,11 @@ def test_bad_input_is_one_line(tmp_path, capsys, content, options, message):
     error = capsys.readouterr().err
     assert error.count("\n") == 1
     assert message in error
+
+
+def test_a_folder_without_trials_is_named_as_one(tmp_path, capsys):
+    (tmp_path / "trials").mkdir()  # a sweep whose first trial has not ended
+    for options in ([], ["--metric", "val_loss"]):
+        assert steps_to_result.main([str(tmp_path), *options]) == 2
+        assert "must hold trials that ended, TensorBoard runs or " in (error := capsys.readouterr().err)
+        assert f"got {tmp_path}, which holds none" in error
