@@ -1,6 +1,7 @@
 """`--plan`: how many replicates each batch size needs by a pilot, and how long they take on this machine."""
 
 import argparse
+import math
 import os
 
 from analysis.data.load import load_sweep
@@ -12,6 +13,8 @@ from sweeps.monitoring.consoles import consoles
 from trainables.runtime.errors import UserError
 from trainables.runtime.text import duration
 from trainables.storage.folders import is_there
+from trainables.tune.ray_compat import gpus_here
+from trainables.units import ROUNDING
 
 
 def run_plan(options: argparse.Namespace) -> int:
@@ -21,13 +24,28 @@ def run_plan(options: argparse.Namespace) -> int:
         raise UserError(f"there is no pilot in {folder}; run one, such as `batch_grid.py --name pilot --seeds 0 1 2 3`")
     sweep = load_sweep(folder, margin=options.margin)
     found = replicates_needed(sweep, options.power or POWER, len(options.seeds))
-    at_once = max(1, len(os.sched_getaffinity(0)) // options.cpus_per_trial)
-    if options.gpus_per_trial:
-        at_once = min(at_once, max(1, int(1 / options.gpus_per_trial)))
+    at_once = trials_at_once(
+        *(len(os.sched_getaffinity(0)), gpus_here() or 0),
+        cpus_per_trial=options.cpus_per_trial,
+        gpus_per_trial=options.gpus_per_trial,
+        workers_per_trial=options.workers_per_trial,
+    )
     _, console = consoles(plain=options.plain, quiet=options.quiet)
     for line in plan_lines(found, sweep.metric, str(folder), at_once):
         console.print(line, soft_wrap=True)
     return 0
+
+
+def trials_at_once(
+    cpus: int, gpus: int, *, cpus_per_trial: float, gpus_per_trial: float | None, workers_per_trial: int
+) -> int:
+    """How many trials run side by side on a machine with so many CPUs and GPUs, at least one; see Placement."""
+    needed = float(gpus >= 1) if gpus_per_trial is None else gpus_per_trial
+    workers = math.floor(cpus / cpus_per_trial + ROUNDING)
+    if needed:
+        on_one = 1 / needed if needed < 1 else 1.0  # GPU; several workers may share it
+        workers = min(workers, math.floor(gpus / max(1.0, needed) + ROUNDING) * math.floor(on_one + ROUNDING))
+    return max(1, workers // workers_per_trial)
 
 
 def plan_lines(found: Plan, metric: Metric, folder: str, at_once: int) -> list[str]:
