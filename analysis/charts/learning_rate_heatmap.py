@@ -62,7 +62,7 @@ def learning_rate_heatmap(sweep: Sweep) -> Figure:
                     place = rates.index(rate), sizes.index(size)
                     values[place] = panel.factor * mean.value
                     marks[place] = "*" if rows["off_target"].any() else ""
-            _heat_map(axes, values, marks, panel)
+            heat_map(axes, values, marks, panel)
             axes.set_xticks(range(len(sizes)), [str(size) for size in sizes])
             axes.set_yticks(range(len(rates)), [f"{rate:g}" for rate in rates])
             axes.set_title(panel.label if stacked else two_lines(panel.label))
@@ -75,7 +75,7 @@ def learning_rate_heatmap(sweep: Sweep) -> Figure:
     return figure
 
 
-def _heat_map(axes: Axes, values: npt.NDArray[np.float64], marks: npt.NDArray[np.str_], panel: Panel) -> None:
+def heat_map(axes: Axes, values: npt.NDArray[np.float64], marks: npt.NDArray[np.str_], panel: Panel) -> None:
     known = values[np.isfinite(values)]
     palette = matplotlib.colormaps["viridis"]
     low, high = (float(known.min()), float(known.max())) if known.size else (1.0, 1.0)

@@ -21,6 +21,7 @@ from analysis.charts.remedies import remedies_figure
 from analysis.charts.style import save
 from analysis.charts.switch_point import switch_point
 from analysis.charts.threshold_batch import threshold_figure
+from analysis.charts.warmup_heatmap import warmup_heatmap
 from analysis.data.load import Sweep
 from analysis.data.progress import progress_of
 from analysis.questions.rescaling import begin_rescaling
@@ -37,6 +38,7 @@ FIGURES: dict[str, Callable[[Sweep], Figure]] = {
     "batch_size_curves": batch_size_curves,
     "switch_point": switch_point,
     "learning_rate_heatmap": learning_rate_heatmap,
+    "warmup_heatmap": warmup_heatmap,
     "free_batch": free_batch_figure,
     "threshold_batch": threshold_figure,
     "critical_batch": critical_batch_figure,

@@ -23,6 +23,7 @@ SAID = {
     "keskar_tables": "LB is sharper, full space, epsilon 1e-3, strong: mlp on digits 512: not measured.",
     "resilience": "Box sharpness was not measured.",
     "evolution": "`results` must hold trials measured along the run",
+    "warmup_heatmap": "`results` must hold completed plain trials at 2 or more warmups, got 1",
 }
 OTHERS = (
     "batch_size_curves", "free_batch", "importance", "keskar_figure4", "leaderboard",

@@ -19,6 +19,7 @@ from analysis.stats.means import paired_difference
 LACKING = {  # figures that the made-up sweep has no data for, and what is said
     "switch_point": "must hold completed trials with a switch-point",
     "learning_rate_heatmap": "must hold at least 3 learning rates",
+    "warmup_heatmap": "at 2 or more warmups, got 1",
     "threshold_batch": "must hold at least 4 batch sizes",
     "critical_batch": "must hold completed trials with their epochs",
 }
