@@ -4,8 +4,9 @@
                                         [--json FILE]
 
 Each network takes a few steps of Adam on made-up images (3, 16, 16) or tokens. Then every contestant goes once, from
-the model to the number, on one thread: hessian_eigenvalues beside PyHessian, curvlinops and hessian-eigenthings, all to
-1e-3, and box_sharpness (`paper`) beside `scipy.optimize.minimize`. benchmarks/peers.py says how each is asked.
+the model to the number, on one thread, after a warm-up on two examples: hessian_eigenvalues beside PyHessian,
+curvlinops and hessian-eigenthings, all to 1e-3, and box_sharpness (`paper`) beside `scipy.optimize.minimize`.
+benchmarks/peers.py says how each is asked.
 
 `of ours` is a contestant's CPU time over ours: above 1, ours is faster. `peak` is what it held at once beyond what was
 there, with freed memory given back at once, which costs all of them some time. A library that cannot be imported is
@@ -15,6 +16,7 @@ Trap: PyHessian stops where two estimates agree, which may be before the value i
 """
 
 import argparse
+import dataclasses
 import importlib
 import json
 import time
@@ -112,6 +114,7 @@ def main() -> None:
         for examples in options.examples:
             problem = problem_of(network, examples, getattr(torch, options.dtype))
             parameters = sum(parameter.numel() for parameter in problem.network.parameters())
+            few = dataclasses.replace(problem, inputs=problem.inputs[:2], labels=problem.labels[:2])  # to warm up
             our_seconds: dict[str, float] = {}
             for measure, name, run in contestants():
                 try:
@@ -120,6 +123,7 @@ def main() -> None:
                 except ImportError as missing:
                     print(f"{network:9} {examples:>8} {measure:8} {name:38} is absent: {missing}")
                     continue
+                measured(few, run)
                 found = measured(problem, run)
                 ratio = found["cpu_seconds"] / our_seconds.setdefault(measure, found["cpu_seconds"])
                 about = {"network": network, "parameters": parameters, "examples": examples, "measure": measure}

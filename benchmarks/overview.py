@@ -106,9 +106,8 @@ def summary(name: str, part: dict[str, Any]) -> str:
     if name == "gpt":
         return f"{spread([row['plain'] for row in rows])} of a plain loop, in CPU time"
     if name == "memory":
-        return (
-            f"{spread([1 / row['of_plain'] for row in rows if row['side'] != 'plain'])} of a plain loop's peak memory"
-        )
+        of_plain = [row["of_plain"] for row in rows if row["side"] != "plain"]
+        return f"{spread(of_plain)} times a plain loop's peak memory (below 1 is better)"
     if name == "sweep":
         return f"{figures['ratio']:.1f} times the trials a minute of plain Ray Tune"
     per_trial = [f"{row['driver_cpu_milliseconds_per_trial']:.0f} ms at {row['trials']} trials" for row in rows]
