@@ -33,7 +33,7 @@ OF_A_SWEEP = [f"analysis.{name}" for name in (
     "optimization_issue", "optimizer_ladder", "paper_remedies", "parametric_plot", "remedies", "report", "rescaling",
     "resilience",
     "scaling_rules", "serve", "summary", "switch_point", "threshold_batch", "tuned_gap", "warm_start",
-    "warmup_heatmap",
+    "warmup_heatmap", "data_size",
 )]  # fmt: skip
 
 # script, arguments ({bad}: the folder of bad_files.py), what the line holds

@@ -1,0 +1,35 @@
+"""How the critical batch size, the steps and the examples to a loss grow with the training set, by a power law.
+
+    python analysis/data_size.py results/n300 results/n600 results/n1200 results/n2400 --to 10000
+
+Implementation: analysis/questions/data_size.py.
+"""
+
+import argparse
+import sys
+
+from analysis.cli.command import run_with_options
+from analysis.data.load import load_sweep
+from analysis.questions.data_size import data_sizes, lines
+from trainables.runtime.errors import UserError
+
+
+def main(arguments: list[str]) -> int:
+    return run_with_options(_show, arguments, __doc__, _add, several=True)
+
+
+def _add(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--loss", type=float, metavar="X", help="the training loss (default: that of the sweeps)")
+    parser.add_argument(
+        "--to", nargs="+", type=int, default=[], metavar="N", help="numbers of training examples to extrapolate to"
+    )
+
+
+def _show(options: argparse.Namespace) -> list[str]:
+    if any(size < 1 for size in options.to):
+        raise UserError(f"`to` must be 1 or more training examples, got {min(options.to)}")
+    return lines(data_sizes([load_sweep(folder) for folder in options.results], options.loss), options.to)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
