@@ -19,6 +19,7 @@ from typing import Any, Literal
 
 import matplotlib
 from matplotlib.axes import Axes
+from matplotlib.backend_bases import FigureCanvasBase
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.backends.backend_pdf import FigureCanvasPdf
 from matplotlib.backends.backend_svg import FigureCanvasSVG
@@ -82,6 +83,13 @@ def _style() -> Iterator[None]:
         yield
 
 
+CANVASES: dict[str, tuple[type[FigureCanvasBase], dict[str, None]]] = {  # each with what would change from day to day
+    "png": (FigureCanvasAgg, {}),
+    "svg": (FigureCanvasSVG, {"Date": None}),
+    "pdf": (FigureCanvasPdf, {"CreationDate": None}),
+}
+
+
 @contextlib.contextmanager
 def new_figure(height: float) -> Iterator[Figure]:
     """An empty figure of WIDTH x `height` inches, in the shared style while the block lasts."""
@@ -109,23 +117,22 @@ def save(figure: Figure, folder: Path, name: str) -> list[Path]:
     return paths
 
 
-def rendered(figure: Figure) -> dict[str, bytes]:
-    """The figure as the bytes of a png, an svg and a pdf file, the same for the same figure.
+def rendered(figure: Figure, kinds: Sequence[str] = ("png", "svg", "pdf")) -> dict[str, bytes]:
+    """The figure as the bytes of a file of each of `kinds`, the same for the same figure.
 
-    Laid out once, and drawn once for each: `Figure.savefig` lays out and draws twice for each of them. Afterwards the
-    figure stays as it was laid out.
+    Laid out once, by the first, and drawn once for each: `Figure.savefig` lays out and draws twice for each of them.
+    Afterwards the figure stays as it was laid out.
     """
-    png, svg, pdf = io.BytesIO(), io.BytesIO(), io.BytesIO()
+    contents = {}
     with _style():
         figure.dpi = DPI
-        canvas: Any = FigureCanvasAgg(figure)  # its printing has no types
-        canvas.print_png(png)
-        figure.set_layout_engine("none")
-        canvas = FigureCanvasSVG(figure)
-        canvas.print_svg(svg, metadata={"Date": None})
-        canvas = FigureCanvasPdf(figure)
-        canvas.print_pdf(pdf, metadata={"CreationDate": None})
-    return {"png": png.getvalue(), "svg": svg.getvalue(), "pdf": pdf.getvalue()}
+        for kind in kinds:
+            canvas, metadata = CANVASES[kind]
+            file = io.BytesIO()
+            getattr(canvas(figure), f"print_{kind}")(file, metadata=metadata)
+            figure.set_layout_engine("none")
+            contents[kind] = file.getvalue()
+    return contents
 
 
 def batch_size_colours(batch_sizes: Sequence[int]) -> dict[int, Any]:

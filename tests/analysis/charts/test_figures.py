@@ -202,7 +202,7 @@ def test_many_points_are_small_and_one_image_in_the_svg(write_sweep, monkeypatch
     def drawn():
         figure = gap_vs_sharpness(sweep)
         sizes = max(c.get_sizes()[0] for c in figure.axes[0].collections)
-        return sizes, style.rendered(figure)["svg"].count(b"<image")
+        return sizes, style.rendered(figure, ["svg"])["svg"].count(b"<image")
 
     size, images = drawn()
     monkeypatch.setattr("analysis.charts.gap_vs_sharpness.MANY_POINTS", 4)

@@ -108,6 +108,7 @@ def test_the_file_is_read_back_and_a_damaged_one_is_refused(tmp_path):
         read_design(tmp_path)
 
 
+@pytest.mark.slow
 def test_simulated_studies_say_what_sweeps_say():
     """The verdicts on whole sweeps are those of simulations/sequential.py, which the error rates are counted with."""
     design = Design(

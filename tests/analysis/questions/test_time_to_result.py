@@ -66,6 +66,7 @@ def test_batch_sizes_that_were_not_measured_are_left_out():
         time_to_result(steps(examples), {8: geometric([10.0])})
 
 
+@pytest.mark.slow
 def test_intervals_and_claims_hold():
     """Two batch sizes with the same true time: the interval holds it in 95 %, and neither is called slower in 95 %."""
     random, held, slower, runs = np.random.default_rng(0), 0, 0, 1500

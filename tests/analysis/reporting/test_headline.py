@@ -180,6 +180,7 @@ def test_dependence_on_the_learning_rate_is_rarely_claimed_where_there_is_none(r
     assert claims <= stats.binom.ppf(0.999, RUNS, 0.05)
 
 
+@pytest.mark.slow
 def test_dependence_on_the_learning_rate_is_found_where_there_is_one():
     design = Design(name="", warmups=(0.0, 5.0), switches=(None,), gap=0.003, interaction=0.014)
     random = np.random.default_rng(6)
@@ -187,6 +188,7 @@ def test_dependence_on_the_learning_rate_is_found_where_there_is_one():
     assert claims >= 36  # of noise 0.0037 sqrt(2 + 2) / sqrt(2 x 4) the difference of 0.014 is five standard errors
 
 
+@pytest.mark.slow
 def test_sharpness_is_rarely_called_better_than_batch_size_where_it_is_not():
     """Sharpness is the batch size and noise here, so that it cannot predict better."""
     design = dataclasses.replace(Design(name=""), gap=0.01, luck=0.002, switches=(None,))

@@ -2,11 +2,13 @@
 
 import json
 import re
+from functools import partial
 from html.parser import HTMLParser
 
 import pytest
 from made_up import failed, grid, record, write
 
+from analysis.charts import style
 from analysis.data.load import load_sweep
 from analysis.reporting.headline import cards
 from analysis.reporting.report import write_report
@@ -101,7 +103,8 @@ def test_the_figures_lie_beside_it(report):
 
 
 @pytest.mark.parametrize("case", ["one trial", "all failed", "one batch size", "one replicate", "zero sharpness"])
-def test_it_is_written_for_poor_sweeps_too(write_sweep, case):
+def test_it_is_written_for_poor_sweeps_too(write_sweep, monkeypatch, case):
+    monkeypatch.setattr(style, "rendered", partial(style.rendered, kinds=["svg"]))
     records = {
         "one trial": [record()],
         "all failed": [failed("boom"), failed("", seed=1)],
