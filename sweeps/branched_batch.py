@@ -1,4 +1,4 @@
-"""How large may the batch be at each moment of the training, and which batch schedule follows?
+"""How large may the batch be at each point of training, and which batch schedule follows?
 
     python sweeps/branched_batch.py
     python sweeps/branched_batch.py --resume --run-schedule

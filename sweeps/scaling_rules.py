@@ -1,4 +1,4 @@
-"""Which rule carries a tuned setting from a small batch to larger ones: what does retuning still gain?
+"""Which rule scales a tuned setting from a small batch to larger ones, and how much does retuning still gain?
 
     python sweeps/scaling_rules.py
 

@@ -1,17 +1,17 @@
-"""Is sharpness the cause of the large-batch gap? Change the sharpness by experiment, and see what the gap does.
+"""Is sharpness the cause of the large-batch gap? An experiment that changes sharpness and measures the gap.
 
     python sweeps/sharpness_intervention.py --shifts noise blur contrast
 
-A small and a large batch, each trained plainly and under interventions that change the sharpness at a fixed batch size:
+Trains with a small and a large batch, plainly and with interventions that change sharpness at a fixed batch size:
 
     SAM, ASAM        two radii each
     learning rate    half and twice the base
     weight decay     two strengths
-    rescaling        the placebo: layers rescaled after training, which changes raw sharpness and nothing else
+    rescaling        the placebo: rescales layers after training, which changes raw sharpness and nothing else
 
-Every seed (with a data split of its own) gets every combination, so nothing decides which seed is treated how. All
-trials stop at one training loss. analysis/sharpness_intervention.py then estimates how much of the gap goes through
-each measure. About five minutes on two cores (docs/intervention.md).
+Every seed, with its own data split, gets every combination, so no property of a seed decides its treatment. All trials
+stop at the same training loss. analysis/sharpness_intervention.py then estimates how much of the gap is mediated by
+each measure (docs/intervention.md).
 """
 
 import sys
@@ -58,9 +58,9 @@ def add_options(parser: Parser) -> None:
     above = or_none(number(above=0))
     add_axis(group, "--sam-radii", above, [0.05, 0.1], "radii of SAM")
     add_axis(group, "--asam-radii", above, [0.5, 1.0], "radii of ASAM")
-    add_axis(group, "--rate-factors", above, [0.5, 2.0], "learning rates, in multiples of the base")
+    add_axis(group, "--rate-factors", above, [0.5, 2.0], "learning rates, as multiples of the base")
     add_axis(group, "--weight-decays", above, [3e-5, 1e-4], "strengths of weight decay")
-    add_axis(group, "--rescalings", integer_or_none, [8], "powers of two that the placebo rescales by, or none")
+    add_axis(group, "--rescalings", integer_or_none, [8], "powers of two by which the placebo rescales, or none")
     group.add_argument(
         "--measures",
         nargs="+",

@@ -2,7 +2,7 @@
 
     python sweeps/steps_to_result.py
 
-Implementation: sweeps/cli/steps_options.py. The same answer from runs of your own: analysis/steps_to_result.py.
+Implementation: sweeps/cli/steps_options.py. analysis/steps_to_result.py gives the same answer for existing runs.
 """
 
 import sys

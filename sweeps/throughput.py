@@ -1,4 +1,4 @@
-"""Which batch size reaches a goal fastest, and at what cost: examples a second times examples to the goal.
+"""Which batch size reaches a goal fastest, and at what cost? Examples to the goal divided by examples per second.
 
     python sweeps/throughput.py --batch-sizes 16 64 300
     python sweeps/throughput.py --sweep results/NAME --goal 0.3 --price-per-hour 2.5

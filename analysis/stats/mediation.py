@@ -1,7 +1,7 @@
-"""How much of a difference between two groups goes through a measure, when the measure was changed by experiment.
+"""How much of a difference between two groups is mediated by a measure that was changed by experiment.
 
-Two batch sizes b (0 small, 1 large), arms a (0 is plain training, the others change the measure M at a fixed batch
-size), replicates s. With Y the loss of score, larger is worse, the model is linear and has no interaction:
+There are two batch sizes b (0 small, 1 large), arms a (0 is plain training, the others change the measure M at a fixed
+batch size) and replicates s. Y is the loss of score: larger is worse. The model is linear without interaction:
 
     Y_sba = block_s + direct [b = 1] + beta M_sba + error
 
@@ -9,20 +9,21 @@ size), replicates s. With Y the loss of score, larger is worse, the model is lin
     total    = mean_s (Y_s10 - Y_s00)
     mediated = beta mean_s (M_s10 - M_s00);   direct = total - mediated;   share = mediated / total
 
-beta is two-stage least squares with the arms as instruments: it uses only what the interventions do within a batch
-size, so an unmeasured cause of both M and Y does not enter it, as it enters an association. It assumes that
+beta is the two-stage least squares estimate with the arms as instruments. It uses only the effects of interventions
+within a batch size. Unlike an association, it is therefore not biased by an unmeasured cause of both M and Y.
+Assumptions:
 
-    exclusion       an intervention changes Y through M alone. Where it does not, kinds of intervention have different
-                    slopes, or arms are off the common line: `agreement` tests both.
-    linearity       of Y in M (or in log10 M: `as_log`).
-    no interaction  beta is the same at both batch sizes: `interaction` tests this.
+    exclusion       interventions change Y through M alone; otherwise kinds of intervention have different slopes, or
+                    arms are off the common line (`agreement` tests both)
+    linearity       of Y in M, or in log10 M (`as_log`)
+    no interaction  beta is the same at both batch sizes (`interaction` tests this)
 
-Intervals: delete-one jackknife over replicates. Its pseudo-values n T - (n - 1) T_(-s) have t-intervals, and the share,
-a ratio of two means over replicates, has Fieller's. Below a first-stage F of 10 the instruments are too weak for any of
-this (Staiger and Stock 1997), and no interval is given.
+Intervals come from a delete-one jackknife over replicates: t-intervals of the pseudo-values n T - (n - 1) T_(-s), and
+Fieller's interval for the share, which is a ratio of two means over replicates. If the first-stage F is below 10, the
+instruments are too weak (Staiger and Stock 1997) and no interval is given.
 
-`sensitivity` is the curve of Imai, Keele and Yamamoto 2010 (Statistical Science 25:51, section 5), between arms: rho is
-the correlation between what the arms do to Y other than through M, and what they do to M.
+`sensitivity` is the curve of Imai, Keele and Yamamoto 2010 (Statistical Science 25:51, section 5) between arms. rho is
+the correlation between an arm's effect on M and its effect on Y that bypasses M.
 
     beta(rho) = sd_Y / sd_M (r - rho sqrt((1 - r^2) / (1 - rho^2))),   r = the correlation of Y_ba and M_ba
 
@@ -49,10 +50,10 @@ ROUNDING = 1e-9  # of the outcome: slopes that differ by less do not
 
 @dataclass(frozen=True, eq=False)
 class Experiment:
-    """`measure` and `outcome`, (replicates, 2, arms); `used`, (2, arms), the arms that count at each batch size.
+    """`measure` and `outcome`: (replicates, 2, arms). `used`: (2, arms), the arms to use at each batch size.
 
-    `kinds` names the kind of intervention of each arm, "" for plain training, which is the first. `step` is the
-    resolution of the outcome (analysis.stats.means). All values of the arms that are used are finite.
+    `kinds`: the kind of intervention of each arm; the first arm is plain training, "". `step`: the resolution of the
+    outcome (analysis.stats.means). All values of used arms are finite.
     """
 
     measure: Floats
@@ -66,12 +67,12 @@ class Experiment:
         return len(self.measure)
 
     def of(self, kinds: Sequence[str]) -> "Experiment":
-        """The same with plain training and the arms of these kinds alone."""
+        """The experiment restricted to plain training and the arms of these kinds."""
         own = np.array([kind in ("", *kinds) for kind in self.kinds])
         return replace(self, used=self.used & own)
 
     def at(self, batch: int) -> "Experiment":
-        """The same with the arms of the small (0) or large (1) batch alone."""
+        """The experiment restricted to the arms of the small (0) or the large (1) batch."""
         used = self.used.copy()
         used[1 - batch] = False
         return replace(self, used=used)
@@ -168,7 +169,7 @@ RHOS = tuple(np.round(np.arange(-0.9, 0.91, 0.1), 1).tolist())
 
 
 def mediation(experiment: Experiment, rhos: Sequence[float] = RHOS) -> Mediation:
-    """The effects of batch size on the outcome through the measure and otherwise.
+    """The effect of batch size on the outcome, through the measure and directly.
 
     Raises ValueError for fewer than LEAST_REPLICATES replicates, and where no intervention changes the measure.
     """
@@ -234,15 +235,15 @@ def _slope_of(experiment: Experiment, kind: str) -> Slope:
 
 
 def _agreement(experiment: Experiment, kinds: Sequence[str]) -> float | None:
-    """The p-value of all interventions acting through the measure alone: of two tests the smaller, times two."""
+    """The p-value of the hypothesis that all interventions act through the measure alone (two tests, Bonferroni)."""
     found = [p for p in (_agreement_of_kinds(experiment, kinds), _agreement_of_arms(experiment)) if p is not None]
     return min(1.0, len(found) * min(found)) if found else None
 
 
 def _agreement_of_arms(experiment: Experiment) -> float | None:
-    """Of the t-tests that an arm's outcome is where the common slope puts it, the smallest p-value times their number.
+    """The p-value of the hypothesis that every arm lies on the common line: t-tests per arm, Bonferroni.
 
-    None for a single arm at each batch size, which a line always meets.
+    None with a single arm at each batch size, which always lies on the line.
     """
     places = [(batch, arm) for batch, arm in zip(*np.nonzero(experiment.used), strict=True) if arm]
     if len(places) < 2:

@@ -1,9 +1,9 @@
 """How large may the batch be at each moment of the training?
 
-From runs at a small batch (the trunk, one for each seed) branches go on at 2, 4, 8, ... times the batch, each with the
-same number of examples and a learning rate that follows the batch (Merrill et al. 2025, arXiv 2505.23971). The answer
-is the largest batch that is shown to be no worse than the trunk at each branch point, and the batch schedule that
-follows.
+Trains a trunk at a small batch size, one run per seed. At several points branches continue it at 2, 4, 8, ... times the
+batch size, for the same number of examples each and with a scaled learning rate (Merrill et al. 2025, arXiv
+2505.23971). The answer is the largest batch size at each branch point that is shown to be no worse than the trunk, and
+the batch schedule that follows.
 """
 
 import argparse
@@ -36,7 +36,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     )
     trunk = parser.add_argument_group("the trunk")
     trunk.add_argument(
-        "--batch-size", type=integer(1), default=8, metavar="N", help="of the trunk (default: %(default)s)"
+        "--batch-size", type=integer(1), default=8, metavar="N", help="batch size of the trunk (default: %(default)s)"
     )
     trunk.add_argument("--learning-rate", type=number(above=0), default=0.003, metavar="X", help="(default: 0.003)")
     trunk.add_argument(
@@ -45,12 +45,12 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
         type=amount("warmup", or_zero=True),
         default=0.0,
         metavar="AMOUNT",
-        help="of the learning rate, such as 100steps (default: none)",
+        help="linear warmup of the learning rate, such as 100steps (default: none)",
     )
     add_axis(
         trunk, "--seeds", integer(0), list(range(8)), "replicates, each with a data split of its own", distinct=True
     )
-    branches = parser.add_argument_group("the branches (amounts: steps of the trunk, examples, tokens or epochs)")
+    branches = parser.add_argument_group("the branches (amounts in steps of the trunk, examples, tokens or epochs)")
     branches.add_argument(
         "--branch-at",
         nargs="+",
@@ -64,26 +64,28 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
         type=amount("window"),
         default=Amount(2, "epochs"),
         metavar="AMOUNT",
-        help="how long each branch is, the same at every batch size (default: 2epochs)",
+        help="length of each branch, the same at every batch size (default: 2epochs)",
     )
-    add_axis(branches, "--factors", integer(2), [2, 4, 8, 16], "batch sizes of the branches, in batches of the trunk")
+    add_axis(
+        branches, "--factors", integer(2), [2, 4, 8, 16], "batch sizes of the branches, as multiples of the trunk's"
+    )
     branches.add_argument(
         "--scale-learning-rate",
         choices=SWITCH_LEARNING_RATES,
-        help="the branches' learning rate: kept, or times the root of the factor, or times the factor (default: linear "
-        "for sgd, sqrt for all other optimizers)",
+        help="learning rate of the branches: kept, multiplied by the square root of the factor, or by the factor "
+        "(default: linear for sgd, sqrt for all other optimizers)",
     )
     branches.add_argument(
         "--margin",
         type=number(above=0),
         metavar="X",
-        help="what a branch may lose and still be no worse, in the unit of the held-out loss (default: 0.01 nats)",
+        help="largest excess of the held-out loss that counts as no worse (default: 0.01 nats)",
     )
     branches.add_argument(
         "--run-schedule",
         action="store_true",
-        help="then train by the proposed schedule, at constant batches and by Seesaw, for --epochs or --budget "
-        "(default: as long as the trunk), with as many fresh seeds",
+        help="afterwards train with the proposed schedule, at constant batch sizes and with Seesaw, for --epochs or "
+        "--budget (default: as long as the trunk), with the same number of fresh seeds",
     )
     add_data(parser, dataset="digits")
     training = add_training(parser)
@@ -95,7 +97,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
         dest="held_out",
         type=integer(1),
         metavar="N",
-        help="hold out N training examples, whose loss is compared in place of the test set's",
+        help="hold out N training examples and compare their loss instead of the test loss",
     )
     add_run(parser, name="branched_batch")
     parser.set_defaults(remedies=[{}], **NOT_ASKED, **without_measures())
@@ -103,12 +105,14 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     for name in ("target_loss", "target_metric", "schedule"):
         if getattr(options, name):
             parser.error(
-                f"argument --{name.replace('_', '-')}: must be left out: all branches are equally long, at a "
+                f"argument --{name.replace('_', '-')}: must be left out; all branches have the same length and a "
                 "constant learning rate"
             )
     for name in ("epochs", "budget"):
         if getattr(options, name) and not options.run_schedule:
-            parser.error(f"argument --{name}: has no effect without --run-schedule, whose length it is; see --window")
+            parser.error(
+                f"argument --{name}: has no effect without --run-schedule; --window sets the length of the branches"
+            )
     check_study(parser, options)
     options.batch_sizes, options.learning_rates = [options.batch_size], [options.learning_rate]
     options.warmup_epochs = [options.warmup_epochs]

@@ -16,14 +16,13 @@ def add_planning(parser: Parser) -> None:
     which.add_argument(
         "--plan",
         action="store_true",
-        help="run nothing; from the results of a pilot, say how many replicates each batch size needs and how long "
-        "they take",
+        help="train nothing; compute from a pilot how many replicates each batch size needs and how long they take",
     )
     which.add_argument(
         "--until-decided",
         action="store_true",
-        help="add replicates to the batch sizes that are undecided until each is free or not free; the looks are "
-        "planned before the first, and intervals hold over all of them",
+        help="add replicates to undecided batch sizes until each is free or not free; the looks are planned in "
+        "advance, and intervals hold over all of them",
     )
     group.add_argument(
         "--pilot",
@@ -41,14 +40,14 @@ def add_planning(parser: Parser) -> None:
         "--margin",
         type=number(above=0),
         metavar="X",
-        help="with either: what a batch size may lose and still count as free, in the metric's unit (default: 0.5 "
-        "percentage points, 0.01 nats per token; other metrics have none)",
+        help="with either: how much a batch size may lose and still count as free, in the metric's unit (default: 0.5 "
+        "percentage points, 0.01 nats per token; no default for other metrics)",
     )
     group.add_argument(
         "--max-replicates",
         type=integer(2),
         metavar="N",
-        help="with --until-decided: the most replicates, those of --seeds included (default: three times as many)",
+        help="with --until-decided: the maximum number of replicates (default: three times the number of --seeds)",
     )
 
 

@@ -1,9 +1,9 @@
 """Which rule carries a tuned setting from a small batch to larger ones?
 
 The learning rate is tuned on a grid at batch size B and at k times B. Each scaling rule (keep, square root, linear, and
-for Adam rules of its betas, epsilon and weight decay) carries the best setting at B to k B. Other seeds then train
-both, on equally many examples. The answer is what retuning still gains over each rule, up to which k a rule is within a
-margin of retuning, and from which k on it is worse.
+for Adam rules for its betas, epsilon and weight decay) scales the best setting at B to k B. Other seeds then train with
+both settings, on the same number of examples. The answer is how much retuning still gains over each rule, up to which k
+a rule is within a margin of retuning, and from which k on it is worse.
 """
 
 import argparse
@@ -22,10 +22,10 @@ examples:
   python sweeps/scaling_rules.py --name decay --optimizer adamw --weight-decay 0.1 --factors 4 16
 """
 HAVE_NO_PLACE = {  # with what their absence keeps
-    "target_loss": "all settings see equally many examples",
-    "target_metric": "all settings see equally many examples",
-    "trial": "rules are about the settings of an optimizer",
-    "parameter_groups": "rules carry one learning rate",
+    "target_loss": "all settings see the same number of examples",
+    "target_metric": "all settings see the same number of examples",
+    "trial": "rules scale the settings of an optimizer",
+    "parameter_groups": "rules scale a single learning rate",
 }
 
 
@@ -39,27 +39,48 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
         allow_abbrev=False,
     )
     compared = parser.add_argument_group("what is compared")
-    compared.add_argument("--batch-size", type=integer(1), default=8, metavar="N", help="B (default: %(default)s)")
-    add_axis(compared, "--factors", integer(2), [2, 4, 8, 16], "the k, in batches of B")
+    compared.add_argument(
+        "--batch-size", type=integer(1), default=8, metavar="N", help="base batch size B (default: %(default)s)"
+    )
+    add_axis(compared, "--factors", integer(2), [2, 4, 8, 16], "multiples k of the base batch size")
     compared.add_argument(
         "--margin",
         type=number(above=0),
         metavar="X",
-        help="what a rule may lose to retuning and still be as good, in the metric's unit (default: 0.5 percentage "
-        "points, 0.01 nats per token; other metrics have none)",
+        help="how much a rule may lose against retuning and still count as equally good, in the metric's unit "
+        "(default: 0.5 percentage points, 0.01 nats per token; no default for other metrics)",
     )
-    add_axis(compared, "--seeds", integer(0), list(range(8)), "that judge, with a data split each", distinct=True)
+    add_axis(
+        compared,
+        "--seeds",
+        integer(0),
+        list(range(8)),
+        "seeds that judge the settings, each with its own data split",
+        distinct=True,
+    )
     tuning = parser.add_argument_group("the tuning, the same at every batch size")
     rates = [0.0005 * 2**power for power in range(8)]
-    add_axis(tuning, "--learning-rates", number(above=0), rates, "the grid; a geometric one is fair to all rules")
-    add_axis(tuning, "--tuning-seeds", integer(0), [1000, 1001, 1002], "that choose, with a data split each")
+    add_axis(
+        tuning,
+        "--learning-rates",
+        number(above=0),
+        rates,
+        "grid of learning rates; a geometric grid is fair to all rules",
+    )
+    add_axis(
+        tuning,
+        "--tuning-seeds",
+        integer(0),
+        [1000, 1001, 1002],
+        "seeds that choose the settings, each with its own data split",
+    )
     tuning.add_argument(
         "--validation-size",
         dest="held_out",
         type=integer(1),
         default=500,
         metavar="N",
-        help="training examples that tuning trials hold out to choose by (default: %(default)s)",
+        help="training examples held out by tuning trials, on which settings are chosen (default: %(default)s)",
     )
     add_remedies(compared)
     add_data(parser, dataset="digits")
@@ -87,11 +108,13 @@ def _check(parser: Parser, options: argparse.Namespace) -> None:
     check_study(parser, options)
     ((optimizer, _),) = options.optimizer
     if optimizer in FULL_BATCH_OPTIMIZERS:
-        parser.error(f"argument --optimizer: must have a learning rate and take batches, got {optimizer}")
+        parser.error(
+            f"argument --optimizer: must be an optimizer with a learning rate and mini-batches, got {optimizer}"
+        )
     if len(set(options.learning_rates)) < 2:
-        parser.error("argument --learning-rates: must be two or more, to be tuned")
+        parser.error("argument --learning-rates: must be two or more values to tune")
     if both := set(options.seeds) & set(options.tuning_seeds):
-        parser.error(f"argument --seeds: must be others than --tuning-seeds, got {min(both)} in both")
+        parser.error(f"argument --seeds: must differ from --tuning-seeds, got {min(both)} in both")
     if options.budget is not None and options.budget.unit == "steps":
         parser.error("argument --budget: must be in examples, tokens or epochs, the same at every batch size")
     if len(options.remedies) > 1:

@@ -1,19 +1,20 @@
-"""The gradients of a layer's parameters for each example of a batch, without the loss of each example alone.
+"""Per-example gradients of a layer's parameters, from the backward pass of a whole batch.
 
-A layer's inputs x and the gradients y of the loss in its outputs, both of the whole batch, are all that is needed. With
-T positions (tokens of a sequence, pixels of an image) an example's gradient is
+They follow from the layer's inputs x and the gradients y of the loss with respect to its outputs. With T positions
+(tokens of a sequence, pixels of an image) an example's gradient is
 
     linear          weight  sum_t y_t x_t'                       bias  sum_t y_t
     convolution     weight  sum_t y_t (patch of x at t)', for each group of channels
     embedding       weight  sum_t e(token_t) y_t', e(k) the k-th unit vector
     normalization   weight  sum_t y_t xhat_t, xhat the normalized input      bias  sum_t y_t
 
-The first three are sums of T outer products a_t b_t', of size (o, k). Their squared norm needs no gradient:
+The first three are sums of T outer products a_t b_t', of size (o, k). The squared norm can be computed without the
+gradient,
 
     |sum_t a_t b_t'|^2 = sum_{t,s} (a_t'a_s) (b_t'b_s)           T^2 (o + k) multiplications
 
-or it is that of the gradient itself, for T o k multiplications; the cheaper way is taken. A parameter that is used
-twice in a pass (tied weights, a layer that is called again) has the inner products of its uses, too.
+or from the gradient itself, with T o k multiplications. The cheaper way is taken. If a parameter is used several times
+in a pass (tied weights, a layer that is called again), the inner products between its uses are added.
 
 Goodfellow 2015 (arXiv 1510.01799); Li et al. 2022 (arXiv 2110.05679, section 4); Gray et al. 2024 (arXiv 2411.00999).
 """
@@ -47,7 +48,7 @@ class Whole:
 class Outer:
     """Gradients of N examples and G groups as sums of T outer products: `left` (N, G, T, o), `right` (N, G, T, k).
 
-    Unit vectors on the left are given by their places, (N, G, T) integers.
+    Unit vectors on the left are given by their indices, (N, G, T) integers.
     """
 
     left: Tensor
@@ -95,7 +96,7 @@ Gradient = Whole | Outer
 
 
 def squared_norms(uses: Sequence[Gradient]) -> Tensor:
-    """(N,): of the sum of a parameter's gradients by all of its uses, which are of one class."""
+    """(N,): squared norms of the sum of a parameter's gradients over its uses, all of one class."""
     total = sum((use.squared() for use in uses[1:]), uses[0].squared())
     for index, use in enumerate(uses):
         for other in uses[:index]:
@@ -137,7 +138,7 @@ def _convolution(layer: Any, x: Tensor, y: Tensor) -> Named:
 
 
 def _padding(layer: Any) -> list[int]:
-    """What a convolution adds before and behind each axis, the last axis first, as `F.pad` takes it."""
+    """The padding of a convolution before and after each axis, last axis first, as `F.pad` takes it."""
     sides = {"valid": [(0, 0)] * len(layer.kernel_size)}
     totals = [(size - 1) * dilation for size, dilation in zip(layer.kernel_size, layer.dilation, strict=True)]
     sides["same"] = [(total // 2, total - total // 2) for total in totals]
@@ -203,6 +204,6 @@ OF_LAST_AXIS = (nn.Linear, nn.Embedding, nn.LayerNorm, nn.RMSNorm)  # any axes m
 
 
 def rule_of(layer: nn.Module, only_normalization: bool) -> Rule | None:
-    """What gives the gradients of `layer` from its inputs and the gradients in its outputs; None where nothing does."""
+    """The function from inputs and output gradients of `layer` to its per-example gradients; None if unsupported."""
     rules = NORMALIZATION if only_normalization else {**NORMALIZATION, **OTHERS}
     return next((rule for kind, rule in rules.items() if isinstance(layer, kind)), None)

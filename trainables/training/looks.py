@@ -1,11 +1,11 @@
-"""When a training is looked at: the loss between steps of the first epochs, and the test set.
+"""When to evaluate: the training loss between the first steps, and the test set.
 
-The training loss of every logging point is evaluated, since it decides when a training ends. The test set decides
-nothing (unless there is a target for it) and may take more than the training itself: an update is about three forward
-passes over its examples, and a full batch of 300 beside 1000 test examples would spend a third of its time on them. So
-it is evaluated where that takes at most SHARE of the training, else at the points 1, 2, 3, 4, 6, 8, 11, ... of a curve;
-and always at the end, before a change of the batch size, at moments of measures along the run, and wherever
-`evaluate_every` asks for logging points.
+The training loss is evaluated at every logging point, because it decides when training ends. The test set decides
+nothing, unless it has a target, and can cost more than training: an update costs about three forward passes over its
+examples, so with 300 training and 1000 test examples the test set would cost more than training. It is therefore
+evaluated if this takes at most SHARE of the training time, and otherwise only at logging points 1, 2, 3, 4, 6, 8, ...
+It is always evaluated at the end, before a change of the batch size, if measures are taken along the run, and if
+`evaluate_every` is given.
 """
 
 import math
@@ -14,7 +14,7 @@ from trainables.config import TrialConfig
 from trainables.measuring import ALONG_THE_RUN
 
 SHARE = 0.1
-PASSES = 3  # forward passes that an update takes as long as
+PASSES = 3  # cost of an update, in forward passes
 
 
 def is_look(number: int) -> bool:
@@ -29,7 +29,7 @@ def is_test_always_due(config: TrialConfig) -> bool:
 
 
 def is_test_due(point: int, looked: int, test_size: int, examples: int) -> bool:
-    """Whether to evaluate the test set at logging point `point`, from 1 on, after it was `looked` times before.
+    """Whether to evaluate the test set at logging point `point` (1, 2, ...), after `looked` evaluations before it.
 
     is_look(point)  or  (looked + 1) test_size <= SHARE PASSES examples     examples: used in training so far
     """
@@ -37,7 +37,7 @@ def is_test_due(point: int, looked: int, test_size: int, examples: int) -> bool:
 
 
 def times_tested(points: int, test_size: int, examples: float) -> int:
-    """How often the test set is evaluated in `points` logging points with `examples` training examples each."""
+    """The number of test evaluations in `points` logging points of `examples` training examples each."""
     looked = 0
     for point in range(1, points + 1):
         looked += point == points or is_test_due(point, looked, test_size, round(point * examples))

@@ -1,28 +1,28 @@
-"""The gradient noise scale of the training steps themselves, from the gradients of the examples of each batch.
+"""The gradient noise scale during training, from the per-example gradients of each batch.
 
-A batch's gradient is G_B = sum_i p_i g_i, with g_i the gradient of example i and p_i its share in the mean loss: 1 / B,
-or w_i / sum_j w_j where the task weighs its examples (sequences with padding). With G the mean and Sigma the covariance
-of the g_i, and q = sum_i p_i^2 (1 / B),
+A batch's gradient is G_B = sum_i p_i g_i, where g_i is the gradient of example i and p_i its share of the mean loss:
+1 / B, or w_i / sum_j w_j if the task weights its examples (sequences with padding). With the mean G and the covariance
+Sigma of the g_i, and q = sum_i p_i^2 (1 / B for equal shares),
 
     E |G_B|^2 = |G|^2 + q tr(Sigma)            S = sum_i p_i |g_i|^2,    E S = |G|^2 + tr(Sigma)
 
     tr(Sigma) ~ (S - |G_B|^2) / (1 - q)        |G|^2 ~ (|G_B|^2 - q S) / (1 - q)
 
-both unbiased in each step: the estimates of McCandlish et al. 2018 (arXiv 1812.06162, appendix A.1) with a small batch
-of one example, as Gray et al. 2024 (arXiv 2411.00999). The backward pass has c_i = p_i g_i, so S = sum |c_i|^2 / p_i.
-Numerator and denominator are smoothed each on its own, by m <- DECAY m + (1 - DECAY) x over steps, with the bias of the
-start divided out. The noise scale is the ratio of the two, in examples; an example of a token model is a sequence.
+Both are unbiased at each step. They are the estimates of McCandlish et al. 2018 (arXiv 1812.06162, appendix A.1) with a
+small batch of one example, as in Gray et al. 2024 (arXiv 2411.00999). The backward pass yields c_i = p_i g_i, so
+S = sum |c_i|^2 / p_i. Numerator and denominator are smoothed separately over steps, m <- DECAY m + (1 - DECAY) x, with
+the bias correction of Adam. The noise scale is their ratio, in examples. For token models an example is a sequence.
 
-The interval is Fieller's for the ratio of two means (1954, J. R. Statist. Soc. B 16:175), from how the steps in the
-average differ: the weights w_k of the average are worth 1 / sum w_k^2 steps, (1 + DECAY) / (1 - DECAY) in the end. It
-is open above where |G|^2 is not resolved from 0.
+The interval is Fieller's for the ratio of two means (1954, J. R. Statist. Soc. B 16:175), from the variance between
+steps. The average has an effective number of 1 / sum w_k^2 steps, where w_k are its weights; this approaches
+(1 + DECAY) / (1 - DECAY). The upper end is open if |G|^2 is not significantly above 0.
 
-The norms are of the loss in training: with dropout, augmentation and label smoothing, without weight decay, before
-clipping; the first gradient of an update that takes several (SAM, line searches). A batch of one example has no
-variance and is left out.
+The norms are those of the training loss: with dropout, augmentation and label smoothing, without weight decay, before
+clipping. If an update computes several gradients (SAM, line searches), the first one counts. Batches of one example
+have no variance and are skipped.
 
-Traps: batch norm gives no example a gradient of its own (refused). Where examples have weights, Sigma is taken to be
-the same for short and long ones. Near the end of training |G|^2 is a small difference of large numbers.
+Traps: with batch norm, single examples have no gradient (refused). If examples have weights, Sigma is assumed to be the
+same for short and long ones. Near the end of training |G|^2 is a small difference of large numbers.
 """
 
 import json
@@ -42,15 +42,16 @@ from trainables.training.one_loss import Closure
 from trainables.training.parallel import Workers
 from trainables.training.per_example_norms import PerExampleNorms
 
-DECAY = 0.95  # of a step's weight in the averages
-LEAST_STEPS = 5.0  # that the weights of an average must be worth, for an interval
+DECAY = 0.95  # of the averages, per step
+LEAST_STEPS = 5.0  # effective steps in an average, for an interval
 Z = 1.959964  # 95 %
 
 
 class NoiseScale:
-    """Follows the training of `model` by `watched` updates; `which` is one of trainables.measuring.NOISE_SCALES.
+    """Estimates the noise scale of `model` from updates wrapped in `watched`.
 
-    Raises UserError for a model with batch norm in training mode, and one without a layer that is covered.
+    `which` is one of trainables.measuring.NOISE_SCALES. Raises UserError for a model with batch norm in training mode,
+    and for one without any supported layer.
     """
 
     def __init__(self, model: nn.Module, which: str, data: Dataset, task: Task, workers: Workers) -> None:
@@ -61,8 +62,10 @@ class NoiseScale:
         )
         if not self._norms.parameters:
             kinds = "LayerNorm, RMSNorm, GroupNorm" if only else "linear, convolution, embedding, normalization"
-            other = "; `all` takes the other layers, too" if only else ""
-            raise UserError(f"`noise_scale` {which} needs trained layers that it knows ({kinds}), got none{other}")
+            other = "; `all` covers other layers too" if only else ""
+            raise UserError(
+                f"`noise_scale` {which} needs trainable layers of supported types ({kinds}), got none{other}"
+            )
         self._workers = workers
         self._trained = {name: p.numel() for name, p in model.named_parameters() if p.requires_grad}
         names = [name.rpartition(".")[0] or "model" for name in self._norms.parameters]
@@ -75,23 +78,23 @@ class NoiseScale:
 
     @property
     def parameters(self) -> int:
-        """How many trained parameters are covered."""
+        """The number of trainable parameters that the estimate covers."""
         return sum(self._trained[name] for name in self._norms.parameters)
 
     def uncovered(self) -> str:
-        """In a line, how many trained parameters are not covered and which; "" where all are."""
+        """One line on the trainable parameters that are not covered; "" if all are."""
         missing = [name for name in self._trained if name not in self._norms.parameters]
         if not missing:
             return ""
         whole, shown = sum(self._trained.values()), ", ".join(missing[:3])
         more = f" and {len(missing) - 3} more tensors" if len(missing) > 3 else ""
         return (
-            f"the noise scale covers {self.parameters:,} of {whole:,} trained parameters "
-            f"({100 * self.parameters / whole:.3g} %), not {shown}{more}"
+            f"the noise scale covers {self.parameters:,} of {whole:,} trainable parameters "
+            f"({100 * self.parameters / whole:.3g} %), but not {shown}{more}"
         )
 
     def of_part(self, loss: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
-        """`loss` of some rows of a batch, which is told of them."""
+        """`loss` of some rows of a batch, wrapped so that the rows are recorded."""
 
         def told(rows: Tensor) -> Tensor:
             if self._is_watching:
@@ -102,9 +105,9 @@ class NoiseScale:
         return told
 
     def watched(self, closure: Closure, count: int, weights: Tensor | None) -> Closure:
-        """`closure`, of whose calls the first is watched; it leaves the gradient of a batch of `count` in `.grad`.
+        """`closure`, wrapped so that its first call is watched; it leaves the gradient of a batch in `.grad`.
 
-        `weights` (count,) are what the examples weigh in its loss.
+        `count`: examples in the batch. `weights`: (count,), their weights in the loss.
         """
         is_first = count > 1
 
@@ -125,7 +128,7 @@ class NoiseScale:
 
     @torch.no_grad()
     def _note(self, count: int, weights: Tensor | None) -> None:
-        """Adds the estimates of a batch of `count` examples to the averages."""
+        """Add the estimates from a batch of `count` examples to the averages."""
         shares = torch.full((count,), 1 / count, dtype=torch.float64, device=self._layer.device)
         if weights is not None:
             shares = weights.double() / weights.sum(dtype=torch.float64)
@@ -143,7 +146,7 @@ class NoiseScale:
         self._average.add((single - whole) / (1 - q), (whole - q * single) / (1 - q))
 
     def columns(self) -> dict[str, Any]:
-        """Of epochs.parquet: the whole, and each layer as JSON."""
+        """Columns of epochs.parquet: the whole model, and each layer as JSON."""
         whole, *layers = self._average.results()
         by_layer = {name: dict(zip(PARTS, one, strict=True)) for name, one in zip(self.layers, layers, strict=True)}
         known = any(value is not None for value in whole)
@@ -160,9 +163,9 @@ PARTS = ("noise_scale", "low", "high", "trace", "squared_gradient")
 
 
 class SmoothedRatio:
-    """Exponential averages of `size` numerators and denominators, and their ratios with intervals (top of this file).
+    """Exponential averages of `size` numerators and denominators, and their ratios with intervals (see above).
 
-    A step that is not finite is left out.
+    Steps with values that are not finite are skipped.
     """
 
     def __init__(self, size: int, device: torch.device | None = None) -> None:
@@ -170,7 +173,7 @@ class SmoothedRatio:
         self._steps = torch.zeros((), dtype=torch.float64, device=device)
 
     def add(self, numerators: Tensor, denominators: Tensor) -> None:
-        """Those of a step, (size,) each."""
+        """Add the values of one step, (size,) each."""
         a, b = numerators.double(), denominators.double()
         new = torch.stack([a, b, a * a, b * b, a * b])
         is_finite = new.isfinite().all()
@@ -178,7 +181,7 @@ class SmoothedRatio:
         self._steps = self._steps + is_finite
 
     def results(self) -> list[tuple[float | None, ...]]:
-        """For each: ratio, its 95 % interval, numerator and denominator. None where it is not known, or open."""
+        """For each: ratio, 95 % interval, numerator, denominator. None if unknown, or an open end of the interval."""
         steps = float(self._steps)
         if steps == 0:
             return [(None,) * len(PARTS)] * self._sums.shape[1]
@@ -202,8 +205,10 @@ class SmoothedRatio:
 
 
 def fieller(a: float, b: float, aa: float, bb: float, ab: float) -> tuple[float | None, float | None]:
-    """The ratios r >= 0 with (a - r b)^2 <= aa - 2 r ab + r^2 bb: of the means a and b, whose (co)variances times t^2
-    are aa, bb, ab. The upper end is None where it is open, both where every ratio is possible.
+    """Fieller's interval for a / b: all r >= 0 with (a - r b)^2 <= aa - 2 r ab + r^2 bb.
+
+    a and b are means; aa, bb and ab are their variances and covariance times t^2. The upper end is None if it is open,
+    and both ends are None if every ratio is possible.
     """
     square, half, rest = b * b - bb, a * b - ab, a * a - aa
     root = half * half - square * rest
@@ -212,11 +217,11 @@ def fieller(a: float, b: float, aa: float, bb: float, ab: float) -> tuple[float 
     low, high = sorted(((half - math.sqrt(root)) / square, (half + math.sqrt(root)) / square))
     if square > 0:
         return max(0.0, low), max(0.0, high)
-    return (high, None) if low < 0 < high else (None, None)  # those below `low` are possible, too
+    return (high, None) if low < 0 < high else (None, None)  # ratios below `low` are possible too
 
 
 def student_t(freedom: float) -> float:
-    """The 97.5 % quantile of Student's t, to 0.01 from 4 degrees of freedom on (Abramowitz and Stegun, 26.7.5)."""
+    """The 97.5 % quantile of Student's t (Abramowitz and Stegun, 26.7.5), to 0.01 from 4 degrees of freedom on."""
     z = Z
     terms = (
         (z**3 + z) / 4,
@@ -238,6 +243,6 @@ def _refuse_batch_norm(model: nn.Module, task: Task) -> None:
         module.training = training
     if mixing:
         raise UserError(
-            f"`noise_scale` needs the gradients of single examples, which batch norm mixes ({mixing[0]}); use a model "
-            "without batch norm, or `--measures gradient_noise_scale`, which uses its trained statistics"
+            f"`noise_scale` needs per-example gradients, and batch norm mixes examples ({mixing[0]}); use a model "
+            "without batch norm, or `--measures gradient_noise_scale`, which uses the running statistics"
         )

@@ -1,13 +1,13 @@
-"""The squared norms of the gradients of single examples, from one backward pass of a whole batch.
+"""Squared norms of per-example gradients, from one backward pass over a whole batch.
 
-Hooks on the layers of trainables.training.layer_gradients keep their inputs, and compute norms when the gradient in
-their outputs comes by. They read tensors that the pass makes anyway, so the pass has the same bits with and without.
+Forward hooks on the layers that trainables.training.layer_gradients supports keep the inputs. The norms are computed in
+the backward pass, when the gradient of a layer's outputs arrives. The hooks only read tensors that the pass creates
+anyway, so its results are bit-identical with and without them.
 
-What is covered is found out before training (`PerExampleNorms.covering`), on a few examples: a parameter is covered
-where these norms are those that autograd finds example by example. That is done beside the first weights, of which some
-may be 0 and hide what lies below them. So a layer that a network uses without calling it
-(`nn.MultiheadAttention`), whose inputs have no dimension of examples (learned positions), or that other hooks change,
-is left out instead of counted wrongly.
+`PerExampleNorms.covering` decides before training which parameters are covered: those whose norms agree, on a few
+examples, with autograd's for one example at a time. It compares at slightly perturbed weights, because initial weights
+of 0 hide the layers below them. So a layer is excluded, not counted wrongly, if the network uses it without calling it
+(`nn.MultiheadAttention`), if its inputs have no example dimension (learned positions), or if other hooks change it.
 """
 
 import contextlib
@@ -26,16 +26,16 @@ from trainables.tasks.task import Task
 from trainables.training.layer_gradients import OF_LAST_AXIS, Gradient, Rule, rule_of, squared_norms
 
 COMPARED = 3  # examples
-AGREES = 1e-3  # of a squared norm, in float32
-MOVED = 0.02  # standard deviation of what is added to the weights for the comparison
-ROUNDING = 1e-9  # of the squared norm of an example's whole gradient: less is 0, such as that of a key's bias
+AGREES = 1e-3  # relative error of a squared norm, in float32
+MOVED = 0.02  # standard deviation of the perturbation of the weights
+ROUNDING = 1e-9  # share of an example's whole squared norm that counts as 0, such as the gradient of a key's bias
 
 
 class PerExampleNorms:
-    """Collects, inside `watching`, the squared norms of each example's gradient in `parameters` of `model`.
+    """Collects, inside `watching`, the squared norms of per-example gradients for `parameters` of `model`.
 
-    `names` are those of `model.named_parameters()`; None for all trained parameters of the layers that are known, or of
-    the normalization layers alone.
+    `names`: names from `model.named_parameters()`. None: all trainable parameters of supported layers, or of
+    normalization layers if `only_normalization`.
     """
 
     def __init__(
@@ -53,15 +53,15 @@ class PerExampleNorms:
         self._count, self._is_whole = 0, True
         self._uses: Counter[nn.Parameter] = Counter()
         self._gradients: dict[nn.Parameter, list[Gradient]] = {}
-        self._found: list[tuple[int, dict[nn.Parameter, Tensor]]] = []  # of each pass: its examples and their norms
+        self._found: list[tuple[int, dict[nn.Parameter, Tensor]]] = []  # per pass: examples, norms
 
     @classmethod
     def covering(
         cls, model: nn.Module, inputs: Examples, labels: Examples, task: Task, *, only_normalization: bool = False
     ) -> "PerExampleNorms":
-        """Those whose norms agree with autograd's, on the first of the examples.
+        """The norms of all parameters for which they agree with autograd's on the first examples.
 
-        Weights, modes, buffers, gradients and the random state are as before.
+        Weights, modes, buffers, gradients and the random state are restored.
         """
         few, targets = (tensor_of(part[:COMPARED]) for part in (inputs, labels))
         norms_of = partial(cls, model, only_normalization=only_normalization)
@@ -77,7 +77,7 @@ class PerExampleNorms:
 
     @contextlib.contextmanager
     def watching(self, count: int) -> Iterator[None]:
-        """Inside, the norms of a pass over `count` examples are collected, or of each pass after a `begin`."""
+        """Collect the norms of one pass over `count` examples, or of each pass that `begin` announces."""
         self._found, self._count, self._is_whole = [(count, {})], count, True
         self._uses.clear()
         handles = [one.module.register_forward_hook(partial(self._forward, one)) for one in self._watched]
@@ -90,14 +90,14 @@ class PerExampleNorms:
             self._gradients.clear()
 
     def begin(self, count: int) -> None:
-        """What follows is a pass over `count` examples, of a batch that is cut."""
+        """Announce a pass over `count` examples, part of a batch that is processed in parts."""
         self._finish()
         self._found = [*([] if self._is_whole else self._found), (count, {})]
         self._count, self._is_whole = count, False
         self._uses.clear()
 
     def squared(self) -> Tensor:
-        """(N, parameters): of all examples, those of the first pass first; 0 where the loss depends on no parameter."""
+        """(N, parameters), in the order of the passes; 0 for a parameter that the loss does not depend on."""
         return torch.cat(
             [
                 torch.stack([found.get(p, self._zeros(count)) for p in self.parameters.values()], 1)
@@ -107,7 +107,7 @@ class PerExampleNorms:
 
     @property
     def seen(self) -> set[str]:
-        """The names of the parameters that the last pass has found gradients of."""
+        """The names of the parameters that got gradients in the last pass."""
         return {name for name, parameter in self.parameters.items() if parameter in self._found[-1][1]}
 
     def _zeros(self, count: int) -> Tensor:
@@ -127,7 +127,7 @@ class PerExampleNorms:
         parameters = watched.parameters
         dtype = next(iter(parameters.values())).dtype
         y, x = y.to(dtype), x.to(dtype) if x.is_floating_point() else x
-        if len(y) != self._count:  # the rows of an example follow each other
+        if len(y) != self._count:  # an example's rows are adjacent
             x, y = (tensor.unflatten(0, (self._count, -1)) for tensor in (x, y))
         for name, gradient in watched.rule(watched.module, x, y).items():
             if (parameter := parameters.get(name)) is not None:
@@ -138,7 +138,7 @@ class PerExampleNorms:
 
     @torch.no_grad()
     def _finish(self) -> None:
-        """Counts what the loss depends on by some of its uses alone."""
+        """Count parameters only some of whose uses the loss depends on."""
         for parameter, uses in self._gradients.items():
             self._found[-1][1][parameter] = squared_norms(uses)
         self._gradients.clear()
@@ -153,7 +153,7 @@ class _Watched:
 
 @contextlib.contextmanager
 def _moved(model: nn.Module) -> Iterator[None]:
-    """Inside, the parameters of `model` are a little away from where they were."""
+    """Perturb the parameters of `model`, and restore them at the end."""
     with torch.no_grad():
         saved = [parameter.clone() for parameter in model.parameters()]
         for parameter in model.parameters():
@@ -169,7 +169,7 @@ def _moved(model: nn.Module) -> Iterator[None]:
 def _agreeing(
     norms_of: Callable[..., PerExampleNorms], model: nn.Module, inputs: Tensor, labels: Tensor, task: Task
 ) -> set[str]:
-    """The names of the parameters whose squared norms are those of the gradients of one example after another."""
+    """The names of the parameters whose squared norms agree with gradients computed one example at a time."""
     parameters = norms_of().parameters
     wanted, names = list(parameters.values()), list(parameters)
 
@@ -191,7 +191,7 @@ def _agreeing(
         except Exception:
             if len(own) == 1:
                 return set()
-            return set().union(*(found({name}) for name in own))  # one layer is used in a way of its own
+            return set().union(*(found({name}) for name in own))  # some layer is used in an unusual way
         columns = [names.index(name) for name in norms.parameters]
         agree = ((norms.squared().cpu() - expected[:, columns]).abs() <= allowed[:, columns]).all(0).tolist()
         return {name for name, agrees in zip(norms.parameters, agree, strict=True) if agrees and name in norms.seen}

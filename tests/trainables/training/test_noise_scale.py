@@ -247,8 +247,8 @@ def test_measuring_more_keeps_the_noise_scale(make_config: Make, digits: Source)
 
 def test_what_is_refused(make_config: Make, digits: Source) -> None:
     for changes, message in (
-        ({"model_options": '{"widths": [16], "batch_norm": true}'}, "which batch norm mixes"),
-        ({"noise_scale": "normalization"}, "`noise_scale` normalization needs trained layers that it knows"),
+        ({"model_options": '{"widths": [16], "batch_norm": true}'}, "batch norm mixes examples"),
+        ({"noise_scale": "normalization"}, "`noise_scale` normalization needs trainable layers of supported types"),
         ({"noise_scale": "some"}, "`noise_scale` must be one of normalization, all"),
         ({"noise_batch_size": 16}, "`noise_scale` must be left out with `noise_batch_size`"),
         ({"trial": "module:Class"}, "`noise_scale` must be left out with a trial of your own"),
