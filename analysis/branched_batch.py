@@ -11,6 +11,7 @@ import sys
 from analysis.cli.command import run_with_options
 from analysis.data.load import load_sweep
 from analysis.reporting.branched_batch import report
+from trainables.runtime.numbers import number
 
 
 def main(arguments: list[str]) -> int:
@@ -22,7 +23,7 @@ def main(arguments: list[str]) -> int:
 def _add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--margin",
-        type=float,
+        type=number(),
         metavar="X",
         help="what a branch may lose, in the unit of the held-out loss (default: 0.01 nats)",
     )

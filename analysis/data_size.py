@@ -12,6 +12,7 @@ from analysis.cli.command import run_with_options
 from analysis.data.load import load_sweep
 from analysis.questions.data_size import data_sizes, lines
 from trainables.runtime.errors import UserError
+from trainables.runtime.numbers import number
 
 
 def main(arguments: list[str]) -> int:
@@ -19,7 +20,7 @@ def main(arguments: list[str]) -> int:
 
 
 def _add(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--loss", type=float, metavar="X", help="the training loss (default: that of the sweeps)")
+    parser.add_argument("--loss", type=number(), metavar="X", help="the training loss (default: that of the sweeps)")
     parser.add_argument(
         "--to", nargs="+", type=int, default=[], metavar="N", help="numbers of training examples to extrapolate to"
     )

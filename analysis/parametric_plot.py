@@ -13,12 +13,13 @@ from analysis.cli.command import run_with_options
 from analysis.cli.profile_options import add_profile_options, where
 from analysis.data.load import load_sweep
 from analysis.minima.parametric_plot import POINTS, RANGE
+from trainables.runtime.numbers import number
 
 
 def _options(parser: argparse.ArgumentParser) -> None:
     add_profile_options(parser, points=POINTS)
     parser.add_argument(
-        "--alpha-range", nargs=2, type=float, default=RANGE, metavar=("LOW", "HIGH"), help="(default: -1 2)"
+        "--alpha-range", nargs=2, type=number(), default=RANGE, metavar=("LOW", "HIGH"), help="(default: -1 2)"
     )
 
 

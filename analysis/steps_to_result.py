@@ -21,6 +21,7 @@ from analysis.data.runs import names_of
 from analysis.questions.steps_to_result import default_goal, equal_examples, equal_examples_line, lines, steps_to_result
 from analysis.questions.tuned_steps import is_search
 from analysis.reporting.tuned_steps import tuned_steps_lines
+from trainables.runtime.numbers import number
 
 
 def main(arguments: list[str]) -> int:
@@ -35,11 +36,11 @@ def _add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--goal",
         nargs="+",
-        type=float,
+        type=number(),
         metavar="X",
         help="goals (default: those of the search, or the best that every batch size reaches)",
     )
-    parser.add_argument("--margin", type=float, metavar="X", help="compare at equal examples too, with this margin")
+    parser.add_argument("--margin", type=number(), metavar="X", help="compare at equal examples too, with this margin")
     parser.add_argument("--column", nargs="+", default=[], metavar="NAME=THEIRS", help="such as step=global_step")
     parser.add_argument("--runs", type=Path, metavar="FILE", help="W&B's export of the runs table")
     parser.add_argument("--batch-pattern", metavar="REGEX", help=r"the batch size in a run's path, such as 'bs(\d+)'")

@@ -26,6 +26,7 @@ from typing import Any
 
 from trainables.config import TrialConfig
 from trainables.optimizer_settings import FULL_BATCH_OPTIMIZERS, canonical_options, read_options
+from trainables.runtime.errors import UserError
 
 DIGITS = 12  # of scaled values, so that they are the same on every processor
 BETAS = (0.9, 0.999)  # defaults of torch.optim
@@ -59,9 +60,17 @@ class ScalingRule:
     def carried(self, config: TrialConfig, batch_size: int) -> TrialConfig | None:
         """`config` carried to `batch_size`; None where the rule has no setting there.
 
-        Raises UserError for a `batch_size` beyond the training set.
+        Raises UserError for a `batch_size` beyond the training set, and for options that are no numbers.
         """
-        changes = self.changes(config, batch_size / config.batch_size) if self.applies(config) else None
+        try:
+            changes = self.changes(config, batch_size / config.batch_size) if self.applies(config) else None
+        except UserError:
+            raise
+        except (TypeError, ValueError) as error:  # of a damaged table
+            raise UserError(
+                f"`optimizer_options` must hold numbers that the rule {self.words} can scale, got "
+                f"{config.optimizer_options}"
+            ) from error
         if changes is None:
             return None
         return dataclasses.replace(config, batch_size=batch_size, **changes).canonical()
@@ -86,7 +95,8 @@ def _adam_sde(config: TrialConfig, k: float) -> Changes:
         options["alpha"] = sde_beta(given.get("alpha", ALPHA), k)
         least = options["alpha"]
     else:
-        options["betas"] = [sde_beta(beta, k) for beta in given.get("betas", BETAS)]
+        first, second = given.get("betas", BETAS)
+        options["betas"] = [sde_beta(first, k), sde_beta(second, k)]
         least = min(options["betas"])
     return _with_options(config, k, **options) if least >= 0 else None
 

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from analysis.data.load import Sweep, load_sweep
-from trainables.runtime.errors import OneLineParser, UserError, one_line
+from trainables.runtime.errors import OneLineParser, UserError, file_error, one_line
+from trainables.runtime.numbers import number
 from trainables.runtime.output import reliable_output
 from trainables.runtime.text import printable
 from trainables.storage import folders
@@ -65,7 +66,7 @@ def add_metric(parser: argparse.ArgumentParser, *, has_margin: bool) -> None:
     if has_margin:
         parser.add_argument(
             "--margin",
-            type=float,
+            type=number(),
             metavar="X",
             help="what a batch size may lose and still count as free, in the metric's unit (default: 0.5 percentage "
             "points, 0.01 nats per token; other metrics have none)",
@@ -96,5 +97,8 @@ def run_with_options(
                 print(printable(str(line)))
         except UserError as error:
             print(f"{parser.prog}: error: {folders.scrubbed(one_line(error))}", file=sys.stderr)
+            return 2
+        except OSError as error:  # of a file: what is wrong with the output ends the block as another exception
+            print(f"{parser.prog}: error: {folders.scrubbed(file_error(error))}", file=sys.stderr)
             return 2
     return output.status

@@ -17,7 +17,7 @@ from typing import Any
 import pandas as pd
 
 from analysis.data.metric import Direction
-from analysis.data.runs import Runs, read_frame, read_table
+from analysis.data.runs import Runs, read_frame, read_table, renamed
 from trainables.runtime.errors import UserError, one_line
 
 EVENTS = "events.out.tfevents.*"
@@ -30,7 +30,7 @@ def read_wandb(
 ) -> Runs:
     """A chart's export and the runs table's export; `columns` renames those of the table."""
     wide, table = read_table(chart), read_table(runs)
-    table = table.rename(columns={theirs: ours for ours, theirs in (columns or {}).items()})
+    table = renamed(runs, table, columns or {})
     if "Name" not in table:
         raise UserError(f"`runs` must be W&B's export of the runs table, with a column Name, got {runs.name}")
     step = next((name for name in wide if name.lower() in ("step", "global_step", "trainer/global_step")), None)

@@ -32,7 +32,7 @@ import pandas as pd
 import pyarrow as pa
 
 from analysis.data.metric import ACCURACY, Metric, metric_of
-from analysis.data.progress import read_about
+from analysis.data.progress import LONGEST, read_about
 from analysis.data.provenance import notes, one_setting, repeats_weights
 from analysis.data.sequential_design import SequentialDesign, read_design
 from trainables.config import MEASURING, TrialConfig
@@ -49,6 +49,7 @@ NOT_TRAINING = ("validation_size", *sorted(MEASURING))  # they leave the trainin
 OFF_TARGET_FLAGS = frozenset({"missed target loss", "missed target metric", "train accuracy below 99.9 %"})
 COPY_FLAG = "ended before its switch"
 PAPER_FLAG = "paper method far below strong"
+LARGEST = 1e100  # of a result: squares of larger ones overflow, so they count as missing, as infinite ones do
 
 
 @dataclass(frozen=True)
@@ -124,6 +125,7 @@ def load_sweep(folder: str | Path, *, metric: str | None = None, margin: float |
     trials, epochs, measures = (table.to_pandas() for table in (tables.trials, tables.epochs, tables.measures))
     del tables
     pa.default_memory_pool().release_unused()
+    trials, measures = _without_huge(trials), _without_huge(measures)
     measures, several = one_setting(measures)
     trials, primary, others = metric_of(trials, metric)
     about, design = read_about(folder), read_design(folder)
@@ -146,6 +148,16 @@ def load_sweep(folder: str | Path, *, metric: str | None = None, margin: float |
         value = trials["trial_id"].map(rows_of(sweep, measure)["value"])
         trials[measure.column] = value.where(value.notna(), trials[measure.column])
     return sweep
+
+
+def _without_huge(frame: pd.DataFrame) -> pd.DataFrame:
+    """`frame` without numbers that only a damaged table has, among them times below 0 or beyond LONGEST."""
+    numbers = frame.select_dtypes("floating")
+    found = numbers.where(numbers.abs() <= LARGEST)
+    seconds = [name for name in found if name.endswith("seconds")]
+    return frame.assign(
+        **found.assign(**{name: found[name].where(found[name].between(0, LONGEST)) for name in seconds})
+    )
 
 
 def axes(trials: pd.DataFrame) -> dict[str, list[Any]]:
@@ -241,7 +253,7 @@ def measures_of(sweep: Sweep) -> tuple[Measure, ...]:
     final = _final_measures(sweep)
     found = {_setting(known): known for known in MEASURES}
     names = list(SETTING)
-    settings = final.loc[final["value"].notna(), names].drop_duplicates().sort_values(names)
+    settings = final.loc[final["value"].notna() & final["method"].notna(), names].drop_duplicates().sort_values(names)
     for name, rows in settings.groupby("measure"):
         several, spaces = len(rows) > 1, rows["space"].nunique() > 1
         methods = rows["method"].nunique() > 1 or (several and not spaces)

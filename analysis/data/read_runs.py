@@ -28,6 +28,10 @@ def read_runs(
 
     Raises UserError where `source` is none of these, or lacks what is needed.
     """
+    is_file = source.is_file()
+    _refuse("column", columns, is_file or wandb_runs is not None, "a CSV file", source)
+    _refuse("runs", wandb_runs, is_file, "a chart that Weights & Biases exported", source)
+    _refuse("batch-pattern", batch_pattern, not is_file and not is_results(source), "TensorBoard runs", source)
     if is_results(source):
         return read_results(load_sweep(source), metric or "test_loss", direction)
     if not source.exists():
@@ -44,8 +48,14 @@ def read_runs(
         raise UserError("`metric` must be given for runs from elsewhere: --metric val_loss")
     if wandb_runs is not None:
         return foreign_runs.read_wandb(source, wandb_runs, metric, direction, columns)
-    if source.is_file():
+    if is_file:
         return read_csv(source, metric, direction, columns)
     if has_studies:
         return foreign_runs.read_studies(source, metric, direction)
     return foreign_runs.read_events(source, metric, direction, batch_pattern)
+
+
+def _refuse(option: str, value: object, has_effect: bool, reads: str, source: Path) -> None:
+    """Raises UserError for an option that would be ignored."""
+    if value and not has_effect and source.exists():
+        raise UserError(f"`--{option}` is for {reads}, got {source}")

@@ -31,6 +31,7 @@ from trainables.records.matching import MATCHED
 from trainables.runtime.errors import UserError, one_line
 
 NEEDED = ("batch_size", "step")
+LARGEST = 2.0**53  # up to which floating-point numbers count whole steps and examples
 LOWER = (
     "loss",
     "error",
@@ -88,14 +89,15 @@ def read_frame(
             f"`source` must have a column 'batch_size', the same all along a run, got none in {source.name}"
         )
     sizes = pd.to_numeric(settings["batch_size"], errors="coerce")
-    bad = sizes.isna() | (sizes <= 0) | (sizes % 1 != 0)
+    bad = sizes.isna() | (sizes <= 0) | (sizes % 1 != 0) | (sizes > LARGEST)
     if bad.any():
         got = settings.loc[bad, "batch_size"].iloc[0]
-        raise UserError(f"`batch_size` must be whole numbers above 0 in {source.name}, got {got}")
+        raise UserError(f"`batch_size` must be whole numbers above 0, up to 2^53, in {source.name}, got {got}")
     steps = pd.to_numeric(frame["step"], errors="coerce")
     values = pd.to_numeric(frame[metric], errors="coerce").astype("float64")
-    if steps[values.notna()].isna().any() or (steps < 0).any():
-        raise UserError(f"`step` must be numbers from 0 on in {source.name}, got others")
+    bad = values.notna() & ~steps.between(0, LARGEST)
+    if bad.any():
+        raise UserError(f"`step` must be numbers from 0 to 2^53 in {source.name}, got {frame.loc[bad, 'step'].iloc[0]}")
     curves = pd.DataFrame({"run": frame["run"].array, "step": steps.array, "value": values.array}).dropna()
     if curves.empty:
         raise UserError(f"`metric` {metric} must have values in {source.name}, got none")
@@ -117,8 +119,26 @@ def read_frame(
 
 def read_csv(source: Path, metric: str, direction: Direction | None, columns: Mapping[str, str]) -> Runs:
     """`Runs` of a CSV file in the layout of the top of this file; `columns`: its names for ours."""
-    frame = read_table(source).rename(columns={theirs: ours for ours, theirs in columns.items()})
+    frame = renamed(source, read_table(source), columns)
     return read_frame(source, frame, metric, direction)
+
+
+def renamed(source: Path, frame: pd.DataFrame, columns: Mapping[str, str]) -> pd.DataFrame:
+    """`frame` with our names for its columns, in place of columns that have them already.
+
+    Raises UserError where `columns` names one that is not there.
+    """
+    for theirs in columns.values():
+        if theirs not in frame:
+            raise UserError(f"`column` must name columns of {source.name}, got {theirs}; it has {_some(frame)}")
+    taken = [ours for ours, theirs in columns.items() if ours in frame and ours not in columns.values()]
+    found = frame[[name for name in frame if name not in taken]]
+    copies = {ours: found[theirs] for ours, theirs in columns.items()}
+    return found.drop(columns=[*{*columns.values()}]).assign(**copies)
+
+
+def _some(frame: pd.DataFrame) -> str:
+    return ", ".join(map(str, frame.columns[:9]))
 
 
 def _one_row_each(source: Path, frame: pd.DataFrame) -> pd.DataFrame:
@@ -126,7 +146,7 @@ def _one_row_each(source: Path, frame: pd.DataFrame) -> pd.DataFrame:
     for name in NEEDED:
         if name not in frame:
             raise UserError(
-                f"`source` must have a column {name!r}, got {', '.join(map(str, frame.columns[:9]))} in {source.name}; "
+                f"`source` must have a column {name!r}, got {_some(frame)} in {source.name}; "
                 f"--column {name}=NAME says which one it is"
             )
     if "run" not in frame:
@@ -216,4 +236,7 @@ def names_of(texts: Sequence[str]) -> dict[str, str]:
             raise UserError(
                 f"`column` must be run=NAME, seed=NAME, batch_size=NAME or step=NAME, got {ours}{sign}{theirs}"
             )
-    return {ours: theirs for ours, _, theirs in pairs}
+    found = {ours: theirs for ours, _, theirs in pairs}
+    if len(found) < len(pairs):
+        raise UserError(f"`column` must name each column once, got {' '.join(texts)}")
+    return found

@@ -160,7 +160,8 @@ def losses(epochs: pd.DataFrame, trunk: pd.DataFrame, branches: pd.DataFrame) ->
 
 
 def smoothed(curve: pd.DataFrame, start: float, end: float) -> float:
-    """The mean held-out loss between two epochs, on lines between evaluations; NaN where the run ends before.
+    """The mean held-out loss between two epochs, on lines between evaluations; NaN where the run ends before, or where
+    losses are too large for a mean.
 
     curve: rows of epochs.parquet of one trial, in order.
     """
@@ -170,7 +171,9 @@ def smoothed(curve: pd.DataFrame, start: float, end: float) -> float:
         return float("nan")
     inside: Floats = np.concatenate([[start], at[(at > start) & (at < end)], [end]])
     line = np.interp(inside, at, values)
-    return float(((line[1:] + line[:-1]) / 2 * np.diff(inside)).sum() / (end - start))
+    with np.errstate(over="ignore", invalid="ignore"):
+        mean = float(((line[1:] + line[:-1]) / 2 * np.diff(inside)).sum() / (end - start))
+    return mean if np.isfinite(mean) else float("nan")
 
 
 def judged(found: pd.DataFrame, margin: float) -> tuple[BranchPoint, ...]:

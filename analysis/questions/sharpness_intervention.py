@@ -1,14 +1,14 @@
-"""How much of the large-batch gap goes through each measure of sharpness: an experiment, not an association.
+"""How much of the large-batch gap is mediated by each measure of sharpness: an experiment, not an association.
 
-Arms are plain training and interventions that change the sharpness at a fixed batch size: SAM, ASAM, another learning
-rate, weight decay. Every replicate has every arm at the smallest and at the largest batch. The statistics and their
-assumptions are in analysis/stats/mediation.py.
+Arms are plain training and interventions that change sharpness at a fixed batch size: SAM, ASAM, another learning rate,
+weight decay. Every replicate has every arm at the smallest and the largest batch size. analysis/stats/mediation.py has
+the statistics and their assumptions.
 
-The placebo, rescaled layers, changes measures in the weights' own units and nothing else, so its share of the gap is 0.
-A measure that it changes cannot be the cause itself, whatever its share by the other interventions.
+The placebo rescales layers. It changes measures that depend on the units of the weights, and nothing else, so its share
+of the gap is 0. A measure that it changes cannot be the cause, whatever share the other interventions give it.
 
-What could bias the comparison is left out whole, never trial by trial: an arm at a batch size where any trial diverged
-or is off target, and a replicate whose plain trials are not complete.
+To avoid bias, exclusions never apply to single trials: an arm is excluded at a batch size if any of its trials there
+diverged or missed the target, and a replicate is excluded if its plain trials are incomplete.
 """
 
 import json
@@ -162,20 +162,29 @@ def arms_of(sweep: Sweep) -> Arms:
     return Arms(int(ends[0]), int(ends[1]), tuple(arms), ids, used, tuple(left_out))
 
 
+def _numbers(trial_id: str, text: str) -> dict[str, float]:
+    """The column `metrics` of a trial, NaN for null. Raises UserError where it holds something else than numbers."""
+    try:
+        found = {str(name): np.nan if value is None else float(value) for name, value in json.loads(text).items()}
+    except (ValueError, TypeError, AttributeError, RecursionError, OverflowError) as error:
+        raise UserError(
+            f"`results` must hold whole tables, got metrics of trial {trial_id} that are no JSON object of numbers"
+        ) from error
+    return {name: value if np.isfinite(value) else np.nan for name, value in found.items()}
+
+
 def outcomes_of(sweep: Sweep) -> dict[str, pd.Series]:
     """The primary metric by trial_id: on the plain test set, and under each shift, the mean over its severities."""
     trials = sweep.trials.set_index("trial_id")
     found = {TEST: trials[sweep.metric.column].astype("float64")}
     stem = f"test_{sweep.metric.name}_"
-    rows = {key: json.loads(text) for key, text in trials["metrics"].dropna().items()}
+    rows = {str(key): _numbers(str(key), text) for key, text in trials["metrics"].dropna().items()}
     shifts = [
         shift for shift in SHIFTS if any(name.startswith(f"{stem}{shift}_") for row in rows.values() for name in row)
     ]
     for shift in shifts:
         values = {
-            key: np.mean(
-                [np.nan if v is None else v for n, v in row.items() if n.startswith(f"{stem}{shift}_")] or [np.nan]
-            )
+            key: np.mean([value for name, value in row.items() if name.startswith(f"{stem}{shift}_")] or [np.nan])
             for key, row in rows.items()
         }
         found[shift] = pd.Series(values, dtype="float64").reindex(trials.index)
@@ -198,8 +207,8 @@ def explained(sweep: Sweep) -> tuple[Explained, ...]:
 
 
 def named(found: Sequence[Explained]) -> Explained:
-    """The one that the answer rests on, on the plain test set: of those that the placebo does not change the one that
-    the interventions change most clearly (not the one with most to say), or else box sharpness.
+    """The measure that the answer rests on, on the plain test set: among those that the placebo does not change, the
+    one that the interventions change most clearly (not the one with the largest share), or else box sharpness.
     """
     plain = [one for one in found if one.outcome == TEST]
     return max((one for one in plain if one.is_invariant), key=lambda one: one.found.strength, default=plain[0])

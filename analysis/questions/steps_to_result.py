@@ -94,7 +94,9 @@ class EqualExamples:
 
 
 def steps_to_result(runs: Runs, goal: float) -> StepsToResult:
-    """The steps to `goal` at each batch size. Raises UserError where no batch size reaches it."""
+    """The steps to `goal` at each batch size. Raises UserError where no batch size reaches it, or it is no number."""
+    if not np.isfinite(goal):
+        raise UserError(f"`goal` must be a finite value of {runs.metric}, got {goal:g}")
     frame = runs.about.copy()
     reached = first_at(runs, goal)
     frame["log_steps"] = np.log(frame.index.map(reached["step"]).to_numpy(np.float64))
@@ -137,8 +139,8 @@ def equal_examples(runs: Runs, margin: float, examples: float | None = None) -> 
     A batch size is left out where no setting was evaluated so early in every replicate. Raises UserError where that
     leaves none, and for a margin that is not above 0.
     """
-    if not margin > 0:
-        raise UserError(f"`margin` must be above 0, in units of {runs.metric}, got {margin:g}")
+    if not 0 < margin < np.inf:
+        raise UserError(f"`margin` must be a number above 0, in units of {runs.metric}, got {margin:g}")
     budget = most_examples(runs) if examples is None else examples
     curves = _by_examples(runs)
     frame = runs.about.assign(value=curves.groupby("run").apply(_value_at, budget, include_groups=False), matched_set=0)

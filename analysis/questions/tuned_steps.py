@@ -77,7 +77,10 @@ def read_search(folder: Path, find: Callable[[dict[str, Any], pd.DataFrame], T],
     """What `find` makes of tuning.json and tuning.parquet. Raises UserError where they are not as `script` writes."""
     try:
         about = json.loads(read_file(folder / "tuning.json"))
-        return find(about, pq.read_table(pa.BufferReader(read_file(folder / "tuning.parquet"))).to_pandas())
+        tuning = pq.read_table(pa.BufferReader(read_file(folder / "tuning.parquet"))).to_pandas()
+        if tuning.empty:
+            raise UserError(f"`results` must hold trials of a search, got none in {folder / 'tuning.parquet'}")
+        return find(about, tuning)
     except UserError:
         raise
     except (OSError, ValueError, KeyError, TypeError, IndexError, AttributeError) as error:

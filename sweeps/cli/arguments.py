@@ -8,7 +8,6 @@ import atexit
 import difflib
 import gc
 import importlib.util
-import math
 import signal
 import sys
 from collections.abc import Callable, Sequence
@@ -17,7 +16,8 @@ from types import FrameType
 from typing import Any, NoReturn
 
 from trainables.measuring import SHIFTS
-from trainables.runtime.errors import LostError, UserError, one_line
+from trainables.runtime.errors import LostError, UserError, file_error, one_line
+from trainables.runtime.numbers import number as number
 from trainables.runtime.options import KeyValues
 from trainables.runtime.output import reliable_output
 from trainables.storage import folders
@@ -99,6 +99,9 @@ def run_command(program: str, run: Callable[[], int], *, goes_on: bool = True) -
             except LostError as error:
                 print(f"{program}: error: {folders.scrubbed(one_line(error))}", file=sys.stderr)
                 return error.status
+            except OSError as error:
+                print(f"{program}: error: {folders.scrubbed(file_error(error))}", file=sys.stderr)
+                return LostError.status
             except KeyboardInterrupt:
                 print(f"{program}: interrupted; every finished trial is kept, --resume goes on", file=sys.stderr)
                 return 130
@@ -370,21 +373,6 @@ integer_or_none = or_none(integer(0))
 def examples(text: str) -> int | str:
     """A number of examples, or `all`."""
     return "all" if text == "all" else integer(1)(text)
-
-
-def number(*, above: float | None = None, least: float | None = None) -> Callable[[str], float]:
-    rule = f"above {above:g}" if above is not None else f"of {least:g} or more"
-
-    def read(text: str) -> float:
-        try:
-            value = float(text)
-        except ValueError:
-            value = math.nan
-        if not math.isfinite(value) or (above is not None and value <= above) or (least is not None and value < least):
-            raise argparse.ArgumentTypeError(f"must be a number {rule}, got {text}")
-        return value
-
-    return read
 
 
 def tracker(text: str) -> tuple[str, str | None]:

@@ -270,7 +270,7 @@ def add_training(parser: Parser) -> Any:
     )
     task.add_argument(
         "--target-metric",
-        type=float,
+        type=number(),
         metavar="X",
         help="train until the task's primary metric on held-out data reaches X, such as an accuracy of 0.95: on the "
         "validation examples where there are some (--validation-size), else on the test set, which then decides when "

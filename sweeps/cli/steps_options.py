@@ -1,13 +1,13 @@
 """How many steps does each batch size need, when each is tuned for it?
 
-Optuna searches the setting of every batch size that takes the fewest steps to the goals, on validation examples and
-with the same number of trials. The fastest setting of each batch size, for each goal, is then trained again with other
-seeds and other draws of the training examples, and judged on the test set: what was chosen never judges itself. The
-answer is the curve of steps against batch size (Shallue et al. 2019, arXiv 1811.03600), the largest useful batch by
-three definitions, and the share of settings that reach the goal.
+For every batch size Optuna searches the setting with the fewest steps to the goals, on validation examples and with the
+same number of trials. For each goal the fastest setting is then trained again with other seeds and other draws of the
+training examples, and judged on the test set, so no setting is judged by the run that chose it. The answer is the curve
+of steps against batch size (Shallue et al. 2019, arXiv 1811.03600), the largest useful batch size by three definitions,
+and the share of settings that reach the goal.
 
-A trial ends at the hardest goal, or at `--epochs` or `--budget`. That cap must leave room for the largest batch size,
-which takes the fewest steps in an epoch.
+A trial ends at the hardest goal, or at `--epochs` or `--budget`. This cap must leave enough steps for the largest batch
+size, which takes the fewest steps per epoch.
 """
 
 import argparse
@@ -56,33 +56,33 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
 def add_goal_search(parser: Parser, compared: Any, goals: list[float], *, name: str) -> None:
     """All options of a search for the fewest steps to `goals`, with what is compared in the group `compared`."""
     add_axis(compared, "--batch-sizes", integer(1), [8, 32, 128, 300], "examples per optimizer step")
-    add_axis(compared, "--goal", float, goals, "goals, each with an answer of its own")
+    add_axis(compared, "--goal", number(), goals, "goals; each gets its own answer")
     compared.add_argument(
         "--metric",
         dest="objective",
         default="loss",
         metavar="NAME",
-        help="what the goals are of, on held-out examples: loss, or metric, the task's primary one, such as accuracy "
-        "(default: %(default)s)",
+        help="quantity that the goals refer to, on held-out examples: loss, or metric for the task's primary metric, "
+        "such as accuracy (default: %(default)s)",
     )
     add_axis(
         compared,
         "--seeds",
         integer(0),
         list(range(5)),
-        "that judge the chosen settings, with a split each",
+        "seeds that judge the chosen settings, each with its own data split",
         distinct=True,
     )
     compared.add_argument(
         "--margin",
         type=number(above=0),
         metavar="X",
-        help="what a batch size may lose after the same number of examples, in the unit of the goals (default: "
-        "5 %% of the hardest goal that is reached)",
+        help="how much worse a batch size may be after the same number of examples, in the unit of the goals "
+        "(default: 5 %% of the hardest goal that is reached)",
     )
     add_search(
         parser,
-        "the search, the same for every batch size (LOW = HIGH: not searched)",
+        "the search, the same for every batch size (LOW = HIGH fixes a value)",
         warmup_epochs=[0.0, 0.0],
         weight_decay=[0.0, 0.0],
     )

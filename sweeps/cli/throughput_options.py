@@ -1,6 +1,7 @@
-"""The options of throughput.py: what is measured, which goal the time is to, and how devices are linked."""
+"""The options of throughput.py: what to measure, the goal, and the link between devices."""
 
 import argparse
+import math
 from collections.abc import Callable, Mapping, Sequence
 
 from sweeps.cli.arguments import Parser, add_data, integer, number
@@ -33,39 +34,50 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     """The options of `throughput.py`; exits with status 2 and one line where they are wrong."""
     parser = Parser(
         prog="throughput.py",
-        description="Measures examples per second at each batch size, and says which batch size reaches a goal fastest "
-        "and at what cost.",
+        description="Measure examples per second at each batch size, and find the batch size that reaches a goal "
+        "fastest and cheapest.",
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
     goal = parser.add_argument_group("time and cost to a goal")
+    goal.add_argument("--sweep", type=folders.argument, metavar="DIR", help="results folder with the steps to the goal")
     goal.add_argument(
-        "--sweep", type=folders.argument, metavar="DIR", help="a results folder, which has the steps to the goal"
-    )
-    goal.add_argument(
-        "--goal", nargs="+", type=float, metavar="X", help="goals (default: the best that every batch size reaches)"
+        "--goal",
+        nargs="+",
+        type=number(),
+        metavar="X",
+        help="goals (default: the best value that every batch size reaches)",
     )
     goal.add_argument("--metric", metavar="NAME", help="the metric of the goal (default: test_loss)")
     goal.add_argument(
-        "--direction", choices=("lower", "higher"), help="which is better (default: by the metric's name)"
+        "--direction",
+        choices=("lower", "higher"),
+        help="whether lower or higher is better (default: from the name of the metric)",
     )
-    goal.add_argument("--price-per-hour", type=number(above=0), metavar="X", help="of each device, for the cost")
+    goal.add_argument("--price-per-hour", type=number(above=0), metavar="X", help="price of each device")
     goal.add_argument(
-        "--measure", action="store_true", help="with --sweep: measure throughput here, not from the sweep's trials"
+        "--measure",
+        action="store_true",
+        help="with --sweep: measure throughput on this device instead of using the sweep's trials",
     )
     several = parser.add_argument_group("several devices that share every batch (docs/planning.md)")
     several.add_argument("--devices", nargs="+", type=integer(1), metavar="N", help="numbers of devices")
     several.add_argument(
-        "--bandwidth", type=_quantity(BANDWIDTHS), metavar="X", help="of the link between devices, such as 10GB/s"
+        "--bandwidth",
+        type=_quantity(BANDWIDTHS),
+        metavar="X",
+        help="bandwidth of the link between devices, such as 10GB/s",
     )
-    several.add_argument("--latency", type=_quantity(LATENCIES), metavar="X", help="of one message, such as 20us")
+    several.add_argument(
+        "--latency", type=_quantity(LATENCIES), metavar="X", help="latency of one message, such as 20us"
+    )
     several.add_argument(
         "--measure-workers",
         nargs="+",
         type=integer(2),
         metavar="N",
-        help="or fit both to so many CPU processes on this machine, and compare the model with their training",
+        help="instead, fit bandwidth and latency to this many CPU processes here, and compare the model with training",
     )
     here = parser.add_argument_group("what is measured (without --sweep, or with --measure)")
     here.add_argument(
@@ -79,7 +91,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
         "--seconds",
         type=number(above=0),
         metavar="X",
-        help=f"of training at each batch size (default: {SECONDS:g})",
+        help=f"seconds of training at each batch size (default: {SECONDS:g})",
     )
     here.add_argument("--device", choices=("cpu", "cuda"), help="(default: cuda where there is a GPU)")
     here.add_argument(
@@ -93,7 +105,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     add_training(parser)
     own = vars(parser.parse_args([]))
     fixed = {"learning_rates": [0.001], "warmup_epochs": [0.0], "switch_epochs": [None], "seeds": [0], "measures": []}
-    others = vars(options_of_the_grid([])) | fixed  # a trial needs them, and they have no meaning here
+    others = vars(options_of_the_grid([])) | fixed  # required by a trial, without meaning here
     parser.set_defaults(**{name: value for name, value in others.items() if name not in own})
     return with_stopping(parser.parse_args(arguments))
 
@@ -104,7 +116,9 @@ def _quantity(units: Mapping[str, float]) -> Callable[[str], float]:
     def read(text: str) -> float:
         for unit in sorted(units, key=len, reverse=True):
             if text.endswith(unit):
-                return number(above=0)(text.removesuffix(unit)) * units[unit]
+                value = number(above=0)(text.removesuffix(unit)) * units[unit]
+                if 0 < value < math.inf:
+                    return value
         first, *others = units
         raise argparse.ArgumentTypeError(f"must be a number with {first} or {', '.join(others)}, got {text}")
 

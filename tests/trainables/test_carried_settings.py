@@ -1,5 +1,6 @@
 """Rules that carry a setting to another batch size: closed forms, and what stays by each of them."""
 
+import json
 import math
 from typing import Any
 
@@ -7,6 +8,7 @@ import pytest
 
 from trainables.config import TrialConfig
 from trainables.optimizer_settings import canonical_options, read_options
+from trainables.runtime.errors import UserError
 from trainables.scaling_rules import SCALING_RULES, ScalingRule, half_life_beta, sde_beta
 
 BASE: dict[str, Any] = {
@@ -123,3 +125,11 @@ def test_two_steps_are_one(rule: ScalingRule) -> None:
     assert options[0].keys() == options[1].keys()
     for name in options[0]:
         assert options[0][name] == pytest.approx(options[1][name], rel=1e-10)
+
+
+@pytest.mark.parametrize("betas", ["x", ["a", "b"], [0.9], 0.9, None])
+@pytest.mark.parametrize("rule", ["adam_sde", "half_life"])
+def test_options_that_are_no_numbers_are_refused(rule: str, betas: Any) -> None:
+    """As a damaged table may hold them."""
+    with pytest.raises(UserError, match="`optimizer_options` must "):
+        carried(rule, 64, optimizer_options=json.dumps({"betas": betas}))

@@ -29,6 +29,13 @@ def one_line(error: object) -> str:
     return printable(" ".join(line.strip() for line in str(error).splitlines() if line.strip()))
 
 
+def file_error(error: OSError) -> str:
+    """In one line, which file or folder cannot be used and why."""
+    name = error.filename2 or error.filename
+    reason = error.strerror or error
+    return one_line(f"{type(error).__name__}: {reason}" if name is None else f"{name} cannot be used ({reason})")
+
+
 def quoted(value: object, most: int = 200) -> str:
     """What a message quotes of somebody else's text, which may be long and hold anything: one line, cut."""
     text = one_line(value)

@@ -183,6 +183,28 @@ def test_every_layer_has_a_column_and_a_label_of_its_own(write_sweep):
     assert rows_of(sweep, further["layer_max_eig_2"])["value"].tolist() == [2]
 
 
+@pytest.mark.parametrize("value", [1e101, -1e308])
+def test_results_too_large_for_their_squares_are_missing(write_sweep, value):
+    kept = record(test_accuracy := 0.9, 1e100, batch_size=64)
+    sweep = load_sweep(write_sweep([record(value, 1.0, found=[rows_at("full", value, "trace")]), kept]))
+    assert sweep.trials["test_accuracy"].isna().tolist() == [size == 16 for size in sweep.trials["batch_size"]]
+    assert sweep.trials["test_accuracy"].max() == test_accuracy
+    assert sweep.trials["box_sharpness"].max() == 1e100
+    assert "trace" not in [measure.column for measure in measures_of(sweep)]
+
+
+@pytest.mark.parametrize("seconds", [-1.0, 1e10, 1e300])
+def test_times_that_no_trial_takes_are_missing(write_sweep, seconds):
+    sweep = load_sweep(write_sweep([record(row={"train_seconds": seconds}), record(batch_size=64)]))
+    assert sweep.trials.set_index("batch_size")["train_seconds"].isna().to_dict() == {16: True, 64: False}
+
+
+def test_a_value_by_no_method_is_no_measure(write_sweep):
+    nameless = [{**rows_at("full", value, "trace"), "method": None, "scale": value} for value in (1.0, 2.0)]
+    sweep = load_sweep(write_sweep([record(found=nameless)]))
+    assert [measure for measure in measures_of(sweep) if measure not in MEASURES] == []
+
+
 def test_a_trial_measured_in_several_ways_counts_in_one_of_them(write_sweep):
     usual = {"dtype": "float64", "examples": 512, "batch_norm": "running", "seed": 0, "split": "train"}
     for way in ({"examples": 64}, {"dtype": "float32"}, {"batch_norm": "batch"}, {"seed": 1}, {"split": "test"}):

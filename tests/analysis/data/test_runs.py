@@ -10,6 +10,7 @@ from made_up import law, write
 from analysis import steps_to_result
 from analysis.data.foreign_runs import _with_batch_size, read_events, read_studies, read_wandb
 from analysis.data.runs import Runs, direction_of, read_csv, read_frame
+from analysis.questions.steps_to_result import steps_to_result as steps_to_result_of
 from trainables.runtime.errors import UserError
 
 CURVES = {  # (batch size, learning rate): the loss after 10, 20 and 30 steps
@@ -57,6 +58,35 @@ def test_a_csv_file_with_other_names_in_another_order(tmp_path, rows):
     renamed = rows.rename(columns={"batch_size": "bs", "step": "global_step"}).sample(frac=1, random_state=0)
     renamed.to_csv(tmp_path / "runs.csv", index=False)
     assert same(read_csv(tmp_path / "runs.csv", "val_loss", None, {"batch_size": "bs", "step": "global_step"}))
+
+
+def test_a_column_takes_the_place_of_one_that_has_its_name(tmp_path, rows):
+    """Exports have both a `step` of their own and the trainer's."""
+    rows.assign(global_step=rows["step"], step=range(len(rows))).to_csv(tmp_path / "runs.csv", index=False)
+    assert same(read_csv(tmp_path / "runs.csv", "val_loss", None, {"step": "global_step"}))
+
+
+def test_one_column_may_have_two_of_our_names(tmp_path, rows):
+    rows.drop(columns="run").assign(name=rows["run"]).to_csv(tmp_path / "runs.csv", index=False)
+    found = read_csv(tmp_path / "runs.csv", "val_loss", None, {"run": "name", "seed": "name"})
+    assert len(found.about) == len(CURVES)
+
+
+@pytest.mark.parametrize("goal", ["nan", "inf", "-inf"])
+def test_goals_are_finite(csv, capsys, goal):
+    with pytest.raises(SystemExit) as exit:
+        steps_to_result.main([str(csv), "--metric", "val_loss", f"--goal={goal}"])
+    assert exit.value.code == 2
+    assert "must be a finite number" in capsys.readouterr().err
+    with pytest.raises(UserError, match="`goal` must be a finite value of val_loss"):
+        steps_to_result_of(read_csv(csv, "val_loss", None, {}), float(goal))
+
+
+def test_options_for_other_sources_are_refused(tmp_path, capsys):
+    folder = write(tmp_path / "sweep", law(factors=(1.0,)))
+    for options in (["--column", "step=examples"], ["--runs", "runs.csv"], ["--batch-pattern", "b(1)"]):
+        assert steps_to_result.main([str(folder), "--metric", "train_loss", *options]) == 2
+        assert f"`{options[0]}` is for" in capsys.readouterr().err
 
 
 def test_a_csv_file_without_runs(tmp_path, rows):
@@ -204,6 +234,36 @@ BAD = {
         "run,batch_size,step,val_loss\na,8,1,0.5\n",
         ["--metric", "val_loss", "--goal", "0.1"],
         "the best val_loss is 0.5",
+    ),
+    "more examples than can be counted": (
+        f"run,batch_size,step,val_loss\na,{10**31},1,0.5\n",
+        ["--metric", "val_loss"],
+        "whole numbers above 0, up to 2^53",
+    ),
+    "a step without end": (
+        "run,batch_size,step,val_loss\na,8,1,0.5\na,8,inf,0.4\n",
+        ["--metric", "val_loss"],
+        "numbers from 0 to 2^53 in runs.csv, got inf",
+    ),
+    "a margin without end": (
+        "run,batch_size,step,val_loss\na,8,1,0.5\n",
+        ["--metric", "val_loss", "--margin", "1e-400"],
+        "`margin` must be a number above 0",
+    ),
+    "a column that is not there": (
+        "run,batch_size,step,val_loss\na,8,1,0.5\n",
+        ["--metric", "val_loss", "--column", "step=iteration"],
+        "`column` must name columns of runs.csv, got iteration; it has run, batch_size, step, val_loss",
+    ),
+    "a column for two": (
+        "run,batch_size,step,val_loss\na,8,1,0.5\n",
+        ["--metric", "val_loss", "--column", "step=step", "step=val_loss"],
+        "`column` must name each column once",
+    ),
+    "a pattern for a file": (
+        "run,batch_size,step,val_loss\na,8,1,0.5\n",
+        ["--metric", "val_loss", "--batch-pattern", "b(\\d+)"],
+        "`--batch-pattern` is for TensorBoard runs",
     ),
     "a column of no use": (
         "run,batch_size,step,val_loss\na,8,1,0.5\n",

@@ -63,6 +63,12 @@ def test_the_smoothed_loss_is_the_mean_of_the_line_between_evaluations() -> None
     assert np.isnan(smoothed(curve.assign(test_loss=np.nan), 1.5, 3.0))
 
 
+def test_losses_too_large_for_a_mean_are_none():
+    curve = pd.DataFrame({"epoch": [1.0, 2.0, 3.0], "test_loss": [1e308, 1.5e308, 1.7e308]})
+    assert np.isnan(smoothed(curve, 1.0, 3.0))
+    assert smoothed(curve.assign(test_loss=[1e300, 1e300, 1e300]), 1.0, 3.0) == pytest.approx(1e300, rel=1e-12)
+
+
 def test_what_is_shown_at_each_branch_point(tmp_path: Path) -> None:
     found = branched_batch(load_sweep(made_up.write(tmp_path, branches())), 0.01)
     assert (found.batch_size, found.rule, found.train_size, found.unit) == (16, "sqrt", 512, "nats")

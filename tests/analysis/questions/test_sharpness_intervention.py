@@ -132,6 +132,20 @@ def test_a_shift_has_a_gap_and_shares_of_its_own(tmp_path: Path) -> None:
     assert found.found.share.value == pytest.approx(1 / 3)
 
 
+@pytest.mark.parametrize("text", ["", "no JSON", "[1]", "7", '{"test_accuracy_noise_0.1": "high"}', '{"a": [1]}'])
+def test_damaged_metrics_are_refused(tmp_path: Path, text: str) -> None:
+    def change(arm: str, size: int, seed: int) -> dict[str, Any]:
+        return {"metrics": text} if seed == 0 else {}
+
+    with pytest.raises(UserError, match=r"must hold whole tables, got metrics of trial .* no JSON object of numbers"):
+        outcomes_of(swept(tmp_path, 0.5, change=change))
+
+
+def test_a_value_too_large_for_its_square_is_missing(tmp_path: Path) -> None:
+    sweep = swept(tmp_path, 0.5, change=lambda arm, size, seed: {"box_sharpness": 1e308})
+    assert {one.measure.measure for one in explained(sweep)} == {"hessian_max_eig", "relative_flatness"}
+
+
 def test_an_arm_that_is_incomplete_is_left_out_whole(tmp_path: Path) -> None:
     def change(arm: str, size: int, seed: int) -> dict[str, Any] | None:
         if arm == "SAM 0.1" and size == 512 and seed == 1:

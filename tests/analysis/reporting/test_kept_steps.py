@@ -4,8 +4,12 @@ import dataclasses
 import shutil
 from pathlib import Path
 
+import pyarrow.parquet as pq
+import pytest
+
 from analysis.questions.tuned_steps import load_tuned_steps
 from analysis.reporting.tuned_steps import goal_lines, tuned_steps_lines
+from trainables.runtime.errors import UserError
 
 DOCS = Path(__file__).parents[3] / "docs"
 
@@ -34,3 +38,11 @@ def test_what_is_not_settled_is_said() -> None:
     assert missed == [
         "40 of 48 settings reach test_loss <= 0.5, but no batch size's fastest one does in every replicate."
     ]
+
+
+def test_a_search_without_trials_is_refused(tmp_path: Path) -> None:
+    folder = shutil.copytree(DOCS / "kept" / "steps_to_result_digits", tmp_path / "kept")
+    table = pq.read_table(folder / "tuning.parquet")
+    pq.write_table(table.slice(0, 0), folder / "tuning.parquet")
+    with pytest.raises(UserError, match=r"must hold trials of a search, got none in .*tuning.parquet"):
+        load_tuned_steps(folder)

@@ -1,0 +1,55 @@
+"""The command line that the scripts share: whatever file is in the way, one line."""
+
+import errno
+import os
+
+import pytest
+
+from analysis.cli.command import run
+from sweeps.cli.arguments import run_command
+from trainables.runtime.errors import file_error
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (PermissionError(errno.EACCES, "Denied", "a/figures"), "a/figures cannot be used (Denied)"),
+        (IsADirectoryError(errno.EISDIR, "A folder", ".a.tmp", None, "a.json"), "a.json cannot be used (A folder)"),
+        (OSError(errno.ENOSPC, "No space left on device"), "OSError: No space left on device"),
+        (FileNotFoundError("gone\nfor good"), "FileNotFoundError: gone for good"),
+    ],
+)  # fmt: skip
+def test_a_file_that_cannot_be_used_is_one_line(tmp_path, capsys, error, said):
+    def action(folder):
+        yield "a line before"
+        raise error
+
+    assert file_error(error) == said
+    assert run(action, [str(tmp_path)], "Test.") == 2
+    out, shown = capsys.readouterr()
+    assert out == "a line before\n"
+    assert shown.endswith(f": error: {said}\n")
+    assert shown.count("\n") == 1
+
+    def sweep():
+        raise error
+
+    assert run_command("sweep.py", sweep) == 3
+    assert capsys.readouterr().err == f"sweep.py: error: {said}\n"
+
+
+def test_a_reader_that_leaves_is_no_error(tmp_path, capfd):
+    """The output's own errors are not taken for a file's."""
+    reading, writing = os.pipe()
+    os.close(reading)
+    kept = os.dup(1)
+    try:
+        os.dup2(writing, 1)
+        with open(1, "w", closefd=False) as stream, pytest.MonkeyPatch.context() as patch:
+            patch.setattr("sys.stdout", stream)
+            assert run(lambda folder: ["x" * 100_000] * 3, [str(tmp_path)], "Test.") in (0, 1)
+    finally:
+        os.dup2(kept, 1)
+        os.close(kept)
+        os.close(writing)
+    assert "cannot be used" not in capfd.readouterr().err
