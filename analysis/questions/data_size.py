@@ -22,7 +22,7 @@ from analysis.stats.power_law import LEAST_POINTS, PowerLaw, fit_power_law
 from analysis.stats.wording import plain_number
 from trainables.runtime.errors import UserError
 
-QUANTITIES = {"b_crit": "critical batch size", "s_min": "least steps", "e_min": "least examples"}
+QUANTITIES = {"b_crit": "critical batch size", "s_min": "least number of steps", "e_min": "least number of examples"}
 SAME = ("dataset", "model", "model_options", "optimizer")
 
 
