@@ -169,7 +169,7 @@ def read_results(sweep: Sweep, metric: str, direction: Direction | None, *, with
     trials = attempted(sweep)
     kept = ~trials["is_switched"] if with_remedies else trials["is_plain"]
     trials = trials[kept & trials["status"].isin(["completed", "diverged"])].set_index("trial_id")
-    names = [name for name in MATCHED if name in trials]
+    names = [name for name in (*MATCHED, *(["remedy"] if with_remedies else [])) if name in trials]
     about = trials[["batch_size", *names]].assign(seed=trials["replicate"])
     epochs = sweep.epochs[sweep.epochs["trial_id"].isin(about.index)].rename(columns={"trial_id": "run"})
     return read_frame(sweep.folder, epochs, metric, direction, about)
