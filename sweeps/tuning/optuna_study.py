@@ -114,6 +114,7 @@ class TuningStudy:
         self.rules, self.budget, self.name = rules, budget, name
         self._sign = -1.0 if rules.maximize else 1.0
         self._trials: dict[int, optuna.Trial] = {}
+        self._read: list[FrozenTrial] | None = None  # what the storage holds, until something is written
         if not resume and name in optuna.get_all_study_names(storage):
             raise UserError(
                 f"`storage` must not hold the study {name!r} yet, got one that does; --resume goes on with it"
@@ -159,10 +160,11 @@ class TuningStudy:
 
     def report(self, number: int, curve: Sequence[Point]) -> None:
         """Tells Optuna, and so its dashboard, how far a running trial is."""
-        frozen = self._study.get_trials(deepcopy=False)[number]
+        frozen = self._all()[number]
         for point in curve:
             if point.epoch not in frozen.intermediate_values:
                 self._handle(frozen).report(self._value(point.loss, point.metric), point.epoch)
+                self._read = None
 
     def should_stop(self, number: int, curve: Sequence[Point]) -> bool:
         """Whether trial `number` with the results `curve`, at the epochs g, 2g, 4g, ..., is to be stopped early."""
@@ -178,8 +180,7 @@ class TuningStudy:
 
     def end(self, number: int, outcome: Outcome) -> None:
         """Tells Optuna how trial `number` ended, for good."""
-        frozen = self._study.get_trials(deepcopy=False)[number]
-        handle = self._handle(frozen)
+        handle = self._handle(self._all()[number])
         handle.set_user_attr("outcome", asdict(outcome))
         if outcome.status == "failed":
             self._study.tell(number, state=TrialState.FAIL)
@@ -189,6 +190,7 @@ class TuningStudy:
             metric = outcome.cost if self.rules.objective == COST else outcome.validation_metric
             self._study.tell(number, self._value(outcome.validation_loss, metric))
         self._trials.pop(number, None)
+        self._read = None
 
     @property
     def is_finished(self) -> bool:
@@ -253,8 +255,14 @@ class TuningStudy:
                 found.append({"number": trial.number, **self.rules.space.whole(trial.params), **outcome})
         return found
 
+    def _all(self) -> list[FrozenTrial]:
+        """All trials by number. Tune asks many times a second, a storage takes milliseconds, and nobody else writes."""
+        if self._read is None:
+            self._read = self._study.get_trials(deepcopy=False)
+        return self._read
+
     def _asked(self) -> list[FrozenTrial]:
-        return [trial for trial in self._study.get_trials(deepcopy=False) if trial.state != TrialState.WAITING]
+        return [trial for trial in self._all() if trial.state != TrialState.WAITING]
 
     def _is_spent(self, asked: list[FrozenTrial]) -> bool:
         if self.budget.trials is not None:
@@ -267,6 +275,7 @@ class TuningStudy:
     def _ask(self, number: int) -> optuna.Trial:
         with self._sampler(number):
             trial = self._study.ask()
+        self._read = None
         self._trials[number] = trial
         return trial
 
@@ -274,6 +283,7 @@ class TuningStudy:
         with self._sampler(number):
             for name, range_ in self.rules.space.distributions.items():
                 trial.suggest_float(name, range_.low, range_.high, log=range_.log)
+        self._read = None
 
     @contextlib.contextmanager
     def _sampler(self, number: int) -> Iterator[None]:

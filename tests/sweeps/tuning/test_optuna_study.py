@@ -38,6 +38,33 @@ def test_a_round_asked_for_in_part_is_completed(tmp_path: Path) -> None:
     assert [number for number, _ in again.proposals()] == [0, 1, 2, 3]
 
 
+def test_the_storage_is_read_after_writing_only() -> None:
+    """Tune asks what may start in every step of its loop; each reading of a database took 30 ms of the driver."""
+    storage = open_storage("sqlite://")
+    study, readings = new_study(storage), 0
+    read = storage.get_all_trials
+
+    def counted(*arguments: Any, **options: Any) -> Any:
+        nonlocal readings
+        readings += 1
+        return read(*arguments, **options)
+
+    study._study._storage.get_all_trials = counted  # type: ignore[method-assign]
+    first = study.proposals()
+    assert readings > 0
+    readings = 0
+    for _ in range(10):
+        assert study.proposals() == first
+        assert (study.planned, study.ended, study.is_finished, study.best()) == (12, 0, False, None)
+    assert readings == 0
+    study.report(0, [Point(2, 1.0, 0.5)])
+    study.end(0, Outcome("t0", "completed", 3, 30, 1.0, 0.6))
+    assert (study.ended, study.best()) == (1, first[0])
+    assert study.proposals() == first[1:]
+    assert study.rows()[0]["validation_metric"] == 0.6
+    assert study._asked()[0].intermediate_values == {2: 0.5}
+
+
 def test_median_rule_by_hand() -> None:
     """Four trials of the first round reach 0.5, 0.6, 0.7, 0.8 at epoch 2; the median 0.65 decides in the second."""
     study = new_study(open_storage("sqlite://"))
