@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from analysis.charts.style import LABELS, LINE_COLOURS, draw_means, footnote, legend_above, log_axis, new_figure
 from analysis.questions.optimizer_ladder import LadderAtGoal
 from analysis.stats.means import Mean
-from analysis.stats.wording import plain_number
+from analysis.stats.wording import in_words, plain_number
 
 
 def optimizer_ladder_figure(goals: Sequence[LadderAtGoal]) -> Figure:
@@ -21,11 +21,11 @@ def optimizer_ladder_figure(goals: Sequence[LadderAtGoal]) -> Figure:
                 steps = {row.batch_size: row.steps for row in rows if row.steps is not None}
                 for axes, values in zip(panels, (steps, rung.losses, rung.seconds), strict=True):
                     _draw(axes, values, colour, rung.name)
-            metric = one.rungs[0].tuned.runs.metric
+            metric = in_words(one.rungs[0].tuned.runs.metric)
             labels = (
-                f"steps to {metric} {one.goal:g}",
+                f"steps to a {metric} of {one.goal:g}",
                 f"{metric} after\n{plain_number(one.examples or 0)} examples",
-                f"seconds to {metric} {one.goal:g}",
+                f"seconds to a {metric} of {one.goal:g}",
             )
             for axes, label in zip(panels, labels, strict=True):
                 log_axis(axes, "x", at=sizes if len(sizes) <= 7 else sizes[::2])

@@ -6,6 +6,7 @@ from matplotlib.figure import Figure
 from analysis.charts.style import GREY, LABELS, LINE_COLOURS, draw_means, footnote, legend_above, log_axis, new_figure
 from analysis.data.runs import Runs
 from analysis.questions.steps_to_result import OVERHEAD, StepsToResult
+from analysis.stats.wording import in_words
 
 
 def steps_to_result_figure(runs: Runs, goals: list[StepsToResult]) -> Figure:
@@ -42,7 +43,7 @@ def steps_to_result_figure(runs: Runs, goals: list[StepsToResult]) -> Figure:
         overhead.set_ylabel("examples, relative to\nthe smallest batch")
         share.set_ylabel(f"{goals[0].rows[0].counted} that\nreach the goal [%]")
         share.set_ylim(-3, 103)
-        legend_above(figure, most_columns=len(goals), title=f"goal: {runs.metric}")
+        legend_above(figure, most_columns=len(goals), title=f"goal: {in_words(runs.metric)}")
         counts = sorted({row.steps.replicates for found in goals for row in found.rows if row.steps is not None})
         over = f"{counts[0]}" if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
         bars = f"Geometric means and 95 % intervals over {over} replicates" if counts[-1] > 1 else "One replicate"

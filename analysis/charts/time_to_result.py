@@ -6,6 +6,7 @@ from matplotlib.figure import Figure
 
 from analysis.charts.style import LABELS, LINE_COLOURS, draw_means, footnote, legend_above, log_axis, new_figure
 from analysis.questions.time_to_result import TimeToResult
+from analysis.stats.wording import in_words
 
 
 def time_to_result_figure(goals: Sequence[TimeToResult], metric: str, price_per_hour: float | None = None) -> Figure:
@@ -32,7 +33,7 @@ def time_to_result_figure(goals: Sequence[TimeToResult], metric: str, price_per_
         time.set_ylabel("time to the goal [s]")
         front.set_xlabel("examples to the goal")
         front.set_ylabel("time to the goal [s]")
-        legend_above(figure, most_columns=len(goals), title=f"goal: {metric}")
+        legend_above(figure, most_columns=len(goals), title=f"goal: {in_words(metric)}")
         price = "" if price_per_hour is None else f" One hour costs {price_per_hour:g}."
         footnote(
             figure,

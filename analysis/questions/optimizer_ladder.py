@@ -20,17 +20,16 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
 
 from analysis.data.load import Sweep, attempted, load_sweep
 from analysis.data.runs import Runs, read_results
-from analysis.questions.steps_to_result import equal_examples, first_at, most_examples
+from analysis.questions.steps_to_result import at_examples, first_at, most_examples
 from analysis.questions.tuned_steps import TunedSteps, of_goal, read_search
 from analysis.stats.means import Interval, Mean, mean_over_replicates, paired_difference
-from trainables.runtime.errors import UserError
 
 
 @dataclass(frozen=True, eq=False)
@@ -97,7 +96,9 @@ def _at_goal(
                 if (chosen := cell["chosen"].get(repr(goal))) is not None
             },
             seconds=_means(judged[name], "seconds") if name in judged else {},
-            losses=_losses(tuned[name].runs, examples) if name in judged else {},
+            losses=_means(at_examples(tuned[name].runs, examples), "value", "linear")
+            if name in judged and examples
+            else {},
         )
         for name in names
     )
@@ -131,16 +132,9 @@ def _judged(one: TunedSteps, times: pd.Series, sweep: Sweep) -> pd.DataFrame:
     return frame[frame["batch_size"].isin(known)]
 
 
-def _means(frame: pd.DataFrame, value: str) -> dict[int, Mean]:
-    found = {int(size): mean_over_replicates(rows, value, scale="log") for size, rows in frame.groupby("batch_size")}
+def _means(frame: pd.DataFrame, value: str, scale: Literal["linear", "log"] = "log") -> dict[int, Mean]:
+    found = {int(size): mean_over_replicates(rows, value, scale=scale) for size, rows in frame.groupby("batch_size")}
     return {size: mean for size, mean in found.items() if mean is not None}
-
-
-def _losses(runs: Runs, examples: float | None) -> dict[int, Mean]:
-    try:
-        return {size: mean for size, mean, _ in equal_examples(runs, math.inf, examples).rows}
-    except UserError:  # no batch size was evaluated so early
-        return {}
 
 
 def fewest_steps(judged: Mapping[str, pd.DataFrame]) -> Fewest | None:

@@ -133,19 +133,27 @@ def steps_to_result(runs: Runs, goal: float) -> StepsToResult:
     return StepsToResult(goal, tuple(rows), _critical(frame), boundary(overheads, OVERHEAD))
 
 
-def equal_examples(runs: Runs, margin: float, examples: float | None = None) -> EqualExamples:
-    """The metric after the same number of `examples`, by default the most possible, against the smallest batch's.
+def at_examples(runs: Runs, examples: float) -> pd.DataFrame:
+    """`batch_size`, `value` of the metric after `examples`, and the rest of `about`, of each batch size's best setting.
+
+    A batch size is left out where no setting was evaluated so early in every replicate.
+    """
+    values = _by_examples(runs).groupby("run").apply(_value_at, examples, include_groups=False)
+    frame = runs.about.assign(value=values, matched_set=0)
+    frame["log_steps"] = (runs.sign * frame["value"]).fillna(np.inf)  # to choose the best by
+    return _at_best(frame)
+
+
+def equal_examples(runs: Runs, margin: float) -> EqualExamples:
+    """The metric after the same number of examples, the most possible, against the smallest batch's.
 
     A batch size is left out where no setting was evaluated so early in every replicate. Raises UserError where that
     leaves none, and for a margin that is not above 0.
     """
     if not 0 < margin < np.inf:
         raise UserError(f"`margin` must be a number above 0, in units of {runs.metric}, got {margin:g}")
-    budget = most_examples(runs) if examples is None else examples
-    curves = _by_examples(runs)
-    frame = runs.about.assign(value=curves.groupby("run").apply(_value_at, budget, include_groups=False), matched_set=0)
-    frame["log_steps"] = (runs.sign * frame["value"]).fillna(np.inf)  # to choose the best by
-    chosen = _at_best(frame)
+    budget = most_examples(runs)
+    chosen = at_examples(runs, budget)
     if chosen.empty:
         raise UserError(
             f"`source` must hold evaluations before {plain_number(budget)} examples, the longest that every batch size "

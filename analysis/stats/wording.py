@@ -14,6 +14,11 @@ def capitalized(text: str) -> str:
     return text[:1].upper() + text[1:]
 
 
+def in_words(name: str) -> str:
+    """A column's name as an axis says it: test_loss is test loss."""
+    return name.replace("_", " ")
+
+
 def setting_value(value: object) -> str:
     """The value of a setting, such as a learning rate: floats without trailing zeros, the rest as it is."""
     return f"{value:g}" if isinstance(value, float) else str(value)

@@ -165,7 +165,7 @@ def test_equal_examples_against_the_margin(tmp_path):
     assert found.rows[1][2].value == pytest.approx(0.04)
     assert found.boundary.best_guess == 8
     assert "No worse than the smallest batch by 0.1: up to batch 8 by the means" in equal_examples_line(runs, found)
-    with pytest.raises(UserError, match="`margin` must be above 0"):
+    with pytest.raises(UserError, match="`margin` must be a number above 0"):
         equal_examples(runs, 0)
 
 

@@ -4,8 +4,9 @@ import json
 import math
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -120,6 +121,9 @@ def test_it_finds_the_better_optimizer_of_the_noisy_quadratic(tmp_path: Path) ->
         assert set(rung.settings) == set(sizes)
         of_trials = {size: seconds_to_goal(tmp_path, rung.name, size, goal) for size in sizes}
         assert {size: mean.value for size, mean in rung.seconds.items()} == pytest.approx(of_trials)
+        assert easy.examples is not None
+        after = {size: loss_after(tmp_path, rung.name, size, goal, easy.examples) for size in sizes}
+        assert {size: mean.value for size, mean in rung.losses.items()} == pytest.approx(after)
     assert hard.fewest is None
     assert all(rung.tuned.found is None for rung in hard.rungs)
 
@@ -137,15 +141,22 @@ def test_it_finds_the_better_optimizer_of_the_noisy_quadratic(tmp_path: Path) ->
         load_tuned_steps(tmp_path)
 
 
-def seconds_to_goal(folder: Path, rung: str, size: int, goal: float) -> float:
-    """The geometric mean over the runs that judge, by a loop over the rows of epochs.parquet."""
+def judging(folder: Path, rung: str, size: int, goal: float) -> Iterator[list[dict[str, Any]]]:
+    """The rows of epochs.parquet, by step, of each run that judges."""
     about = json.loads((folder / "tuning.json").read_text())
     (cell,) = [one for one in about["cells"] if (one["optimizer"], one["batch_size"]) == (rung, size)]
-    logs = []
+    assert len(cell["trials"][repr(goal)]) == 3
     for trial in cell["trials"][repr(goal)]:
         rows = [row for row in pq.read_table(folder / "epochs.parquet").to_pylist() if row["trial_id"] == trial]
+        yield sorted(rows, key=lambda one: one["step"])
+
+
+def seconds_to_goal(folder: Path, rung: str, size: int, goal: float) -> float:
+    """The geometric mean over the runs that judge, by a loop over their rows."""
+    logs = []
+    for rows in judging(folder, rung, size, goal):
         before, seconds = math.nan, 0.0
-        for row in sorted(rows, key=lambda one: one["step"]):
+        for row in rows:
             if row["test_loss"] <= goal:
                 share = (before - goal) / (before - row["test_loss"])
                 logs.append(math.log(seconds + share * row["seconds"]))
@@ -153,6 +164,16 @@ def seconds_to_goal(folder: Path, rung: str, size: int, goal: float) -> float:
             before, seconds = row["test_loss"], seconds + row["seconds"]
     assert len(logs) == 3
     return math.exp(math.fsum(logs) / 3)
+
+
+def loss_after(folder: Path, rung: str, size: int, goal: float, examples: float) -> float:
+    """The mean over the runs that judge, on a line between the steps around so many examples."""
+    values = []
+    for rows in judging(folder, rung, size, goal):
+        step, part = divmod(examples / size, 1)
+        first, second = (next(row["test_loss"] for row in rows if row["step"] == step + more) for more in (0, part > 0))
+        values.append(first + part * (second - first))
+    return math.fsum(values) / 3
 
 
 @pytest.mark.parametrize(
