@@ -187,7 +187,7 @@ def test_a_real_run_that_is_widened(tmp_path: Path, capfd: pytest.CaptureFixture
         "--plain",
         *QUICK,
     ]
-    command += ["--metric", "accuracy", "--learning-rate-range", "0.01", "0.1", "--goal", "0.4", "1.5"]
+    command += ["--metric", "accuracy", "--learning-rate-range", "0.01", "0.1", "--goal", "0.4", "0.999"]
     planned = subprocess.run([*command, "--dry-run"], capture_output=True, text=True, timeout=300, check=False)
     assert planned.returncode == 0, planned.stderr
     assert "batch 30: 4 trials of tuning" in planned.stdout
@@ -195,9 +195,9 @@ def test_a_real_run_that_is_widened(tmp_path: Path, capfd: pytest.CaptureFixture
     first = subprocess.run(command, capture_output=True, text=True, timeout=600, check=False)
     assert first.returncode == 0, first.stdout + first.stderr
     assert "Steps to test_accuracy >= 0.4, of 4 runs:" in first.stdout
-    assert "0 of 8 settings reach test_accuracy >= 1.5, so its steps are not known" in first.stdout
+    assert "0 of 8 settings reach test_accuracy >= 0.999, so its steps are not known" in first.stdout
     kept = {row["trial_id"]: row for row in pq.read_table(tmp_path / "x" / "trials.parquet").to_pylist()}
-    assert {row["target_metric"] for row in kept.values()} == {1.5}
+    assert {row["target_metric"] for row in kept.values()} == {0.999}
     wider = [*command, "--resume", "--trials", "5", "--batch-sizes", "30", "100", "300"]
     second = subprocess.run(wider, capture_output=True, text=True, timeout=600, check=False)
     assert second.returncode == 0, second.stdout + second.stderr
@@ -205,9 +205,9 @@ def test_a_real_run_that_is_widened(tmp_path: Path, capfd: pytest.CaptureFixture
     assert all(rows[key]["finished_at"] == row["finished_at"] for key, row in kept.items())
     assert "  batch 100: " in second.stdout
     about = json.loads((tmp_path / "x" / "tuning.json").read_text())
-    assert about["goals"] == {"column": "test_accuracy", "direction": "higher", "values": [0.4, 1.5]}
+    assert about["goals"] == {"column": "test_accuracy", "direction": "higher", "values": [0.4, 0.999]}
     assert analysis_main([str(tmp_path / "x")]) == 0
-    assert "0 of 15 settings reach test_accuracy >= 1.5" in capfd.readouterr().out
+    assert "0 of 15 settings reach test_accuracy >= 0.999" in capfd.readouterr().out
 
 
 def test_a_folder_of_another_kind_is_refused(tmp_path: Path) -> None:
