@@ -49,7 +49,7 @@ NOT_TRAINING = ("validation_size", *sorted(MEASURING))  # they leave the trainin
 OFF_TARGET_FLAGS = frozenset({"missed target loss", "missed target metric", "train accuracy below 99.9 %"})
 COPY_FLAG = "ended before its switch"
 PAPER_FLAG = "paper method far below strong"
-LARGEST = 1e100  # of a result: squares of larger ones overflow, so they count as missing, as infinite ones do
+LARGEST = 1e100  # of a metric: squares of larger ones overflow, so they count as missing, as infinite ones do
 
 
 @dataclass(frozen=True)
@@ -125,7 +125,7 @@ def load_sweep(folder: str | Path, *, metric: str | None = None, margin: float |
     trials, epochs, measures = (table.to_pandas() for table in (tables.trials, tables.epochs, tables.measures))
     del tables
     pa.default_memory_pool().release_unused()
-    trials, measures = _without_huge(trials), _without_huge(measures)
+    trials = _without_huge(trials)
     measures, several = one_setting(measures)
     trials, primary, others = metric_of(trials, metric)
     about, design = read_about(folder), read_design(folder)
@@ -151,12 +151,14 @@ def load_sweep(folder: str | Path, *, metric: str | None = None, margin: float |
 
 
 def _without_huge(frame: pd.DataFrame) -> pd.DataFrame:
-    """`frame` without numbers that only a damaged table has, among them times below 0 or beyond LONGEST."""
+    """`frame` without losses and metrics beyond LARGEST and times below 0 or beyond LONGEST: only a damaged table has
+    them. A sharpness may be as large as it likes: it is ranked, or its logarithm counts."""
     numbers = frame.select_dtypes("floating")
-    found = numbers.where(numbers.abs() <= LARGEST)
-    seconds = [name for name in found if name.endswith("seconds")]
+    metrics = [name for name in numbers if name.endswith(("_loss", "_accuracy", "_metric"))]
+    seconds = [name for name in numbers if name.endswith("seconds")]
     return frame.assign(
-        **found.assign(**{name: found[name].where(found[name].between(0, LONGEST)) for name in seconds})
+        **{name: numbers[name].where(numbers[name].abs() <= LARGEST) for name in metrics},
+        **{name: numbers[name].where(numbers[name].between(0, LONGEST)) for name in seconds},
     )
 
 

@@ -23,6 +23,7 @@ import pandas as pd
 from analysis.data.load import (
     BOX_STRONG,
     IN_TRIALS,
+    LARGEST,
     OFF_TARGET_FLAGS,
     REPLICATE,
     Measure,
@@ -223,10 +224,10 @@ def points(sweep: Sweep, one: Explained) -> tuple[Floats, Floats]:
 
 
 def _values(sweep: Sweep, measure: Measure) -> pd.Series:
-    """The measure by trial_id."""
-    if measure in IN_TRIALS:
-        return sweep.trials.set_index("trial_id")[measure.column]
-    return rows_of(sweep, measure)["value"]
+    """The measure by trial_id; missing where it is beyond LARGEST."""
+    in_trials = measure in IN_TRIALS
+    found = sweep.trials.set_index("trial_id")[measure.column] if in_trials else rows_of(sweep, measure)["value"]
+    return found.where(found.abs() <= LARGEST)
 
 
 def _explained(sweep: Sweep, arms: Arms, measure: Measure, name: str, outcome: pd.Series) -> Explained | None:
