@@ -20,7 +20,7 @@ import pandas as pd
 from analysis.data.load import Measure, Sweep, comparable, measures_of, number_of
 from analysis.paper.keskar2017 import NETWORKS, accuracy, sharpness
 from analysis.stats.means import Mean, paired_difference
-from analysis.stats.wording import three_digits
+from analysis.stats.wording import in_words, three_digits
 from trainables.records.matching import SAME_STUDY
 from trainables.runtime.errors import UserError
 from trainables.storage.folders import write_atomically
@@ -77,7 +77,7 @@ def _accuracy(ends: list[pd.DataFrame], network: str, column: str) -> dict[str, 
         for key in ENDS
         if network in NETWORKS
     }
-    found = _row([100 * end[column] for end in ends], paper) | {"quantity": column.replace("_", " ")}
+    found = _row([100 * end[column] for end in ends], paper) | {"quantity": in_words(column)}
     if paper:
         found["paper_effect"] = paper["SB"][0] - paper["LB"][0]
     small, large = (end.assign(value=100 * end[column]) for end in ends)

@@ -24,6 +24,7 @@ from analysis.questions.association import GAP
 from analysis.stats.multiplicity import corrected
 from analysis.stats.pairs import Floats
 from analysis.stats.variance_shares import variance_shares
+from analysis.stats.wording import in_words
 from trainables.records.matching import MATCHED
 from trainables.runtime.errors import UserError
 
@@ -139,7 +140,7 @@ def importance_sentence(sweep: Sweep, found: Importances) -> str:
 def target_name(sweep: Sweep, target: str) -> str:
     """A column of the trials in words."""
     named = {GAP: "large-batch gap", sweep.metric.column: f"test {sweep.metric.noun}"}
-    return named.get(target, target.replace("_", " "))
+    return named.get(target, in_words(target))
 
 
 def percent(share: float) -> str:
@@ -154,7 +155,7 @@ def _independent(frame: pd.DataFrame) -> dict[str, str]:
     for name in ("batch_size", *(name for name in MATCHED if name in varying)):
         codes = frame[name].factorize(use_na_sentinel=False)[0]
         leader = next((one for one in names if _follows(codes, frame[one])), None)
-        names.setdefault(leader or name, []).append(name.replace("_", " "))
+        names.setdefault(leader or name, []).append(in_words(name))
     return {name: f"{first} (with {', '.join(rest)})" if rest else first for name, (first, *rest) in names.items()}
 
 

@@ -35,6 +35,7 @@ from analysis.data.load import (
 )
 from analysis.stats.means import Floats, Mean, resolution
 from analysis.stats.mediation import LEAST_REPLICATES, Experiment, Mediation, as_log, mediation
+from analysis.stats.wording import in_words
 from trainables.config import MEASURING, TrialConfig
 from trainables.measuring import SHIFTS
 from trainables.runtime.errors import UserError
@@ -284,7 +285,7 @@ def _arm(row: dict[str, Any], base: dict[str, Any]) -> Arm:
     for name in changed:
         if name == "sam_adaptive":
             continue
-        kind = ("ASAM" if row["sam_adaptive"] else "SAM") if name == "sam_radius" else name.replace("_", " ")
+        kind = ("ASAM" if row["sam_adaptive"] else "SAM") if name == "sam_radius" else in_words(name)
         kinds.append(kind)
         names.append(f"{kind} {row[name]:g}")
     return Arm(" and ".join(kinds), " and ".join(names) or "plain training")

@@ -14,7 +14,7 @@ from analysis.questions.remedies import Remedy, _tried, remedies
 from analysis.reporting.gap_answer import BatchSizeRow, by_batch_size
 from analysis.reporting.summary import completed, plus_minus, with_ends, with_interval
 from analysis.stats.means import Interval
-from analysis.stats.wording import correlation_text, plain_number
+from analysis.stats.wording import correlation_text, in_words, plain_number
 from trainables.remedies import REMEDIES
 from trainables.runtime.errors import UserError
 
@@ -81,7 +81,7 @@ def run_facts(sweep: Sweep) -> dict[str, str]:
     facts["measuring sharpness"] = _duration(trials["sharpness_seconds"].sum())
     for name in ("device", "threads", "host", "python_version", "torch_version", "ray_version", "parameters"):
         values = sorted(set(trials[name].dropna().tolist()))
-        facts[name.replace("_", " ")] = ", ".join(shown(value) for value in values) or "not recorded"
+        facts[in_words(name)] = ", ".join(shown(value) for value in values) or "not recorded"
     return facts
 
 

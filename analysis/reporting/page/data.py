@@ -28,6 +28,7 @@ from analysis.reporting.headline import run_line, standing
 from analysis.reporting.page.lines import curves, plain, profiles
 from analysis.reporting.page.means import gap_chart
 from analysis.reporting.page.sections import correlations, sections
+from analysis.stats.wording import in_words
 
 Data = dict[str, Any]
 
@@ -165,7 +166,7 @@ def _fields(sweep: Sweep, frame: pd.DataFrame) -> list[Data]:
     """The columns worth sending: those that vary, and those of which a value is known."""
     telling = tables.telling_axes(sweep)
     others = [name for name in axes(sweep.trials) if name not in telling]
-    found: list[Data] = [{"name": name, "label": name.replace("_", " "), "kind": "axis"} for name in telling]
+    found: list[Data] = [{"name": name, "label": in_words(name), "kind": "axis"} for name in telling]
     found.append({"name": "status", "label": "status", "kind": "axis"})
     metric = sweep.metric
     found += [
@@ -174,7 +175,7 @@ def _fields(sweep: Sweep, frame: pd.DataFrame) -> list[Data]:
     ]
     found += [{"name": name, "label": label, "kind": "gap", "factor": metric.factor} for name, label in _gaps(metric)]
     found += [{"name": part.column, "label": part.label, "kind": "measure"} for part in measures_of(sweep)]
-    found += [{"name": name, "label": name.replace("_", " "), "kind": "fact"} for name in ("flags", "error", *FACTS)]
-    found += [{"name": name, "label": name.replace("_", " "), "kind": "fact"} for name in others]
+    found += [{"name": name, "label": in_words(name), "kind": "fact"} for name in ("flags", "error", *FACTS)]
+    found += [{"name": name, "label": in_words(name), "kind": "fact"} for name in others]
     found.append({"name": "trial_id", "label": "trial", "kind": "key"})
     return [field for field in found if field["kind"] == "axis" or frame[field["name"]].notna().any()]

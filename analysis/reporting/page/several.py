@@ -15,6 +15,7 @@ from analysis.data.progress import progress_of
 from analysis.reporting.page.data import Data, empty_data, page_data
 from analysis.reporting.page.lines import plain
 from analysis.reporting.tables import FIRST_COLUMNS
+from analysis.stats.wording import in_words
 from trainables.runtime.errors import UserError
 
 SWEEP = {"name": "sweep", "label": "sweep", "kind": "axis"}
@@ -54,7 +55,7 @@ def _fields(sweeps: Mapping[str, Sweep], pages: Mapping[str, Data]) -> list[Data
         found |= {field["name"]: field for field in page["fields"] if field["kind"] == "axis"}
     between = axes(pd.concat([sweep.trials for sweep in sweeps.values()], ignore_index=True))
     more = [
-        {"name": name, "label": name.replace("_", " "), "kind": "axis" if name in FIRST_COLUMNS else "fact"}
+        {"name": name, "label": in_words(name), "kind": "axis" if name in FIRST_COLUMNS else "fact"}
         for name in between
         if name not in found
     ]
