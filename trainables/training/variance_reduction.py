@@ -46,8 +46,12 @@ class VarianceReduction:
         every: Amount,
         batch_size: int,
     ) -> None:
-        what = "a network with batch norm" if batch_norms(model) else f"the task {task.name}, which augments its inputs"
-        if batch_norms(model) or type(task).augment is not Task.augment:
+        what = None
+        if batch_norms(model):
+            what = "a network with batch norm"
+        elif type(task).augment is not Task.augment:
+            what = f"the task {task.name}, which augments its inputs"
+        if what is not None:
             raise UserError(
                 f"`svrg_every` must be left out for {what}: the gradient of the training set would not be the mean of "
                 "those of its batches"
@@ -106,12 +110,11 @@ class VarianceReduction:
         self._anchored = self._done
 
     def _weight(self, labels: Tensor) -> Tensor:
+        """The total weight of examples, (), float64."""
         weights = self._task.example_weights(labels)
-        return (
-            torch.tensor(float(len(labels)), dtype=torch.float64, device=labels.device)
-            if weights is None
-            else (weights.sum(dtype=torch.float64))
-        )
+        if weights is None:
+            return torch.tensor(float(len(labels)), dtype=torch.float64, device=labels.device)
+        return weights.sum(dtype=torch.float64)
 
     def _parameters(self) -> list[Tensor]:
         return [parameter for parameter in self._model.parameters() if parameter.requires_grad]
