@@ -163,8 +163,8 @@ class TuningStudy:
         frozen = self._all()[number]
         for point in curve:
             if point.epoch not in frozen.intermediate_values:
-                self._handle(frozen).report(self._value(point.loss, point.metric), point.epoch)
-                self._read = None
+                with self._writing():
+                    self._handle(frozen).report(self._value(point.loss, point.metric), point.epoch)
 
     def should_stop(self, number: int, curve: Sequence[Point]) -> bool:
         """Whether trial `number` with the results `curve`, at the epochs g, 2g, 4g, ..., is to be stopped early."""
@@ -181,16 +181,16 @@ class TuningStudy:
     def end(self, number: int, outcome: Outcome) -> None:
         """Tells Optuna how trial `number` ended, for good."""
         handle = self._handle(self._all()[number])
-        handle.set_user_attr("outcome", asdict(outcome))
-        if outcome.status == "failed":
-            self._study.tell(number, state=TrialState.FAIL)
-        elif outcome.status == "stopped":
-            self._study.tell(number, state=TrialState.PRUNED)
-        else:
-            metric = outcome.cost if self.rules.objective == COST else outcome.validation_metric
-            self._study.tell(number, self._value(outcome.validation_loss, metric))
+        with self._writing():
+            handle.set_user_attr("outcome", asdict(outcome))
+            if outcome.status == "failed":
+                self._study.tell(number, state=TrialState.FAIL)
+            elif outcome.status == "stopped":
+                self._study.tell(number, state=TrialState.PRUNED)
+            else:
+                metric = outcome.cost if self.rules.objective == COST else outcome.validation_metric
+                self._study.tell(number, self._value(outcome.validation_loss, metric))
         self._trials.pop(number, None)
-        self._read = None
 
     @property
     def is_finished(self) -> bool:
@@ -275,7 +275,6 @@ class TuningStudy:
     def _ask(self, number: int) -> optuna.Trial:
         with self._sampler(number):
             trial = self._study.ask()
-        self._read = None
         self._trials[number] = trial
         return trial
 
@@ -283,12 +282,19 @@ class TuningStudy:
         with self._sampler(number):
             for name, range_ in self.rules.space.distributions.items():
                 trial.suggest_float(name, range_.low, range_.high, log=range_.log)
-        self._read = None
+
+    @contextlib.contextmanager
+    def _writing(self) -> Iterator[None]:
+        """Around whatever is written to the storage: what was read before is out of date, also where that fails."""
+        try:
+            yield
+        finally:
+            self._read = None
 
     @contextlib.contextmanager
     def _sampler(self, number: int) -> Iterator[None]:
         """The sampler of trial `number` in force, the same whenever it is made."""
-        with warnings.catch_warnings():
+        with self._writing(), warnings.catch_warnings():
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
             self._study.sampler = optuna.samplers.TPESampler(
                 n_startup_trials=1,

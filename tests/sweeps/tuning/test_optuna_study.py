@@ -65,6 +65,17 @@ def test_the_storage_is_read_after_writing_only() -> None:
     assert study._asked()[0].intermediate_values == {2: 0.5}
 
 
+def test_what_was_written_before_an_error_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A storage that fails on the way leaves the study with what the storage holds, not with what was read before."""
+    study = new_study(open_storage("sqlite://"))
+    study.proposals()
+    assert study._asked()[0].user_attrs == {}
+    monkeypatch.setattr(study._study, "tell", lambda *_, **__: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        study.end(0, Outcome("t0", "completed", 3, 30, 1.0, 0.6))
+    assert study._asked()[0].user_attrs["outcome"]["trial_id"] == "t0"
+
+
 def test_median_rule_by_hand() -> None:
     """Four trials of the first round reach 0.5, 0.6, 0.7, 0.8 at epoch 2; the median 0.65 decides in the second."""
     study = new_study(open_storage("sqlite://"))
