@@ -44,7 +44,6 @@ from trainables.training.per_example_norms import PerExampleNorms
 
 DECAY = 0.95  # of the averages, per step
 LEAST_STEPS = 5.0  # effective steps in an average, for an interval
-Z = 1.959964  # 95 %
 
 
 class NoiseScale:
@@ -221,14 +220,10 @@ def fieller(a: float, b: float, aa: float, bb: float, ab: float) -> tuple[float 
 
 
 def student_t(freedom: float) -> float:
-    """The 97.5 % quantile of Student's t (Abramowitz and Stegun, 26.7.5), to 0.01 from 4 degrees of freedom on."""
-    z = Z
-    terms = (
-        (z**3 + z) / 4,
-        (5 * z**5 + 16 * z**3 + 3 * z) / 96,
-        (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / 384,
-    )
-    return z + sum(term / freedom ** (power + 1) for power, term in enumerate(terms))
+    """The 97.5 % quantile of Student's t."""
+    from scipy import special  # for trials with a noise scale alone
+
+    return float(special.stdtrit(freedom, 0.975))
 
 
 def _refuse_batch_norm(model: nn.Module, task: Task) -> None:
