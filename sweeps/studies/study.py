@@ -183,10 +183,14 @@ def run_study(
             left = len(incomplete_trials(folder, configs))
             console.print(f"Interrupted: {len(configs) - left} of {len(configs)} trials are kept; --resume goes on.")
             return 130
-        ending = finish(folder, console)
+        trial_ids = [config.trial_id for config in configs]
+        try:
+            ending = finish(folder, console)
+        except UserError as error:
+            return without_answer(error, say_failures(tables, trial_ids))
         talk.print(f"Answered after {duration(time.monotonic() - started)}.", soft_wrap=True)
         say_failed_measures(tables)
-        status = 1 if say_failures(tables, [config.trial_id for config in configs]) else 0
+        status = 1 if say_failures(tables, trial_ids) else 0
         if ending is not None:
             for line in ending.answer:
                 console.print(line, soft_wrap=True)
@@ -207,14 +211,32 @@ def say_failed_measures(tables: "Tables") -> None:
 
 
 def say_failures(tables: "Tables", trial_ids: Iterable[str]) -> int:
-    """Prints why the first of these trials failed, or could not be measured, in their order; returns how many did."""
+    """Prints why the first of these trials failed, or could not be measured, in their order; returns how many did.
+
+    Where all of them failed it says so, with the first reason alone.
+    """
+    keys = dict.fromkeys(trial_ids)
     failed = {row["trial_id"]: row for row in tables.trials.to_pylist() if row["error"] is not None}
-    own = [failed[key] for key in dict.fromkeys(trial_ids) if key in failed]
-    for row in own[:3]:
+    own = [failed[key] for key in keys if key in failed]
+    all_failed = 1 < len(own) == len(keys) and all(row["status"] == "failed" for row in own)
+    for row in own[:1] if all_failed else own[:3]:
         reason = row["error"].strip().splitlines()[-1]
         what = "failed" if row["status"] == "failed" else "not measured"
-        print(f"{what}: batch size {row['batch_size']}, seed {row['seed']}: {reason}", file=sys.stderr)
+        which = f"all {len(own)} trials, the first (" if all_failed else ""
+        about = f"batch size {row['batch_size']}, seed {row['seed']}"
+        print(f"{what}: {which}{about}{')' if all_failed else ''}: {reason}", file=sys.stderr)
     return len(own)
+
+
+def without_answer(error: UserError, failures: int) -> int:
+    """The exit status of a run whose trials give no answer, for the reason `error`; says so where trials failed.
+
+    Raises `error` itself where none did.
+    """
+    if not failures:
+        raise error
+    print(f"no answer: {error}", file=sys.stderr)
+    return 1
 
 
 def warn(lines: Iterable[str]) -> None:

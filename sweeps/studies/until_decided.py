@@ -55,8 +55,8 @@ def run_until_decided(options: argparse.Namespace) -> int:
         status = max(status, run_study(trials_until(grid, source, design), source, options, finish, begin=begin))
         if ended or options.dry_run or status > 1:
             return status
-        design = read_design(folder) or design
-        if is_ended(design, sizes):
+        before, design = design, read_design(folder) or design
+        if is_ended(design, sizes) or design.taken == before.taken:  # the second: no look, as nothing can be compared
             return status
         options = resuming(options)
 

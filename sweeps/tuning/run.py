@@ -29,7 +29,7 @@ from sweeps.execution.preflight import check
 from sweeps.monitoring.consoles import consoles
 from sweeps.session.placement import Placement
 from sweeps.session.ray_session import refuse_missing_gpus
-from sweeps.studies.study import grid_of, note_run, placement_of, say_failures, source_of, warn
+from sweeps.studies.study import grid_of, note_run, placement_of, say_failures, source_of, warn, without_answer
 from sweeps.tuning.campaign import Campaign, Known, Plan, with_test_set
 from sweeps.tuning.optuna_study import LOSS, Budget, Rules, TuningStudy, hidden, open_storage
 from sweeps.tuning.search_space import STARTUP_POINTS, Space
@@ -136,8 +136,11 @@ def _run(
             console.print(f"Interrupted: {campaign.planned() - left} trials are kept; --resume goes on.")
             return 130
         console.print()
-        for line in answer(folder):
-            console.print(line, soft_wrap=True)
+        try:
+            for line in answer(folder):
+                console.print(line, soft_wrap=True)
+        except UserError as error:
+            return without_answer(error, _exit_status(folder, campaign))
         talk.print(f"{duration(time.monotonic() - started)} in all.", soft_wrap=True)
         return _exit_status(folder, campaign)
 
