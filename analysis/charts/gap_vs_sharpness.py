@@ -90,7 +90,7 @@ def gap_vs_sharpness(sweep: Sweep) -> Figure:
             for axes, rate, title in zip(row, rates, titles, strict=True):
                 _panel(axes, shown if rate is None else shown[shown["learning_rate"] == rate], measure, colours, area)
                 axes.set_title(title, loc="left")
-                axes.set_xlabel(two_lines(measure.label.replace("_", " ")))
+                axes.set_xlabel(two_lines(measure.label))
             log_axis(row[0], "x")
             row[0].set_ylabel(sweep.metric.gap_label)
         legend = figure.legend(handles=_legend(frame, colours), loc="outside right upper", frameon=False)

@@ -31,6 +31,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
+from analysis.data.measure_names import in_words, short
 from analysis.data.metric import ACCURACY, Metric, metric_of
 from analysis.data.progress import LONGEST, read_about
 from analysis.data.provenance import notes, one_setting, repeats_weights
@@ -262,14 +263,14 @@ def measures_of(sweep: Sweep) -> tuple[Measure, ...]:
         for _, method, epsilon, scale, space in rows.itertuples(index=False):
             further = [space] if spaces else []
             if pd.notna(epsilon):
-                column, label = [method, f"{epsilon:.12g}", *further], [f"epsilon {epsilon:.12g}", method, *further]
+                column, label = [method, f"{epsilon:.12g}", *further], [f"epsilon {short(epsilon)}", method, *further]
             else:
                 number = [f"{scale:.12g}"] if several and pd.notna(scale) else []
                 parts = [method] if methods else []
                 column, label = [*parts, *number, *further], [*parts, *(f"scale {part}" for part in number), *further]
             measure = Measure(
                 column="_".join([name, *column]),
-                label=", ".join([name, *label]) + (" [%]" if pd.notna(epsilon) else ""),
+                label=", ".join([in_words(name), *label]) + (" [%]" if pd.notna(epsilon) else ""),
                 measure=name,
                 method=method,
                 epsilon=None if pd.isna(epsilon) else float(epsilon),

@@ -88,7 +88,7 @@ class Explained:
 
     @property
     def name(self) -> str:
-        return self.measure.label.split(",")[0].split(" [")[0].replace("_", " ")
+        return self.measure.label.split(",")[0].split(" [")[0]
 
     @property
     def is_invariant(self) -> bool | None:

@@ -179,7 +179,7 @@ def test_every_layer_has_a_column_and_a_label_of_its_own(write_sweep):
     further = {measure.column: measure for measure in measures_of(sweep) if measure not in MEASURES}
     assert tuple(further) == columns
     assert comparable(sweep).loc[0, list(columns)].tolist() == [1, 2, 3, 4, 5]
-    assert further["layer_max_eig_2"].label == "layer_max_eig, 2"
+    assert further["layer_max_eig_2"].label == "largest Hessian eigenvalue of a layer, 2"
     assert rows_of(sweep, further["layer_max_eig_2"])["value"].tolist() == [2]
 
 
