@@ -12,10 +12,16 @@ e x replicates. The share of e is what is left when this is taken off, as in an 
 
 Its expected numerator is 0 where e has no effect, so the share itself may come out below 0. The test is
 F = MS_e / MS_(e x replicates): replicates are the unit, as everywhere here. For an axis of two values it is the paired
-t-test. For more values it assumes that all differences between them scatter alike (sphericity).
+t-test. For more values F has its degrees of freedom, df_e and df_e (n - 1), only where all differences between values
+scatter alike. Replicates that differ in their luck with large batches break this: five batch sizes without any effect
+would then be called significant in one sweep of six. So both degrees of freedom are times
 
-Sources: Fisher 1935 (randomized blocks); Keppel and Wickens 2004, chapter 16 (replicates as a random factor); Hutter et
-al. 2014 (fANOVA: the same split, for the predictions of a forest fitted to an incomplete search).
+    epsilon = (tr C)^2 / (df_e tr C^2),    1 / df_e <= epsilon <= 1
+
+with C the covariance between replicates of the effect's parts (Box 1954; Greenhouse and Geisser 1959).
+
+Sources: Fisher 1935 (randomized blocks); Keppel and Wickens 2004, chapter 16 (replicates as a random factor), 18
+(epsilon); Hutter et al. 2014 (fANOVA: the same split, for the predictions of a forest fitted to an incomplete search).
 """
 
 import math
@@ -79,7 +85,8 @@ def variance_shares(values: Floats) -> VarianceShares | None:
         if n > 1:
             is_exact = noise <= ROUNDING * total
             ratio = (math.inf if squares > ROUNDING * total else 0.0) if is_exact else squares / freedom / mean_noise
-            p_value = float(special.fdtrc(freedom, freedom * (n - 1), ratio))
+            epsilon = 1.0 if is_exact else _epsilon(_parts(values, (*axes, dims)), freedom)
+            p_value = float(special.fdtrc(epsilon * freedom, epsilon * freedom * (n - 1), ratio))
         found.append(Share(axes, (squares - freedom * mean_noise) / total, p_value))
     higher = (rest_of_cells - rest_of_noise / max(1, n - 1)) / total if dims > 2 else 0.0
     known = higher + replicates / total + sum(one.share for one in found)
@@ -88,7 +95,20 @@ def variance_shares(values: Floats) -> VarianceShares | None:
 
 def _squares(values: Floats, axes: Sequence[int]) -> float:
     """SS of the effect of `axes`."""
+    part = _parts(values, axes)
+    return float((part**2).sum()) * values.size / part.size
+
+
+def _parts(values: Floats, axes: Sequence[int]) -> Floats:
+    """The effect of `axes` for each of their values; the other axes have length 1."""
     part: Floats = values.mean(axis=tuple(axis for axis in range(values.ndim) if axis not in axes), keepdims=True)
     for axis in axes:
         part = part - part.mean(axis=axis, keepdims=True)
-    return float((part**2).sum()) * values.size / part.size
+    return part
+
+
+def _epsilon(parts: Floats, freedom: int) -> float:
+    """Greenhouse and Geisser's epsilon of an effect with its parts by replicate, the last axis."""
+    by_replicate = parts.reshape(-1, parts.shape[-1])
+    products = by_replicate.T @ by_replicate  # has the eigenvalues of C, up to a factor
+    return float(np.trace(products) ** 2 / (freedom * (products**2).sum()))

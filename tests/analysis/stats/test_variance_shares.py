@@ -57,8 +57,41 @@ def test_sums_of_squares_are_those_of_least_squares():
         noise = residual([*below, axes, (3,), *crossed]) - residual([(*axes, 3)])
         freedom = int(np.prod([values.shape[axis] - 1 for axis in axes]))
         assert one.share == pytest.approx((squares - noise / 3) / total, abs=1e-10)
-        assert one.p_value == pytest.approx(stats.f.sf(squares / (noise / 3), freedom, 3 * freedom), abs=1e-10)
+        epsilon = greenhouse_geisser(values, axes)
+        expected = stats.f.sf(squares / (noise / 3), epsilon * freedom, epsilon * 3 * freedom)
+        assert one.p_value == pytest.approx(expected, abs=1e-10)
     assert found.higher + found.replicates + found.noise + sum(one.share for one in found.effects) == pytest.approx(1)
+
+
+def greenhouse_geisser(values, axes):
+    """From the covariance of orthonormal contrasts of the effect, as textbooks have it."""
+    others = tuple(axis for axis in range(values.ndim - 1) if axis not in axes)
+    cells = values.mean(axis=others).reshape(-1, values.shape[-1])
+    contrasts = np.ones((1, 1))
+    for axis in axes:
+        levels = values.shape[axis]
+        basis = np.linalg.qr(np.eye(levels) - 1 / levels)[0][:, : levels - 1].T
+        contrasts = np.kron(contrasts, basis)
+    covariance = np.atleast_2d(np.cov(contrasts @ cells))
+    return np.trace(covariance) ** 2 / (len(covariance) * np.trace(covariance @ covariance))
+
+
+@pytest.mark.parametrize("replicates", [3, 4])
+def test_luck_along_an_axis_is_rarely_called_an_effect(replicates):
+    """Replicates that differ by a slope over five values, which F with its full degrees of freedom calls an effect in
+    17 % of sweeps. Exact here, as the noise has one dimension; without a slope the test is conservative."""
+    random, sweeps = np.random.default_rng(4), 1000
+    place = np.linspace(0, 1, 5)[:, None, None]
+    for slope in (1.0, 0.0):
+        claims = [
+            variance_shares(
+                slope * random.normal(size=replicates) * place
+                + (1e-3 if slope else 1) * random.normal(size=(5, 2, replicates))
+            ).effects[0].p_value < 0.05
+            for _ in range(sweeps)
+        ]  # fmt: skip
+        assert np.mean(claims) <= 0.05 + 3 * (0.05 * 0.95 / sweeps) ** 0.5
+        assert not slope or np.mean(claims) >= 0.05 - 3 * (0.05 * 0.95 / sweeps) ** 0.5
 
 
 def test_two_values_are_the_paired_t_test():
@@ -79,7 +112,9 @@ def test_without_an_effect_shares_are_0_on_average_and_claims_are_rare():
     error = np.std(shares, axis=0) / 2000**0.5
     assert (np.abs(np.mean(shares, axis=0)) < 0.02).all()  # a ratio of sums: near 0, not exactly
     assert (np.mean(shares, axis=0) < 4 * error + 0.01).all()
-    assert np.mean(claims, axis=0) == pytest.approx(0.05, abs=4 * (0.05 * 0.95 / 2000) ** 0.5)
+    error = 4 * (0.05 * 0.95 / 2000) ** 0.5
+    assert np.mean(claims, axis=0)[0] == pytest.approx(0.05, abs=error)  # two values: the t-test
+    assert (np.mean(claims, axis=0) <= 0.05 + error).all()
 
 
 def test_a_known_effect_has_its_share():
