@@ -20,8 +20,8 @@ one arm of the law.
 
 Beside it the simple noise scale tr(Sigma) / |G|^2 that the theory predicts B_crit from, where it was measured
 (`--noise-scale`, `--measures gradient_noise_scale`), and by which factor it is off: the geometric mean over the moments
-until the target. Measured at the end alone it
-is far too large, since the gradient vanishes there.
+until the target. The factor's interval holds both errors, of B_crit and of the scale, as replicates are resampled for
+both. Measured at the end alone the scale is far too large, since the gradient vanishes there.
 
 Traps: it says how fast training goes, not how well the result generalizes. The law is that of SGD; Adam bends it.
 """
@@ -78,6 +78,7 @@ class CriticalBatch:
 
     `missed`: the settings that did not reach it in every replicate. `misfit`: the root mean square of the residuals of
     log S. `extrapolated`: B_crit lies beyond the batch sizes tried. An interval may be open: from 0, or to infinity.
+    `noise_factor`: B_crit over the geometric mean of the rows' noise scales; None where none is known.
     """
 
     target_loss: float
@@ -90,6 +91,7 @@ class CriticalBatch:
     misfit: float
     extrapolated: bool
     noise: NoiseScales | None
+    noise_factor: Estimate | None
 
     @property
     def noise_epochs(self) -> int:
@@ -114,7 +116,10 @@ def critical_batch(sweep: Sweep, target_loss: float | None = None) -> CriticalBa
     frame["log_steps"] = np.log(frame["trial_id"].map(reached["step"])).fillna(np.inf)  # never: not to be chosen
     frame["log_examples"] = np.log(frame["trial_id"].map(reached["epoch"]) * frame["train_size"]).fillna(np.inf)
     frame["is_bound"] = frame["trial_id"].map(reached["is_bound"]).eq(True)
-    steps, examples = cells(frame, "log_steps"), cells(frame, "log_examples")
+    noise = noise_scales(sweep, reached)
+    frame["noise_scale"] = np.nan if noise is None else frame["trial_id"].map(noise.scales).astype("float64")
+    frame["log_scale"] = np.log(frame["noise_scale"])
+    steps, examples, scales = (cells(frame, name) for name in ("log_steps", "log_examples", "log_scale"))
     count = len(steps.replicates)
 
     def at_best(counts: Integers) -> tuple[Integers, Floats, Floats]:
@@ -125,12 +130,15 @@ def critical_batch(sweep: Sweep, target_loss: float | None = None) -> CriticalBa
         return best, mean[rows, best], weighted_mean(examples.values[rows, best], counts)
 
     def statistic(counts: Integers) -> Floats:
-        _, log_steps, log_examples = at_best(counts)
+        best, log_steps, log_examples = at_best(counts)
         known = np.isfinite(log_steps) & np.isfinite(log_examples)
         if known.sum() < LEAST_SIZES:
-            return np.full(3, np.nan)
+            return np.full(4, np.nan)
         critical, least, _ = fit_steps(np.exp(log_examples[known] - log_steps[known]), np.exp(log_steps[known]))
-        return np.log([critical, least, critical * least])
+        log_scales = weighted_mean(scales.values[np.arange(len(best)), best], counts)[known]
+        log_scales = log_scales[~np.isnan(log_scales)]
+        scale = log_scales.mean() if log_scales.size else np.nan
+        return np.append(np.log([critical, least, critical * least]), np.log(critical) - scale)
 
     best, log_steps, log_examples = at_best(np.ones(count, dtype=np.int64))
     known = np.isfinite(log_steps) & np.isfinite(log_examples)
@@ -142,15 +150,15 @@ def critical_batch(sweep: Sweep, target_loss: float | None = None) -> CriticalBa
     values, half = over_replicates(statistic, count)
     sizes, needed = np.exp(log_examples[known] - log_steps[known]), np.exp(log_steps[known])
     open_ends = misfit_intervals(sizes, needed, np.exp(values[0]))
-    critical, least, fewest = (
+    open_ends = np.vstack([open_ends, open_ends[0] - values[0] + values[3]])  # the misfit is of B_crit alone
+    critical, least, fewest, factor = (
         estimate_of_log(value, open_ends[k], None if half is None else half[k], count) for k, value in enumerate(values)
     )
-    noise = noise_scales(sweep, reached)
     shown = frame[
-        ["trial_id", "batch_size", "setting", "replicate", "learning_rate", "is_bound", "log_steps", "log_examples"]
+        ["batch_size", "setting", "replicate", "learning_rate", "is_bound", "log_steps", "log_examples", "noise_scale"]
     ]
     rows = [
-        _row(shown, size, steps.settings[setting], noise)
+        _row(shown, size, steps.settings[setting])
         for size, setting, is_known in zip(steps.sizes, best, known, strict=True)
         if is_known
     ]
@@ -165,6 +173,7 @@ def critical_batch(sweep: Sweep, target_loss: float | None = None) -> CriticalBa
         misfit=fit_steps(sizes, needed)[2],
         extrapolated=not sizes.min() <= critical.value <= sizes.max(),
         noise=noise,
+        noise_factor=factor if np.isfinite(factor.value) else None,
     )
 
 
@@ -182,15 +191,11 @@ def _missed(frame: pd.DataFrame, steps: Cells) -> Iterator[Missed]:
         yield Missed(steps.sizes[i], text, int(reached), int(known))
 
 
-def _row(frame: pd.DataFrame, size: int, setting: int, noise: NoiseScales | None) -> StepsToLoss:
+def _row(frame: pd.DataFrame, size: int, setting: int) -> StepsToLoss:
     of_size = frame[frame["batch_size"] == size]
     rows = of_size[of_size["setting"] == setting]
     rate, rates = float(rows["learning_rate"].iloc[0]), of_size["learning_rate"]
-    values = rows.assign(
-        steps=np.exp(rows["log_steps"]),
-        examples=np.exp(rows["log_examples"]),
-        noise_scale=np.nan if noise is None else rows["trial_id"].map(noise.scales).astype("float64"),
-    )
+    values = rows.assign(steps=np.exp(rows["log_steps"]), examples=np.exp(rows["log_examples"]))
     steps, examples = (mean_over_replicates(values, name, scale="log") for name in ("steps", "examples"))
     assert steps is not None
     assert examples is not None
@@ -243,7 +248,7 @@ def critical_batch_sentence(sweep: Sweep) -> str:
         text += f" Not eligible, as they reach it in some replicates only or in none: {', '.join(named)}{more}."
     scales = [row.noise_scale.value for row in found.rows if row.noise_scale is not None]
     ends = [plain_number(end(scales)) if scales else "" for end in (min, max)]
-    return f"{text} {noise_sentence(found.noise, *ends)}{factor_sentence(found.b_crit, scales)}"
+    return f"{text} {noise_sentence(found.noise, *ends)}{factor_sentence(found.noise_factor, found.noise)}"
 
 
 def _batches(found: CriticalBatch, flag: str) -> list[int]:

@@ -112,15 +112,16 @@ def noise_sentence(found: NoiseScales | None, low: str, high: str) -> str:
     return text
 
 
-def factor_sentence(critical: Estimate, scales: list[float]) -> str:
-    """By which factor the geometric mean of the `scales` is off the measured critical batch size; "" without them."""
-    if not scales:
+def factor_sentence(factor: Estimate | None, noise: NoiseScales | None) -> str:
+    """By which `factor` the measured critical batch size is off the noise scale; "" where none is known.
+
+    Only an upper bound where moments are left out of the `noise` scale, which is too small then.
+    """
+    if factor is None or noise is None:
         return ""
-    scale = float(np.exp(np.mean(np.log(scales))))
-    ends = critical.interval
-    interval = ""
+    if noise.resolved < noise.measured:
+        return f" The measured critical batch size is at most about {plain_number(factor.value)} times the noise scale."
+    ends, interval = factor.interval, ""
     if ends is not None and ends.low > 0 and np.isfinite(ends.high):
-        interval = f" (95 % CI {plain_number(ends.low / scale)} to {plain_number(ends.high / scale)})"
-    return (
-        f" The measured critical batch size is {plain_number(critical.value / scale)} times the noise scale{interval}."
-    )
+        interval = f" (95 % CI {plain_number(ends.low)} to {plain_number(ends.high)})"
+    return f" The measured critical batch size is {plain_number(factor.value)} times the noise scale{interval}."
