@@ -2,12 +2,14 @@
 
     python analysis/data_size.py results/n300 results/n600 results/n1200 results/n2400 --to 10000
 
-Implementation: analysis/questions/data_size.py.
+The figure is written to the first of the folders. Implementation: analysis/questions/data_size.py.
 """
 
 import argparse
 import sys
 
+from analysis.charts.data_size import data_size_figure
+from analysis.charts.style import save
 from analysis.cli.command import run_with_options
 from analysis.data.load import load_sweep
 from analysis.questions.data_size import data_sizes, lines
@@ -26,10 +28,12 @@ def _add(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def _show(options: argparse.Namespace) -> list[str]:
+def _show(options: argparse.Namespace) -> list[object]:
     if any(size < 1 for size in options.to):
         raise UserError(f"`to` must be 1 or more training examples, got {min(options.to)}")
-    return lines(data_sizes([load_sweep(folder) for folder in options.results], options.loss), options.to)
+    sweeps = [load_sweep(folder) for folder in options.results]
+    found = data_sizes(sweeps, options.loss)
+    return [*lines(found, options.to), *save(data_size_figure(found, options.to), sweeps[0].folder, "data_size")]
 
 
 if __name__ == "__main__":

@@ -43,7 +43,10 @@ class Scaling:
             return f"it needs {LEAST_POINTS} training-set sizes that determine it, got {found}"
         if (place := self.law.outlier) is not None:
             miss = plain_number(self.law.misses[place])
-            return f"the law of the other sizes misses the one of {self.sizes[place]} examples, {miss} times its value"
+            return (
+                f"the law of the other sizes misses the one of {self.sizes[place]} examples, which is {miss} times "
+                "what it predicts"
+            )
         if not self.law.beats_mean:
             return "the law predicts a size that is left out no better than the mean of the others"
         return None
@@ -128,23 +131,32 @@ def _law_lines(scaling: Scaling, wanted: Sequence[int]) -> list[str]:
         return [f"No power law of the {words}: {scaling.refusal}."]
     low, high = law.exponent_interval.low, law.exponent_interval.high
     typical, worst = (np.exp(f(np.abs(np.log(law.misses)))) for f in (_root_mean_square, np.max))
+    shown = "significant" if low > 0 or high < 0 else "not significant"
     text = [
-        f"The {words} grows as (training examples)^{law.exponent:.2f} (95 % CI {low:.2f} to {high:.2f}, "
-        f"{law.points} sizes). A size that is left out is missed by a factor of {typical:.2f} on average, at most "
-        f"{worst:.2f}."
+        f"The {words} changes as (training examples)^{_signed(law.exponent)} (95 % CI {_signed(low)} to "
+        f"{_signed(high)}: {shown}; {law.points} sizes). A size that is left out is missed by a factor of "
+        f"{typical:.2f} on average, at most {worst:.2f}."
     ]
     for size in wanted:
         if scaling.refusal is not None:
             text.append(f"  at {size} examples: withheld, as {scaling.refusal}")
             continue
         ends = law.interval(size)
-        beyond = size / max(scaling.sizes)
-        far = f"; {plain_number(beyond)} times the largest size" if beyond > 1 else ""
+        far = ""
+        if size > max(scaling.sizes):
+            far = f"; {plain_number(size / max(scaling.sizes))} times the largest size"
+        elif size < min(scaling.sizes):
+            far = f"; {plain_number(size / min(scaling.sizes))} times the smallest size"
         text.append(
             f"  at {size} examples: {plain_number(law.at(size))} (95 % prediction interval "
             f"{plain_number(ends.low)} to {plain_number(ends.high)}{far})"
         )
     return text
+
+
+def _signed(value: float) -> str:
+    """Two decimals, with a minus sign where that is not rounded to 0."""
+    return f"{round(value, 2) + 0.0:.2f}".replace("-", "−")
 
 
 def _root_mean_square(values: Floats) -> float:

@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from analysis.charts.data_size import data_size_figure
 from analysis.data.load import load_sweep
 from analysis.data_size import main
-from analysis.questions.data_size import Scaling, data_sizes, lines
+from analysis.questions.data_size import QUANTITIES, Scaling, data_sizes, lines
 from analysis.stats.power_law import fit_power_law
 from tests.analysis.made_up import record
 from trainables.records.tables import Record
@@ -99,31 +100,56 @@ def test_a_law_from_folders_and_from_one(write_sweep: Write, capsys: pytest.Capt
     records = {size: study(size, 20 * (size / 512) ** 0.5) for size in SIZES}
     folders = [str(write_sweep(records[size], f"n{size}")) for size in SIZES]
     assert main([*folders, "--to", "16384"]) == 0
-    said = capsys.readouterr().out
+    said, _, written = capsys.readouterr().out.partition(folders[0])
+    assert written.startswith("/figures/data_size.png")
     whole = data_sizes([load_sweep(write_sweep([one for part in records.values() for one in part], "all"))])
     assert "\n".join(lines(whole, [16384])) == said.strip()
     critical, least, _ = whole.scalings
     assert critical.law is not None
     assert critical.law.exponent == pytest.approx(0.5, abs=0.05)
     assert critical.law.interval(16384).low < 20 * 32**0.5 < critical.law.interval(16384).high
-    assert f"The critical batch size grows as (training examples)^{critical.law.exponent:.2f} (95 % CI " in said
+    assert f"The critical batch size changes as (training examples)^{critical.law.exponent:.2f} (95 % CI " in said
     assert "\n  at 16384 examples: " in said
     assert "; 4 times the largest size)" in said
     assert "prediction interval" in said
     assert least.law is not None
     assert least.law.exponent == pytest.approx(0, abs=0.02)  # they do not depend on the size
+    assert said.count(": significant; 4 sizes)") == 2
+    assert said.count(": not significant; 4 sizes)") == 1
+    low = round(least.law.exponent_interval.low, 2)
+    assert f"(95 % CI {'−' if low < 0 else ''}{abs(low):.2f} to " in said
 
 
-def test_withheld(write_sweep: Write, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_figure_shows_what_is_said(write_sweep: Write) -> None:
+    """Measured values, what the other sizes predict, and a law that goes on only where it is extrapolated."""
+    records = [one for size in SIZES for one in study(size, 20 * (size / 512) ** 0.5)]
+    found = data_sizes([load_sweep(write_sweep(records))])
+    panels = data_size_figure(found, [16384]).axes
+    assert [panel.get_ylabel() for panel in panels] == [*QUANTITIES.values()]
+    for panel, scaling in zip(panels, found.scalings, strict=True):
+        assert scaling.law is not None
+        law, points = panel.lines[0], {line.get_marker(): line for line in panel.lines if line.get_marker() != "None"}
+        assert law.get_xdata()[-1] == pytest.approx(16384 if scaling.refusal is None else 4096)
+        assert law.get_ydata()[-1] == pytest.approx(scaling.law.at(law.get_xdata()[-1]))
+        predicted = points["D"].get_ydata()
+        assert predicted == pytest.approx(np.array(scaling.values) / np.array(scaling.law.misses))
+        assert ("; not extrapolated" in panel.get_title()) == (scaling.refusal is not None)
+    below, above = (lines(found, [size])[-1] for size in (128, 2048))
+    assert "; 0.25 times the smallest size)" in below
+    assert "times" not in above
+    few = data_sizes([load_sweep(write_sweep([one for size in SIZES[:2] for one in study(size, 20.0)], "few"))])
+    assert data_size_figure(few).axes[0].get_title() == "no law: too few sizes"
+
+
+def test_withheld(write_sweep: Write) -> None:
     three = [one for size in SIZES[:3] for one in study(size, 20.0)]
-    assert main([str(write_sweep(three, "three")), "--to", "9000"]) == 0
-    said = capsys.readouterr().out
+    said = "\n".join(lines(data_sizes([load_sweep(write_sweep(three, "three"))]), [9000]))
     assert "No power law of the critical batch size: it needs 4 training-set sizes that determine it, got 3" in said
     assert "9000" not in said
     sizes = (512, 724, 1024, 1448, 2048, 2896, 4096)
     bent = [one for size in sizes for one in study(size, 20.0 * (size / 512) ** 0.5 * (4 if size == 1448 else 1))]
-    assert main([str(write_sweep(bent, "bent")), "--to", "9000"]) == 0
-    assert "withheld, as the law of the other sizes misses the one of 1448 examples" in capsys.readouterr().out
+    said = "\n".join(lines(data_sizes([load_sweep(write_sweep(bent, "bent"))]), [9000]))
+    assert "withheld, as the law of the other sizes misses the one of 1448 examples, which is " in said
 
 
 def test_what_cannot_be_compared(write_sweep: Write, capsys: pytest.CaptureFixture[str]) -> None:
