@@ -7,7 +7,7 @@ from typing import Any
 
 from analysis.charts.optimizer_ladder import optimizer_ladder_figure
 from analysis.charts.style import save
-from analysis.questions.optimizer_ladder import Fewest, LadderAtGoal, RungAtGoal, load_ladder
+from analysis.questions.optimizer_ladder import LadderAtGoal, RungAtGoal, load_ladder
 from analysis.questions.steps_to_result import critical_words, goal_words, mean_words, why_no_steps
 from analysis.reporting.tuned_steps import basis, doubts
 from analysis.stats.means import Mean
@@ -31,7 +31,7 @@ def ladder_lines(folder: Path) -> list[str]:
 
 def _goal_lines(one: LadderAtGoal) -> Iterator[str]:
     goal = goal_words(one.rungs[0].tuned.runs, one.goal)
-    yield _sentence(one.fewest, goal)
+    yield _sentence(one, goal)
     for rung in one.rungs:
         found = rung.tuned.found
         if found is None:
@@ -52,20 +52,32 @@ def _goal_lines(one: LadderAtGoal) -> Iterator[str]:
         yield from (f"  {line}" for line in doubts(rung.tuned))
 
 
-def _sentence(fewest: Fewest | None, goal: str) -> str:
+def _sentence(one: LadderAtGoal, goal: str) -> str:
+    fewest = one.fewest
     if fewest is None:
         return f"No batch size has two optimizers that reach {goal} in every replicate, so they are not compared."
-    others = ", ".join(f"{name} {_times_as_many(ratio)}" for name, ratio in fewest.ratios)
-    return (
-        f"At batch {fewest.batch_size}, {fewest.name} needs the fewest steps to {goal}: {mean_words(fewest.steps)}. "
-        f"The others need more: {others}."
-    )
+    others = "; ".join(f"{name} takes {_times_as_many(ratio)}" for name, ratio in fewest.ratios)
+    text = f"At batch {fewest.batch_size}, {fewest.name} needs the fewest steps to {goal}: {mean_words(fewest.steps)}."
+    text += f" {others}." if others else " No other run shares a seed with its runs."
+    compared = {fewest.name, *(name for name, _ in fewest.ratios)}
+    missing = [rung.name for rung in one.rungs if rung.name not in compared and not _reaches(rung, fewest.batch_size)]
+    if missing:
+        text += f" Not reached there in every replicate: {', '.join(missing)}."
+    larger = sorted({size for rung in one.rungs for size in rung.settings if size > fewest.batch_size})
+    alone = [f"batch {size} ({rung.name})" for size in larger for rung in one.rungs if _reaches(rung, size)]
+    return f"{text} Larger batches that one optimizer alone reaches it with: {', '.join(alone)}." if alone else text
+
+
+def _reaches(rung: RungAtGoal, size: int) -> bool:
+    rows = () if rung.tuned.found is None else rung.tuned.found.rows
+    return any(row.batch_size == size and row.steps is not None for row in rows)
 
 
 def _times_as_many(ratio: Mean) -> str:
     words = f"{plain_number(ratio.value)} times as many"
     if ratio.interval is None:
-        return f"{words} (no interval)"
+        why = "one replicate" if ratio.replicates == 1 else "all replicates agree exactly"
+        return f"{words} (no interval: {why})"
     verdict = "significant" if ratio.interval.low > 1 else "not significant"
     ends = f"{plain_number(ratio.interval.low)} to {plain_number(ratio.interval.high)}"
     return f"{words} (95 % CI {ends}: {verdict})"

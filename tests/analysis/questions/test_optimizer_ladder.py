@@ -1,13 +1,19 @@
 """The verdict between optimizers: exact on chosen numbers, and rarely wrong by simulation."""
 
 import math
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
 from scipy import stats
 
-from analysis.questions.optimizer_ladder import fewest_steps
+from analysis.questions.optimizer_ladder import Fewest, LadderAtGoal, RungAtGoal, fewest_steps
+from analysis.questions.steps_to_result import StepsAtBatch, StepsToResult
+from analysis.reporting.optimizer_ladder import _sentence
+from analysis.stats.fixed_order import Boundary
+from analysis.stats.means import Mean
 
 
 def judged(steps: dict[int, list[float]]) -> pd.DataFrame:
@@ -39,6 +45,34 @@ def test_the_ratio_is_paired_by_seed_and_corrected_for_all_pairs() -> None:
     assert one.value == 1.0
     assert fewest_steps({"alone": judged({8: fast, 64: fast})}) is None
     assert fewest_steps({"small": judged({8: fast}), "large": judged({64: fast})}) is None
+
+
+def rung(name: str, steps: dict[int, float | None]) -> RungAtGoal:
+    """An optimizer with the steps at each batch size; None where it does not reach the goal."""
+    means = {size: None if value is None else Mean(value, None, 1, 1) for size, value in steps.items()}
+    rows = tuple(StepsAtBatch(size, "", mean, mean, None, 1, 1, False) for size, mean in means.items())
+    found = StepsToResult(0.5, rows, None, Boundary(None, None, None))
+    tuned: Any = SimpleNamespace(found=found if any(steps.values()) else None)
+    return RungAtGoal(name, tuned, {size: {} for size in steps}, {}, {})
+
+
+def test_the_sentence_names_those_that_do_not_get_there() -> None:
+    rungs = (
+        rung("fast", {8: 5.0, 64: 2.0, 256: 1.0}),
+        rung("slow", {8: 9.0, 64: 4.0, 256: None}),
+        rung("late", {8: 9.0, 64: None, 256: None}),
+        rung("never", {8: None, 64: None, 256: None}),
+    )
+    ratios = [("slow", Mean(2.0, None, 1, 1))]
+    said = _sentence(LadderAtGoal(0.5, rungs, None, Fewest(64, "fast", Mean(2.0, None, 1, 1), tuple(ratios))), "0.5")
+    assert said == (
+        "At batch 64, fast needs the fewest steps to 0.5: 2. slow takes 2 times as many (no interval: one replicate). "
+        "Not reached there in every replicate: late, never. Larger batches that one optimizer alone reaches it with: "
+        "batch 256 (fast)."
+    )
+    agreed = Mean(2.0, None, 3, 3)
+    said = _sentence(LadderAtGoal(0.5, rungs[:1], None, Fewest(256, "fast", agreed, (("slow", agreed),))), "0.5")
+    assert said.endswith("slow takes 2 times as many (no interval: all replicates agree exactly).")
 
 
 @pytest.mark.slow
