@@ -52,13 +52,18 @@ class SizePlan:
 
 @dataclass(frozen=True)
 class Plan:
-    """The plan of all batch sizes; `reference_seconds`: of the smallest batch size, of a replicate."""
+    """The plan of all batch sizes; `reference_seconds`: of the smallest batch size, of a replicate.
+
+    `diverged`: by batch size, how many of how many trials diverged in the pilot where the smallest batch completed.
+    These batch sizes cannot be free, and those without any comparable trial are not among `rows`.
+    """
 
     margin: float
     power: float
     reference: int
     reference_seconds: float
     rows: tuple[SizePlan, ...]
+    diverged: dict[int, tuple[int, int]]
 
     def seconds(self, counts: dict[int, int]) -> float:
         """Seconds of trials, one after another, for so many replicates by batch size, each with its reference."""
@@ -99,7 +104,8 @@ def replicates_needed(sweep: Sweep, wanted: float, first: int) -> Plan:
                 seconds=_seconds(plain, row.batch_size),
             )
         )
-    return Plan(found.margin, wanted, found.reference, _seconds(plain, found.reference), tuple(rows))
+    diverged = {row.batch_size: (row.diverged, row.attempted) for row in found.rows if row.diverged}
+    return Plan(found.margin, wanted, found.reference, _seconds(plain, found.reference), tuple(rows), diverged)
 
 
 def _needed(distance: float, deviation: float, safe: float, wanted: float, first: int) -> Needed:

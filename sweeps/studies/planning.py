@@ -50,8 +50,10 @@ def trials_at_once(
 
 def plan_lines(found: Plan, metric: Metric, folder: str, at_once: int) -> list[str]:
     """The plan in words and a table; `at_once`: how many trials run side by side."""
+    counts = sorted({row.lost.replicates for row in found.rows})
+    counted = f"{counts[0]}" if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
     lines = [
-        f"Pilot: {folder}, {found.rows[0].lost.replicates} replicates. Margin {metric.factor * found.margin:g} "
+        f"Pilot: {folder}, {counted} replicates. Margin {metric.factor * found.margin:g} "
         f"{metric.difference_unit}, power {100 * found.power:g} %, one-sided 2.5 %.",
         "",
     ]
@@ -79,6 +81,11 @@ def plan_lines(found: Plan, metric: Metric, folder: str, at_once: int) -> list[s
         "the safe number. Time: for the safe number, with the replicates of the smallest batch, "
         f"{at_once} trial{'s' * (at_once != 1)} at once. The observed loss is uncertain.",
     ]
+    for size, (diverged, tried) in found.diverged.items():
+        lines.append(
+            f"Batch {size}: {diverged} of {tried} trials of the pilot diverged where the smallest batch completed. No "
+            "number of replicates shows such a batch size to be free."
+        )
     if caps := {row.batch_size: row.if_nothing.safe for row in found.rows if row.if_nothing.safe is not None}:
         most = max(caps.values())
         lines.append(

@@ -7,6 +7,7 @@ from made_up import record
 from analysis.data.load import load_sweep
 from analysis.questions.replicates_needed import replicates_needed
 from analysis.stats.power import cap_for, power, replicates_for
+from sweeps.studies.planning import plan_lines
 from trainables.runtime.errors import UserError
 
 LOST = [0.001, 0.003, -0.001, 0.005]  # mean 0.002
@@ -47,6 +48,30 @@ def test_time_counts_every_setting_and_the_smallest_batch_once(write_sweep):
     found = replicates_needed(pilot(write_sweep, LOST, rates=(0.003, 0.01)), 0.8, 4)
     assert found.reference_seconds == pytest.approx(2 * 3.0)  # 1 s of training and 2 s of measures, two rates
     assert found.seconds({64: 10}) == pytest.approx(10 * (6.0 + 6.0))
+
+
+def test_batch_sizes_that_diverged_are_told(write_sweep):
+    """Batch 64 lost a seed, batch 256 all of them: neither can be free, and only 64 has a loss to plan by."""
+    records = [
+        record(
+            0.9 - (LOST[seed] if size == 64 else 0.0),
+            batch_size=size,
+            seed=seed,
+            split_seed=seed,
+            row={"status": "diverged", "test_accuracy": None} if size == 256 or (size, seed) == (64, 3) else None,
+        )
+        for seed in range(4)
+        for size in (16, 64, 256)
+    ]
+    records += [record(0.9 - lost, batch_size=32, seed=seed, split_seed=seed) for seed, lost in enumerate(LOST)]
+    sweep = load_sweep(write_sweep(records, "diverged"))
+    found = replicates_needed(sweep, 0.8, 4)
+    assert [(row.batch_size, row.lost.replicates) for row in found.rows] == [(32, 4), (64, 3)]
+    assert found.diverged == {64: (1, 4), 256: (4, 4)}
+    said = "\n".join(plan_lines(found, sweep.metric, "pilot", 1))
+    assert "Pilot: pilot, 3 to 4 replicates. " in said
+    assert "Batch 64: 1 of 4 trials of the pilot diverged where the smallest batch completed. No number of" in said
+    assert "Batch 256: 4 of 4 trials of the pilot diverged" in said
 
 
 def test_pilots_that_say_too_little(write_sweep):
