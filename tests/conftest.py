@@ -2,7 +2,9 @@
 
 import os
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import pytest
@@ -36,6 +38,31 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
 @pytest.fixture(scope="session")
 def digits() -> Source:
     return load_source("digits")
+
+
+@pytest.fixture
+def svg_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Figures are written as SVG alone, which takes half the time; tests/analysis/charts/test_figures.py is of all."""
+    from analysis.charts import style
+
+    monkeypatch.setattr(style, "rendered", partial(style.rendered, kinds=["svg"]))
+
+
+@pytest.fixture
+def no_estimate(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A dry run says which trials there are, and not how long they take: for that it trains some."""
+    monkeypatch.setattr("sweeps.plan.estimate.estimate", lambda *_, **__: None)
+
+
+@pytest.fixture
+def no_check(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nor are the trials tried first, in a process of its own."""
+
+    @contextmanager
+    def unchecked(*_: object) -> Iterator[Callable[[], list[str]]]:
+        yield list
+
+    monkeypatch.setattr("sweeps.studies.study.checking", unchecked)
 
 
 @pytest.fixture

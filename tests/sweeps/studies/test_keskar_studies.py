@@ -18,6 +18,7 @@ def planned(text):
     return [line.split() for line in text.splitlines() if " seed" in line and "->" not in line]
 
 
+@pytest.mark.usefixtures("no_estimate")
 def test_the_tables_trials(tmp_path, capsys):
     arguments = ["--dry-run", "list", "--results", str(tmp_path), "--networks", "mlp", "f1", "--seeds", "0"]
     assert keskar_tables.main(arguments) == 0
@@ -25,6 +26,7 @@ def test_the_tables_trials(tmp_path, capsys):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.usefixtures("no_estimate", "no_check")
 def test_the_thresholds_trials(tmp_path, capsys):
     arguments = ["--dry-run", "list", "--results", str(tmp_path), "--seeds", "0", "1", "--batch-sizes", "75", "300"]
     assert threshold_batch.main(arguments) == 0

@@ -191,6 +191,7 @@ def test_mistakes_get_one_line(name: str, tmp_path: Path, capsys: pytest.Capture
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.usefixtures("no_estimate", "no_check")
 def test_dry_run_writes_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     options = ["--results", str(tmp_path), "--dry-run", "--seeds", "0", "--epochs", "6", "--switch-epochs", "2", "4"]
     assert warm_start.main(options) == 0
