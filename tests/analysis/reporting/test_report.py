@@ -32,7 +32,9 @@ def report(tmp_path_factory):
     folder = write(tmp_path_factory.mktemp("report") / "<b>bold", records)
     command = ["sweeps/batch_grid.py", "--name", HOSTILE]
     (folder / "sweep.json").write_text(json.dumps({"command": command, "started_at": HOSTILE, "planned": 40}))
-    path = write_report(load_sweep(folder))
+    with pytest.MonkeyPatch.context() as patched:  # PNG and PDF: test_figures.py
+        patched.setattr(style, "rendered", partial(style.rendered, kinds=["svg"]))
+        path = write_report(load_sweep(folder))
     assert path == folder / "report.html"
     return path
 
@@ -98,13 +100,12 @@ def test_its_numbers_are_those_of_the_tables(report):
 
 def test_the_figures_lie_beside_it(report):
     names = {path.name for path in (report.parent / "figures").iterdir()}
-    assert {"gap_vs_sharpness.png", "batch_size_curves.svg", "switch_point.png", "free_batch.pdf"} <= names
+    assert {"gap_vs_sharpness.svg", "batch_size_curves.svg", "switch_point.svg", "free_batch.svg"} <= names
     assert not any(name.startswith("learning_rate_heatmap") for name in names)  # of two learning rates
 
 
 @pytest.mark.parametrize("case", ["one trial", "all failed", "one batch size", "one replicate", "zero sharpness"])
-def test_it_is_written_for_poor_sweeps_too(write_sweep, monkeypatch, case):
-    monkeypatch.setattr(style, "rendered", partial(style.rendered, kinds=["svg"]))
+def test_it_is_written_for_poor_sweeps_too(write_sweep, svg_alone, case):
     records = {
         "one trial": [record()],
         "all failed": [failed("boom"), failed("", seed=1)],
