@@ -29,7 +29,7 @@ def spectrum(found):
     return found
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def sweep(tmp_path_factory):
     records = [with_epochs(found) for found in grid()]
     spectrum(records[0])
@@ -51,8 +51,9 @@ def sweep(tmp_path_factory):
     return folder
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def browser():
+    """One for all tests of a process; each opens pages of its own."""
     with chromium() as found:
         yield found
 

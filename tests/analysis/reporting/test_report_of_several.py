@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from browser import Watched, chromium
+from browser import Watched
 from conftest import with_epochs
 from made_up import grid, record, write
 
@@ -68,26 +68,26 @@ def test_mistakes_get_one_line(folders, tmp_path):
         write_report_of_several([first, nats])
 
 
-def test_the_page_of_two_sweeps_in_a_browser(folders, capsys):
+def test_the_page_of_two_sweeps_in_a_browser(browser, folders, capsys):
     assert main([str(folder) for folder in folders]) == 0
     path = folders[0].parent / "first+second.html"
     assert capsys.readouterr().out.strip() == str(path)
-    with chromium() as browser:
-        watched = Watched(browser)
-        page = watched.page
-        page.goto(path.as_uri())
-        assert page.locator("#answer .card").count() == 6
-        assert page.evaluate("choices().colour") == "sweep"
-        count = page.evaluate("map.rows.length")
-        page.click("summary[data-key='filter sweep']")
-        page.uncheck("input[data-key='value sweep second']")
-        assert 0 < page.evaluate("map.rows.length") < count
-        page.keyboard.press("Escape")
-        ticks = page.locator("#table input[data-key^='compare ']")
-        ticks.nth(0).check()
-        ticks.nth(1).check()
-        assert page.locator("#compared .chart").count() == 4
-        assert "first, learning rate 0.003" in page.locator("#gap").inner_text()
-        page.locator("#sections .trace:enabled").last.click()
-        assert json.loads(page.evaluate("JSON.stringify(state.where)"))["where"]["sweep"] == "second"
-        assert watched.errors == []
+    watched = Watched(browser)
+    page = watched.page
+    page.goto(path.as_uri())
+    assert page.locator("#answer .card").count() == 6
+    assert page.evaluate("choices().colour") == "sweep"
+    count = page.evaluate("map.rows.length")
+    page.click("summary[data-key='filter sweep']")
+    page.uncheck("input[data-key='value sweep second']")
+    assert 0 < page.evaluate("map.rows.length") < count
+    page.keyboard.press("Escape")
+    ticks = page.locator("#table input[data-key^='compare ']")
+    ticks.nth(0).check()
+    ticks.nth(1).check()
+    assert page.locator("#compared .chart").count() == 4
+    assert "first, learning rate 0.003" in page.locator("#gap").inner_text()
+    page.locator("#sections .trace:enabled").last.click()
+    assert json.loads(page.evaluate("JSON.stringify(state.where)"))["where"]["sweep"] == "second"
+    assert watched.errors == []
+    page.close()

@@ -13,7 +13,7 @@ import time
 from pathlib import Path
 
 import pytest
-from browser import Watched, chromium
+from browser import Watched
 from made_up import failed, grid, record, write
 from served import ask, make, reading, until
 
@@ -182,39 +182,37 @@ def test_as_a_script_it_says_where_it_is(sweep):
         assert process.wait(timeout=10) != 2
 
 
-def test_the_open_page_follows_the_sweep(server_of_a_run):
+def test_the_open_page_follows_the_sweep(browser, server_of_a_run):
     server = server_of_a_run
-    with chromium() as browser:
-        watched = Watched(browser)
-        page = watched.page
-        page.goto(server.address)
-        page.wait_for_selector("tr[data-trial]")
-        assert page.locator("tr[data-trial]").count() == 5
-        page.uncheck("input[data-key='log x']")
-        page.evaluate("zoomTo(byId('map'), {x: [0.5, 40], y: [-1, 2]})")
-        page.evaluate("point(2)")
-        hovered = page.locator("#tip code").inner_text()
-        page.evaluate("window.select = document.querySelector(\"select[data-key='choose colour']\")")
-        page.evaluate("sortBy('batch_size')")
-        page.click("summary[data-key='filter batch_size']")
-        late = record(0.5, 3.0, batch_size=32, row={"finished_at": "2026-01-01T00:01:00+00:00"})
-        write_record(server.live.folder, late)
-        page.wait_for_selector(f"tr[data-trial='{late.trial['trial_id']}']", timeout=60_000)
-        assert not page.is_checked("input[data-key='log x']")  # what the reader chose stays
-        assert page.evaluate("map.plot.scales.x.min") == 0.5  # the zoom
-        assert page.locator("#tip code").inner_text() == hovered
-        assert page.locator("#tip").is_visible()
-        assert page.locator(
-            "input[data-key='value batch_size 32']"
-        ).is_visible()  # the menu is open, and has the new value
-        assert page.evaluate("select.isConnected")  # an open list is not replaced
-        assert page.evaluate("document.activeElement.dataset.key") == "filter batch_size"
-        assert "6 of 9 trials ended" in page.locator("#state").inner_text()
-        assert {request.rpartition("/")[0] for request in watched.requests} == {server.address}
-        assert watched.errors == []
-        page.context.set_offline(True)
-        page.wait_for_selector("#notice:has-text('does not answer')", timeout=60_000)
-        assert page.locator("tr[data-trial]").count() == 6
+    watched = Watched(browser)
+    page = watched.page
+    page.goto(server.address)
+    page.wait_for_selector("tr[data-trial]")
+    assert page.locator("tr[data-trial]").count() == 5
+    page.uncheck("input[data-key='log x']")
+    page.evaluate("zoomTo(byId('map'), {x: [0.5, 40], y: [-1, 2]})")
+    page.evaluate("point(2)")
+    hovered = page.locator("#tip code").inner_text()
+    page.evaluate("window.select = document.querySelector(\"select[data-key='choose colour']\")")
+    page.evaluate("sortBy('batch_size')")
+    page.click("summary[data-key='filter batch_size']")
+    late = record(0.5, 3.0, batch_size=32, row={"finished_at": "2026-01-01T00:01:00+00:00"})
+    write_record(server.live.folder, late)
+    page.wait_for_selector(f"tr[data-trial='{late.trial['trial_id']}']", timeout=60_000)
+    assert not page.is_checked("input[data-key='log x']")  # what the reader chose stays
+    assert page.evaluate("map.plot.scales.x.min") == 0.5  # the zoom
+    assert page.locator("#tip code").inner_text() == hovered
+    assert page.locator("#tip").is_visible()
+    assert page.locator("input[data-key='value batch_size 32']").is_visible()  # the menu is open, and has the new value
+    assert page.evaluate("select.isConnected")  # an open list is not replaced
+    assert page.evaluate("document.activeElement.dataset.key") == "filter batch_size"
+    assert "6 of 9 trials ended" in page.locator("#state").inner_text()
+    assert {request.rpartition("/")[0] for request in watched.requests} == {server.address}
+    assert watched.errors == []
+    page.context.set_offline(True)
+    page.wait_for_selector("#notice:has-text('does not answer')", timeout=60_000)
+    assert page.locator("tr[data-trial]").count() == 6
+    page.close()
 
 
 def test_a_request_that_trickles_in_is_cut_off(server, monkeypatch):
@@ -265,9 +263,9 @@ def test_a_reader_who_leaves_is_no_error(server_of_a_run, monkeypatch, sent):
     assert errors == []
 
 
-def test_what_the_reader_did_not_choose_follows_the_data(tmp_path):
+def test_what_the_reader_did_not_choose_follows_the_data(browser, tmp_path):
     folder = write(tmp_path / "live", grid(seeds=[0], learning_rates=[0.01], batch_sizes=[16], switch_epochs=[None]))
-    with serving(folder, port=0) as server, chromium() as browser:
+    with serving(folder, port=0) as server:
         page = Watched(browser).page
         page.goto(server.address)
         page.wait_for_selector("tr[data-trial]")
@@ -278,6 +276,7 @@ def test_what_the_reader_did_not_choose_follows_the_data(tmp_path):
         assert page.evaluate("[choices().colour, choices().shape]") == ["batch_size", "learning_rate"]
         assert page.input_value("select[data-key='choose colour']") == "batch_size"
         assert page.evaluate("location.hash") == ""
+        page.close()
 
 
 def test_no_verdict_before_enough_is_paired_and_the_last_at_once(tmp_path):

@@ -3,7 +3,7 @@
 import fcntl
 import json
 
-from browser import HOSTILE, Watched, chromium
+from browser import HOSTILE, Watched
 from made_up import record
 from served import ask, make, reading, until
 
@@ -28,7 +28,7 @@ def about(trial_id, label):
     }
 
 
-def test_curves_of_running_trials_are_drawn_before_any_has_ended_and_until_they_end(tmp_path, monkeypatch):
+def test_curves_of_running_trials_are_drawn_before_any_has_ended_and_until_they_end(browser, tmp_path, monkeypatch):
     monkeypatch.setattr("trainables.records.running.SECONDS", 0.0)
     folder = tmp_path / "live"
     (folder / "trials").mkdir(parents=True)
@@ -37,7 +37,7 @@ def test_curves_of_running_trials_are_drawn_before_any_has_ended_and_until_they_
     leave = [RunningCurves(folder, about(*trial)) for trial in ((ended.trial["trial_id"], "b16"), ("hostile", HOSTILE))]
     for curves in leave:
         curves(logged(4), 0.4, is_trained=False)
-    with serving(folder, port=0) as server, chromium() as browser, (folder / ".lock").open("w") as lock:
+    with serving(folder, port=0) as server, (folder / ".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         watched = Watched(browser)
         page = watched.page
@@ -65,6 +65,7 @@ def test_curves_of_running_trials_are_drawn_before_any_has_ended_and_until_they_
         fcntl.flock(lock, fcntl.LOCK_UN)  # the run was killed: what it left does not run
         page.wait_for_selector("#running", state="hidden")
         assert watched.errors == []
+        page.close()
 
 
 def test_running_json_is_sent_when_it_changed(tmp_path, monkeypatch):
