@@ -39,7 +39,7 @@ class Watched:
         self.page.on("pageerror", lambda error: self.errors.append(str(error)))
         self.page.on("console", lambda message: self._note(message))
         self.page.on("request", lambda request: self.requests.append(request.url))
-        self.page.set_default_timeout(60_000)
+        self.page.set_default_timeout(180_000)  # on a machine that is busy
 
     def _note(self, message: Any) -> None:
         if message.type in ("error", "warning"):
