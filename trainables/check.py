@@ -42,6 +42,7 @@ from trainables.training.parallel import Workers
 from trainables.training.parts import Parts
 from trainables.training.schedule import batch_sizes
 from trainables.training.shifts import SEVERITIES, shifted
+from trainables.training.weight_averaging import require_one_average
 from trainables.trial import Trial
 
 
@@ -83,8 +84,8 @@ def check_trials(
             few = "at batch size 1" if _smallest_batch(config) == 1 else "on two examples"
             reason = f"{type(error).__name__}: {next(iter(str(error).splitlines()), '')}"
             raise UserError(f"`model` must train {few}, got {config.model}, which raises {reason}") from error
-    if micro_batch_size is not None:
-        check_micro_batches(configs, source, micro_batch_size, workers)
+    if micro_batch_size is not None or workers > 1:
+        check_parts(configs, source, micro_batch_size, workers)
 
 
 def check_trial(config: TrialConfig, source: Source) -> None:
@@ -95,6 +96,7 @@ def check_trial(config: TrialConfig, source: Source) -> None:
         if few.trial is None and few.optimizer not in OPTIMIZERS:
             check_optimizer(few, build(few, data))
         training = training_of(few, build_network(few, data), data)
+        require_one_average(config, training.optimizer)  # `few` has no local workers
         with uncompiled():
             training.check()
             training.train_epoch()
@@ -104,10 +106,9 @@ def check_trial(config: TrialConfig, source: Source) -> None:
                 rescaled_network(training.model, config.rescaling, training.data.train_inputs[:2])
 
 
-def check_micro_batches(
-    configs: Iterable[TrialConfig], source: Source, micro_batch_size: int, workers: int = 1
-) -> None:
-    """Raises UserError where batch norm has to see more examples of a batch together than a micro-batch holds."""
+def check_parts(configs: Iterable[TrialConfig], source: Source, micro_batch_size: int | None, workers: int = 1) -> None:
+    """Raises UserError where batch norm has to see more examples of a batch together than a micro-batch holds, or is
+    of a type that workers cannot share."""
     data = _zeros(source)
     models: dict[tuple[str, str], nn.Module] = {}
     for config in (config.canonical() for config in configs):
@@ -255,8 +256,8 @@ def with_few_examples(config: TrialConfig, size: int) -> TrialConfig:
 
 
 def _smallest_batch(config: TrialConfig) -> int:
-    """The examples of a whole batch that the network sees at once: those of a worker with local steps."""
-    return config.batch_size // (config.local_workers or 1)
+    """The fewest examples of a whole batch that the network sees at once: those of a worker with local steps."""
+    return min(batch_sizes(config)) // (config.local_workers or 1)
 
 
 def _parts(config: TrialConfig) -> tuple[object, ...]:
@@ -264,13 +265,21 @@ def _parts(config: TrialConfig) -> tuple[object, ...]:
     has_adversary = config.input_adversary is not None
     has_ghosts, is_single = config.ghost_batch_size is not None, _smallest_batch(config) == 1
     step = config.trial, config.task, config.label_smoothing > 0
-    optimizer = config.optimizer, config.optimizer_options, config.parameter_groups, config.layer_adaptation
+    optimizer = (
+        config.optimizer,
+        config.optimizer_options,
+        config.parameter_groups,
+        config.layer_adaptation,
+        config.momentum,
+    )
     what = (
         config.shifts,
         config.rescaling,
         config.noise_scale,
         config.gradient_penalty is not None,  # which needs second derivatives
         config.svrg_every is not None,
+        config.average is not None,
+        config.local_workers is not None,
         config.model,
         config.model_options,
         config.augmentation,

@@ -31,6 +31,13 @@ from trainables.runtime.errors import UserError
 from trainables.training.optimizers.optimizer import Optimizer, ScheduleFree, is_schedule_free
 
 
+def require_one_average(remedies: Remedies, optimizer: Optimizer) -> None:
+    """Raises UserError where `optimizer` averages the weights, and so would one of `remedies`."""
+    for name in ("average", "local_workers"):
+        if getattr(remedies, name) is not None and is_schedule_free(optimizer):
+            raise UserError(f"`{name}` must be left out for an optimizer that averages the weights itself")
+
+
 class WeightAverage:
     """The average that `remedies` asks for, of the weights of `model`; or that of the `optimizer` at that moment.
 
@@ -39,9 +46,8 @@ class WeightAverage:
 
     def __init__(self, remedies: Remedies, model: nn.Module, optimizer: Callable[[], Optimizer] | None = None) -> None:
         self._optimizer = optimizer
-        for name in ("average", "local_workers"):
-            if getattr(remedies, name) is not None and self._of_optimizer() is not None:
-                raise UserError(f"`{name}` must be left out for an optimizer that averages the weights itself")
+        if optimizer is not None:
+            require_one_average(remedies, optimizer())
         self._kind = remedies.average
         self._from, self._last = remedies.average_from or 0.0, remedies.average_last or 1
         decay = remedies.average_decay or 0.0

@@ -21,7 +21,7 @@ import torch.multiprocessing as processes
 from agreement import assert_same
 from torch import Tensor, nn
 
-from trainables.check import check_micro_batches
+from trainables.check import check_parts
 from trainables.config import TrialConfig
 from trainables.data import Dataset, Source
 from trainables.measures.shared_loss import share
@@ -277,10 +277,10 @@ def test_a_smaller_micro_batch_holds_whole_groups() -> None:
 
 def test_micro_batches_are_checked_before_a_sweep(make_config: Callable[..., TrialConfig], digits: Source) -> None:
     plain, normed = (make_config(model_options=f'{{"batch_norm": {flag}}}') for flag in ("false", "true"))
-    check_micro_batches([plain], digits, 1)
-    check_micro_batches([normed], digits, 32)
-    check_micro_batches([normed], digits, 8, workers=4)
+    check_parts([plain], digits, 1)
+    check_parts([normed], digits, 32)
+    check_parts([normed], digits, 8, workers=4)
     with pytest.raises(UserError, match="`micro_batch_size` must be at least 32"):
-        check_micro_batches([plain, normed], digits, 31)
+        check_parts([plain, normed], digits, 31)
     with pytest.raises(UserError, match=r"`micro_batch_size` must be at least 8 .* got 7"):
-        check_micro_batches([normed], digits, 7, workers=4)
+        check_parts([normed], digits, 7, workers=4)
