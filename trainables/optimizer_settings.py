@@ -23,6 +23,7 @@ OPTIMIZERS = ("adam", "sgd", "adagrad", "gradient_descent", "lbfgs")  # the firs
 OF_TORCH = ("adadelta", "adafactor", "adamax", "adamw", "asgd", "muon", "nadam", "radam", "rmsprop", "rprop")
 FULL_BATCH_OPTIMIZERS = ("gradient_descent", "lbfgs")  # with line searches, on the whole training set
 PARTS_OF_MUON = ("muon", "adamw")  # what updates a parameter; a group chooses by `optimizer=adamw`
+MOMENTS = ("momentum", "beta1", "beta2")  # coefficients of running averages that a search can set by name
 OPTIONS_OF_THEIR_OWN = {"lr": "--learning-rates", "weight_decay": "--weight-decay"}
 
 OptimizerSetting = tuple[str, Mapping[str, Any]]  # a name, and the options that differ from its defaults

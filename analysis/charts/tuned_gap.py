@@ -18,6 +18,7 @@ from analysis.charts.style import (
 )
 from analysis.data.metric import Metric
 from analysis.questions.tuned_cells import RATE, TunedCell, TunedGap
+from trainables.optimizer_settings import MOMENTS
 from trainables.runtime.errors import UserError
 
 SHOWN_BELOW_BEST = 0.05  # of a validation metric in [0, 1], in the figure
@@ -42,7 +43,7 @@ def basis(found: TunedGap) -> str:
         f"validation {objective}. 95 % t-intervals over {replicates} fresh seeds and splits, for "
         "the values chosen; gaps are paired with the smallest batch at its best."
     )
-    if any(RATE in cell.edges for cell in cells):
+    if any(name in cell.edges for cell in cells for name in (RATE, *MOMENTS)):
         text += " *: at an end of its range."
     unfinished, off_target = sum(cell.unfinished for cell in cells), sum(cell.off_target for cell in cells)
     text += f" {unfinished} retrained trials diverged, failed or are missing." if unfinished else ""

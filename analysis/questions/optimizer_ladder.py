@@ -28,7 +28,7 @@ import pandas as pd
 from analysis.data.load import Sweep, attempted, load_sweep
 from analysis.data.runs import Runs, read_results
 from analysis.questions.steps_to_result import at_examples, first_at, most_examples
-from analysis.questions.tuned_steps import TunedSteps, of_goal, read_search
+from analysis.questions.tuned_steps import TunedSteps, chosen_settings, of_goal, read_search
 from analysis.stats.means import Interval, Mean, mean_over_replicates, paired_difference
 
 
@@ -90,11 +90,7 @@ def _at_goal(
         RungAtGoal(
             name=name,
             tuned=tuned[name],
-            settings={
-                cell["batch_size"]: {key: value for key, value in chosen.items() if key != "number"}
-                for cell in own[name]
-                if (chosen := cell["chosen"].get(repr(goal))) is not None
-            },
+            settings=chosen_settings(own[name], goal),
             seconds=_means(judged[name], "seconds") if name in judged else {},
             losses=_means(at_examples(tuned[name].runs, examples), "value", "linear")
             if name in judged and examples

@@ -9,7 +9,7 @@ Trap: a setting that reaches the goal in the search, but not in every replicate,
 
 import dataclasses
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -21,6 +21,7 @@ import pyarrow.parquet as pq
 from analysis.data.load import load_sweep
 from analysis.data.runs import Runs, read_results
 from analysis.questions.steps_to_result import StepsAtBatch, StepsToResult, steps_to_result
+from analysis.stats.wording import setting_value
 from trainables.runtime.errors import UserError, quoted
 from trainables.storage.folders import read_file
 
@@ -31,8 +32,8 @@ T = TypeVar("T")
 class TunedSteps:
     """One goal: the `runs` at the settings chosen for it; `found` is None where none of them reaches it everywhere.
 
-    `reached` and `tried`: settings of the search, all batch sizes together. `edges`: the batch sizes whose chosen
-    learning rate is at an end of its range.
+    `reached` and `tried`: settings of the search, all batch sizes together. `edges`: by hyperparameter, the batch sizes
+    whose chosen value is at an end of its range.
     """
 
     goal: float
@@ -40,7 +41,7 @@ class TunedSteps:
     found: StepsToResult | None
     reached: int
     tried: int
-    edges: tuple[int, ...]
+    edges: Mapping[str, tuple[int, ...]]
 
 
 def is_search(folder: Path) -> bool:
@@ -107,7 +108,10 @@ def of_goal(runs: Runs, cells: list[dict[str, Any]], tuning: pd.DataFrame, numbe
     counts = {int(size): (int(flags.sum()), len(flags)) for size, flags in reached.groupby(settings["batch_size"])}
     if found is not None:
         judged = {row.batch_size: row for row in found.rows}
-        rows = tuple(_searched(judged.get(size), size, *counts[size]) for size in sorted(counts))
+        settings_of = chosen_settings(cells, goal)
+        rows = tuple(
+            _searched(judged.get(size), size, *counts[size], settings_of.get(size, {})) for size in sorted(counts)
+        )
         found = dataclasses.replace(found, rows=rows)
     return TunedSteps(
         goal=goal,
@@ -115,12 +119,30 @@ def of_goal(runs: Runs, cells: list[dict[str, Any]], tuning: pd.DataFrame, numbe
         found=found,
         reached=int(reached.sum()),
         tried=len(reached),
-        edges=tuple(cell["batch_size"] for cell in cells if "learning_rate" in cell["edges"].get(repr(goal), [])),
+        edges=_edges({cell["batch_size"]: cell["edges"].get(repr(goal), []) for cell in cells}),
     )
 
 
-def _searched(row: StepsAtBatch | None, size: int, reached: int, tried: int) -> StepsAtBatch:
-    """The row of a batch size with the counts of its search; None: nothing was trained again."""
+def _edges(by_size: Mapping[int, list[str]]) -> dict[str, tuple[int, ...]]:
+    names = dict.fromkeys(name for found in by_size.values() for name in found)
+    return {name: tuple(size for size, found in by_size.items() if name in found) for name in names}
+
+
+def chosen_settings(cells: list[dict[str, Any]], goal: float) -> dict[int, dict[str, float]]:
+    """By batch size, the hyperparameters that the search chose for `goal`, where some setting reaches it."""
+    chosen = {cell["batch_size"]: cell["chosen"].get(repr(goal)) for cell in cells}
+    return {
+        size: {name: value for name, value in one.items() if name != "number"}
+        for size, one in chosen.items()
+        if one is not None
+    }
+
+
+def _searched(
+    row: StepsAtBatch | None, size: int, reached: int, tried: int, setting: Mapping[str, float]
+) -> StepsAtBatch:
+    """The row of a batch size with its chosen setting and the counts of its search; None: nothing was trained again."""
     if row is None:
         row = StepsAtBatch(size, "", None, None, None, 0, 0, False)
-    return dataclasses.replace(row, reached=reached, tried=tried, judged=(row.reached, row.tried))
+    text = ", ".join(f"{name} {setting_value(value)}" for name, value in setting.items() if value)
+    return dataclasses.replace(row, setting=text, reached=reached, tried=tried, judged=(row.reached, row.tried))

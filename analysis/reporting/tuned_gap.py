@@ -25,6 +25,7 @@ from analysis.data.metric import Metric
 from analysis.questions.tuned_cells import RATE, TunedCell, TunedGap, load_tuned_gap
 from analysis.reporting.summary import plus_minus
 from analysis.stats.means import Mean
+from trainables.optimizer_settings import MOMENTS
 
 COLUMNS = 80
 
@@ -147,6 +148,17 @@ def _table(found: TunedGap) -> list[str]:
             shown[1], gaps = "the same", ["reference", "reference"]
         first = f"{cell.batch_size:>6}  {rate:>8}  {validation:>{wide}}"
         lines.append(f"{first}  {shown[0]:<12} {shown[1]:<13}  {gaps[0]:<12} {gaps[1]}")
+    return [*lines, *_chosen_moments(found)]
+
+
+def _chosen_moments(found: TunedGap) -> list[str]:
+    """A line for momentum and each beta that were searched: the value chosen for each batch size."""
+    lines = []
+    for name in MOMENTS:
+        chosen = [(cell, cell.best[name]) for cell in found.cells if cell.best is not None and name in cell.best]
+        if chosen:
+            values = (f"{cell.name} {value:.3g}{'*' * (name in cell.edges)}" for cell, value in chosen)
+            lines += _wrap(f"Chosen {name}: {', '.join(values)}.")
     return lines
 
 

@@ -49,11 +49,10 @@ def goal_lines(one: TunedSteps) -> list[str]:
 def doubts(one: TunedSteps) -> list[str]:
     """What the search leaves open."""
     said = []
-    if one.edges:
-        sizes = ", ".join(map(str, one.edges))
+    for name, sizes in one.edges.items():
         said.append(
-            f"Not settled: the learning rate chosen for batch {sizes} is at an end of the range searched; widen the "
-            "range for all batch sizes."
+            f"Not settled: the {name.replace('_', ' ')} chosen for batch {', '.join(map(str, sizes))} is at an end of "
+            "the range searched; widen the range for all batch sizes."
         )
     rows = () if one.found is None else one.found.rows
     early = ", ".join(str(row.batch_size) for row in rows if row.is_bound)

@@ -5,7 +5,8 @@ held-out goal, with the same number of trials for each. Other seeds then judge t
 answer is the curve of steps against batch size, the critical batch size and the time of each optimizer.
 
 A name of an optimizer is followed by what makes this entry of the ladder: options of the optimizer, fields of remedies
-(docs/remedies.md), `momentum` of sgd, and `lr=LOW,HIGH`, the range in which its learning rate is searched.
+(docs/remedies.md), `momentum` of sgd, and the ranges in which hyperparameters are searched: `lr=LOW,HIGH`, and
+`momentum=LOW,HIGH`, `beta1=LOW,HIGH` or `beta2=LOW,HIGH` of an optimizer that has them.
 """
 
 import argparse
@@ -13,10 +14,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sweeps.cli.arguments import Parser
+from sweeps.cli.arguments import Parser, number
 from sweeps.cli.steps_options import add_goal_search, checked
 from sweeps.cli.values import Optimizers
-from trainables.optimizer_settings import FULL_BATCH_OPTIMIZERS
+from trainables.optimizer_settings import FULL_BATCH_OPTIMIZERS, MOMENTS
 from trainables.remedies import REMEDIES, read_remedy
 from trainables.runtime.errors import UserError
 
@@ -32,6 +33,7 @@ HAVE_NO_PLACE = {  # with what takes it
     "momentum": "it follows the name of an optimizer: --optimizer sgd momentum=0.9",
     "trial": "optimizers are compared",
     "parameter_groups": "they are about the options of one optimizer",
+    **{f"{name}_range": f"it follows the name of an optimizer: {name}=LOW,HIGH" for name in MOMENTS},
 }
 
 OFTEN = (
@@ -46,6 +48,8 @@ examples:
   python sweeps/optimizer_ladder.py --name mine --optimizer sgd lr=0.01,3 sgd momentum=0 adamw betas=0.9,0.95 \\
       adamw sam_radius=0.05
       with a range of its own, options, and a remedy
+  python sweeps/optimizer_ladder.py --name mine --optimizer sgd momentum=0,0.99 adamw beta1=0.5,0.99 beta2=0.9,0.9999
+      momentum and betas are searched beside the learning rate
   python sweeps/optimizer_ladder.py --name mine --resume --trials 24
       a larger search; a finished trial is never run again
 """
@@ -53,14 +57,14 @@ examples:
 
 @dataclass(frozen=True)
 class Rung:
-    """An entry of the ladder; `words` is how it was given, its name."""
+    """An entry of the ladder; `words` is how it was given, its name. `ranges`: of its own, by hyperparameter."""
 
     words: str
     optimizer: str
     options: Mapping[str, Any]
     momentum: float | None
     remedy: Mapping[str, Any]
-    learning_rate_range: tuple[float, float]
+    ranges: Mapping[str, tuple[float, float]]
 
 
 def parse(arguments: Sequence[str]) -> argparse.Namespace:
@@ -82,8 +86,9 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
         action=Optimizers,
         default=DEFAULT,
         metavar="NAME [KEY=VALUE ...]",
-        help="each name begins an entry, with options of the optimizer, remedies, momentum=X of sgd, and lr=LOW,HIGH "
-        f"(default range: --learning-rate-range; of {' and '.join(TIMES)} ten times that); default: "
+        help="each name begins an entry, with options of the optimizer, remedies, momentum=X of sgd, lr=LOW,HIGH "
+        f"(default range: --learning-rate-range; of {' and '.join(TIMES)} ten times that), and ranges of momentum, "
+        "beta1 and beta2 (default: not searched); default: "
         f"{' '.join(_words(*entry) for entry in DEFAULT)}",
     )
     options = checked(parser, parser.parse_args(arguments))
@@ -107,10 +112,13 @@ def _rung(name: str, given: Mapping[str, Any], common: Sequence[float]) -> Rung:
     if name in FULL_BATCH_OPTIMIZERS:
         raise UserError(f"must take batches, got {name}, which takes the whole training set")
     low, high = (TIMES.get(name, 1.0) * end for end in common)
+    ranges = {"learning_rate": (low, high)}
     options, remedies, momentum = {}, [], None
     for key, value in given.items():
         if key == "lr":
-            low, high = _range(value)
+            ranges["learning_rate"] = _range(value)
+        elif key in MOMENTS and isinstance(value, list):
+            ranges[key] = _range_of_moment(key, value)
         elif key == "momentum" and name == "sgd":
             if isinstance(value, bool) or not isinstance(value, int | float):
                 raise UserError(f"momentum of sgd must be a number, got {value}")
@@ -119,7 +127,7 @@ def _rung(name: str, given: Mapping[str, Any], common: Sequence[float]) -> Rung:
             remedies.append(f"{key}={_text(value)}")
         else:
             options[key] = value
-    return Rung(_words(name, given), name, options, momentum, read_remedy(",".join(remedies) or "none"), (low, high))
+    return Rung(_words(name, given), name, options, momentum, read_remedy(",".join(remedies) or "none"), ranges)
 
 
 def _words(name: str, given: Mapping[str, Any]) -> str:
@@ -133,6 +141,16 @@ def _range(value: object) -> tuple[float, float]:
     if not 0 < ends[0] <= ends[1] < float("inf"):
         raise UserError(f"lr must be LOW,HIGH with 0 < LOW <= HIGH, got {_text(value)}")
     return float(ends[0]), float(ends[1])
+
+
+def _range_of_moment(name: str, ends: list[object]) -> tuple[float, float]:
+    try:
+        low, high = map(number(least=0, below=1), map(str, ends))
+    except (ValueError, argparse.ArgumentTypeError):
+        low, high = 1.0, 0.0
+    if low > high:
+        raise UserError(f"{name} must be a range LOW,HIGH with 0 <= LOW <= HIGH < 1, got {_text(ends)}")
+    return low, high
 
 
 def _text(value: object) -> str:

@@ -33,6 +33,8 @@ examples:
       digits: four batch sizes, 12 tuning trials each, to two test losses
   python sweeps/steps_to_result.py --name mine --metric accuracy --goal 0.9 0.93 --batch-sizes 16 64 300
       to test accuracies
+  python sweeps/steps_to_result.py --name mine --optimizer sgd --learning-rate-range 0.001 1 --momentum-range 0 0.99
+      the momentum of every batch size is searched too
   python sweeps/steps_to_result.py --name mine --resume --trials 24
       a larger search; a finished trial is never run again
 """

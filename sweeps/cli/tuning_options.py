@@ -28,6 +28,8 @@ examples:
       digits: batch sizes 16, 64 and 300, 12 tuning trials each, 8 fresh seeds
   python sweeps/tuned_gap.py --name mine --batch-sizes 16 300 --remedies none sam_radius=0.05
       is a remedy still worth something when plain training is tuned as hard?
+  python sweeps/tuned_gap.py --name mine --optimizer sgd --learning-rate-range 0.001 1 --momentum-range 0 0.99
+      the momentum of every batch size is searched too
   python sweeps/tuned_gap.py --name mine --resume --trials 24 --storage postgresql://user@host/optuna
       any storage of Optuna; a finished trial is never run again
   optuna-dashboard sqlite:///results/tuned_gap/optuna.db
@@ -88,12 +90,17 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
 def add_search(parser: Parser, title: str, *, warmup_epochs: list[float], weight_decay: list[float]) -> Any:
     """The options of an Optuna study for each batch size, with the default ranges; returns their group."""
     search = parser.add_argument_group(title)
-    for name, kind, default, text in (
+    share = number(least=0, below=1)
+    ranges: list[tuple[str, Any, list[float] | None, str]] = [
         ("--learning-rate-range", number(above=0), [0.0003, 0.1], "log-uniform"),
         ("--warmup-epochs-range", number(least=0), warmup_epochs, "uniform"),
         ("--weight-decay-range", number(least=0), weight_decay, "log-uniform; 0 0 for none"),
-    ):
-        shown = " ".join(f"{value:g}" for value in default)
+        ("--momentum-range", share, None, "of sgd and others with a momentum, log-uniform in 1 - momentum"),
+        ("--beta1-range", share, None, "of Adam and its relatives, log-uniform in 1 - beta1"),
+        ("--beta2-range", share, None, "the same for beta2"),
+    ]
+    for name, kind, default, text in ranges:
+        shown = "not searched" if default is None else " ".join(f"{value:g}" for value in default)
         search.add_argument(
             name, nargs=2, type=kind, default=default, metavar=("LOW", "HIGH"), help=f"{text} (default: {shown})"
         )

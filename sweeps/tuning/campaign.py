@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from sweeps.plan.grid import Grid, expand
+from sweeps.plan.moments import with_moments
 from sweeps.tuning.goals import Goals
 from sweeps.tuning.optuna_study import Budget, Outcome, Point, Rules, TuningStudy
 from sweeps.tuning.search_space import Values
@@ -131,7 +132,7 @@ class Plan:
 
     def _config(self, cell: Cell, values: Values, seed: int, validation_size: int | None = None) -> TrialConfig:
         grid = dataclasses.replace(
-            self.grid_of(cell),
+            with_moments(self.grid_of(cell), values),
             batch_sizes=[cell.batch_size],
             remedies=[dict(cell.fields)],
             learning_rates=[values["learning_rate"]],

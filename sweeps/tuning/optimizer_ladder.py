@@ -37,7 +37,7 @@ class Ladder(Plan):
         return [self._cell(size, rung.remedy, rung.words) for rung in self.rungs for size in sizes]
 
     def rules_of(self, cell: Cell) -> Rules:
-        space = dataclasses.replace(self.rules.space, learning_rate=self._rung(cell).learning_rate_range)
+        space = dataclasses.replace(self.rules.space, **self._rung(cell).ranges)
         return dataclasses.replace(self.rules, space=space)
 
     def grid_of(self, cell: Cell) -> Grid:

@@ -37,7 +37,6 @@ from trainables.runtime.seeds import derive_seed
 LEAST_TO_COMPARE = 4
 LOCKED_SECONDS = 120.0  # how long a locked SQLite file is waited for
 ACCURACY, LOSS, COST = "validation_accuracy", "validation_loss", "cost"
-NO_GOALS = ("goals", None)  # earlier versions did not have them
 FINISHED = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
 
 
@@ -98,9 +97,9 @@ class Rules:
     goals: tuple[float, ...] | None = None
 
     def declared(self) -> dict[str, Any]:
-        """All of it as JSON has it, without `maximize`, which the objective decides, and without `goals` of None."""
-        declared = json.loads(json.dumps(asdict(self)))
-        return {name: value for name, value in declared.items() if name != "maximize" and (name, value) != NO_GOALS}
+        """All of it as JSON has it, without `maximize`, which the objective decides, and without what is None."""
+        declared = json.loads(json.dumps({**asdict(self), "space": self.space.ranges}))
+        return {name: value for name, value in declared.items() if name != "maximize" and value is not None}
 
 
 class TuningStudy:

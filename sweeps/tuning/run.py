@@ -36,6 +36,7 @@ from sweeps.tuning.search_space import STARTUP_POINTS, Space
 from sweeps.tuning.under_tune import TuningProgress, curve_of, outcome_of, run_campaign
 from trainables.config import TrialConfig
 from trainables.data import Source
+from trainables.optimizer_settings import MOMENTS
 from trainables.records.tables import Row, compact, read_tables
 from trainables.runtime.errors import LONGEST_REASON, LostError, UserError, one_line
 from trainables.runtime.text import duration
@@ -154,6 +155,7 @@ def plan_of(options: argparse.Namespace, source: Source) -> Plan:
         learning_rate=tuple(options.learning_rate_range),
         warmup_epochs=tuple(options.warmup_epochs_range),
         weight_decay=tuple(options.weight_decay_range),
+        **{name: tuple(given) for name in MOMENTS if (given := getattr(options, f"{name}_range")) is not None},
     )
     return Plan(
         grid=dataclasses.replace(grid, train_size=train_size, test_size=test_size),
@@ -237,7 +239,9 @@ def write_tuning(folder: Path, campaign: Campaign) -> None:
     for cell, study in campaign.studies.items():
         about_cell: dict[str, Any] = {"batch_size": cell.batch_size, "remedy": cell.remedy}
         if cell.rung is not None:
-            about_cell |= {"optimizer": cell.rung, "learning_rate_range": plan.rules_of(cell).space.learning_rate}
+            ranges = plan.rules_of(cell).space.ranges
+            ranges = {f"{name}_range": ranges[name] for name in ("learning_rate", *MOMENTS) if name in ranges}
+            about_cell |= {"optimizer": cell.rung, **ranges}
         rows += [{**about_cell, **row} for row in study.rows()]
         cells.append(
             {
@@ -249,7 +253,7 @@ def write_tuning(folder: Path, campaign: Campaign) -> None:
         )
     about = {
         "objective": plan.rules.objective,
-        "space": dataclasses.asdict(plan.rules.space),
+        "space": plan.rules.space.ranges,
         "budget": dataclasses.asdict(plan.budget),
         "tuning_seed": plan.rules.seed,
         "round_size": plan.rules.round_size,
@@ -261,6 +265,9 @@ def write_tuning(folder: Path, campaign: Campaign) -> None:
     schema = TUNING if plan.goals is None else TUNING.append(STEPS_TO_GOALS)
     if any(cell.rung is not None for cell in campaign.studies):
         schema = schema.append(OF_LADDER)
+    for name in MOMENTS:
+        if any(name in row for row in rows):
+            schema = schema.append(pa.field(name, pa.float64()))
     rows = [{name: row.get(name) for name in schema.names} for row in rows]
     buffer = pa.BufferOutputStream()
     pq.write_table(pa.Table.from_pylist(rows, schema=schema), buffer, compression="zstd")

@@ -14,12 +14,16 @@ from trainables.runtime.errors import UserError
 DOCS = Path(__file__).parents[3] / "docs"
 
 
-def test_the_page_shows_the_kept_results(tmp_path: Path) -> None:
-    kept = shutil.copytree(DOCS / "kept" / "steps_to_result_digits", tmp_path / "kept")  # figures are written beside it
+@pytest.mark.parametrize(("name", "place", "lines"), [("digits", 0, 12), ("momentum", 1, 5)])
+def test_the_page_shows_the_kept_results(name: str, place: int, lines: int, tmp_path: Path) -> None:
+    kept = shutil.copytree(
+        DOCS / "kept" / f"steps_to_result_{name}", tmp_path / "kept"
+    )  # figures are written beside it
     said = tuned_steps_lines(kept)
     page = (DOCS / "steps_to_result.md").read_text()
-    shown = next(block for block in page.split("```") if block.startswith("\nSteps to")).strip().splitlines()
-    assert len(shown) == 12
+    blocks = [block for block in page.split("```") if block.startswith("\nSteps to")]
+    shown = blocks[place].strip().splitlines()
+    assert len(shown) == lines
     assert set(shown) <= set(said)
 
 
@@ -30,8 +34,10 @@ def test_what_is_not_settled_is_said() -> None:
     assert not any(line.startswith("Not settled") for line in goal_lines(one))
     first, *others = one.found.rows
     rows = (dataclasses.replace(first, is_bound=True), *others)
-    doubted = dataclasses.replace(one, found=dataclasses.replace(one.found, rows=rows), edges=(128, 300))
-    edges, early = goal_lines(doubted)[-2:]
+    at_ends = {"learning_rate": (128, 300), "momentum": (8,)}
+    doubted = dataclasses.replace(one, found=dataclasses.replace(one.found, rows=rows), edges=at_ends)
+    edges, momentum, early = goal_lines(doubted)[-3:]
+    assert momentum.startswith("Not settled: the momentum chosen for batch 8 is at an end")
     assert edges.startswith("Not settled: the learning rate chosen for batch 128, 300 is at an end")
     assert early.startswith("Not settled: runs of batch 8 reach the goal by their first evaluation")
     missed = goal_lines(dataclasses.replace(one, found=None))

@@ -137,6 +137,15 @@ def test_an_edge_of_the_space_makes_it_unsettled(write_tuned: Write) -> None:
     assert any("0.099*" in line for line in tuned_gap_lines(folder))
 
 
+def test_the_momentum_that_was_chosen_is_shown(write_tuned: Write) -> None:
+    small, large = cell(16, SMALL, None, 0.003), cell(300, WORSE, WORSE, 0.01, edges=["momentum"])
+    small[0]["best"]["momentum"], large[0]["best"]["momentum"] = 0.52345, 0.989
+    folder = write_tuned(small, large)
+    assert "Chosen momentum: batch 16 0.523, batch 300 0.989*." in tuned_gap_lines(folder)
+    assert "At an end of its range too: momentum of batch 300." in answer(load_tuned_gap(folder))
+    assert "*: at an end of its range." in " ".join(tuned_gap_lines(folder))
+
+
 def test_remedies_are_tuned_too(write_tuned: Write) -> None:
     helped = cell(300, (0.951, 0.940, 0.957, 0.945), WORSE, 0.01, remedy="sam_radius=0.05")
     folder = write_tuned(cell(16, SMALL, None, 0.003), cell(300, WORSE, WORSE, 0.02), helped)

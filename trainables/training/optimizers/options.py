@@ -57,7 +57,7 @@ def weight_decay_form(config: TrialConfig) -> str | None:
 def checked(config: TrialConfig) -> TrialConfig:
     """`config` without the options that are the defaults of its optimizer. Raises UserError for a wrong option."""
     given = read_options(config.optimizer_options)
-    known = _known(config.optimizer, config.layer_adaptation)
+    known = options_of(config.optimizer, config.layer_adaptation)
     own = OPTIONS_OF_THEIR_OWN | ({"momentum": "--momentum"} if config.optimizer == "sgd" else {})
     for name, value in given.items():
         if name in own:
@@ -97,7 +97,7 @@ def as_arguments(options: Mapping[str, Any]) -> dict[str, Any]:
 
 
 @functools.cache
-def _known(name: str, layer_adaptation: bool) -> dict[str, Any]:
+def options_of(name: str, layer_adaptation: bool = False) -> dict[str, Any]:
     """The options of an optimizer with their defaults; `...` as a key where it takes any."""
     if name in FULL_BATCH_OPTIMIZERS:
         return {}
