@@ -119,23 +119,26 @@ def test_the_same_study_in_any_order_of_ends(digits: Source) -> None:
     assert statuses >= {"completed", "stopped"}
 
 
-def test_all_batch_sizes_start_from_the_same_points(digits: Source) -> None:
+@pytest.fixture(scope="module")
+def undisturbed(digits: Source) -> Campaign:
+    """A campaign of eight trials each that nobody killed."""
     campaign = begin(quick_plan(digits, "--trials", "8"), open_storage("sqlite://"), "x", {}, False)
     drive(campaign, lambda config: made_up(config, 2))
+    return campaign
+
+
+def test_all_batch_sizes_start_from_the_same_points(undisturbed: Campaign) -> None:
     small, large = (
-        [(row["learning_rate"], row["warmup_epochs"]) for row in study.rows()] for study in campaign.studies.values()
+        [(row["learning_rate"], row["warmup_epochs"]) for row in study.rows()] for study in undisturbed.studies.values()
     )
     assert len(small) == STARTUP_POINTS
     assert small == large
 
 
 @pytest.mark.parametrize("ends", [1, 4, 7, 13])
-def test_killed_anywhere_nothing_is_lost_or_run_again(digits: Source, ends: int) -> None:
+def test_killed_anywhere_nothing_is_lost_or_run_again(digits: Source, undisturbed: Campaign, ends: int) -> None:
     """What ended is known from the results folder, even where Optuna has not been told of the last one."""
     plan = quick_plan(digits, "--trials", "8")
-    whole = begin(plan, open_storage("sqlite://"), "x", {}, False)
-    drive(whole, lambda config: made_up(config, 2))
-
     storage = open_storage("sqlite://")
     first = begin(plan, storage, "x", {}, False)
     known = drive(first, lambda config: made_up(config, 2), at_once=3, ends=ends)
@@ -148,8 +151,8 @@ def test_killed_anywhere_nothing_is_lost_or_run_again(digits: Source, ends: int)
     second = begin(plan, storage, "x", records, True)
     again = drive(second, lambda config: made_up(config, 2), at_once=2, seed=5)
     assert not set(again) & set(known)
-    assert rows(second) == rows(whole)
-    assert set(again) | set(known) == set(whole.begun)
+    assert rows(second) == rows(undisturbed)
+    assert set(again) | set(known) == set(undisturbed.begun)
 
 
 def test_the_test_set_is_not_seen_by_tuning(digits: Source) -> None:
@@ -172,7 +175,7 @@ def test_the_test_set_is_not_seen_by_tuning(digits: Source) -> None:
         if poisoned:
             source.test_inputs[:] = np.nan
             source.test_labels[:] = (source.test_labels + 1) % 10
-        plan = plan_of(parse(QUICK), source)
+        plan = plan_of(parse([*QUICK, "--epochs", "3"]), source)
         tested: dict[str, float | None] = {}
 
         def run(config: TrialConfig, source: Source = source, tested: dict[str, float | None] = tested) -> Any:
