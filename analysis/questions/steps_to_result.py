@@ -207,10 +207,22 @@ def lines(runs: Runs, found: StepsToResult) -> list[str]:
         setting = f" at {row.setting}" if row.setting else ""
         needed = f"{mean_words(row.steps)} steps, {mean_words(row.examples)} examples"
         text.append(f"  batch {row.batch_size}: {needed}{setting} ({share}{bound})")
-    text.append(f"By the law of McCandlish et al. {critical_words(found.critical)}.")
+    text.append(f"By the law of McCandlish et al. {critical_words(found)}.")
     more = f"{100 * (OVERHEAD - 1):.0f} % more examples"
-    text.append(f"Within {more} than the smallest batch that reaches it: {boundary_words(found.overhead)}.")
+    if sum(row.steps is not None for row in found.rows) < 2:
+        return [*text, "One batch size alone reaches it in every replicate, so none is compared with it."]
+    why = _why_no_interval([row.overhead for row in found.rows if row.overhead is not None])
+    text.append(f"Within {more} than the smallest batch that reaches it: {boundary_words(found.overhead)}{why}.")
     return text
+
+
+def _why_no_interval(overheads: Sequence[Mean]) -> str:
+    """Why nothing is shown of some of the ratios to the smallest batch, whose own is the first."""
+    lacking = [mean for mean in overheads[1:] if mean.interval is None]
+    if not lacking:
+        return ""
+    one = all(mean.replicates == 1 for mean in lacking)
+    return f" (no intervals: {'one replicate' if one else 'all replicates agree exactly'})"
 
 
 def goal_words(runs: Runs, goal: float) -> str:
@@ -228,10 +240,12 @@ def why_no_steps(row: StepsAtBatch) -> str:
 
 def equal_examples_line(runs: Runs, found: EqualExamples) -> str:
     values = ", ".join(f"{size}: {mean_words(mean)}" for size, mean, _ in found.rows)
-    return (
-        f"After {plain_number(found.examples)} examples {runs.metric} is {values}. No worse than the smallest batch by "
-        f"{found.margin:g}: {boundary_words(found.boundary)}."
-    )
+    text = f"After {plain_number(found.examples)} examples {runs.metric} is {values}."
+    if len(found.rows) < 2:
+        return f"{text} No other batch size has seen as many in every replicate."
+    worse = [difference or mean for _, mean, difference in found.rows]
+    why = _why_no_interval(worse)
+    return f"{text} No worse than the smallest batch by {found.margin:g}: {boundary_words(found.boundary)}{why}."
 
 
 def first_at(runs: Runs, goal: float, positions: Sequence[str] = ("step",)) -> pd.DataFrame:
@@ -289,16 +303,19 @@ def _value_at(curve: pd.DataFrame, examples: float) -> float:
     return float(np.interp(examples, seen, values)) if is_seen else np.nan
 
 
-def critical_words(critical: Estimate | None) -> str:
+def critical_words(found: StepsToResult) -> str:
     """`B_crit is 72.2 (95 %: 39.2 to 137)`."""
+    critical, sizes = found.critical, [row.batch_size for row in found.rows if row.steps is not None]
     if critical is None:
         return f"there is no B_crit: fewer than {LEAST_SIZES} batch sizes reach the goal"
-    interval = critical.interval
+    interval, guess = critical.interval, ""
+    if sizes and not min(sizes) <= critical.value <= max(sizes):
+        guess = ", beyond the batch sizes that reach the goal: a rough guess"
     if interval is None:
         why = "its replicates and the law leave it open" if critical.replicates >= 3 else "fewer than 3 replicates"
-        return f"B_crit is {plain_number(critical.value)} (no interval: {why})"
+        return f"B_crit is {plain_number(critical.value)} (no interval: {why}){guess}"
     ends = f"{plain_number(interval.low)} to {'infinity' if np.isinf(interval.high) else plain_number(interval.high)}"
-    return f"B_crit is {plain_number(critical.value)} (95 %: {ends})"
+    return f"B_crit is {plain_number(critical.value)} (95 %: {ends}){guess}"
 
 
 def mean_words(mean: Mean) -> str:

@@ -39,7 +39,7 @@ def _goal_lines(one: LadderAtGoal) -> Iterator[str]:
             kept = ", but no batch size's fastest one does in every replicate" if rung.tuned.reached else ""
             yield f"{rung.name}: {share}{kept}; try an easier goal or a wider range."
             continue
-        yield f"{rung.name}: {critical_words(found.critical)}"
+        yield f"{rung.name}: {critical_words(found)}"
         for row in found.rows:
             share = f"({row.reached} of {row.tried} settings reach it)"
             if row.steps is None:

@@ -204,3 +204,39 @@ def test_a_run_that_diverged_is_at_no_goal_from_there_on(tmp_path):
     assert found.rows[0].steps is None
     assert (found.rows[0].reached, found.rows[0].tried) == (0, 1)
     assert found.rows[1].steps is not None
+
+
+@pytest.mark.parametrize(
+    ("sizes", "seeds", "steps", "examples"),
+    [
+        ((16,), 3, "One batch size alone reaches it in every replicate, so none is compared with it.", None),
+        ((16, 64), 1, "none shown to be beyond it (no intervals: one replicate).", "one replicate)."),
+        ((16, 64), 3, "beyond it (no intervals: all replicates agree exactly).", "all replicates agree exactly)."),
+    ],
+)
+def test_why_nothing_is_shown(tmp_path, sizes, seeds, steps, examples):
+    rows = [
+        (f"{size} {seed}", size, step, loss, seed)
+        for size in sizes
+        for seed in range(seeds)
+        for step, loss in ((1, 3.0), (10, 2.0), (20, 1.0), (30, 0.5))
+    ]
+    runs = made_of(tmp_path, rows, settings=["seed"])
+    assert lines(runs, steps_to_result(runs, 0.8))[-1].endswith(steps)
+    line = equal_examples_line(runs, equal_examples(runs, 0.1))
+    assert line.endswith(examples or "No other batch size has seen as many in every replicate.")
+
+
+def test_a_critical_batch_beyond_the_sizes_is_called_a_guess(tmp_path):
+    """The same steps at every batch size: the law's B_crit is far below all of them."""
+    rows = [
+        (f"{size} {seed}", size, step, loss * (1 + 0.1 * seed), seed)
+        for size in (16, 64, 256)
+        for seed in range(3)
+        for step, loss in ((1, 3.0), (10, 2.0), (20, 1.0), (30, 0.5))
+    ]
+    runs = made_of(tmp_path, rows, settings=["seed"])
+    found = steps_to_result(runs, 0.8)
+    assert found.critical is not None
+    assert found.critical.value < 1
+    assert "beyond the batch sizes that reach the goal: a rough guess." in "\n".join(lines(runs, found))
