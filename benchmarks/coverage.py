@@ -1,13 +1,16 @@
 """How often the intervals and claims of the analysis hold, in simulated sweeps of known truth.
 
-    python benchmarks/coverage.py [--sections gap ...] [--runs 1000] [--processes 2] [--write]
+    python benchmarks/coverage.py [--sections gap ...] [--runs 1000] [--processes 2] [--keep FOLDER] [--write]
 
 Prints a table per section, a row for each design and a column for each statement, in percent of the sweeps that said
 something; 95 is what each of them promises. With --write the tables replace those of docs/statistics.md. The designs
-and the statements are those of tests/analysis/simulations/.
+and the statements are those of tests/analysis/simulations/. With --keep what was counted is kept in a folder, from
+which the same command goes on; --minutes ends a part of it early.
 """
 
 import argparse
+import dataclasses
+import json
 import os
 import re
 import sys
@@ -23,56 +26,82 @@ from simulations import Count, Design, Statement, measure  # noqa: E402
 from simulations.correlations import STATEMENTS as CORRELATIONS  # noqa: E402
 from simulations.critical import STATEMENTS as CRITICAL_BATCH  # noqa: E402
 from simulations.gaps import STATEMENTS as GAPS  # noqa: E402
+from simulations.quadratic_statements import STATEMENTS as NOISY_QUADRATIC  # noqa: E402
 
-STATEMENTS: tuple[Statement, ...] = (*GAPS, *CORRELATIONS, *CRITICAL_BATCH)
+STATEMENTS: tuple[Statement, ...] = (*GAPS, *CORRELATIONS, *CRITICAL_BATCH, *NOISY_QUADRATIC)
 SECTIONS = tuple(dict.fromkeys(statement.section for statement in STATEMENTS))
-CHUNK = 50  # runs of one task
+CHUNK = 25  # runs of one task
 Found = dict[tuple[Design, Statement], Count]
 
 
-def run_chunk(section: str, design: Design, first: int, runs: int) -> tuple[Design, list[Count]]:
+def run_chunk(section: str, design: Design, first: int, runs: int) -> list[Count]:
     """The counts of one design's statements in some of its runs; they are found anew, as closures cannot be pickled."""
-    return design, measure(_statements(section, design), design, range(first, first + runs))
+    return measure(_statements(section, design), design, range(first, first + runs))
 
 
 def _statements(section: str, design: Design) -> list[Statement]:
     return [one for one in STATEMENTS if one.section == section and design in one.designs]
 
 
-def measured(section: str, runs: int, processes: int) -> Found:
+def measured(section: str, runs: int, processes: int, keep: Path | None, minutes: float) -> Found:
     """All statements of a section in all of their designs, with progress and the time left on standard error."""
     designs = dict.fromkeys(design for one in STATEMENTS if one.section == section for design in one.designs)
     found: Found = {(design, one): Count() for design in designs for one in _statements(section, design)}
-    tasks = [(design, first) for design in designs for first in range(0, runs, CHUNK)]
+    tasks = [(design, first) for first in range(0, runs, CHUNK) for design in designs]
     started = time.monotonic()
+
+    def note(design: Design, counts: Sequence[Count]) -> None:
+        for statement, count in zip(_statements(section, design), counts, strict=True):
+            found[design, statement] += count
+
     with ProcessPoolExecutor(processes) as pool:
-        futures = [pool.submit(run_chunk, section, design, first, min(CHUNK, runs - first)) for design, first in tasks]
+        futures = {}
+        for design, first in tasks:
+            name = "" if keep is None else f"{section}, {design.name}, {first}.json".replace("/", "-")
+            if keep is not None and (keep / name).exists():
+                note(design, [Count(*counts) for counts in json.loads((keep / name).read_text())])
+            else:
+                number = min(CHUNK, runs - first)
+                futures[pool.submit(run_chunk, section, design, first, number)] = design, name
         for done, future in enumerate(as_completed(futures), 1):
-            design, counts = future.result()
-            for statement, count in zip(_statements(section, design), counts, strict=True):
-                found[design, statement] += count
-            left = (time.monotonic() - started) / done * (len(tasks) - done)
-            print(f"\r{section}: {done} of {len(tasks)}, {left:.0f} s left  ", end="", file=sys.stderr)
+            if future.cancelled():
+                continue
+            design, name = futures[future]
+            note(design, counts := future.result())
+            if keep is not None:
+                (keep / name).write_text(json.dumps([dataclasses.astuple(count) for count in counts]))
+            spent = time.monotonic() - started
+            left = spent / done * (len(futures) - done)
+            print(f"\r{section}: {done} of {len(futures)}, {left:.0f} s left  ", end="", file=sys.stderr)
+            if spent > 60 * minutes:
+                pool.shutdown(wait=False, cancel_futures=True)
     print(file=sys.stderr)
     return found
 
 
-def table(found: Found, runs: int) -> Iterator[str]:
-    """The lines of a Markdown table: designs down, statements across."""
+def table(found: Found) -> Iterator[str]:
+    """The lines of a Markdown table: designs down, statements across, or the other way round where these are more."""
     statements = list(dict.fromkeys(statement for _, statement in found))
-    yield f"{runs} sweeps of each design; % in which the statement holds (95 or more is right)."
+    designs = list(dict.fromkeys(design for design, _ in found))
+    sweeps = {one: max(count.said for (design, _), count in found.items() if design == one) for one in designs}
+    counts = sorted(set(sweeps.values()))
+    number = f"{counts[0]}" if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
+    yield f"{number} sweeps of each design; % in which the statement holds (95 or more is right)."
     yield ""
-    yield "| " + " | ".join(["design", *(statement.name for statement in statements)]) + " |"
-    yield "|---" * (len(statements) + 1) + "|"
-    for design in dict.fromkeys(design for design, _ in found):
-        cells = [_cell(found.get((design, statement)), runs) for statement in statements]
-        yield "| " + " | ".join([design.name, *cells]) + " |"
+    cells = [[_cell(found.get((design, one)), sweeps[design]) for one in statements] for design in designs]
+    across, down, corner = [one.name for one in statements], [design.name for design in designs], "design"
+    if len(statements) > len(designs):
+        cells, across, down, corner = [list(row) for row in zip(*cells, strict=True)], down, across, "statement"
+    yield "| " + " | ".join([corner, *across]) + " |"
+    yield "|---" * (len(across) + 1) + "|"
+    for name, row in zip(down, cells, strict=True):
+        yield "| " + " | ".join([name, *row]) + " |"
 
 
-def _cell(count: Count | None, runs: int) -> str:
+def _cell(count: Count | None, sweeps: int) -> str:
     if count is None or count.rate is None:
         return "–"
-    return f"{100 * count.rate:.1f}" + (f" (of {count.said})" if count.said < runs else "")
+    return f"{100 * count.rate:.1f}" + (f" (of {count.said})" if count.said < sweeps else "")
 
 
 def write(section: str, lines: Sequence[str]) -> None:
@@ -90,10 +119,15 @@ def main() -> None:
     parser.add_argument("--sections", nargs="+", choices=SECTIONS, default=SECTIONS)
     parser.add_argument("--runs", type=int, default=1000, help="sweeps of each design (default: %(default)s)")
     parser.add_argument("--processes", type=int, default=os.cpu_count())
+    parser.add_argument("--keep", type=Path, metavar="FOLDER", help="where counts are kept, to go on from")
+    parser.add_argument("--minutes", type=float, default=float("inf"), help="end each section after so long")
     parser.add_argument("--write", action="store_true", help="replace the tables of docs/statistics.md")
     options = parser.parse_args()
+    if options.keep is not None:
+        options.keep.mkdir(parents=True, exist_ok=True)
     for section in options.sections:
-        lines = list(table(measured(section, options.runs, options.processes), options.runs))
+        found = measured(section, options.runs, options.processes, options.keep, options.minutes)
+        lines = list(table(found))
         print(f"\n{section}\n\n" + "\n".join(lines))
         if options.write:
             write(section, lines)

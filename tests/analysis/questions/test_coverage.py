@@ -7,12 +7,16 @@ from simulations import Count, Design, Statement, grouped, measure, simulated
 from simulations.correlations import STATEMENTS as CORRELATIONS
 from simulations.critical import STATEMENTS as CRITICAL_BATCH
 from simulations.gaps import STATEMENTS as GAPS
+from simulations.quadratic_statements import STATEMENTS as NOISY_QUADRATIC
+from simulations.quadratic_sweeps import EVEN, PLAIN
 
 from analysis.data.load import attempted, comparable
 
 RUNS = 50  # as many as a slow test can afford; benchmarks/coverage.py makes 1000
-STATEMENTS: tuple[Statement, ...] = (*GAPS, *CORRELATIONS, *CRITICAL_BATCH)
-DESIGNS = tuple(dict.fromkeys(design for statement in STATEMENTS for design in statement.designs))
+QUADRATIC_RUNS = 15
+STATEMENTS: tuple[Statement, ...] = (*GAPS, *CORRELATIONS, *CRITICAL_BATCH, *NOISY_QUADRATIC)
+OTHERS = (*GAPS, *CORRELATIONS, *CRITICAL_BATCH)
+DESIGNS = (*dict.fromkeys(design for statement in OTHERS for design in statement.designs), PLAIN, EVEN)
 
 
 def test_a_rate_fails_where_93_percent_is_refuted():
@@ -35,7 +39,7 @@ def test_groups_from_the_template_are_those_of_the_sweep():
 @pytest.mark.parametrize("design", DESIGNS, ids=lambda design: design.name)
 def test_statements_hold_as_often_as_they_say(design: Design) -> None:
     statements = [statement for statement in STATEMENTS if design in statement.designs]
-    counts = measure(statements, design, range(RUNS))
+    counts = measure(statements, design, range(QUADRATIC_RUNS if design in (PLAIN, EVEN) else RUNS))
     wrong = [
         f"{statement.name}: {count.held} of {count.said}"
         for statement, count in zip(statements, counts, strict=True)

@@ -2,9 +2,9 @@
 
 A `Design` is a truth: what the largest batch really loses, how much that differs between replicates, what is missing.
 `simulated` draws a sweep from it, in memory. A `Statement` is something that the analysis says with a stated error
-rate; `measure` counts how often it holds. The subjects are in gaps.py, correlations.py and critical.py, each with
-STATEMENTS. tests/analysis/questions/test_coverage.py tests all of them with few runs, benchmarks/coverage.py measures
-them with many.
+rate; `measure` counts how often it holds. The subjects are in gaps.py, correlations.py, critical.py and
+quadratic_statements.py, each with STATEMENTS. tests/analysis/questions/test_coverage.py tests all of them with few
+runs, benchmarks/coverage.py measures them with many.
 
 The accuracy of a trial at place x (0: the smallest batch, 1: the largest, linear in log B; a switch lies between):
 
@@ -39,6 +39,7 @@ from scipy import stats
 
 from analysis.data import load
 from analysis.data.load import Sweep, load_sweep
+from analysis.data.metric import Metric
 
 LEAST_STEPS = 50.0  # that any batch size needs, with a b_crit
 LEVEL = 0.95  # what every interval and claim is meant to hold in
@@ -92,6 +93,10 @@ class Design:
             *((largest, *setting, None, number) for setting in settings for number in range(len(self.remedies))),
         ]
 
+    def sweep(self, random: np.random.Generator) -> Sweep:
+        """A sweep drawn from the design; its folder holds nothing."""
+        return simulated(self, random)
+
 
 Holds = Callable[[Sweep, Design], bool | None]
 
@@ -105,7 +110,7 @@ class Statement:
     """
 
     name: str
-    section: Literal["gap", "remedy", "correlation", "critical batch"]
+    section: Literal["gap", "remedy", "correlation", "critical batch", "noisy quadratic"]
     kind: Literal["coverage", "false positive"]
     designs: tuple[Design, ...]
     holds: Holds
@@ -134,7 +139,7 @@ class Count:
 
 def simulated(design: Design, random: np.random.Generator) -> Sweep:
     """A sweep drawn from the design; its folder holds nothing."""
-    sweep = _template(dataclasses.replace(design, name=""))
+    sweep = template(dataclasses.replace(design, name=""))
     accuracy, sharpness, off_target = drawn(design, random)
     diverged = np.isnan(accuracy)
     gaps = accuracy[:, references(design)] - accuracy
@@ -217,7 +222,7 @@ def measure(statements: Sequence[Statement], design: Design, runs: Iterable[int]
     """How often each statement holds in sweeps drawn from the design; `runs` are their seeds."""
     counts = [Count()] * len(statements)
     for run in runs:
-        sweep = simulated(design, np.random.default_rng(run))
+        sweep = design.sweep(np.random.default_rng(run))
         with grouped(design, sweep):
             for place, statement in enumerate(statements):
                 held = statement.holds(sweep, design)
@@ -234,20 +239,28 @@ def grouped(design: Design, sweep: Sweep) -> Iterator[None]:
     if design.b_crit is not None:  # the epochs of its trials are in no template
         yield
         return
-    template = _template(dataclasses.replace(design, name=""))
     frames = []
-    for frame in (load._attempted(template), load._completed(template)):
+    for frame in _groups(dataclasses.replace(design, name=""), sweep.metric):
         groups = frame[frame.columns.difference(sweep.trials.columns, sort=False)]
         frames.append(pd.concat([sweep.trials, groups], axis=1)[frame.columns])
         frames[-1]["off_target"] = load.has_flag(sweep.trials, load.OFF_TARGET_FLAGS)
+        if sweep.metric.direction == "lower":
+            frames[-1][sweep.metric.score] = -frames[-1][sweep.metric.column]
     attempted, completed = frames
-    completed["test_error"] = 1.0 - completed["test_accuracy"]
+    completed["test_error"] = sweep.metric.errors(completed[sweep.metric.column])
     completed = completed[completed["status"] == "completed"].copy()
     with (
         mock.patch.object(load, "_attempted", return_value=attempted),
         mock.patch.object(load, "_completed", return_value=completed),
     ):
         yield
+
+
+@lru_cache(maxsize=64)
+def _groups(design: Design, metric: Metric) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """The frames of attempted and of completed trials, all of which have completed."""
+    whole = dataclasses.replace(template(design), metric=metric)
+    return load._attempted(whole), load._completed(whole)
 
 
 def references(design: Design) -> list[int]:
@@ -263,7 +276,7 @@ def references(design: Design) -> list[int]:
 
 
 @lru_cache(maxsize=64)
-def _template(design: Design) -> Sweep:
+def template(design: Design) -> Sweep:
     """The sweep of a design by the real loader, its trials in the order of (replicate, cell), without measures."""
     records = []
     for replicate, (size, rate, warmup, switch, number) in itertools.product(range(design.replicates), design.cells):
