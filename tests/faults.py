@@ -48,11 +48,16 @@ from trainables.records.tables import SCHEMAS, compact, write_record
 from trainables.runtime.process import prepare_process
 from trainables.trial import run_trial
 
-AXES = (
-    *("--batch-sizes", "8", "--learning-rates", "0.001", "--warmup-epochs", "0"),
-    *("--switch-epochs", "none", "300", "--switch-batch-size", "64", "--seeds", "0", "1", "2"),
-    *("--epochs", "1000", "--model-options", "widths=32"),
-)
+
+def axes(epochs: int) -> tuple[str, ...]:
+    """Six trials of so many epochs; three switch to a larger batch, so that they take less time than the others."""
+    return (
+        *("--batch-sizes", "8", "--learning-rates", "0.001", "--warmup-epochs", "0"),
+        *("--switch-epochs", "none", str(3 * epochs // 10), "--switch-batch-size", "64", "--seeds", "0", "1", "2"),
+        *("--epochs", str(epochs), "--model-options", "widths=32"),
+    )
+
+
 MEMBERS = ("--workers-per-trial", "2", "--seeds", "0", "1", "--switch-epochs", "none", "--epochs", "100")
 KINDS = ("machine", "disk", "nodes", "members")
 OF_MACHINE = ("worker", "writing", "worker", "driver", "writing", "SIGTERM", "worker", "SIGINT")
@@ -87,11 +92,11 @@ def numbers(folder: Path) -> Numbers:
 class Faults:
     """All sweeps of one run of this script, in `folder`."""
 
-    def __init__(self, folder: Path, seed: int, away_seconds: float) -> None:
-        self.folder, self.away_seconds = folder, away_seconds
+    def __init__(self, folder: Path, seed: int, away_seconds: float, epochs: int) -> None:
+        self.folder, self.away_seconds, self.axes = folder, away_seconds, axes(epochs)
         self.count = Count(seed)
         source = load_source("digits")
-        configs = expand(grid_of(parse(AXES)), source)
+        configs = expand(grid_of(parse(self.axes)), source)
         self.by_label = {config.label: config for config in configs}
         prepare_process(1)
         calm = folder / "undisturbed"
@@ -120,7 +125,7 @@ class Faults:
 
     def members(self, faults: list[str]) -> None:
         calm = self.folder / "members-undisturbed"
-        Sweep(calm, [*AXES, *MEMBERS], self.count, self.by_label, None).run([])
+        Sweep(calm, [*self.axes, *MEMBERS], self.count, self.by_label, None).run([])
         self._disturb("members", faults, MEMBERS, numbers(calm))
 
     def _disturb(
@@ -131,7 +136,7 @@ class Faults:
         while faults:
             place, before = place + 1, len(faults)
             print(f"{name} {place}: {before} faults to come", flush=True)
-            sweep = Sweep(self.folder / f"{name}-{place}", [*AXES, *options], self.count, self.by_label, nodes)
+            sweep = Sweep(self.folder / f"{name}-{place}", [*self.axes, *options], self.count, self.by_label, nodes)
             sweep.run(faults, self.away_seconds)
             self.count.resumes += sweep.starts - 1
             self._check(sweep, expected)
@@ -187,6 +192,7 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--kills", type=int, default=200, metavar="N", help="and signals (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="of the moments and the victims")
     parser.add_argument("--away", type=float, default=30.0, metavar="SECONDS", help="(default: %(default)s)")
+    parser.add_argument("--epochs", type=int, default=1000, metavar="N", help="of each trial (default: %(default)s)")
     parser.add_argument("--only", nargs="+", choices=KINDS, default=KINDS, help="kinds of sweeps (default: all)")
     parser.add_argument("--folder", type=Path, help="is kept, with the drivers' output (default: a temporary one)")
     options = parser.parse_args(arguments)
@@ -198,7 +204,7 @@ def main(arguments: list[str]) -> int:
         token.touch(mode=0o600)
         token.write_text(secrets.token_hex(32))
         os.environ["RAY_AUTH_TOKEN_PATH"] = str(token)
-        faults = Faults(folder.absolute(), options.seed, options.away)
+        faults = Faults(folder.absolute(), options.seed, options.away, options.epochs)
         for kind, these in plan(options.kills, options.only, faults.count.draw).items():
             getattr(faults, kind)(these)
         faults.report(time.monotonic() - begun)

@@ -12,7 +12,8 @@ SCRIPT = Path(__file__).parent / "faults.py"
 
 
 def test_nothing_is_lost() -> None:
-    command = [sys.executable, str(SCRIPT), "--kills", "5", "--away", "5", "--only", "machine", "disk", "nodes"]
+    command = [sys.executable, str(SCRIPT), "--kills", "5", "--away", "5", "--epochs", "400"]
+    command += ["--only", "machine", "disk", "nodes"]
     result = subprocess.run(command, capture_output=True, text=True, timeout=900, check=False)
     assert result.returncode == 0, result.stdout + result.stderr
     assert "0  of " in result.stdout

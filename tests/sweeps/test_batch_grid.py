@@ -147,7 +147,7 @@ def wait_for(condition: Any, driver: subprocess.Popen[str], seconds: float = 240
         time.sleep(0.05)
 
 
-def test_a_sweep_from_start_to_report_then_widened(
+def test_a_sweep_from_start_to_report(
     tmp_path: Path, digits: Source, run_here: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first = run(tmp_path, QUICK, "--keep-weights")
@@ -170,16 +170,8 @@ def test_a_sweep_from_start_to_report_then_widened(
     assert again.stderr.count("\n") == 1
     assert "--resume goes on with them" in again.stderr
 
-    before = pq.read_table(folder / "trials.parquet")["finished_at"].to_pylist()
-    wider = {**QUICK, "seeds": [0, 1, 2]}
-    widened = run_here(tmp_path, wider, "--resume")
-    assert widened.returncode == 0, widened.stderr
-    assert "9 trials, 6 of them done already" in widened.stdout
-    assert_same_numbers(tmp_path, wider, digits)
-    assert pq.read_table(folder / "trials.parquet")["finished_at"].to_pylist()[:6] == before  # not run again
-
     monkeypatch.setattr("analysis.reporting.report.write_report", lambda sweep: print("figures are written now"))
-    done = run_here(tmp_path, wider, "--resume")
+    done = run_here(tmp_path, QUICK, "--resume")
     assert done.returncode == 0
     assert "Ray:" not in done.stdout  # nothing to do: Ray is not even started
     sweep = load_sweep(folder)
@@ -188,9 +180,25 @@ def test_a_sweep_from_start_to_report_then_widened(
 
 
 @pytest.mark.slow
+def test_a_sweep_that_is_widened(
+    tmp_path: Path, digits: Source, run_here: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("analysis.reporting.report.write_report", lambda sweep: None)
+    assert run_here(tmp_path, QUICK).returncode == 0
+    before = pq.read_table(tmp_path / "test" / "trials.parquet")["finished_at"].to_pylist()
+    wider = {**QUICK, "seeds": [0, 1, 2]}
+    widened = run_here(tmp_path, wider, "--resume")
+    assert widened.returncode == 0, widened.stderr
+    assert "9 trials, 6 of them done already" in widened.stdout
+    assert_same_numbers(tmp_path, wider, digits)
+    after = pq.read_table(tmp_path / "test" / "trials.parquet")["finished_at"].to_pylist()
+    assert after[:6] == before  # not run again
+
+
+@pytest.mark.slow
 def test_a_killed_worker_and_a_killed_driver_lose_nothing(tmp_path: Path, digits: Source) -> None:
-    folder = tmp_path / "test"
-    driver = start(tmp_path, LONG, "--checkpoint-seconds", "0")
+    folder, axes = tmp_path / "test", {**LONG, "epochs": 400}  # seconds for each trial
+    driver = start(tmp_path, axes, "--checkpoint-seconds", "0")
     try:
         wait_for(lambda: list((folder / "checkpoints").glob("*.pt")), driver)
         next(workers_of(driver)).kill()
@@ -205,15 +213,16 @@ def test_a_killed_worker_and_a_killed_driver_lose_nothing(tmp_path: Path, digits
     finished = {file.stem for file in (folder / "trials").glob("[!.]*.json")}
     assert finished
     assert len(finished) < 3
-    resumed = run(tmp_path, LONG, "--resume")
+    resumed = run(tmp_path, axes, "--resume")
     assert resumed.returncode == 0, resumed.stdout + resumed.stderr
-    assert_same_numbers(tmp_path, LONG, digits)
+    assert_same_numbers(tmp_path, axes, digits)
     rows = pq.read_table(folder / "trials.parquet").to_pylist()
     assert any(row["resumed_epoch"] for row in rows)  # a checkpoint was really taken up
     assert not list(folder.rglob(".*.tmp"))
     assert not list((folder / "checkpoints").iterdir())
 
 
+@pytest.mark.slow
 def test_a_signal_keeps_what_ended(tmp_path: Path) -> None:
     """SIGINT; for SIGTERM see the next test, and tests/faults.py."""
     many = {**QUICK, "seeds": list(range(200))}
@@ -229,6 +238,7 @@ def test_a_signal_keeps_what_ended(tmp_path: Path) -> None:
     assert not list((tmp_path / "test" / "trials").glob("*.json"))
 
 
+@pytest.mark.slow
 def test_a_signal_while_ray_starts(tmp_path: Path) -> None:
     """Ray would put a handler of its own there, and what a handler raises while Ray forks processes is lost."""
     driver = start(tmp_path, LONG)
@@ -242,6 +252,7 @@ def test_a_signal_while_ray_starts(tmp_path: Path) -> None:
     assert "Traceback" not in output
 
 
+@pytest.mark.slow
 def test_two_sweeps_cannot_share_a_folder(tmp_path: Path, run_here: Run) -> None:
     driver = start(tmp_path, LONG)
     try:
