@@ -1,25 +1,27 @@
 """Runs whose trials give no answer: all of them failed, or what others are compared with did."""
 
-import os
-import subprocess
-import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from analysis.reporting.tuned_gap import tuned_gap_lines
+from analysis.reporting.tuned_steps import tuned_steps_lines
+from sweeps.cli import steps_options, tuning_options
 from sweeps.cli.options import parse
 from sweeps.execution import launch
 from sweeps.plan.grid import expand
 from sweeps.studies import study
-from sweeps.studies.study import grid_of, run_study, source_of
+from sweeps.studies.study import grid_of, run_study, source_of, without_answer
+from sweeps.tuning.campaign import Campaign, with_test_set
+from sweeps.tuning.optuna_study import Outcome, open_storage
+from sweeps.tuning.run import _exit_status, begin, plan_of, write_tuning
+from sweeps.tuning.steps_to_result import GoalCampaign, plan_of_goals
 from trainables.config import TrialConfig
 from trainables.records.tables import Record, compact, read_tables, write_record
 from trainables.runtime.errors import UserError
-
-ROOT = Path(__file__).parents[3]
 
 
 @contextmanager
@@ -71,16 +73,46 @@ def test_none_failed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         run(monkeypatch, tmp_path, ["diverged", "diverged"])
 
 
-@pytest.mark.slow
-def test_a_search_that_failed_says_why(tmp_path: Path) -> None:
-    """Batches of 21 and 23 fail in tests/sweeps/users_model.py, but not in the check before the first trial."""
-    done = subprocess.run(
-        [sys.executable, str(ROOT / "sweeps" / "steps_to_result.py"), "--results", str(tmp_path), "--name", "failed",
-         "--model", "users_model:build", "--batch-sizes", "21", "23", "--goal", "1", "--trials", "2", "--seeds", "5",
-         "--epochs", "1", "--plain", "--no-dashboard"],
-        capture_output=True, text=True, timeout=540, check=False,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT / "tests" / "sweeps"), str(ROOT)])},
-    )  # fmt: skip
-    assert done.returncode == 1, done.stderr
-    assert "failed: all 4 trials, the first (batch size 21, seed " in done.stderr
-    assert "ArithmeticError: the sum of all fears" in done.stderr
+@pytest.mark.parametrize(
+    ("parse_options", "plan_of", "kind", "answer", "options"),
+    [
+        (steps_options.parse, plan_of_goals, GoalCampaign, tuned_steps_lines, "--goal 1"),
+        (tuning_options.parse, plan_of, Campaign, tuned_gap_lines, ""),
+    ],
+    ids=["steps_to_result", "tuned_gap"],
+)
+def test_a_search_that_failed_says_why(
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    parse_options: Any,
+    plan_of: Any,
+    kind: type[Campaign],
+    answer: Callable[[Path], Iterable[str]],
+    options: str,
+) -> None:
+    """All tuning trials of both batch sizes fail, as `run_search` would end them."""
+    asked = parse_options(f"{options} --batch-sizes 21 23 --trials 2 --seeds 5 --epochs 20 --plain".split())
+    plan = plan_of(asked, with_test_set(source_of(asked, "digits"), asked.test_size))
+    campaign = begin(plan, open_storage("sqlite://"), "failed", {}, resume=False, kind=kind)
+    (tmp_path / "trials").mkdir()
+    while (config := campaign.next()) is not None:
+        row = {
+            "status": "failed",
+            "trial_id": config.trial_id,
+            **vars(config),
+            "flags": ["failed"],
+            "error": "T\nE: why",
+        }
+        write_record(tmp_path, Record(row, [], []))
+        campaign.end(Outcome(config.trial_id, "failed"))
+    compact(tmp_path)
+    write_tuning(tmp_path, campaign)
+    try:
+        list(answer(tmp_path))
+        status = _exit_status(tmp_path, campaign)
+    except UserError as error:
+        status = without_answer(error, _exit_status(tmp_path, campaign))
+    assert status == 1
+    said = capsys.readouterr().err
+    assert "failed: batch 23: no tuning trial came to a finite result\n" in said.replace(", none", "")
+    assert "failed: all 4 trials, the first (batch size 21, seed 1000): E: why\n" in said
