@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from stand_in.device import COMPILER
+from device import COMPILER
 
 CASES = Path(__file__).parent / "stand_in" / "cases.py"
 

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from made_up import record
 
 from analysis.charts.warmup_heatmap import along, curve_of, warmup_heatmap
 from analysis.data.load import comparable, load_sweep
 from analysis.warmup_heatmap import main
-from tests.analysis.made_up import record
 from trainables.records.tables import Record
 from trainables.runtime.errors import UserError
 

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from made_up import record
 from scipy import stats
 
 from analysis.charts.data_size import data_size_figure
@@ -12,7 +13,6 @@ from analysis.data.load import load_sweep
 from analysis.data_size import main
 from analysis.questions.data_size import QUANTITIES, Scaling, data_sizes, lines
 from analysis.stats.power_law import fit_power_law
-from tests.analysis.made_up import record
 from trainables.records.tables import Record
 from trainables.runtime.errors import UserError
 
