@@ -203,7 +203,7 @@ class Sweep:
         config = self.by_label.get(label[1]) if label else None
         with contextlib.suppress(psutil.Error, OSError):
             files = self._checkpoints() if config is None else self.folder.glob(f"checkpoints/{config.trial_id}.pt")
-            begun = max([worker.create_time(), *(file.stat().st_mtime for file in files)])
+            begun: float = max([worker.create_time(), *(file.stat().st_mtime for file in files)])
             return max(0.0, time.time() - begun)
         return 0.0
 

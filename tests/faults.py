@@ -44,7 +44,8 @@ from sweeps.cli.options import parse
 from sweeps.plan.grid import expand
 from sweeps.studies.study import grid_of
 from trainables.data import load_source
-from trainables.records.tables import SCHEMAS, compact, write_record
+from trainables.records.schemas import SCHEMAS
+from trainables.records.tables import compact, write_record
 from trainables.runtime.process import prepare_process
 from trainables.trial import run_trial
 

@@ -70,12 +70,16 @@ def record() -> dict[str, Any]:
 
 def _no_files() -> Iterator[Damage]:
     """What is no file, or no whole one, where a file is expected."""
+
+    def at(place: str, put: Callable[[Path], object]) -> Callable[[Path], object]:
+        return lambda folder: put(folder / place)
+
     trial_id = record()["trial"]["trial_id"]
     places = {f"{name}.parquet": REFUSED for name in SCHEMAS}
     places |= {"sweep.json": "", f"trials/{trial_id}.json": LEFT_OUT}
     for place, says in places.items():
         for kind, put in _KINDS.items():
-            yield Damage(f"{place} is {kind}", says, lambda folder, put=put, place=place: put(folder / place))
+            yield Damage(f"{place} is {kind}", says, at(place, put))
 
 
 def _put(content: bytes) -> Callable[[Path], object]:
@@ -115,6 +119,9 @@ def _tables() -> Iterator[Damage]:
     def without_first(kind: pa.DataType) -> Callable[[list[Any]], Any]:
         return lambda values: pa.array([None, *values[1:]], kind)
 
+    def with_first(value: float) -> Callable[[list[Any]], Any]:
+        return lambda values: pa.array([value, *values[1:]])
+
     for name, schema in SCHEMAS.items():
         for column in REQUIRED[name]:
             change = with_column(column, without_first(schema.field(column).type))
@@ -141,8 +148,7 @@ def _tables() -> Iterator[Damage]:
     yield Damage("epoch below 0", "an epoch is -1", below)
     for column in ("train_seconds", "test_accuracy", "box_sharpness", "hessian_max_eig", "train_loss"):
         for value in (float("nan"), float("inf"), -1e308, 1e308):
-            some = changed("trials", with_column(column, lambda values, value=value: pa.array([value, *values[1:]])))
-            yield Damage(f"{value} in {column}", "", some)
+            yield Damage(f"{value} in {column}", "", changed("trials", with_column(column, with_first(value))))
 
 
 def _records() -> Iterator[Damage]:
@@ -172,9 +178,10 @@ def _records() -> Iterator[Damage]:
 
 def _abouts() -> Iterator[Damage]:
     """sweep.json only says where a sweep came from: what makes no sense there is left out without a word."""
+
+    def put(text: str) -> Callable[[Path], object]:
+        return lambda folder: (folder / "sweep.json").write_text(text)
+
     for name in ABOUT:
         for value in (None, [3], {"x": "y"}, {"30": -3}, -1, 2**63, "9999-12-31", True):
-            text = json.dumps({**ABOUT, name: value})
-            yield Damage(
-                f"{name} {json.dumps(value)}", "", lambda folder, text=text: (folder / "sweep.json").write_text(text)
-            )
+            yield Damage(f"{name} {json.dumps(value)}", "", put(json.dumps({**ABOUT, name: value})))

@@ -16,7 +16,7 @@ def random(seed: int, *shape: int) -> Tensor:
 
 def rotated(eigenvalues: Tensor, seed: int = 0) -> Tensor:
     """A dense symmetric matrix with these eigenvalues, in random directions."""
-    basis = torch.linalg.qr(random(seed, len(eigenvalues), len(eigenvalues))).Q
+    basis: Tensor = torch.linalg.qr(random(seed, len(eigenvalues), len(eigenvalues))).Q
     return (basis * eigenvalues) @ basis.T
 
 
@@ -60,7 +60,7 @@ def best_gain_of_corners(hessian: Tensor, gradient: Tensor, widths: Tensor) -> f
 
 def dense_hessian(loss: Loss, params: Tensor) -> Tensor:
     """The full Hessian, (n, n), by autograd."""
-    return torch.autograd.functional.hessian(loss, params)  # type: ignore[no-any-return,no-untyped-call]
+    return torch.autograd.functional.hessian(loss, params)  # type: ignore[no-any-return]
 
 
 def softmax_regression(inputs: Tensor, labels: Tensor, classes: int) -> Loss:

@@ -32,7 +32,7 @@ from typing import Any
 import psutil
 import pyarrow.parquet as pq
 import pytest
-import yaml  # type: ignore[import-untyped]
+import yaml
 
 from sweeps.plan.grid import Grid, expand
 from trainables.data import Source

@@ -2,6 +2,7 @@
 
 import errno
 import fcntl
+import importlib.util
 import os
 import subprocess
 import sys
@@ -37,7 +38,7 @@ def test_reports_without_the_modules_of_unix() -> None:
 def test_a_sweep_on_windows_is_one_line(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     from sweeps.cli import arguments
 
-    monkeypatch.setattr(arguments.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     assert arguments.run_command("program", lambda: pytest.fail("must not run")) == 2
     assert capsys.readouterr().err == (
         "program: error: sweeps run on Linux and macOS (on Windows under WSL); reports run here\n"

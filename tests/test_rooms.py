@@ -15,7 +15,7 @@ ONE_SCREEN = 80  # lines
 
 
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: f"{path.parent.name}/{path.name}")
-def test_the_top_level_holds_short_scripts_only(script: Path):
+def test_the_top_level_holds_short_scripts_only(script: Path) -> None:
     source = script.read_text()
     last = ast.unparse(ast.parse(source).body[-1])
     assert last.startswith("if __name__ == '__main__':")
@@ -23,14 +23,14 @@ def test_the_top_level_holds_short_scripts_only(script: Path):
 
 
 @pytest.mark.parametrize("package", ["analysis", "sweeps"])
-def test_nothing_beside_a_script_hides_the_standard_library(package: str):
+def test_nothing_beside_a_script_hides_the_standard_library(package: str) -> None:
     # Python looks into the folder of the script that it runs first.
     names = {path.stem for path in (ROOT / package).iterdir()}
     assert not names & sys.stdlib_module_names
 
 
 @pytest.mark.parametrize("package", ["analysis", "sweeps"])
-def test_a_script_does_not_hide_modules_of_others(package: str):
+def test_a_script_does_not_hide_modules_of_others(package: str) -> None:
     folder = str(ROOT / package)
     code = f"import sys; sys.path.insert(0, {folder!r}); import {package}; print({folder!r} in sys.path)"
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
@@ -38,7 +38,7 @@ def test_a_script_does_not_hide_modules_of_others(package: str):
     assert done.stdout == "False\n"
 
 
-def test_every_package_is_in_the_architecture():
+def test_every_package_is_in_the_architecture() -> None:
     text = (ROOT / "docs" / "architecture.md").read_text()
     rooms = {path.parent.name for name in PACKAGES for path in (ROOT / name).rglob("__init__.py")} - set(PACKAGES)
     assert {room for room in rooms if f"`{room}/`" not in text and f"/{room}`" not in text} == set()

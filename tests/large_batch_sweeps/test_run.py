@@ -3,6 +3,7 @@
 import sys
 import threading
 import types
+from pathlib import Path
 
 import pytest
 import torch
@@ -45,7 +46,7 @@ def uses_a_tensor(input_shape, num_classes):
 
 
 @pytest.fixture
-def notebook(monkeypatch):
+def notebook(monkeypatch: pytest.MonkeyPatch) -> types.ModuleType:
     """The names of a notebook in which CELL was run: a module without a file, whose source can be read."""
     import linecache
 
@@ -57,7 +58,7 @@ def notebook(monkeypatch):
     return module
 
 
-def test_options_are_those_of_the_command():
+def test_options_are_those_of_the_command() -> None:
     assert words({"batch_sizes": [16, 64], "learning_rates": [0.01, 1e-05], "switch_epochs": [None, 5]}) == [
         "--batch-sizes", "16", "64", "--learning-rates", "0.01", "1e-05", "--switch-epochs", "none", "5",
     ]  # fmt: skip
@@ -72,7 +73,9 @@ def test_options_are_those_of_the_command():
     ]  # fmt: skip
 
 
-def test_code_of_a_cell_becomes_a_module(notebook, tmp_path, monkeypatch):
+def test_code_of_a_cell_becomes_a_module(
+    notebook: types.ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     name = as_module(notebook.build, tmp_path)
     text = (tmp_path / f"{name}.py").read_text()
     assert "import torch as t" not in text  # nothing refers to it
@@ -82,13 +85,13 @@ def test_code_of_a_cell_becomes_a_module(notebook, tmp_path, monkeypatch):
     assert as_module(notebook.build, tmp_path) == name  # the same text, the same name
 
 
-def test_an_edited_cell_is_another_module(notebook, tmp_path):
+def test_an_edited_cell_is_another_module(notebook: types.ModuleType, tmp_path: Path) -> None:
     before = as_module(notebook.build, tmp_path)
-    notebook.SCALE = {"gain": 2.0}
+    vars(notebook)["SCALE"] = {"gain": 2.0}
     assert as_module(notebook.build, tmp_path) != before
 
 
-def test_what_cannot_be_written_down_is_one_line(notebook, tmp_path):
+def test_what_cannot_be_written_down_is_one_line(notebook: types.ModuleType, tmp_path: Path) -> None:
     with pytest.raises(lbs.UserError, match=r"`model`, which the code refers to, must be a module, .* got Linear"):
         as_module(notebook.uses_a_tensor, tmp_path)
     with pytest.raises(lbs.UserError, match="must be a function or class of its own, not one inside another"):
@@ -98,14 +101,18 @@ def test_what_cannot_be_written_down_is_one_line(notebook, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_mistake_is_an_exception_with_the_commands_sentence(tmp_path, capsys):
+def test_a_mistake_is_an_exception_with_the_commands_sentence(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     with pytest.raises(lbs.UserError, match=r"unknown option --lerning-rates; did you mean --learning-rates\?"):
         lbs.run_sweep(results=tmp_path, lerning_rates=[0.1])
     assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.slow
-def test_a_sweep_of_a_cell_in_a_thread(notebook, tmp_path, capsys):
+def test_a_sweep_of_a_cell_in_a_thread(
+    notebook: types.ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     options = {
         "batch_sizes": [32, 150], "learning_rates": [0.01], "warmup_epochs": [0], "switch_epochs": [None],
         "seeds": [0, 1], "epochs": 2, "train_size": 150, "measures": ["none"], "dashboard": False, "quiet": True,

@@ -61,7 +61,7 @@ def test_its_xtrace_fails_beside_dead_parameters() -> None:
     are asked for (dead units, a linear loss); ours is exact there."""
     hessian = torch.diag(torch.cat([torch.linspace(1, 2, 12), torch.zeros(48)])).double()
     torch.manual_seed(0)
-    with pytest.raises(torch.linalg.LinAlgError):
+    with pytest.raises(torch.linalg.LinAlgError):  # type: ignore[attr-defined]
         curvlinops.xtrace(hessian, 40)
     ours = hessian_trace(Quadratic(hessian).loss, torch.ones(60, dtype=torch.float64), samples=40)
     assert ours.value == pytest.approx(18, rel=1e-12)

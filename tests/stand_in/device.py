@@ -12,6 +12,7 @@ from types import ModuleType
 from typing import NamedTuple
 
 import torch
+from torch.utils.backend_registration import generate_methods_for_privateuse1_backend, rename_privateuse1_backend
 
 NAME = "stand_in"
 COMPILER = shutil.which("g++")
@@ -50,9 +51,9 @@ def stand_in(folder: Path) -> torch.device:
         _is_in_bad_fork=lambda: False,
         manual_seed_all=lambda seed: None,  # random numbers are the CPU's
     )
-    torch.utils.rename_privateuse1_backend(NAME)
+    rename_privateuse1_backend(NAME)
     torch._register_device_module(NAME, module)
-    torch.utils.generate_methods_for_privateuse1_backend(for_storage=True)
+    generate_methods_for_privateuse1_backend(for_storage=True)
     return torch.device(NAME, 0)
 
 

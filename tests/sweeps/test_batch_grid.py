@@ -25,7 +25,8 @@ from analysis.reporting.headline import headline_lines
 from sweeps.batch_grid import main
 from sweeps.plan.grid import Grid, expand
 from trainables.data import Source
-from trainables.records.tables import SCHEMAS, Record
+from trainables.records.schemas import SCHEMAS
+from trainables.records.tables import Record
 from trainables.trial import run_trial
 
 Run = Callable[..., subprocess.CompletedProcess[str]]

@@ -11,7 +11,8 @@ from test_batch_grid import run, start, wait_for
 
 from analysis.data.load import comparable, load_sweep
 from trainables.config import NUMBERS_VERSION
-from trainables.records.tables import SCHEMAS, of_newest_version, read_tables
+from trainables.records.schemas import SCHEMAS
+from trainables.records.tables import of_newest_version, read_tables
 
 QUICK: dict[str, Any] = {
     "batch_sizes": [30, 300], "learning_rates": [0.01], "switch_epochs": [None], "seeds": [0, 1], "epochs": 6,

@@ -52,7 +52,12 @@ def test_options_are_part_of_an_id_unless_they_are_defaults(digits: Source) -> N
         "batch_sizes": [16], "learning_rates": [0.01], "model_options": {}, "epochs": 1, "train_size": 100,
     }  # fmt: skip
     (plain,) = expand(Grid(**fields), digits)
-    settings = [("adam", {}), ("adam", {"eps": 1e-8}), ("adam", {"eps": 1e-6}), ("adam", {"betas": [0.9, 0.999]})]
+    settings: list[tuple[str, dict[str, Any]]] = [
+        ("adam", {}),
+        ("adam", {"eps": 1e-8}),
+        ("adam", {"eps": 1e-6}),
+        ("adam", {"betas": [0.9, 0.999]}),
+    ]
     found = expand(Grid(**fields, optimizers=settings), digits)
     assert [config.optimizer_options for config in found] == ["{}", '{"eps": 1e-06}']
     assert found[0].trial_id == plain.trial_id != found[1].trial_id

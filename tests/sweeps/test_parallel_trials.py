@@ -143,7 +143,8 @@ def test_out_of_memory_is_tried_again_in_parts_then_failed(
             "keep_weights": False,
             "reuse_actors": True,
         }
-        ends = ray.get(Worker.remote().run.remote(shared, [cannot.trial_id, can.trial_id, can.trial_id]))
+        worker = Worker.remote()  # type: ignore[attr-defined]  # of ray.remote
+        ends = ray.get(worker.run.remote(shared, [cannot.trial_id, can.trial_id, can.trial_id]))
     finally:
         ray.shutdown()
     assert ends == [("failed", None), ("completed", 300 // 8), ("completed", 300 // 8)]

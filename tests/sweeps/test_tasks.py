@@ -61,8 +61,8 @@ def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_trial_of_every_task(name: str) -> None:
     task, metric, direction, others = COLUMNS[name]
     source = load_source(f"sets_of_user:{name}")
-    sizes = {"train_size": 60, "test_size": 20, "measure_examples": 60, "batch_size": 10, "epochs": 10}
-    model = (
+    sizes: dict[str, Any] = {"train_size": 60, "test_size": 20, "measure_examples": 60, "batch_size": 10, "epochs": 10}
+    model: dict[str, Any] = (
         {"model": "lstm", "model_options": '{"width": 6}'} if name == "padded" else {"model_options": '{"widths": [8]}'}
     )
     data: dict[str, Any] = {"dataset": source.name, "data_fingerprint": source.fingerprint, "split_seed": 0}

@@ -45,7 +45,7 @@ class RaisesIn(nn.Sequential):
     def forward(self, x: Tensor) -> Tensor:
         if x.dtype == torch.float64 and (dist.get_rank() if dist.is_initialized() else 0) in self.ranks:
             raise ArithmeticError("measured")
-        logits: Tensor = super().forward(x)
+        logits: Tensor = super().forward(x)  # type: ignore[no-untyped-call]
         return logits
 
 

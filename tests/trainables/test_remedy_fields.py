@@ -214,8 +214,9 @@ def test_as_many_steps_as_the_small_batch(make_config: Make, digits: Source) -> 
 def test_same_steps_counts_short_last_batches(make_config: Make, base: int, size: int) -> None:
     """The steps of the whole trial are those at the base batch size, and fewer than one epoch's more."""
 
-    def steps(batch_size: int, epochs: int) -> int:
-        return sum(len(epoch_batches(300, batch_size, seed=0, epoch=epoch)) for epoch in range(epochs))
+    def steps(batch_size: int, epochs: float) -> int:
+        assert epochs == int(epochs)
+        return sum(len(epoch_batches(300, batch_size, seed=0, epoch=epoch)) for epoch in range(int(epochs)))
 
     config = make_config(same_steps=True, base_batch_size=base, batch_size=size, epochs=40)
     more = steps(size, config.total_epochs) - steps(base, 40)
@@ -289,7 +290,7 @@ def test_momentum_correction_is_the_recurrence_of_goyal(make_config: Make, digit
             for p in reference.parameters():
                 assert p.grad is not None
                 velocity[id(p)].mul_(0.8).add_(p.grad, alpha=0.01 * step / 6)
-                p -= velocity[id(p)]
+                p.sub_(velocity[id(p)])
     for own, expected in zip(model.parameters(), reference.parameters(), strict=True):
         torch.testing.assert_close(own, expected, rtol=1e-4, atol=1e-6)
 

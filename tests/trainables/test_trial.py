@@ -11,7 +11,8 @@ from trainables.config import TrialConfig
 from trainables.data import Source
 from trainables.measures.by_name import MEASURES
 from trainables.records import tables
-from trainables.records.tables import TRIALS, Record
+from trainables.records.schemas import TRIALS
+from trainables.records.tables import Record
 from trainables.trial import Trial, run_trial
 
 Make = Callable[..., TrialConfig]

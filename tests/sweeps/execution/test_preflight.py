@@ -9,11 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from sweeps.execution.preflight import EXAMPLES, check
+from sweeps.execution.preflight import check
 from sweeps.session.placement import Placement
 from trainables.check import check_trials, failing_measures
 from trainables.config import TrialConfig
 from trainables.data import Source
+from trainables.data.dataset import EXAMPLES
 from trainables.measures.by_name import MEASURES
 from trainables.runtime.errors import UserError
 

@@ -14,6 +14,7 @@ import urllib.parse
 import urllib.request
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -160,7 +161,7 @@ def prometheus(sweep: Sweep, tmp_path_factory: pytest.TempPathFactory) -> Iterat
 
 def test_prometheus_has_the_numbers_of_the_records(sweep: Sweep, prometheus: Callable[[str], list[Any]]) -> None:
     for column in ("box_sharpness", "hessian_max_eig", "generalization_gap"):
-        series = wait_for(lambda column=column: prometheus(f"ray_sweep_trial_{column}"), column)
+        series = wait_for(partial(prometheus, f"ray_sweep_trial_{column}"), column)
         records = {key[:6]: record for key, record in sweep.records().items()}
         for one in series:
             record = records[one["metric"]["trial"].split()[-1]]
@@ -184,7 +185,7 @@ def test_every_query_of_the_grafana_dashboard_finds_something(prometheus: Callab
             if "gpus" in expression:
                 prometheus(expression)  # is understood; a machine without GPUs has none
             else:
-                assert wait_for(lambda expression=expression: prometheus(expression), expression)
+                assert wait_for(partial(prometheus, expression), expression)
 
 
 def test_the_grafana_dashboard_keeps_to_grafanas_types() -> None:

@@ -4,6 +4,7 @@ import heapq
 import io
 import os
 import pty
+import time
 from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
@@ -11,7 +12,6 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from sweeps.monitoring import progress
 from sweeps.monitoring.consoles import consoles
 from sweeps.monitoring.progress import Progress
 from trainables.config import TrialConfig
@@ -23,7 +23,7 @@ SIZES = (16, 32, 64, 128, 300)
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
     now = SimpleNamespace(seconds=1000.0)
-    monkeypatch.setattr(progress.time, "monotonic", lambda: now.seconds)
+    monkeypatch.setattr(time, "monotonic", lambda: now.seconds)
     return now
 
 
@@ -37,7 +37,8 @@ def play(
     """Runs the trials in order on `slots` workers that start slowly; returns (true time left, time left as said)."""
     shown = Progress(configs, 0, Console(file=io.StringIO()))
     shown.begin({"CPU": slots}, None)
-    waiting, running, said = list(configs), [], []
+    waiting, said = list(configs), []
+    running: list[Any] = []
 
     def start(delay: float) -> None:
         config = waiting.pop(0)

@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any, TextIO
 
 import pytest
 from rich.console import Console
@@ -20,12 +21,12 @@ from trainables.runtime.text import duration
 SCRIPT = Path(__file__).parents[3] / "sweeps" / "status.py"
 
 
-def before_now(seconds):
+def before_now(seconds: float) -> str:
     """So many seconds ago, as the tables have it: UTC, whole seconds."""
     return (datetime.datetime.now(datetime.UTC) - datetime.timedelta(seconds=seconds)).isoformat(timespec="seconds")
 
 
-def trial(batch_size, seed, seconds, ago, status="completed"):
+def trial(batch_size: int, seed: int, seconds: float, ago: float, status: str = "completed") -> Record:
     """The record of a trial that took `seconds` and ended `ago` seconds ago."""
     config = TrialConfig(
         dataset="digits", data_fingerprint="abc", train_size=512, test_size=1000, learning_rate=0.01, epochs=4,
@@ -43,7 +44,7 @@ def trial(batch_size, seed, seconds, ago, status="completed"):
 
 
 @pytest.fixture
-def folder(tmp_path):
+def folder(tmp_path: Path) -> Path:
     """A run of 100 s on two workers: ten trials of 16 s and four of 8 s ended, of 12 and 40."""
     (tmp_path / "trials").mkdir()
     for seed in range(10):
@@ -55,13 +56,13 @@ def folder(tmp_path):
     return tmp_path
 
 
-def held(folder):
+def held(folder: Path) -> TextIO:
     lock = (folder / ".lock").open("w")
     fcntl.flock(lock, fcntl.LOCK_EX)
     return lock
 
 
-def test_time_left_is_the_work_left_at_the_speed_so_far(folder):
+def test_time_left_is_the_work_left_at_the_speed_so_far(folder: Path) -> None:
     with held(folder):
         progress = read_progress(folder)
     work_done, work_left = 10 * 16.0 + 4 * 8.0, 2 * 16.0 + 36 * 8.0
@@ -75,7 +76,7 @@ def test_time_left_is_the_work_left_at_the_speed_so_far(folder):
     assert progress.sentence.startswith("running, 14 of 52 trials ended, about ")
 
 
-def test_without_the_plan_by_batch_size_missing_trials_are_mean_ones(folder):
+def test_without_the_plan_by_batch_size_missing_trials_are_mean_ones(folder: Path) -> None:
     about = json.loads((folder / "sweep.json").read_text())
     del about["batch_sizes"]
     (folder / "sweep.json").write_text(json.dumps(about))
@@ -85,13 +86,13 @@ def test_without_the_plan_by_batch_size_missing_trials_are_mean_ones(folder):
     assert progress.seconds_left == pytest.approx(38 * mean * 100 / (14 * mean), rel=0.05)
 
 
-def test_a_run_that_let_go_of_its_folder_is_not_running(folder):
+def test_a_run_that_let_go_of_its_folder_is_not_running(folder: Path) -> None:
     progress = read_progress(folder)
     assert not progress.is_running
     assert progress.sentence.startswith("no run on this machine (stopped, or running elsewhere), 14 of 52 trials ended")
 
 
-def test_trials_of_an_earlier_run_do_not_count_as_speed(folder):
+def test_trials_of_an_earlier_run_do_not_count_as_speed(folder: Path) -> None:
     about = json.loads((folder / "sweep.json").read_text())
     about["started_at"] = before_now(12)
     (folder / "sweep.json").write_text(json.dumps(about))
@@ -100,7 +101,7 @@ def test_trials_of_an_earlier_run_do_not_count_as_speed(folder):
     assert left == pytest.approx((2 * 16.0 + 36 * 8.0) * 12 / (2 * 8.0), rel=0.3)  # two trials ended in 12 s
 
 
-def test_finished_and_compacted(folder):
+def test_finished_and_compacted(folder: Path) -> None:
     compact(folder)
     about = json.loads((folder / "sweep.json").read_text())
     (folder / "sweep.json").write_text(json.dumps({**about, "planned": 14}))
@@ -110,7 +111,7 @@ def test_finished_and_compacted(folder):
     assert progress.sentence == "14 of 14 trials ended"
 
 
-def test_it_is_plain_when_piped_and_fits_80_columns(folder):
+def test_it_is_plain_when_piped_and_fits_80_columns(folder: Path) -> None:
     done = subprocess.run([sys.executable, str(SCRIPT), str(folder)], capture_output=True, text=True, check=True)
     lines = done.stdout.splitlines()
     assert max(map(len, lines)) <= 80
@@ -119,20 +120,22 @@ def test_it_is_plain_when_piped_and_fits_80_columns(folder):
     assert [line.split() for line in lines[-2:]] == [["16", "10", "12", "16"], ["64", "4", "40", "8"]]
 
 
-def test_on_a_terminal_there_is_a_bar(folder, capsys):
+def test_on_a_terminal_there_is_a_bar(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     console = Console(force_terminal=True, width=80, highlight=False, markup=False)
     assert show(folder, watch=False, console=console) == 0
     assert "━" in capsys.readouterr().out
 
 
-def test_watching_ends_with_the_sweep(folder, capsys):
+def test_watching_ends_with_the_sweep(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (folder / "sweep.json").write_text(json.dumps({"planned": 14}))
     assert main([str(folder), "--watch"]) == 0
     assert "14 of 14 trials ended" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("case", ["missing", "no sweep", "half a record", "newer", "torn table", "other columns"])
-def test_what_cannot_be_read_is_one_line(folder, tmp_path_factory, capsys, case):
+def test_what_cannot_be_read_is_one_line(
+    folder: Path, tmp_path_factory: pytest.TempPathFactory, capsys: pytest.CaptureFixture[str], case: str
+) -> None:
     where = folder
     if case == "missing":
         where = folder / "nowhere"
@@ -154,11 +157,11 @@ def test_what_cannot_be_read_is_one_line(folder, tmp_path_factory, capsys, case)
     assert ("is left out" if case == "half a record" else "`results` must") in error
 
 
-def test_a_sweep_that_stopped_tells_the_command_that_goes_on(folder, capsys):
+def test_a_sweep_that_stopped_tells_the_command_that_goes_on(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Not one that runs, nor one that has ended; what a hostile folder says is no command and moves no cursor."""
     about = json.loads((folder / "sweep.json").read_text())
 
-    def resume(*command):
+    def resume(*command: Any) -> str | None:
         (folder / "sweep.json").write_text(json.dumps({**about, "command": command}))
         return read_progress(folder).resume
 
@@ -177,7 +180,7 @@ def test_a_sweep_that_stopped_tells_the_command_that_goes_on(folder, capsys):
     assert read_progress(folder).resume is None
 
 
-def test_a_sweep_without_an_ended_trial(tmp_path):
+def test_a_sweep_without_an_ended_trial(tmp_path: Path) -> None:
     (tmp_path / "trials").mkdir()
     (tmp_path / "sweep.json").write_text(json.dumps({"planned": 3}))
     progress = read_progress(tmp_path)
@@ -187,11 +190,11 @@ def test_a_sweep_without_an_ended_trial(tmp_path):
 @pytest.mark.parametrize(
     ("seconds", "text"), [(None, "unknown time"), (59.6, "1 min 00 s"), (8, "8 s"), (7500, "2 h 05 min")]
 )
-def test_duration(seconds, text):
+def test_duration(seconds: float | int | None, text: str) -> None:
     assert duration(seconds) == text
 
 
-def test_trained_trials_that_are_measured_further_have_not_ended(folder):
+def test_trained_trials_that_are_measured_further_have_not_ended(folder: Path) -> None:
     """Eight of the trained ones, three of which this run has measured by now."""
     note = {"planned": 14, "started_at": before_now(50), "batch_sizes": {"16": 10, "64": 4}, "to_measure": {"16": 8}}
     (folder / "sweep.json").write_text(json.dumps(note))
@@ -205,7 +208,7 @@ def test_trained_trials_that_are_measured_further_have_not_ended(folder):
     assert [(size.batch_size, size.ended) for size in progress.sizes] == [(16, 5), (64, 4)]
 
 
-def test_trials_of_an_older_version_than_the_runs_do_not_count(folder):
+def test_trials_of_an_older_version_than_the_runs_do_not_count(folder: Path) -> None:
     note = {"planned": 14, "started_at": before_now(50), "numbers_version": 9}
     (folder / "sweep.json").write_text(json.dumps(note))
     assert read_progress(folder).ended == 0

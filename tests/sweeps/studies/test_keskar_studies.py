@@ -1,5 +1,8 @@
 """The studies of the paper's tables, its figure 4 and its parametric plots: their trials, and one of them for real."""
 
+from pathlib import Path
+from types import ModuleType
+
 import pyarrow.parquet as pq
 import pytest
 
@@ -8,18 +11,18 @@ from analysis.minima.pairs import minimum_pairs
 from sweeps import keskar_tables, minima, threshold_batch
 
 
-def test_doublings():
+def test_doublings() -> None:
     assert threshold_batch.doublings(8, 300) == [8, 16, 32, 64, 128, 300]
     assert threshold_batch.doublings(64, 5000) == [64, 128, 256, 512, 1024, 2048, 5000]
     assert threshold_batch.doublings(16, 20) == [16, 20]
 
 
-def planned(text):
+def planned(text: str) -> list[list[str]]:
     return [line.split() for line in text.splitlines() if " seed" in line and "->" not in line]
 
 
 @pytest.mark.usefixtures("no_estimate")
-def test_the_tables_trials(tmp_path, capsys):
+def test_the_tables_trials(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     arguments = ["--dry-run", "list", "--results", str(tmp_path), "--networks", "mlp", "f1", "--seeds", "0"]
     assert keskar_tables.main(arguments) == 0
     assert [line[1] for line in planned(capsys.readouterr().out)] == ["b16", "b300"] * 2
@@ -27,7 +30,7 @@ def test_the_tables_trials(tmp_path, capsys):
 
 
 @pytest.mark.usefixtures("no_estimate", "no_check")
-def test_the_thresholds_trials(tmp_path, capsys):
+def test_the_thresholds_trials(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     arguments = ["--dry-run", "list", "--results", str(tmp_path), "--seeds", "0", "1", "--batch-sizes", "75", "300"]
     assert threshold_batch.main(arguments) == 0
     assert [line[1] for line in planned(capsys.readouterr().out)] == ["b75", "b150", "b300"] * 2
@@ -42,7 +45,9 @@ def test_the_thresholds_trials(tmp_path, capsys):
         (minima, ["--batch-sizes", "300", "16"], "`batch-sizes` must be a small one and a larger one"),
     ],
 )
-def test_bad_input_is_one_line_and_nothing_is_written(script, wrong, said, tmp_path, capsys):
+def test_bad_input_is_one_line_and_nothing_is_written(
+    script: ModuleType, wrong: list[str], said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert script.main([*wrong, "--results", str(tmp_path / "results"), "--data-dir", str(tmp_path)]) == 2
     error = capsys.readouterr().err
     assert said in error
@@ -51,7 +56,7 @@ def test_bad_input_is_one_line_and_nothing_is_written(script, wrong, said, tmp_p
 
 
 @pytest.mark.slow
-def test_minima_keeps_weights_and_draws(tmp_path, capsys):
+def test_minima_keeps_weights_and_draws(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     arguments = ["--seeds", "0", "1", "--epochs", "3", "--train-size", "60", "--model-options", "widths=8"]
     assert minima.main([*arguments, "--no-dashboard", "--results", str(tmp_path)]) == 0
     folder = tmp_path / "minima"

@@ -95,7 +95,7 @@ def test_it_finds_the_better_optimizer_of_the_noisy_quadratic(tmp_path: Path) ->
     compact(tmp_path)
     write_tuning(tmp_path, campaign)
     easy, hard = load_ladder(tmp_path)
-    spectrum = np.arange(1, weights + 1) ** -0.5
+    spectrum = np.arange(1.0, weights + 1) ** -0.5
     problem = NoisyQuadratic(spectrum, spectrum)
     expected = {
         (name, size): exact_steps(problem, momenta[name], size, goal, highest[name])

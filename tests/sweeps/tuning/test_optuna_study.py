@@ -141,7 +141,9 @@ def test_where_early_stopping_looks() -> None:
     assert [epoch for epoch in range(100) if judged_epoch(epoch - 1, epoch, 5)] == [5, 10, 20, 40, 80]
     assert judged_epoch(4.8, 5.3, 5) == 5  # with rows within epochs: the first one at or after it
     assert judged_epoch(5.3, 9.9, 5) is None
-    rows = [{"epoch": epoch, "test_loss": epoch, "test_metric": 0.5} for epoch in (2.5, 5.5, 9.5, 10)]
+    rows: list[dict[str, Any]] = [
+        {"epoch": epoch, "test_loss": epoch, "test_metric": 0.5} for epoch in (2.5, 5.5, 9.5, 10)
+    ]
     assert [(point.epoch, point.loss) for point in curve_of(rows, 5)] == [(5, 5.5), (10, 10)]
     rows.insert(1, {"epoch": 5, "test_loss": None, "test_metric": None})  # without a look at the validation examples
     assert [(point.epoch, point.loss) for point in curve_of(rows, 5)] == [(5, 5.5), (10, 10)]

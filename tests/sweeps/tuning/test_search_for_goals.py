@@ -51,7 +51,7 @@ def test_the_cost_is_the_mean_logarithm_of_the_steps() -> None:
     assert found.steps_to_goals == [pytest.approx(14.0), None]
     assert found.cost == pytest.approx((math.log(14) + math.log(30) + 0.2) / 2)
     higher = Goals("test_loss", "higher", (0.65, 0.9)).noted(DONE, losses_at(0.4, 0.5, 0.9))
-    assert higher.steps_to_goals == [pytest.approx(20 + 10 * 0.15 / 0.4), pytest.approx(30.0)]
+    assert higher.steps_to_goals == pytest.approx([20 + 10 * 0.15 / 0.4, 30.0])
     assert Goals("test_loss", "lower", (1.0,)).noted(DONE, losses_at(None, math.nan)).cost is None
     assert Goals("test_loss", "lower", (2.0, 0.5, 1.0)).hardest == 0.5
     assert Goals("test_loss", "higher", (2.0, 0.5, 1.0)).hardest == 2.0
@@ -129,7 +129,7 @@ def test_it_finds_the_exact_steps_of_the_noisy_quadratic(tmp_path: Path) -> None
     (one,) = load_tuned_steps(tmp_path)
     assert one.found is not None
     assert is_search(tmp_path)
-    spectrum = np.arange(1, weights + 1) ** -0.5
+    spectrum = np.arange(1.0, weights + 1) ** -0.5
     problem, expected = NoisyQuadratic(spectrum, spectrum), []
     for row in one.found.rows:
         exact = fewest_steps(problem, row.batch_size, goal, np.geomspace(0.1, 1.9, 60))

@@ -49,6 +49,7 @@ def made_up(config: TrialConfig, grace_epochs: int) -> tuple[list[Point], Outcom
     """A trial whose accuracy is best at a learning rate that grows with the batch; one corner of the space diverges."""
     distance = abs(math.log(config.learning_rate / (0.003 * (config.batch_size / 30) ** 0.5)))
     accuracy = 0.95 - 0.05 * distance - 0.001 * config.warmup_epochs
+    assert config.epochs is not None
     judged = [epoch for epoch in range(1, config.epochs + 1) if judged_epoch(epoch - 1, epoch, grace_epochs)]
     curve = [Point(epoch, 1 - accuracy, accuracy * epoch / (epoch + 1)) for epoch in judged]
     if config.learning_rate > 0.09:
@@ -74,7 +75,9 @@ def drive(
     ends: float = math.inf,
 ) -> dict[str, Known]:
     """Runs up to `at_once` trials side by side, which end in random order, until `ends` trials have ended."""
-    order, running, known = random.Random(seed), [], {}
+    order = random.Random(seed)
+    running: list[TrialConfig] = []
+    known: dict[str, Known] = {}
     while len(known) < ends:
         while len(running) < at_once and (config := campaign.next()) is not None:
             running.append(config)

@@ -13,7 +13,9 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 import torchvision
+from narrow import as_a
 from PIL import Image
+from torch import Tensor
 
 from trainables.data import Source, load_dataset, load_source
 from trainables.data.rows import values_of
@@ -25,27 +27,30 @@ def test_digits() -> None:
     assert dataset.train_inputs.shape == (300, 1, 8, 8)
     assert dataset.test_inputs.shape == (1497, 1, 8, 8)
     assert dataset.train_inputs.dtype == torch.float32
-    assert (dataset.train_inputs.min(), dataset.train_inputs.max()) == (0, 1)
+    inputs = as_a(Tensor, dataset.train_inputs)
+    assert (inputs.min().item(), inputs.max().item()) == (0, 1)
     assert dataset.num_classes == 10
 
 
 def test_splits_are_disjoint_whole_and_seeded(digits: Source) -> None:
     one, same, other = (digits.split(300, 1497, seed) for seed in (0, 0, 1))
-    rows = torch.cat([one.train_inputs, one.test_inputs]).numpy().reshape(-1, 64)
+    rows = torch.cat([as_a(Tensor, one.train_inputs), as_a(Tensor, one.test_inputs)]).numpy().reshape(-1, 64)
     order = np.lexsort(rows.T), np.lexsort(digits.inputs.reshape(-1, 64).T)
     assert np.array_equal(rows[order[0]], digits.inputs.reshape(-1, 64)[order[1]])
-    assert torch.equal(one.train_inputs, same.train_inputs)
-    assert not torch.equal(one.train_inputs, other.train_inputs)
+    assert torch.equal(as_a(Tensor, one.train_inputs), as_a(Tensor, same.train_inputs))
+    assert not torch.equal(as_a(Tensor, one.train_inputs), as_a(Tensor, other.train_inputs))
 
 
 def test_subsets_of_a_fixed_split(digits: Source) -> None:
     source = Source("fixed", digits.inputs[:500], digits.labels[:500], digits.inputs[500:], digits.labels[500:], 10)
     whole = source.split(500, 1297, None)
-    assert np.array_equal(whole.train_inputs.numpy(), digits.inputs[:500])
+    assert np.array_equal(as_a(Tensor, whole.train_inputs).numpy(), digits.inputs[:500])
     part = source.split(100, 50, 1)
     assert len(part.train_labels) == 100
     assert len(part.test_labels) == 50
-    assert len(torch.unique(part.train_inputs, dim=0)) == len(np.unique(part.train_inputs.numpy(), axis=0))
+    assert len(torch.unique(part.train_inputs, dim=0)) == len(
+        np.unique(as_a(Tensor, part.train_inputs).numpy(), axis=0)
+    )
 
 
 def numbered(own_test: bool) -> Source:
@@ -62,8 +67,8 @@ def test_validation_takes_the_place_of_the_test_set(own_test: bool, sizes: tuple
     """Training is the same with and without; validation is neither in it nor in the test set, and no test is there."""
     source = numbered(own_test)
     plain, tuning = source.split(*sizes, 3), source.split(*sizes, 3, validation_size=20)
-    assert torch.equal(plain.train_inputs, tuning.train_inputs)
-    assert torch.equal(tuning.test_labels, (tuning.test_inputs[:, 0] % 2).long())
+    assert torch.equal(as_a(Tensor, plain.train_inputs), as_a(Tensor, tuning.train_inputs))
+    assert torch.equal(as_a(Tensor, tuning.test_labels), (tuning.test_inputs[:, 0] % 2).long())
     train, test, held = (
         set(part[:, 0].tolist()) for part in (plain.train_inputs, plain.test_inputs, tuning.test_inputs)
     )
@@ -71,7 +76,9 @@ def test_validation_takes_the_place_of_the_test_set(own_test: bool, sizes: tuple
     assert not train & held
     assert not test & (train | held)
     assert max(held) < 100  # from the training part
-    assert not torch.equal(tuning.test_inputs, source.split(*sizes, 4, validation_size=20).test_inputs)
+    assert not torch.equal(
+        as_a(Tensor, tuning.test_inputs), as_a(Tensor, source.split(*sizes, 4, validation_size=20).test_inputs)
+    )
 
 
 def test_sizes_beside_validation() -> None:
@@ -95,7 +102,7 @@ def test_shared_arrays_stay_as_they_are(digits: Source) -> None:
     inputs.flags.writeable = False
     source = Source("fixed", inputs, digits.labels, digits.inputs[:5], digits.labels[:5], 10)
     dataset = source.split(len(inputs), 5, None)
-    assert dataset.train_inputs.data_ptr() == inputs.ctypes.data  # no copy
+    assert as_a(Tensor, dataset.train_inputs).data_ptr() == inputs.ctypes.data  # no copy
     batch = dataset.train_inputs[torch.arange(10)]
     batch.add_(1)
     assert np.array_equal(inputs, digits.inputs)
@@ -166,7 +173,7 @@ def test_named_pipes_in_a_layout_of_torchvision(tmp_path: Path, name: str) -> No
         load_source(name, root=tmp_path)
 
 
-def write_cifar100(root: Path) -> np.ndarray:  # type: ignore[type-arg]
+def write_cifar100(root: Path) -> np.ndarray:
     """CIFAR-100's own layout, with a few random images; torchvision compares checksums, so the test replaces those."""
     folder = root / "cifar-100-python"
     folder.mkdir(parents=True)
@@ -199,13 +206,13 @@ def test_missing_files_are_not_downloaded_unasked(tmp_path: Path, name: str) -> 
         load_source(name, root=tmp_path)
 
 
-def encoded(pixels: np.ndarray, mode: str = "RGB") -> bytes:  # type: ignore[type-arg]
+def encoded(pixels: np.ndarray, mode: str = "RGB") -> bytes:
     buffer = io.BytesIO()
     Image.fromarray(pixels, mode).save(buffer, "PNG")
     return buffer.getvalue()
 
 
-def write_parquet(folder: Path, *, column: str = "image", size: int = 8, count: int = 12) -> np.ndarray:  # type: ignore[type-arg]
+def write_parquet(folder: Path, *, column: str = "image", size: int = 8, count: int = 12) -> np.ndarray:
     pixels = np.random.default_rng(1).integers(0, 256, (count, size, size, 3), dtype=np.uint8)
     images = [{"bytes": encoded(image), "path": None} for image in pixels]
     kind = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
@@ -293,12 +300,12 @@ def test_own_dataset(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", [*sys.path])
     source = load_source("own_data:build")
-    assert (source.inputs.dtype, source.num_classes, source.input_shape) == (np.float32, 2, (4,))
+    assert (source.inputs.dtype, source.num_classes, source.input_shape) == (np.dtype(np.float32), 2, (4,))
     assert load_dataset("own_data:pool", train_size=6).test_inputs.shape == (4, 4)
     assert len(load_source("own_data:sized", options={"size": 7}).inputs) == 7
     assert load_source("own_data:counts").inputs.dtype == np.float32
     tokens = load_source("own_data:tokens")
-    assert (tokens.of_tokens, tokens.inputs.dtype, tokens.num_classes) == (True, np.int64, 6)
+    assert (tokens.of_tokens, tokens.inputs.dtype, tokens.num_classes) == (True, np.dtype(np.int64), 6)
     with pytest.raises(UserError, match="`dataset-options` must be among size for own_data:sized, got 'width'"):
         load_source("own_data:sized", options={"width": 7})
     with pytest.raises(UserError, match=r"`dataset-options` must be among \(none\) for digits, got 'size'"):

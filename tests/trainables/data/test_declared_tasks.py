@@ -59,7 +59,7 @@ def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_what_a_dataset_declares(name: str, task: str, kind: type, shape: tuple[int, ...]) -> None:
     source = load_source(f"declared_tasks:{name}")
     assert (source.task, source.dataset_task) == (task, task)
-    assert (source.labels.dtype, source.labels.shape[1:]) == (kind, shape)
+    assert (source.labels.dtype, source.labels.shape[1:]) == (np.dtype(kind), shape)
     assert source.split(6, 1, 0).task == task
 
 

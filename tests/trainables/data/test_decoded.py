@@ -3,6 +3,8 @@
 import io
 import os
 import pickle
+import shutil
+import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -266,8 +268,8 @@ def test_the_cache_is_private(own: Path, tmp_path: Path) -> None:
 def test_a_full_disk_is_told_in_one_line(own: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     root = tmp_path / "data"
     write_folder(root)
-    usage = cache.shutil.disk_usage(tmp_path)
-    monkeypatch.setattr(cache.shutil, "disk_usage", lambda _: usage._replace(free=100))
+    usage = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=100))
     with pytest.raises(UserError, match=r"`cache-dir` .* is full .* --cache-dir names") as told:
         load_source("image_folder", root=root, cache_dir=own)
     assert "\n" not in str(told.value)
@@ -290,7 +292,7 @@ def test_a_cache_that_cannot_be_used(tmp_path: Path, monkeypatch: pytest.MonkeyP
     with pytest.raises(UserError, match=r"`cache-dir` .*not writable"):
         load_source("image_folder", root=root, cache_dir=tmp_path / "file")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
-    monkeypatch.setattr(cache.tempfile, "gettempdir", lambda: str(tmp_path))
+    monkeypatch.setattr(tempfile, "gettempdir", lambda: str(tmp_path))
     check(load_source("image_folder", root=root))  # the default gives way to the folder for temporary files
 
 

@@ -90,14 +90,15 @@ def test_plain_images_are_their_bytes_divided_by_255() -> None:
 def test_each_depth_keeps_its_range() -> None:
     bits = GREY > 127
     floats = (DEEP / 65535).astype(np.float32)
-    for content, expected in [
+    images: list[tuple[bytes, Any]] = [
         (encoded(DEEP), DEEP / 65535),
         (encoded(DEEP, "tiff"), DEEP / 65535),
         (deep_png(DEEP[..., None]), DEEP / 65535),
         (encoded(floats, "tiff"), floats),
         (encoded(Image.fromarray(bits)), bits),
         (encoded(GREY, "gif"), GREY / 255),
-    ]:
+    ]
+    for content, expected in images:
         np.testing.assert_allclose(decode(content)[0, 0], expected, rtol=1e-6)
     for channels in (2, 3, 4):
         pixels = GENERATOR.integers(0, 1000, (4, 5, channels), dtype=np.uint16)  # all of it in the lower 10 bits
@@ -176,13 +177,14 @@ def test_normalization() -> None:
     expected = (plain - np.array(mean)[:, None, None]) / np.array(std)[:, None, None]
     np.testing.assert_allclose(decode(encoded(COLOUR), mean=mean, std=std), expected, rtol=1e-5, atol=1e-7)
     np.testing.assert_allclose(decode(encoded(GREY), mean=0.5), decode(encoded(GREY)) - 0.5, atol=1e-7)
-    for options, message in [
+    mistakes: list[tuple[dict[str, Any], str]] = [
         ({"mean": [1, 2]}, "`mean` must be a number, or one for each of the 3 channels"),
         ({"mean": "auto"}, "`mean` must be a number"),
         ({"mean": float("nan")}, "`mean` must be a number"),
         ({"std": 0}, "`std` must be a number above 0"),
         ({"std": [1, 1, -1]}, "`std` must be a number above 0"),
-    ]:
+    ]
+    for options, message in mistakes:
         with pytest.raises(UserError, match=message):
             decode(encoded(COLOUR), **options)
 
@@ -198,7 +200,7 @@ def test_normalization() -> None:
         (encoded(COLOUR, "avif")[:200], "image 0"),
         (png((200_000, 200_000), 2, b""), "more than 89478485 pixels"),
         (encoded(Image.new("1", (10000, 9000))), "more than 89478485 pixels"),
-        (encoded(np.float32(DEEP), "tiff"), r"floats from .* to .*; scale them to \[0, 1\]"),
+        (encoded(DEEP.astype(np.float32), "tiff"), r"floats from .* to .*; scale them to \[0, 1\]"),
         (encoded(np.full((3, 3), np.nan, np.float32), "tiff"), "floats from nan to nan"),
         (encoded(np.full((3, 3), 7, np.int32), "tiff"), "integers of 32 bits"),
     ],

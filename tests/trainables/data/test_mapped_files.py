@@ -158,8 +158,8 @@ def test_arrays_become_float32_when_a_batch_is_taken(
     assert isinstance(data.train_inputs, Rows)
     values = np.divide(inputs, 255, dtype=np.float32) if kind == "uint8" else inputs.astype(np.float32)
     values /= np.array([1, 2, 4], np.float32)[:, None, None]
-    test = (values[:5], labels[:5]) if own_test else (None, None)
-    right = Source("plain", values, labels, *test, 4).split(20, 5, 0)
+    test_inputs, test_labels = (values[:5], labels[:5]) if own_test else (None, None)
+    right = Source("plain", values, labels, test_inputs, test_labels, 4).split(20, 5, 0)
     batch = torch.tensor([3, 19, 0])
     assert torch.equal(data.train_inputs.index_select(0, batch), tensor_of(right.train_inputs)[batch])
     assert torch.equal(tensor_of(data.test_inputs), tensor_of(right.test_inputs))
@@ -173,7 +173,7 @@ def test_arrays_of_tokens_and_of_numbers(tmp_path: Path) -> None:
     assert (source.of_tokens, source.task, source.num_classes) == (True, "language", 1 + int(tokens.max()))
     write_arrays(tmp_path / "b", GENERATOR.random((20, 3)), GENERATOR.random(20))
     found = load_source("arrays", root=tmp_path / "b")
-    assert (found.task, found.labels.dtype) == ("regression", np.float32)
+    assert (found.task, found.labels.dtype) == ("regression", np.dtype(np.float32))
     assert load_source("arrays", root=tmp_path / "b", options={"std": 2}).fingerprint != found.fingerprint
 
 
@@ -188,14 +188,15 @@ def test_arrays_are_checked_once_and_read_once(tmp_path: Path, monkeypatch: pyte
 def test_arrays_that_do_not_fit(tmp_path: Path) -> None:
     inputs, labels = GENERATOR.random((20, 3)), np.arange(20) % 2
     refused("must hold train_inputs.npy and train_labels.npy", "arrays", root=tmp_path)
-    for change, message in (
+    changes: tuple[tuple[dict[str, Any], str], ...] = (
         ({"inputs": np.where(np.arange(60).reshape(20, 3) == 7, np.nan, inputs)}, "finite inputs, got NaN or infinity"),
         ({"labels": np.arange(20) % 4 - 1}, "labels from 0 to"),
         ({"labels": labels[:-1]}, "one label for each training input"),
         ({"inputs": inputs.astype(">f8")}, "arrays of real numbers, got >f8"),
         ({"inputs": inputs.astype(complex)}, "arrays of real numbers, got complex128"),
         ({"inputs": np.asfortranarray(inputs)}, "arrays in C order"),
-    ):
+    )
+    for change, message in changes:
         write_arrays(tmp_path, **{"inputs": inputs, "labels": labels, **change})
         refused(message, "arrays", root=tmp_path)
     write_arrays(tmp_path, inputs, labels)
@@ -222,7 +223,7 @@ def test_what_a_function_maps_stays_mapped(tmp_path: Path, monkeypatch: pytest.M
     )
     mapped, in_memory = (load_source("mapping_code:build", options={"mode": mode}) for mode in ("r", ""))
     assert isinstance(mapped.inputs, np.memmap)
-    assert (mapped.inputs.dtype, in_memory.inputs.dtype) == (np.uint8, np.float32)
+    assert (mapped.inputs.dtype, in_memory.inputs.dtype) == (np.dtype(np.uint8), np.dtype(np.float32))
     assert mapped.fingerprint == in_memory.fingerprint
     one, other = (source.split(40, 5, 1) for source in (mapped, in_memory))
     assert torch.equal(tensor_of(one.train_inputs), tensor_of(other.train_inputs))

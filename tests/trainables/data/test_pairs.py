@@ -4,6 +4,7 @@ import contextlib
 import gettext
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -131,12 +132,13 @@ def test_own_keys_and_mistakes(tmp_path: Path) -> None:
     (tmp_path / "a.target").write_text("a\n")
     with pytest.raises(UserError, match=r"as many lines as each other, got 2 in .*a.source and 1 in .*a.target"):
         read(tmp_path)
-    for options, message in [
+    mistakes: list[tuple[dict[str, Any], str]] = [
         ({"level": "line"}, "`level` must be one of char, word, bpe, got 'line'"),
         ({"target_level": "line"}, "`target_level` must be one of char, word, bpe"),
         ({"longest": 0}, "`longest` must be a positive integer, got 0"),
         ({"level": "bpe"}, "`tokenizer` must be a tokenizer.json with level=bpe"),
-    ]:
+    ]
+    for options, message in mistakes:
         with pytest.raises(UserError, match=message):
             read(tmp_path, **options)
 
@@ -189,9 +191,9 @@ def test_nothing_attends_to_padding() -> None:
     model = build_model("seq2seq", (2, 4), 8, input_dtype=torch.int64, width=8, depth=2, heads=2).double().eval()
     pairs = torch.randint(4, 8, (3, 2, 4), generator=torch.Generator().manual_seed(0))
     pairs[:, 0, 2:] = 0
-    model.embedding.weight.data[0] = 100.0  # type: ignore[union-attr,operator,index]
+    model.embedding.weight.data[0] = 100.0  # type: ignore[union-attr, operator]
     logits = model(pairs)
-    model.embedding.weight.data[0] = -50.0  # type: ignore[union-attr,operator,index]
+    model.embedding.weight.data[0] = -50.0  # type: ignore[union-attr, operator]
     torch.testing.assert_close(model(pairs)[..., 1:], logits[..., 1:], rtol=1e-12, atol=1e-12)  # tied: logit 0 moves
     later = pairs.clone()
     later[:, 1, 3] = 4 + (pairs[:, 1, 3] - 3) % 4

@@ -119,9 +119,9 @@ def test_the_split_to_test_on(tmp_path: Path) -> None:
         read(tmp_path, files)
     for split in ("validation", "valid"):
         assert len(read(tmp_path, files, split=split).test_inputs) == 3  # type: ignore[arg-type]
-    for split in ("train", "other", 3):
+    for wrong in ("train", "other", 3):
         with pytest.raises(UserError, match="`split` must be one of test, validation, to test on, got"):
-            read(tmp_path, files, split=split)
+            read(tmp_path, files, split=wrong)
     (tmp_path / "validation.parquet").unlink()
     with pytest.raises(UserError, match="-1 for all; there is no other to test on"):
         read(tmp_path, {"test.parquet": files["test.parquet"]})

@@ -59,7 +59,7 @@ def test_values_are_those_of_the_whole_set_to_the_last_bit(scaling: Scaling) -> 
 
 
 @pytest.mark.parametrize("kind", [np.uint16, np.uint32, np.int32])
-def test_tokens_become_int64(kind: type) -> None:
+def test_tokens_become_int64(kind: type[np.integer[Any]]) -> None:
     tokens = GENERATOR.integers(0, 60000, (9, 6)).astype(kind)
     rows = Rows(torch.from_numpy(tokens), None, None)
     assert rows.dtype == torch.int64

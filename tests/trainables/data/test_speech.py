@@ -80,7 +80,7 @@ def test_npz(tmp_path: Path) -> None:
     assert source.labels.tolist() == spoken["a"][1] + spoken["b"][1]
     assert source.num_classes == 1 + max(source.labels)
     assert source.test_inputs is not None
-    assert (source.inputs.dtype, source.input_shape, len(source.test_inputs)) == (np.float32, (360,), 11)
+    assert (source.inputs.dtype, source.input_shape, len(source.test_inputs)) == (np.dtype(np.float32), (360,), 11)
 
 
 @pytest.mark.parametrize("encode", [float_matrix, double_matrix, text_matrix])

@@ -43,7 +43,8 @@ def source(**options: Any) -> StreamSource:
 
 def whole_epoch(number: int, examples: int = 60) -> tuple[Any, Any]:
     pairs = list(source(examples=examples).stream.epoch(number))
-    return tuple(torch.from_numpy(np.stack([pair[which] for pair in pairs])) for which in (0, 1))
+    inputs, labels = (torch.from_numpy(np.stack([pair[which] for pair in pairs])) for which in (0, 1))
+    return inputs, labels
 
 
 def test_examples_are_those_of_the_stream() -> None:

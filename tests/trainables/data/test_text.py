@@ -1,6 +1,7 @@
 """Text as windows of tokens: what they hold, where training ends, which words are known; one line for each mistake."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -25,7 +26,7 @@ def write(folder: Path, **texts: str) -> Path:
     return folder
 
 
-def decoded(ids: np.ndarray, vocabulary: list[str]) -> list[str]:  # type: ignore[type-arg]
+def decoded(ids: np.ndarray, vocabulary: list[str]) -> list[str]:
     return [vocabulary[index] for index in ids.ravel()]
 
 
@@ -109,7 +110,7 @@ def test_mistakes(tmp_path: Path) -> None:
     file = write(tmp_path / "one", play=FIRST) / "play.txt"
     two = write(tmp_path / "two", **{"ptb.train": TEXT, "ptb.char.train": TEXT, "ptb.test": TEXT})
     (tmp_path / "latin.txt").write_bytes("né".encode("latin-1"))
-    for path, options, message in [
+    mistakes: list[tuple[Path, dict[str, Any], str]] = [
         (
             file,
             {},
@@ -124,7 +125,8 @@ def test_mistakes(tmp_path: Path) -> None:
         (tmp_path / "one", {}, r"hold one \*train\*.txt, got none in"),
         (two, {}, r"hold one \*train\*.txt, got ptb.char.train.txt, ptb.train.txt in"),
         (tmp_path / "latin.txt", {}, "must hold UTF-8 text, got .*latin.txt"),
-    ]:
+    ]
+    for path, options, message in mistakes:
         with pytest.raises(UserError, match=message) as error:
             read(path, **options)
         assert "\n" not in str(error.value)

@@ -4,11 +4,13 @@ import copy
 import functools
 import math
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from narrow import as_a
 from torch import Tensor, nn
 
 from trainables.measures.by_name import MEASURES, Context, measure
@@ -204,12 +206,14 @@ def test_stability_forms() -> None:
 @pytest.mark.parametrize("kind", ["adam", "sgd", "lamb"])
 def test_the_context_of_an_optimizer(kind: str) -> None:
     model, (inputs, labels) = network(), data()
-    model[0].bias.requires_grad_(False)
-    optimizer: Optimizer = {
+    first = as_a(nn.Linear, model.get_submodule("0"))
+    first.bias.requires_grad_(False)
+    optimizers: dict[str, Callable[[], Optimizer]] = {
         "adam": lambda: Adam(model.parameters(), lr=0.01, betas=(0.8, 0.9), eps=1e-3),
         "sgd": lambda: SGD(model.parameters(), lr=0.01, momentum=0.7),
         "lamb": lambda: LAMB(model.parameters(), lr=0.01),
-    }[kind]()
+    }
+    optimizer = optimizers[kind]()
     for _ in range(2):
         optimizer.zero_grad()
         nn.functional.cross_entropy(model(inputs), labels).backward()
@@ -220,7 +224,7 @@ def test_the_context_of_an_optimizer(kind: str) -> None:
     assert (context.preconditioner is not None) == (kind == "adam")
     if context.preconditioner is not None:
         assert context.preconditioner.shape == ModelLoss(model, inputs, labels).params.shape
-        moment = optimizer.state[model[0].weight]["exp_avg_sq"].double().reshape(-1)
+        moment = optimizer.state[first.weight]["exp_avg_sq"].double().reshape(-1)
         torch.testing.assert_close(context.preconditioner[:20], (moment / (1 - 0.9**2)).sqrt() + 1e-3)
 
 

@@ -4,7 +4,8 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from torch import nn
+from narrow import as_a
+from torch import Tensor, nn
 
 from trainables.check import check_trial
 from trainables.config import TrialConfig
@@ -31,10 +32,10 @@ def test_the_outputs_are_the_same_to_the_last_bit() -> None:
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(5, 7), nn.ReLU(), nn.Linear(7, 6), nn.ReLU(), nn.Linear(6, 3))
     inputs = torch.randn(50, 5)
-    rescaled = rescaled_network(model, 16.0, inputs)
+    rescaled = as_a(nn.Sequential, rescaled_network(model, 16.0, inputs))
     assert torch.equal(model(inputs), rescaled(inputs))
-    assert torch.equal(rescaled[0].weight, 16 * model[0].weight)  # type: ignore[union-attr, operator]
-    assert torch.equal(rescaled[4].weight, model[4].weight / 16)  # type: ignore[union-attr, operator]
+    assert torch.equal(as_a(Tensor, rescaled[0].weight), 16 * as_a(Tensor, model[0].weight))
+    assert torch.equal(as_a(Tensor, rescaled[4].weight), as_a(Tensor, model[4].weight) / 16)
 
 
 def test_bad_input_is_refused_in_one_line(make_config: Make, digits: Source) -> None:

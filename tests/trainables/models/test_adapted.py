@@ -6,6 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from narrow import as_a
+from torch import Tensor
 
 from trainables.check import check_trial, check_trials
 from trainables.config import TrialConfig
@@ -81,7 +83,7 @@ def test_token_ids_reach_the_network_unchanged() -> None:
     source = load_source("adapted_code:column")
     model = build_model("adapted_code:ids", (7,), 3).eval()
     ids = torch.from_numpy(np.asarray(source.inputs))
-    embedded = torch.nn.functional.embedding(ids.long(), model.e.weight).mean(1)  # type: ignore[union-attr,operator]
+    embedded = torch.nn.functional.embedding(ids.long(), as_a(Tensor, model.e.weight)).mean(1)  # type: ignore[union-attr]
     expected = torch.nn.functional.linear(embedded, model.o.weight, model.o.bias)  # type: ignore[union-attr,arg-type]
     assert torch.equal(model(ids), expected)
 

@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from torch import nn
+from narrow import as_a
+from torch import Tensor, nn
 
 from trainables.models.fingerprints import Network, network_fingerprint, weights_digest
 
@@ -148,9 +149,9 @@ def test_the_digest_ignores_rounding_and_sees_everything_else() -> None:
             parameter.mul_(1 + 1e-7)
     assert weights_digest(model) == digest
     with torch.no_grad():
-        model[0].weight.copy_(model[0].weight.flip(0))  # the same values in other places
+        as_a(Tensor, model[0].weight).copy_(as_a(Tensor, model[0].weight).flip(0))  # the same values in other places
     assert weights_digest(model) != digest
     with torch.no_grad():
-        model[0].weight.copy_(model[0].weight.flip(0))
-        model[1].running_var.mul_(1.1)
+        as_a(Tensor, model[0].weight).copy_(as_a(Tensor, model[0].weight).flip(0))
+        as_a(Tensor, model[1].running_var).mul_(1.1)
     assert weights_digest(model) != digest

@@ -57,7 +57,7 @@ WAYS: dict[str, dict[str, Any]] = {
 
 @pytest.mark.parametrize("way", WAYS)
 def test_they_stay_as_they_were(way: str) -> None:
-    fields = {
+    fields: dict[str, Any] = {
         "dataset": "made up", "data_fingerprint": "", "train_size": 30, "test_size": 10, "model": "frozen_code:half",
         "learning_rate": 0.1, "batch_size": 10, "epochs": 2, "measures": "", "measure_examples": 30,
     }  # fmt: skip

@@ -91,7 +91,7 @@ def test_hugging_face_models_by_what_the_data_are(tmp_path: Path) -> None:
         vocab_size=50, d_model=8, d_kv=4, d_ff=8, num_layers=1, num_heads=2, decoder_start_token_id=0
     )
     of_pairs = folder_of(t5, tmp_path / "t5")
-    tokens = {"input_dtype": torch.int64}
+    tokens: dict[str, Any] = {"input_dtype": torch.int64}
     causal = built(gpt, shape=(5,), **tokens)
     assert type(causal).__name__ == "GPT2LMHeadModel"
     assert causal(torch.zeros(2, 5, dtype=torch.int64)).shape == (2, 5, CLASSES)
@@ -131,7 +131,7 @@ def test_hugging_face_weights(tmp_path: Path) -> None:
     assert same(adapted, old) == [key for key in old.state_dict() if not key.startswith("classifier")]
     gpt = transformers.GPT2LMHeadModel(transformers.GPT2Config(vocab_size=50, **TINY))
     gpt.save_pretrained(tmp_path / "gpt")
-    tokens = {"input_dtype": torch.int64, "shape": (5,)}
+    tokens: dict[str, Any] = {"input_dtype": torch.int64, "shape": (5,)}
     assert same(built(f"hf:{tmp_path / 'gpt'}", classes=50, weights=True, **tokens), gpt) == list(gpt.state_dict())
     larger = built(f"hf:{tmp_path / 'gpt'}", classes=47, weights=True, **tokens)  # a vocabulary that was rounded up
     assert larger(torch.zeros(2, 5, dtype=torch.int64)).shape == (2, 5, 50)
@@ -175,7 +175,7 @@ def test_refuses(name: str, options: dict[str, Any], message: str) -> None:
 def test_more_that_is_refused(tmp_path: Path) -> None:
     transformers = pytest.importorskip("transformers")
     name = folder_of(transformers.GPT2Config(vocab_size=50, **TINY), tmp_path)
-    tokens = {"input_dtype": torch.int64, "shape": (5,)}
+    tokens: dict[str, Any] = {"input_dtype": torch.int64, "shape": (5,)}
     with pytest.raises(UserError, match=r"must be fields of .*config.json, got colour"):
         built(name, colour=1, **tokens)
     with pytest.raises(UserError, match="must be a AutoModelForImageClassification of this data, got"):

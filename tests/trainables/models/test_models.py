@@ -101,7 +101,7 @@ def test_c1_pools_like_keras_same() -> None:
 def test_mlp(widths: object, batch_norm: bool) -> None:
     model = build_model("mlp", (2, 3), 4, widths=widths, batch_norm=batch_norm)
     sizes = [layer.out_features for layer in model.children() if isinstance(layer, nn.Linear)]
-    assert sizes == [*([widths] if isinstance(widths, int) else widths), 4]  # type: ignore[has-type,misc]
+    assert sizes == [*([widths] if isinstance(widths, int) else widths), 4]  # type: ignore[misc]
     assert any(isinstance(layer, nn.BatchNorm1d) for layer in model.children()) == batch_norm
 
 
@@ -161,7 +161,7 @@ def lstm_count(vocabulary: int, embedding: int, width: int, depth: int, tied: bo
     return vocabulary * embedding + cells + (0 if tied else width * vocabulary) + vocabulary
 
 
-TEXT = {"input_dtype": torch.int64}
+TEXT: dict[str, Any] = {"input_dtype": torch.int64}
 
 
 @pytest.mark.parametrize(
@@ -224,7 +224,7 @@ def test_the_loss_of_classes_is_pytorchs_own() -> None:
     for smoothing in (0.0, 0.1):
         for reduction in ("mean", "none"):
             theirs = nn.functional.cross_entropy(logits, labels, label_smoothing=smoothing, reduction=reduction)
-            ours = cross_entropy(logits, labels, label_smoothing=smoothing, reduction=reduction)  # type: ignore[arg-type]
+            ours = cross_entropy(logits, labels, label_smoothing=smoothing, reduction=reduction)
             assert torch.equal(ours, theirs)
 
 
@@ -281,7 +281,7 @@ def test_own_model_and_mistakes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(sys, "path", [*sys.path])
     assert parameters(build_model("own_nets:build", (3,), 2, width=7)) == 3 * 7 + 7 + 7 * 2 + 2
     assert parameters(build_model("own_nets:tokens", (3,), 4, **TEXT)) == 16
-    for name, options, message in [
+    mistakes: list[tuple[str, dict[str, Any], str]] = [
         ("own_nets:wrong", {}, r"logits of shape \(2, 2\), got \(2, 3\)"),
         ("own_nets:crash", {}, "RuntimeError: no weights"),
         ("own_nets:text", {}, "must build a torch.nn.Module, got str"),
@@ -304,7 +304,8 @@ def test_own_model_and_mistakes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         ("resnet", {}, "resnet must get images"),
         ("lstm", {"tied": True, "embedding": 3, "width": 4}, r"`embedding` must be `width` \(4\) for tied weights"),
         ("lstm", {"depth": True}, "`depth` must be a positive integer, got True"),
-    ]:
+    ]
+    for name, options, message in mistakes:
         with pytest.raises(UserError, match=message):
             build_model(name, (3,), 2, **options)
     for name, shape, kind, message in [

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
+from narrow import as_a
 from oracles import random
 from torch import Tensor, nn
 from torch.func import functional_call
@@ -19,8 +20,8 @@ from trainables.runtime.errors import UserError
 from trainables.sharpness import GaussNewton, ModelLoss, hessian_eigenvalues
 from trainables.tasks.language import Language
 
-TOKENS = {"input_dtype": torch.int64}
-SMALL = {"width": 8, "depth": 2, "heads": 2, "mlp_ratio": 2}
+TOKENS: dict[str, Any] = {"input_dtype": torch.int64}
+SMALL: dict[str, Any] = {"width": 8, "depth": 2, "heads": 2, "mlp_ratio": 2}
 
 
 def parameters(model: nn.Module) -> int:
@@ -61,7 +62,7 @@ def test_attention_by_loops(dropout: float) -> None:
     layer = Attention(6, 3, dropout).double().train()
     x, y = random(1, 2, 4, 6), random(2, 2, 5, 6)
     causal = torch.ones(4, 4, dtype=torch.bool).tril().expand(2, 4, 4)
-    close = {"rtol": 1e-6 if dropout else 1e-12, "atol": 1e-8 if dropout else 1e-13}
+    close: dict[str, Any] = {"rtol": 1e-6 if dropout else 1e-12, "atol": 1e-8 if dropout else 1e-13}
     torch.testing.assert_close(layer(x, x, is_causal=True), attention_by_loops(layer, x, x, causal), **close)
     mask = torch.tensor([[True, True, True, False, False], [True] * 5])
     found = layer(x, y, mask[:, None, None, :])
@@ -113,7 +114,7 @@ def test_initial_deviations() -> None:
     assert image.patches.weight.std().item() == pytest.approx(1 / math.sqrt(48), rel=0.05)  # type: ignore[union-attr,operator]
     bound = math.sqrt(6 / 512)
     assert bound * 0.99 < image.stack.blocks[0].attention.query.weight.abs().max() <= bound  # type: ignore[union-attr,index]
-    assert not image.head.weight.any()  # type: ignore[union-attr]
+    assert not as_a(Tensor, image.head.weight).any()  # type: ignore[union-attr]
 
 
 def test_vit_takes_patches_in_order() -> None:
@@ -166,8 +167,8 @@ def dense_hessian_and_gauss_newton(model: nn.Module, inputs: Tensor, labels: Ten
         with torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH):
             return functional_call(model, weights, (inputs,)).flatten(0, -2)  # type: ignore[no-any-return]
 
-    hessian = torch.autograd.functional.hessian(lambda point: F.cross_entropy(logits(point), labels.flatten()), flat)  # type: ignore[no-untyped-call]
-    jacobians = torch.autograd.functional.jacobian(logits, flat)[labels.flatten() >= 0]  # type: ignore[no-untyped-call]
+    hessian = torch.autograd.functional.hessian(lambda point: F.cross_entropy(logits(point), labels.flatten()), flat)
+    jacobians = torch.autograd.functional.jacobian(logits, flat)[labels.flatten() >= 0]
     matrix = torch.zeros_like(hessian)
     for jacobian, p in zip(jacobians, logits(flat)[labels.flatten() >= 0].softmax(-1), strict=True):
         matrix += jacobian.T @ (torch.diag(p) - torch.outer(p, p)) @ jacobian
@@ -195,7 +196,7 @@ def test_curvature_is_that_of_the_dense_hessian(case: str) -> None:
 def test_a_tied_matrix_is_one_parameter() -> None:
     tied, untied = (build_model("gpt", (5,), 8, **TOKENS, **SMALL, tied=tied) for tied in (True, False))
     assert parameters(untied) - parameters(tied) == 8 * 8
-    assert tied.head.weight is tied.embedding.weight
+    assert as_a(nn.Module, tied.head).weight is as_a(nn.Module, tied.embedding).weight
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 import json
 import math
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -34,7 +35,7 @@ def test_a_file_at_most_every_so_many_seconds_and_one_at_the_end(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now = 0.0
-    monkeypatch.setattr(running.time, "monotonic", lambda: now)
+    monkeypatch.setattr(time, "monotonic", lambda: now)
     leave, rows = RunningCurves(tmp_path, ABOUT), [epoch(1)]
     leave(rows, 1.0, is_trained=True)
     assert not (tmp_path / "running").exists()  # over at once: nobody could have looked

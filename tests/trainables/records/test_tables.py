@@ -13,6 +13,7 @@ import pytest
 from trainables.config import TrialConfig
 from trainables.records import tables
 from trainables.records.record_files import BadRecordError
+from trainables.records.schemas import SCHEMAS, TRIALS
 from trainables.records.tables import (
     Record,
     compact,
@@ -24,6 +25,7 @@ from trainables.records.tables import (
     write_record,
 )
 from trainables.runtime.errors import UserError, one_line
+from trainables.storage.folders import write_atomically
 
 Make = Callable[..., TrialConfig]
 
@@ -59,7 +61,7 @@ def test_records_become_tables(folder: Path, make_config: Make) -> None:
         "trials.parquet",
     ]
     after = read_tables(folder)
-    for name in tables.SCHEMAS:
+    for name in SCHEMAS:
         assert getattr(before, name).equals(getattr(after, name))
         assert pq.read_table(folder / f"{name}.parquet").equals(getattr(after, name))
     assert after.trials.num_rows == 3
@@ -79,7 +81,7 @@ def test_records_are_read_in_parts(folder: Path, make_config: Make, monkeypatch:
         write_record(folder, record(config))
     whole = read_tables(folder)
     monkeypatch.setattr(tables, "RECORDS_AT_ONCE", 2)
-    for name in tables.SCHEMAS:
+    for name in SCHEMAS:
         assert getattr(read_tables(folder), name).equals(getattr(whole, name))
     assert whole.trials["test_accuracy"].to_pylist() == [0.9] * 6
     assert whole.trials["large_batch_gap"].to_pylist() == [0.0] * 6
@@ -118,7 +120,7 @@ def test_an_interrupted_compaction(
     compact(folder)
     write_record(folder, record(make_config(seed=1)))
     left = writes
-    original = tables.write_atomically
+    original = write_atomically
 
     def write(path: Path, content: bytes) -> None:
         nonlocal left
@@ -264,7 +266,7 @@ def test_columns_of_a_newer_version_are_kept(folder: Path, make_config: Make) ->
     for seed in range(2):
         write_record(folder, record(make_config(seed=seed)))
     tables_now = compact(folder)
-    newer = {name: getattr(tables_now, name) for name in tables.SCHEMAS}
+    newer = {name: getattr(tables_now, name) for name in SCHEMAS}
     newer["trials"] = newer["trials"].append_column(
         "new_field", pa.array(["ab"[seed] for seed in newer["trials"]["seed"].to_pylist()])
     )
@@ -278,7 +280,7 @@ def test_columns_of_a_newer_version_are_kept(folder: Path, make_config: Make) ->
         0: "a", 1: "b", 2: None
     }  # fmt: skip
     assert sorted(after.measures["new_number"].to_pylist(), key=str) == [1, 2, None]
-    assert after.trials.schema.names[:-1] == tables.TRIALS.names
+    assert after.trials.schema.names[:-1] == TRIALS.names
 
 
 def test_fields_that_an_older_version_left_null(folder: Path, make_config: Make) -> None:

@@ -46,7 +46,8 @@ def test_second_derivatives_are_as_exact() -> None:
         with large_products(parameters, 300):
             loss = network(inputs.to(dtype)).logsumexp(-1).mean()
             gradients = torch.autograd.grad(loss, parameters, create_graph=True)
-            slope = sum((g * p.detach()).sum() for g, p in zip(gradients, parameters, strict=True))
+            slopes = [(g * p.detach()).sum() for g, p in zip(gradients, parameters, strict=True)]
+            slope = torch.stack(slopes).sum()
             found[dtype] = torch.cat([h.flatten().double() for h in torch.autograd.grad(slope, parameters)])
     error = torch.dist(found[torch.float32], found[torch.float64]) / torch.linalg.vector_norm(found[torch.float64])
     assert float(error) < 1e-5

@@ -97,7 +97,7 @@ def test_a_large_vocabulary_needs_no_square_matrix() -> None:
     tokens = torch.randint(vocabulary, (2, count, length))
     loss = ModelLoss(model, *tokens, task=Language())
     direction = torch.ones_like(loss.params)
-    with _Largest() as largest:
+    with _Largest() as largest:  # type: ignore[no-untyped-call]
         for objective in (GaussNewton(loss), loss):
             assert objective.hessian(loss.params)(direction).isfinite().all()
     assert largest.numbers <= len(loss.params) < vocabulary**2 / 300

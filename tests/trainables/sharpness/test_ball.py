@@ -13,7 +13,7 @@ from trainables.sharpness.objective import Loss, Objective
 
 
 def symmetric(seed: int, n: int, shift: float = 0.0) -> Tensor:
-    root = random(seed, n, n) / n**0.5
+    root: Tensor = random(seed, n, n) / n**0.5
     return (root + root.T) / 2 + shift * torch.eye(n, dtype=torch.float64)
 
 
@@ -208,9 +208,7 @@ def test_evaluations_are_counted() -> None:
     for norm in ("l2", "linf"):
         objective = Objective(relu_network)
         assert (
-            ball_sharpness(objective, random(13, 64), radius=0.1, norm=norm).evaluations  # type: ignore[arg-type]
-            == objective.evaluations
-            <= 185
+            ball_sharpness(objective, random(13, 64), radius=0.1, norm=norm).evaluations == objective.evaluations <= 185
         )
 
 

@@ -26,7 +26,7 @@ class Layers(nn.Module):
         torch.manual_seed(0)
         self.first, self.last = nn.Linear(5, 4), nn.Linear(4, 3)
         self.weights = [self.first.weight]
-        self.closure = lambda inputs: self.first(inputs)
+        self.closure: Callable[[Tensor], Tensor] = lambda inputs: self.first(inputs)
         self.given, self.table = forward, torch.eye(5)
 
     def forward(self, inputs: Tensor) -> Tensor:
@@ -151,7 +151,8 @@ def test_an_error_that_is_not_of_the_type_is_raised() -> None:
 
 
 def normed(layer: nn.Module, dim: int) -> nn.Module:
-    return torch.nn.utils.parametrizations.weight_norm(layer, dim=dim)
+    found: nn.Module = torch.nn.utils.parametrizations.weight_norm(layer, dim=dim)
+    return found
 
 
 @pytest.mark.parametrize("dim", [0, 1])

@@ -1,6 +1,7 @@
 """Box sharpness: closed forms at any gradient, brute force over corners, the two methods' order, bad input."""
 
 import math
+from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
@@ -40,8 +41,12 @@ def test_linear_loss(method: str) -> None:
 def test_the_box_is_wider_where_weights_are_larger() -> None:
     """b_i = epsilon (|x_i| + 1), by a loss that sees one coordinate at a time."""
     x = torch.tensor([0.0, 3.0, -7.0], dtype=torch.float64)
+
+    def along(index: int) -> Callable[[Tensor], Tensor]:
+        return lambda p: p[index] - x[index]
+
     for index, width in enumerate((1e-3, 4e-3, 8e-3)):
-        result = box_sharpness(lambda p, i=index: p[i] - x[i], x, epsilon=1e-3)
+        result = box_sharpness(along(index), x, epsilon=1e-3)
         assert result.value == pytest.approx(100 * width, rel=1e-9)
 
 
@@ -99,7 +104,7 @@ def test_several_epsilons_share_their_work(subspace: Tensor | None) -> None:
     for epsilon in epsilons:
         alone = {
             m: box_sharpness(objective, x, epsilon=epsilon, method=m, subspace=subspace) for m in ("paper", "strong")
-        }  # type: ignore[arg-type]
+        }
         assert grid[epsilon, "paper"].value == alone["paper"].value
         assert grid[epsilon, "strong"].value >= 0.99 * alone["strong"].value
         assert grid[epsilon, "strong"].value >= grid[epsilon, "paper"].value

@@ -43,7 +43,7 @@ def logits_of(model: nn.Module, inputs: Tensor) -> Callable[[Tensor], Tensor]:
 
 def by_jacobians(logits: Callable[[Tensor], Tensor], params: Tensor) -> Tensor:
     """G = (1/N) sum_n J_n' (diag(p_n) - p_n p_n') J_n, (n, n)."""
-    jacobians = torch.autograd.functional.jacobian(logits, params)  # type: ignore[no-untyped-call]
+    jacobians = torch.autograd.functional.jacobian(logits, params)
     total = torch.zeros(len(params), len(params), dtype=torch.float64)
     for jacobian, p in zip(jacobians, logits(params).softmax(1), strict=True):
         total += jacobian.T @ (torch.diag(p) - torch.outer(p, p)) @ jacobian

@@ -7,6 +7,7 @@ from typing import Any, Self, cast
 
 import pytest
 import torch
+from narrow import as_a
 from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn.functional import cross_entropy
@@ -78,7 +79,7 @@ def test_hessian_vector_product_against_finite_differences() -> None:
     torch.testing.assert_close(loss.hessian(loss.params)(vector), (ahead - behind) / (2 * step), rtol=1e-5, atol=1e-8)
 
 
-BATCH = {"batch_norm": "batch", "batch_size": 11}
+BATCH: dict[str, Any] = {"batch_norm": "batch", "batch_size": 11}
 MODES = [{}, BATCH, {"batch_norm": "recalibrated"}, {"batch_norm": "recalibrated", "chunk_size": 12}]
 
 
@@ -87,7 +88,7 @@ MODES = [{}, BATCH, {"batch_norm": "recalibrated"}, {"batch_norm": "recalibrated
 def test_the_callers_model_is_untouched(failing: bool, options: dict[str, Any]) -> None:
     model, (inputs, labels) = network(), data()
     cross_entropy(model(inputs), labels).backward()
-    model[3].eval()  # type: ignore[index,operator]
+    model[3].eval()  # type: ignore[index]
     before = copy.deepcopy(model.state_dict())
     gradients = [parameter.grad.clone() for parameter in model.parameters()]  # type: ignore[union-attr]
     modes = [module.training for module in model.modules()]
@@ -175,7 +176,7 @@ def test_recalibrated_is_running_with_the_statistics_of_all_data() -> None:
     model = nn.Sequential(nn.Flatten(), nn.Linear(64, 3), nn.BatchNorm1d(3, momentum=1.0), nn.Linear(3, 4))
     recalibrated = ModelLoss(model, *data(), batch_norm="recalibrated", chunk_size=4)
     model.double()(data()[0].double())
-    model[2].running_var.mul_(22 / 23)
+    as_a(Tensor, model[2].running_var).mul_(22 / 23)
     running = ModelLoss(model, *data())
     assert recalibrated.value(running.params) == pytest.approx(running.value(running.params), rel=1e-13)
 
@@ -200,7 +201,7 @@ def test_tied_weights_and_token_ids() -> None:
 
 def test_frozen_parameters_stay_constant() -> None:
     model, frozen = small_network(), 3 * 64 + 3
-    model[1].requires_grad_(False)  # type: ignore[index,operator]
+    model[1].requires_grad_(False)  # type: ignore[index]
     part, whole = ModelLoss(model, *data()), ModelLoss(small_network(), *data())
     assert torch.equal(part.params, whole.params[frozen:])
     gradient, all_gradient = (loss.value_and_gradient(loss.params)[1] for loss in (part, whole))
@@ -253,11 +254,10 @@ def test_normalized_logits() -> None:
     for norm in ("l2", "linf"):
         with torch.no_grad():
             factor = copy.deepcopy(model)
-            for parameter in factor[3].parameters():  # type: ignore[union-attr]
+            for parameter in factor[3].parameters():
                 parameter.mul_(5)
         plain, times = (
-            logit_normalized_sharpness(ModelLoss(m, *data()), radius=0.1, norm=norm).value  # type: ignore[arg-type]
-            for m in (model, factor)
+            logit_normalized_sharpness(ModelLoss(m, *data()), radius=0.1, norm=norm).value for m in (model, factor)
         )
         assert times == pytest.approx(plain, rel=1e-6)
     with pytest.raises(ValueError, match="`scale` must be a number above 0, got 0"):

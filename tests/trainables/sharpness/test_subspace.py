@@ -10,7 +10,7 @@ X = torch.randn(400, dtype=torch.float64, generator=torch.Generator().manual_see
 
 
 def test_columns() -> None:
-    unit, gaussian = (random_subspace(X, columns=columns, seed=1) for columns in ("unit", "gaussian"))  # type: ignore[arg-type]
+    unit, gaussian = (random_subspace(X, columns=columns, seed=1) for columns in ("unit", "gaussian"))
     assert unit.shape == gaussian.shape == (400, 100)
     torch.testing.assert_close(torch.linalg.vector_norm(unit, dim=0), torch.ones(100).double())
     torch.testing.assert_close(unit * torch.linalg.vector_norm(gaussian, dim=0), gaussian)

@@ -145,7 +145,7 @@ def test_the_verbs_of_a_folder_are_the_same_everywhere(folder: Path) -> None:
     assert [path.name for path in trials.iterdir()] == ["one.previous"]
     if is_remote(folder):
         with pytest.raises(TypeError):  # never a file on this machine by mistake
-            open(folder)  # type: ignore[call-overload]  # noqa: PTH123, SIM115
+            open(folder)  # noqa: PTH123, SIM115
 
 
 @pytest.mark.parametrize(

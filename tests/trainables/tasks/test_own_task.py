@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 import torch
+from narrow import as_a
 from torch import Tensor, nn
 
 from trainables.check import check_trials
@@ -280,7 +281,7 @@ def test_divergence_and_target_are_in_the_unit_of_the_loss(share: float, diverge
     data = source.split(30, 10, 0)
     config = config_of(source, task="regression", target_loss=200.0)
     training = Training(config, build(config, data), data)
-    variance = float(data.train_labels.double().var(correction=0))
+    variance = float(as_a(Tensor, data.train_labels).double().var(correction=0))
     training.epochs.append({"train_loss": share * variance})
     assert training.diverged == diverged
     assert training.reached_target == (share * variance <= 200)

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from narrow import as_a
 from torch import Tensor, nn
 from torch.func import functional_call
 
@@ -34,7 +35,8 @@ class Pair(Task):
     name = "pair"
 
     def loss(self, outputs: Any, labels: Tensor) -> Tensor:
-        return (outputs.mean - labels).square() * (-outputs.spread).exp() / 2 + outputs.spread / 2 + 2
+        mean, spread = as_a(Tensor, outputs.mean), as_a(Tensor, outputs.spread)
+        return (mean - labels).square() * (-spread).exp() / 2 + spread / 2 + 2
 
     def weights(self, labels: Tensor) -> Tensor:
         return labels.abs()
@@ -103,7 +105,7 @@ def naive(name: str, model: nn.Module, inputs: Tensor, labels: Tensor) -> Callab
         pieces = params.split([shape.numel() for shape in shapes.values()])
         own = {key: piece.view(shapes[key]) for key, piece in zip(shapes, pieces, strict=True)}
         units = unit_losses(name, functional_call(model, own, (inputs,)), labels)
-        return sum(w * one for one, w in units) / sum(w for _, w in units)
+        return torch.stack([w * one for one, w in units]).sum() / sum(w for _, w in units)
 
     return loss
 
@@ -154,7 +156,7 @@ def test_gauss_newton(name: str, chunk_size: int | None) -> None:
         if name == "pair":
             shaped = SimpleNamespace(mean=shaped[:, 0], spread=shaped[:, 1])
         units = unit_losses(name, shaped, labels)
-        return sum(w * one for one, w in units) / sum(w for _, w in units)
+        return torch.stack([w * one for one, w in units]).sum() / sum(w for _, w in units)
 
     jacobian = torch.func.jacrev(lambda params: outputs(params).flatten())(loss.params)
     inner = torch.autograd.functional.hessian(of_outputs, outputs(loss.params).detach().flatten())

@@ -1,6 +1,7 @@
 """Augmentation: exact pixels where there are any, slices as reference, torchvision for rotations."""
 
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -12,7 +13,7 @@ from trainables.remedies import AUGMENTATIONS
 from trainables.runtime.errors import UserError
 from trainables.training.augmentation import MAX_SHIFT, PADDING, augment, crop, transform
 
-CLOSE = {"rtol": 1e-9, "atol": 1e-9}
+CLOSE: dict[str, Any] = {"rtol": 1e-9, "atol": 1e-9}
 
 
 def images(*shape: int) -> Tensor:

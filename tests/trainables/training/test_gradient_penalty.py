@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from narrow import known
 from torch import Tensor, nn
 
 from trainables import check
@@ -33,7 +34,7 @@ def test_closed_form_of_least_squares(group_size: int, is_weighted: bool) -> Non
     shares = torch.ones(9, dtype=torch.float64) if weights is None else weights
 
     def loss(rows: Tensor) -> Tensor:
-        errors = (model(inputs[rows]).squeeze(1) - labels[rows]) ** 2 / 2
+        errors: Tensor = (model(inputs[rows]).squeeze(1) - labels[rows]) ** 2 / 2
         return (shares[rows] * errors).sum() / shares[rows].sum()
 
     found = penalized_gradient(model, loss, 9, weights, penalty=0.3, group_size=group_size)
@@ -128,7 +129,7 @@ def test_full_batch_with_explicit_regularization(make_config: Make, digits: Sour
         assert nn.utils.clip_grad_norm_(parameters, 0.2) > 0.2
         with torch.no_grad():
             for parameter in parameters:
-                parameter -= 0.5 * parameter.grad
+                parameter.sub_(0.5 * known(parameter.grad))
     for one, two in zip(parameters, trial.training.model.parameters(), strict=True):
         torch.testing.assert_close(one, two, rtol=1e-4, atol=1e-6)
 

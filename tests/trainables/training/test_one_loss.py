@@ -15,7 +15,8 @@ def test_calls_are_one_function_and_count_once() -> None:
     model, inputs = network(), torch.randn(6, 4, dtype=torch.float64)
 
     def closure() -> Tensor:
-        return model(inputs).square().mean()
+        outputs: Tensor = model(inputs)
+        return outputs.square().mean()
 
     torch.manual_seed(1)
     expected = closure()

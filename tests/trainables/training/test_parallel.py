@@ -19,6 +19,7 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing as processes
 from agreement import assert_same
+from narrow import as_a
 from torch import Tensor, nn
 
 from trainables.check import check_parts
@@ -115,7 +116,13 @@ def network(**options: Any) -> nn.Module:
 def trained(case: str, workers: Workers | None = None, micro_batch_size: int | None = None) -> dict[str, Any]:
     """The numbers of two epochs."""
     options, changes = CASES[case]
-    fields = {"batch_size": 10, "learning_rate": 0.01, "dataset": "made up", "data_fingerprint": "", "epochs": 2}
+    fields: dict[str, Any] = {
+        "batch_size": 10,
+        "learning_rate": 0.01,
+        "dataset": "made up",
+        "data_fingerprint": "",
+        "epochs": 2,
+    }
     sizes = {"train_size": EXAMPLES, "test_size": 11, "measure_examples": EXAMPLES}
     config = TrialConfig(**fields | sizes | changes)
     training = Training(config, network(**options), data(), workers, micro_batch_size)
@@ -139,7 +146,10 @@ def measured(case: str, workers: Workers) -> dict[str, Any]:
     """Value, gradient, products, and a measure that iterates (where many products do not take long)."""
     model, all_data = network(**NORMED), data()
     model(all_data.train_inputs)  # running statistics of some data
-    loss = share(ModelLoss(model, all_data.train_inputs, all_data.train_labels, **LOSSES[case]), workers)
+    loss = share(
+        ModelLoss(model, as_a(Tensor, all_data.train_inputs), as_a(Tensor, all_data.train_labels), **LOSSES[case]),
+        workers,
+    )
     direction = torch.linspace(-1, 1, len(loss.params), dtype=torch.float64)
     value, hessian = loss.value_and_hessian(loss.params)
     part = loss.on(torch.arange(3, 17))

@@ -2,10 +2,11 @@
 
 import copy
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 import pytest
 import torch
+from narrow import as_a
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import weight_norm
 
@@ -15,6 +16,7 @@ from trainables.training import layer_gradients
 from trainables.training.per_example_norms import PerExampleNorms
 
 EXAMPLES = 5
+Model = TypeVar("Model", bound=nn.Module)
 EXACT = 1e-12  # of float64 sums of some thousand terms
 
 
@@ -26,7 +28,7 @@ class Twice(nn.Module):
         self.layer, self.norm = nn.Linear(4, 4), nn.LayerNorm(4)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.layer(self.norm(torch.tanh(self.norm(self.layer(x)))).sum(1, keepdim=True))
+        return as_a(Tensor, self.layer(self.norm(torch.tanh(self.norm(self.layer(x)))).sum(1, keepdim=True)))
 
 
 class Tied(nn.Module):
@@ -39,7 +41,7 @@ class Tied(nn.Module):
         self.last.weight = self.embedding.weight
 
     def forward(self, tokens: Tensor) -> Tensor:
-        return self.last(torch.tanh(self.first(self.embedding(tokens)).cumsum(1)))
+        return as_a(Tensor, self.last(torch.tanh(self.first(self.embedding(tokens)).cumsum(1))))
 
 
 class Rows(nn.Module):
@@ -50,7 +52,8 @@ class Rows(nn.Module):
         self.layer = nn.Linear(4, 3)
 
     def forward(self, x: Tensor) -> Tensor:
-        return torch.tanh(self.layer(x.flatten(0, 1))).unflatten(0, x.shape[:2])
+        rows: Tensor = self.layer(x.flatten(0, 1)).tanh()
+        return as_a(Tensor, rows.unflatten(0, x.shape[:2]))
 
 
 def floats(*shape: int) -> Tensor:
@@ -97,7 +100,7 @@ def loss_of(outputs: Tensor) -> Tensor:
     return (outputs.flatten(1).sin() * torch.arange(1, 1 + outputs[0].numel())).sum(1)
 
 
-def with_values(model: nn.Module) -> nn.Module:
+def with_values(model: Model) -> Model:
     for parameter in model.parameters():
         nn.init.normal_(parameter)
     return model.double()
@@ -140,8 +143,8 @@ def test_both_ways_and_all_chunks_give_the_same(monkeypatch: pytest.MonkeyPatch)
 def test_frozen_parameters_are_left_out() -> None:
     torch.manual_seed(0)
     model = with_values(nn.Sequential(nn.Linear(4, 3), nn.Tanh(), nn.Linear(3, 2)))
-    model[0].bias.requires_grad_(False)
-    model[2].weight.requires_grad_(False)
+    as_a(Tensor, model[0].bias).requires_grad_(False)
+    as_a(Tensor, model[2].weight).requires_grad_(False)
     norms, inputs = PerExampleNorms(model), floats(4)
     assert list(norms.parameters) == ["0.weight", "2.bias"]
     with norms.watching(EXAMPLES):
@@ -222,7 +225,8 @@ def test_the_networks_of_the_project(network: tuple[Any, ...], missing: set[str]
     name, shape, options = network
     torch.manual_seed(0)
     of_tokens = len(shape) == 1 and shape[0] == 9
-    model = build_model(name, shape, 10, **options, **({"input_dtype": torch.int64} if of_tokens else {}))
+    input_dtype = torch.int64 if of_tokens else torch.float32
+    model = build_model(name, shape, 10, input_dtype=input_dtype, **options)
     inputs = torch.randint(10, (4, *shape)) if of_tokens else torch.randn(4, *shape)
     labels = torch.randint(10, (4, *shape) if of_tokens else (4,))
     task = load_task("language" if of_tokens else "classification")

@@ -4,7 +4,8 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from torch import nn
+from narrow import as_a
+from torch import Tensor, nn
 
 from trainables.config import TrialConfig
 from trainables.data import Dataset, Source
@@ -45,7 +46,7 @@ def test_one_step_is_that_of_rounded_products(make_config: Make) -> None:
     """Closed form: the softmax of logits that are bfloat16 products; its gradient back through rounded inputs."""
     model, training = _trained(make_config, "bfloat16")
     start = torch.linspace(-1, 1, 12).view(3, 4)
-    inputs, labels = training.data.train_inputs, training.data.train_labels
+    inputs, labels = as_a(Tensor, training.data.train_inputs), as_a(Tensor, training.data.train_labels)
     logits = (inputs.bfloat16() @ start.bfloat16().T).float()
     residual = (logits.softmax(1) - nn.functional.one_hot(labels, 3)) / 8
     gradient = (residual.bfloat16().T @ inputs.bfloat16()).float()
@@ -58,7 +59,9 @@ def test_weights_losses_and_evaluation_stay_in_float32(make_config: Make) -> Non
     model, training = _trained(make_config, "bfloat16")
     assert model.weight.dtype == model.weight.grad.dtype == torch.float32  # type: ignore[union-attr]
     assert model.seen == [torch.bfloat16, torch.float32, torch.float32]  # the step, and the two evaluations
-    loss = nn.functional.cross_entropy(training.data.train_inputs @ model.weight.T, training.data.train_labels)
+    loss = nn.functional.cross_entropy(
+        as_a(Tensor, training.data.train_inputs) @ model.weight.T, as_a(Tensor, training.data.train_labels)
+    )
     assert training.epochs[0]["train_loss"] == pytest.approx(loss.item(), rel=1e-6)
 
 

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from narrow import as_a
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
@@ -16,7 +17,7 @@ def test_iterates_on_a_quadratic() -> None:
     model.unused = nn.Parameter(torch.ones(1))
 
     def closure() -> Tensor:
-        loss = (hessian * model.x**2).sum() / 2
+        loss = (hessian * as_a(Tensor, model.x) ** 2).sum() / 2
         loss.backward()
         return loss
 
@@ -34,7 +35,7 @@ def test_many_iterations_reach_the_minimizer() -> None:
     model.x = nn.Parameter(start.clone())
 
     def closure() -> Tensor:
-        loss = model.x.square().sum()
+        loss = as_a(Tensor, model.x).square().sum()
         loss.backward()
         return loss
 

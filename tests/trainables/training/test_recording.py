@@ -23,7 +23,7 @@ class Tape(TorchDispatchMode):
     """Notes operations, with the tensors and numbers that they had; `replay` does them again, to the same places."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self._operations: list[tuple[Any, Any, Any, Any]] = []
         self.replays = 0
 

@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from narrow import as_a
+from torch import Tensor
 
 from trainables.check import check_trial
 from trainables.config import TrialConfig
@@ -76,7 +78,7 @@ def test_a_trial_has_its_metric_on_each(make_config: Make, digits: Source) -> No
     assert len(names) == 6
     data, model = trial.training.data, trial.training.model.eval()
     with torch.no_grad():
-        right = model(shifted(data.test_inputs, "noise", 0.2)).argmax(1) == data.test_labels
+        right = model(shifted(as_a(Tensor, data.test_inputs), "noise", 0.2)).argmax(1) == data.test_labels
     assert found["test_accuracy_noise_0.2"] == pytest.approx(float(right.double().mean()), abs=1e-12)
     plain = run_trial(dataclasses.replace(config, shifts=None), digits).trial
     assert plain["trial_id"] == record.trial["trial_id"]

@@ -7,7 +7,8 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from torch import nn
+from narrow import as_a
+from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from trainables.config import TrialConfig
@@ -63,7 +64,7 @@ def small(digits: Source) -> tuple[nn.Module, Dataset]:
 
 def in_float64(model: nn.Module, data: Dataset) -> tuple[nn.Module, Dataset]:
     return model.double(), dataclasses.replace(
-        data, train_inputs=data.train_inputs.double(), test_inputs=data.test_inputs.double()
+        data, train_inputs=as_a(Tensor, data.train_inputs).double(), test_inputs=as_a(Tensor, data.test_inputs).double()
     )
 
 
@@ -75,7 +76,7 @@ def test_evaluation_against_plain_torch(digits: Source) -> None:
     assert modes == [module.training for module in model.modules()]
     model.eval()
     logits = model(data.test_inputs)
-    assert result.loss == pytest.approx(cross_entropy(logits, data.test_labels).item(), rel=1e-6)
+    assert result.loss == pytest.approx(cross_entropy(logits, as_a(Tensor, data.test_labels)).item(), rel=1e-6)
     assert result.accuracy == (logits.argmax(1) == data.test_labels).double().mean().item()
 
 
@@ -118,11 +119,11 @@ def test_an_epoch_against_a_hand_written_loop(make_config: Make, digits: Source,
                 m, v = first[id(p)], second[id(p)]
                 if optimizer == "sgd":
                     m.mul_(0.8).add_(gradient)
-                    p -= rate * m
+                    p.sub_(rate * m)
                 else:
                     m.mul_(0.9).add_(gradient, alpha=0.1)
                     v.mul_(0.999).add_(gradient**2, alpha=0.001)
-                    p -= rate * (m / (1 - 0.9**step)) / ((v / (1 - 0.999**step)).sqrt() + 1e-8)
+                    p.sub_(rate * (m / (1 - 0.9**step)) / ((v / (1 - 0.999**step)).sqrt() + 1e-8))
     for own, expected in zip(model.parameters(), reference.parameters(), strict=True):
         torch.testing.assert_close(own, expected, rtol=1e-12, atol=3 * 0.005 * 1.4e-9)
     row = training.epochs[0]

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from narrow import as_a
 from torch import Tensor, nn
 
 from trainables.config import TrialConfig
@@ -46,7 +47,9 @@ class Weighted(type(load_task("classification"))):  # type: ignore[misc]
         return losses * self.example_weights(labels)
 
 
-def reduction(model: nn.Module, data: Dataset, every: str = "steps", value: int = 100, task: Task | None = None):
+def reduction(
+    model: nn.Module, data: Dataset, every: str = "steps", value: int = 100, task: Task | None = None
+) -> VarianceReduction:
     task = task or load_task("classification")
 
     def loss(inputs: Tensor, labels: Tensor) -> Tensor:
@@ -55,7 +58,9 @@ def reduction(model: nn.Module, data: Dataset, every: str = "steps", value: int 
     return VarianceReduction(model, data, task, loss, Amount(value, every), BATCH)
 
 
-def step(reduced: VarianceReduction, model: nn.Module, data: Dataset, rows: Tensor, task: Task | None = None):
+def step(
+    reduced: VarianceReduction, model: nn.Module, data: Dataset, rows: Tensor, task: Task | None = None
+) -> list[Tensor]:
     task = task or load_task("classification")
 
     def closure() -> Tensor:
@@ -126,8 +131,8 @@ def test_anchors_are_where_the_amount_says(value: int, unit: str, expected: set[
             for parameter in model.parameters():
                 parameter.add_(0.01)
         step(reduced, model, data, torch.arange(BATCH))
-        kept = reduced.state_dict()["anchor"]
-        if all(torch.equal(one, two) for one, two in zip(kept, model.parameters(), strict=True)):  # type: ignore[call-overload]
+        kept = as_a(list, reduced.state_dict()["anchor"])
+        if all(torch.equal(one, two) for one, two in zip(kept, model.parameters(), strict=True)):
             seen.add(number)
     assert seen == expected
 

@@ -33,6 +33,8 @@ class Trace(torch.nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.weight = torch.nn.Parameter(torch.zeros(1, dtype=torch.float64))
+        self.running: Tensor
+        self.count: Tensor
         self.register_buffer("running", torch.zeros(1, dtype=torch.float64))
         self.register_buffer("count", torch.zeros(1, dtype=torch.int64))
 

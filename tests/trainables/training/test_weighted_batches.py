@@ -13,6 +13,7 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing as processes
 from agreement import assert_same
+from narrow import as_a
 from torch import Tensor, nn
 
 from trainables.config import TrialConfig
@@ -94,7 +95,7 @@ def training_of(case: str, workers: Workers | None = None, micro_batch_size: int
     task, changes = CASES[case]
     changes = dict(changes)
     model = network(task, "ghost_batch_size" in changes, changes.pop("dropout", 0.0))
-    fields = {"batch_size": 10, "dataset": "made up", "data_fingerprint": "", "epochs": 2, **SGD}
+    fields: dict[str, Any] = {"batch_size": 10, "dataset": "made up", "data_fingerprint": "", "epochs": 2, **SGD}
     sizes = {"train_size": EXAMPLES, "test_size": TESTED, "measure_examples": EXAMPLES}
     return Training(TrialConfig(**fields | sizes | changes), model, data(task), workers, micro_batch_size)
 
@@ -167,8 +168,8 @@ def test_evaluation_is_the_weighted_mean_over_the_units_of_all_chunks(
     own, model, task = training.data, training.model.eval(), training.task
     with torch.no_grad():
         outputs = model(own.train_inputs)
-        losses = task.loss(outputs, own.train_labels).flatten().tolist()
-    weights = task.weights(own.train_labels)
+        losses = task.loss(outputs, as_a(Tensor, own.train_labels)).flatten().tolist()
+    weights = task.weights(as_a(Tensor, own.train_labels))
     shares = [1.0] * len(losses) if weights is None else weights.flatten().tolist()
     expected = sum(share * loss for share, loss in zip(shares, losses, strict=True) if share) / sum(shares)
     whole = evaluate(model, own.train_inputs, own.train_labels, task)
@@ -179,7 +180,7 @@ def test_evaluation_is_the_weighted_mean_over_the_units_of_all_chunks(
 
 def test_a_batch_of_padding_alone_moves_nothing() -> None:
     training = training_of("language")
-    training.data.train_labels[:] = -100
+    as_a(Tensor, training.data.train_labels)[:] = -100
     before = [parameter.detach().clone() for parameter in training.model.parameters()]
     training.pass_over_data()
     assert all(torch.equal(old, new) for old, new in zip(before, training.model.parameters(), strict=True))

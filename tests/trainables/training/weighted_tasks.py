@@ -12,7 +12,8 @@ class Weighted:
     metric, unit, direction = "error", "units", "lower"
 
     def loss(self, outputs: Any, labels: Tensor) -> Tensor:
-        return (outputs["value"][:, 0] - labels[:, 0]).square()
+        predicted: Tensor = outputs["value"]
+        return (predicted[:, 0] - labels[:, 0]).square()
 
     def weights(self, labels: Tensor) -> Tensor:
         return labels[:, 1]

@@ -54,7 +54,8 @@ def drive(configs: dict[str, TrialConfig], source: Source, folder: Path) -> tupl
         "keep_weights": False,
         "reuse_actors": True,
     }
-    found: tuple[bool, str, list[str]] = ray.get(Worker.remote().run.remote(shared, list(configs)))
+    worker = Worker.remote()  # type: ignore[attr-defined]  # of ray.remote
+    found: tuple[bool, str, list[str]] = ray.get(worker.run.remote(shared, list(configs)))
     return found
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from narrow import as_a
 from torch import Tensor, nn
 
 from trainables.config import TrialConfig
@@ -110,7 +111,7 @@ def test_muon_by_hand(make_config: Make) -> None:
     options = json.dumps({"ns_steps": 2})  # of five, the bound on the error would be the size of a step
     config = make_config(optimizer="muon", learning_rate=rate, weight_decay=decay, optimizer_options=options)
     optimizer = build_optimizer(config, model)
-    weight = model[0].weight
+    weight = as_a(Tensor, model[0].weight)
     expected, momentum, allowed = weight.detach().double(), torch.zeros(4), torch.zeros(8, 4).double()
     for gradient in (torch.tensor([1.0, -0.5, 0.25, 2.0]), torch.tensor([0.5, 1.0, 0.25, -1.0])):
         weight.grad = torch.cat([torch.diag(gradient), torch.zeros(4, 4)])
@@ -139,8 +140,9 @@ def test_muon_beside_adamw_step_by_step(make_config: Make, options: dict[str, An
     muon = torch.optim.Muon([theirs.hidden.weight], lr=0.02, weight_decay=0.1, **options)
     decayed = [theirs.embedding.weight, theirs.head.weight]
     others = [theirs.hidden.bias, theirs.norm.weight, theirs.norm.bias]
+    groups: list[dict[str, Any]] = [{"params": decayed}, {"params": others, "weight_decay": 0.0}]
     adamw = torch.optim.AdamW(
-        [{"params": decayed}, {"params": others, "weight_decay": 0.0}],
+        groups,
         lr=0.02 * ratio, betas=(0.9, 0.95), weight_decay=0.1, fused=True,
     )  # fmt: skip
     for step in range(4):
