@@ -1,17 +1,20 @@
-"""What all tests share: the number of threads, the digits, and a short way to say a configuration."""
+"""What all tests share: the number of threads, the digits, and short ways to say a configuration and a sweep."""
 
 import os
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from made_up import write
 
 from trainables.config import TrialConfig
 from trainables.data import Source, load_source
+from trainables.records.tables import Record
 
 os.environ.setdefault("RAY_AUTH_MODE", "token")  # as sweeps have it: Ray looks once in a process
 
@@ -102,3 +105,13 @@ def make_config(digits: Source) -> Callable[..., TrialConfig]:
         return TrialConfig(**fields | changes)
 
     return make
+
+
+@pytest.fixture
+def write_sweep(tmp_path: Path) -> Callable[..., Path]:
+    """`write_sweep(records, name="sweep")`: a results folder with real Parquet files; returns its path."""
+
+    def write_named(records: Iterable[Record], name: str = "sweep") -> Path:
+        return write(tmp_path / name, records)
+
+    return write_named

@@ -65,7 +65,7 @@ def alone(points: Any) -> Any:
         key: min(abs(x - u) + abs(y - v) for other, (u, v) in points.items() if other != key)
         for key, (x, y) in points.items()
     }
-    return max(far, key=far.get)
+    return max(far, key=lambda key: far[key])
 
 
 def choose(page: Any, axis: str, keep: Any) -> None:

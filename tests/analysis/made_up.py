@@ -127,6 +127,16 @@ def law(
     return records
 
 
+def with_epochs(found: Record, number: int = 30) -> Record:
+    """The record with curves: the loss halves each epoch."""
+    for epoch in range(1, number + 1):
+        row = {"epoch": epoch, "step": epoch, "train_loss": 0.5**epoch, "test_loss": 0.1 + 0.5**epoch}
+        found.epochs.append(
+            {**row, "train_accuracy": 1 - 0.5**epoch, "test_accuracy": 0.9, "lr": 0.01, "batch_size": 16}
+        )
+    return found
+
+
 def write(folder: Path, records: Iterable[Record]) -> Path:
     """Writes the records as a results folder with real Parquet files; returns its path."""
     (folder / "trials").mkdir(parents=True)

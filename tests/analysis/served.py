@@ -4,13 +4,16 @@ import contextlib
 import http.client
 import json
 import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
 
 from made_up import grid, write
 
-from analysis.reporting.live import serving
+from analysis.reporting.live import Server, serving
 
 
-def make(results):
+def make(results: Path) -> Path:
     folder = write(results / "live", grid(seeds=[0], learning_rates=[0.01]))
     (results / "secret.txt").write_text("secret")
     (folder / "sweep.json").write_text(json.dumps({"planned": 9, "started_at": "2026-01-01T00:00:00+00:00"}))
@@ -18,20 +21,20 @@ def make(results):
 
 
 @contextlib.contextmanager
-def reading(folder):
+def reading(folder: Path) -> Iterator[Server]:
     with serving(folder, port=0) as running:
         until(lambda: json.loads(running.live.content[1])["run"])
         yield running
 
 
-def until(holds, seconds=60.0):
+def until(holds: Callable[[], object], seconds: float = 60.0) -> None:
     end = time.monotonic() + seconds
     while not holds():
         assert time.monotonic() < end, "did not happen in time"
         time.sleep(0.02)
 
 
-def ask(server, path="/", method="GET", **headers):
+def ask(server: Server, path: str = "/", method: str = "GET", **headers: Any) -> tuple[int, dict[str, str], bytes]:
     """Status, headers and body; the path goes out as it is written."""
     connection = http.client.HTTPConnection("127.0.0.1", server.server_port, timeout=10)
     connection.putrequest(method, path, skip_host=True)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from made_up import grid
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from analysis.charts.batch_size_curves import batch_size_curves
@@ -65,12 +66,19 @@ def texts(figure: Figure) -> list[list[str]]:
     return [[text.get_text() for text in axes.texts] for axes in figure.axes]
 
 
+DRAWINGS: tuple[Callable[[Axes], object], ...] = (
+    lambda axes: axes.plot([1], [2]),
+    lambda axes: axes.axhline(0),
+    lambda axes: axes.scatter([1], [2]),
+)
+
+
 def test_an_empty_panel_says_so(write_sweep: Write) -> None:
     assert texts(batch_size_curves(load_sweep(write_sweep(unmeasured(None))))) == [[], [], *[["not measured"]] * 2]
     with new_figure(height=2.0) as figure:
         for axes, draw in zip(
             figure.subplots(1, 3),
-            (lambda axes: axes.plot([1], [2]), lambda axes: axes.axhline(0), lambda axes: axes.scatter([1], [2])),
+            DRAWINGS,
             strict=True,
         ):
             draw(axes)

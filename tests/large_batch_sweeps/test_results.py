@@ -12,7 +12,7 @@ import matplotlib.figure
 import numpy as np
 import pandas as pd
 import pytest
-from narrow import known
+from narrow import not_none
 
 import large_batch_sweeps as lbs
 from analysis.data.load import comparable
@@ -83,11 +83,11 @@ def test_the_tables_are_data_frames(results: lbs.SweepResults) -> None:
 
 def test_the_free_batch_with_its_intervals(results: lbs.SweepResults) -> None:
     frame = lbs.free_batch(results)
-    expected = known(free_batch(results.sweep)).rows
+    expected = not_none(free_batch(results.sweep)).rows
     assert frame["batch_size"].tolist() == [row.batch_size for row in expected]
     for row, (_, found) in zip(expected, frame.iterrows(), strict=True):
-        lost = known(row.lost)
-        interval = known(lost.interval)
+        lost = not_none(row.lost)
+        interval = not_none(lost.interval)
         assert found["lost"] == lost.value
         assert (found["lost_low"], found["lost_high"]) == (interval.low, interval.high)
         assert found["lost_replicates"] == 3
@@ -100,7 +100,7 @@ def test_a_remedy_against_another(results: lbs.SweepResults) -> None:
     frame = lbs.compare(results, "sam_radius=0.05", "label_smoothing=0.1")
     trials = comparable(results.sweep)
     one, other = (trials[trials["remedy"] == name] for name in ("sam_radius=0.05", "label_smoothing=0.1"))
-    expected = known(paired_difference(one, other, "test_accuracy", match="remedy_set"))
+    expected = not_none(paired_difference(one, other, "test_accuracy", match="remedy_set"))
     assert frame["batch_size"].tolist() == [512]
     assert frame["difference"].item() == pytest.approx(0.003)
     assert frame["difference"].item() == expected.value

@@ -1,6 +1,7 @@
 """What ours and other libraries measure: a small network with its dense Hessian, and quadratics as modules."""
 
 from dataclasses import dataclass
+from functools import cache
 
 import torch
 from oracles import dense_hessian
@@ -41,6 +42,7 @@ def first(output: Tensor, target: Tensor) -> Tensor:
     return output
 
 
+@cache
 def trained_network() -> Network:
     generator = torch.Generator().manual_seed(0)
     inputs = torch.randn(21, 4, dtype=torch.float64, generator=generator)
@@ -66,6 +68,7 @@ def trained_network() -> Network:
     return Network(model, inputs, labels, loss, hessian, torch.linalg.eigvalsh(hessian))
 
 
+@cache
 def with_an_outlier() -> Tensor:
     """A diagonal Hessian: 1000, and 199 eigenvalues in [0, 1]. Lanczos without reorthogonalization copies the 1000."""
     return torch.diag(torch.cat([torch.linspace(0, 1, 199), torch.tensor([1000.0])]).double())

@@ -4,9 +4,9 @@ from typing import Any
 
 import pytest
 import torch
-from networks import Network, Quadratic
+from networks import Network, Quadratic, trained_network, with_an_outlier
 from scipy.sparse.linalg import eigsh
-from torch import Tensor, nn
+from torch import nn
 
 from trainables.sharpness import hessian_eigenvalues
 from trainables.sharpness.spectrum import spectral_density
@@ -25,8 +25,9 @@ def of_network(network: Network, reduction: str = "mean") -> Any:
     )
 
 
-def test_products_in_unequal_batches(network: Network) -> None:
+def test_products_in_unequal_batches() -> None:
     """It weights batches by their examples, as we do; the 'sum' of its loss is N times the mean."""
+    network = trained_network()
     vector = torch.randn(len(network.hessian), dtype=torch.float64, generator=torch.Generator().manual_seed(1))
     chunked = type(network.loss)(network.model, network.inputs, network.labels, chunk_size=16)
     ours = chunked.hessian(chunked.params)(vector)
@@ -35,8 +36,9 @@ def test_products_in_unequal_batches(network: Network) -> None:
 
 
 @pytest.mark.parametrize(("which", "theirs"), [("largest", "LA"), ("smallest", "SA")])
-def test_five_eigenvalues(network: Network, which: str, theirs: str) -> None:
+def test_five_eigenvalues(which: str, theirs: str) -> None:
     """Both stop at a residual of tol |value| or less: the eigenvalues are nearer than that."""
+    network = trained_network()
     ours = hessian_eigenvalues(network.loss, network.loss.params, k=5, which=which, tol=1e-8)  # type: ignore[arg-type]
     operator = of_network(network).to_scipy()
     values = torch.from_numpy(eigsh(operator, 5, which=theirs, tol=1e-8, return_eigenvectors=False))
@@ -46,8 +48,9 @@ def test_five_eigenvalues(network: Network, which: str, theirs: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["hutchinson_trace", "hutchpp_trace", "xtrace"])
-def test_trace(network: Network, name: str) -> None:
+def test_trace(name: str) -> None:
     """Means of 30 runs of 24 products lie within 4 of their own standard errors."""
+    network = trained_network()
     exact = float(network.hessian.trace())
     torch.manual_seed(0)
     theirs = torch.stack([getattr(curvlinops, name)(network.hessian, 24) for _ in range(30)])
@@ -67,8 +70,9 @@ def test_its_xtrace_fails_beside_dead_parameters() -> None:
     assert ours.value == pytest.approx(18, rel=1e-12)
 
 
-def test_its_lanczos_copies_eigenvalues(outlier: Tensor) -> None:
+def test_its_lanczos_copies_eigenvalues() -> None:
     """`fast_lanczos` does not reorthogonalize: converged eigenvalues come back ("ghosts"). Ours finds 1000 once."""
+    outlier = with_an_outlier()
     fast_lanczos = pytest.importorskip("curvlinops.papyan2020traces.spectrum").fast_lanczos
     torch.manual_seed(0)
     theirs, _ = fast_lanczos(outlier, 60)

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 import torch
-from networks import Network, Quadratic
+from networks import Network, Quadratic, trained_network, with_an_outlier
 from torch import Tensor, nn
 
 from trainables.sharpness import hessian_eigenvalues
@@ -23,14 +23,16 @@ def of_matrix(hessian: Tensor) -> Any:
     return eigenthings.LambdaOperator(lambda vector: hessian @ vector, len(hessian), dtype=hessian.dtype)
 
 
-def test_products(network: Network) -> None:
+def test_products() -> None:
+    network = trained_network()
     vector = torch.randn(len(network.hessian), dtype=torch.float64, generator=torch.Generator().manual_seed(1))
     ours = network.loss.hessian(network.loss.params)(vector)
     torch.testing.assert_close(of_network(network) @ vector, ours, rtol=1e-10, atol=1e-12)
 
 
-def test_its_batches_are_averaged_without_weights(network: Network) -> None:
+def test_its_batches_are_averaged_without_weights() -> None:
     """Of batches of 16 and 5 it takes the plain mean: the 5 examples count 3.2 times as much as the others."""
+    network = trained_network()
     vector = torch.randn(len(network.hessian), dtype=torch.float64, generator=torch.Generator().manual_seed(1))
     parts = []
     for part in (slice(16), slice(16, None)):
@@ -43,8 +45,9 @@ def test_its_batches_are_averaged_without_weights(network: Network) -> None:
 
 
 @pytest.mark.parametrize(("which", "theirs"), [("largest", "LA"), ("smallest", "SA")])
-def test_three_eigenvalues(network: Network, which: str, theirs: str) -> None:
+def test_three_eigenvalues(which: str, theirs: str) -> None:
     """Both stop at a residual of tol |value| or less: the eigenvalues are nearer than that."""
+    network = trained_network()
     ours = hessian_eigenvalues(network.loss, network.loss.params, k=3, which=which, tol=1e-8)  # type: ignore[arg-type]
     steps = len(network.hessian)
     found = eigenthings.lanczos(
@@ -67,8 +70,9 @@ def test_its_default_is_the_largest_magnitude_after_two_steps_for_each() -> None
     assert ours.converged
 
 
-def test_its_long_runs_return_copies_as_converged(outlier: Tensor) -> None:
+def test_its_long_runs_return_copies_as_converged() -> None:
     """Above 50 steps it does not reorthogonalize unless asked to: the top 2 are then one eigenvalue twice."""
+    outlier = with_an_outlier()
     theirs = eigenthings.lanczos(of_matrix(outlier), k=2, max_iter=60, which="LA", seed=0)
     ours = hessian_eigenvalues(Quadratic(outlier).loss, torch.ones(200, dtype=torch.float64), k=2)
     exact = outlier.diag()
@@ -78,7 +82,8 @@ def test_its_long_runs_return_copies_as_converged(outlier: Tensor) -> None:
 
 
 @pytest.mark.parametrize("method", ["hutchinson", "hutch++"])
-def test_trace(network: Network, method: str) -> None:
+def test_trace(method: str) -> None:
+    network = trained_network()
     theirs = eigenthings.trace(of_network(network), num_matvecs=60, method=method, seed=0)
     ours = hessian_trace(network.loss, network.loss.params, samples=24, tol=0)
     exact = float(network.hessian.trace())
@@ -86,8 +91,9 @@ def test_trace(network: Network, method: str) -> None:
     assert abs(ours.value - exact) <= 4 * ours.stderr
 
 
-def test_spectral_density(network: Network) -> None:
+def test_spectral_density() -> None:
     """Mean eigenvalue and its square from 60 probes each, within 4 standard errors; their ends are eigenvalues."""
+    network = trained_network()
     theirs = eigenthings.spectral_density(of_network(network), num_runs=60, lanczos_steps=20, seed=0)
     ours = spectral_density(network.loss, network.loss.params, samples=60, steps=20)
     for power in (1, 2):

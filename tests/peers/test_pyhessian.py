@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from networks import Network, Quadratic, first
+from networks import Network, Quadratic, first, trained_network
 from torch import Tensor, nn
 
 from trainables.sharpness import ModelLoss, hessian_eigenvalues
@@ -28,7 +28,8 @@ def of_quadratic(hessian: Tensor) -> Any:
     return pyhessian.hessian(Quadratic(hessian), first, data=DUMMY, cuda=False)
 
 
-def test_products(network: Network) -> None:
+def test_products() -> None:
+    network = trained_network()
     theirs = of_network(network)
     vector = torch.randn(len(network.hessian), dtype=torch.float64, generator=torch.Generator().manual_seed(1))
     pieces = vector.split([parameter.numel() for parameter in theirs.params])
@@ -39,9 +40,10 @@ def test_products(network: Network) -> None:
     torch.testing.assert_close(torch.cat([piece.reshape(-1) for piece in product]), ours, rtol=1e-10, atol=1e-12)
 
 
-def test_largest_eigenvalue_where_it_is_the_largest_in_magnitude(network: Network) -> None:
+def test_largest_eigenvalue_where_it_is_the_largest_in_magnitude() -> None:
     """Each iteration shrinks the error by r^2, r = |lambda_2 / lambda_1|, and it returns the last estimate but one,
     off by the change, tol, over 1 - r^2. Its unit vectors, v / (||v|| + 1e-6), add 2e-6 / lambda_1."""
+    network = trained_network()
     torch.manual_seed(0)
     (theirs,), _ = of_network(network).eigenvalues(maxIter=1000, tol=1e-5)
     ours = float(hessian_eigenvalues(network.loss, network.loss.params, tol=1e-8).values[0])
@@ -63,8 +65,9 @@ def test_its_eigenvalue_is_the_largest_in_magnitude() -> None:
         assert float(ours.values[0]) == pytest.approx(value, rel=1e-5)
 
 
-def test_trace(network: Network) -> None:
+def test_trace() -> None:
     """Its Rademacher samples have variance 2 sum_{i != j} H_ij^2; with tol=0 it takes them all."""
+    network = trained_network()
     torch.manual_seed(0)
     samples = torch.tensor(of_network(network).trace(maxIter=500, tol=0)).double()
     off_diagonal = network.hessian - torch.diag(network.hessian.diag())
@@ -94,15 +97,17 @@ def test_its_trace_stops_at_a_coincidence() -> None:
     assert ours.stderr == 0
 
 
-def test_its_density_needs_a_function_that_torch_has_removed(network: Network) -> None:
+def test_its_density_needs_a_function_that_torch_has_removed() -> None:
     """`torch.eig` was removed in torch 1.13; so the density is compared with other libraries only."""
+    network = trained_network()
     with pytest.raises(RuntimeError, match=r"torch\.linalg\.eig"):
         of_network(network).density(iter=5)
     assert float(spectral_density(network.loss, network.loss.params).weights.sum()) == pytest.approx(1, rel=1e-12)
 
 
-def test_it_changes_the_model_and_ours_does_not(network: Network) -> None:
+def test_it_changes_the_model_and_ours_does_not() -> None:
     """It leaves the model in eval mode, with gradients (and their graph) in .grad."""
+    network = trained_network()
     model, data = copy.deepcopy(network.model).train(), (network.inputs, network.labels)
     hessian_eigenvalues(ModelLoss(model, *data), network.loss.params)
     assert model.training

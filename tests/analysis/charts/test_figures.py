@@ -4,13 +4,17 @@ import io
 import subprocess
 import sys
 import xml.etree.ElementTree as ElementTree
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import matplotlib
 import numpy as np
 import pytest
 from made_up import failed, grid, record
+from matplotlib.collections import PathCollection
 from matplotlib.figure import Figure
+from narrow import as_a, not_none
 
 from analysis.charts import style
 from analysis.charts.batch_size_curves import batch_size_curves
@@ -29,13 +33,13 @@ ROOT = Path(__file__).resolve().parents[3]
 DRAWN = (gap_vs_sharpness, batch_size_curves, switch_point, learning_rate_heatmap)
 
 
-def words(figure):
+def words(figure: Figure) -> str:
     legends = [text.get_text() for legend in figure.legends for text in legend.get_texts()]
     panels = [t for a in figure.axes for t in (a.get_xlabel(), a.get_ylabel(), a.get_title(), a.get_title("left"))]
     return " ".join([*legends, *panels, figure.get_supxlabel()]).replace("\n", " ")
 
 
-def test_gap_map(write_sweep):
+def test_gap_map(write_sweep: Callable[..., Path]) -> None:
     records = grid()
     for entry in records:
         entry.trial["flags"] = ["paper method far below strong"]
@@ -64,27 +68,27 @@ def test_gap_map(write_sweep):
     frame = comparable(load_sweep(write_sweep(records, "again")))
     for axes, rate in zip(figure.axes[:2], (0.003, 0.01), strict=True):
         rows = frame[frame["learning_rate"] == rate]
-        points = np.concatenate([c.get_offsets() for c in axes.collections if len(c.get_offsets())])
+        points = np.concatenate([c.get_offsets() for c in axes.collections if len(np.asarray(c.get_offsets()))])
         assert {tuple(np.round(point, 9)) for point in points} == {
             (round(entry["box_sharpness"], 9), round(100 * entry["large_batch_gap"], 9))
             for entry in rows.to_dict("records")
         }
         of_size = rows[(rows["batch_size"] == 512) & ~rows["is_switched"]]
         mean = np.exp(np.log(of_size["box_sharpness"]).mean()), 100 * of_size["large_batch_gap"].mean()
-        large = [line.get_xydata()[0] for line in axes.lines if line.get_markersize() == 7]
+        large = [np.asarray(line.get_xydata())[0] for line in axes.lines if line.get_markersize() == 7]
         assert any(point == pytest.approx(mean) for point in large)
         (joined,) = [line.get_xydata() for line in axes.lines if line.get_linewidth() == 0.5]
         assert np.isnan(joined).any(axis=1).sum() == 3  # a line for each seed, through its three batch sizes
-        assert len(joined) == 3 * (3 + 1)
+        assert len(np.asarray(joined)) == 3 * (3 + 1)
 
 
-def test_gap_map_of_many_learning_rates_has_one_panel_a_measure(write_sweep):
+def test_gap_map_of_many_learning_rates_has_one_panel_a_measure(write_sweep: Callable[..., Path]) -> None:
     figure = gap_vs_sharpness(load_sweep(write_sweep(grid(learning_rates=[0.001 * 2**k for k in range(5)]))))
     assert len(figure.axes) == 4
     assert "learning rate" not in words(figure)
 
 
-def test_gap_map_counts_what_a_log_axis_cannot_show(write_sweep):
+def test_gap_map_counts_what_a_log_axis_cannot_show(write_sweep: Callable[..., Path]) -> None:
     records = [
         *grid(),
         record(0.8, sharpness=0.0, seed=9, batch_size=64),
@@ -94,7 +98,7 @@ def test_gap_map_counts_what_a_log_axis_cannot_show(write_sweep):
     assert "2 trials without a value above 0 not shown" in said
 
 
-def test_curves_draw_means_and_intervals(write_sweep):
+def test_curves_draw_means_and_intervals(write_sweep: Callable[..., Path]) -> None:
     sweep = load_sweep(write_sweep(grid()))
     figure = batch_size_curves(sweep)
     said = words(figure)
@@ -108,31 +112,33 @@ def test_curves_draw_means_and_intervals(write_sweep):
     line = figure.axes[0].lines[0]
     frame = comparable(sweep)
     rows = frame[(frame["learning_rate"] == 0.003) & (frame["batch_size"] == 16) & ~frame["is_switched"]]
-    mean = mean_over_replicates(rows, "test_accuracy")
-    assert line.get_ydata()[0] == pytest.approx(100 * mean.value)
+    mean = not_none(mean_over_replicates(rows, "test_accuracy"))
+    assert np.asarray(line.get_ydata())[0] == pytest.approx(100 * mean.value)
     bar = figure.axes[0].lines[1].get_ydata()
-    assert list(bar) == pytest.approx([100 * mean.interval.low, 100 * mean.interval.high])
+    assert list(np.asarray(bar)) == pytest.approx(
+        [100 * not_none(mean.interval).low, 100 * not_none(mean.interval).high]
+    )
     assert [tick.get_text() for tick in figure.axes[0].get_xticklabels()] == ["16", "64", "512"]
 
 
-def test_one_replicate_has_no_bars_and_says_so(write_sweep):
+def test_one_replicate_has_no_bars_and_says_so(write_sweep: Callable[..., Path]) -> None:
     figure = batch_size_curves(load_sweep(write_sweep(grid(seeds=[0], learning_rates=[0.01]))))
     assert len(figure.axes[0].lines) == 1 + 1  # the line, and the empty line of hollow points
     assert "One replicate (random seed and data split): no intervals." in words(figure)
 
 
-def test_switch_points_run_from_large_to_small(write_sweep):
+def test_switch_points_run_from_large_to_small(write_sweep: Callable[..., Path]) -> None:
     figure = switch_point(load_sweep(write_sweep(grid(switch_epochs=(None, 5, 20)))))
     ticks = [label.get_text().split("\n")[0] for label in figure.axes[0].get_xticklabels()]
     assert ticks == ["0", "5", "20", "none"]
     assert "16 → 512 64 → 512" in words(figure)
-    assert len(figure.axes[0].lines[0].get_xdata()) == 4
+    assert len(np.asarray(figure.axes[0].lines[0].get_xdata())) == 4
 
 
 RATES = (0.001, 0.003, 0.01)
 
 
-def test_heat_maps_print_the_means_in_readable_colours(write_sweep):
+def test_heat_maps_print_the_means_in_readable_colours(write_sweep: Callable[..., Path]) -> None:
     sweep = load_sweep(write_sweep(grid(learning_rates=RATES)))
     figure = learning_rate_heatmap(sweep)
     texts = [text.get_text() for text in figure.axes[0].texts]
@@ -145,19 +151,19 @@ def test_heat_maps_print_the_means_in_readable_colours(write_sweep):
     assert len({axes.get_position().x0 for axes in stacked.axes}) == 1
 
 
-def test_a_heat_map_with_holes_and_one_value(write_sweep):
+def test_a_heat_map_with_holes_and_one_value(write_sweep: Callable[..., Path]) -> None:
     rates = (0.1, 0.2, 0.3)
     records = [record(batch_size=2**rank, learning_rate=rate) for rank, rate in enumerate(rates)]
     sweep = load_sweep(write_sweep(records))
     assert [text.get_text() for text in learning_rate_heatmap(sweep).axes[1].texts] == ["1.00"] * 3
 
 
-def test_two_learning_rates_have_no_heat_map(write_sweep):
+def test_two_learning_rates_have_no_heat_map(write_sweep: Callable[..., Path]) -> None:
     with pytest.raises(UserError, match="at least 3 learning rates for a heat map, got 2"):
         learning_rate_heatmap(load_sweep(write_sweep(grid())))
 
 
-def test_what_cannot_be_drawn_is_said(write_sweep):
+def test_what_cannot_be_drawn_is_said(write_sweep: Callable[..., Path]) -> None:
     only_failed = load_sweep(write_sweep([failed("boom")], "failed"))
     for draw in DRAWN:
         with pytest.raises(UserError, match=r"^`results` must hold .*, got .* in "):
@@ -169,7 +175,7 @@ def test_what_cannot_be_drawn_is_said(write_sweep):
     assert learning_rate_heatmap(one_size).axes
 
 
-def test_save_writes_rendered_of_the_right_size_and_nothing_else(write_sweep):
+def test_save_writes_rendered_of_the_right_size_and_nothing_else(write_sweep: Callable[..., Path]) -> None:
     folder = write_sweep(grid())
     paths = save(batch_size_curves(load_sweep(folder)), folder, "curves")
     assert sorted(path.name for path in (folder / "figures").iterdir()) == ["curves.pdf", "curves.png", "curves.svg"]
@@ -187,7 +193,7 @@ def test_save_writes_rendered_of_the_right_size_and_nothing_else(write_sweep):
     assert paths[2].read_bytes() == pdf
 
 
-def test_drawing_once_for_each_file_gives_what_savefig_does(write_sweep):
+def test_drawing_once_for_each_file_gives_what_savefig_does(write_sweep: Callable[..., Path]) -> None:
     sweep, buffer = load_sweep(write_sweep(grid())), io.BytesIO()
     with matplotlib.rc_context(style._STYLE):
         batch_size_curves(sweep).savefig(buffer, format="png", dpi=style.DPI)
@@ -196,12 +202,14 @@ def test_drawing_once_for_each_file_gives_what_savefig_does(write_sweep):
     assert ElementTree.fromstring(files["svg"]).get("width") == "511.2pt"  # 7.1 inches
 
 
-def test_many_points_are_small_and_one_image_in_the_svg(write_sweep, monkeypatch):
+def test_many_points_are_small_and_one_image_in_the_svg(
+    write_sweep: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
     sweep = load_sweep(write_sweep(grid()))
 
-    def drawn():
+    def drawn() -> tuple[float, int]:
         figure = gap_vs_sharpness(sweep)
-        sizes = max(c.get_sizes()[0] for c in figure.axes[0].collections)
+        sizes = max(as_a(PathCollection, c).get_sizes()[0] for c in figure.axes[0].collections)
         return sizes, style.rendered(figure, ["svg"])["svg"].count(b"<image")
 
     size, images = drawn()
@@ -212,14 +220,14 @@ def test_many_points_are_small_and_one_image_in_the_svg(write_sweep, monkeypatch
     assert more_images >= len(gap_vs_sharpness(sweep).axes)
 
 
-def test_colours_are_distinct_and_ordered_by_rank():
+def test_colours_are_distinct_and_ordered_by_rank() -> None:
     colours = batch_size_colours([512, 16, 64, 16])
     assert list(colours) == [16, 64, 512]
     lightness = [0.2126 * r + 0.7152 * g + 0.0722 * b for r, g, b, _ in colours.values()]
     assert lightness == sorted(lightness)
 
 
-def test_numbers():
+def test_numbers() -> None:
     assert [plain_number(v) for v in (0.00123, 12.34, 12345.0, 2e6, 0.5)] == [
         "0.00123",
         "12.3",
@@ -230,12 +238,12 @@ def test_numbers():
     assert [three_digits(v) for v in (0.58, 12.0, 300.0, 0.0)] == ["0.580", "12.0", "300", "0"]
 
 
-def script(name, *arguments, cwd):
+def script(name: str, *arguments: Any, cwd: Path) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, str(ROOT / "analysis" / name), *map(str, arguments)]
     return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=120)
 
 
-def test_scripts_work_from_anywhere_and_print_what_they_wrote(write_sweep, tmp_path):
+def test_scripts_work_from_anywhere_and_print_what_they_wrote(write_sweep: Callable[..., Path], tmp_path: Path) -> None:
     folder = write_sweep(grid())
     done = script("switch_point.py", folder, cwd=tmp_path)
     assert (done.returncode, done.stderr) == (0, "")
@@ -246,7 +254,7 @@ def test_scripts_work_from_anywhere_and_print_what_they_wrote(write_sweep, tmp_p
     ]
 
 
-def test_a_bad_folder_is_one_line_and_status_2(tmp_path):
+def test_a_bad_folder_is_one_line_and_status_2(tmp_path: Path) -> None:
     """The other scripts: tests/test_bad_input.py."""
     done = script("summary.py", tmp_path / "nothing", cwd=tmp_path)
     assert done.returncode == 2
@@ -255,17 +263,19 @@ def test_a_bad_folder_is_one_line_and_status_2(tmp_path):
     assert done.stderr.count("\n") == 1
 
 
-def test_a_sweep_without_the_data_is_one_line_and_status_2(write_sweep, refusal):
+def test_a_sweep_without_the_data_is_one_line_and_status_2(
+    write_sweep: Callable[..., Path], refusal: Callable[..., str]
+) -> None:
     folder = write_sweep(grid(switch_epochs=[None]))
     refusal(switch_point_main, [str(folder)])
     assert not (folder / "figures").exists()
 
 
-def test_no_argument_is_status_2_and_one_line(refusal):
+def test_no_argument_is_status_2_and_one_line(refusal: Callable[..., str]) -> None:
     refusal(heatmap_main, [])
 
 
-def test_batch_sizes_are_written_in_full():
+def test_batch_sizes_are_written_in_full() -> None:
     """Four-digit batch sizes on an axis, which three significant digits would make 1020 and 4100."""
     figure = Figure()
     axes = figure.subplots()

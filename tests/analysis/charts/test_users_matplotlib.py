@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import matplotlib
 import pytest
@@ -23,7 +24,7 @@ def drawn() -> dict[str, bytes]:
 
 
 @pytest.mark.parametrize("users", [{"text.usetex": True}, {"font.size": 30.0, "axes.facecolor": "black"}])
-def test_figures_do_not_depend_on_a_matplotlibrc(users: dict[str, object]) -> None:
+def test_figures_do_not_depend_on_a_matplotlibrc(users: Any) -> None:
     """There is no LaTeX in most places, and `text.usetex` needs it."""
     expected = drawn()
     with matplotlib.rc_context(users):

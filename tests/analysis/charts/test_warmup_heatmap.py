@@ -3,6 +3,7 @@
 import itertools
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -22,7 +23,7 @@ def sweep_of(
     sizes: Sequence[int] = (16, 512),
     warmups: Sequence[float] = (0, 2),
     measure: str = "hessian_max_eig",
-    **config: object,
+    **config: Any,
 ) -> list[Record]:
     """Accuracy 0.9 + 0.001 (rate / 0.001) + 0.01 warmup - 0.002 seed; sharpness (1 + seed) size e^epoch."""
     method, epsilon = ("lanczos", None) if measure == "hessian_max_eig" else ("strong", 1e-3)
@@ -50,8 +51,8 @@ def test_cells_and_curves(write_sweep: Write) -> None:
         assert [label.get_text() for label in left.get_xticklabels()] == ["0", "2"]
         assert len(right.lines) == 4
         for line in right.lines:
-            assert list(line.get_xdata()) == [1, 2, 3]  # up to the end of the first replicate
-            np.testing.assert_allclose(line.get_ydata(), np.sqrt(2) * size * np.exp([1, 2, 3]), rtol=1e-12)
+            assert list(np.asarray(line.get_xdata())) == [1, 2, 3]  # up to the end of the first replicate
+            np.testing.assert_allclose(np.asarray(line.get_ydata()), np.sqrt(2) * size * np.exp([1, 2, 3]), rtol=1e-12)
     colours = [line.get_color() for line in figure.axes[1].lines]
     markers = [line.get_marker() for line in figure.axes[1].lines]
     assert colours[0] == colours[1] != colours[2] == colours[3]
@@ -72,8 +73,8 @@ def test_a_warmup_in_steps_and_a_blank_cell(write_sweep: Write) -> None:
     records = [*sweep_of((16,), (0,)), *sweep_of((16,), (0,), warmup_steps=30)]
     figure = warmup_heatmap(load_sweep(write_sweep(records[:-1])))
     assert [label.get_text() for label in figure.axes[0].get_xticklabels()] == ["0", "30 steps"]
-    (line,) = [one for one in figure.axes[1].lines if len(one.get_xdata()) == LAST]  # of a single replicate
-    np.testing.assert_allclose(line.get_ydata(), 16 * np.exp([1, 2, 3, 4]), rtol=1e-12)
+    (line,) = [one for one in figure.axes[1].lines if len(np.asarray(one.get_xdata())) == LAST]  # of a single replicate
+    np.testing.assert_allclose(np.asarray(line.get_ydata()), 16 * np.exp([1, 2, 3, 4]), rtol=1e-12)
     blank = warmup_heatmap(load_sweep(write_sweep(records[:-2], "blank")))
     assert len(blank.axes[0].texts) == 3
 

@@ -2,6 +2,9 @@
 
 import errno
 import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -19,8 +22,10 @@ from trainables.runtime.errors import file_error
         (FileNotFoundError("gone\nfor good"), "FileNotFoundError: gone for good"),
     ],
 )  # fmt: skip
-def test_a_file_that_cannot_be_used_is_one_line(tmp_path, capsys, error, said):
-    def action(folder):
+def test_a_file_that_cannot_be_used_is_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], error: Any, said: str
+) -> None:
+    def action(folder: Path) -> Iterator[str]:
         yield "a line before"
         raise error
 
@@ -31,14 +36,14 @@ def test_a_file_that_cannot_be_used_is_one_line(tmp_path, capsys, error, said):
     assert shown.endswith(f": error: {said}\n")
     assert shown.count("\n") == 1
 
-    def sweep():
+    def sweep() -> int:
         raise error
 
     assert run_command("sweep.py", sweep) == 3
     assert capsys.readouterr().err == f"sweep.py: error: {said}\n"
 
 
-def test_a_reader_that_leaves_is_no_error(tmp_path, capfd):
+def test_a_reader_that_leaves_is_no_error(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     """The output's own errors are not taken for a file's."""
     reading, writing = os.pipe()
     os.close(reading)

@@ -1,10 +1,15 @@
 """Which rows of a folder enter a result: one version of the code, one setting of each measure."""
 
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
 from made_up import record
 
 from analysis.data.load import comparable, load_sweep, measures_of
 from analysis.data.progress import read_progress
 from analysis.reporting.summary import summary_lines
+from trainables.records.record_files import Record
 
 BOX = {"measure": "box_sharpness", "method": "strong", "epsilon": 1e-3, "space": "full", "epoch": 20}
 EIG = {"measure": "hessian_max_eig", "method": "lanczos", "space": "full", "epoch": 20}
@@ -12,8 +17,8 @@ FLOAT64 = {"examples": 512, "dtype": "float64", "batch_norm": "running"}
 FLOAT32 = {"examples": 100, "dtype": "float32", "batch_norm": "running"}
 
 
-def test_older_versions_are_left_out_of_every_number(write_sweep):
-    def versions(*pairs):
+def test_older_versions_are_left_out_of_every_number(write_sweep: Callable[..., Path]) -> None:
+    def versions(*pairs: Any) -> list[Record]:
         return [
             record(
                 accuracy,
@@ -45,7 +50,7 @@ def test_older_versions_are_left_out_of_every_number(write_sweep):
     assert comparable(unrecorded)["test_accuracy"].tolist() == [0.9] * 4
 
 
-def test_mixed_libraries_are_told_in_one_line(write_sweep):
+def test_mixed_libraries_are_told_in_one_line(write_sweep: Callable[..., Path]) -> None:
     assert load_sweep(write_sweep([record(), record(batch_size=64)], "same")).notes == ()
     new = {"torch_version": "2.9.1", "device": "NVIDIA H100"}
     records = [record(), record(batch_size=64), record(batch_size=128, row=new)]
@@ -55,7 +60,7 @@ def test_mixed_libraries_are_told_in_one_line(write_sweep):
     )
 
 
-def test_one_setting_of_each_measure(write_sweep):
+def test_one_setting_of_each_measure(write_sweep: Callable[..., Path]) -> None:
     """The one that most trials have, also in the columns of trials.parquet; a trial that has another keeps it."""
     first = [{**BOX, **FLOAT64, "value": 1.0}, {**EIG, **FLOAT64, "value": 2.0}]
     second = [{**BOX, **FLOAT32, "value": 10.0}, {**EIG, **FLOAT32, "value": None, "error": "why"}]

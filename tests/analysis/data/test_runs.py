@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
@@ -34,7 +35,7 @@ def rows() -> pd.DataFrame:
 
 
 @pytest.fixture
-def csv(tmp_path, rows):
+def csv(tmp_path: Path, rows: pd.DataFrame) -> Path:
     rows.to_csv(tmp_path / "runs.csv", index=False)
     return tmp_path / "runs.csv"
 
@@ -47,33 +48,33 @@ def same(found: Runs) -> bool:
     return {about[run]: values[run] for run in about} == expected
 
 
-def test_a_csv_file(csv):
+def test_a_csv_file(csv: Path) -> None:
     found = read_csv(csv, "val_loss", None, {})
     assert same(found)
     assert found.direction == "lower"
     assert found.about["replicate"].eq(0).all()
 
 
-def test_a_csv_file_with_other_names_in_another_order(tmp_path, rows):
+def test_a_csv_file_with_other_names_in_another_order(tmp_path: Path, rows: pd.DataFrame) -> None:
     renamed = rows.rename(columns={"batch_size": "bs", "step": "global_step"}).sample(frac=1, random_state=0)
     renamed.to_csv(tmp_path / "runs.csv", index=False)
     assert same(read_csv(tmp_path / "runs.csv", "val_loss", None, {"batch_size": "bs", "step": "global_step"}))
 
 
-def test_a_column_takes_the_place_of_one_that_has_its_name(tmp_path, rows):
+def test_a_column_takes_the_place_of_one_that_has_its_name(tmp_path: Path, rows: pd.DataFrame) -> None:
     """Exports have both a `step` of their own and the trainer's."""
     rows.assign(global_step=rows["step"], step=range(len(rows))).to_csv(tmp_path / "runs.csv", index=False)
     assert same(read_csv(tmp_path / "runs.csv", "val_loss", None, {"step": "global_step"}))
 
 
-def test_one_column_may_have_two_of_our_names(tmp_path, rows):
+def test_one_column_may_have_two_of_our_names(tmp_path: Path, rows: pd.DataFrame) -> None:
     rows.drop(columns="run").assign(name=rows["run"]).to_csv(tmp_path / "runs.csv", index=False)
     found = read_csv(tmp_path / "runs.csv", "val_loss", None, {"run": "name", "seed": "name"})
     assert len(found.about) == len(CURVES)
 
 
 @pytest.mark.parametrize("goal", ["nan", "inf", "-inf"])
-def test_goals_are_finite(csv, capsys, goal):
+def test_goals_are_finite(csv: Path, capsys: pytest.CaptureFixture[str], goal: str) -> None:
     with pytest.raises(SystemExit) as exit:
         steps_to_result.main([str(csv), "--metric", "val_loss", f"--goal={goal}"])
     assert exit.value.code == 2
@@ -82,19 +83,19 @@ def test_goals_are_finite(csv, capsys, goal):
         steps_to_result_of(read_csv(csv, "val_loss", None, {}), float(goal))
 
 
-def test_options_for_other_sources_are_refused(tmp_path, capsys):
+def test_options_for_other_sources_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = write(tmp_path / "sweep", law(factors=(1.0,)))
     for options in (["--column", "step=examples"], ["--runs", "runs.csv"], ["--batch-pattern", "b(1)"]):
         assert steps_to_result.main([str(folder), "--metric", "train_loss", *options]) == 2
         assert f"`{options[0]}` is for" in capsys.readouterr().err
 
 
-def test_a_csv_file_without_runs(tmp_path, rows):
+def test_a_csv_file_without_runs(tmp_path: Path, rows: pd.DataFrame) -> None:
     rows.drop(columns="run").to_csv(tmp_path / "runs.csv", index=False)
     assert same(read_csv(tmp_path / "runs.csv", "val_loss", None, {}))
 
 
-def test_seeds_are_replicates(tmp_path, rows):
+def test_seeds_are_replicates(tmp_path: Path, rows: pd.DataFrame) -> None:
     both = pd.concat([rows.assign(seed=seed, run=rows["run"] + f" {seed}") for seed in (7, 3)])
     both.to_csv(tmp_path / "runs.csv", index=False)
     found = read_csv(tmp_path / "runs.csv", "val_loss", None, {})
@@ -103,7 +104,7 @@ def test_seeds_are_replicates(tmp_path, rows):
     assert found.about["replicate"].to_dict()["run-0 7"] == 1
 
 
-def test_exports_of_wandb(tmp_path, rows):
+def test_exports_of_wandb(tmp_path: Path, rows: pd.DataFrame) -> None:
     wide = rows.pivot(index="step", columns="run", values="val_loss").add_suffix(" - val/loss")
     for name in list(wide):
         wide[f"{name}__MIN"] = wide[f"{name}__MAX"] = wide[name]
@@ -121,7 +122,7 @@ def test_exports_of_wandb(tmp_path, rows):
         read_wandb(tmp_path / "chart.csv", tmp_path / "table.csv", "val/loss", None)
 
 
-def test_the_published_layout(tmp_path, rows):
+def test_the_published_layout(tmp_path: Path, rows: pd.DataFrame) -> None:
     for size, of_size in rows.groupby("batch_size"):
         (tmp_path / str(size)).mkdir()
         (tmp_path / str(size) / "study.json").write_text(json.dumps({"batch_size": size, "train_steps": 30}))
@@ -135,14 +136,14 @@ def test_the_published_layout(tmp_path, rows):
         read_studies(tmp_path, "x", "lower")
 
 
-def write_trial(folder, run, status):
+def write_trial(folder: Path, run: pd.DataFrame, status: str) -> None:
     folder.mkdir()
     about = {"parameters": {"learning_rate": run["learning_rate"].iloc[0]}, "status": status, "trial_id": 1}
     (folder / "metadata.json").write_text(json.dumps(about))
     run.rename(columns={"val_loss": "val/loss"})[["step", "val/loss"]].to_csv(folder / "measurements.csv", index=False)
 
 
-def test_folders_of_tensorboard(tmp_path, rows):
+def test_folders_of_tensorboard(tmp_path: Path, rows: pd.DataFrame) -> None:
     pytest.importorskip("tensorboard")
     from torch.utils.tensorboard import SummaryWriter
 
@@ -161,7 +162,7 @@ def test_folders_of_tensorboard(tmp_path, rows):
         read_events(tmp_path, "val/acc", "higher")
 
 
-def test_of_several_batch_sizes_the_whole_one_counts():
+def test_of_several_batch_sizes_the_whole_one_counts() -> None:
     """`batch_size` itself first, then the global one, before that of each device, wherever they stand."""
     about = pd.DataFrame({"per_device_train_batch_size": [8], "global_batch_size": [64]}, index=["a"])
     assert _with_batch_size(about, Path("x"))["batch_size"].tolist() == [64]
@@ -173,17 +174,17 @@ def test_of_several_batch_sizes_the_whole_one_counts():
     ("metric", "direction"),
     [("val_loss", "lower"), ("val/mape", "lower"), ("val/mAP", "higher"), ("test_accuracy", "higher")],
 )
-def test_the_direction_is_in_a_word_of_the_name(metric, direction):
+def test_the_direction_is_in_a_word_of_the_name(metric: str, direction: str) -> None:
     assert direction_of(metric) == direction
 
 
 @pytest.mark.parametrize("metric", ["score", "brierscore", "q"])
-def test_a_name_that_says_nothing_needs_a_direction(metric):
+def test_a_name_that_says_nothing_needs_a_direction(metric: str) -> None:
     with pytest.raises(UserError, match="`direction` must be given"):
         direction_of(metric)
 
 
-def test_a_frame_of_ones_own_is_checked_as_a_file_is(rows):
+def test_a_frame_of_ones_own_is_checked_as_a_file_is(rows: pd.DataFrame) -> None:
     assert same(read_frame(Path("mine"), rows.drop(columns="run"), "val_loss", None))
     with pytest.raises(UserError, match="must have a column 'step'"):
         read_frame(Path("mine"), rows.drop(columns="step"), "val_loss", None)
@@ -191,7 +192,7 @@ def test_a_frame_of_ones_own_is_checked_as_a_file_is(rows):
         read_frame(Path("mine"), pd.concat([rows, rows]), "val_loss", None)
 
 
-def test_the_command_prints_the_answer_and_draws(csv, capsys):
+def test_the_command_prints_the_answer_and_draws(csv: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert steps_to_result.main([str(csv), "--metric", "val_loss", "--goal", "0.5", "0.35", "--margin", "0.1"]) == 0
     out = capsys.readouterr().out
     assert (csv.parent / "figures" / "steps_to_result.png").stat().st_size > 10_000
@@ -200,7 +201,7 @@ def test_the_command_prints_the_answer_and_draws(csv, capsys):
     assert "After 480 examples" in out
 
 
-def test_a_results_folder(tmp_path, capsys):
+def test_a_results_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """The law's sweep: log loss is linear in steps, so the steps to 1e-3 are the law's."""
     folder = write(tmp_path / "sweep", law(factors=(0.9, 1.0, 1.1)))
     assert steps_to_result.main([str(folder), "--metric", "train_loss", "--goal", "0.001"]) == 0
@@ -274,7 +275,9 @@ BAD = {
 
 
 @pytest.mark.parametrize(("content", "options", "message"), BAD.values(), ids=BAD)
-def test_bad_input_is_one_line(tmp_path, capsys, content, options, message):
+def test_bad_input_is_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], content: str | None, options: list[Any], message: str
+) -> None:
     file = tmp_path / "runs.csv"
     if content is not None:
         file.write_text(content)
@@ -284,7 +287,7 @@ def test_bad_input_is_one_line(tmp_path, capsys, content, options, message):
     assert message in error
 
 
-def test_a_folder_without_trials_is_named_as_one(tmp_path, capsys):
+def test_a_folder_without_trials_is_named_as_one(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "trials").mkdir()  # a sweep whose first trial has not ended
     for options in ([], ["--metric", "val_loss"]):
         assert steps_to_result.main([str(tmp_path), *options]) == 2

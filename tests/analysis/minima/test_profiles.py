@@ -2,6 +2,9 @@
 
 import copy
 import itertools
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -9,6 +12,9 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from made_up import record
+from matplotlib.figure import Figure
+from narrow import as_a
+from torch import Tensor
 
 from analysis import landscape
 from analysis import parametric_plot as parametric_plot_script
@@ -19,10 +25,11 @@ from analysis.minima import parametric_plot
 from analysis.minima.pairs import MinimumPair, minimum_pairs
 from analysis.minima.profiles import SCHEMA, Network, Point, coefficients, direction, profiles
 from trainables.config import TrialConfig, model_options_json
+from trainables.data import Dataset, Source
 from trainables.records.saved import config_of, network_of, source_of, split_of, weights_of
 from trainables.records.tables import compact, read_tables, write_record
 from trainables.runtime.errors import UserError
-from trainables.sharpness.model_loss import ModelLoss
+from trainables.sharpness.model_loss import BatchNorm, ModelLoss
 from trainables.trial import Trial
 
 PLAIN, BATCH_NORM = {"widths": [12]}, {"widths": [12, 8], "batch_norm": True}
@@ -30,7 +37,9 @@ CPU = torch.device("cpu")
 
 
 @pytest.fixture(scope="module")
-def folders(digits, make_config, tmp_path_factory):
+def folders(
+    digits: Source, make_config: Callable[..., TrialConfig], tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, Path]:
     """A sweep of an MLP and one with batch norm: batch 10 and 60, two seeds, with weights; each trial takes 20 ms."""
     made = {}
     for name, options in (("plain", PLAIN), ("batch_norm", BATCH_NORM)):
@@ -50,11 +59,11 @@ def folders(digits, make_config, tmp_path_factory):
     return made
 
 
-def rows_of(folder):
+def rows_of(folder: Path) -> dict[str, dict[str, Any]]:
     return {row["trial_id"]: row for row in read_tables(folder).trials.to_pylist()}
 
 
-def ends_of(folder):
+def ends_of(folder: Path) -> tuple[list[dict[str, Any]], Dataset, list[dict[str, Tensor]]]:
     """A pair of minima: their rows, their data and their weights."""
     pair = minimum_pairs(load_sweep(folder))[0]
     rows = [rows_of(folder)[trial_id] for trial_id in (pair.small, pair.large)]
@@ -63,20 +72,22 @@ def ends_of(folder):
     return rows, data, [weights_of(folder, row["trial_id"], CPU) for row in rows]
 
 
-def between(rows, alpha, kind="linear", mode="recalibrated"):
+def between(rows: list[dict[str, Any]], alpha: float, kind: str = "linear", mode: BatchNorm = "recalibrated") -> Point:
     return Point(
         trial_id=rows[0]["trial_id"], other_trial_id=rows[1]["trial_id"], kind=kind, alpha=alpha, batch_norm=mode
     )
 
 
-def around(row, alpha, beta=None, seed=3):
+def around(row: dict[str, Any], alpha: float, beta: float | None = None, seed: int = 3) -> Point:
     kind = "random_line" if beta is None else "random_plane"
     return Point(trial_id=row["trial_id"], kind=kind, direction_seed=seed, alpha=alpha, beta=beta, batch_norm="running")
 
 
 @pytest.mark.parametrize(("name", "mode"), [("plain", "recalibrated"), ("plain", "batch"), ("batch_norm", "running")])
 @pytest.mark.parametrize("kind", ["linear", "curvilinear"])
-def test_the_ends_are_the_stored_losses_to_the_last_bit(folders, name, mode, kind):
+def test_the_ends_are_the_stored_losses_to_the_last_bit(
+    folders: dict[str, Path], name: str, mode: BatchNorm, kind: str
+) -> None:
     rows, _, _ = ends_of(folders[name])
     found = profiles(folders[name], [between(rows, alpha, kind, mode) for alpha in (0.0, 1.0)])
     names = ("loss", "accuracy", "metric")
@@ -84,35 +95,35 @@ def test_the_ends_are_the_stored_losses_to_the_last_bit(folders, name, mode, kin
     assert list(found[list(names)].itertuples(index=False, name=None)) == stored
 
 
-def test_random_points_at_the_centre_are_the_stored_losses_to_the_last_bit(folders):
+def test_random_points_at_the_centre_are_the_stored_losses_to_the_last_bit(folders: dict[str, Path]) -> None:
     rows, _, _ = ends_of(folders["batch_norm"])
     found = profiles(folders["batch_norm"], [around(rows[0], 0.0), around(rows[0], 0.0, 0.0)], splits=("train",))
     assert found["loss"].tolist() == [rows[0]["train_loss"]] * 2
 
 
-def test_coefficients():
+def test_coefficients() -> None:
     assert coefficients("linear", -1.0) == (2.0, -1.0)
     assert [coefficients("curvilinear", alpha) for alpha in (0.0, 1.0)] == [(1.0, 0.0), (0.0, 1.0)]
     assert coefficients("curvilinear", 1 / 3) == pytest.approx((3**0.5 / 2, 0.5), abs=1e-14)
 
 
 @pytest.mark.parametrize("kind", ["linear", "curvilinear"])
-def test_a_point_in_between_is_that_of_mixed_weights(folders, kind):
+def test_a_point_in_between_is_that_of_mixed_weights(folders: dict[str, Path], kind: str) -> None:
     """Against a network loaded by hand, in float64: float32 rounds 1e-7 of logits of order 10."""
     rows, data, states = ends_of(folders["plain"])
     found = profiles(folders["plain"], [between(rows, 0.3, kind)]).set_index("split")
     one, other = (0.7, 0.3) if kind == "linear" else (np.cos(0.15 * np.pi), np.sin(0.15 * np.pi))
     first, second = ({name: value.double() for name, value in state.items()} for state in states)
     mixed = [one * first[name] + other * second[name] for name in first]
-    hidden = torch.relu(data.test_inputs.double().flatten(1) @ mixed[0].T + mixed[1])
+    hidden = torch.relu(as_a(Tensor, data.test_inputs).double().flatten(1) @ mixed[0].T + mixed[1])
     logits = hidden @ mixed[2].T + mixed[3]
-    loss = torch.nn.functional.cross_entropy(logits, data.test_labels)
+    loss = torch.nn.functional.cross_entropy(logits, as_a(Tensor, data.test_labels))
     assert found.loc["test", "loss"] == pytest.approx(float(loss), rel=1e-5)
-    assert found.loc["test", "accuracy"] == float((logits.argmax(1) == data.test_labels).double().mean())
+    assert found.loc["test", "accuracy"] == float((logits.argmax(1) == as_a(Tensor, data.test_labels)).double().mean())
 
 
 @pytest.mark.parametrize("mode", ["recalibrated", "batch"])
-def test_batch_norm_modes_are_those_of_the_measures(folders, mode):
+def test_batch_norm_modes_are_those_of_the_measures(folders: dict[str, Path], mode: BatchNorm) -> None:
     """The training loss halfway, against trainables.sharpness.model_loss in float64."""
     rows, data, states = ends_of(folders["batch_norm"])
     found = profiles(folders["batch_norm"], [between(rows, 0.5, mode=mode)], splits=("train",))
@@ -120,17 +131,21 @@ def test_batch_norm_modes_are_those_of_the_measures(folders, mode):
     model = copy.deepcopy(network.model).requires_grad_()
     model.load_state_dict(network.mixed([(0.5, state) for state in states]))
     size = 60 if mode == "batch" else None
-    loss = ModelLoss(model, data.train_inputs, data.train_labels, batch_norm=mode, batch_size=size)
+    loss = ModelLoss(
+        model, as_a(Tensor, data.train_inputs), as_a(Tensor, data.train_labels), batch_norm=mode, batch_size=size
+    )
     assert found["loss"][0] == pytest.approx(loss.value(loss.params), rel=1e-5)
 
 
-def test_test_examples_are_normalized_by_the_statistics_of_training_examples(folders):
+def test_test_examples_are_normalized_by_the_statistics_of_training_examples(folders: dict[str, Path]) -> None:
     rows, data, states = ends_of(folders["batch_norm"])
     found = profiles(folders["batch_norm"], [between(rows, 0.5)], splits=("test",))
     network = Network(config_of(rows[0]), data, "running")
     state = {name: value.double() for name, value in network.mixed([(0.5, one) for one in states]).items()}
 
-    def layers(inputs, statistics):
+    def layers(
+        inputs: Tensor, statistics: list[tuple[Tensor, Tensor]] | None
+    ) -> tuple[Tensor, list[tuple[Tensor, Tensor]]]:
         noted = []
         values = inputs.double().flatten(1)
         for k, (linear, norm) in enumerate((("1", "2"), ("4", "5"))):
@@ -141,19 +156,19 @@ def test_test_examples_are_normalized_by_the_statistics_of_training_examples(fol
             values = values.relu()
         return values @ state["7.weight"].T + state["7.bias"], noted
 
-    logits, _ = layers(data.test_inputs, layers(data.train_inputs, None)[1])
+    logits, _ = layers(as_a(Tensor, data.test_inputs), layers(as_a(Tensor, data.train_inputs), None)[1])
     assert found["loss"][0] == pytest.approx(
-        float(torch.nn.functional.cross_entropy(logits, data.test_labels)), rel=1e-5
+        float(torch.nn.functional.cross_entropy(logits, as_a(Tensor, data.test_labels))), rel=1e-5
     )
 
 
-def test_running_variances_stay_above_zero_beyond_the_ends(folders):
+def test_running_variances_stay_above_zero_beyond_the_ends(folders: dict[str, Path]) -> None:
     rows, _, _ = ends_of(folders["batch_norm"])
     found = profiles(folders["batch_norm"], [between(rows, alpha, mode="running") for alpha in (-3.0, 4.0)])
     assert np.isfinite(found["loss"]).all()
 
 
-def test_directions_have_the_weights_filter_norms_and_one_seed_is_one_draw(folders):
+def test_directions_have_the_weights_filter_norms_and_one_seed_is_one_draw(folders: dict[str, Path]) -> None:
     rows, data, states = ends_of(folders["batch_norm"])
     model = Network(config_of(rows[0]), data, "running").model
     first, second = (direction(model, state, 3, 0) for state in states)
@@ -169,7 +184,7 @@ def test_directions_have_the_weights_filter_norms_and_one_seed_is_one_draw(folde
     assert plane["loss"][0] == plane["loss"][1]  # a plane's first axis is the line of its seed
 
 
-def test_points_are_kept_and_need_neither_weights_nor_data_again(folders, tmp_path):
+def test_points_are_kept_and_need_neither_weights_nor_data_again(folders: dict[str, Path], tmp_path: Path) -> None:
     folder = tmp_path / "copy"
     (folder / "trials").mkdir(parents=True)
     rows, _, states = ends_of(folders["plain"])
@@ -192,7 +207,7 @@ def test_points_are_kept_and_need_neither_weights_nor_data_again(folders, tmp_pa
         profiles(folder, [between(rows, 0.5)])
 
 
-def test_weights_that_are_not_the_trials_are_refused(folders, tmp_path):
+def test_weights_that_are_not_the_trials_are_refused(folders: dict[str, Path], tmp_path: Path) -> None:
     rows, _, states = ends_of(folders["plain"])
     (tmp_path / "trials").mkdir()
     (tmp_path / "weights").mkdir()
@@ -213,7 +228,7 @@ def test_weights_that_are_not_the_trials_are_refused(folders, tmp_path):
         network_of(edited, split_of(edited, source_of(edited)))
 
 
-def test_pairs_differ_in_batch_size_alone(write_sweep):
+def test_pairs_differ_in_batch_size_alone(write_sweep: Callable[..., Path]) -> None:
     axes = itertools.product((16, 64, 512), (0.003, 0.01), (0, 1))
     records = [record(batch_size=b, learning_rate=rate, seed=s, split_seed=s) for b, rate, s in axes]
     sweep = load_sweep(write_sweep(records))
@@ -228,7 +243,7 @@ def test_pairs_differ_in_batch_size_alone(write_sweep):
     assert minimum_pairs(sweep, [middle, pairs[0].small]) == [MinimumPair(middle, pairs[0].small, pairs[0].replicate)]
 
 
-def test_pairs_that_cannot_be_compared(write_sweep):
+def test_pairs_that_cannot_be_compared(write_sweep: Callable[..., Path]) -> None:
     lonely = load_sweep(write_sweep([record(batch_size=16), record(batch_size=16, seed=1)], "lonely"))
     with pytest.raises(UserError, match="two completed trials that differ in batch size alone"):
         minimum_pairs(lonely)
@@ -245,7 +260,7 @@ def test_pairs_that_cannot_be_compared(write_sweep):
         minimum_pairs(sweep, [first, "nowhere"])
 
 
-def test_alphas():
+def test_alphas() -> None:
     assert parametric_plot.alphas() == [k / 8 - 1 for k in range(25)]
     assert parametric_plot.alphas(-0.5, 1.3, 2) == [-0.5, 0.0, 1.0, 1.3]
     for wrong in ((0.5, 0.5, 25), (1.0, 0.0, 25), (0.0, float("nan"), 25), (0.0, 1.0, 1)):
@@ -253,7 +268,7 @@ def test_alphas():
             parametric_plot.alphas(*wrong)
 
 
-def test_rises_and_their_ratio_in_closed_form():
+def test_rises_and_their_ratio_in_closed_form() -> None:
     """Parabolas of curvature c at SB and 9 c at LB along every line, but for the seed's factor."""
     rows = []
     for seed, factor in enumerate((1.0, 2.0, 4.0)):
@@ -274,7 +289,7 @@ def test_rises_and_their_ratio_in_closed_form():
     assert "no comparison" in parametric_plot.parametric_sentence(short)
 
 
-def one_pair(of, **columns):
+def one_pair(of: Metric, **columns: Any) -> parametric_plot.ParametricPlot:
     """A path of five points between two minima, whose loss is 1 + alpha^2."""
     alphas = np.linspace(0, 1, 5)
     key = {"trial_id": "a", "other_trial_id": "b", "replicate": 0}
@@ -288,19 +303,19 @@ def one_pair(of, **columns):
     return parametric_plot.ParametricPlot(pairs, rows.assign(**columns), (16, 300), 0, of)
 
 
-def footnotes(figure):
+def footnotes(figure: Figure) -> str:
     return " ".join(text.get_text() for text in figure.texts)
 
 
-def test_the_second_panel_is_the_primary_metric_of_the_task():
+def test_the_second_panel_is_the_primary_metric_of_the_task() -> None:
     mse = Metric("mse", "", "lower")
     figure = parametric_figure(one_pair(mse, accuracy=np.nan, metric=np.tile([0.5, 0.4, 0.3, 0.2, 0.1], 4)))
     assert [panel.get_ylabel() for panel in figure.axes] == ["loss", "", "MSE", ""]
-    assert figure.axes[2].lines[0].get_ydata().tolist() == [0.5, 0.4, 0.3, 0.2, 0.1]
+    assert np.asarray(figure.axes[2].lines[0].get_ydata()).tolist() == [0.5, 0.4, 0.3, 0.2, 0.1]
     f1 = Metric("f1", "points", "higher")
     figure = parametric_figure(one_pair(f1, accuracy=0.9, metric=0.25))
     assert figure.axes[2].get_ylabel() == "F1 [%]"
-    assert figure.axes[2].lines[0].get_ydata().tolist() == [25.0] * 5
+    assert np.asarray(figure.axes[2].lines[0].get_ydata()).tolist() == [25.0] * 5
 
 
 @pytest.mark.parametrize(
@@ -310,13 +325,13 @@ def test_the_second_panel_is_the_primary_metric_of_the_task():
         (Metric("mse", "", "lower"), "profiles.parquet has no values of MSE"),
     ],
 )
-def test_without_values_of_the_metric_there_is_one_panel_and_a_line(metric, said):
+def test_without_values_of_the_metric_there_is_one_panel_and_a_line(metric: Metric, said: str) -> None:
     figure = parametric_figure(one_pair(metric, accuracy=0.5, metric=np.nan))
     assert len(figure.axes) == 2
     assert said in footnotes(figure)
 
 
-def test_a_file_from_before_the_metric_was_kept_is_read(folders, tmp_path):
+def test_a_file_from_before_the_metric_was_kept_is_read(folders: dict[str, Path], tmp_path: Path) -> None:
     rows, _, _ = ends_of(folders["plain"])
     points = [between(rows, alpha) for alpha in (0.0, 1.0)]
     before = profiles(folders["plain"], points)
@@ -330,7 +345,7 @@ def test_a_file_from_before_the_metric_was_kept_is_read(folders, tmp_path):
     assert found["metric"].isna().all()
 
 
-def test_the_scripts_on_kept_weights(folders, capsys):
+def test_the_scripts_on_kept_weights(folders: dict[str, Path], capsys: pytest.CaptureFixture[str]) -> None:
     folder = folders["batch_norm"]
     assert parametric_plot_script.main([str(folder), "--alpha-range", "-0.5", "1.5", "--points", "5"]) == 0
     said = capsys.readouterr().out.splitlines()
@@ -358,7 +373,9 @@ def test_the_scripts_on_kept_weights(folders, capsys):
         (["--pair", "a", "b"], "got a, which is not among its trials"),
     ],
 )
-def test_bad_input_is_one_line_and_nothing_is_written(folders, capsys, wrong, said):
+def test_bad_input_is_one_line_and_nothing_is_written(
+    folders: dict[str, Path], capsys: pytest.CaptureFixture[str], wrong: list[str], said: str
+) -> None:
     before = sorted(folders["plain"].rglob("*"))
     assert parametric_plot_script.main([str(folders["plain"]), *wrong]) == 2
     error = capsys.readouterr().err

@@ -4,9 +4,13 @@ import csv
 import dataclasses
 import itertools
 import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import pytest
 from made_up import record
+from narrow import not_none
 
 from analysis.data.load import comparable, load_sweep
 from analysis.data.metric import ACCURACY
@@ -23,6 +27,7 @@ from analysis.paper.warm_start import report as warm_start_report
 from analysis.paper.warm_start import warm_starts
 from analysis.resilience import main as resilience_main
 from analysis.stats.means import Interval, Mean
+from trainables.records.tables import Record
 from trainables.runtime.errors import UserError
 
 SEEDS = range(4)
@@ -30,7 +35,7 @@ LUCK = (0.004, -0.001, 0.002, -0.005)  # of a replicate: shared by all of its tr
 NOISE = (0.001, -0.001, 0.0005, -0.0005)  # of a large-batch trial: sums to 0
 
 
-def trials(seed_accuracy=0.95, sharpness=1.0, noise=0.0, **config):
+def trials(seed_accuracy: float = 0.95, sharpness: float = 1.0, noise: float = 0.0, **config: Any) -> list[Record]:
     """A trial for each seed, with its seed's luck."""
     return [
         record(seed_accuracy + LUCK[seed] + noise * NOISE[seed], sharpness, seed=seed, split_seed=seed, **config)
@@ -38,33 +43,36 @@ def trials(seed_accuracy=0.95, sharpness=1.0, noise=0.0, **config):
     ]
 
 
-def small_large(gap=0.01, ratio=10.0, **config):
+def small_large(gap: float = 0.01, ratio: float = 10.0, **config: Any) -> list[Record]:
     return [*trials(batch_size=16, **config), *trials(0.95 - gap, ratio, noise=1.0, batch_size=512, **config)]
 
 
-def test_gap_and_ratio_are_paired(write_sweep):
+def test_gap_and_ratio_are_paired(write_sweep: Callable[..., Path]) -> None:
     sweep = load_sweep(write_sweep(small_large()))
     small, large = small_and_large(comparable(sweep), sweep)
     found = compare("large", large, small, ACCURACY)
     assert (found.batch_size, found.trials, found.off_target) == (512, 4, 0)
-    assert found.gap.value == pytest.approx(0.01)
+    gap = not_none(found.gap)
+    interval = not_none(gap.interval)
+    assert gap.value == pytest.approx(0.01)
     half = 3.18244630528 * math.sqrt(sum(noise**2 for noise in NOISE) / 3) / 2  # t(0.975, 3); the luck is not in it
-    assert (found.gap.interval.low, found.gap.interval.high) == pytest.approx((0.01 - half, 0.01 + half))
-    assert found.ratio.value == pytest.approx(10)
+    assert (interval.low, interval.high) == pytest.approx((0.01 - half, 0.01 + half))
+    assert not_none(found.ratio).value == pytest.approx(10)
     assert found.worse is True
     assert found.sharper is None  # all replicates agree exactly: no interval
     other = compare("small", small, large, ACCURACY)
-    assert (other.worse, other.ratio.value) == (False, pytest.approx(0.1))
+    assert other.worse is False
+    assert not_none(other.ratio).value == pytest.approx(0.1)
     assert compare("same", large, large, ACCURACY).worse is None
 
 
-def test_one_batch_size_is_not_enough(write_sweep):
+def test_one_batch_size_is_not_enough(write_sweep: Callable[..., Path]) -> None:
     sweep = load_sweep(write_sweep(trials(batch_size=16)))
     with pytest.raises(UserError, match=r"a small and at a large batch, .* got batch sizes 16 in"):
         small_and_large(comparable(sweep), sweep)
 
 
-def test_texts_and_files(tmp_path):
+def test_texts_and_files(tmp_path: Path) -> None:
     mean = Mean(0.0096, Interval(-0.005, 0.0143), 4, 4)
     assert points(ACCURACY, mean) == "+0.96 [−0.50, +1.43]"
     assert points(ACCURACY, None) == "–"
@@ -77,7 +85,7 @@ def test_texts_and_files(tmp_path):
     ]
 
 
-def test_figure_marks_what_is_off_target(write_sweep):
+def test_figure_marks_what_is_off_target(write_sweep: Callable[..., Path]) -> None:
     records = small_large()
     records[-1].trial["flags"] = ["missed target loss"]
     sweep = load_sweep(write_sweep(records))
@@ -91,9 +99,9 @@ def test_figure_marks_what_is_off_target(write_sweep):
     assert "Hollow" in figure.get_supxlabel()
 
 
-def test_variants_are_named_by_what_is_uncommon():
+def test_variants_are_named_by_what_is_uncommon() -> None:
     widths = {"widths": [128, 128]}
-    variants = [
+    variants: list[dict[str, Any]] = [
         {"optimizer": "adam", **widths},
         {"optimizer": "adam", **widths, "activation": "tanh"},
         {"optimizer": "adam", **widths, "batch_norm": True},
@@ -103,7 +111,7 @@ def test_variants_are_named_by_what_is_uncommon():
     assert variant_names(variants) == ["base", "activation tanh", "batch_norm on", "widths 32", "optimizer sgd"]
 
 
-def test_resilience(write_sweep, capsys):
+def test_resilience(write_sweep: Callable[..., Path], capsys: pytest.CaptureFixture[str]) -> None:
     options = [f'{{"activation": "{name}"}}' for name in ("relu", "tanh", "gelu")]
     records = [
         *small_large(model_options="{}"),
@@ -120,7 +128,7 @@ def test_resilience(write_sweep, capsys):
         "activation gelu": False,
         "optimizer sgd": True,
     }
-    assert found["optimizer sgd"].gap.value == pytest.approx(0.03)  # against its own small batch
+    assert not_none(found["optimizer sgd"].gap).value == pytest.approx(0.03)  # against its own small batch
     lines = resilience_report(folder)
     assert not any("only pairs that both completed" in line for line in lines)
     lost = dataclasses.replace(records[-1], trial=records[-1].trial | {"status": "diverged"})
@@ -135,7 +143,7 @@ def test_resilience(write_sweep, capsys):
     assert capsys.readouterr().err.count("\n") == 1
 
 
-def test_not_an_optimization_issue(write_sweep):
+def test_not_an_optimization_issue(write_sweep: Callable[..., Path]) -> None:
     folder = write_sweep(
         [
             *small_large(),
@@ -144,8 +152,8 @@ def test_not_an_optimization_issue(write_sweep):
         ]
     )
     first, *others = by_optimizer(load_sweep(folder))
-    assert (first.name, first.batch_size, first.gap.value) == ("Adam", 16, 0)
-    assert {row.name: round(row.gap.value, 9) for row in others} == {
+    assert (first.name, first.batch_size, not_none(first.gap).value) == ("Adam", 16, 0)
+    assert {row.name: round(not_none(row.gap).value, 9) for row in others} == {
         "Adam": 0.01,
         "L-BFGS": 0.02,
         "gradient descent": 0,
@@ -157,18 +165,18 @@ def test_not_an_optimization_issue(write_sweep):
         by_optimizer(load_sweep(write_sweep(small_large(), "no full batch")))
 
 
-def test_paper_remedies(write_sweep):
+def test_paper_remedies(write_sweep: Callable[..., Path]) -> None:
     noisy = {"batch_size": 512, "noise": -1.0}
     folder = write_sweep(
         [*small_large(), *trials(0.945, 9.0, proximal=1e-3, **noisy), *trials(0.92, 0.5, augmentation="paper", **noisy)]
     )
     found = against_small(load_sweep(folder))
-    assert [(row.name, round(row.gap.value, 9), round(row.ratio.value, 9)) for row, _ in found] == [
+    assert [(row.name, round(not_none(row.gap).value, 9), round(not_none(row.ratio).value, 9)) for row, _ in found] == [
         ("plain", 0.01, 10),
         ("proximal=0.001", 0.005, 9),
         ("augmentation=paper", 0.03, 0.5),
     ]
-    assert [round(remedy.gain.value, 9) for _, remedy in found[1:]] == [0.005, -0.02]
+    assert [round(not_none(remedy).gain.value, 9) for _, remedy in found[1:]] == [0.005, -0.02]
     text = " ".join(remedies_report(folder))
     assert "proximal=0.001 improves test accuracy" in text
     assert "augmentation=paper worsens test accuracy" in text
@@ -176,7 +184,7 @@ def test_paper_remedies(write_sweep):
         against_small(load_sweep(write_sweep(small_large(), "no remedy")))
 
 
-def test_warm_start(write_sweep):
+def test_warm_start(write_sweep: Callable[..., Path]) -> None:
     switched = [
         trials(accuracy, sharpness, noise=-1.0, batch_size=16, switch_epoch=epoch, switch_batch_size=512)
         for epoch, accuracy, sharpness in ((10, 0.949, 2.0), (2, 0.942, 5.0))
@@ -185,7 +193,7 @@ def test_warm_start(write_sweep):
         entry.trial["resumed_epoch"] = 10
     folder = write_sweep([*small_large(), *itertools.chain(*switched)])
     found = warm_starts(load_sweep(folder))
-    assert [(row.name, round(row.gap.value, 9), round(row.ratio.value, 9)) for row, _ in found] == [
+    assert [(row.name, round(not_none(row.gap).value, 9), round(not_none(row.ratio).value, 9)) for row, _ in found] == [
         ("0 (large batch)", 0.01, 10),
         ("2", 0.008, 5),
         ("10", 0.001, 2),
@@ -197,7 +205,7 @@ def test_warm_start(write_sweep):
         warm_starts(load_sweep(write_sweep(small_large(), "no switch")))
 
 
-def along_a_run(entry, losses, sharpness, distance):
+def along_a_run(entry: Record, losses: list[float], sharpness: Callable[[float], float], distance: float) -> Record:
     """The record with a measured epoch for each loss: box sharpness `sharpness(loss)`."""
     epochs = [
         {"epoch": epoch, "train_loss": loss, "distance": distance * epoch / len(losses)}
@@ -209,7 +217,7 @@ def along_a_run(entry, losses, sharpness, distance):
     return dataclasses.replace(entry, epochs=epochs, measures=measures)
 
 
-def test_evolution(write_sweep):
+def test_evolution(write_sweep: Callable[..., Path]) -> None:
     """Sharpness is a power of the loss, so that interpolation by logarithms is exact."""
     falling = [2.0, 0.5, 0.04, 0.07, 0.02, 0.002]  # it rises once
     records = [
@@ -226,7 +234,7 @@ def test_evolution(write_sweep):
         assert by_level[level].loc[16].to_numpy() == pytest.approx([level] * 4)
         assert by_level[level].loc[512].to_numpy() == pytest.approx([0.4 / level] * 4)
     assert set(by_level[0.003].index) == {16}
-    assert distance_ratio(sweep).value == pytest.approx(3)
+    assert not_none(distance_ratio(sweep)).value == pytest.approx(3)
     text = " ".join(evolution_report(folder))
     assert "Batch 16: from loss 1 to 0.01 box sharpness changes by the factor 0.01" in text
     assert "Batch 512: from loss 1 to 0.01 box sharpness changes by the factor 100" in text
@@ -236,12 +244,12 @@ def test_evolution(write_sweep):
     assert sharpness.xaxis_inverted()
 
 
-def test_evolution_needs_moments(write_sweep):
+def test_evolution_needs_moments(write_sweep: Callable[..., Path]) -> None:
     with pytest.raises(UserError, match="measured along the run"):
         along(load_sweep(write_sweep(small_large())))
 
 
-def test_runs_that_share_no_loss(write_sweep):
+def test_runs_that_share_no_loss(write_sweep: Callable[..., Path]) -> None:
     small = (along_a_run(entry, [0.2, 0.02], lambda loss: loss, 1.0) for entry in trials(batch_size=16))
     large = (along_a_run(entry, [2.0, 0.5], lambda loss: loss, 1.0) for entry in trials(batch_size=512))
     assert any("share no training loss" in line for line in evolution_report(write_sweep([*small, *large])))

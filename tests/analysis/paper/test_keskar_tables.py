@@ -1,24 +1,31 @@
 """The paper's numbers, and what the table says of sweeps whose answer is known."""
 
 import itertools
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
 from made_up import record
+from narrow import not_none
 
 from analysis.data.load import load_sweep
 from analysis.keskar_tables import main
 from analysis.paper.keskar2017 import accuracy, sharpness
 from analysis.paper.keskar_figure4 import keskar_figure4, write_figure4
 from analysis.paper.keskar_tables import keskar_tables, table_lines, write_keskar_tables
+from trainables.records.tables import Record
 from trainables.runtime.errors import UserError
 
 LOSS = (0.012, 0.020, 0.016)  # of LB against SB, by seed
 RATIO = (3.0, 16 / 3, 4.0)
 
 
-def two_batches(loss=LOSS, ratio=RATIO, model="f1", sizes=(16, 512)):
+def two_batches(
+    loss: Sequence[float] = LOSS, ratio: Sequence[float] = RATIO, model: str = "f1", sizes: Sequence[int] = (16, 512)
+) -> list[Record]:
     """A network at two batch sizes, a seed for each difference."""
     records = []
     for seed, (lost, times) in enumerate(zip(loss, ratio, strict=True)):
@@ -32,14 +39,14 @@ def two_batches(loss=LOSS, ratio=RATIO, model="f1", sizes=(16, 512)):
     return records
 
 
-def row(table, **values):
+def row(table: pd.DataFrame, **values: Any) -> pd.Series:
     for name, value in values.items():
         table = table[table[name] == value]
     assert len(table) == 1
     return table.iloc[0]
 
 
-def test_the_papers_numbers():
+def test_the_papers_numbers() -> None:
     assert accuracy().loc[("C1", "SB"), "test_accuracy"] == 80.04
     assert accuracy().loc[("F2", "LB"), ["train_accuracy", "train_std"]].tolist() == [98.35, 2.08]
     assert sharpness().loc[("C1", "LB", "full", 1e-3)].tolist() == [707.23, 43.04]
@@ -51,7 +58,7 @@ def test_the_papers_numbers():
     assert (by_regime["LB"] > by_regime["SB"]).all()
 
 
-def test_both_conclusions_hold(write_sweep):
+def test_both_conclusions_hold(write_sweep: Callable[..., Path]) -> None:
     table = keskar_tables(load_sweep(write_sweep(two_batches())))
     found = row(table, quantity="test accuracy")
     assert (found["paper_SB"], found["paper_LB"], found["paper_effect"]) == pytest.approx((98.03, 97.81, 0.22))
@@ -70,7 +77,7 @@ def test_both_conclusions_hold(write_sweep):
     assert "98.03" in said
 
 
-def test_reversed_not_clear_and_one_replicate(write_sweep):
+def test_reversed_not_clear_and_one_replicate(write_sweep: Callable[..., Path]) -> None:
     reverse = keskar_tables(load_sweep(write_sweep(two_batches(loss=[-x for x in LOSS], ratio=[1 / x for x in RATIO]))))
     accuracy_row = row(reverse, quantity="test accuracy")
     assert accuracy_row["verdict"] == "reversed"
@@ -82,7 +89,9 @@ def test_reversed_not_clear_and_one_replicate(write_sweep):
     assert "one replicate" in " ".join(table_lines(one))
 
 
-def test_networks_stand_apart_and_one_that_is_not_the_papers_has_no_number_of_it(write_sweep):
+def test_networks_stand_apart_and_one_that_is_not_the_papers_has_no_number_of_it(
+    write_sweep: Callable[..., Path],
+) -> None:
     records = [*two_batches(), *two_batches(model="mlp", sizes=(32, 128))]
     records[-1].trial["flags"] = ["missed target loss"]
     table = keskar_tables(load_sweep(write_sweep(records)))
@@ -92,7 +101,7 @@ def test_networks_stand_apart_and_one_that_is_not_the_papers_has_no_number_of_it
     assert "1 of mlp on digits 512" in " ".join(table_lines(table))
 
 
-def test_the_subspace_of_the_paper_is_met_by_both_of_ours(write_sweep):
+def test_the_subspace_of_the_paper_is_met_by_both_of_ours(write_sweep: Callable[..., Path]) -> None:
     records = two_batches()
     for entry, space in itertools.product(records, ("unit subspace of 100", "gaussian subspace of 100")):
         large = entry.trial["batch_size"] == 512
@@ -110,7 +119,7 @@ def test_the_subspace_of_the_paper_is_met_by_both_of_ours(write_sweep):
         assert found["verdict"] == "no spread"  # the same ratio in every seed has no interval
 
 
-def test_one_batch_size_is_one_line(write_sweep, capsys):
+def test_one_batch_size_is_one_line(write_sweep: Callable[..., Path], capsys: pytest.CaptureFixture[str]) -> None:
     folder = write_sweep(two_batches(sizes=(16, 16)))
     assert main([str(folder)]) == 2
     error = capsys.readouterr().err
@@ -121,7 +130,7 @@ def test_one_batch_size_is_one_line(write_sweep, capsys):
         keskar_figure4(load_sweep(folder))
 
 
-def test_the_files(write_sweep):
+def test_the_files(write_sweep: Callable[..., Path]) -> None:
     sweep = load_sweep(write_sweep(two_batches()))
     lines = write_keskar_tables(sweep)
     written = pd.read_csv(sweep.folder / "figures" / "keskar_tables.csv")
@@ -129,7 +138,7 @@ def test_the_files(write_sweep):
     assert written["network"].eq("F1").all()
 
 
-def test_figure_4(write_sweep):
+def test_figure_4(write_sweep: Callable[..., Path]) -> None:
     """Flat up to 64, then 1 point a doubling; sharpness doubles with every doubling."""
     records = [
         record(
@@ -142,9 +151,9 @@ def test_figure_4(write_sweep):
     sweep = load_sweep(write_sweep(records))
     figure = keskar_figure4(sweep)
     left, right = figure.axes
-    accuracy_line = next(line for line in left.lines if len(line.get_xdata()) == 6)
-    assert list(accuracy_line.get_ydata())[:3] == pytest.approx([95.0] * 3)
-    assert {text.get_text() for text in right.get_legend().get_texts()} == {"strong", "paper"}
+    accuracy_line = next(line for line in left.lines if len(np.asarray(line.get_xdata())) == 6)
+    assert list(np.asarray(accuracy_line.get_ydata()))[:3] == pytest.approx([95.0] * 3)
+    assert {text.get_text() for text in not_none(right.get_legend()).get_texts()} == {"strong", "paper"}
     assert any(line.get_linestyle() == "--" for line in left.lines)  # the threshold
     lines = [str(line) for line in write_figure4(sweep)]
     assert any(line.startswith("Test accuracy is flat up to a batch size of about ") for line in lines)

@@ -10,6 +10,7 @@ import made_up
 import numpy as np
 import pandas as pd
 import pytest
+from narrow import not_none
 from scipy import stats
 
 from analysis.charts.branched_batch import branched_batch_figure
@@ -63,7 +64,7 @@ def test_the_smoothed_loss_is_the_mean_of_the_line_between_evaluations() -> None
     assert np.isnan(smoothed(curve.assign(test_loss=np.nan), 1.5, 3.0))
 
 
-def test_losses_too_large_for_a_mean_are_none():
+def test_losses_too_large_for_a_mean_are_none() -> None:
     curve = pd.DataFrame({"epoch": [1.0, 2.0, 3.0], "test_loss": [1e308, 1.5e308, 1.7e308]})
     assert np.isnan(smoothed(curve, 1.0, 3.0))
     assert smoothed(curve.assign(test_loss=[1e300, 1e300, 1e300]), 1.0, 3.0) == pytest.approx(1e300, rel=1e-12)
@@ -132,9 +133,7 @@ def test_the_schedule_against_other_ways_to_train(tmp_path: Path) -> None:
         ]
     sweep = load_sweep(made_up.write(tmp_path, records))
     found = branched_batch(sweep, 0.01)
-    schedule = proposed(found)
-    assert schedule is not None
-    run_arms = arms(sweep, found, schedule)
+    run_arms = arms(sweep, found, not_none(proposed(found)))
     assert [arm.name for arm in run_arms] == ["constant small", "schedule", "constant large", "Seesaw"]
     values = [None if arm.excess is None else arm.excess.value for arm in run_arms]
     assert values[1:] == pytest.approx([0.004, 0.3, -0.1], abs=1e-12)

@@ -19,13 +19,13 @@ OTHERS = (*GAPS, *CORRELATIONS, *CRITICAL_BATCH)
 DESIGNS = (*dict.fromkeys(design for statement in OTHERS for design in statement.designs), PLAIN, EVEN)
 
 
-def test_a_rate_fails_where_93_percent_is_refuted():
+def test_a_rate_fails_where_93_percent_is_refuted() -> None:
     assert Count(173, 200).fails  # P(X <= 173 | 200, 0.93) = 0.00083
     assert not Count(174, 200).fails  # 0.00177
     assert not Count().fails
 
 
-def test_groups_from_the_template_are_those_of_the_sweep():
+def test_groups_from_the_template_are_those_of_the_sweep() -> None:
     design = Design(name="", remedies=(0.0,), replicates=3, missing=0.2, off_target=0.2, learning_rates=(0.01,))
     sweep = simulated(design, np.random.default_rng(0))
     expected = comparable(sweep), attempted(sweep)

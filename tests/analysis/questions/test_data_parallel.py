@@ -1,5 +1,8 @@
 """Data-parallel steps against closed forms: all-reduce, its fit, interpolated computing, bounds, time and cost."""
 
+from collections.abc import Callable
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -48,7 +51,7 @@ def all_reduces(link: Link, noise: float = 0.0, stretch: float = 1.0) -> pd.Data
     )
 
 
-def test_ring_by_hand():
+def test_ring_by_hand() -> None:
     """Four devices, 8 MB, 1 GB/s, 1 ms: six messages of 2 MB, 6 (1 ms + 2 ms) = 18 ms. One device sends nothing."""
     link = Link(latency=1e-3, bandwidth=1e9)
     assert link.all_reduce(4, 8e6) == pytest.approx(18e-3, rel=1e-12)
@@ -57,34 +60,34 @@ def test_ring_by_hand():
 
 
 @pytest.mark.parametrize("stretch", [1.0, 2.0])
-def test_exact_times_give_the_link_back(stretch):
+def test_exact_times_give_the_link_back(stretch: float) -> None:
     link = Link(latency=3e-5, bandwidth=2e9)
     found = fit_link(all_reduces(link, stretch=stretch))
     assert [found.latency, found.bandwidth] == pytest.approx([3e-5, 2e9], rel=1e-9)
 
 
-def test_noisy_times_give_about_the_link():
+def test_noisy_times_give_about_the_link() -> None:
     """300 times with 5 % noise, two parameters: each is known to about 1 %, and relative least squares is biased by
     0.25 %."""
     found = fit_link(all_reduces(Link(3e-5, 2e9), noise=0.05))
     assert [found.latency, found.bandwidth] == pytest.approx([3e-5, 2e9], rel=0.04)
 
 
-def test_no_bandwidth_in_times_that_do_not_grow():
+def test_no_bandwidth_in_times_that_do_not_grow() -> None:
     times = all_reduces(Link(3e-5, 2e9))
     times["seconds"] = 1e-4 * (times["workers"] - 1) * (1 - 1e-7 * times["bytes"])
     with pytest.raises(UserError, match="found no bandwidth"):
         fit_link(times)
 
 
-def test_step_time_is_exact_on_a_line():
+def test_step_time_is_exact_on_a_line() -> None:
     time = StepTime(of_line(2e-3, 1e-5, (16, 64, 256)))
     for size in (1, 8, 16, 20, 64, 200, 256):
         assert time(size) == pytest.approx(2e-3 + 1e-5 * size, rel=1e-12)
     assert [time.is_measured(size) for size in (8, 16, 256, 512)] == [False, True, True, False]
 
 
-def test_step_time_below_the_smallest_stays_possible():
+def test_step_time_below_the_smallest_stays_possible() -> None:
     """Where larger batches take less time than smaller ones it is constant, where much more, proportional."""
     assert StepTime({16: exactly(16 / 2.0), 64: exactly(64 / 1.0)})(4) == pytest.approx(2.0)
     assert StepTime({16: exactly(16 / 1.0), 64: exactly(64 / 9.0)})(4) == pytest.approx(0.25)
@@ -92,7 +95,7 @@ def test_step_time_below_the_smallest_stays_possible():
     assert StepTime({16: exactly(16 / 1.0)})(32) == pytest.approx(2.0)
 
 
-def test_steps_by_hand():
+def test_steps_by_hand() -> None:
     """c(b) = 4 ms + b / 8 ms; 4 MB at 1 GB/s without latency: a(2) = 4 ms, a(4) = 6 ms."""
     throughput = of_line(4e-3, 1.25e-4, (16, 32, 64))
     steps = data_parallel_steps(throughput, 4e6, Link(0.0, 1e9), [64], [4, 1, 2, 128])
@@ -105,18 +108,18 @@ def test_steps_by_hand():
     )
 
 
-def test_the_largest_share_decides():
+def test_the_largest_share_decides() -> None:
     """Ten examples on four devices are 3, 3, 2 and 2: the step waits for three."""
     (step,) = data_parallel_steps(of_line(0.0, 1.0, (1, 10)), 4.0, Link(0.0, 1e9), [10], [4])
     assert step.computing == pytest.approx(3.0)
 
 
-def test_free_communication_scales_perfectly():
+def test_free_communication_scales_perfectly() -> None:
     steps = data_parallel_steps(of_line(0.0, 1e-3, (1, 64)), 4e6, Link(0.0, 1e30), [64], [1, 2, 4, 64])
     assert [step.efficiency for step in steps] == pytest.approx([1.0] * 4, rel=1e-12)
 
 
-def test_more_devices_than_examples():
+def test_more_devices_than_examples() -> None:
     with pytest.raises(UserError, match="`--devices` must be no more than the largest batch"):
         data_parallel_steps(of_line(0.0, 1.0, (16, 64)), 4.0, Link(0.0, 1.0), [16, 64], [65])
 
@@ -125,7 +128,7 @@ def row(batch_size: int, seconds: Mean) -> TimeAtBatch:
     return TimeAtBatch(batch_size, "", exactly(1.0), exactly(1.0), seconds, None, True)
 
 
-def test_time_and_cost_to_a_goal():
+def test_time_and_cost_to_a_goal() -> None:
     """As in test_steps_by_hand, with 1 ms of latency: T(64, N) = 12, 14, 18 ms, with overlap 12, 8, 12 ms."""
     throughput = of_line(4e-3, 1.25e-4, (16, 32, 64))
     steps = data_parallel_steps(throughput, 4e6, Link(1e-3, 1e9), [64], [1, 2, 4])
@@ -141,7 +144,7 @@ def test_time_and_cost_to_a_goal():
     assert goal_lines(steps, TimeToResult(0.1, (row(16, on_one),), 16), "test loss", None) == []
 
 
-def test_check_of_a_model_that_is_right():
+def test_check_of_a_model_that_is_right() -> None:
     """Two processes on each core: all work takes twice as long, and the ratio is 1 for all replicates."""
     link, size = Link(1e-4, 1e9), 4e6
     measured = pd.DataFrame(
@@ -161,7 +164,7 @@ def test_check_of_a_model_that_is_right():
     )
 
 
-def test_gradient_of_a_sweep(write_sweep):
+def test_gradient_of_a_sweep(write_sweep: Callable[..., Path]) -> None:
     sweep = load_sweep(write_sweep(law()))
     sweep.trials["parameters"], sweep.trials["frozen_parameters"] = 1000, 200
     assert gradient_bytes_of_rows(sweep) == 3200

@@ -129,8 +129,9 @@ def test_the_figure_shows_what_is_said(write_sweep: Write) -> None:
     for panel, scaling in zip(panels, found.scalings, strict=True):
         assert scaling.law is not None
         law, points = panel.lines[0], {line.get_marker(): line for line in panel.lines if line.get_marker() != "None"}
-        assert law.get_xdata()[-1] == pytest.approx(16384 if scaling.refusal is None else 4096)
-        assert law.get_ydata()[-1] == pytest.approx(scaling.law.at(law.get_xdata()[-1]))
+        x, y = np.asarray(law.get_xdata()), np.asarray(law.get_ydata())
+        assert x[-1] == pytest.approx(16384 if scaling.refusal is None else 4096)
+        assert y[-1] == pytest.approx(scaling.law.at(x[-1]))
         predicted = points["D"].get_ydata()
         assert predicted == pytest.approx(np.array(scaling.values) / np.array(scaling.law.misses))
         assert ("; not extrapolated" in panel.get_title()) == (scaling.refusal is not None)

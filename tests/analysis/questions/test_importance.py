@@ -1,36 +1,44 @@
 """Importance of hyperparameters: sweeps made up so that each share is known."""
 
 import itertools
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import pytest
 from made_up import failed, record, write
 
 from analysis import importance as script
-from analysis.data.load import load_sweep
-from analysis.questions.importance import importance, importance_sentence, importances
+from analysis.data.load import Sweep, load_sweep
+from analysis.questions.importance import Importances, importance, importance_sentence, importances
+from trainables.records.tables import Record
 from trainables.runtime.errors import UserError
 
 SIZES, RATES, SEEDS = (16, 64, 256), (0.003, 0.01), (0, 1, 2)
 
 
-def accuracy(size, rate, seed):
+def accuracy(size: int, rate: float, seed: int) -> float:
     """Batch size in steps of 0.01 (variance 2/3), learning rate +-0.01 (1), seed in steps of 0.01 (2/3)."""
     return 0.9 - 0.01 * SIZES.index(size) + (0.01 if rate == 0.01 else -0.01) + 0.01 * seed
 
 
-def made(folder, change=None, accuracy=accuracy):
+def made(
+    folder: Path,
+    change: Callable[[dict[str, Any]], Record | None] | None = None,
+    accuracy: Callable[[int, float, int], float] = accuracy,
+) -> Sweep:
     records = []
     for size, rate, seed in itertools.product(SIZES, RATES, SEEDS):
-        values = {"batch_size": size, "learning_rate": rate, "seed": seed, "split_seed": seed}
+        values: dict[str, Any] = {"batch_size": size, "learning_rate": rate, "seed": seed, "split_seed": seed}
         records.append((change and change(values)) or record(accuracy(size, rate, seed), **values))
     return load_sweep(write(folder, records))
 
 
-def shares(found):
+def shares(found: Importances) -> dict[str, float]:
     return {row.hyperparameter: row.share for row in found.rows}
 
 
-def test_shares_of_the_metric_are_those_of_the_variances(tmp_path):
+def test_shares_of_the_metric_are_those_of_the_variances(tmp_path: Path) -> None:
     sweep = made(tmp_path / "sweep")
     found = importance(sweep)
     third = (2 / 3) / (2 / 3 + 1 + 2 / 3)
@@ -51,10 +59,10 @@ def test_shares_of_the_metric_are_those_of_the_variances(tmp_path):
     )
 
 
-def test_the_gap_is_split_without_its_references(tmp_path):
+def test_the_gap_is_split_without_its_references(tmp_path: Path) -> None:
     """Gaps of 1 and 2 points at one rate, 3 and 6 at the other: effects +-1 (batch), +-1.5 (rate), +-0.5 (both)."""
 
-    def with_gap(size, rate, seed):
+    def with_gap(size: int, rate: float, seed: int) -> float:
         return 0.9 - 0.01 * SIZES.index(size) * (3 if rate == 0.01 else 1) + rate + 0.01 * seed
 
     found = importances(made(tmp_path / "sweep", accuracy=with_gap))[1]
@@ -72,8 +80,8 @@ def test_the_gap_is_split_without_its_references(tmp_path):
     assert [row.with_interactions for row in found.rows[:2]] == pytest.approx([2.5 / 3.5, 1.25 / 3.5])
 
 
-def test_values_without_all_their_trials_are_left_out(tmp_path):
-    def change(values):
+def test_values_without_all_their_trials_are_left_out(tmp_path: Path) -> None:
+    def change(values: dict[str, Any]) -> Record | None:
         lost = values["batch_size"] == 256 and values["learning_rate"] == 0.01
         return failed("diverged", **values) if lost else None
 
@@ -84,7 +92,7 @@ def test_values_without_all_their_trials_are_left_out(tmp_path):
     assert "3 left out to complete it" in importance_sentence(sweep, found)
 
 
-def test_an_axis_that_follows_from_another_is_counted_with_it(tmp_path):
+def test_an_axis_that_follows_from_another_is_counted_with_it(tmp_path: Path) -> None:
     records = [
         record(accuracy(size, 0.01, seed), batch_size=size, learning_rate=size / 1e4, seed=seed, split_seed=seed)
         for size, seed in itertools.product(SIZES, SEEDS)
@@ -94,7 +102,7 @@ def test_an_axis_that_follows_from_another_is_counted_with_it(tmp_path):
     assert shares(found)["batch size (with learning rate)"] == pytest.approx(0.5)
 
 
-def test_one_replicate_says_that_noise_is_in_the_shares(tmp_path):
+def test_one_replicate_says_that_noise_is_in_the_shares(tmp_path: Path) -> None:
     records = [
         record(accuracy(size, rate, 0), batch_size=size, learning_rate=rate) for size, rate in
         itertools.product(SIZES, RATES)
@@ -105,7 +113,7 @@ def test_one_replicate_says_that_noise_is_in_the_shares(tmp_path):
     assert importance_sentence(sweep, found).endswith("One replicate: noise is part of these shares.")
 
 
-def test_a_sweep_without_a_grid_is_an_error_in_one_line(tmp_path, capsys):
+def test_a_sweep_without_a_grid_is_an_error_in_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = write(tmp_path / "sweep", [record(0.9), record(0.8, seed=1, split_seed=1)])
     assert script.main([str(folder)]) == 2
     assert "`results` must hold a grid of plain trials in which test_accuracy varies" in capsys.readouterr().err
@@ -113,7 +121,7 @@ def test_a_sweep_without_a_grid_is_an_error_in_one_line(tmp_path, capsys):
         importance(load_sweep(folder), "nothing")
 
 
-def test_the_script_prints_both_targets(tmp_path, capsys):
+def test_the_script_prints_both_targets(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert script.main([str(made(tmp_path / "sweep").folder)]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert [line for line in lines if line.startswith("Of the variance")][1].startswith(

@@ -2,21 +2,26 @@
 
 import dataclasses
 import itertools
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from made_up import failed, grid, record, write
+from narrow import not_none
 
 from analysis.charts.leaderboard import leaderboard_figure
-from analysis.data.load import BOX_STRONG, comparable, load_sweep, measures_of
+from analysis.data.load import BOX_STRONG, Sweep, comparable, load_sweep, measures_of
 from analysis.questions.association import associate, beyond_hyperparameters
 from analysis.questions.leaderboard import leaderboard, leaderboard_frame, leaderboard_lines
 from analysis.questions.rescaling import rescaling, rescaling_sentence
 from analysis.stats.rank_correlation import granulated_kendall
+from trainables.records.tables import Record
 from trainables.runtime.errors import UserError
 
 
-def measured(records):
+def measured(records: list[Record]) -> list[Record]:
     """The records with a training loss, a distance, and one measure of chance and one along the run."""
     random = np.random.default_rng(0)
     changed = []
@@ -34,17 +39,17 @@ def measured(records):
 
 
 @pytest.fixture(scope="module")
-def sweep(tmp_path_factory):
+def sweep(tmp_path_factory: pytest.TempPathFactory) -> Sweep:
     records = measured(grid(batch_sizes=(16, 64, 128, 512), learning_rates=(0.003, 0.01, 0.03)))
     return load_sweep(write(tmp_path_factory.mktemp("results") / "sweep", records))
 
 
-def test_measures_along_the_run_are_not_those_of_the_minimum(sweep):
+def test_measures_along_the_run_are_not_those_of_the_minimum(sweep: Sweep) -> None:
     (chance,) = [measure for measure in measures_of(sweep) if measure.measure == "chance"]
     assert comparable(sweep)[chance.column].max() < 1
 
 
-def test_each_number_is_the_statistic_it_says(sweep):
+def test_each_number_is_the_statistic_it_says(sweep: Sweep) -> None:
     board = leaderboard(sweep)
     assert board.axes == ("batch_size", "learning_rate", "switch_epoch")
     rows = {standing.column: standing for standing in board.standings}
@@ -61,16 +66,16 @@ def test_each_number_is_the_statistic_it_says(sweep):
     assert [rows[name].is_measure for name in ("chance", "batch_size", "distance")] == [True, False, False]
 
 
-def test_a_measure_beats_chance_and_chance_beats_nothing(sweep):
+def test_a_measure_beats_chance_and_chance_beats_nothing(sweep: Sweep) -> None:
     rows = {standing.column: standing for standing in leaderboard(sweep).standings}
-    assert rows["box_sharpness"].corrected_p < 0.05 < rows["chance"].corrected_p
-    assert rows["box_sharpness"].matched_tau.value > 0.8 > rows["chance"].matched_tau.value
-    assert rows["box_sharpness"].at_matched_loss.value > 0.8
+    assert not_none(rows["box_sharpness"].corrected_p) < 0.05 < not_none(rows["chance"].corrected_p)
+    assert not_none(rows["box_sharpness"].matched_tau.value) > 0.8 > not_none(rows["chance"].matched_tau.value)
+    assert not_none(rows["box_sharpness"].at_matched_loss.value) > 0.8
     # Along batch size it is right; across learning rates it is made to be wrong each time, which the worst case tells.
-    worst = rows["box_sharpness"].sign_error.worst
+    worst = not_none(rows["box_sharpness"].sign_error.worst)
     assert (worst.axis, worst.sign_error) == ("learning_rate", 1.0)
-    assert rows["box_sharpness"].granulated.coefficients["batch_size"] > 0.3  # 0.9 but for switched trials
-    assert rows["chance"].matched.interval.holds(0)
+    assert not_none(rows["box_sharpness"].granulated.coefficients["batch_size"]) > 0.3  # 0.9 but for switched trials
+    assert not_none(rows["chance"].matched.interval).holds(0)
     values = [abs(standing.matched.value) for standing in leaderboard(sweep).standings if standing.matched.value]
     assert values == sorted(values, reverse=True)
     assert rows["learning_rate"].matched.value is None  # constant in every matched set
@@ -78,13 +83,13 @@ def test_a_measure_beats_chance_and_chance_beats_nothing(sweep):
 
 
 @pytest.mark.parametrize("target", ["generalization_gap", "test_error"])
-def test_other_targets(sweep, target):
+def test_other_targets(sweep: Sweep, target: str) -> None:
     board = leaderboard(sweep, target)
     assert board.target == target
     assert board.standings[0].matched.trials == len(comparable(sweep))
 
 
-def test_the_table_and_the_figure_show_every_predictor(sweep):
+def test_the_table_and_the_figure_show_every_predictor(sweep: Sweep) -> None:
     board = leaderboard(sweep)
     table = leaderboard_frame(board)
     assert table["predictor"].tolist() == [standing.name for standing in board.standings]
@@ -99,7 +104,7 @@ def test_the_table_and_the_figure_show_every_predictor(sweep):
     assert "large-batch gap" in figure.axes[0].get_xlabel()
 
 
-def test_when_no_trials_on_target_can_be_compared_all_are_and_it_is_said(write_sweep):
+def test_when_no_trials_on_target_can_be_compared_all_are_and_it_is_said(write_sweep: Callable[..., Path]) -> None:
     records = grid(switch_epochs=[None])
     for entry in records:
         entry.trial["flags"] = ["missed target loss"]
@@ -108,7 +113,7 @@ def test_when_no_trials_on_target_can_be_compared_all_are_and_it_is_said(write_s
     assert "off target ones too" in leaderboard_figure(sweep).get_supxlabel()
 
 
-def test_one_huge_sharpness_is_the_largest_and_no_more(write_sweep):
+def test_one_huge_sharpness_is_the_largest_and_no_more(write_sweep: Callable[..., Path]) -> None:
     records = grid(batch_sizes=(16, 64, 128, 512))
     largest = max(records, key=lambda entry: entry.trial["box_sharpness"])
     boards = []
@@ -119,7 +124,7 @@ def test_one_huge_sharpness_is_the_largest_and_no_more(write_sweep):
     assert dataclasses.replace(boards[0], corrected_p=None) == dataclasses.replace(boards[1], corrected_p=None)
 
 
-def test_every_layer_has_a_row_and_no_row_is_a_copy(write_sweep):
+def test_every_layer_has_a_row_and_no_row_is_a_copy(write_sweep: Callable[..., Path]) -> None:
     """Layer 0 follows the gap, layer 2 is noise, layer 4 opposes the gap."""
     generator, records = np.random.default_rng(0), []
     for size, rate, seed in itertools.product((16, 32, 64, 128, 300), (0.003, 0.01), range(4)):
@@ -127,16 +132,17 @@ def test_every_layer_has_a_row_and_no_row_is_a_copy(write_sweep):
         values = {"0": 1000 * lost + 0.1 * generator.normal(), "2": generator.random(), "4": 50 - 1000 * lost}
         common = {"measure": "layer_max_eig", "method": "lanczos", "epoch": 20}
         found = [common | {"space": layer, "value": value} for layer, value in values.items()]
-        config = {"batch_size": size, "learning_rate": rate, "seed": seed, "split_seed": seed}
+        config: dict[str, Any] = {"batch_size": size, "learning_rate": rate, "seed": seed, "split_seed": seed}
         records.append(record(0.95 - lost + 3e-4 * generator.normal(), generator.random(), found=found, **config))
     rows = {standing.column: standing for standing in leaderboard(load_sweep(write_sweep(records))).standings}
     first, second, third = (rows[f"layer_max_eig_{layer}"] for layer in "024")
-    assert first.matched.value > 0.9 > 0.5 > abs(second.matched.value)
-    assert third.matched.value < -0.9
-    assert max(first.corrected_p, third.corrected_p) < 0.05 < second.corrected_p
+    assert not_none(first.matched.value) > 0.9 > 0.5 > abs(not_none(second.matched.value))
+    assert not_none(third.matched.value) < -0.9
+    assert not_none(first.corrected_p) < 0.05
+    assert not_none(third.corrected_p) < 0.05 < not_none(second.corrected_p)
 
 
-def test_what_cannot_be_ranked(write_sweep):
+def test_what_cannot_be_ranked(write_sweep: Callable[..., Path]) -> None:
     sweep = load_sweep(write_sweep([failed("boom"), record()]))
     with pytest.raises(UserError, match=r"^`results` must hold at least two"):
         leaderboard(sweep)
@@ -144,7 +150,7 @@ def test_what_cannot_be_ranked(write_sweep):
         leaderboard(sweep, "sharpness")
 
 
-def test_one_function_two_sharpnesses(sweep):
+def test_one_function_two_sharpnesses(sweep: Sweep) -> None:
     """The eigenvalues of the rescaled network are others, its predictions are not (Dinh et al. 2017)."""
     found = rescaling(sweep)
     assert found.function_error < 1e-12

@@ -1,10 +1,14 @@
 """The planner on made-up pilots, by hand."""
 
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
 import numpy as np
 import pytest
 from made_up import record
+from narrow import not_none
 
-from analysis.data.load import load_sweep
+from analysis.data.load import Sweep, load_sweep
 from analysis.questions.replicates_needed import replicates_needed
 from analysis.stats.power import cap_for, power, replicates_for
 from sweeps.studies.planning import plan_lines
@@ -13,7 +17,9 @@ from trainables.runtime.errors import UserError
 LOST = [0.001, 0.003, -0.001, 0.005]  # mean 0.002
 
 
-def pilot(write_sweep, lost, rates=(0.01,), name="pilot"):
+def pilot(
+    write_sweep: Callable[..., Path], lost: Sequence[float], rates: Sequence[float] = (0.01,), name: str = "pilot"
+) -> Sweep:
     records = [
         record(0.9 - (loss if size == 64 else 0.0), batch_size=size, learning_rate=rate, seed=seed, split_seed=seed)
         for seed, loss in enumerate(lost)
@@ -23,34 +29,34 @@ def pilot(write_sweep, lost, rates=(0.01,), name="pilot"):
     return load_sweep(write_sweep(records, name))
 
 
-def test_by_hand(write_sweep):
+def test_by_hand(write_sweep: Callable[..., Path]) -> None:
     found = replicates_needed(pilot(write_sweep, LOST), 0.8, 4)
     (row,) = found.rows
     sigma = np.std(LOST, ddof=1)
     assert (found.margin, found.reference, row.batch_size) == (0.005, 16, 64)
     assert row.deviation == pytest.approx(sigma, rel=1e-9)
     assert row.safe_deviation == pytest.approx(1.7275872940849268 * sigma, rel=1e-9)
-    assert row.if_nothing.plug_in == replicates_for(0.005 / sigma, 0.8)
+    assert row.if_nothing.plug_in == replicates_for(float(0.005 / sigma), 0.8)
     assert row.if_nothing.safe == replicates_for(0.005 / row.safe_deviation, 0.8)
     assert row.if_nothing.safe_cap == cap_for(0.005 / row.safe_deviation, 0.8, 4)
-    assert row.as_observed.plug_in == replicates_for(0.003 / sigma, 0.8)
-    count = row.if_nothing.plug_in
-    assert power(count - 1, 0.005 / sigma) < 0.8 <= power(count, 0.005 / sigma)
+    assert row.as_observed.plug_in == replicates_for(float(0.003 / sigma), 0.8)
+    count = not_none(row.if_nothing.plug_in)
+    assert power(count - 1, float(0.005 / sigma)) < 0.8 <= power(count, float(0.005 / sigma))
 
 
-def test_a_loss_above_the_margin_is_planned_to_be_shown(write_sweep):
+def test_a_loss_above_the_margin_is_planned_to_be_shown(write_sweep: Callable[..., Path]) -> None:
     found = replicates_needed(pilot(write_sweep, [0.01 + lost for lost in LOST]), 0.8, 4)
     sigma = np.std(LOST, ddof=1)
-    assert found.rows[0].as_observed.plug_in == replicates_for(0.007 / sigma, 0.8)  # 0.012 - 0.005
+    assert found.rows[0].as_observed.plug_in == replicates_for(float(0.007 / sigma), 0.8)  # 0.012 - 0.005
 
 
-def test_time_counts_every_setting_and_the_smallest_batch_once(write_sweep):
+def test_time_counts_every_setting_and_the_smallest_batch_once(write_sweep: Callable[..., Path]) -> None:
     found = replicates_needed(pilot(write_sweep, LOST, rates=(0.003, 0.01)), 0.8, 4)
     assert found.reference_seconds == pytest.approx(2 * 3.0)  # 1 s of training and 2 s of measures, two rates
     assert found.seconds({64: 10}) == pytest.approx(10 * (6.0 + 6.0))
 
 
-def test_batch_sizes_that_diverged_are_told(write_sweep):
+def test_batch_sizes_that_diverged_are_told(write_sweep: Callable[..., Path]) -> None:
     """Batch 64 lost a seed, batch 256 all of them: neither can be free, and only 64 has a loss to plan by."""
     records = [
         record(
@@ -74,7 +80,7 @@ def test_batch_sizes_that_diverged_are_told(write_sweep):
     assert "Batch 256: 4 of 4 trials of the pilot diverged" in said
 
 
-def test_pilots_that_say_too_little(write_sweep):
+def test_pilots_that_say_too_little(write_sweep: Callable[..., Path]) -> None:
     with pytest.raises(UserError, match="two or more replicates, got one replicate of batch 64"):
         replicates_needed(pilot(write_sweep, LOST[:1], name="one"), 0.8, 4)
     alone = load_sweep(write_sweep([record(batch_size=16, seed=seed, split_seed=seed) for seed in (0, 1)], "alone"))

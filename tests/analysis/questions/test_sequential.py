@@ -2,15 +2,19 @@
 
 import dataclasses
 import json
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from made_up import record
+from narrow import not_none
 from scipy import stats
 from simulations import Design, grouped, simulated
 from simulations.sequential import Study, judged
 
-from analysis.data.load import load_sweep
+from analysis.data.load import Sweep, load_sweep
 from analysis.data.sequential_design import SequentialDesign, read_design
 from analysis.questions.free_batch import free_batch
 from analysis.questions.sequential import verdicts, verdicts_sentence
@@ -27,7 +31,12 @@ LOSSES = {  # of seeds 0 to 5, in accuracy
 DESIGN = SequentialDesign(0.5, (0, 1, 2, 3, 4, 5), (2, 4, 6))
 
 
-def sweep_of(write_sweep, design, name="sweep", losses=LOSSES):
+def sweep_of(
+    write_sweep: Callable[..., Path],
+    design: SequentialDesign,
+    name: str = "sweep",
+    losses: Mapping[int, Sequence[float]] = LOSSES,
+) -> Sweep:
     records = [record(0.9, batch_size=16, seed=seed, split_seed=seed, test_size=10**7) for seed in range(6)]
     records += [
         record(0.9 - lost, batch_size=size, seed=seed, split_seed=seed, test_size=10**7)
@@ -39,39 +48,40 @@ def sweep_of(write_sweep, design, name="sweep", losses=LOSSES):
     return load_sweep(folder)
 
 
-def test_intervals_are_those_of_the_look(write_sweep):
+def test_intervals_are_those_of_the_look(write_sweep: Callable[..., Path]) -> None:
     sweep = sweep_of(write_sweep, dataclasses.replace(DESIGN, taken=2))
-    rows = {row.batch_size: row.lost for row in free_batch(sweep).rows}
+    rows = {row.batch_size: not_none(row.lost) for row in not_none(free_batch(sweep)).rows}
     level = levels_of_plan(DESIGN.looks)[1]
     for size in (32, 64, 128):
         seen = np.array(LOSSES[size][:4])  # of 64 two more are there, which no look has seen
         half = stats.t.ppf(1 - level, 3) * stats.sem(seen)
+        interval = not_none(rows[size].interval)
         assert rows[size].replicates == 4
-        assert rows[size].interval.low == pytest.approx(seen.mean() - half, rel=1e-9)
-        assert rows[size].interval.high == pytest.approx(seen.mean() + half, rel=1e-9)
+        assert interval.low == pytest.approx(seen.mean() - half, rel=1e-9)
+        assert interval.high == pytest.approx(seen.mean() + half, rel=1e-9)
     assert verdicts(sweep) == {32: "free", 64: "undecided", 128: "not free"}
     assert verdicts_sentence(sweep) == (
         "After look 2 of 3 (4 replicates): batch 32 free; batch 128 not free; batch 64 undecided."
     )
 
 
-def test_a_decided_batch_size_stays_at_its_look(write_sweep):
+def test_a_decided_batch_size_stays_at_its_look(write_sweep: Callable[..., Path]) -> None:
     losses = {**LOSSES, 32: [0.0001, -0.0002, 0.0, 0.0002, 0.3, 0.3]}
     design = dataclasses.replace(DESIGN, taken=3, decided={32: 2, 128: 2})
     sweep = sweep_of(write_sweep, design, losses=losses)
-    rows = {row.batch_size: row.lost for row in free_batch(sweep).rows}
-    assert (rows[32].replicates, rows[64].replicates) == (4, 6)
+    rows = {row.batch_size: row.lost for row in not_none(free_batch(sweep)).rows}
+    assert (not_none(rows[32]).replicates, not_none(rows[64]).replicates) == (4, 6)
     assert verdicts(sweep)[32] == "free"
 
 
-def test_nothing_is_seen_before_the_first_look(write_sweep):
+def test_nothing_is_seen_before_the_first_look(write_sweep: Callable[..., Path]) -> None:
     sweep = sweep_of(write_sweep, DESIGN)
     assert free_batch(sweep) is None
     assert set(verdicts(sweep).values()) == {"undecided"}
     assert verdicts_sentence(sweep) == ""
 
 
-def test_a_batch_size_that_diverged_is_not_free(write_sweep):
+def test_a_batch_size_that_diverged_is_not_free(write_sweep: Callable[..., Path]) -> None:
     records = [record(0.9, batch_size=16, seed=seed, split_seed=seed) for seed in range(4)]
     records += [
         record(0.9, batch_size=64, seed=seed, split_seed=seed, row={"status": "diverged"} if seed == 3 else {})
@@ -82,24 +92,28 @@ def test_a_batch_size_that_diverged_is_not_free(write_sweep):
     assert verdicts(load_sweep(folder)) == {64: "not free"}
 
 
-def test_the_report_says_that_it_is_sequential(write_sweep):
+def test_the_report_says_that_it_is_sequential(write_sweep: Callable[..., Path]) -> None:
     sweep = sweep_of(write_sweep, dataclasses.replace(DESIGN, taken=2))
     text = " ".join(" ".join(summary_lines(sweep)).split())
     assert "A sequential sweep, with looks after 2, 4, 6 replicates. After look 2 of 3 (4 replicates)." in text
     assert "batch 32 free; batch 128 not free; batch 64 undecided" in text
     assert cards(sweep)[0].result.endswith(", at look 2 of 3")
-    half = (free_batch(sweep).rows[1].lost.interval.high - free_batch(sweep).rows[1].lost.interval.low) / 2
+    interval = not_none(not_none(not_none(free_batch(sweep)).rows[1].lost).interval)
+    half = (interval.high - interval.low) / 2
     assert f"0.05 ± {100 * half:.2f}" in text  # the gap of batch 64 in the table
 
 
-def test_the_file_is_read_back_and_a_damaged_one_is_refused(tmp_path):
+def test_the_file_is_read_back_and_a_damaged_one_is_refused(tmp_path: Path) -> None:
     design = dataclasses.replace(DESIGN, taken=1, decided={32: 1})
     path = tmp_path / "sequential.json"
     assert read_design(tmp_path) is None
     path.write_text(design.as_json())
     assert read_design(tmp_path) == design
     content = json.loads(design.as_json())
-    for damage in ({"looks": [4, 2, 6]}, {"taken": 9}, {"decided": {"32": 3}}, {"seeds": [1]}, {"decided": []}):
+    damages: list[dict[str, Any]] = [
+        {"looks": [4, 2, 6]}, {"taken": 9}, {"decided": {"32": 3}}, {"seeds": [1]}, {"decided": []},
+    ]  # fmt: skip
+    for damage in damages:
         path.write_text(json.dumps({**content, **damage}))
         with pytest.raises(UserError, match="cannot be read"):
             read_design(tmp_path)
@@ -109,7 +123,7 @@ def test_the_file_is_read_back_and_a_damaged_one_is_refused(tmp_path):
 
 
 @pytest.mark.slow
-def test_simulated_studies_say_what_sweeps_say():
+def test_simulated_studies_say_what_sweeps_say() -> None:
     """The verdicts on whole sweeps are those of simulations/sequential.py, which the error rates are counted with."""
     design = Design(
         name="",
@@ -128,7 +142,8 @@ def test_simulated_studies_say_what_sweeps_say():
         lost = (scores[16] - scores[300]).to_numpy() / 0.005
         study = Study("", looks, (0.8,), step=1 / design.test_size / 0.005)
         claims, used = judged(study, lost[None, :, None])
-        plan, found = SequentialDesign(None, tuple(range(8)), looks), {300: "undecided"}
+        plan = SequentialDesign(None, tuple(range(8)), looks)
+        found: dict[int, Any] = {300: "undecided"}
         with grouped(design, sweep):
             for taken in (1, 2, 3):
                 plan = dataclasses.replace(plan, taken=taken)

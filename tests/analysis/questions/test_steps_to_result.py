@@ -1,8 +1,13 @@
 """Steps to a result: against the noisy quadratic's exact steps, by hand, and in simulated runs of known truth."""
 
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
 import numpy as np
 import pandas as pd
 import pytest
+from narrow import not_none
 
 from analysis.data.runs import Runs, read_frame
 from analysis.questions.steps_to_result import (
@@ -19,13 +24,13 @@ SIZES = (1, 4, 16, 64, 256)
 RATES = (0.02, 0.1, 0.5)
 
 
-def made_of(tmp_path, rows, metric="loss", **about) -> Runs:
+def made_of(tmp_path: Path, rows: list[tuple[Any, ...]], metric: str = "loss", **about: Any) -> Runs:
     frame = pd.DataFrame(rows, columns=["run", "batch_size", "step", metric, *about.get("settings", ())])
     return read_frame(tmp_path / "runs.csv", frame, metric, about.get("direction"))
 
 
 @pytest.fixture(scope="module")
-def quadratic(tmp_path_factory) -> Runs:
+def quadratic(tmp_path_factory: pytest.TempPathFactory) -> Runs:
     """The exact loss after every step, at three rates for each batch size."""
     problem = NoisyQuadratic.of_size(10)
     rows = [
@@ -37,28 +42,28 @@ def quadratic(tmp_path_factory) -> Runs:
     return made_of(tmp_path_factory.mktemp("runs"), rows, settings=["learning_rate"])
 
 
-def test_the_exact_steps_of_the_noisy_quadratic(quadratic):
+def test_the_exact_steps_of_the_noisy_quadratic(quadratic: Runs) -> None:
     problem, goal = NoisyQuadratic.of_size(10), 0.1
     found = steps_to_result(quadratic, goal)
     for row in found.rows:
         of_rate = {rate: steps_to_goal(problem, Rule(rate), row.batch_size, goal, 400) for rate in RATES}
         reached = {rate: steps for rate, steps in of_rate.items() if steps is not None}
-        rate = min(reached, key=reached.get)
+        rate = min(reached, key=lambda rate: reached[rate])
         assert row.steps is not None
         assert reached[rate] - 1 < row.steps.value <= reached[rate]  # on a line between two steps
         assert row.setting == f"learning_rate {rate:g}"
         assert (row.reached, row.tried) == (len(reached), 3)
-        assert row.examples.value == pytest.approx(row.steps.value * row.batch_size)
+        assert not_none(row.examples).value == pytest.approx(row.steps.value * row.batch_size)
         assert row.steps.interval is None  # one replicate
-    steps = [row.steps.value for row in found.rows]
+    steps = [not_none(row.steps).value for row in found.rows]
     assert steps == sorted(steps, reverse=True)
     assert found.overhead.within is None  # no replicates, nothing shown
-    ratios = [row.examples.value / found.rows[0].examples.value for row in found.rows]
+    ratios = [not_none(row.examples).value / not_none(found.rows[0].examples).value for row in found.rows]
     last = max(i for i in range(5) if all(ratio < 1.2 for ratio in ratios[: i + 1]))
     assert found.overhead.best_guess == (None if last == 0 else SIZES[last])
 
 
-def test_the_words_say_what_was_found(quadratic):
+def test_the_words_say_what_was_found(quadratic: Runs) -> None:
     text = "\n".join(lines(quadratic, steps_to_result(quadratic, 0.1)))
     assert "Steps to loss <= 0.1, of 15 runs:" in text
     assert "batch 256:" in text
@@ -67,32 +72,32 @@ def test_the_words_say_what_was_found(quadratic):
     assert "none shown to be; none shown to be beyond it" in text
 
 
-def test_a_goal_that_no_setting_reaches(quadratic):
+def test_a_goal_that_no_setting_reaches(quadratic: Runs) -> None:
     best = quadratic.curves["value"].min()
     with pytest.raises(UserError, match=f"which none reaches; the best loss is {best:.3g}"):
         steps_to_result(quadratic, best / 2)
 
 
-def test_the_default_goal_is_reached_by_every_batch_size(quadratic):
+def test_the_default_goal_is_reached_by_every_batch_size(quadratic: Runs) -> None:
     goal = default_goal(quadratic)
     assert all(row.steps is not None for row in steps_to_result(quadratic, goal).rows)
     found = steps_to_result(quadratic, goal * (1 - 1e-6))
     assert any(row.steps is None for row in found.rows)
 
 
-def test_higher_is_better_mirrors_lower(tmp_path):
+def test_higher_is_better_mirrors_lower(tmp_path: Path) -> None:
     rows = [("a", 8, step, 1 / (1 + step)) for step in range(10)] + [
         ("b", 32, step, 1 / (1 + 2 * step)) for step in range(10)
     ]
     down = steps_to_result(made_of(tmp_path, rows), 0.3)
     up = steps_to_result(made_of(tmp_path, [(*row[:3], -row[3]) for row in rows], "accuracy"), -0.3)
-    assert [row.steps.value for row in down.rows] == [row.steps.value for row in up.rows]
+    assert [not_none(row.steps).value for row in down.rows] == [not_none(row.steps).value for row in up.rows]
     # By hand: a is at 1/3 after 2 steps and at 1/4 after 3, b at 1/3 after 1 and 1/5 after 2.
-    assert down.rows[0].steps.value == pytest.approx(2 + (1 / 3 - 0.3) / (1 / 3 - 1 / 4))
-    assert down.rows[1].steps.value == pytest.approx(1 + (1 / 3 - 0.3) / (1 / 3 - 1 / 5))
+    assert not_none(down.rows[0].steps).value == pytest.approx(2 + (1 / 3 - 0.3) / (1 / 3 - 1 / 4))
+    assert not_none(down.rows[1].steps).value == pytest.approx(1 + (1 / 3 - 0.3) / (1 / 3 - 1 / 5))
 
 
-def test_the_luckiest_of_many_single_runs_does_not_win(tmp_path):
+def test_the_luckiest_of_many_single_runs_does_not_win(tmp_path: Path) -> None:
     """A setting that ran once is not chosen before one that ran with three seeds."""
     rows = [
         (f"{rate} {seed}", 8, step, 1 / (1 + rate * step), rate, seed)
@@ -102,10 +107,10 @@ def test_the_luckiest_of_many_single_runs_does_not_win(tmp_path):
     ]
     found = steps_to_result(made_of(tmp_path, rows, settings=["learning_rate", "seed"]), 0.2)
     assert found.rows[0].setting == "learning_rate 1"
-    assert found.rows[0].steps.value == pytest.approx(4)
+    assert not_none(found.rows[0].steps).value == pytest.approx(4)
 
 
-def test_a_diverged_replicate_rules_its_setting_out(tmp_path):
+def test_a_diverged_replicate_rules_its_setting_out(tmp_path: Path) -> None:
     rows = [
         (f"{rate} {seed}", 8, step, np.nan if (rate, seed) == (5.0, 1) else 1 / (1 + rate * step), rate, seed)
         for rate in (1.0, 5.0)
@@ -117,13 +122,15 @@ def test_a_diverged_replicate_rules_its_setting_out(tmp_path):
     assert (found.rows[0].reached, found.rows[0].tried) == (3, 4)
 
 
-def test_a_goal_reached_before_the_first_evaluation_is_a_bound(tmp_path):
+def test_a_goal_reached_before_the_first_evaluation_is_a_bound(tmp_path: Path) -> None:
     found = steps_to_result(made_of(tmp_path, [("a", 8, 50, 0.1), ("a", 8, 60, 0.05)]), 0.2)
     assert found.rows[0].is_bound
-    assert found.rows[0].steps.value == pytest.approx(50)
+    assert not_none(found.rows[0].steps).value == pytest.approx(50)
 
 
-def made_up(generator, ratios, replicates, spread=0.15):
+def made_up(
+    generator: np.random.Generator, ratios: Mapping[int, float], replicates: int, spread: float = 0.15
+) -> list[tuple[Any, ...]]:
     """Runs that reach the goal after (ratio / size) steps times the luck of the run and of its seed."""
     seeds = np.exp(spread * generator.normal(size=replicates))
     rows = []
@@ -135,7 +142,7 @@ def made_up(generator, ratios, replicates, spread=0.15):
 
 
 @pytest.mark.slow
-def test_claims_about_the_overhead_hold_their_level(tmp_path):
+def test_claims_about_the_overhead_hold_their_level(tmp_path: Path) -> None:
     """Batch 16 needs exactly 20 % more than batch 4: to say that it is within or beyond is wrong, each in 2.5 %."""
     generator, wrong, right, sweeps = np.random.default_rng(1), np.zeros(2), np.zeros(2), 300
     for _ in range(sweeps):
@@ -148,7 +155,7 @@ def test_claims_about_the_overhead_hold_their_level(tmp_path):
     assert (right > 0.3 * sweeps).all()  # and there is power to say what is true
 
 
-def test_equal_examples_against_the_margin(tmp_path):
+def test_equal_examples_against_the_margin(tmp_path: Path) -> None:
     """Loss after 800 examples by hand: batch 4 at step 200, batch 8 at step 100, batch 40 at step 20."""
     rows = [
         (f"{size} {seed}", size, step, 1.0 + 0.001 * seed + size / 100 - 0.0001 * step * size, seed)
@@ -162,14 +169,14 @@ def test_equal_examples_against_the_margin(tmp_path):
     assert [size for size, _, _ in found.rows] == [4, 8, 40]
     values = [mean.value for _, mean, _ in found.rows]
     assert values == pytest.approx([0.961, 1.001, 1.321])
-    assert found.rows[1][2].value == pytest.approx(0.04)
+    assert not_none(found.rows[1][2]).value == pytest.approx(0.04)
     assert found.boundary.best_guess == 8
     assert "No worse than the smallest batch by 0.1: up to batch 8 by the means" in equal_examples_line(runs, found)
     with pytest.raises(UserError, match="`margin` must be a number above 0"):
         equal_examples(runs, 0)
 
 
-def test_a_run_first_evaluated_later_has_no_value_at_equal_examples(tmp_path):
+def test_a_run_first_evaluated_later_has_no_value_at_equal_examples(tmp_path: Path) -> None:
     """Batch 4 has seen 240 examples at its end; batch 32 was evaluated after 1920 for the first time."""
     ends = [("a", 4, 60, 0.5), ("b", 32, 60, 0.1)]
     runs = made_of(tmp_path, ends)
@@ -182,7 +189,7 @@ def test_a_run_first_evaluated_later_has_no_value_at_equal_examples(tmp_path):
         equal_examples(made_of(tmp_path, replicates, settings=["seed"]), 0.1)
 
 
-def test_what_cannot_be_compared_is_not_said_to_be_beyond(tmp_path):
+def test_what_cannot_be_compared_is_not_said_to_be_beyond(tmp_path: Path) -> None:
     """One replicate; a size that never is at the goal; and sizes of other seeds."""
     rows = [("a", 8, 0, 1.0, 0), ("a", 8, 10, 0.0, 0), ("b", 64, 0, 1.0, 0), ("b", 64, 10, 0.9, 0)]
     found = steps_to_result(made_of(tmp_path, rows, settings=["seed"]), 0.5)
@@ -198,7 +205,7 @@ def test_what_cannot_be_compared_is_not_said_to_be_beyond(tmp_path):
     assert found.overhead.beyond is None
 
 
-def test_a_run_that_diverged_is_at_no_goal_from_there_on(tmp_path):
+def test_a_run_that_diverged_is_at_no_goal_from_there_on(tmp_path: Path) -> None:
     rows = [("a", 8, 0, 1.0), ("a", 8, 10, np.inf), ("a", 8, 20, 0.1), ("b", 16, 0, 1.0), ("b", 16, 40, 0.2)]
     found = steps_to_result(made_of(tmp_path, rows), 0.5)
     assert found.rows[0].steps is None
@@ -214,7 +221,9 @@ def test_a_run_that_diverged_is_at_no_goal_from_there_on(tmp_path):
         ((16, 64), 3, "beyond it (no intervals: all replicates agree exactly).", "all replicates agree exactly)."),
     ],
 )
-def test_why_nothing_is_shown(tmp_path, sizes, seeds, steps, examples):
+def test_why_nothing_is_shown(
+    tmp_path: Path, sizes: tuple[int, ...], seeds: int, steps: str, examples: str | None
+) -> None:
     rows = [
         (f"{size} {seed}", size, step, loss, seed)
         for size in sizes
@@ -227,7 +236,7 @@ def test_why_nothing_is_shown(tmp_path, sizes, seeds, steps, examples):
     assert line.endswith(examples or "No other batch size has seen as many in every replicate.")
 
 
-def test_a_critical_batch_beyond_the_sizes_is_called_a_guess(tmp_path):
+def test_a_critical_batch_beyond_the_sizes_is_called_a_guess(tmp_path: Path) -> None:
     """The same steps at every batch size: the law's B_crit is far below all of them."""
     rows = [
         (f"{size} {seed}", size, step, loss * (1 + 0.1 * seed), seed)

@@ -1,9 +1,14 @@
 """Time to a goal: by hand, and its intervals and claims on runs of known truth."""
 
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 import pytest
 from made_up import law
+from narrow import not_none
+from numpy.typing import NDArray
 
 from analysis.charts.time_to_result import time_to_result_figure
 from analysis.data.load import load_sweep
@@ -17,11 +22,12 @@ from analysis.questions.time_to_result import (
     throughput_of_rows,
     time_to_result,
 )
+from analysis.stats.fixed_order import Boundary
 from analysis.stats.means import Mean, mean_over_replicates
 from trainables.runtime.errors import UserError
 
 
-def geometric(values) -> Mean:
+def geometric(values: Sequence[float] | NDArray[np.float64]) -> Mean:
     frame = pd.DataFrame({"replicate": range(len(values)), "value": values})
     found = mean_over_replicates(frame, "value", scale="log")
     assert found is not None
@@ -30,10 +36,10 @@ def geometric(values) -> Mean:
 
 def steps(examples: dict[int, Mean]) -> StepsToResult:
     rows = [StepsAtBatch(size, "", mean, mean, None, 1, 1, False) for size, mean in examples.items()]
-    return StepsToResult(0.1, tuple(rows), None, None)
+    return StepsToResult(0.1, tuple(rows), None, Boundary(None, None, None))
 
 
-def test_one_replicate_by_hand():
+def test_one_replicate_by_hand() -> None:
     examples = {16: geometric([1000.0]), 64: geometric([1500.0]), 256: geometric([6000.0])}
     throughput = {16: geometric([500.0]), 64: geometric([1500.0]), 256: geometric([2000.0])}
     found = time_to_result(steps(examples), throughput)
@@ -49,7 +55,7 @@ def test_one_replicate_by_hand():
     ]
 
 
-def test_equal_errors_on_both_sides_add_in_squares():
+def test_equal_errors_on_both_sides_add_in_squares() -> None:
     """With n and n replicates of equal spread, Welch's degrees of freedom are 2 (n - 1), and the error sqrt(2) s."""
     spread = np.exp([-0.1, 0.0, 0.1])
     found = time_to_result(steps({16: geometric(100 * spread)}), {16: geometric(10 * spread)})
@@ -59,7 +65,7 @@ def test_equal_errors_on_both_sides_add_in_squares():
     assert np.log([interval.low, interval.high]) == pytest.approx(np.log(10) + np.array([-half, half]), rel=1e-9)
 
 
-def test_batch_sizes_that_were_not_measured_are_left_out():
+def test_batch_sizes_that_were_not_measured_are_left_out() -> None:
     examples = {16: geometric([1000.0]), 64: geometric([1500.0])}
     assert len(time_to_result(steps(examples), {64: geometric([10.0])}).rows) == 1
     with pytest.raises(UserError, match=r"`--batch-sizes` must hold one that reaches the goal \(16, 64\)"):
@@ -67,20 +73,20 @@ def test_batch_sizes_that_were_not_measured_are_left_out():
 
 
 @pytest.mark.slow
-def test_intervals_and_claims_hold():
+def test_intervals_and_claims_hold() -> None:
     """Two batch sizes with the same true time: the interval holds it in 95 %, and neither is called slower in 95 %."""
     random, held, slower, runs = np.random.default_rng(0), 0, 0, 1500
     for _ in range(runs):
         examples = {size: geometric(1000 * np.exp(0.2 * random.standard_normal(5))) for size in (16, 64)}
         speed = {size: geometric(100 * np.exp(0.1 * random.standard_normal(4))) for size in (16, 64)}
         found = time_to_result(steps(examples), speed)
-        held += found.rows[0].seconds.interval.holds(10.0)
+        held += not_none(found.rows[0].seconds.interval).holds(10.0)
         slower += any(row.slower for row in found.rows)
     assert held / runs > 0.95 - 4 * (0.05 * 0.95 / runs) ** 0.5
     assert slower / runs < 0.05 + 4 * (0.05 * 0.95 / runs) ** 0.5
 
 
-def test_from_a_sweep(write_sweep):
+def test_from_a_sweep(write_sweep: Callable[..., Path]) -> None:
     """S = 50 (1 + 100 / B) times the factor of the seed, in whole epochs of 512 examples, each trial in 1 s."""
     factors = np.array([0.9, 1.0, 1.1])
     sweep = load_sweep(write_sweep(law(factors=factors.tolist())))
@@ -97,7 +103,7 @@ def test_from_a_sweep(write_sweep):
     assert len(time_to_result_figure([found], "train loss", 1.0).axes) == 2
 
 
-def test_throughput_of_repeats():
+def test_throughput_of_repeats() -> None:
     passes = pd.DataFrame(
         {"batch_size": [16, 16, 64, 64], "replicate": [0, 1, 0, 1], "throughput": [1.0, 4.0, 9.0, 9.0]}
     )

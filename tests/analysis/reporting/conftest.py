@@ -1,36 +1,30 @@
 """A report with everything in it, hostile text too, and a browser to open it in."""
 
 import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
 from browser import HOSTILE, Watched, chromium
-from made_up import failed, grid, record, write
+from made_up import failed, grid, record, with_epochs, write
 
 from analysis.data.load import load_sweep
 from analysis.data.progress import progress_of
 from analysis.reporting.page import page_html
 from analysis.reporting.page.data import page_data
+from trainables.records.tables import Record
 
 
-def with_epochs(found, number=30):
-    """The record with curves: the loss halves each epoch."""
-    for epoch in range(1, number + 1):
-        row = {"epoch": epoch, "step": epoch, "train_loss": 0.5**epoch, "test_loss": 0.1 + 0.5**epoch}
-        found.epochs.append(
-            {**row, "train_accuracy": 1 - 0.5**epoch, "test_accuracy": 0.9, "lr": 0.01, "batch_size": 16}
-        )
-    return found
-
-
-def spectrum(found):
+def spectrum(found: Record) -> Record:
     common = {"measure": "spectral_density", "method": "quantile", "space": "full", "epsilon": None, "converged": True}
     found.measures.extend({**common, "scale": float(node), "value": 1.0 / node} for node in range(1, 9))
     return found
 
 
 @pytest.fixture(scope="session")
-def sweep(tmp_path_factory):
+def sweep(tmp_path_factory: pytest.TempPathFactory) -> Path:
     records = [with_epochs(found) for found in grid()]
     spectrum(records[0])
     records.append(with_epochs(record(batch_size=32, row={"status": "diverged", "flags": ["diverged"]}), number=250))
@@ -52,14 +46,14 @@ def sweep(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
-def browser():
+def browser() -> Iterator[Any]:
     """One for all tests of a process; each opens pages of its own."""
     with chromium() as found:
         yield found
 
 
 @pytest.fixture
-def opened(browser, sweep):
+def opened(browser: Any, sweep: Path) -> Iterator[Any]:
     """The report of `sweep`, opened; fails afterwards if it said an error or asked anybody."""
     watched = Watched(browser)
     address = (sweep / "report.html").as_uri()

@@ -2,25 +2,28 @@
 
 import json
 import types
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 import yaml
 from made_up import judged_by, record
-from torch import nn
+from torch import Tensor, nn
 
 from analysis import export as command
 from analysis.data.load import load_sweep
 from analysis.reporting.export import knots, winner, write_best
 from trainables.config import TrialConfig
+from trainables.data import Source
 from trainables.records.tables import Record
 from trainables.tasks.by_name import load_task
 from trainables.training.optimizers.by_name import build_optimizer
 from trainables.trial import Trial
 
 
-def trials(results, **config):
+def trials(results: Mapping[float, Sequence[float]], **config: Any) -> list[Record]:
     """A record for each {learning rate: results of seed 0, 1, ...}."""
     return [
         record(value, learning_rate=rate, seed=seed, split_seed=seed, **config)
@@ -32,7 +35,7 @@ def trials(results, **config):
 RESULTS = {0.1: [0.9, 0.92, 0.94], 0.01: [0.93, 0.94, 0.95], 0.001: [0.99]}  # the last in one replicate alone
 
 
-def test_the_winner_has_the_best_mean_in_all_replicates(write_sweep):
+def test_the_winner_has_the_best_mean_in_all_replicates(write_sweep: Callable[..., Path]) -> None:
     sweep = load_sweep(write_sweep(trials(RESULTS)))
     found = winner(sweep)
     assert (found.config.learning_rate, found.chosen_on) == (0.01, "test")
@@ -45,14 +48,14 @@ def test_the_winner_has_the_best_mean_in_all_replicates(write_sweep):
     assert winner(load_sweep(other)).result.value == pytest.approx(1.06)
 
 
-def test_less_is_better(write_sweep):
+def test_less_is_better(write_sweep: Callable[..., Path]) -> None:
     lower = judged_by(write_sweep(trials({0.1: [0.1, 0.2], 0.01: [0.3, 0.2]})), "mse", "", 0.0, 1.0)
     assert winner(load_sweep(lower)).config.learning_rate == 0.01
     flipped = judged_by(write_sweep(trials({0.1: [-0.1, -0.2], 0.01: [-0.3, -0.2]}), "flipped"), "mse", "", 0.0, -1.0)
     assert winner(load_sweep(flipped)).config.learning_rate == 0.1  # mse 0.15 against 0.25
 
 
-def test_validation_examples_choose_where_there_are_some(write_sweep):
+def test_validation_examples_choose_where_there_are_some(write_sweep: Callable[..., Path]) -> None:
     held_out = trials({0.1: [0.95], 0.01: [0.9]}, validation_size=100)
     sweep = load_sweep(write_sweep([*trials(RESULTS), *held_out]))
     found = winner(sweep)
@@ -60,7 +63,7 @@ def test_validation_examples_choose_where_there_are_some(write_sweep):
     assert json.loads(write_best(sweep)[0].read_text())["result"]["mean_validation_metric"] == 0.95
 
 
-def test_the_files_agree(write_sweep, capsys):
+def test_the_files_agree(write_sweep: Callable[..., Path], capsys: pytest.CaptureFixture[str]) -> None:
     folder = write_sweep(trials(RESULTS, label_smoothing=0.1, sam_radius=0.05))
     assert command.main([str(folder), "--best"]) == 0
     assert capsys.readouterr().out.split() == [
@@ -93,7 +96,9 @@ def test_the_files_agree(write_sweep, capsys):
         {"layer_adaptation": True, "optimizer": "sgd"},
     ],
 )
-def test_the_script_trains_as_the_trial(changes, write_sweep, make_config, digits):
+def test_the_script_trains_as_the_trial(
+    changes: dict[str, Any], write_sweep: Callable[..., Path], make_config: Callable[..., TrialConfig], digits: Source
+) -> None:
     config: TrialConfig = make_config(batch_size=32, epochs=changes.get("epochs", 4), target_loss=None, **{
         name: value for name, value in changes.items() if name != "epochs"
     })  # fmt: skip
@@ -108,26 +113,26 @@ def test_the_script_trains_as_the_trial(changes, write_sweep, make_config, digit
     class Noted:
         """In the place of an update: batch size and learning rate are noted, nothing is trained."""
 
-        def begin_epoch(self, epoch):
+        def begin_epoch(self, epoch: int) -> None:
             pass
 
-        def random_state(self):
+        def random_state(self) -> None:
             return None
 
-        def restore_random_state(self, state):
+        def restore_random_state(self, state: None) -> None:
             pass
 
-        def __call__(self, optimizer, batch):
+        def __call__(self, optimizer: Any, batch: Any) -> None:
             expected.append((len(batch), optimizer.param_groups[0]["lr"]))
 
-    trial.training._update = Noted()
+    vars(trial.training)["_update"] = Noted()
     while not trial.training._is_at_end:
         trial.training.pass_over_data()
 
     seen: list[tuple[int, float]] = []
     build = module.build_optimizer
 
-    def built(model):
+    def built(model: nn.Module) -> Any:
         optimizer = build(model)
         optimizers.append(optimizer)
         return optimizer
@@ -171,7 +176,9 @@ def record_of(config: TrialConfig) -> Record:
         ("binary", torch.randn(4, 1), torch.tensor([0, 1, 1, 0])),
     ],
 )
-def test_the_loss_of_the_script_is_that_of_the_task(task, outputs, labels, write_sweep):
+def test_the_loss_of_the_script_is_that_of_the_task(
+    task: str, outputs: Tensor, labels: Tensor, write_sweep: Callable[..., Path]
+) -> None:
     about = {"metric": "mine", "metric_unit": "", "metric_direction": "lower", "test_metric": 1.0}
     entry = record(row={"task": task, "dataset_task": task, **about})
     source = write_best(load_sweep(write_sweep([entry])))[2].read_text()
@@ -184,7 +191,7 @@ def test_the_loss_of_the_script_is_that_of_the_task(task, outputs, labels, write
     assert found.item() == pytest.approx(((losses * weights).sum() / weights.sum()).item(), rel=1e-5)
 
 
-def test_knots_by_hand():
+def test_knots_by_hand() -> None:
     assert knots(torch.tensor([0.0, 1, 2, 3, 3, 3, 0.3, 0.3]).numpy(), 1e-6) == [0, 3, 5, 6, 7]
     assert knots(torch.ones(5).numpy(), 1e-6) == [0, 4]
     assert knots(torch.ones(1).numpy(), 1e-6) == [0]

@@ -2,25 +2,36 @@
 
 import dataclasses
 import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from made_up import grid, record
+from narrow import not_none
 from scipy import stats
 from simulations import Design, simulated
 
-from analysis.data.load import load_sweep
+from analysis.data.load import Sweep, load_sweep
 from analysis.data.progress import Progress, SizeProgress
 from analysis.questions.association import beats_batch_size, compared
 from analysis.questions.free_batch import free_batch
 from analysis.questions.remedies import remedies
 from analysis.reporting.gap_answer import named_remedy
-from analysis.reporting.headline import cards, depends_on_rate, headline_lines, losses_by_rate, run_line, standing
+from analysis.reporting.headline import Card, cards, depends_on_rate, headline_lines, losses_by_rate, run_line, standing
+from trainables.records.tables import Record
 
 RUNS = 150
 
 
-def sizes(losses, seeds=range(4), rates=(0.003, 0.01), sharpness=None, spread=5e-4):
+def sizes(
+    losses: Mapping[tuple[int, float], float],
+    seeds: Iterable[int] = range(4),
+    rates: Sequence[float] = (0.003, 0.01),
+    sharpness: Callable[[int, float, np.random.Generator], float] | None = None,
+    spread: float = 5e-4,
+) -> list[Record]:
     """A sweep in which batch B at rate r loses losses[B, r] (a fraction) to batch 16, and sharpness is as told."""
     random = np.random.default_rng(0)
     found = []
@@ -29,16 +40,16 @@ def sizes(losses, seeds=range(4), rates=(0.003, 0.01), sharpness=None, spread=5e
             for size in (16, *sorted({size for size, _ in losses})):
                 lost = 0.0 if size == 16 else losses[size, rate]
                 sharp = 1.0 if sharpness is None else sharpness(size, rate, random)
-                config = {"batch_size": size, "learning_rate": rate, "seed": seed, "split_seed": seed}
+                config: dict[str, Any] = {"batch_size": size, "learning_rate": rate, "seed": seed, "split_seed": seed}
                 found.append(record(0.95 - 0.01 * seed - lost + random.normal(0, spread), sharp, **config))
     return found
 
 
-def card(sweep, place):
+def card(sweep: Sweep, place: int) -> Card:
     return cards(sweep)[place]
 
 
-def test_a_loss_at_one_learning_rate_is_told_with_the_rate(write_sweep):
+def test_a_loss_at_one_learning_rate_is_told_with_the_rate(write_sweep: Callable[..., Path]) -> None:
     sweep = load_sweep(write_sweep(sizes({(300, 0.003): 0.003, (300, 0.01): 0.017})))
     found = card(sweep, 0)
     assert found.verdict == "Batch 300 is worse, nearly all of it at learning rate 0.01"
@@ -47,8 +58,8 @@ def test_a_loss_at_one_learning_rate_is_told_with_the_rate(write_sweep):
     assert by_rate[0.003].value == pytest.approx(0.003, abs=1e-3)
     rates = ", ".join(f"{100 * mean.value:.2f} at {rate:g}" for rate, mean in by_rate.items())
     assert found.result.endswith(f"n = 4 replicates); by learning rate: {rates}")
-    lost = free_batch(sweep, "matched").rows[-1].lost
-    ends = f"95 % CI {100 * lost.interval.low:.2f} to {100 * lost.interval.high:.2f}"
+    lost = not_none(not_none(free_batch(sweep, "matched")).rows[-1].lost)
+    ends = f"95 % CI {100 * not_none(lost.interval).low:.2f} to {100 * not_none(lost.interval).high:.2f}"
     assert found.result.startswith(f"batch 300 loses {100 * lost.value:.2f} points ({ends}, n = 4 replicates)")
 
 
@@ -60,18 +71,18 @@ def test_a_loss_at_one_learning_rate_is_told_with_the_rate(write_sweep):
         (-0.01, "Batch 300 is as good as 16, within 0.50 points"),
     ],
 )
-def test_a_loss_at_all_learning_rates(write_sweep, lost, verdict):
+def test_a_loss_at_all_learning_rates(write_sweep: Callable[..., Path], lost: float, verdict: str) -> None:
     losses = {(size, rate): lost if size == 300 else 0.0 for size in (64, 300) for rate in (0.003, 0.01)}
     assert card(load_sweep(write_sweep(sizes(losses))), 0).verdict == verdict
 
 
-def test_what_is_not_shown_is_undecided(write_sweep):
+def test_what_is_not_shown_is_undecided(write_sweep: Callable[..., Path]) -> None:
     losses = {(300, rate): 0.004 for rate in (0.003, 0.01)}
     found = card(load_sweep(write_sweep(sizes(losses, spread=0.01))), 0)
     assert found.verdict.startswith("Undecided: batch 300 may lose up to ")
 
 
-def test_one_replicate_shows_nothing(write_sweep):
+def test_one_replicate_shows_nothing(write_sweep: Callable[..., Path]) -> None:
     sweep = load_sweep(write_sweep(sizes({(300, 0.003): 0.02, (300, 0.01): 0.02}, seeds=[0])))
     assert card(sweep, 0).verdict == "Unknown: one replicate cannot show more than chance"
     assert "no interval, n = 1 replicate)" in card(sweep, 0).result
@@ -80,7 +91,7 @@ def test_one_replicate_shows_nothing(write_sweep):
 STEPS = {(size, rate): 0.002 * np.log2(size / 16) for size in (32, 64, 128, 256) for rate in (0.003, 0.01)}
 
 
-def test_sharpness_that_only_tells_the_batch_size_is_said_to(write_sweep):
+def test_sharpness_that_only_tells_the_batch_size_is_said_to(write_sweep: Callable[..., Path]) -> None:
     tells = sizes(STEPS, sharpness=lambda size, rate, random: size * np.exp(random.normal(0, 0.2)))
     found = card(load_sweep(write_sweep(tells)), 1)
     assert found.verdict == "Sharper minima have larger gaps, but batch size alone predicts as well"
@@ -88,7 +99,7 @@ def test_sharpness_that_only_tells_the_batch_size_is_said_to(write_sweep):
     assert found.why[-1].startswith("Sharpness less batch size alone, in rank correlation with the gap: ")
 
 
-def test_sharpness_that_tells_more_than_the_batch_size_is_said_to(write_sweep):
+def test_sharpness_that_tells_more_than_the_batch_size_is_said_to(write_sweep: Callable[..., Path]) -> None:
     records = sizes(STEPS, seeds=range(6), spread=6e-3)
     for entry in records:  # sharpness knows the luck too
         entry.trial["box_sharpness"] = float(
@@ -98,26 +109,26 @@ def test_sharpness_that_tells_more_than_the_batch_size_is_said_to(write_sweep):
     assert found.verdict == "Sharper minima have larger gaps, and sharpness predicts better than batch size alone"
 
 
-def test_what_helps(write_sweep):
+def test_what_helps(write_sweep: Callable[..., Path]) -> None:
     sweep = load_sweep(write_sweep(grid()))
     found = card(sweep, 2)
     best = named_remedy(remedies(sweep))
     assert best.helps
-    back = f"{100 * best.share.value:.0f} %"
+    back = f"{100 * not_none(best.share).value:.0f} %"
     assert found.verdict == f"Batch {best.name.removeprefix('batch ')} helps, wins back {back} of the gap"
     assert found.result.startswith(f"{best.name} at batch 512: +{100 * best.gain.value:.2f} points (95 % CI ")
     nothing = load_sweep(write_sweep(grid(switch_epochs=[None]), "plain"))
     assert card(nothing, 2).verdict == "Nothing was tried"
 
 
-def test_the_run_in_one_line(write_sweep):
+def test_the_run_in_one_line(write_sweep: Callable[..., Path]) -> None:
     assert run_line(load_sweep(write_sweep(grid()))) == (
         "digits (512 training examples) · mlp · adam · to training loss 0.001 · batch size 16, 64, 512 · "
         "learning rate 0.003, 0.01 · switch 5, none · 3 seeds · 30 trials · cpu · 2026-01-01"
     )
 
 
-def test_the_run_line_says_how_long_trials_are(write_sweep):
+def test_the_run_line_says_how_long_trials_are(write_sweep: Callable[..., Path]) -> None:
     lengths = [(5, None), (2, None), (None, "100steps"), (None, "90steps")]
     records = [
         record(epochs=epochs, budget=budget, seed=seed, target_loss=None)
@@ -129,7 +140,7 @@ def test_the_run_line_says_how_long_trials_are(write_sweep):
     assert " · up to 700 examples · 1 seed · " in run_line(load_sweep(write_sweep(only, "only")))
 
 
-def test_the_run_line_cuts_long_values(write_sweep):
+def test_the_run_line_cuts_long_values(write_sweep: Callable[..., Path]) -> None:
     options = json.dumps({"layers": list(range(50))})
     records = [*grid(switch_epochs=(None,)), record(batch_size=128, model_options=options)]
     run = run_line(load_sweep(write_sweep(records)))
@@ -137,7 +148,7 @@ def test_the_run_line_cuts_long_values(write_sweep):
 
 
 @pytest.mark.parametrize("width", [60, 80, 300])
-def test_at_most_eight_lines(write_sweep, width):
+def test_at_most_eight_lines(write_sweep: Callable[..., Path], width: int) -> None:
     sweep = load_sweep(write_sweep(grid()))
     lines = headline_lines(sweep, None, width)
     assert max(map(len, lines)) <= width
@@ -147,12 +158,12 @@ def test_at_most_eight_lines(write_sweep, width):
         assert len(headline_lines(sweep, progress_of(29, 30, {16: (15, 15), 64: (9, 10), 512: (5, 5)}), width)) == 8
 
 
-def progress_of(ended, planned, by_size):
+def progress_of(ended: int, planned: int, by_size: Mapping[int, tuple[int, int]]) -> Progress:
     found = tuple(SizeProgress(size, of, done, 1.0) for size, (done, of) in by_size.items())
     return Progress(planned, {"completed": ended, "diverged": 0, "failed": 0}, True, None, None, None, found)
 
 
-def test_no_verdict_before_enough_is_paired(write_sweep):
+def test_no_verdict_before_enough_is_paired(write_sweep: Callable[..., Path]) -> None:
     sweep = load_sweep(write_sweep(grid()))
     early = progress_of(20, 40, {16: (10, 10), 64: (8, 10), 512: (2, 20)})  # too few at the largest batch
     badge, shown = standing(sweep, early)
@@ -172,7 +183,7 @@ def test_no_verdict_before_enough_is_paired(write_sweep):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("rates", [(0.003, 0.01), (0.001, 0.003, 0.01)])
-def test_dependence_on_the_learning_rate_is_rarely_claimed_where_there_is_none(rates):
+def test_dependence_on_the_learning_rate_is_rarely_claimed_where_there_is_none(rates: tuple[float, ...]) -> None:
     """P(X > k) < 0.1 % for a true rate of 5 %: a rule without correction for three rates would exceed it."""
     design = Design(name="", learning_rates=rates, warmups=(0.0,), switches=(None,), gap=0.01, luck=0.002)
     random = np.random.default_rng(5)
@@ -181,7 +192,7 @@ def test_dependence_on_the_learning_rate_is_rarely_claimed_where_there_is_none(r
 
 
 @pytest.mark.slow
-def test_dependence_on_the_learning_rate_is_found_where_there_is_one():
+def test_dependence_on_the_learning_rate_is_found_where_there_is_one() -> None:
     design = Design(name="", warmups=(0.0, 5.0), switches=(None,), gap=0.003, interaction=0.014)
     random = np.random.default_rng(6)
     claims = sum(depends_on_rate(simulated(design, random), 300) for _ in range(40))
@@ -189,7 +200,7 @@ def test_dependence_on_the_learning_rate_is_found_where_there_is_one():
 
 
 @pytest.mark.slow
-def test_sharpness_is_rarely_called_better_than_batch_size_where_it_is_not():
+def test_sharpness_is_rarely_called_better_than_batch_size_where_it_is_not() -> None:
     """Sharpness is the batch size and noise here, so that it cannot predict better."""
     design = dataclasses.replace(Design(name=""), gap=0.01, luck=0.002, switches=(None,))
     random = np.random.default_rng(7)

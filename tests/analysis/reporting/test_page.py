@@ -3,6 +3,8 @@
 import json
 import re
 import time
+from pathlib import Path
+from typing import Any
 
 import pytest
 from browser import HOSTILE, Watched, alone, choose, frame_of, places
@@ -14,7 +16,7 @@ from analysis.reporting.page.data import trial_data
 from analysis.reporting.page.lines import MOST_POINTS_OF_A_TRIAL
 
 
-def test_hover_and_click_show_the_numbers_of_the_right_trial(opened, sweep):
+def test_hover_and_click_show_the_numbers_of_the_right_trial(opened: Any, sweep: Path) -> None:
     points, frame = places(opened), frame_of(sweep)
     trial = alone(points)
     row = frame.loc[trial]
@@ -39,7 +41,7 @@ def test_hover_and_click_show_the_numbers_of_the_right_trial(opened, sweep):
     assert opened.locator("tr.open").get_attribute("data-trial") == trial
 
 
-def test_by_keyboard_alone(opened, sweep):
+def test_by_keyboard_alone(opened: Any, sweep: Path) -> None:
     opened.focus("#map")
     frame = frame_of(sweep)
     shown = frame[frame["large_batch_gap"].notna() & frame["box_sharpness"].notna()].sort_values("box_sharpness")
@@ -67,7 +69,7 @@ def test_by_keyboard_alone(opened, sweep):
     assert opened.evaluate(outline) == "solid"  # the focus can be seen
 
 
-def test_filters_change_the_points_and_the_table(opened, sweep):
+def test_filters_change_the_points_and_the_table(opened: Any, sweep: Path) -> None:
     frame = frame_of(sweep)
     choose(opened, "batch_size", [512])
     wanted = set(frame.index[(frame["batch_size"] == 512) & frame["large_batch_gap"].notna()])
@@ -81,7 +83,7 @@ def test_filters_change_the_points_and_the_table(opened, sweep):
     assert places(opened) == {}
 
 
-def test_axes_of_the_map_can_be_chosen(opened, sweep):
+def test_axes_of_the_map_can_be_chosen(opened: Any, sweep: Path) -> None:
     opened.select_option("select[data-key='choose x']", "hessian_max_eig")
     opened.select_option("select[data-key='choose y']", "generalization_gap")
     opened.uncheck("input[data-key='log x']")
@@ -99,7 +101,7 @@ def test_axes_of_the_map_can_be_chosen(opened, sweep):
     )
 
 
-def test_the_table_sorts_by_any_column_with_missing_values_last(opened, sweep):
+def test_the_table_sorts_by_any_column_with_missing_values_last(opened: Any, sweep: Path) -> None:
     accuracy = frame_of(sweep)["test_accuracy"]
     for ascending in (True, False):
         opened.click("button[data-key='sort test_accuracy']")
@@ -111,7 +113,7 @@ def test_the_table_sorts_by_any_column_with_missing_values_last(opened, sweep):
     assert (head.count(), head.get_attribute("aria-sort")) == (1, "descending")
 
 
-def test_a_number_leads_to_its_trials(opened, sweep):
+def test_a_number_leads_to_its_trials(opened: Any, sweep: Path) -> None:
     frame = frame_of(sweep)
     row = opened.locator("tr", has=opened.locator("th", has_text=re.compile("^64$"))).first
     row.locator("button.trace").click()
@@ -120,7 +122,7 @@ def test_a_number_leads_to_its_trials(opened, sweep):
     assert "Means by batch size: 64" in opened.locator("#selection").inner_text()
 
 
-def test_hostile_text_stays_text(opened, sweep):
+def test_hostile_text_stays_text(opened: Any, sweep: Path) -> None:
     assert opened.title() == "made up: batch size, gap and sharpness"
     text = opened.locator("body").inner_text()
     assert "<img src=x onerror=" in text
@@ -132,12 +134,12 @@ def test_hostile_text_stays_text(opened, sweep):
     assert opened.title() == "made up: batch size, gap and sharpness"
 
 
-def drawn(page, chart):
+def drawn(page: Any, chart: str) -> Any:
     """The columns that uPlot drew in a chart of the open trial."""
     return page.evaluate(f"charts.get(document.querySelector('[data-chart=\"{chart}\"] .plot')).plot.data")
 
 
-def test_curves_are_thinned_and_lines_around_the_minimum_drawn(opened, sweep):
+def test_curves_are_thinned_and_lines_around_the_minimum_drawn(opened: Any, sweep: Path) -> None:
     frame = frame_of(sweep)
     diverged = frame.index[frame["status"] == "diverged"][0]
     opened.evaluate(f"openTrial('{diverged}')")
@@ -154,7 +156,7 @@ def test_curves_are_thinned_and_lines_around_the_minimum_drawn(opened, sweep):
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_it_fits_a_narrow_window_and_can_be_read(browser, sweep, scheme):
+def test_it_fits_a_narrow_window_and_can_be_read(browser: Any, sweep: Path, scheme: str) -> None:
     watched = Watched(browser, viewport={"width": 380, "height": 800}, color_scheme=scheme)
     watched.page.goto((sweep / "report.html").as_uri())
     assert watched.page.evaluate("document.documentElement.scrollWidth") <= 380
@@ -178,7 +180,7 @@ CONTRASTS = """() => {
 }"""
 
 
-def test_five_thousand_trials_do_not_lag(browser, sweep, tmp_path):
+def test_five_thousand_trials_do_not_lag(browser: Any, sweep: Path, tmp_path: Path) -> None:
     loaded = load_sweep(sweep)
     data = trial_data(loaded, progress_of(loaded.trials, sweep))
     times = -(-5000 // len(data["trials"]["trial_id"]))
@@ -211,7 +213,7 @@ def test_five_thousand_trials_do_not_lag(browser, sweep, tmp_path):
     page.close()
 
 
-def test_json_cannot_end_its_script():
+def test_json_cannot_end_its_script() -> None:
     text = embeddable_json({"</script>": HOSTILE, "number": 1.5, "nothing": None})
     assert not set("<>&\u2028\u2029") & set(text)
     assert json.loads(text) == {"</script>": HOSTILE, "number": 1.5, "nothing": None}

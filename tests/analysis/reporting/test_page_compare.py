@@ -2,16 +2,18 @@
 
 import csv
 import io
+from pathlib import Path
+from typing import Any
 
 import pytest
 from browser import HOSTILE, Watched, frame_of
 
 
-def boxes(page):
+def boxes(page: Any) -> Any:
     return page.locator("#table input[data-key^='compare ']")
 
 
-def test_ticked_trials_are_drawn_together_and_stay_in_the_link(opened, browser, sweep):
+def test_ticked_trials_are_drawn_together_and_stay_in_the_link(opened: Any, browser: Any, sweep: Path) -> None:
     assert not opened.locator("#compared").is_visible()
     boxes(opened).nth(3).check()
     boxes(opened).nth(12).check()
@@ -42,7 +44,7 @@ def test_ticked_trials_are_drawn_together_and_stay_in_the_link(opened, browser, 
     watched.page.close()
 
 
-def test_print_says_which_trial_each_letter_is(opened):
+def test_print_says_which_trial_each_letter_is(opened: Any) -> None:
     boxes(opened).nth(3).check()
     boxes(opened).nth(12).check()
     names = opened.evaluate("state.compared.map((id) => comparedName(data.trials.trial_id.indexOf(id), "
@@ -55,7 +57,7 @@ def test_print_says_which_trial_each_letter_is(opened):
     assert "✕" not in printed
 
 
-def test_a_trial_is_compared_from_its_panel(opened):
+def test_a_trial_is_compared_from_its_panel(opened: Any) -> None:
     opened.locator("button[data-key^='trial ']").first.click()
     opened.click("#trial button[data-key=compare]")
     opened.click("#trial button[data-key=next]")
@@ -66,7 +68,7 @@ def test_a_trial_is_compared_from_its_panel(opened):
     assert boxes(opened).nth(0).is_checked()
 
 
-def test_what_failed_leads_to_its_trials_and_their_errors(opened, sweep):
+def test_what_failed_leads_to_its_trials_and_their_errors(opened: Any, sweep: Path) -> None:
     (key,) = frame_of(sweep).query("status == 'failed'").index
     opened.click("#state button[data-key='show failed']")
     rows = opened.locator("tr[data-trial]")
@@ -74,7 +76,7 @@ def test_what_failed_leads_to_its_trials_and_their_errors(opened, sweep):
     assert "RuntimeError" in rows.first.inner_text()
 
 
-def test_a_sweep_that_stopped_shows_the_command_that_goes_on(opened):
+def test_a_sweep_that_stopped_shows_the_command_that_goes_on(opened: Any) -> None:
     opened.click("#state summary")
     text = opened.locator("#state code").inner_text()
     assert text.startswith("python sweeps/batch_grid.py ")
@@ -83,7 +85,7 @@ def test_a_sweep_that_stopped_shows_the_command_that_goes_on(opened):
     assert opened.title() != "taken"
 
 
-def test_the_rows_shown_are_found_once_for_each_render(opened):
+def test_the_rows_shown_are_found_once_for_each_render(opened: Any) -> None:
     count = """() => { let found = 0; const find = findVisible; findVisible = () => { found += 1; return find(); };
       render(); findVisible = find; return found; }"""
     assert opened.evaluate(count) == 1
@@ -92,7 +94,7 @@ def test_the_rows_shown_are_found_once_for_each_render(opened):
     assert opened.evaluate("visibleRows()") == before  # sorting leaves them in their order
 
 
-def test_dragging_along_a_parallel_axis_filters(opened, sweep):
+def test_dragging_along_a_parallel_axis_filters(opened: Any, sweep: Path) -> None:
     """From a quarter to three quarters of the axis of the test accuracy; a click gives all back."""
     opened.click("#parallel summary")
     opened.locator("#parallel canvas").scroll_into_view_if_needed()

@@ -6,9 +6,11 @@ import os
 import re
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 from browser import Watched, alone, choose, frame_of, places
+from narrow import not_none
 
 LUMINANCE = """(colour) => {
   const probe = document.createElement("canvas").getContext("2d");
@@ -19,7 +21,7 @@ LUMINANCE = """(colour) => {
 }"""
 
 
-def drag(page, box, start, end):
+def drag(page: Any, box: str, start: tuple[float, float], end: tuple[float, float]) -> None:
     """Drags over shares of the width and height of an element."""
     page.locator(box).scroll_into_view_if_needed()
     place = page.locator(box).bounding_box()
@@ -31,7 +33,7 @@ def drag(page, box, start, end):
 
 
 @pytest.mark.parametrize(("box", "axes"), [("#map", "xy"), ("#gap .plot", "x"), ("#sections .chart .plot", "x")])
-def test_dragging_zooms_to_what_was_dragged_over(opened, box, axes):
+def test_dragging_zooms_to_what_was_dragged_over(opened: Any, box: str, axes: str) -> None:
     over = opened.locator(f"{box} .u-over").first
     over.scroll_into_view_if_needed()
     script = f"""() => {{
@@ -58,7 +60,7 @@ def test_dragging_zooms_to_what_was_dragged_over(opened, box, axes):
     assert opened.evaluate(script) == before
 
 
-def test_a_closed_trial_leaves_the_reader_where_they_were(opened, sweep):
+def test_a_closed_trial_leaves_the_reader_where_they_were(opened: Any, sweep: Path) -> None:
     row = opened.locator("tr[data-trial]").nth(20)
     trial = row.get_attribute("data-trial")
     row.scroll_into_view_if_needed()
@@ -73,7 +75,7 @@ def test_a_closed_trial_leaves_the_reader_where_they_were(opened, sweep):
     assert abs(opened.evaluate("scrollY") - where) <= 1
 
 
-def test_the_back_button_closes_a_trial_and_forward_opens_it(opened, sweep):
+def test_the_back_button_closes_a_trial_and_forward_opens_it(opened: Any, sweep: Path) -> None:
     choose(opened, "batch_size", [512])
     trial = opened.locator("tr[data-trial]").first.get_attribute("data-trial")
     opened.click(f"button[data-key='trial {trial}']")
@@ -87,7 +89,7 @@ def test_the_back_button_closes_a_trial_and_forward_opens_it(opened, sweep):
     assert other in opened.locator("#trial").inner_text()
 
 
-def test_a_view_can_be_linked(opened, browser, sweep):
+def test_a_view_can_be_linked(opened: Any, browser: Any, sweep: Path) -> None:
     opened.select_option("select[data-key='choose x']", "hessian_max_eig")
     opened.select_option("select[data-key='choose colour']", "learning_rate")
     opened.uncheck("input[data-key='log x']")
@@ -121,7 +123,7 @@ def test_a_view_can_be_linked(opened, browser, sweep):
         ("failed", "status == 'failed'"),
     ],
 )
-def test_search_by_value(opened, sweep, text, query):
+def test_search_by_value(opened: Any, sweep: Path, text: str, query: str) -> None:
     opened.fill("input[data-key=search]", text)
     wanted = set(frame_of(sweep).query(query).index)
     assert wanted
@@ -129,13 +131,13 @@ def test_search_by_value(opened, sweep, text, query):
     assert opened.evaluate("document.activeElement.dataset.key") == "search"
 
 
-def test_search_by_trial(opened, sweep):
+def test_search_by_trial(opened: Any, sweep: Path) -> None:
     trial = frame_of(sweep).index[7]
     opened.fill("input[data-key=search]", trial[:10])
     assert [row.get_attribute("data-trial") for row in opened.locator("tr[data-trial]").all()] == [trial]
 
 
-def test_a_range_leaves_the_trials_inside(opened, sweep):
+def test_a_range_leaves_the_trials_inside(opened: Any, sweep: Path) -> None:
     opened.click("summary[data-key='filter ranges']")
     opened.fill("input[data-key='range 0 box_sharpness']", "2")
     opened.keyboard.press("Tab")
@@ -147,7 +149,7 @@ def test_a_range_leaves_the_trials_inside(opened, sweep):
     assert opened.evaluate("visibleRows().length") == len(frame_of(sweep))
 
 
-def test_brushing_filters(opened, sweep):
+def test_brushing_filters(opened: Any, sweep: Path) -> None:
     opened.check("input[data-key='drag filters']")
     opened.locator("#map .u-over").scroll_into_view_if_needed()
     before = places(opened)
@@ -160,7 +162,7 @@ def test_brushing_filters(opened, sweep):
     assert "box sharpness" in opened.locator("#selection").inner_text()
 
 
-def test_empty_filters_say_so_and_lead_back(opened):
+def test_empty_filters_say_so_and_lead_back(opened: Any) -> None:
     opened.fill("input[data-key=search]", "no such trial")
     assert "No trial matches the filters." in opened.locator("#map-empty").inner_text()
     assert "No trial matches the filters." in opened.locator("#table").inner_text()
@@ -170,13 +172,13 @@ def test_empty_filters_say_so_and_lead_back(opened):
     assert "None of the 1 trial has both a box sharpness" in opened.locator("#map-empty").inner_text()
 
 
-def saved(page, selector):
+def saved(page: Any, selector: str) -> Any:
     with page.expect_download() as waiting:
         page.locator(selector).first.click()
     return waiting.value
 
 
-def test_the_trials_shown_are_saved_as_csv(opened, sweep):
+def test_the_trials_shown_are_saved_as_csv(opened: Any, sweep: Path) -> None:
     choose(opened, "batch_size", [64, 128])
     opened.click("button[data-key='sort test_accuracy']")
     found = saved(opened, "button[data-key=csv]")
@@ -194,12 +196,12 @@ def test_the_trials_shown_are_saved_as_csv(opened, sweep):
         )
 
 
-def test_a_spreadsheet_does_not_calculate_what_is_saved(opened):
+def test_a_spreadsheet_does_not_calculate_what_is_saved(opened: Any) -> None:
     cells = opened.evaluate("""["=1+1", "@x", -2.5, 'a "b", c', null, "-x"].map(csvCell)""")
     assert cells == ["'=1+1", "'@x", "-2.5", '"a ""b"", c"', "", "'-x"]
 
 
-def test_charts_are_saved(opened):
+def test_charts_are_saved(opened: Any) -> None:
     picture = saved(opened, "#map-tools button:has-text('PNG')").path().read_bytes()
     assert picture[:8] == b"\x89PNG\r\n\x1a\n"
     for selector, more in (("#map-tools", "learning rate:"), ("#gap .tools", "learning rate 0.01")):
@@ -222,14 +224,14 @@ def test_charts_are_saved(opened):
     assert len(rows) == drawn + 1
 
 
-def text_count(page, selector):
+def text_count(page: Any, selector: str) -> int:
     """How many markers the SVG of a chart has: paths that are moved to their place."""
     text = saved(page, f"{selector} button:has-text('SVG')").path().read_text()
     return len(re.findall(r"<path[^>]*transform=", text))
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_every_mark_stands_out(browser, sweep, scheme):
+def test_every_mark_stands_out(browser: Any, sweep: Path, scheme: str) -> None:
     """WCAG 2.2, 1.4.11: 3 : 1 for what is drawn, against the page and against what is free."""
     page = Watched(browser, color_scheme=scheme).page
     page.goto((sweep / "report.html").as_uri())
@@ -251,7 +253,7 @@ def test_every_mark_stands_out(browser, sweep, scheme):
     page.close()
 
 
-def test_numbers_are_to_the_right_and_no_column_is_cut(browser, sweep):
+def test_numbers_are_to_the_right_and_no_column_is_cut(browser: Any, sweep: Path) -> None:
     page = Watched(browser, viewport={"width": 1440, "height": 900}).page
     page.goto((sweep / "report.html").as_uri())
     aligned = "(cell) => getComputedStyle(cell).textAlign"
@@ -268,7 +270,7 @@ def test_numbers_are_to_the_right_and_no_column_is_cut(browser, sweep):
     page.close()
 
 
-def test_print_keeps_heads_and_trial_links_and_cuts_nothing(browser, sweep):
+def test_print_keeps_heads_and_trial_links_and_cuts_nothing(browser: Any, sweep: Path) -> None:
     page = Watched(browser, viewport={"width": 760, "height": 1000}, color_scheme="dark").page
     page.goto((sweep / "report.html").as_uri())
     page.emulate_media(media="print", color_scheme="dark")
@@ -294,11 +296,11 @@ AXE = next(
 @pytest.mark.skipif(AXE is None, reason="axe-core is not installed (npm install --no-save axe-core)")
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [1440, 390])
-def test_axe_finds_no_violation(browser, sweep, scheme, width):
+def test_axe_finds_no_violation(browser: Any, sweep: Path, scheme: str, width: int) -> None:
     size = {"width": width, "height": 900}
     page = Watched(browser, viewport=size, color_scheme=scheme, bypass_csp=True).page
     page.goto((sweep / "report.html").as_uri())
-    page.evaluate(AXE.read_text(encoding="utf-8"))
+    page.evaluate(not_none(AXE).read_text(encoding="utf-8"))
     opened = "for (const fold of document.querySelectorAll('details:not(.filter)')) fold.open = true"
     for script in (
         "0",
@@ -312,7 +314,7 @@ def test_axe_finds_no_violation(browser, sweep, scheme, width):
     page.close()
 
 
-def test_on_a_phone_the_verdicts_are_on_the_first_screen(browser, sweep):
+def test_on_a_phone_the_verdicts_are_on_the_first_screen(browser: Any, sweep: Path) -> None:
     page = Watched(browser, viewport={"width": 390, "height": 844}).page
     page.goto((sweep / "report.html").as_uri())
     for place in range(3):
@@ -321,7 +323,7 @@ def test_on_a_phone_the_verdicts_are_on_the_first_screen(browser, sweep):
     page.close()
 
 
-def test_the_first_screen_answers(browser, sweep):
+def test_the_first_screen_answers(browser: Any, sweep: Path) -> None:
     page = Watched(browser, viewport={"width": 1440, "height": 900}).page
     page.goto((sweep / "report.html").as_uri())
     for selector in (
@@ -351,7 +353,7 @@ def test_the_first_screen_answers(browser, sweep):
     page.close()
 
 
-def test_a_hovered_trial_shows_what_it_is_compared_with(opened, sweep):
+def test_a_hovered_trial_shows_what_it_is_compared_with(opened: Any, sweep: Path) -> None:
     points = places(opened)
     opened.mouse.move(*points[alone(points)])
     trial = opened.locator("#tip code").inner_text()

@@ -2,11 +2,15 @@
 
 import json
 import re
+from collections.abc import Callable
 from functools import partial
 from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
 
 import pytest
 from made_up import failed, grid, record, write
+from narrow import not_none
 
 from analysis.charts import style
 from analysis.data.load import load_sweep
@@ -17,12 +21,13 @@ from trainables.runtime.errors import UserError
 HOSTILE = '<script>alert("1")</script><img src="https://evil.example/x.png">&amp;{{ 7 * 7 }}'
 
 
-def data_of(page):
-    return json.loads(re.search(r'<script type="application/json" id="data">(.*?)</script>', page, re.DOTALL)[1])
+def data_of(page: str) -> Any:
+    found = re.search(r'<script type="application/json" id="data">(.*?)</script>', page, re.DOTALL)
+    return json.loads(not_none(found)[1])
 
 
 @pytest.fixture(scope="module")
-def report(tmp_path_factory):
+def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
     records = [
         *grid(),
         record(batch_size=32, row={"status": "diverged", "flags": ["diverged"], "epochs_done": 7}),
@@ -42,19 +47,20 @@ def report(tmp_path_factory):
 class Elements(HTMLParser):
     """The tags of a page, and the addresses that its attributes name."""
 
-    def __init__(self, page):
+    def __init__(self, page: str) -> None:
         super().__init__()
-        self.tags, self.addresses = set(), []
+        self.tags: set[str] = set()
+        self.addresses: list[str | None] = []
         self.feed(page)
 
-    def handle_starttag(self, tag, attrs):
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.tags.add(tag)
         self.addresses += [
             value for name, value in attrs if name in {"src", "srcset", "href", "action", "data", "style"}
         ]
 
 
-def test_it_is_one_file_that_asks_nobody(report):
+def test_it_is_one_file_that_asks_nobody(report: Path) -> None:
     page = report.read_text()
     assert page.count("<script") == page.count("</script>") == 2
     assert "<link" not in page
@@ -65,12 +71,12 @@ def test_it_is_one_file_that_asks_nobody(report):
     elements = Elements(page)  # of texts of the sweep none becomes an element
     assert not elements.addresses
     assert not elements.tags & {"b", "img", "link", "iframe", "object", "embed", "base", "form"}
-    outside = page.replace(re.search(r'id="data">(.*?)</script>', page, re.DOTALL)[1], "")
+    outside = page.replace(not_none(re.search(r'id="data">(.*?)</script>', page, re.DOTALL))[1], "")
     assert "evil.example" not in outside  # the data holds it, with its brackets escaped
     assert len(page) < 1_000_000
 
 
-def test_its_data_holds_the_answer_and_what_went_wrong(report):
+def test_its_data_holds_the_answer_and_what_went_wrong(report: Path) -> None:
     data = data_of(report.read_text())
     assert [card["verdict"] for card in data["cards"]] == [card.verdict for card in cards(load_sweep(report.parent))]
     assert data["progress"]["sentence"].endswith("32 of 40 trials ended")
@@ -89,7 +95,7 @@ def test_its_data_holds_the_answer_and_what_went_wrong(report):
     assert [error for error in errors if error] == [f"Traceback\n  line\nRuntimeError: {HOSTILE}"]
 
 
-def test_its_numbers_are_those_of_the_tables(report):
+def test_its_numbers_are_those_of_the_tables(report: Path) -> None:
     data = data_of(report.read_text())
     frame = load_sweep(report.parent).trials.set_index("trial_id")
     for name in ("test_accuracy", "large_batch_gap", "box_sharpness", "batch_size", "seed"):
@@ -98,14 +104,14 @@ def test_its_numbers_are_those_of_the_tables(report):
             assert value == pytest.approx(known, rel=1e-5) if known == known else value is None
 
 
-def test_the_figures_lie_beside_it(report):
+def test_the_figures_lie_beside_it(report: Path) -> None:
     names = {path.name for path in (report.parent / "figures").iterdir()}
     assert {"gap_vs_sharpness.svg", "batch_size_curves.svg", "switch_point.svg", "free_batch.svg"} <= names
     assert not any(name.startswith("learning_rate_heatmap") for name in names)  # of two learning rates
 
 
 @pytest.mark.parametrize("case", ["one trial", "all failed", "one batch size", "one replicate", "zero sharpness"])
-def test_it_is_written_for_poor_sweeps_too(write_sweep, svg_alone, case):
+def test_it_is_written_for_poor_sweeps_too(write_sweep: Callable[..., Path], svg_alone: None, case: str) -> None:
     records = {
         "one trial": [record()],
         "all failed": [failed("boom"), failed("", seed=1)],
@@ -121,7 +127,7 @@ def test_it_is_written_for_poor_sweeps_too(write_sweep, svg_alone, case):
     assert "nan" not in json.dumps(data).lower().replace("finance", "")
 
 
-def test_a_bad_folder_leaves_nothing(tmp_path):
+def test_a_bad_folder_leaves_nothing(tmp_path: Path) -> None:
     with pytest.raises(UserError):
         write_report(load_sweep(tmp_path))
     assert list(tmp_path.iterdir()) == []

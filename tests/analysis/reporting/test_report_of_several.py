@@ -1,11 +1,12 @@
 """One page of several sweeps: whose trials and verdicts are whose, and what a reader sees of it in a browser."""
 
 import json
+from pathlib import Path
+from typing import Any
 
 import pytest
 from browser import Watched
-from conftest import with_epochs
-from made_up import grid, record, write
+from made_up import grid, record, with_epochs, write
 
 from analysis.data.load import load_sweep
 from analysis.report import main
@@ -15,7 +16,7 @@ from trainables.runtime.errors import UserError
 
 
 @pytest.fixture(scope="module")
-def folders(tmp_path_factory):
+def folders(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """`first` with two learning rates; `second` with one, and one trial that `first` has too."""
     results = tmp_path_factory.mktemp("results")
     first = [with_epochs(found) for found in grid()]
@@ -23,7 +24,7 @@ def folders(tmp_path_factory):
     return write(results / "first", first), write(results / "second", second)
 
 
-def test_each_trial_keeps_its_sweep_and_its_values(folders):
+def test_each_trial_keeps_its_sweep_and_its_values(folders: tuple[Path, Path]) -> None:
     sweeps = {folder.name: load_sweep(folder) for folder in folders}
     data = several_data(sweeps)
     trials = data["trials"]
@@ -39,14 +40,14 @@ def test_each_trial_keeps_its_sweep_and_its_values(folders):
     shared = set(sweeps["first"].trials["trial_id"]) & set(sweeps["second"].trials["trial_id"])
     assert shared
     assert {key for key in trials["trial_id"] if ":" in key} == {f"{n}:{key}" for n in sweeps for key in shared}
-    sets = {}
+    sets: dict[Any, set[str]] = {}
     for number, name in zip(data["matched"], trials["sweep"], strict=True):
         sets.setdefault(number, set()).add(name)
     assert all(len(names) == 1 for number, names in sets.items() if number is not None)  # no set across sweeps
     assert [card["question"] for card in data["cards"]][::3] == ["first: How large?", "second: How large?"]
 
 
-def test_the_rows_of_a_section_find_the_trials_of_their_sweep(folders):
+def test_the_rows_of_a_section_find_the_trials_of_their_sweep(folders: tuple[Path, Path]) -> None:
     data = several_data({folder.name: load_sweep(folder) for folder in folders})
     assert len({section["id"] for section in data["sections"]}) == len(data["sections"])
     for section in data["sections"]:
@@ -58,7 +59,7 @@ def test_the_rows_of_a_section_find_the_trials_of_their_sweep(folders):
                 assert data["trials"]["sweep"][place] == row["where"]["sweep"]
 
 
-def test_mistakes_get_one_line(folders, tmp_path):
+def test_mistakes_get_one_line(folders: tuple[Path, Path], tmp_path: Path) -> None:
     first = load_sweep(folders[0])
     with pytest.raises(UserError, match="different folders"):
         write_report_of_several([first, first])
@@ -68,7 +69,9 @@ def test_mistakes_get_one_line(folders, tmp_path):
         write_report_of_several([first, nats])
 
 
-def test_the_page_of_two_sweeps_in_a_browser(browser, folders, capsys):
+def test_the_page_of_two_sweeps_in_a_browser(
+    browser: Any, folders: tuple[Path, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
     assert main([str(folder) for folder in folders]) == 0
     path = folders[0].parent / "first+second.html"
     assert capsys.readouterr().out.strip() == str(path)

@@ -10,14 +10,16 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from browser import Watched
 from made_up import failed, grid, record, write
 from served import ask, make, reading, until
 
-from analysis.reporting.live import LiveData, serving
+from analysis.reporting.live import LiveData, Server, serving
 from analysis.serve import main
 from trainables.records.tables import write_record
 from trainables.runtime.errors import UserError
@@ -26,24 +28,24 @@ SCRIPT = Path(__file__).parents[3] / "analysis" / "serve.py"
 
 
 @pytest.fixture
-def sweep(tmp_path):
+def sweep(tmp_path: Path) -> Path:
     return make(tmp_path)
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory):
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """Of a sweep that no test changes."""
     with reading(make(tmp_path_factory.mktemp("results"))) as running:
         yield running
 
 
 @pytest.fixture
-def server_of_a_run(sweep):
+def server_of_a_run(sweep: Path) -> Iterator[Server]:
     with reading(sweep) as running:
         yield running
 
 
-def test_it_serves_the_page_and_its_data(server):
+def test_it_serves_the_page_and_its_data(server: Server) -> None:
     status, headers, page = ask(server)
     assert (status, headers["Content-Type"]) == (200, "text/html; charset=utf-8")
     assert b'id="data"' not in page
@@ -58,7 +60,7 @@ def test_it_serves_the_page_and_its_data(server):
     assert not {"Server"} & {name for name in headers if "Python" in headers[name]}
 
 
-def test_nothing_is_sent_when_nothing_changed(server_of_a_run):
+def test_nothing_is_sent_when_nothing_changed(server_of_a_run: Server) -> None:
     server = server_of_a_run
     _, headers, body = ask(server, "/data.json")
     status, _, again = ask(server, "/data.json", If_None_Match=headers["ETag"])
@@ -69,7 +71,7 @@ def test_nothing_is_sent_when_nothing_changed(server_of_a_run):
     assert len(json.loads(ask(server, "/data.json")[2])["trials"]["trial_id"]) == 6
 
 
-def test_head_has_no_body_and_nothing_else_is_answered(server):
+def test_head_has_no_body_and_nothing_else_is_answered(server: Server) -> None:
     status, headers, body = ask(server, "/data.json", method="HEAD")
     assert (status, body) == (200, b"")
     assert int(headers["Content-Length"]) > 1000
@@ -88,7 +90,7 @@ def test_head_has_no_body_and_nothing_else_is_answered(server):
         "http://127.0.0.1/etc/passwd", "/?file=../secret.txt", "/sweep.json", "*", "secret.txt", "/report.html",
     ],
 )  # fmt: skip
-def test_no_path_leads_to_a_file(server, path):
+def test_no_path_leads_to_a_file(server: Server, path: str) -> None:
     status, _, body = ask(server, path)
     assert status in (400, 404)
     assert b"secret" not in body
@@ -98,14 +100,14 @@ def test_no_path_leads_to_a_file(server, path):
 @pytest.mark.parametrize(
     "host", ["evil.example", "evil.example:{port}", "127.0.0.1", "127.0.0.1.evil.example:{port}", ""]
 )
-def test_another_name_is_refused(server, host):
+def test_another_name_is_refused(server: Server, host: str) -> None:
     status, _, body = ask(server, "/data.json", Host=host.format(port=server.server_port))
     assert status == 403
     assert b"trial_id" not in body
     assert ask(server, "/data.json", Host=f"localhost:{server.server_port}")[0] == 200
 
 
-def test_it_listens_on_this_machine_alone(server):
+def test_it_listens_on_this_machine_alone(server: Server) -> None:
     assert server.socket.getsockname()[0] == "127.0.0.1"
     own = socket.gethostbyname(socket.gethostname())
     if not own.startswith("127."):
@@ -113,10 +115,10 @@ def test_it_listens_on_this_machine_alone(server):
             socket.create_connection((own, server.server_port), timeout=1)
 
 
-def test_a_broken_folder_is_a_message_until_it_is_whole(sweep):
+def test_a_broken_folder_is_a_message_until_it_is_whole(sweep: Path) -> None:
     live = LiveData(sweep)
 
-    def message():
+    def message() -> Any:
         live.look()
         return json.loads(live.content[1])["message"]
 
@@ -139,7 +141,7 @@ def test_a_broken_folder_is_a_message_until_it_is_whole(sweep):
     assert message() is None
 
 
-def test_before_the_first_trial_and_while_a_run_holds_the_folder(tmp_path):
+def test_before_the_first_trial_and_while_a_run_holds_the_folder(tmp_path: Path) -> None:
     (tmp_path / "new" / "trials").mkdir(parents=True)
     folder = tmp_path / "new"
     (folder / "sweep.json").write_text(json.dumps({"planned": 4, "started_at": "2026-01-01T00:00:00+00:00"}))
@@ -155,7 +157,9 @@ def test_before_the_first_trial_and_while_a_run_holds_the_folder(tmp_path):
 
 
 @pytest.mark.parametrize("case", ["nothing", "no sweep", "no port"])
-def test_what_cannot_be_served_is_one_line(tmp_path, sweep, capsys, case):
+def test_what_cannot_be_served_is_one_line(
+    tmp_path: Path, sweep: Path, capsys: pytest.CaptureFixture[str], case: str
+) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         folder = {"nothing": tmp_path / "missing", "no sweep": tmp_path, "no port": sweep}[case]
         assert main([str(folder), "--port", str(taken.getsockname()[1])]) == 2
@@ -164,12 +168,12 @@ def test_what_cannot_be_served_is_one_line(tmp_path, sweep, capsys, case):
     assert ("`port`" if case == "no port" else "`results`") in error
 
 
-def test_ports_out_of_range_are_refused(sweep):
+def test_ports_out_of_range_are_refused(sweep: Path) -> None:
     with pytest.raises(UserError, match="port"), serving(sweep, port=70000):
         pass
 
 
-def test_as_a_script_it_says_where_it_is(sweep):
+def test_as_a_script_it_says_where_it_is(sweep: Path) -> None:
     command = [sys.executable, str(SCRIPT), str(sweep), "--port", "0"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
@@ -182,7 +186,7 @@ def test_as_a_script_it_says_where_it_is(sweep):
         assert process.wait(timeout=10) != 2
 
 
-def test_the_open_page_follows_the_sweep(browser, server_of_a_run):
+def test_the_open_page_follows_the_sweep(browser: Any, server_of_a_run: Server) -> None:
     server = server_of_a_run
     watched = Watched(browser)
     page = watched.page
@@ -215,7 +219,7 @@ def test_the_open_page_follows_the_sweep(browser, server_of_a_run):
     page.close()
 
 
-def test_a_request_that_trickles_in_is_cut_off(server, monkeypatch):
+def test_a_request_that_trickles_in_is_cut_off(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each byte is in time, but the whole is not."""
     monkeypatch.setattr("analysis.reporting.live.Handler.total", 1.0)
     with socket.create_connection(("127.0.0.1", server.server_port), timeout=60) as client:
@@ -228,7 +232,7 @@ def test_a_request_that_trickles_in_is_cut_off(server, monkeypatch):
         assert time.monotonic() - started < 50
 
 
-def test_a_connection_that_goes_on_asking_is_ended(server, monkeypatch):
+def test_a_connection_that_goes_on_asking_is_ended(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     """By an answer that says so: nobody can keep connections for ever, and no answer is cut off."""
     monkeypatch.setattr("analysis.reporting.live.Handler.total", 4.0)
     connection = http.client.HTTPConnection("127.0.0.1", server.server_port, timeout=60)
@@ -247,13 +251,18 @@ def test_a_connection_that_goes_on_asking_is_ended(server, monkeypatch):
 
 
 @pytest.mark.parametrize("sent", [b"", b"GET / HTTP/1.1\r\n"], ids=["idle", "within a request"])
-def test_a_reader_who_leaves_is_no_error(server_of_a_run, monkeypatch, sent):
+def test_a_reader_who_leaves_is_no_error(server_of_a_run: Server, monkeypatch: pytest.MonkeyPatch, sent: bytes) -> None:
     """No traceback in the terminal of the sweep where a connection is reset."""
     server = server_of_a_run
     errors, ended = [], threading.Event()
     shut = server.shutdown_request
     monkeypatch.setattr(server, "handle_error", lambda *_: errors.append(sys.exc_info()[1]))
-    monkeypatch.setattr(server, "shutdown_request", lambda request: (shut(request), ended.set()))
+
+    def shut_and_tell(request: Any) -> None:
+        shut(request)
+        ended.set()
+
+    monkeypatch.setattr(server, "shutdown_request", shut_and_tell)
     with socket.create_connection(("127.0.0.1", server.server_port), timeout=60) as client:
         client.sendall(f"HEAD / HTTP/1.1\r\nHost: 127.0.0.1:{server.server_port}\r\n\r\n".encode())
         assert client.recv(1000).startswith(b"HTTP/1.1 200")
@@ -263,7 +272,7 @@ def test_a_reader_who_leaves_is_no_error(server_of_a_run, monkeypatch, sent):
     assert errors == []
 
 
-def test_what_the_reader_did_not_choose_follows_the_data(browser, tmp_path):
+def test_what_the_reader_did_not_choose_follows_the_data(browser: Any, tmp_path: Path) -> None:
     folder = write(tmp_path / "live", grid(seeds=[0], learning_rates=[0.01], batch_sizes=[16], switch_epochs=[None]))
     with serving(folder, port=0) as server:
         page = Watched(browser).page
@@ -279,7 +288,7 @@ def test_what_the_reader_did_not_choose_follows_the_data(browser, tmp_path):
         page.close()
 
 
-def test_no_verdict_before_enough_is_paired_and_the_last_at_once(tmp_path):
+def test_no_verdict_before_enough_is_paired_and_the_last_at_once(tmp_path: Path) -> None:
     records = grid(switch_epochs=[None])  # 3 batch sizes, 2 learning rates, 3 seeds
     by_size = sorted(records, key=lambda entry: (entry.trial["batch_size"], entry.trial["seed"]))
     folder = write(tmp_path / "live", by_size[:6])
@@ -287,7 +296,7 @@ def test_no_verdict_before_enough_is_paired_and_the_last_at_once(tmp_path):
     (folder / "sweep.json").write_text(json.dumps(note))
     live = LiveData(folder)
 
-    def data():
+    def data() -> Any:
         live.look()
         return json.loads(live.content[1])
 

@@ -2,7 +2,10 @@
 
 import fcntl
 import json
+from pathlib import Path
+from typing import Any
 
+import pytest
 from browser import HOSTILE, Watched
 from made_up import record
 from served import ask, make, reading, until
@@ -12,13 +15,17 @@ from trainables.records.running import COLUMNS, RunningCurves
 from trainables.records.tables import write_record
 
 
-def logged(count, slope=1.0):
+def logged(count: int, slope: float = 1.0) -> list[dict[str, Any]]:
     """Rows of epochs as a trial logs them: train loss 1, 1/2, 1/3, ..., a test result after every second epoch."""
-    rows = [dict.fromkeys(COLUMNS) | {"epoch": number, "train_loss": slope / number} for number in range(1, count + 1)]
-    return [row | ({"test_accuracy": 0.5, "test_loss": 2.0} if row["epoch"] % 2 == 0 else {}) for row in rows]
+    return [
+        dict.fromkeys(COLUMNS)
+        | {"epoch": number, "train_loss": slope / number}
+        | ({"test_accuracy": 0.5, "test_loss": 2.0} if number % 2 == 0 else {})
+        for number in range(1, count + 1)
+    ]
 
 
-def about(trial_id, label):
+def about(trial_id: str, label: str) -> dict[str, str]:
     return {
         "trial_id": trial_id,
         "label": label,
@@ -28,7 +35,9 @@ def about(trial_id, label):
     }
 
 
-def test_curves_of_running_trials_are_drawn_before_any_has_ended_and_until_they_end(browser, tmp_path, monkeypatch):
+def test_curves_of_running_trials_are_drawn_before_any_has_ended_and_until_they_end(
+    browser: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("trainables.records.running.SECONDS", 0.0)
     folder = tmp_path / "live"
     (folder / "trials").mkdir(parents=True)
@@ -68,7 +77,7 @@ def test_curves_of_running_trials_are_drawn_before_any_has_ended_and_until_they_
         page.close()
 
 
-def test_running_json_is_sent_when_it_changed(tmp_path, monkeypatch):
+def test_running_json_is_sent_when_it_changed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("trainables.records.running.SECONDS", 0.0)
     folder = make(tmp_path)
     leave = RunningCurves(folder, about("r", "b16"))

@@ -5,6 +5,7 @@ steps. Unlike the designs of this package, nothing here follows the law of McCan
 """
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 from made_up import BASE, record
@@ -37,6 +38,6 @@ def records(
                 {"epoch": step * size / BASE["train_size"], "step": step, "test_loss": float(loss), "train_loss": 1.0}
                 for step, loss in enumerate(losses)
             ]
-            config = {"batch_size": size, "learning_rate": rate, "seed": seed, "split_seed": seed}
+            config: dict[str, Any] = {"batch_size": size, "learning_rate": rate, "seed": seed, "split_seed": seed}
             found.append(record(history=history, row={"test_loss": float(losses[-1])}, **config))
     return found

@@ -21,7 +21,7 @@ ERROR = 4 * (ALPHA / STUDIES) ** 0.5  # four standard errors of a share of 2.5 %
 
 
 @pytest.mark.parametrize("looks", PUBLISHED)
-def test_published_boundaries_spend_what_the_function_releases(looks: int):
+def test_published_boundaries_spend_what_the_function_releases(looks: int) -> None:
     """By SciPy's multivariate normal distribution: z-statistics at t and u correlate by sqrt(t / u)."""
     times = np.arange(1, looks + 1) / looks
     correlation = np.sqrt(np.minimum.outer(times, times) / np.maximum.outer(times, times))
@@ -31,7 +31,7 @@ def test_published_boundaries_spend_what_the_function_releases(looks: int):
 
 
 @pytest.mark.parametrize("looks", PUBLISHED)
-def test_levels_of_many_replicates_are_the_published_boundaries(looks: int):
+def test_levels_of_many_replicates_are_the_published_boundaries(looks: int) -> None:
     many = 100_000  # a t-statistic is normal then
     found = -special.ndtri(levels_of_plan([many * (k + 1) for k in range(looks)]))
     assert found[:2] == pytest.approx(PUBLISHED[looks][:2], abs=3e-3)
@@ -40,7 +40,7 @@ def test_levels_of_many_replicates_are_the_published_boundaries(looks: int):
     assert np.all(found < np.array(PUBLISHED[looks]) + 0.01)
 
 
-def test_two_looks_are_exact():
+def test_two_looks_are_exact() -> None:
     levels = levels_of_plan([4, 8])
     random = np.random.default_rng(0)
     values = random.standard_normal((1_000_000, 8))
@@ -50,19 +50,19 @@ def test_two_looks_are_exact():
     assert rejected.mean() == pytest.approx(ALPHA, abs=4 * (ALPHA / 1e6) ** 0.5 + 1e-4)
 
 
-def test_one_look_at_the_end_is_the_test_without_looks():
+def test_one_look_at_the_end_is_the_test_without_looks() -> None:
     assert look_levels((12,), 12) == pytest.approx((ALPHA,), rel=1e-12)
 
 
 @pytest.mark.parametrize("looks", [(3, 6, 9, 12), (4, 6, 8, 10, 12), tuple(range(3, 13)), (3, 4), (2, 5, 9)])
 @pytest.mark.parametrize("sigma", [0.3, 3.0])
-def test_each_wrong_claim_is_made_in_at_most_two_and_a_half_percent(looks: tuple[int, ...], sigma: float):
+def test_each_wrong_claim_is_made_in_at_most_two_and_a_half_percent(looks: tuple[int, ...], sigma: float) -> None:
     found = errors(Study("at the margin", looks, (MARGIN,), sigma), np.random.default_rng(len(looks)), STUDIES)
     assert 0.02 < found.free < ALPHA + ERROR
     assert 0.02 < found.not_free < ALPHA + ERROR
 
 
-def test_levels_taken_from_the_normal_distribution_would_be_wrong_too_often():
+def test_levels_taken_from_the_normal_distribution_would_be_wrong_too_often() -> None:
     """Why the levels are computed for t: the same test with the published boundaries."""
     random, looks = np.random.default_rng(3), (4, 8, 12)
     values = random.standard_normal((400_000, 12))
@@ -73,25 +73,25 @@ def test_levels_taken_from_the_normal_distribution_would_be_wrong_too_often():
     assert rejected.mean() > ALPHA + 4 * (ALPHA / 400_000) ** 0.5
 
 
-def test_claims_about_several_batch_sizes_are_wrong_in_at_most_five_percent():
+def test_claims_about_several_batch_sizes_are_wrong_in_at_most_five_percent() -> None:
     study = Study("three batch sizes", (4, 6, 8, 10, 12), (0.0, MARGIN, 2 * MARGIN), sigma=0.5)
     found = errors(study, np.random.default_rng(5), STUDIES)
     assert found.free_up_to < ALPHA + ERROR
     assert found.not_free_from < ALPHA + ERROR
 
 
-def test_replicates_that_are_missing_at_a_look_spend_less():
+def test_replicates_that_are_missing_at_a_look_spend_less() -> None:
     whole, fewer = look_levels((4, 8, 12), 12), look_levels((4, 7, 11), 12)
     assert fewer[0] == whole[0]
     assert fewer[1] < whole[1]
     assert fewer[2] < whole[2]
 
 
-def test_looks_without_new_replicates_have_no_level():
+def test_looks_without_new_replicates_have_no_level() -> None:
     assert look_levels((1, 4, 4, 8), 8) == pytest.approx((0.0, spent(0.5), 0.0, levels_of_plan([4, 8])[1]))
 
 
-def test_planned_looks():
+def test_planned_looks() -> None:
     assert planned_looks(4, 12) == (4, 6, 8, 10, 12)
     assert planned_looks(4, 6) == (4, 5, 6)
     assert planned_looks(4, 5) == (4, 5)

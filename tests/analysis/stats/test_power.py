@@ -10,27 +10,27 @@ from analysis.stats.power import ASSURANCE, cap_for, power, replicates_for, uppe
 
 
 @pytest.mark.parametrize(("count", "effect"), [(2, 0.1), (3, 1.0), (4, 2.0), (10, 0.9), (50, 0.4)])
-def test_power_is_that_of_the_noncentral_t(count: int, effect: float):
+def test_power_is_that_of_the_noncentral_t(count: int, effect: float) -> None:
     limit = stats.t.ppf(0.975, count - 1)
     assert power(count, effect) == pytest.approx(stats.nct.sf(limit, count - 1, effect * count**0.5), rel=1e-8)
     assert power(count, 0.0) == pytest.approx(0.025, rel=1e-8)
 
 
-def test_known_sample_sizes():
+def test_known_sample_sizes() -> None:
     """One-sample t-test at one-sided 2.5 %, power 80 %: 34 at an effect of 0.5, 10 at 1 (Cohen 1988)."""
     assert replicates_for(0.5, 0.8) == 34
     assert replicates_for(1.0, 0.8) == 10
     assert power(9, 1.0) < 0.8 <= power(10, 1.0)
 
 
-def test_no_number_for_no_effect():
+def test_no_number_for_no_effect() -> None:
     assert replicates_for(0.0, 0.8) is None
     assert replicates_for(0.001, 0.8) is None
     assert cap_for(0.0, 0.8, 4) is None
 
 
 @pytest.mark.parametrize("effect", [0.8, 1.5, 3.0])
-def test_promised_power_is_met(effect: float):
+def test_promised_power_is_met(effect: float) -> None:
     random = np.random.default_rng(1)
     count, cap = replicates_for(effect, 0.8), cap_for(effect, 0.8, 3)
     assert count is not None
@@ -42,7 +42,7 @@ def test_promised_power_is_met(effect: float):
     assert 0.8 - 4 * 0.4 / 200 < found.answered < power(cap, effect) + 0.03
 
 
-def test_upper_limit_of_the_deviation_holds_as_often_as_promised():
+def test_upper_limit_of_the_deviation_holds_as_often_as_promised() -> None:
     random = np.random.default_rng(2)
     deviations = random.standard_normal((40_000, 4)).std(axis=1, ddof=1)
     limits = np.array([upper_limit_of_deviation(float(value), 4) for value in deviations[:4000]])
@@ -50,7 +50,7 @@ def test_upper_limit_of_the_deviation_holds_as_often_as_promised():
     assert upper_limit_of_deviation(1.0, 4) == pytest.approx((3 / stats.chi2.ppf(0.2, 3)) ** 0.5, rel=1e-10)
 
 
-def test_safe_plans_have_the_power_in_the_promised_share_of_pilots():
+def test_safe_plans_have_the_power_in_the_promised_share_of_pilots() -> None:
     found = plans(4, 1.0, 0.8, np.random.default_rng(3), 1500)
     assert (found["safe"] >= 0.8).mean() >= ASSURANCE - 4 * 0.4 / 1500**0.5
     assert (found["plug-in"] >= 0.8).mean() < 0.6

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from narrow import known
+from narrow import not_none
 from torch import Tensor, nn
 
 from trainables import check
@@ -129,7 +129,7 @@ def test_full_batch_with_explicit_regularization(make_config: Make, digits: Sour
         assert nn.utils.clip_grad_norm_(parameters, 0.2) > 0.2
         with torch.no_grad():
             for parameter in parameters:
-                parameter.sub_(0.5 * known(parameter.grad))
+                parameter.sub_(0.5 * not_none(parameter.grad))
     for one, two in zip(parameters, trial.training.model.parameters(), strict=True):
         torch.testing.assert_close(one, two, rtol=1e-4, atol=1e-6)
 

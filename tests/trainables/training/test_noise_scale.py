@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import torch
-from narrow import as_a, known
+from narrow import as_a, not_none
 from torch import Tensor, nn
 
 from trainables.config import TrialConfig
@@ -168,7 +168,7 @@ def test_averages_are_of_the_last_steps() -> None:
     average.add(torch.tensor([math.nan]), torch.tensor([1.0]))  # left out
     weights = DECAY ** torch.arange(29, -1, -1, dtype=torch.float64)
     weights /= weights.sum()
-    ratio, low, high, trace, squared = (known(part) for part in average.results()[0])
+    ratio, low, high, trace, squared = (not_none(part) for part in average.results()[0])
     assert (trace, squared) == pytest.approx((float(weights @ a), float(weights @ b)), rel=1e-12)
     assert ratio == pytest.approx(trace / squared, rel=1e-12)
     assert low < ratio < high

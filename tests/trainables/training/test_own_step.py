@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from narrow import known
+from narrow import not_none
 
 from sweeps.plan.grid import Grid, expand
 from trainables.check import check_trials
@@ -150,7 +150,7 @@ def test_a_loss_and_metric_of_ones_own(digits: Source) -> None:
     assert (row["train_accuracy"], row["status"]) == (None, "completed")
     errors = {measure["measure"]: measure.get("error") for measure in record.measures}
     assert errors["hessian_trace"] is None
-    assert "which this measure needs" in known(errors["layer_trace"])
+    assert "which this measure needs" in not_none(errors["layer_trace"])
 
 
 @pytest.mark.parametrize(

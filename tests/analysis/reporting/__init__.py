@@ -1,0 +1,1 @@
+"""A package, so that its conftest.py and the one of all tests are two modules to mypy."""
