@@ -7,7 +7,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from test_batch_grid import run, start, wait_for
+from test_batch_grid import Run, run, run_here, start, wait_for
 
 from analysis.data.load import comparable, load_sweep
 from trainables.config import NUMBERS_VERSION
@@ -18,7 +18,13 @@ QUICK: dict[str, Any] = {
     "batch_sizes": [30, 300], "learning_rates": [0.01], "switch_epochs": [None], "seeds": [0, 1], "epochs": 6,
 }  # fmt: skip
 
-pytestmark = pytest.mark.slow  # each runs a sweep twice, a minute or two
+__all__ = ["run_here"]  # a fixture
+pytestmark = pytest.mark.slow  # each runs a sweep twice
+
+
+@pytest.fixture(autouse=True)
+def no_report(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("analysis.reporting.report.write_report", lambda sweep: None)
 
 
 def rows(results: Path, table: str) -> list[dict[str, Any]]:
@@ -31,16 +37,18 @@ def in_order(table: list[dict[str, Any]]) -> list[str]:
 
 
 @pytest.mark.parametrize("keep_weights", [True, False])
-def test_a_measure_is_added_to_the_trained_trials(tmp_path: Path, keep_weights: bool) -> None:
-    first = run(tmp_path, QUICK, *(["--keep-weights"] if keep_weights else []))
+def test_a_measure_is_added_to_the_trained_trials(tmp_path: Path, run_here: Run, keep_weights: bool) -> None:
+    first = run_here(tmp_path, QUICK, *(["--keep-weights"] if keep_weights else []))
     assert first.returncode == 0, first.stderr
     before = {name: rows(tmp_path, name) for name in ("trials", "epochs", "measures")}
-    planned = run(tmp_path, QUICK, "--resume", "--measures", "hessian_max_eig", "hessian_trace", "--dry-run", "list")
+    planned = run_here(
+        tmp_path, QUICK, "--resume", "--measures", "hessian_max_eig", "hessian_trace", "--dry-run", "list"
+    )
     assert "4 trials, 0 of them done already, 4 trained already and to be measured" in planned.stdout, planned.stderr
     assert planned.stdout.count("to measure\n") == 4
 
     more = ["--resume", "--measures", "box_sharpness", "hessian_max_eig", "hessian_trace"]
-    wider = run(tmp_path, {**QUICK, "seeds": [0, 1, 2]}, *more)
+    wider = run_here(tmp_path, {**QUICK, "seeds": [0, 1, 2]}, *more)
     assert wider.returncode == 0, wider.stderr
     assert "6 trials, 4 trained already and to be measured" in wider.stdout
     after = {name: rows(tmp_path, name) for name in ("trials", "epochs", "measures")}
@@ -55,7 +63,7 @@ def test_a_measure_is_added_to_the_trained_trials(tmp_path: Path, keep_weights: 
     frame = comparable(load_sweep(tmp_path / "test"))
     assert frame.groupby("configuration").size().tolist() == [3, 3]
     assert frame["hessian_trace"].notna().all()
-    done = run(tmp_path, {**QUICK, "seeds": [0, 1, 2]}, *more)
+    done = run_here(tmp_path, {**QUICK, "seeds": [0, 1, 2]}, *more)
     assert "6 trials, 6 of them done already" in done.stdout
     assert "Ray:" not in done.stdout
 
@@ -85,9 +93,9 @@ def test_interrupted_while_measuring(tmp_path: Path) -> None:
     assert len({one[0] for one in densities}) == 20
 
 
-def test_a_newer_version_of_the_code(tmp_path: Path) -> None:
+def test_a_newer_version_of_the_code(tmp_path: Path, run_here: Run) -> None:
     """Its trials take the place of the older ones in every result, and the folder keeps both."""
-    assert run(tmp_path, QUICK).returncode == 0
+    assert run_here(tmp_path, QUICK).returncode == 0
     folder = tmp_path / "test"
     for name in SCHEMAS:  # as an older version would have left them, under other keys
         table = pq.read_table(folder / f"{name}.parquet")
@@ -98,7 +106,7 @@ def test_a_newer_version_of_the_code(tmp_path: Path) -> None:
             table = table.set_column(place, "numbers_version", pa.array([NUMBERS_VERSION - 1] * len(table)))
         pq.write_table(table, folder / f"{name}.parquet")
     assert load_sweep(folder).notes == ()
-    second = run(tmp_path, QUICK, "--resume")
+    second = run_here(tmp_path, QUICK, "--resume")
     assert second.returncode == 0, second.stderr
     assert "4 trials of an older version of this code" in " ".join(second.stdout.split())
     both = read_tables(folder)
