@@ -30,7 +30,17 @@ from functools import lru_cache
 
 import pandas as pd
 
-from analysis.data.load import NO_REMEDY, REPLICATE, Measure, Sweep, axes, comparable, measures_of
+from analysis.data.load import (
+    BOX_STRONG,
+    MAX_EIG,
+    NO_REMEDY,
+    REPLICATE,
+    Measure,
+    Sweep,
+    axes,
+    comparable,
+    measures_of,
+)
 from analysis.stats.rank_correlation import (
     Correlation,
     GranulatedKendall,
@@ -42,6 +52,7 @@ from analysis.stats.rank_correlation import (
 
 GAP = "large_batch_gap"
 TARGETS = (GAP, "test_error", "generalization_gap")
+JUDGED = (BOX_STRONG, MAX_EIG)  # the answer rests on the first of them that was measured: fixed before values are seen
 
 
 @dataclass(frozen=True)
@@ -58,6 +69,12 @@ class Association:
     matched: Correlation
     matched_with_off_target: Correlation
     pooled_with_off_target: Correlation
+
+
+def judged_measure(sweep: Sweep) -> Measure | None:
+    """The measure of sharpness that the answer rests on; None where none of JUDGED was measured."""
+    frame = comparable(sweep)
+    return next((measure for measure in JUDGED if frame[measure.column].notna().any()), None)
 
 
 def associate(sweep: Sweep, measure: Measure, target: str = GAP, *, pool_remedies: bool = False) -> Association:

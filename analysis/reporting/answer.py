@@ -10,8 +10,9 @@ batch); where the best of several is named, its p-value and its interval are cor
 sentences on the gap are those of analysis/reporting/gap_answer.py.
 """
 
-from analysis.data.load import BOX_STRONG, NO_REMEDY, Sweep, attempted, comparable
-from analysis.questions.association import Association, associate, beyond_hyperparameters, compared
+from analysis.data.load import NO_REMEDY, Measure, Sweep, attempted
+from analysis.data.measure_names import in_words
+from analysis.questions.association import Association, associate, beyond_hyperparameters, compared, judged_measure
 from analysis.questions.sharpness_intervention import has_intervention
 from analysis.reporting.gap_answer import by_batch_size as by_batch_size
 from analysis.reporting.gap_answer import cost_sentence as cost_sentence
@@ -32,30 +33,31 @@ def answer(sweep: Sweep) -> list[str]:
 
 
 def association_sentence(sweep: Sweep) -> str:
-    """What an experiment on the sharpness says; without one, whether box sharpness and the gap are associated: matched,
-    given the hyperparameters, and pooled.
+    """What an experiment on the sharpness says; without one, whether sharpness (`judged_measure`) and the gap are
+    associated: matched, given the hyperparameters, and pooled.
     """
     if has_intervention(sweep):
         verdict, result, why = card(sweep)
         return " ".join([f"{verdict}.", f"{result[0].upper()}{result[1:]}.", *why])
-    if comparable(sweep)[BOX_STRONG.column].isna().all():
-        return "Box sharpness was not measured in any trial, so its association with the gap is unknown (`--measures`)."
-    association = associate(sweep, BOX_STRONG)
+    measure = judged_measure(sweep)
+    if measure is None:
+        return "Sharpness was not measured in any trial, so its association with the gap is unknown (`--measures`)."
+    association, sharpness = associate(sweep, measure), name_of(measure)
     shown, over = headline(sweep, association)
     if shown.value is None or shown.interval is None:
         return (
-            "There are too few trials to tell whether box sharpness and the gap are associated "
+            f"There are too few trials to tell whether {sharpness} and the gap are associated "
             f"({over}; rank correlation {correlation_text(shown)})."
         )
     value = _with_interval(shown, over)
     if shown.interval.holds(0):
         return (
-            "There is no significant association between box sharpness and the gap: among trials that differ in batch "
+            f"There is no significant association between {sharpness} and the gap: among trials that differ in batch "
             f"size and switch-point alone, their rank correlation is {value}. {RESCALING}."
         )
     more, frame = ("larger" if shown.value > 0 else "smaller"), compared(sweep)
     on_target = frame[~frame["off_target"]] if shown is association.matched else frame
-    (beyond,) = beyond_hyperparameters(on_target, [BOX_STRONG.column])
+    (beyond,) = beyond_hyperparameters(on_target, [measure.column])
     controlled = "After controlling for batch size and the other hyperparameters"
     if beyond.interval is None:
         controlled += ", these trials cannot show whether an association remains"
@@ -70,9 +72,15 @@ def association_sentence(sweep: Sweep) -> str:
         turned = f" Pooled over learning rates it has the other sign: {_with_interval(pooled)}."
     return (
         f"Sharper minima go with a {more} gap: among trials that differ in batch size and switch-point alone, the rank "
-        f"correlation of box sharpness and gap is {value}. This is an association, not a cause. "
+        f"correlation of {sharpness} and gap is {value}. This is an association, not a cause. "
         f"{controlled}.{turned} {RESCALING}."
     )
+
+
+def name_of(measure: Measure) -> str:
+    """The measure within a sentence: box sharpness, the largest Hessian eigenvalue."""
+    words = in_words(measure.measure)
+    return f"the {words}" if words.startswith("largest") else words
 
 
 def headline(sweep: Sweep, association: Association) -> tuple[Correlation, str]:

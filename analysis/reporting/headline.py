@@ -20,14 +20,14 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from analysis.data.load import BOX_STRONG, NO_REMEDY, Sweep, axes, comparable, constants
+from analysis.data.load import NO_REMEDY, Sweep, axes, comparable, constants
 from analysis.data.metric import Metric
 from analysis.data.progress import Progress
-from analysis.questions.association import associate, beats_batch_size, compared, matched_correlation
+from analysis.questions.association import associate, beats_batch_size, compared, judged_measure, matched_correlation
 from analysis.questions.free_batch import FreeBatch, Loss, free_batch
 from analysis.questions.remedies import never_completed, remedies
 from analysis.questions.sharpness_intervention import has_intervention
-from analysis.reporting.answer import association_sentence, cost_sentence, headline, remedy_sentence
+from analysis.reporting.answer import association_sentence, cost_sentence, headline, name_of, remedy_sentence
 from analysis.reporting.gap_answer import named_remedy
 from analysis.reporting.intervention import card as intervention_card
 from analysis.stats.means import Mean, differences_by_replicate, mean_over_replicates, paired_difference, resolution
@@ -237,13 +237,14 @@ def _is_it_sharpness(sweep: Sweep) -> Card:
     if has_intervention(sweep):
         return Card(question, *intervention_card(sweep))
     why = _sentences(association_sentence(sweep))
-    if comparable(sweep)[BOX_STRONG.column].isna().all():
-        return Card(question, "Unknown: box sharpness was not measured", "no result", why)
-    association = associate(sweep, BOX_STRONG)
+    measure = judged_measure(sweep)
+    if measure is None:
+        return Card(question, "Unknown: sharpness was not measured", "no result", why)
+    association = associate(sweep, measure)
     found, _ = headline(sweep, association)
     if found.value is None or found.interval is None:
         return Card(question, "Unknown: too few trials", "no result", why)
-    result = f"rank correlation of box sharpness and gap {_correlation(found)}"
+    result = f"rank correlation of {name_of(measure)} and gap {_correlation(found)}"
     frame = compared(sweep)
     frame = frame[~frame["off_target"]] if found is association.matched else frame
     alone = matched_correlation(frame, "batch_size")
@@ -252,7 +253,7 @@ def _is_it_sharpness(sweep: Sweep) -> Card:
     if found.interval.holds(0):
         return Card(question, "Not shown: sharpness and gap are not significantly associated", result, why)
     goes = "Sharper minima have larger gaps" if found.value > 0 else "Sharper minima have smaller gaps"
-    better = beats_batch_size(frame, BOX_STRONG.column)
+    better = beats_batch_size(frame, measure.column)
     if better.value is None or better.interval is None:
         return Card(question, f"{goes}; whether more than batch size tells is unknown", result, why)
     ends = f"{_signed(better.interval.low)} to {_signed(better.interval.high)}"

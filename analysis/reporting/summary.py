@@ -15,6 +15,7 @@ from analysis.data.metric import Metric
 from analysis.questions.association import associate
 from analysis.reporting.answer import answer, by_batch_size
 from analysis.stats.means import Mean
+from analysis.stats.rank_correlation import Correlation
 from analysis.stats.wording import correlation_text, plain_number, three_digits
 from trainables.records.schemas import STATUSES
 
@@ -128,28 +129,29 @@ def _basis(sweep: Sweep, means: list[Mean | None]) -> str:
 
 
 def _correlations(sweep: Sweep) -> list[str]:
-    """The rank correlations of the gap with the two measures of the table."""
-    box, eig = associate(sweep, BOX_STRONG), associate(sweep, MAX_EIG)
-    if not box.pooled_with_off_target.trials and not eig.pooled_with_off_target.trials:
+    """The rank correlations of the gap with the measures of the table, as far as they have values."""
+    names = {BOX_STRONG: "box sharpness", MAX_EIG: "largest eigenvalue"}
+    found = [part for part in (associate(sweep, measure) for measure in names) if part.pooled_with_off_target.trials]
+    if not found:
         return _wrap("No rank correlation with the gap: neither box sharpness nor the largest eigenvalue has a value.")
-    rows: list[tuple[str, ...]] = [("rank correlation with the gap", "box sharpness", "largest eigenvalue")]
-    rows.append(("matched", correlation_text(box.matched), correlation_text(eig.matched)))
-    if box.matched_with_off_target.trials != box.matched.trials:
-        everything = box.matched_with_off_target, eig.matched_with_off_target
-        rows.append(("matched, off target too", *(correlation_text(part) for part in everything)))
-    rows.append(("pooled", correlation_text(box.pooled), correlation_text(eig.pooled)))
-    if box.pooled_with_off_target.trials != box.pooled.trials:
-        everything = box.pooled_with_off_target, eig.pooled_with_off_target
-        rows.append(("pooled, off target too", *(correlation_text(part) for part in everything)))
-    for rate, correlation in box.within_learning_rate.items():
-        other = eig.within_learning_rate[rate]
-        rows.append((f"learning rate {rate:g}", correlation_text(correlation), correlation_text(other)))
+    shown: dict[str, list[Correlation]] = {"matched": [part.matched for part in found]}
+    if any(part.matched_with_off_target.trials != part.matched.trials for part in found):
+        shown["matched, off target too"] = [part.matched_with_off_target for part in found]
+    shown["pooled"] = [part.pooled for part in found]
+    if any(part.pooled_with_off_target.trials != part.pooled.trials for part in found):
+        shown["pooled, off target too"] = [part.pooled_with_off_target for part in found]
+    for rate in found[0].within_learning_rate:
+        shown[f"learning rate {rate:g}"] = [part.within_learning_rate[rate] for part in found]
+    rows = [["rank correlation with the gap", *(names[part.measure] for part in found)]]
+    rows += [[name, *map(correlation_text, parts)] for name, parts in shown.items()]
+    first = found[0]
     note = (
-        f"Spearman inside each replicate; mean and 95 % t-interval over {box.matched.replicates} replicates. Matched: "
-        f"{box.matched.trials} trials ranked among those that differ in batch size and switch alone. Pooled and per "
-        f"learning rate: without the reference trials, whose gap is 0 by construction ({box.pooled.trials} trials)."
+        f"Spearman inside each replicate; mean and 95 % t-interval over {first.matched.replicates} replicates. "
+        f"Matched: {first.matched.trials} trials ranked among those that differ in batch size and switch alone. "
+        "Pooled and per learning rate: without the reference trials, whose gap is 0 by construction "
+        f"({first.pooled.trials} trials)."
     )
-    return [f"{name:<30}  {first:<22}  {second}".rstrip() for name, first, second in rows] + _wrap(note)
+    return ["  ".join([row[0].ljust(30), *(cell.ljust(22) for cell in row[1:])]).rstrip() for row in rows] + _wrap(note)
 
 
 def _places(sweep: Sweep) -> list[str]:

@@ -19,7 +19,7 @@ from trainables.records.tables import Record
 Write = Callable[[Sequence[Record]], Path]
 COLUMNS = dict.fromkeys(("box_sharpness", "box_sharpness_paper", "hessian_max_eig"))
 SAID = {
-    "summary": "Box sharpness was not measured in any trial",
+    "summary": "Sharpness was not measured in any trial",
     "gap_vs_sharpness": "`results` must hold trials with measured sharpness, got none in",
     "keskar_tables": "LB is sharper, full space, epsilon 1e-3, strong: mlp on digits 512: not measured.",
     "resilience": "Box sharpness was not measured.",

@@ -19,6 +19,7 @@ from analysis.reporting.answer import (
     cost_sentence,
     remedy_sentence,
 )
+from analysis.reporting.headline import cards
 from analysis.reporting.summary import summary_lines
 from trainables.records.tables import Record
 
@@ -144,6 +145,22 @@ def test_nothing_is_claimed_when_the_interval_holds_zero(write_sweep: Callable[.
     for claim in ("explain", "predict", "track", "because", "go with a"):
         assert claim not in sentence
     assert RESCALING in sentence
+
+
+def test_the_largest_eigenvalue_is_judged_where_it_alone_was_measured(
+    write_sweep: Callable[..., Path],
+) -> None:
+    unmeasured = dict.fromkeys(("box_sharpness", "box_sharpness_paper"))
+    records = [dataclasses.replace(entry, trial=entry.trial | unmeasured, measures=[]) for entry in grid()]
+    sweep = load_sweep(write_sweep(records))
+    assert "the rank correlation of the largest Hessian eigenvalue and gap is +" in association_sentence(sweep)
+    card = next(card for card in cards(sweep) if card.question == "Is it sharpness?")
+    assert card.verdict.startswith("Sharper minima have larger gaps")
+    assert card.result.startswith("rank correlation of the largest Hessian eigenvalue and gap +")
+    table = "\n".join(summary_lines(sweep)).split("rank correlation with the gap")[1]
+    assert table.split("\n")[0].strip() == "largest eigenvalue"
+    assert " over 3 replicates. Matched: 0 trials" not in " ".join(table.split())
+    assert " over 3 replicates. Matched: " in " ".join(table.split())
 
 
 def test_too_few_trials_claim_nothing(write_sweep: Callable[..., Path]) -> None:

@@ -1,15 +1,17 @@
-"""The table of the small GPT in docs/measured.md is what the kept results say."""
+"""The tables of the small transformers in docs/measured.md are what the kept results say."""
 
 from pathlib import Path
+
+import pytest
 
 from analysis.data.load import load_sweep
 
 DOCS = Path(__file__).parents[3] / "docs"
-TOKENS = 64  # of a window
 
 
-def test_the_page_shows_the_kept_results() -> None:
-    trials = load_sweep(DOCS / "kept" / "gpt_shakespeare").trials
+@pytest.mark.parametrize(("name", "unit"), [("gpt_shakespeare", 64), ("seq2seq_cmudict", 1)])  # windows of 64 tokens
+def test_the_page_shows_the_kept_results(name: str, unit: int) -> None:
+    trials = load_sweep(DOCS / "kept" / name).trials
     cells = trials.groupby(["batch_size", "learning_rate"]).agg(
         steps=("steps", "first"),
         mean=("test_loss", "mean"),
@@ -21,4 +23,4 @@ def test_the_page_shows_the_kept_results() -> None:
     assert len(best) == 4
     for (size, rate), row in best.iterrows():
         shown = f"{row['mean']:.3f} ± {row['spread']:.3f} | {row['train']:.3f} |"
-        assert f"| {TOKENS * size} | {row['steps']:.0f} | {rate:g} | {shown}" in page
+        assert f"| {unit * size} | {row['steps']:.0f} | {rate:g} | {shown}" in page
