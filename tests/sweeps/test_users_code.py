@@ -27,7 +27,7 @@ def listening(root: psutil.Process) -> set[tuple[str, str]]:
     for process in [root, *root.children(recursive=True)]:
         try:
             connections = process.net_connections(kind="inet")
-            name = " ".join(process.cmdline())[:80]
+            name = " ".join(process.cmdline())
         except psutil.Error:  # it has just ended
             continue
         found |= {(part.laddr.ip, name) for part in connections if part.status == psutil.CONN_LISTEN}
