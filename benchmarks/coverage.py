@@ -16,7 +16,7 @@ import re
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from pathlib import Path
 
 PROJECT = Path(__file__).resolve().parents[1]
@@ -63,18 +63,19 @@ def measured(section: str, runs: int, processes: int, keep: Path | None, minutes
             else:
                 number = min(CHUNK, runs - first)
                 futures[pool.submit(run_chunk, section, design, first, number)] = design, name
-        for done, future in enumerate(as_completed(futures), 1):
-            if future.cancelled():
-                continue
-            design, name = futures[future]
-            note(design, counts := future.result())
-            if keep is not None:
-                (keep / name).write_text(json.dumps([dataclasses.astuple(count) for count in counts]))
-            spent = time.monotonic() - started
-            left = spent / done * (len(futures) - done)
+        pending = set(futures)
+        while pending:
+            ended, pending = wait(pending, return_when=FIRST_COMPLETED)
+            for future in ended:
+                design, name = futures[future]
+                note(design, counts := future.result())
+                if keep is not None:
+                    (keep / name).write_text(json.dumps([dataclasses.astuple(count) for count in counts]))
+            spent, done = time.monotonic() - started, len(futures) - len(pending)
+            left = spent / done * len(pending)
             print(f"\r{section}: {done} of {len(futures)}, {left:.0f} s left  ", end="", file=sys.stderr)
             if spent > 60 * minutes:
-                pool.shutdown(wait=False, cancel_futures=True)
+                pending = {future for future in pending if not future.cancel()}
     print(file=sys.stderr)
     return found
 
