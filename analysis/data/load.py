@@ -31,7 +31,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from analysis.data.measure_names import in_words, short
+from analysis.data.measure_names import measure_in_words, short
 from analysis.data.metric import ACCURACY, Metric, metric_of
 from analysis.data.progress import LONGEST, read_about
 from analysis.data.provenance import notes, one_setting, repeats_weights
@@ -74,7 +74,7 @@ BOX_STRONG_SMALL = Measure(
 BOX_PAPER_SMALL = Measure(
     "box_sharpness_paper_5e-4", "box sharpness, epsilon 5e-4, paper [%]", "box_sharpness", "paper", 5e-4
 )
-MAX_EIG = Measure("hessian_max_eig", "largest Hessian eigenvalue", "hessian_max_eig", "lanczos")
+MAX_EIG = Measure("hessian_max_eig", measure_in_words("hessian_max_eig"), "hessian_max_eig", "lanczos")
 MEASURES = (BOX_STRONG, BOX_PAPER, BOX_STRONG_SMALL, BOX_PAPER_SMALL, MAX_EIG)
 
 
@@ -270,7 +270,7 @@ def measures_of(sweep: Sweep) -> tuple[Measure, ...]:
                 column, label = [*parts, *number, *further], [*parts, *(f"scale {part}" for part in number), *further]
             measure = Measure(
                 column="_".join([name, *column]),
-                label=", ".join([in_words(name), *label]) + (" [%]" if pd.notna(epsilon) else ""),
+                label=", ".join([measure_in_words(name), *label]) + (" [%]" if pd.notna(epsilon) else ""),
                 measure=name,
                 method=method,
                 epsilon=None if pd.isna(epsilon) else float(epsilon),

@@ -25,7 +25,7 @@ PROPER = {
 }
 
 
-def in_words(measure: str) -> str:
+def measure_in_words(measure: str) -> str:
     """`hessian_trace` -> "Hessian trace"; also of measures that are not this project's."""
     if measure in NAMES:
         return NAMES[measure]

@@ -33,6 +33,7 @@ from analysis.data.load import (
     number_of,
     rows_of,
 )
+from analysis.data.measure_names import measure_in_words
 from analysis.stats.means import Floats, Mean, resolution
 from analysis.stats.mediation import LEAST_REPLICATES, Experiment, Mediation, as_log, mediation
 from analysis.stats.wording import in_words
@@ -88,7 +89,7 @@ class Explained:
 
     @property
     def name(self) -> str:
-        return self.measure.label.split(",")[0].split(" [")[0]
+        return measure_in_words(self.measure.measure)
 
     @property
     def is_invariant(self) -> bool | None:

@@ -11,7 +11,7 @@ sentences on the gap are those of analysis/reporting/gap_answer.py.
 """
 
 from analysis.data.load import NO_REMEDY, Measure, Sweep, attempted
-from analysis.data.measure_names import in_words
+from analysis.data.measure_names import measure_in_words
 from analysis.questions.association import Association, associate, beyond_hyperparameters, compared, judged_measure
 from analysis.questions.sharpness_intervention import has_intervention
 from analysis.reporting.gap_answer import by_batch_size as by_batch_size
@@ -79,7 +79,7 @@ def association_sentence(sweep: Sweep) -> str:
 
 def name_of(measure: Measure) -> str:
     """The measure within a sentence: box sharpness, the largest Hessian eigenvalue."""
-    words = in_words(measure.measure)
+    words = measure_in_words(measure.measure)
     return f"the {words}" if words.startswith("largest") else words
 
 

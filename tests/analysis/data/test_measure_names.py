@@ -2,7 +2,7 @@
 
 import pytest
 
-from analysis.data.measure_names import NAMES, in_words, short
+from analysis.data.measure_names import NAMES, measure_in_words, short
 from trainables.measures.by_name import MEASURES
 
 
@@ -18,11 +18,11 @@ from trainables.measures.by_name import MEASURES
     ],
 )
 def test_names_in_words(measure: str, words: str) -> None:
-    assert in_words(measure) == words
+    assert measure_in_words(measure) == words
 
 
 def test_every_measure_has_words_of_its_own() -> None:
-    words = [in_words(measure) for measure in MEASURES]
+    words = [measure_in_words(measure) for measure in MEASURES]
     assert len(set(words)) == len(words)
     assert not any("_" in text for text in words)
     assert set(NAMES) <= set(MEASURES)

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from searches import run_search
 
 from analysis.optimizer_ladder import main as analysis_main
 from analysis.questions.optimizer_ladder import load_ladder
@@ -22,14 +23,11 @@ from sweeps.optimizer_ladder import main
 from sweeps.tuning.campaign import with_test_set
 from sweeps.tuning.optimizer_ladder import plan_of_ladder
 from sweeps.tuning.optuna_study import open_storage
-from sweeps.tuning.run import begin, write_tuning
+from sweeps.tuning.run import begin
 from sweeps.tuning.steps_to_result import GoalCampaign
-from sweeps.tuning.under_tune import outcome_of
 from trainables.config import DEFAULT_MOMENTUM
 from trainables.data import Source, load_source
-from trainables.records.tables import compact, write_record
 from trainables.runtime.errors import UserError
-from trainables.trial import run_trial
 
 SCRIPT = Path(__file__).parents[3] / "sweeps" / "optimizer_ladder.py"
 
@@ -85,15 +83,7 @@ def test_it_finds_the_better_optimizer_of_the_noisy_quadratic(tmp_path: Path) ->
         "--model-options power=0.5 --train-size 1000 --validation-size 1000"
     )
     plan = plan_of_ladder(parse(words.split()), source)
-    campaign = begin(plan, open_storage("sqlite://"), "x", {}, False, GoalCampaign)
-    (tmp_path / "trials").mkdir()
-    while (config := campaign.next()) is not None:
-        record = run_trial(config, source)
-        write_record(tmp_path, record)
-        assert plan.goals is not None
-        campaign.end(plan.goals.noted(outcome_of(record.trial), record.epochs))
-    compact(tmp_path)
-    write_tuning(tmp_path, campaign)
+    run_search(plan, source, tmp_path)
     easy, hard = load_ladder(tmp_path)
     spectrum = np.arange(1.0, weights + 1) ** -0.5
     problem = NoisyQuadratic(spectrum, spectrum)

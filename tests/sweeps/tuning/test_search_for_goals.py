@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from searches import run_search
 
 from analysis.questions.tuned_steps import is_search, load_tuned_steps
 from analysis.reporting.tuned_steps import tuned_steps_lines
@@ -24,14 +25,11 @@ from sweeps.steps_to_result import main
 from sweeps.tuning.campaign import Campaign, Plan, with_test_set
 from sweeps.tuning.goals import Goals
 from sweeps.tuning.optuna_study import Outcome, open_storage
-from sweeps.tuning.run import begin, known_trials, write_tuning
+from sweeps.tuning.run import begin, known_trials
 from sweeps.tuning.steps_to_result import GoalCampaign, plan_of_goals
-from sweeps.tuning.under_tune import outcome_of
 from trainables.config import TrialConfig
 from trainables.data import Source, load_source
-from trainables.records.tables import compact, write_record
 from trainables.runtime.errors import UserError
-from trainables.trial import run_trial
 
 SCRIPT = Path(__file__).parents[3] / "sweeps" / "steps_to_result.py"
 QUICK = (  # noqa: SIM905
@@ -95,19 +93,6 @@ def test_the_fastest_setting_to_each_goal_is_trained_again(digits: Source) -> No
     assert campaign.described(large)["chosen"].keys() == {"1.5"}
 
 
-def trained(plan: Plan, folder: Path) -> Callable[[TrialConfig], Outcome]:
-    """Real trials in this process, whose records go to `folder`."""
-    (folder / "trials").mkdir(parents=True, exist_ok=True)
-
-    def run(config: TrialConfig) -> Outcome:
-        record = run_trial(config, plan.source)
-        write_record(folder, record)
-        assert plan.goals is not None
-        return plan.goals.noted(outcome_of(record.trial), record.epochs)
-
-    return run
-
-
 def test_it_finds_the_exact_steps_of_the_noisy_quadratic(tmp_path: Path) -> None:
     """With h_i = c_i = i^-1/2 and 200 weights the loss of a run stays within about 15 % of its exact mean.
 
@@ -123,9 +108,7 @@ def test_it_finds_the_exact_steps_of_the_noisy_quadratic(tmp_path: Path) -> None
         "--model-options power=0.5 --train-size 1000 --validation-size 1000"
     )
     plan = plan_of_goals(parse(words.split()), source)
-    campaign = search(plan, trained(plan, tmp_path))
-    compact(tmp_path)
-    write_tuning(tmp_path, campaign)
+    campaign = run_search(plan, source, tmp_path)
     (one,) = load_tuned_steps(tmp_path)
     assert one.found is not None
     assert is_search(tmp_path)

@@ -13,6 +13,7 @@ import numpy as np
 import optuna
 import pyarrow.parquet as pq
 import pytest
+from searches import run_search
 
 from analysis.questions.tuned_steps import load_tuned_steps
 from analysis.stats.noisy_quadratic import NoisyQuadratic, Rule, losses
@@ -24,15 +25,12 @@ from sweeps.tuned_gap import main as tuned_gap
 from sweeps.tuning.campaign import Campaign, Plan, with_test_set
 from sweeps.tuning.optimizer_ladder import plan_of_ladder
 from sweeps.tuning.optuna_study import Outcome, Rules, open_storage
-from sweeps.tuning.run import begin, write_tuning
+from sweeps.tuning.run import begin
 from sweeps.tuning.search_space import Space
 from sweeps.tuning.steps_to_result import GoalCampaign, plan_of_goals
-from sweeps.tuning.under_tune import outcome_of
 from trainables.config import TrialConfig
 from trainables.data import Source, load_source
-from trainables.records.tables import compact, write_record
 from trainables.runtime.errors import UserError
-from trainables.trial import run_trial
 
 SCRIPT = Path(__file__).parents[3] / "sweeps" / "steps_to_result.py"
 KEPT = Path(__file__).parents[3] / "docs" / "kept" / "steps_to_result_digits"
@@ -229,15 +227,7 @@ def test_it_finds_the_momentum_of_the_noisy_quadratic(tmp_path: Path) -> None:
         "power=0.5 --train-size 2000 --validation-size 2000"
     )
     plan = plan_of_goals(parse(words.split()), source)
-    campaign = begin(plan, open_storage("sqlite://"), "x", {}, False, GoalCampaign)
-    (tmp_path / "trials").mkdir()
-    while (config := campaign.next()) is not None:
-        record = run_trial(config, source)
-        write_record(tmp_path, record)
-        assert plan.goals is not None
-        campaign.end(plan.goals.noted(outcome_of(record.trial), record.epochs))
-    compact(tmp_path)
-    write_tuning(tmp_path, campaign)
+    run_search(plan, source, tmp_path)
     (one,) = load_tuned_steps(tmp_path)
     assert one.found is not None
     spectrum = np.arange(1.0, weights + 1) ** -0.5
