@@ -142,6 +142,15 @@ def batch_size_colours(batch_sizes: Sequence[int]) -> dict[int, Any]:
     return {size: palette(0.9 * rank / max(1, len(ordered) - 1)) for rank, size in enumerate(ordered)}
 
 
+def rank_colours(values: Sequence[float]) -> dict[float, Any]:
+    """A colour per value, by rank: of LINE_COLOURS, or of a continuous palette where there are more."""
+    ordered = sorted(set(values))
+    if len(ordered) <= len(LINE_COLOURS):
+        return dict(zip(ordered, LINE_COLOURS, strict=False))
+    palette = matplotlib.colormaps["plasma"]
+    return {value: palette(0.9 * rank / (len(ordered) - 1)) for rank, value in enumerate(ordered)}
+
+
 def learning_rate_markers(learning_rates: Sequence[float]) -> dict[float, str]:
     """A marker per learning rate, by rank; they repeat after ten."""
     return {rate: MARKERS[rank % len(MARKERS)] for rank, rate in enumerate(sorted(set(learning_rates)))}
