@@ -67,8 +67,14 @@ def fit_link(all_reduces: pd.DataFrame) -> Link:
 def gradient_bytes_of_rows(sweep: Sweep) -> float:
     """The size of the gradient of a sweep's network: 4 bytes for each trained parameter.
 
-    Raises UserError where the sweep has networks of several sizes, or none is known.
+    Raises UserError where the sweep has networks of several sizes, or none is known, and where its trials were trained
+    by several workers: their throughput is not that of one device.
     """
+    if (workers := sweep.trials["workers"].max()) > 1:
+        raise UserError(
+            f"`--devices` needs the throughput of one device, but trials of the sweep had {workers:.0f} workers; add "
+            "--measure"
+        )
     trained = sweep.trials["parameters"] - sweep.trials["frozen_parameters"].fillna(0)
     sizes = sorted({int(count) for count in trained.dropna()})
     if len(sizes) != 1:

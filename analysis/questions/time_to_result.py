@@ -8,8 +8,10 @@ trained by the seconds of training, evaluation included, a geometric mean over r
 squares on logarithms, with the degrees of freedom of Welch 1947 and Satterthwaite 1946.
 
 The fastest batch size is the one with the smallest mean; on a device with a price it is the cheapest, too. Others are
-"shown to be slower" where the interval of the ratio of their time to the fastest one's is above 1, at 95 % over all of
-them (Bonferroni). A batch size is on the Pareto front where no other one needs both less time and fewer examples.
+"shown to be slower" where the interval of the ratio of their time to the fastest one's is above 1. As the fastest is
+chosen by the same runs, the intervals are those of all pairs of batch sizes, at 95 % together (Bonferroni): with the
+other batch sizes alone counted, one of eight equally fast ones was called slower in 12 % of simulations. A batch size
+is on the Pareto front where no other one needs both less time and fewer examples.
 
 Traps: the rows of a sweep hold the throughput of trials that shared the machine. Another goal may have another
 fastest batch size. Errors of examples are taken as independent between batch sizes, which is conservative where
@@ -25,7 +27,7 @@ from scipy import special
 
 from analysis.data.load import Sweep, attempted
 from analysis.questions.steps_to_result import StepsToResult
-from analysis.stats.means import CONFIDENCE, Interval, Mean, mean_over_replicates, student_t
+from analysis.stats.means import CONFIDENCE, LARGEST_LOG, Interval, Mean, mean_over_replicates, student_t
 from analysis.stats.wording import plain_number
 from trainables.runtime.errors import UserError
 
@@ -33,7 +35,8 @@ from trainables.runtime.errors import UserError
 @dataclass(frozen=True)
 class TimeAtBatch:
     """One batch size at its fastest setting. `slower`: shown to be slower than the fastest; None of the fastest itself,
-    and without intervals."""
+    and without intervals. `is_bound`: the goal was there at the first evaluation, so examples and seconds are upper
+    bounds."""
 
     batch_size: int
     setting: str
@@ -42,24 +45,37 @@ class TimeAtBatch:
     seconds: Mean
     slower: bool | None
     on_front: bool
+    is_bound: bool = False
 
 
 @dataclass(frozen=True)
 class TimeToResult:
-    """The batch sizes that reach the `goal`, in rising order; `fastest` is one of them."""
+    """The batch sizes that reach the `goal`, in rising order; `fastest` is one of them.
+
+    Left out are those `without_goal`, and those `without_throughput` that reach it."""
 
     goal: float
     rows: tuple[TimeAtBatch, ...]
     fastest: int
+    without_goal: tuple[int, ...] = ()
+    without_throughput: tuple[int, ...] = ()
 
 
 def throughput_of_rows(sweep: Sweep) -> dict[int, Mean]:
-    """Examples a second by batch size, from the plain trials of a sweep. Raises UserError where no trial has a time."""
+    """Examples a second by batch size, from the plain trials of a sweep.
+
+    Raises UserError where no trial has a time, and where some were trained by more workers than others.
+    """
     trials = attempted(sweep)
     seconds, examples = trials["train_seconds"], trials["epochs_done"] * trials["train_size"]
     trials = trials[trials["is_plain"] & trials["status"].eq("completed") & (seconds > 0) & (examples > 0)]
     if trials.empty:
         raise UserError(f"no trial in {sweep.folder} has both training time and epochs; measure with --batch-sizes")
+    if len(counts := sorted(set(trials["workers"].dropna().astype(int)))) > 1:
+        raise UserError(
+            f"`--sweep` must hold trials with the same number of workers, got {' and '.join(map(str, counts))}; "
+            "--measure measures the throughput here"
+        )
     return throughput_of_passes(trials.assign(throughput=examples / seconds))
 
 
@@ -74,35 +90,44 @@ def throughput_of_passes(passes: pd.DataFrame) -> dict[int, Mean]:
 def time_to_result(found: StepsToResult, throughput: Mapping[int, Mean]) -> TimeToResult:
     """The time of each batch size that reaches the goal and has a throughput. Raises UserError where there is none."""
     known = [
-        (row.batch_size, row.setting, row.examples, throughput[row.batch_size])
+        (row, row.examples, throughput[row.batch_size])
         for row in found.rows
         if row.examples is not None and row.batch_size in throughput
     ]
     if not known:
         sizes = ", ".join(str(row.batch_size) for row in found.rows if row.examples is not None)
         raise UserError(f"`--batch-sizes` must hold one that reaches the goal ({sizes}), got none of them")
-    times = [_Log.of(examples).over(_Log.of(speed)) for _, _, examples, speed in known]
+    times = [_Log.of(examples).over(_Log.of(speed)) for _, examples, speed in known]
+    pairs = len(known) * (len(known) - 1) // 2
     best = min(range(len(known)), key=lambda place: times[place].value)
     rows = []
-    for place, ((size, setting, examples, speed), time) in enumerate(zip(known, times, strict=True)):
-        against = None if place == best else time.over(times[best]).interval(len(known) - 1)
+    for place, ((row, examples, speed), time) in enumerate(zip(known, times, strict=True)):
+        against = None if place == best else time.over(times[best]).interval(pairs)
         better = (
-            other.value < time.value and others[2].value < examples.value
+            other.value < time.value and others[1].value < examples.value
             for other, others in zip(times, known, strict=True)
         )
         replicates = min(examples.replicates, speed.replicates)
         rows.append(
             TimeAtBatch(
-                batch_size=size,
-                setting=setting,
+                batch_size=row.batch_size,
+                setting=row.setting,
                 examples=examples,
                 throughput=speed,
                 seconds=Mean(float(np.exp(time.value)), time.interval(), replicates, examples.trials),
                 slower=against.low > 1 if against else None,
                 on_front=not any(better),
+                is_bound=row.is_bound,
             )
         )
-    return TimeToResult(found.goal, tuple(rows), known[best][0])
+    left_out = [row for row in found.rows if row.examples is None or row.batch_size not in throughput]
+    return TimeToResult(
+        found.goal,
+        tuple(rows),
+        known[best][0].batch_size,
+        without_goal=tuple(row.batch_size for row in left_out if row.examples is None),
+        without_throughput=tuple(row.batch_size for row in left_out if row.examples is not None),
+    )
 
 
 def cost(seconds: Mean, price_per_hour: float) -> Mean:
@@ -127,6 +152,7 @@ def lines(found: TimeToResult, metric: str, price_per_hour: float | None, curren
         marks = [
             *(["shown to be slower"] if row.slower else []),
             *([] if row.on_front else ["not on the Pareto front"]),
+            *(["an upper bound: at the goal when first evaluated"] if row.is_bound else []),
         ]
         marked = f" ({', '.join(marks)})" if marks else ""
         text.append(
@@ -137,9 +163,12 @@ def lines(found: TimeToResult, metric: str, price_per_hour: float | None, curren
     also = ", ".join(str(row.batch_size) for row in others if row.slower is False)
     close = f"; not shown to be slower: {also}" if also else ""
     if any(row.slower is None for row in others):
-        close = "; which others are slower is unknown without replicates"
+        close = "; which others are slower is unknown without replicates that differ"
     what = "Fastest" if price_per_hour is None else "Fastest and cheapest"
     front = ", ".join(str(row.batch_size) for row in found.rows if row.on_front)
+    for sizes, why in ((found.without_goal, "the goal is not reached"), (found.without_throughput, "no throughput")):
+        if sizes:
+            text.append(f"  batch {', '.join(map(str, sizes))}: left out, {why}")
     return [*text, f"{what}: batch {found.fastest}{close}.", f"Pareto front of time and examples: {front}."]
 
 
@@ -177,4 +206,5 @@ class _Log:
         if self.variance is None:
             return None
         half = float(special.stdtrit(self.freedom, 1 - (1 - CONFIDENCE) / 2 / comparisons)) * self.variance**0.5
-        return Interval(float(np.exp(self.value - half)), float(np.exp(self.value + half)))
+        low, high = np.exp(np.clip([self.value - half, self.value + half], -LARGEST_LOG, LARGEST_LOG))
+        return Interval(float(low), float(high))

@@ -27,6 +27,7 @@ from analysis.questions.time_to_result import (
     time_to_result,
 )
 from analysis.stats.means import Mean
+from analysis.stats.wording import in_words
 from sweeps.cli.throughput_options import BATCH_SIZES, SECONDS
 from trainables.runtime.errors import UserError
 
@@ -51,13 +52,13 @@ def run_throughput(options: argparse.Namespace) -> list[object]:
     measured = _measured(options, sweep) if options.measure else _of_rows(options, sweep)
     where = "measured here" if options.measure else f"of the sweep's trials, {_device(sweep)}"
     runs = read_results(sweep, options.metric or "test_loss", options.direction)
-    goals = options.goal or [default_goal(runs)]
+    goals, metric = dict.fromkeys(options.goal or [default_goal(runs)]), in_words(runs.metric)
     found = [time_to_result(steps_to_result(runs, goal), measured.throughput) for goal in goals]
     figure = time_to_result_figure(found, runs.metric, options.price_per_hour)
     return [
         *throughput_lines(measured.throughput, where),
-        *(line for one in found for line in lines(one, runs.metric, options.price_per_hour)),
-        *_several_devices(options, measured, found, runs.metric),
+        *(line for one in found for line in lines(one, metric, options.price_per_hour)),
+        *_several_devices(options, measured, found, metric),
         *save(figure, sweep.folder, "time_to_result"),
     ]
 
