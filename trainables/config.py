@@ -20,9 +20,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from trainables.duration import Duration
+from trainables.line_search import LineSearch
 from trainables.measuring import ALONG_THE_RUN, OF_STEPS, Measuring
 from trainables.optimizer_settings import FULL_BATCH_OPTIMIZERS as FULL_BATCH_OPTIMIZERS
+from trainables.optimizer_settings import LINE_SEARCH_OPTIMIZERS as LINE_SEARCH_OPTIMIZERS
 from trainables.optimizer_settings import OPTIMIZERS as OPTIMIZERS
+from trainables.optimizer_settings import PROGRESSIVE as PROGRESSIVE
 from trainables.optimizer_settings import options_label, read_options, read_parameter_groups, require_optimizer
 from trainables.remedies import (
     AVERAGES,
@@ -55,7 +58,7 @@ SWITCH_OPTIMIZER_STATES = ("reset", "keep")
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrialConfig(Measuring, Duration, Remedies):
+class TrialConfig(Measuring, Duration, LineSearch, Remedies):
     """One cell of the grid. Raises UserError for a value out of range.
 
     `epochs` is the number of passes over the training set, and null where a `budget` such as 100steps or 5000examples
@@ -173,7 +176,7 @@ class TrialConfig(Measuring, Duration, Remedies):
 
     def _check_own_step(self) -> None:
         """Parts of an update that a step of the user's own takes the place of."""
-        carries_a_rate = self.optimizer in OPTIMIZERS and self.optimizer not in FULL_BATCH_OPTIMIZERS
+        carries_a_rate = self.optimizer in OPTIMIZERS and self.optimizer not in LINE_SEARCH_OPTIMIZERS
         parts = [] if carries_a_rate else [f"optimizer {self.optimizer}"]
         options = ("parameter_groups", "rescaling", "shifts", "noise_scale", "average", "local_workers")
         parts += [name for name in options if getattr(self, name) is not None]
@@ -221,32 +224,7 @@ class TrialConfig(Measuring, Duration, Remedies):
             raise UserError(
                 f"`momentum_correction` must be left out for {self.optimizer}; only sgd has a velocity to correct"
             )
-        if self.optimizer in FULL_BATCH_OPTIMIZERS:
-            if self.batch_size != self.train_size:
-                raise UserError(
-                    f"`batch_size` must be all {self.train_size} training examples for {self.optimizer}, "
-                    f"got {self.batch_size}"
-                )
-            require("weight_decay", self.weight_decay, self.weight_decay == 0, f"be 0 for {self.optimizer}")
-            if self.parameter_groups is not None:
-                raise UserError(
-                    f"`parameter_groups` must be left out for {self.optimizer}, whose line search needs one step size"
-                )
-            for name in ("learning_rate_scaling", "decay"):
-                if getattr(self, name) is not None:
-                    raise UserError(
-                        f"`{name}` must be left out for {self.optimizer}, whose line search finds the step size"
-                    )
-            require("precision", self.precision, self.precision == "float32", f"be float32 for {self.optimizer}")
-            line_search_needs_one_loss = (
-                "sam_radius", "weight_adversary", "input_adversary", "proximal", "clip_norm", "noise_batch_size",
-                "gradient_penalty", "augmentation", "switch_epoch", "batch_schedule", "local_workers", "svrg_every",
-            )  # fmt: skip
-            for name in line_search_needs_one_loss:
-                if getattr(self, name) is not None:
-                    raise UserError(
-                        f"`{name}` must be left out for {self.optimizer}, whose line search needs one fixed loss"
-                    )
+        self.check_line_search()
 
     def canonical(self) -> "TrialConfig":
         """The one form shared by all configurations that describe this same run."""

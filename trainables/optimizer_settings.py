@@ -19,9 +19,11 @@ from typing import Any
 from trainables.runtime.errors import UserError, did_you_mean
 from trainables.runtime.options import value_of
 
-OPTIMIZERS = ("adam", "sgd", "adagrad", "gradient_descent", "lbfgs")  # the first one is the default
-OF_TORCH = ("adadelta", "adafactor", "adamax", "adamw", "asgd", "muon", "nadam", "radam", "rmsprop", "rprop")
 FULL_BATCH_OPTIMIZERS = ("gradient_descent", "lbfgs")  # with line searches, on the whole training set
+PROGRESSIVE = "progressive_lbfgs"  # with a line search, on batches that grow
+LINE_SEARCH_OPTIMIZERS = (*FULL_BATCH_OPTIMIZERS, PROGRESSIVE)
+OPTIMIZERS = ("adam", "sgd", "adagrad", *LINE_SEARCH_OPTIMIZERS)  # the first one is the default
+OF_TORCH = ("adadelta", "adafactor", "adamax", "adamw", "asgd", "muon", "nadam", "radam", "rmsprop", "rprop")
 PARTS_OF_MUON = ("muon", "adamw")  # what updates a parameter; a group chooses by `optimizer=adamw`
 MOMENTS = ("momentum", "beta1", "beta2")  # coefficients of running averages that a search can set by name
 OPTIONS_OF_THEIR_OWN = {"lr": "--learning-rates", "weight_decay": "--weight-decay"}

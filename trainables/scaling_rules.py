@@ -25,7 +25,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from trainables.config import TrialConfig
-from trainables.optimizer_settings import FULL_BATCH_OPTIMIZERS, canonical_options, read_options
+from trainables.optimizer_settings import LINE_SEARCH_OPTIMIZERS, canonical_options, read_options
 from trainables.runtime.errors import UserError
 
 DIGITS = 12  # of scaled values, so that they are the same on every processor
@@ -123,7 +123,7 @@ def _with_options(config: TrialConfig, k: float, **options: Any) -> dict[str, An
 
 
 def _has_rate(config: TrialConfig) -> bool:
-    return config.optimizer not in FULL_BATCH_OPTIMIZERS
+    return config.optimizer not in LINE_SEARCH_OPTIMIZERS
 
 
 def _has_decoupled_decay(config: TrialConfig) -> bool:

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 from sweeps.cli.arguments import Parser, add_axis, add_data, add_run, integer, number
 from sweeps.cli.options import NOT_ASKED, add_remedies, add_training, check_study, without_measures
-from trainables.config import FULL_BATCH_OPTIMIZERS
+from trainables.config import LINE_SEARCH_OPTIMIZERS
 
 EPOCHS = 20
 EXAMPLES = """\
@@ -107,7 +107,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
 def _check(parser: Parser, options: argparse.Namespace) -> None:
     check_study(parser, options)
     ((optimizer, _),) = options.optimizer
-    if optimizer in FULL_BATCH_OPTIMIZERS:
+    if optimizer in LINE_SEARCH_OPTIMIZERS:
         parser.error(
             f"argument --optimizer: must be an optimizer with a learning rate and mini-batches, got {optimizer}"
         )

@@ -35,8 +35,9 @@ UPDATES: dict[str, dict[str, Any]] = {
     "lstm": LSTM,
     "gradient descent": {"optimizer": "gradient_descent", "batch_size": 40},
     "lbfgs": {"optimizer": "lbfgs", "batch_size": 40},
+    "progressive lbfgs": {"optimizer": "progressive_lbfgs"},
 }
-SEARCHING = ("gradient descent", "lbfgs")  # along a line, so they wait
+SEARCHING = ("gradient descent", "lbfgs", "progressive lbfgs")  # along a line, so they wait
 
 
 def source_for(config: TrialConfig, digits: Source) -> Source:

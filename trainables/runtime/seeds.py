@@ -58,12 +58,17 @@ def seeded(seed: int, purpose: str) -> Iterator[None]:
             torch.set_rng_state(before[1])
 
 
-def seed_all(seed: int) -> None:
-    """Seed the global generators of Python, NumPy and, if it has been imported, PyTorch on the CPU."""
+def seed_all(seed: int, device: torch.device | None = None) -> None:
+    """Seed the global generators of Python, NumPy and, if it has been imported, PyTorch, on the CPU and on `device`.
+
+    Not by `torch.manual_seed`, which records a traceback at each call.
+    """
     random.seed(seed)
     np.random.seed(seed % 2**32)  # noqa: NPY002
     if torch := sys.modules.get("torch"):
         torch.default_generator.manual_seed(seed)
+        if device is not None and device.type == "cuda":
+            torch.cuda.manual_seed(seed)
 
 
 def random_states(device: torch.device) -> dict[str, Any]:

@@ -89,7 +89,7 @@ class Training:
         if config.noise_scale is not None:
             self.noise_scale = NoiseScale(model, config.noise_scale, data, self.task, self.workers)
         update = Update(config, model, data, self.task, self.parts, self.noise_scale)
-        self._with_state = {"noise_scale": self.noise_scale, "svrg": update.svrg}
+        self._with_state: dict[str, Any] = {"noise_scale": self.noise_scale, "svrg": update.svrg}
         self._local = None if config.local_workers is None else LocalUpdate(config, update, model)
         self._update: Updates = self._local or update
         is_whole = self.workers.count == 1 and micro_batch_size is None
@@ -201,9 +201,7 @@ class Training:
         `between` is called after every update but the last, with the epochs done.
         """
         config, device, examples = self.config, self.data.train_labels.device, self.config.train_size
-        last_step, last_example = self._every.next_multiple(self.step, self.examples, examples)
-        if not self._is_at_end:
-            last_step, last_example = min(last_step, self._end[0]), min(last_example, self._end[1])
+        last_step, last_example = self.next_logging_point()
         self.task.set_mode(self.model, True)
         while True:
             epoch, seen = divmod(self.examples, examples)
@@ -227,12 +225,17 @@ class Training:
                     if self._changes_size and batch_size_at(config, done, self.step) != size:
                         break
 
+    def next_logging_point(self) -> tuple[float, float]:
+        """The steps and the examples at which the next logging point is, whichever comes first."""
+        step, example = self._every.next_multiple(self.step, self.examples, self.config.train_size)
+        return (step, example) if self._is_at_end else (min(step, self._end[0]), min(example, self._end[1]))
+
     def _begin(self, epoch: int, seen: int) -> int:
         """Gets ready for the updates after the first `seen` examples of `epoch`; returns their batch size."""
         config = self.config
         self.data.begin(epoch, seen)
         if seen == 0:
-            _seed_everything(derive_seed(config.seed, "noise", epoch), self.data.train_labels.device)  # dropout masks
+            seed_all(derive_seed(config.seed, "noise", epoch), self.data.train_labels.device)  # dropout masks
             self._update.begin_epoch(epoch)
         elif self._random is not None:
             restore_random_states(self._random, self.data.train_labels.device)
@@ -391,10 +394,3 @@ class Training:
     def _examples_of(self, row: dict[str, Any]) -> int:
         examples: int | None = row.get("examples")
         return round(row["epoch"] * self.config.train_size) if examples is None else examples
-
-
-def _seed_everything(seed: int, device: torch.device) -> None:
-    """Seed all global generators of the CPU and of `device`; `torch.manual_seed` notes a traceback at each call."""
-    seed_all(seed)
-    if device.type == "cuda":
-        torch.cuda.manual_seed(seed)

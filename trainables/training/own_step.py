@@ -28,7 +28,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from trainables.config import TrialConfig
+from trainables.config import PROGRESSIVE, TrialConfig
 from trainables.data import Dataset
 from trainables.models.of_config import build
 from trainables.runtime.errors import UserError
@@ -37,6 +37,7 @@ from trainables.runtime.seeds import random_numbers_kept
 from trainables.sharpness import Objective
 from trainables.training.loop import Training
 from trainables.training.parallel import Workers
+from trainables.training.progressive_batching import ProgressiveTraining
 from trainables.training.recording import Recorder
 
 NEEDED = ("step", "state_dict", "load_state_dict")
@@ -71,6 +72,8 @@ def training_of(
     model, step = network
     model = model.to(data.train_labels.device)
     check_whole_batches(config, micro_batch_size, 1 if workers is None else workers.count)
+    if step is None and config.optimizer == PROGRESSIVE:
+        return ProgressiveTraining(config, model, data, micro_batch_size)
     if step is None:
         return Training(config, model, data, workers, micro_batch_size, record)
     return OwnTraining(config, step, data)
@@ -78,6 +81,8 @@ def training_of(
 
 def check_whole_batches(config: TrialConfig, micro_batch_size: int | None, workers: int) -> None:
     """Raises UserError where batches are to be cut whose update takes whole ones."""
+    if config.optimizer == PROGRESSIVE and workers > 1:
+        raise UserError(f"`optimizer` {PROGRESSIVE} must train on one worker, got {workers} workers a trial")
     name = taking_whole_batches(config)
     if name is not None and (micro_batch_size is not None or workers > 1):
         raise UserError(f"`{name}` must train on one worker without micro-batches: its step takes whole batches")

@@ -43,6 +43,7 @@ from trainables.training.synchronized_batch_norm import (
     use_synchronized_batch_norm,
 )
 
+MOST_SIZES = 64  # of batches whose parts are kept: a batch that grows has ever new ones
 DROPOUTS = (F.dropout, F.dropout1d, F.dropout2d, F.dropout3d)
 
 
@@ -137,6 +138,8 @@ class Parts:
         Raises UserError where a micro-batch cannot hold one group of batch norm.
         """
         if count not in self._of_size:
+            if len(self._of_size) == MOST_SIZES:
+                self._of_size.clear()
             self._of_size[count] = self._cut(count)
         return self._of_size[count]
 

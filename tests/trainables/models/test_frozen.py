@@ -51,6 +51,7 @@ WAYS: dict[str, dict[str, Any]] = {
     "proximal": {"optimizer": "sgd", "proximal": 0.1},
     "line search": {"optimizer": "gradient_descent", "batch_size": 30},
     "lbfgs": {"optimizer": "lbfgs", "batch_size": 30},
+    "batches that grow": {"optimizer": "progressive_lbfgs"},
     "micro-batches": {"optimizer": "sgd", "momentum": 0.5},
 }
 

@@ -32,6 +32,7 @@ from trainables.training.optimizers.options import (
     takes_weight_decay,
 )
 from trainables.training.optimizers.plain import SGD, Adam
+from trainables.training.optimizers.progressive_lbfgs import ProgressiveLBFGS
 
 PLAIN: dict[str, Any] = {"adam": Adam, "sgd": SGD}
 PLAIN_KEYS = {"params", "weight_decay", LR_RATIO}  # of groups, which these take
@@ -48,6 +49,8 @@ def build_optimizer(config: TrialConfig, model: nn.Module) -> Optimizer:
             return GradientDescent(model.parameters(), rate)
         case "lbfgs":
             return full_batch_lbfgs(model.parameters(), rate)
+        case "progressive_lbfgs":
+            return _built(config, ProgressiveLBFGS, [{"params": list(model.parameters())}], rate, options)
         case "muon":
             return _muon_and_adamw(config, model, options)
     if config.optimizer == "sgd":

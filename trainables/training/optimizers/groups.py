@@ -17,7 +17,7 @@ from typing import Any
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 
-from trainables.config import FULL_BATCH_OPTIMIZERS, TrialConfig
+from trainables.config import TrialConfig
 from trainables.optimizer_settings import ParameterGroup, read_parameter_groups, resolved
 from trainables.runtime.errors import UserError
 from trainables.runtime.importing import is_import_path
@@ -90,7 +90,7 @@ def decayed_parameters(config: TrialConfig, model: nn.Module) -> int | None:
     """How many numbers weight decay acts on; None where a user's own class decides."""
     if config.trial is not None or is_import_path(config.optimizer):
         return None
-    if config.optimizer in FULL_BATCH_OPTIMIZERS or not takes_weight_decay(config):
+    if not takes_weight_decay(config):
         return 0
     least = 2 if config.layer_adaptation else 0  # dimensions
     decayed = (p for group in groups_of(config, model) if group.weight_decay for p in group.params if p.ndim >= least)

@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from trainables.config import FULL_BATCH_OPTIMIZERS, TrialConfig
+from trainables.config import FULL_BATCH_OPTIMIZERS, LINE_SEARCH_OPTIMIZERS, PROGRESSIVE, TrialConfig
 from trainables.optimizer_settings import (
     OPTIONS_OF_THEIR_OWN,
     canonical_options,
@@ -26,6 +26,7 @@ from trainables.runtime.errors import UserError
 from trainables.runtime.importing import is_import_path, load_callable
 from trainables.training.optimizers.lamb import LAMB
 from trainables.training.optimizers.lars import LARS
+from trainables.training.optimizers.progressive_lbfgs import ProgressiveLBFGS
 
 CHOSEN_HERE = {"params", "foreach", "fused", "capturable", "differentiable", "maximize"}
 DECOUPLED = ("adamw", "muon", "adafactor")
@@ -34,9 +35,11 @@ ADAMW_RATIO = "adamw_lr_ratio"
 
 
 def class_of(name: str) -> Callable[..., Any]:
-    """The class of torch.optim whose lower-case name is `name`, or the one at an import path."""
+    """The class of torch.optim whose lower-case name is `name`, that at an import path, or this project's own."""
     if is_import_path(name):
         return load_callable(name, "optimizer")
+    if name == PROGRESSIVE:
+        return ProgressiveLBFGS
     return next(own for known, own in vars(torch.optim).items() if known.lower() == name and inspect.isclass(own))
 
 
@@ -83,7 +86,7 @@ def checked(config: TrialConfig) -> TrialConfig:
 
 def takes_weight_decay(config: TrialConfig) -> bool:
     """Whether the optimizer has a weight decay at all."""
-    if config.optimizer in FULL_BATCH_OPTIMIZERS:
+    if config.optimizer in LINE_SEARCH_OPTIMIZERS:
         return False
     if config.layer_adaptation or not is_import_path(config.optimizer):
         return config.optimizer != "rprop"

@@ -1,6 +1,7 @@
 """Optimizers with remedies: the pair trains and changes something, or it is refused in one line."""
 
 import dataclasses
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,13 @@ import torch
 from trainables.check import check_trial
 from trainables.config import TrialConfig
 from trainables.data import Source
-from trainables.optimizer_settings import FULL_BATCH_OPTIMIZERS, OF_TORCH, OPTIMIZERS
+from trainables.optimizer_settings import (
+    FULL_BATCH_OPTIMIZERS,
+    LINE_SEARCH_OPTIMIZERS,
+    OF_TORCH,
+    OPTIMIZERS,
+    PROGRESSIVE,
+)
 from trainables.remedies import REMEDIES
 from trainables.runtime.errors import UserError
 from trainables.trial import Trial
@@ -71,6 +78,8 @@ NOT_FOR_LINE_SEARCHES = {
     "switch, keep", "bfloat16", "weight_decay", "parameter_groups",
 }  # fmt: skip
 OTHERS_REFUSED = {
+    (PROGRESSIVE, "same_steps"),
+    (PROGRESSIVE, "ghost_batch_size"),
     ("rprop", "weight_decay"),
     *((name, "layer_adaptation") for name in EVERY if name not in ("adam", "sgd")),
     *((name, "momentum_correction") for name in EVERY if name != "sgd"),
@@ -83,7 +92,7 @@ def test_all_remedies_are_tried() -> None:
 
 
 def is_refused(optimizer: str, remedy: str) -> bool:
-    line_search = optimizer in FULL_BATCH_OPTIMIZERS and remedy in NOT_FOR_LINE_SEARCHES
+    line_search = optimizer in LINE_SEARCH_OPTIMIZERS and remedy in NOT_FOR_LINE_SEARCHES
     return line_search or (optimizer, remedy) in OTHERS_REFUSED
 
 
@@ -96,7 +105,7 @@ def config_of(make: Make, optimizer: str, remedy: str) -> TrialConfig:
         "batch_size": size,
         "epochs": 2,
         "measures": "",
-        "model_options": '{"widths": [8, 8], "batch_norm": true}',
+        "model_options": json.dumps({"widths": [8, 8], "batch_norm": optimizer != PROGRESSIVE}),
         "optimizer": optimizer,
     }
     return make(**fields | WITH[remedy])
