@@ -98,11 +98,11 @@ class Explained:
 
 
 def has_intervention(sweep: Sweep) -> bool:
-    """Whether the sweep is such an experiment: it has the placebo beside interventions."""
+    """Whether the sweep is such an experiment: it has the placebo, and interventions that change a measure."""
     if not sweep.trials[PLACEBO].notna().any():
         return False
     try:
-        return bool(arms_of(sweep).arms)
+        return bool(explained(sweep))
     except UserError:
         return False
 
@@ -118,7 +118,7 @@ def arms_of(sweep: Sweep) -> Arms:
     fixed = set(TrialConfig.__dataclass_fields__) - {*FIELDS, *REPLICATE, *MEASURING, "batch_size"}
     study = number_of(frame, sorted(fixed))
     frame = frame[study == _commonest(study)].copy()
-    base = {name: _commonest(frame[name]) for name in FIELDS}
+    base = _plain_values(frame)
     frame["arm"] = [
         _arm(dict(zip(FIELDS, row, strict=True)), base) for row in frame[list(FIELDS)].itertuples(index=False)
     ]
@@ -205,7 +205,10 @@ def explained(sweep: Sweep) -> tuple[Explained, ...]:
         if (one := _explained(sweep, arms, measure, name, outcome)) is not None
     ]
     if not found:
-        raise UserError("`results` must hold a sharpness measure of all plain trials, got none; give --measures")
+        raise UserError(
+            "`results` must hold a sharpness measure of all plain trials that the interventions change, got none; give "
+            "--measures"
+        )
     return tuple(found)
 
 
@@ -243,7 +246,7 @@ def _explained(sweep: Sweep, arms: Arms, measure: Measure, name: str, outcome: p
     experiment = Experiment(taken, scores, used, tuple(arm.kind for arm in arms.arms), step)
     kinds = sorted({arm.kind for arm in arms.arms} - {PLAIN, PLACEBO})
     own = experiment.of(kinds)
-    if own.used.sum() < 4 or not (own.between_arms[0] != 0).any():
+    if own.used.sum() < 4 or not own.moves:
         return None
     placebo, share = None, None
     rescaled = experiment.of([PLACEBO])
@@ -255,7 +258,7 @@ def _explained(sweep: Sweep, arms: Arms, measure: Measure, name: str, outcome: p
         ]
         largest = max(moved, key=abs)
         placebo = 10**largest if is_log else largest / abs(own.change) if own.change else np.inf
-        if (rescaled.between_arms[0] != 0).any():
+        if rescaled.moves:
             share = mediation(rescaled, ()).share
     return Explained(measure, name, is_log, mediation(own), None if placebo is None else float(placebo), share)
 
@@ -278,6 +281,12 @@ def _first_settings(measures: Sequence[Measure]) -> list[Measure]:
 def _commonest(values: pd.Series) -> Any:
     counts = values.value_counts(dropna=False)
     return sorted(counts[counts == counts.max()].index, key=lambda value: (pd.isna(value), value))[0]
+
+
+def _plain_values(frame: pd.DataFrame) -> dict[str, Any]:
+    """FIELDS of plain training: neither SAM nor the placebo, and the commonest learning rate and weight decay."""
+    plain = frame[frame["sam_radius"].isna() & frame[PLACEBO].isna()]
+    return {name: _commonest(plain[name]) for name in FIELDS} if len(plain) else dict.fromkeys(FIELDS)
 
 
 def _arm(row: dict[str, Any], base: dict[str, Any]) -> Arm:

@@ -9,8 +9,8 @@ from analysis.data.load import Sweep, load_sweep
 from analysis.data.metric import Metric
 from analysis.questions.sharpness_intervention import TEST, Explained, arms_of, explained, named
 from analysis.stats.means import Mean
-from analysis.stats.mediation import LEAST_STRENGTH
-from analysis.stats.wording import capitalized
+from analysis.stats.mediation import LEAST_FOR_SHARE, LEAST_STRENGTH, Mediation
+from analysis.stats.wording import capitalized, plain_number
 
 LEVEL = 0.05
 NO_INTERVAL = "no interval"
@@ -33,7 +33,7 @@ def lines(sweep: Sweep, found: Sequence[Explained]) -> list[str]:
         total = of[0].found.total
         where = "" if outcome == TEST else f" under {outcome}"
         text.append(f"Gap of batch {arms.large} to batch {arms.small}{where}: {_amount(metric, total)}")
-        if all(one.found.share is None or one.found.share.interval is None for one in of):
+        if not _is_gap(total):
             text.append("  No significant gap here, so no share of it.")
         else:
             text += [f"  through {one.name}: {_share_text(one)}" for one in of]
@@ -54,7 +54,7 @@ def card(sweep: Sweep) -> tuple[str, str, tuple[str, ...]]:
     )
     if found.is_weak:
         return f"Unknown: the interventions hardly change {one.name}", result, why
-    if found.total.interval is None or found.total.interval.low <= 0:
+    if not _is_gap(found.total):
         gap = f"gap of batch {arms.large} to batch {arms.small}: {_amount(metric, found.total)}"
         return "No gap to explain: the large batch is not significantly worse", gap, why
     if one.is_invariant is False:
@@ -64,14 +64,24 @@ def card(sweep: Sweep) -> tuple[str, str, tuple[str, ...]]:
         taken = f"interventions on {one.name} disagree (p = {found.agreement:.2g})"
         return verdict, f"{taken}; taken together, {_share_text(one)} would go through it", why
     if share is None or share.interval is None:
-        return "Unknown: the share of the gap has no interval", result, why
+        return f"Unknown: {_without_interval(found)}", result, why
+    is_sharper = found.change.value > 0
     if share.interval.low > 0:
-        is_all = share.interval.high >= 1
-        return f"Sharpness explains {'part or all' if is_all else 'a part'} of the gap", result, why
+        what = "Sharpness explains" if is_sharper else "Flatness explains"
+        part = "all" if share.interval.low >= 1 else "part or all" if share.interval.high >= 1 else "a part"
+        also = "" if is_sharper else ": the large batch is flatter, and flatter minima are worse"
+        return f"{what} {part} of the gap{also}", result, why
     if share.interval.high < 0:
-        return "No: what flattens the minimum widens the gap", result, why
+        if is_sharper:
+            return "No: what flattens the minimum widens the gap", result, why
+        return "No: the large batch is flatter, and flatter minima are better", result, why
     most = f"at most {100 * share.interval.high:.0f} % of the gap"
     return f"Not shown: sharpness explains {most}", result, why
+
+
+def _is_gap(total: Mean) -> bool:
+    """Whether the large batch is significantly worse."""
+    return total.interval is not None and total.interval.low > 0
 
 
 def _checks(metric: Metric, one: Explained) -> str:
@@ -80,26 +90,24 @@ def _checks(metric: Metric, one: Explained) -> str:
     per = "per tenfold" if one.is_log else "per unit"
     sign = -metric.sign  # the outcome is a loss of the score
     changed = found.slope.times(sign)
-    ends = changed.interval
+    ends = None if found.is_weak else changed.interval
     span = f" (95 % CI {metric.signed(ends.low)} to {metric.signed(ends.high)})" if ends else ""
     parts = [f"test {metric.noun} {metric.signed_difference(changed.value)} {per}{span}"]
     strength = "too weak an experiment" if found.is_weak else "strong enough"
-    parts.append(f"F = {found.strength:.0f} ({strength}: {LEAST_STRENGTH:g} or more is needed)")
+    parts.append(f"F = {plain_number(found.strength)} ({strength}: {LEAST_STRENGTH:g} or more is needed)")
     kinds = [f"{slope.kind} {metric.signed(sign * slope.slope.value)}" for slope in found.slopes if slope.slope]
-    if found.agreement is not None:
+    if found.agreement is not None and not found.is_weak:
         agree = "disagree" if found.agreement < LEVEL else "agree"
         parts.append(f"the interventions {agree} (p = {found.agreement:.2g}; by kind: {', '.join(kinds)})")
     if found.interaction is not None and found.interaction.interval is not None:
         same = "the same" if found.interaction.interval.holds(0) else "not the same"
         parts.append(f"the effect is {same} at both batch sizes")
     if one.placebo is not None:
-        times = (
-            f"times {one.placebo:.3g}" if one.is_log else f"by {100 * one.placebo:.0f} % of what the large batch does"
-        )
+        times = f"times {one.placebo:.3g}" if one.is_log else f"by {_percent(one.placebo)} of what the large batch does"
         said = "leaves it" if one.is_invariant else f"changes it {times}, and no prediction"
-        share = "" if one.placebo_share is None else f", share {100 * one.placebo_share.value + 0.0:.0f} %"
+        share = "" if one.placebo_share is None else f", share {_percent(one.placebo_share.value)}"
         parts.append(f"the placebo {said}{share if not one.is_invariant else ''}")
-    parts.append(f"share 0 at a confounding of rho = {found.critical_rho:.2f}")
+    parts.append(f"share 0 at a confounding of rho = {_minus(found.critical_rho, 2)}")
     return "; ".join(parts) + "."
 
 
@@ -108,9 +116,27 @@ def _share_text(one: Explained) -> str:
     if share is None:
         return NO_INTERVAL
     if share.interval is None:
-        return f"no known share of the gap ({'too weak an experiment' if one.found.is_weak else 'no significant gap'})"
-    low, high = 100 * share.interval.low, 100 * share.interval.high
-    return f"{100 * share.value:.0f} % of the gap (95 % CI {low:.0f} to {high:.0f})"
+        return f"no known share of the gap ({_without_interval(one.found)})"
+    low, high = (_minus(100 * end, 0) for end in (share.interval.low, share.interval.high))
+    return f"{_percent(share.value)} of the gap (95 % CI {low} to {high})"
+
+
+def _without_interval(found: Mediation) -> str:
+    """Why the share has no interval."""
+    if found.is_weak:
+        return "too weak an experiment"
+    if found.total.replicates < LEAST_FOR_SHARE:
+        return f"a share of the gap needs {LEAST_FOR_SHARE} replicates or more"
+    return "no significant gap"
+
+
+def _percent(share: float) -> str:
+    return f"{_minus(100 * share, 0)} %"
+
+
+def _minus(value: float, decimals: int) -> str:
+    """The value without a negative zero, and with a minus sign."""
+    return f"{round(value, decimals) + 0.0:.{decimals}f}".replace("-", "−")
 
 
 def _amount(metric: Metric, mean: Mean) -> str:

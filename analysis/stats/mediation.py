@@ -20,7 +20,10 @@ Assumptions:
 
 Intervals come from a delete-one jackknife over replicates: t-intervals of the pseudo-values n T - (n - 1) T_(-s), and
 Fieller's interval for the share, which is a ratio of two means over replicates. If the first-stage F is below 10, the
-instruments are too weak (Staiger and Stock 1997) and no interval is given.
+instruments are too weak (Staiger and Stock 1997) and no interval of the share is given. Nor is one with fewer than
+LEAST_FOR_SHARE replicates: it exists only where the total is significant, which with few replicates favours totals that
+are too large. In 3000 simulated experiments with a share of 100 % those that were given held in 88.6 % with three
+replicates, 92.5 % with four and 93.7 % with five.
 
 `sensitivity` is the curve of Imai, Keele and Yamamoto 2010 (Statistical Science 25:51, section 5) between arms. rho is
 the correlation between an arm's effect on M and its effect on Y that bypasses M.
@@ -44,8 +47,9 @@ from analysis.stats.means import Floats, Mean, mean_over_replicates, ratio_of_me
 
 LEAST_STRENGTH = 10.0  # F of the first stage
 LEAST_REPLICATES = 3
+LEAST_FOR_SHARE = 5  # replicates
 DECADE = 10.0
-ROUNDING = 1e-9  # of the outcome: slopes that differ by less do not
+ROUNDING = 1e-9  # of the outcome or the measure: smaller differences are none
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,11 +86,22 @@ class Experiment:
         return replace(self, measure=self.measure[kept], outcome=self.outcome[kept])
 
     @cached_property
+    def each_left_out(self) -> tuple["Experiment", ...]:
+        """The experiments without one replicate, by replicate."""
+        return tuple(self.without(replicate) for replicate in range(self.replicates))
+
+    @cached_property
     def between_arms(self) -> tuple[Floats, Floats]:
         """M_ba - M_b and Y_ba - Y_b of the arms that are used, one after another."""
         parts = [(self.measure[:, b, own].mean(0), self.outcome[:, b, own].mean(0)) for b, own in enumerate(self.used)]
         centred = [(m - m.mean(), y - y.mean()) for m, y in parts if len(m)]
         return np.concatenate([m for m, _ in centred]), np.concatenate([y for _, y in centred])
+
+    @cached_property
+    def moves(self) -> bool:
+        """Whether the arms differ in the measure by more than rounding."""
+        largest = np.abs(self.measure[:, self.used]).max(initial=0.0)
+        return bool(np.abs(self.between_arms[0]).max(initial=0.0) > ROUNDING * largest)
 
     @property
     def total(self) -> float:
@@ -99,20 +114,28 @@ class Experiment:
 
     @property
     def slope(self) -> float:
+        """beta; 0 where the arms do not move the measure."""
         measure, outcome = self.between_arms
-        return float(measure @ outcome / (measure @ measure))
+        return float(measure @ outcome / (measure @ measure)) if self.moves else 0.0
 
     def slope_at(self, rho: float) -> float:
         """beta(rho); at 0 it is `slope`."""
         measure, outcome = self.between_arms
         size = np.sqrt((measure @ measure) * (outcome @ outcome))
-        r = np.clip(measure @ outcome / size, -1, 1) if size > 0 else 0.0
+        if not (size > 0 and self.moves):
+            return 0.0
+        r = np.clip(measure @ outcome / size, -1, 1)
         ratio = np.sqrt((outcome @ outcome) / (measure @ measure))
         return float(ratio * (r - rho * np.sqrt((1 - r * r) / (1 - rho * rho))))
 
     @property
     def strength(self) -> float:
-        """F of the first stage: the arms' mean square in the measure over that of arms by replicates."""
+        """F of the first stage: the arms' mean square in the measure over that of arms by replicates.
+
+        0 where the arms do not move the measure.
+        """
+        if not self.moves:
+            return 0.0
         between, _ = self.between_arms
         degrees = len(between) - int(self.used.any(axis=1).sum())
         residual = 0.0
@@ -175,7 +198,7 @@ def mediation(experiment: Experiment, rhos: Sequence[float] = RHOS) -> Mediation
     """
     if experiment.replicates < LEAST_REPLICATES:
         raise ValueError(f"`experiment` must have {LEAST_REPLICATES} replicates or more, got {experiment.replicates}")
-    if not (experiment.between_arms[0] != 0).any():
+    if not experiment.moves:
         raise ValueError("`experiment` must have interventions that change the measure, got none")
     step = experiment.step
     total = experiment.outcome[:, 1, 0] - experiment.outcome[:, 0, 0]
@@ -187,13 +210,17 @@ def mediation(experiment: Experiment, rhos: Sequence[float] = RHOS) -> Mediation
     both = all(half.strength >= LEAST_STRENGTH for half in halves if half.used.sum() > 1) and all(
         half.used.sum() > 1 for half in halves
     )
-    interaction = _mean(_pseudo_values(halves[1], _slope) - _pseudo_values(halves[0], _slope)) if both else None
+    interaction = None
+    if both:
+        differences = _pseudo_values(halves[1], _slope) - _pseudo_values(halves[0], _slope)
+        is_rounding = np.abs(differences).max() <= ROUNDING * _slope_scale(experiment)
+        interaction = _mean(np.zeros_like(differences) if is_rounding else differences)
+
+    has_interval = strength >= LEAST_STRENGTH and experiment.replicates >= LEAST_FOR_SHARE
 
     def share(values: Floats) -> Mean | None:
         ratio = ratio_of_means(pd.Series(values), pd.Series(total), step=step)
-        return (
-            None if ratio is None else replace(ratio, interval=ratio.interval if strength >= LEAST_STRENGTH else None)
-        )
+        return None if ratio is None else replace(ratio, interval=ratio.interval if has_interval else None)
 
     measure, outcome = experiment.between_arms
     size = np.sqrt((measure @ measure) * (outcome @ outcome))
@@ -269,18 +296,22 @@ def _agreement_of_kinds(experiment: Experiment, kinds: Sequence[str]) -> float |
         return None
     slopes = np.array([_pseudo_values(experiment.of([kind]), _slope) for kind in kinds])
     differences = slopes[1:] - slopes[0]
-    scale = np.abs(experiment.outcome[:, experiment.used]).max() / np.abs(experiment.between_arms[0]).max()
-    if np.abs(differences).max() <= ROUNDING * scale:
+    if np.abs(differences).max() <= ROUNDING * _slope_scale(experiment):
         return 1.0
     mean, covariance = differences.mean(1), np.atleast_2d(np.cov(differences))
     squared = n * float(mean @ np.linalg.pinv(covariance) @ mean)
     return float(special.fdtrc(contrasts, n - contrasts, squared * (n - contrasts) / (contrasts * (n - 1))))
 
 
+def _slope_scale(experiment: Experiment) -> float:
+    """What the rounding of slopes is relative to."""
+    return float(np.abs(experiment.outcome[:, experiment.used]).max() / np.abs(experiment.between_arms[0]).max())
+
+
 def _pseudo_values(experiment: Experiment, statistic: Callable[[Experiment], float | Floats]) -> Floats:
     """n T - (n - 1) T_(-s), (n, ...): their mean is the jackknife's estimate, and their spread its standard error."""
     n = experiment.replicates
-    left_out = np.array([statistic(experiment.without(replicate)) for replicate in range(n)])
+    left_out = np.array([statistic(without) for without in experiment.each_left_out])
     return n * statistic(experiment) - (n - 1) * left_out
 
 

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from made_up import record, write
 
@@ -85,6 +86,11 @@ def experiment(
                     )
                 )
     return records
+
+
+def only(*arms: str) -> Callable[[str, int, int], dict[str, Any] | None]:
+    """A `change` that leaves these arms."""
+    return lambda arm, size, seed: {} if arm in arms else None
 
 
 def swept(tmp_path: Path, *arguments: Any, **options: Any) -> Sweep:
@@ -182,6 +188,79 @@ def test_the_card_rests_on_it(tmp_path: Path, share: float, own: float, verdict:
     assert found.verdict == verdict
     assert own or f"relative flatness mediates {100 * share:.0f} % of the gap" in found.result
     assert association_sentence(sweep).startswith(f"{verdict}. ")
+
+
+@pytest.mark.parametrize(
+    ("share", "flatter", "verdict"),
+    [
+        (0.5, True, "Flatness explains a part of the gap: the large batch is flatter, and flatter minima are worse"),
+        (-0.5, False, "No: what flattens the minimum widens the gap"),
+        (-0.5, True, "No: the large batch is flatter, and flatter minima are better"),
+        (2.0, False, "Sharpness explains all of the gap"),
+    ],
+)
+def test_the_verdict_follows_both_signs(tmp_path: Path, share: float, flatter: bool, verdict: str) -> None:
+    """`flatter`: the measure is inverted, so that the large batch has less of it."""
+    records = experiment(share, change=only("plain", "SAM 0.1", "placebo"))
+    for entry in records if flatter else []:
+        entry.measures[-1]["value"] = 1 / entry.measures[-1]["value"]
+    sweep = load_sweep(write(tmp_path / "sweep", records))
+    assert card(sweep)[0] == verdict
+    assert f"mediates {'−' if share < 0 else ''}{100 * abs(share):.0f} % of the gap" in card(sweep)[1]
+
+
+@pytest.mark.parametrize("arms", [("SAM 0.05",), ("learning rate 0.02",)])
+def test_few_arms_leave_plain_training_plain(tmp_path: Path, arms: tuple[str, ...]) -> None:
+    sweep = swept(tmp_path, 0.5, change=only("plain", *arms))
+    assert [arm.name for arm in arms_of(sweep).arms] == ["plain training", *arms]
+    assert of(sweep, "relative_flatness").found.mediated.value == pytest.approx(0.01)
+
+
+def test_interventions_that_move_nothing_are_no_experiment(tmp_path: Path) -> None:
+    """Equal measures of all arms differ by rounding alone, which has no slope. The answer goes on without them."""
+    records = experiment(0.5, change=only("plain", "SAM 0.1", "ASAM 0.5", "placebo"))
+    for entry in records:
+        value = 0.1 * (1 + entry.trial["seed"])
+        entry.trial.update(box_sharpness=value, hessian_max_eig=1.1 * value)
+        for row in entry.measures:
+            row["value"] = value
+    sweep = load_sweep(write(tmp_path / "sweep", records))
+    with pytest.raises(UserError, match="all plain trials that the interventions change, got none"):
+        explained(sweep)
+    assert not has_intervention(sweep)
+    assert cards(sweep)[1].question == "Is it sharpness?"
+
+
+def test_a_weak_experiment_on_a_clear_gap_is_said_to_be_weak(tmp_path: Path) -> None:
+    """The interventions do 0.01 of what they did, against noise of the same size in each trial."""
+    records, random = experiment(0.5, change=only("plain", "SAM 0.05", "SAM 0.1", "placebo")), np.random.default_rng(0)
+    for entry in records:
+        value = 10 ** (float(entry.trial["batch_size"] == 512) + 0.01 * random.normal())
+        entry.trial.update(box_sharpness=value, hessian_max_eig=value)
+        for row in entry.measures:
+            row["value"] = value
+    sweep = load_sweep(write(tmp_path / "sweep", records))
+    said = "\n".join(lines(sweep, explained(sweep)))
+    assert "No significant gap" not in said
+    assert "no known share of the gap (too weak an experiment)" in said
+    assert "disagree" not in said
+
+
+def test_four_replicates_are_too_few_for_a_share(tmp_path: Path) -> None:
+    few = only("plain", "SAM 0.1", "placebo")
+    sweep = swept(tmp_path, 0.5, change=lambda arm, size, seed: None if seed == 4 else few(arm, size, seed))
+    assert of(sweep, "relative_flatness").found.mediated.value == pytest.approx(0.01)
+    verdict, result, _ = card(sweep)
+    assert verdict == "Unknown: a share of the gap needs 5 replicates or more"
+    assert "relative flatness mediates no known share of the gap" in result
+
+
+def test_a_large_batch_that_is_better_leaves_no_gap_to_share(tmp_path: Path) -> None:
+    sweep = swept(tmp_path, 0.5, change=only("plain", "SAM 0.1", "placebo"))
+    sweep.trials["test_accuracy"] = 1.8 - sweep.trials["test_accuracy"]
+    said = lines(sweep, explained(sweep))
+    assert said[0] == "No gap to explain: the large batch is not significantly worse."
+    assert "  No significant gap here, so no share of it." in said
 
 
 def test_the_placebo_is_in_no_other_number(tmp_path: Path) -> None:

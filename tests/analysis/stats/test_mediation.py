@@ -50,6 +50,25 @@ def test_the_slope_is_two_stage_least_squares() -> None:
     assert experiment.slope == pytest.approx(expected, rel=1e-9)
 
 
+def test_slopes_that_differ_by_rounding_are_the_same_at_both_batch_sizes() -> None:
+    exactly = exact(0.7)
+    noisy = replace(exactly, measure=exactly.measure + 1e-3 * np.random.default_rng(0).normal(size=(4, 2, len(KINDS))))
+    found = mediation(replace(noisy, outcome=0.7 * noisy.measure), rhos=())
+    assert found.interaction is not None
+    assert (found.interaction.value, found.interaction.interval) == (0.0, None)
+
+
+def test_an_effect_in_one_replicate_alone_is_weak() -> None:
+    """Without this replicate no intervention changes the measure: the jackknife's slope is 0 there, not 0 / 0."""
+    experiment = exact(0.5)
+    measure = np.repeat(experiment.measure[:, :, :1], len(KINDS), axis=2)
+    measure[0] = experiment.measure[0]
+    with np.errstate(all="raise"):
+        found = mediation(replace(experiment, measure=measure))
+    assert found.is_weak
+    assert np.isfinite(found.mediated.value)
+
+
 def test_the_curve_of_a_confounder_is_that_of_its_model() -> None:
     """Arms whose other effect on Y has the correlation rho with what they do to M: the curve at rho is the truth."""
     random = np.random.default_rng(0)
@@ -82,6 +101,9 @@ def test_what_cannot_be_said() -> None:
     idle = exact(0.5)
     with pytest.raises(ValueError, match="interventions that change the measure"):
         mediation(replace(idle, measure=np.repeat(idle.measure[:, :, :1], len(KINDS), axis=2)))
+    rounded = idle.measure[:, :, :1] * (1 + 1e-15 * np.arange(len(KINDS)))
+    with pytest.raises(ValueError, match="interventions that change the measure"):
+        mediation(replace(idle, measure=rounded))
     weak = mediation(drawn(Truth(0.5, strength=0.05), 0), rhos=())
     assert weak.is_weak
     assert weak.share is None or weak.share.interval is None
