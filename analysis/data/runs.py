@@ -18,7 +18,7 @@ infinite somewhere diverged: it is at no goal from there on. Empty values are ev
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -53,10 +53,12 @@ HIGHER = ("acc", "accuracy", "auc", "f1", "map", "precision", "recall", "r2", "b
 
 @dataclass(frozen=True, eq=False)
 class Runs:
-    """What was run, `about`, indexed by run: `batch_size`, `setting` (its number), `text` (in words), `replicate`.
+    """What was run, `about`, indexed by run: `batch_size`, `setting` (its number), `text` (in words), `replicate`, and
+    `changes_size`, whether the batch size of the run changes from `batch_size`.
 
-    `curves`: `run`, `step`, `value`, in order of steps, finite values only. `metric` is what the values are, and
-    `direction` which of them are better.
+    `curves`: `run`, `step`, `examples`, `value`, in order of steps, finite values only. `examples` are those that a
+    trial of this project counted, and elsewhere step x batch_size. `metric` is what the values are, and `direction`
+    which of them are better.
     """
 
     source: Path
@@ -72,9 +74,16 @@ class Runs:
 
 
 def read_frame(
-    source: Path, frame: pd.DataFrame, metric: str, direction: Direction | None, about: pd.DataFrame | None = None
+    source: Path,
+    frame: pd.DataFrame,
+    metric: str,
+    direction: Direction | None,
+    about: pd.DataFrame | None = None,
+    counted: pd.Series | None = None,
 ) -> Runs:
     """`Runs` of rows with `run`, `step`, `metric` and, there or in `about` (indexed by run), what was run.
+
+    `counted`: the examples of each row; None: step x batch_size.
 
     Raises UserError where a column is missing or no number.
     """
@@ -98,7 +107,9 @@ def read_frame(
     bad = values.notna() & ~steps.between(0, LARGEST)
     if bad.any():
         raise UserError(f"`step` must be numbers from 0 to 2^53 in {source.name}, got {frame.loc[bad, 'step'].iloc[0]}")
-    curves = pd.DataFrame({"run": frame["run"].array, "step": steps.array, "value": values.array}).dropna()
+    examples = steps * frame["run"].map(sizes) if counted is None else counted
+    columns = {"run": frame["run"], "step": steps, "examples": examples, "value": values}
+    curves = pd.DataFrame({name: column.array for name, column in columns.items()}).dropna()
     if curves.empty:
         raise UserError(f"`metric` {metric} must have values in {source.name}, got none")
     curves = curves.sort_values(["run", "step"], ignore_index=True)
@@ -114,6 +125,7 @@ def read_frame(
     found["setting"] = pd.factorize(found["text"], sort=True)[0]
     found = found.sort_index()
     found["replicate"] = _replicates(found, settings.get("seed"))
+    found["changes_size"] = False
     return Runs(source, metric, direction or direction_of(metric), found, curves)
 
 
@@ -172,7 +184,11 @@ def read_results(sweep: Sweep, metric: str, direction: Direction | None, *, with
     names = [name for name in (*MATCHED, *(["remedy"] if with_remedies else [])) if name in trials]
     about = trials[["batch_size", *names]].assign(seed=trials["replicate"])
     epochs = sweep.epochs[sweep.epochs["trial_id"].isin(about.index)].rename(columns={"trial_id": "run"})
-    return read_frame(sweep.folder, epochs, metric, direction, about)
+    counted = epochs["epoch"] * epochs["run"].map(trials["train_size"])
+    found = read_frame(sweep.folder, epochs, metric, direction, about, counted)
+    sizes = epochs["batch_size"]
+    others = epochs.loc[sizes.notna() & (sizes != epochs["run"].map(about["batch_size"])), "run"]
+    return replace(found, about=found.about.assign(changes_size=found.about.index.isin(others)))
 
 
 def is_results(source: Path) -> bool:

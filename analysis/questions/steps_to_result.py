@@ -2,17 +2,19 @@
 
 Shallue et al. 2019, "Measuring the Effects of Data Parallelism on Neural Network Training" (arXiv 1811.03600): S(B) is
 the fewest steps, over all that was tried at batch size B, after which the metric first is at the goal. On logarithmic
-axes the curve begins along the perfect-scaling line S B = constant, bends, and ends at a floor.
+axes the curve begins along the perfect-scaling line S B = constant, bends, and ends at a floor. E(B) are the examples
+to the goal, as trials of this project count them: S B, less where the last batch of an epoch is small, and more where a
+batch grows. Of runs from elsewhere they are S B.
 
 The step of a run is where its metric first is at the goal, on a line between the evaluation before and this one; a run
 that is there at its first evaluation gives an upper bound. A setting counts where every replicate reaches the goal, and
 those with the fewest steps (geometric mean) make S(B). Settings with fewer replicates than others of their batch size
 are left out: of many that are tried once the luckiest would win.
 
-Papers call three things the largest useful batch; with E = S B the examples:
+Papers call three things the largest useful batch:
 
 1. law: B_crit of (S / S_min - 1) (E / E_min - 1) = 1 (McCandlish et al. 2018, arXiv 1812.06162), see
-   analysis/questions/critical_batch.py;
+   analysis/questions/critical_batch.py; none for runs whose batch size changes;
 2. overhead: the largest B with E(B) <= 1.2 E at the smallest batch size that reaches the goal (Zhang et al. 2024, arXiv
    2410.21676). A batch size is within it where the 95 % interval of E(B) / E(smallest), paired by replicate, ends below
    1.2, and beyond it where the interval begins above 1.2;
@@ -75,12 +77,14 @@ class StepsAtBatch:
 
 @dataclass(frozen=True)
 class StepsToResult:
-    """What one `goal` takes. `critical`: B_crit by the law, None where fewer than three batch sizes reach the goal."""
+    """What one `goal` takes. `critical`: B_crit by the law, None where fewer than three batch sizes reach the goal, and
+    where the batch size of a run `changes_size`."""
 
     goal: float
     rows: tuple[StepsAtBatch, ...]
     critical: Estimate | None
     overhead: Boundary
+    changes_size: bool = False
 
 
 @dataclass(frozen=True)
@@ -98,7 +102,7 @@ def steps_to_result(runs: Runs, goal: float) -> StepsToResult:
     if not np.isfinite(goal):
         raise UserError(f"`goal` must be a finite value of {runs.metric}, got {goal:g}")
     frame = runs.about.copy()
-    reached = first_at(runs, goal)
+    reached = first_at(runs, goal, ("step", "examples"))
     frame["log_steps"] = np.log(frame.index.map(reached["step"]).to_numpy(np.float64))
     frame["log_steps"] = frame["log_steps"].fillna(np.inf)
     frame["is_bound"] = frame.index.map(reached["is_bound"]).to_numpy() == True  # noqa: E712  (None: never there)
@@ -109,9 +113,8 @@ def steps_to_result(runs: Runs, goal: float) -> StepsToResult:
             f"`goal` must be reached by every replicate of some setting, got {goal:g}, which none reaches; the best "
             f"{runs.metric} is {plain_number(near)}"
         )
-    chosen = chosen.assign(
-        steps=np.exp(chosen["log_steps"]), examples=np.exp(chosen["log_steps"]) * chosen["batch_size"], matched_set=0
-    )
+    examples = reached["examples"].reindex(chosen.index).clip(lower=chosen["batch_size"])
+    chosen = chosen.assign(steps=np.exp(chosen["log_steps"]), examples=examples, matched_set=0)
     smallest = chosen[chosen["batch_size"] == chosen["batch_size"].min()]
     rows = []
     for size, of_size in frame.groupby("batch_size"):
@@ -130,7 +133,9 @@ def steps_to_result(runs: Runs, goal: float) -> StepsToResult:
             )
         )
     overheads = [(row.batch_size, row.overhead) for row in rows if row.batch_size > smallest["batch_size"].iloc[0]]
-    return StepsToResult(goal, tuple(rows), _critical(frame), boundary(overheads, OVERHEAD))
+    changes_size = bool(frame["changes_size"].any())
+    critical = None if changes_size else _critical(frame)
+    return StepsToResult(goal, tuple(rows), critical, boundary(overheads, OVERHEAD), changes_size)
 
 
 def at_examples(runs: Runs, examples: float) -> pd.DataFrame:
@@ -138,7 +143,7 @@ def at_examples(runs: Runs, examples: float) -> pd.DataFrame:
 
     A batch size is left out where no setting was evaluated so early in every replicate.
     """
-    values = _by_examples(runs).groupby("run").apply(_value_at, examples, include_groups=False)
+    values = runs.curves.groupby("run").apply(_value_at, examples, include_groups=False)
     frame = runs.about.assign(value=values, matched_set=0)
     frame["log_steps"] = (runs.sign * frame["value"]).fillna(np.inf)  # to choose the best by
     return _at_best(frame)
@@ -175,13 +180,9 @@ def equal_examples(runs: Runs, margin: float) -> EqualExamples:
 
 def most_examples(runs: Runs) -> float:
     """The most examples that some setting of every batch size has seen in all replicates."""
-    longest = _by_examples(runs).groupby("run")["examples"].max()
+    longest = runs.curves.groupby("run")["examples"].max()
     complete = longest.reindex(runs.about.index).groupby([runs.about["batch_size"], runs.about["setting"]]).min()
     return float(complete.groupby("batch_size").max().min())
-
-
-def _by_examples(runs: Runs) -> pd.DataFrame:
-    return runs.curves.assign(examples=runs.curves["step"] * runs.curves["run"].map(runs.about["batch_size"]))
 
 
 def default_goal(runs: Runs) -> float:
@@ -306,6 +307,8 @@ def _value_at(curve: pd.DataFrame, examples: float) -> float:
 def critical_words(found: StepsToResult) -> str:
     """`B_crit is 72.2 (95 %: 39.2 to 137)`."""
     critical, sizes = found.critical, [row.batch_size for row in found.rows if row.steps is not None]
+    if found.changes_size:
+        return "there is no B_crit: the batch size changes during the training"
     if critical is None:
         return f"there is no B_crit: fewer than {LEAST_SIZES} batch sizes reach the goal"
     interval, guess = critical.interval, ""

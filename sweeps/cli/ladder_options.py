@@ -17,7 +17,7 @@ from typing import Any
 from sweeps.cli.arguments import Parser, number
 from sweeps.cli.steps_options import add_goal_search, checked
 from sweeps.cli.values import Optimizers
-from trainables.optimizer_settings import FULL_BATCH_OPTIMIZERS, MOMENTS
+from trainables.optimizer_settings import FULL_BATCH_OPTIMIZERS, MOMENTS, PROGRESSIVE
 from trainables.remedies import REMEDIES, read_remedy
 from trainables.runtime.errors import UserError
 
@@ -28,7 +28,8 @@ DEFAULT: list[tuple[str, dict[str, Any]]] = [
     ("adamw", {}),
     ("muon", {}),
 ]
-TIMES = {"sgd": 10.0, "muon": 10.0}  # the range of learning rates that suits these, relative to Adam's
+TIMES = {"sgd": 10.0, "muon": 10.0, PROGRESSIVE: 100.0}  # the range of rates that suits these, relative to Adam's
+_TIMES = " and ".join(f"{times:g} for {name}" for name, times in TIMES.items())
 HAVE_NO_PLACE = {  # with what takes it
     "momentum": "it follows the name of an optimizer: --optimizer sgd momentum=0.9",
     "trial": "optimizers are compared",
@@ -50,6 +51,8 @@ examples:
       with a range of its own, options, and a remedy
   python sweeps/optimizer_ladder.py --name mine --optimizer sgd momentum=0,0.99 adamw beta1=0.5,0.99 beta2=0.9,0.9999
       momentum and betas are searched beside the learning rate
+  python sweeps/optimizer_ladder.py --name mine --optimizer adamw progressive_lbfgs memory=10 theta=0.9
+      against L-BFGS on batches that grow from each batch size
   python sweeps/optimizer_ladder.py --name mine --resume --trials 24
       a larger search; a finished trial is never run again
 """
@@ -87,7 +90,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
         default=DEFAULT,
         metavar="NAME [KEY=VALUE ...]",
         help="each name begins an entry, with options of the optimizer, remedies, momentum=X of sgd, lr=LOW,HIGH "
-        f"(default range: --learning-rate-range; of {' and '.join(TIMES)} ten times that), and ranges of momentum, "
+        f"(default range: --learning-rate-range, times {_TIMES}), and ranges of momentum, "
         "beta1 and beta2 (default: not searched); default: "
         f"{' '.join(_words(*entry) for entry in DEFAULT)}",
     )

@@ -1,16 +1,22 @@
 """Runs from elsewhere: every layout gives the same frames, and what cannot be read is one line."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from made_up import law, write
+from narrow import not_none
 
 from analysis import steps_to_result
 from analysis.data.foreign_runs import _with_batch_size, read_events, read_studies, read_wandb
-from analysis.data.runs import Runs, direction_of, read_csv, read_frame
+from analysis.data.load import load_sweep
+from analysis.data.runs import Runs, direction_of, read_csv, read_frame, read_results
+from analysis.questions.steps_to_result import critical_words
 from analysis.questions.steps_to_result import steps_to_result as steps_to_result_of
 from trainables.runtime.errors import UserError
 
@@ -208,6 +214,31 @@ def test_a_results_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
     out = capsys.readouterr().out
     assert "Steps to train_loss <= 0.001, of 12 runs:" in out
     assert (folder / "figures" / "steps_to_result.svg").is_file()
+
+
+def test_examples_are_those_that_trials_have_counted(tmp_path: Path) -> None:
+    """Trials that count three times the examples need three times as many; where batches grow there is no B_crit."""
+    folder = write(tmp_path / "sweep", law(factors=(0.9, 1.0, 1.1)))
+    before = read_results(load_sweep(folder), "train_loss", None)
+    epochs = pd.read_parquet(folder / "epochs.parquet")
+    epochs["epoch"] *= 3
+    grown = epochs["trial_id"] == epochs["trial_id"].iloc[-1]
+    epochs.loc[grown, "batch_size"] = 1024
+    other = tmp_path / "other"
+    shutil.copytree(folder, other)
+    shutil.rmtree(other / "trials")
+    pq.write_table(pa.Table.from_pandas(epochs, preserve_index=False), other / "epochs.parquet")
+    found = read_results(load_sweep(other), "train_loss", None)
+    assert not before.about["changes_size"].any()
+    assert found.about.index[found.about["changes_size"]].tolist() == epochs.loc[grown, "trial_id"].unique().tolist()
+    pd.testing.assert_series_equal(found.curves["examples"], 3 * before.curves["examples"])
+    answers = [steps_to_result_of(runs, 1e-3) for runs in (before, found)]
+    for one, three in zip(*(answer.rows for answer in answers), strict=True):
+        assert one.steps == three.steps
+        assert not_none(three.examples).value == pytest.approx(3 * not_none(one.examples).value, rel=1e-12)
+    assert answers[0].critical is not None
+    assert answers[1].critical is None
+    assert critical_words(answers[1]) == "there is no B_crit: the batch size changes during the training"
 
 
 BAD = {

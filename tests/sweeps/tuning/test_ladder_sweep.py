@@ -166,6 +166,15 @@ def loss_after(folder: Path, rung: str, size: int, goal: float, examples: float)
     return math.fsum(values) / 3
 
 
+def test_batches_that_grow_are_an_entry_with_a_range_around_one() -> None:
+    given = ["--optimizer", "adamw", "progressive_lbfgs", "memory=5", "theta=0.5"]
+    adamw, progressive = parse([*given, "--learning-rate-range", "0.001", "0.1"]).rungs
+    assert progressive.words == "progressive_lbfgs memory=5 theta=0.5"
+    assert dict(progressive.options) == {"memory": 5, "theta": 0.5}
+    assert progressive.ranges == {"learning_rate": (0.1, 10.0)}
+    assert adamw.ranges == {"learning_rate": (0.001, 0.1)}
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -175,6 +184,7 @@ def loss_after(folder: Path, rung: str, size: int, goal: float, examples: float)
         (["--optimizer", "sgd", "lr=1,0.1", "adamw"], "lr must be LOW,HIGH with 0 < LOW <= HIGH, got 1,0.1"),
         (["--optimizer", "sgd", "momentum=much"], "--optimizer: momentum of sgd must be a number, got much"),
         (["--optimizer", "lbfgs", "sgd"], "--optimizer: must take batches, got lbfgs"),
+        (["--optimizer", "sgd", "progressive_lbfgs", "clip_norm=1"], "`clip_norm` must be left out for progress"),
         (["--optimizer", "adamw", "sgd", "sam_radius=wide"], "`sam_radius` must be a number, got wide"),
         (["--optimizer", "sgd", "adamw", "beta=1"], "`optimizer`: adamw has no option beta; did you mean betas?"),
         (["--momentum", "0.5"], "--momentum: must be left out: it follows the name of an optimizer"),
