@@ -76,12 +76,16 @@ class SequentialDesign:
         return frame[order < frame["batch_size"].map(lambda size: counts[self.look_of(int(size))])]
 
     def level_of(self, batch_size: int, seeds: pd.Series) -> float:
-        """The one-sided level of the last look at a batch size, whose comparable replicates have these `seeds`."""
+        """The one-sided level of the last look at a batch size, whose comparable replicates have these `seeds`.
+
+        A look that found no new replicates saw what the one before had seen, and has its level.
+        """
         from analysis.stats.group_sequential import look_levels  # SciPy, which the start of a sweep does without
 
         order = seeds.map({seed: place for place, seed in enumerate(self.seeds)}).drop_duplicates()
         looks = self.looks[: self.look_of(batch_size)]
-        return look_levels(tuple(int((order < count).sum()) for count in looks), self.cap)[-1] if looks else 0.0
+        levels = look_levels(tuple(int((order < count).sum()) for count in looks), self.cap)
+        return next((level for level in reversed(levels) if level), 0.0)
 
     def as_json(self) -> str:
         """The text of the file."""

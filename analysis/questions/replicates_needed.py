@@ -39,7 +39,8 @@ class Needed:
 
 @dataclass(frozen=True)
 class SizePlan:
-    """One batch size: what it lost in the pilot, sigma with its upper limit, the replicates, the seconds of each."""
+    """One batch size: what it lost in the pilot, sigma with its upper limit, the replicates, the seconds of each (None:
+    unknown)."""
 
     batch_size: int
     lost: Mean
@@ -47,7 +48,7 @@ class SizePlan:
     safe_deviation: float
     if_nothing: Needed
     as_observed: Needed
-    seconds: float
+    seconds: float | None
 
 
 @dataclass(frozen=True)
@@ -55,41 +56,50 @@ class Plan:
     """The plan of all batch sizes; `reference_seconds`: of the smallest batch size, of a replicate.
 
     `diverged`: by batch size, how many of how many trials diverged in the pilot where the smallest batch completed.
-    These batch sizes cannot be free, and those without any comparable trial are not among `rows`.
+    These batch sizes cannot be free, and those without any comparable trial are not among `rows`. Nor are those
+    `without_spread`, by the reason: sigma is unknown from one replicate, or from replicates that agree exactly.
     """
 
     margin: float
     power: float
     reference: int
-    reference_seconds: float
+    reference_seconds: float | None
     rows: tuple[SizePlan, ...]
     diverged: dict[int, tuple[int, int]]
+    without_spread: dict[int, str]
 
-    def seconds(self, counts: dict[int, int]) -> float:
-        """Seconds of trials, one after another, for so many replicates by batch size, each with its reference."""
+    def seconds(self, counts: dict[int, int]) -> float | None:
+        """Seconds of trials, one after another, for so many replicates by batch size, each with its reference.
+
+        None where the pilot does not say how long its trials took.
+        """
         each = {row.batch_size: row.seconds for row in self.rows}
-        return max(counts.values()) * self.reference_seconds + sum(count * each[size] for size, count in counts.items())
+        parts = [(max(counts.values()), self.reference_seconds), *((n, each[size]) for size, n in counts.items())]
+        known = [count * seconds for count, seconds in parts if seconds is not None]
+        return sum(known) if len(known) == len(parts) else None
 
 
 def replicates_needed(sweep: Sweep, wanted: float, first: int) -> Plan:
     """The replicates for the power `wanted`; `first`: those of a sequential sweep before its first look.
 
-    Raises UserError where the pilot has no two batch sizes to compare, fewer than two replicates, or no margin.
+    Raises UserError where the pilot has no two batch sizes to compare, no standard deviation of any, or no margin.
     """
     found = free_batch(sweep, "matched")
     if found is None:
         raise UserError(f"the pilot must have two batch sizes that can be compared, got {sweep.folder}")
     if found.margin is None:
-        raise UserError(f"`--margin` must be given in {sweep.metric.unit}: {sweep.metric.noun} has no default")
+        unit = f" in {sweep.metric.unit}" if sweep.metric.unit else ""
+        raise UserError(f"`--margin` must be given{unit}: {sweep.metric.noun} has no default")
     frame = comparable(sweep)
     plain = frame[frame["is_plain"]]
-    rows = []
+    rows, without = [], {}
     for row in found.rows:
         if row.lost is None:
             continue
         if row.lost.standard_error is None:
-            why = "one replicate" if row.lost.replicates == 1 else "replicates that agree exactly"
-            raise UserError(f"the pilot must have two or more replicates, got {why} of batch {row.batch_size}")
+            is_one = row.lost.replicates == 1
+            without[row.batch_size] = "has one replicate" if is_one else "has replicates that agree exactly"
+            continue
         count = row.lost.replicates
         deviation = row.lost.standard_error * count**0.5
         safe = upper_limit_of_deviation(deviation, count)
@@ -104,8 +114,12 @@ def replicates_needed(sweep: Sweep, wanted: float, first: int) -> Plan:
                 seconds=_seconds(plain, row.batch_size),
             )
         )
+    if not rows:
+        why = "; ".join(f"batch {size} {reason}" for size, reason in without.items()) or "no batch size has any"
+        raise UserError(f"the pilot must have two or more replicates that differ, but {why}")
     diverged = {row.batch_size: (row.diverged, row.attempted) for row in found.rows if row.diverged}
-    return Plan(found.margin, wanted, found.reference, _seconds(plain, found.reference), tuple(rows), diverged)
+    reference_seconds = _seconds(plain, found.reference)
+    return Plan(found.margin, wanted, found.reference, reference_seconds, tuple(rows), diverged, without)
 
 
 def _needed(distance: float, deviation: float, safe: float, wanted: float, first: int) -> Needed:
@@ -115,8 +129,10 @@ def _needed(distance: float, deviation: float, safe: float, wanted: float, first
     )
 
 
-def _seconds(plain: pd.DataFrame, batch_size: int) -> float:
-    """The mean time of a replicate: all settings of a batch size, training and measuring."""
+def _seconds(plain: pd.DataFrame, batch_size: int) -> float | None:
+    """The mean time of a replicate: all settings of a batch size, training and measuring; None where it is unknown."""
     rows = plain[plain["batch_size"] == batch_size]
+    if rows["train_seconds"].isna().any():
+        return None
     seconds = rows["train_seconds"].fillna(0.0) + rows["sharpness_seconds"].fillna(0.0)
     return float(seconds.sum() / rows["replicate"].nunique())

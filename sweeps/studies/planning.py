@@ -62,7 +62,7 @@ def plan_lines(found: Plan, metric: Metric, folder: str, at_once: int) -> list[s
     ]
     for row in found.rows:
         count = row.if_nothing.safe
-        time = "–" if count is None else duration(found.seconds({row.batch_size: count}) / at_once)
+        time = "–" if count is None else _time(found.seconds({row.batch_size: count}), at_once)
         table.append(
             (
                 str(row.batch_size),
@@ -86,10 +86,16 @@ def plan_lines(found: Plan, metric: Metric, folder: str, at_once: int) -> list[s
             f"Batch {size}: {diverged} of {tried} trials of the pilot diverged where the smallest batch completed. No "
             "number of replicates shows such a batch size to be free."
         )
+    lines += [
+        f"Batch {size} is left out: it {why} in the pilot, so its standard deviation is unknown."
+        for size, why in found.without_spread.items()
+    ]
     if caps := {row.batch_size: row.if_nothing.safe for row in found.rows if row.if_nothing.safe is not None}:
         most = max(caps.values())
+        seconds = found.seconds(caps)
+        about = "" if seconds is None else f", about {_time(seconds, at_once)}"
         lines.append(
-            f"To test all of them: {most} replicates, about {duration(found.seconds(caps) / at_once)}. Take fresh "
+            f"To test all of them: {most} replicates{about}. Take fresh "
             "--seeds and another --name, because the pilot's results have been seen."
         )
     sequential = [row.if_nothing.safe_cap for row in found.rows if row.if_nothing.safe_cap is not None]
@@ -99,6 +105,10 @@ def plan_lines(found: Plan, metric: Metric, folder: str, at_once: int) -> list[s
             "(docs/planning.md)."
         )
     return lines
+
+
+def _time(seconds: float | None, at_once: int) -> str:
+    return "unknown" if seconds is None else duration(seconds / at_once)
 
 
 def _counts(needed: Needed) -> str:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from made_up import record
+from made_up import judged_by, record
 from narrow import not_none
 
 from analysis.data.load import Sweep, load_sweep
@@ -81,8 +81,35 @@ def test_batch_sizes_that_diverged_are_told(write_sweep: Callable[..., Path]) ->
 
 
 def test_pilots_that_say_too_little(write_sweep: Callable[..., Path]) -> None:
-    with pytest.raises(UserError, match="two or more replicates, got one replicate of batch 64"):
+    with pytest.raises(UserError, match="two or more replicates that differ, but batch 64 has one replicate"):
         replicates_needed(pilot(write_sweep, LOST[:1], name="one"), 0.8, 4)
     alone = load_sweep(write_sweep([record(batch_size=16, seed=seed, split_seed=seed) for seed in (0, 1)], "alone"))
     with pytest.raises(UserError, match="two batch sizes"):
         replicates_needed(alone, 0.8, 4)
+
+
+def test_a_batch_size_without_a_standard_deviation_is_left_out(write_sweep: Callable[..., Path]) -> None:
+    """Batch 256 has one replicate; no trial of batch 64 says how long it took."""
+    records = [
+        record(0.9 - (LOST[seed] if size > 16 else 0.0), batch_size=size, seed=seed, split_seed=seed,
+               row={"train_seconds": None} if size == 64 else {})
+        for size in (16, 64, 256) for seed in range(1 if size == 256 else 4)
+    ]  # fmt: skip
+    sweep = load_sweep(write_sweep(records))
+    found = replicates_needed(sweep, 0.8, 4)
+    assert [row.batch_size for row in found.rows] == [64]
+    assert found.seconds({64: 10}) is None
+    said = "\n".join(plan_lines(found, sweep.metric, "pilot", 1))
+    assert "Batch 256 is left out: it has one replicate in the pilot, so its standard deviation is unknown." in said
+    assert "unknown" in said.split("\n")[3]
+    assert "about" not in said
+
+
+def test_a_metric_without_a_margin_is_named(write_sweep: Callable[..., Path]) -> None:
+    sweep = load_sweep(judged_by(pilot(write_sweep, LOST).folder, "mse", "", 1.0, -1.0))
+    with pytest.raises(UserError, match="`--margin` must be given: MSE has no default"):
+        replicates_needed(sweep, 0.8, 4)
+    equal = [record(batch_size=size, seed=seed, split_seed=seed) for size in (16, 64) for seed in (0, 1)]
+    exact = load_sweep(judged_by(write_sweep(equal, "equal"), "mse", "", 1.0, -1.0), margin=0.1)
+    with pytest.raises(UserError, match="that differ, but batch 64 has replicates that agree exactly"):
+        replicates_needed(exact, 0.8, 4)

@@ -65,6 +65,16 @@ def test_intervals_are_those_of_the_look(write_sweep: Callable[..., Path]) -> No
     )
 
 
+def test_a_look_that_found_nothing_new_keeps_the_interval(write_sweep: Callable[..., Path]) -> None:
+    """All trials of the second and third look failed: what the first look saw has its interval still."""
+    first = {size: found[:2] for size, found in LOSSES.items()}
+    ends = []
+    for taken in (1, 3):
+        sweep = sweep_of(write_sweep, dataclasses.replace(DESIGN, taken=taken), f"taken{taken}", first)
+        ends.append([not_none(not_none(row.lost).interval) for row in not_none(free_batch(sweep)).rows])
+    assert ends[0] == ends[1]
+
+
 def test_a_decided_batch_size_stays_at_its_look(write_sweep: Callable[..., Path]) -> None:
     losses = {**LOSSES, 32: [0.0001, -0.0002, 0.0, 0.0002, 0.3, 0.3]}
     design = dataclasses.replace(DESIGN, taken=3, decided={32: 2, 128: 2})
