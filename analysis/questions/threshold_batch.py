@@ -11,7 +11,9 @@ over replicates of the settings (learning rate, warmup) that every batch size of
 A broken line can be fitted to anything, so there is a threshold only where the largest batch is clearly worse than the
 smallest: where the 95 % interval of the gap between them, paired inside replicates, lies above 0. The intervals of T
 and k are those of analysis.data.replicates; that of T is cut at the batch sizes tried. No threshold is given where its
-interval covers more than MOST_COVERED of them on a log scale. Source of the fit: Hinkley 1969.
+interval covers more than MOST_COVERED of them on a log scale, and none below LEAST_REPLICATES replicates: with three,
+the intervals that are narrow enough to be given held in 91.6 % of simulated sweeps (docs/statistics.md). Source of the
+fit: Hinkley 1969.
 """
 
 from dataclasses import dataclass
@@ -27,6 +29,7 @@ from analysis.stats.wording import plain_number
 from trainables.runtime.errors import UserError
 
 LEAST_SIZES = 4  # three would be fitted exactly
+LEAST_REPLICATES = 4
 MOST_COVERED = 0.5  # share of the batch sizes tried, in log B
 CANDIDATES = 400  # for T, evenly spaced in log B
 
@@ -34,7 +37,8 @@ CANDIDATES = 400  # for T, evenly spaced in log B
 @dataclass(frozen=True)
 class ThresholdBatch:
     """The fit: `level` a, `slope` k (score lost per doubling, a fraction of accuracy) and `threshold` T, which is None
-    without a clear fall. `fall`: what the largest batch loses to the smallest. `points`: the mean scores by batch size.
+    without a clear fall or with few replicates. `fall`: what the largest batch loses to the smallest. `points`: the
+    mean scores by batch size.
 
     They are over the `compared` of `attempted` combinations of setting and replicate that all these batch sizes
     completed; `without` are batch sizes that completed none."""
@@ -47,6 +51,11 @@ class ThresholdBatch:
     compared: int
     attempted: int
     without: tuple[int, ...]
+
+    @property
+    def has_few_replicates(self) -> bool:
+        """Whether there are too few replicates for a threshold."""
+        return self.slope.replicates < LEAST_REPLICATES
 
     @property
     def is_located(self) -> bool:
@@ -88,8 +97,9 @@ def threshold_batch(sweep: Sweep) -> ThresholdBatch:
             f"`results` must hold at least {LEAST_SIZES} batch sizes with a setting in common for a threshold, "
             f"got {0 if found is None else len(found.sizes)} batch sizes in {sweep.folder}"
         )
+    has_any = common.any(axis=0)  # of the replicates: the others have no part in the fit
     number = np.where(common, 1.0, np.nan)
-    by_replicate = np.nansum(found.values * number, axis=1) / np.where(common.any(axis=0), common.sum(axis=0), np.nan)
+    by_replicate = np.nansum(found.values * number, axis=1)[:, has_any] / common.sum(axis=0)[has_any]
     sizes = np.array(found.sizes, dtype=np.float64)
 
     def statistic(counts: Integers) -> Floats:
@@ -101,7 +111,7 @@ def threshold_batch(sweep: Sweep) -> ThresholdBatch:
 
     tried = attempted(sweep)
     tried = tried[tried["is_plain"]]
-    count = len(found.replicates)
+    count = int(has_any.sum())
     values, half = over_replicates(statistic, count)
     intervals: list[Interval | None] = [None, None]
     if half is not None and np.isfinite(half[:2]).all():
@@ -110,7 +120,7 @@ def threshold_batch(sweep: Sweep) -> ThresholdBatch:
         frame[frame["batch_size"] == found.sizes[0]], frame[frame["batch_size"] == found.sizes[-1]], score
     )
     assert fall is not None
-    clear = fall.interval is not None and fall.interval.low > 0 and values[1] > 0
+    clear = fall.interval is not None and fall.interval.low > 0 and values[1] > 0 and count >= LEAST_REPLICATES
     threshold, exponents = float(2 ** values[0]), intervals[0]
     if exponents is not None:
         ends = np.clip([2**exponents.low, 2**exponents.high], sizes[0], sizes[-1])
@@ -139,6 +149,11 @@ def threshold_sentence(sweep: Sweep) -> str:
         missing = f" Only {found.compared} of {found.attempted} settings and replicates completed at every batch size."
     if found.without:
         missing += f" No trial completed at batch {', '.join(map(str, found.without))}."
+    if found.has_few_replicates:
+        return (
+            f"No threshold batch size is given: with fewer than {LEAST_REPLICATES} replicates that completed at every "
+            f"batch size (here {found.slope.replicates}) its 95 % interval holds too rarely. Add --seeds.{missing}"
+        )
     if found.threshold is None:
         return f"No threshold batch size: the largest batch is not clearly worse than the smallest.{missing}"
     ends = found.threshold.interval

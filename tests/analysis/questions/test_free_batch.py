@@ -188,6 +188,25 @@ def test_a_threshold_of_survivors_says_of_how_many(write_sweep: Callable[..., Pa
     assert "Only" not in threshold_sentence(load_sweep(write_sweep(records, "whole")))
 
 
+def test_three_replicates_are_too_few_for_a_threshold(write_sweep: Callable[..., Path]) -> None:
+    """Three seeds, or three of five that completed at every batch size: the others have no part in the interval."""
+    three = load_sweep(write_sweep(falling(64, 0.0005, seeds=3), "three"))
+    lost = {"status": "diverged", "flags": ["diverged"], "test_accuracy": 0.1}
+    left = [
+        entry for entry in falling(64, 0.0005) if (entry.trial["batch_size"], entry.trial["seed"] < 2) != (256, True)
+    ]
+    left += [record(row=lost, batch_size=256, seed=seed, split_seed=seed) for seed in (0, 1)]
+    for sweep in (three, load_sweep(write_sweep(left, "left"))):
+        found = threshold_batch(sweep)
+        assert (found.threshold, found.slope.replicates) == (None, 3)
+        assert threshold_sentence(sweep).startswith(
+            "No threshold batch size is given: with fewer than 4 replicates that completed at every batch size (here "
+            "3) its 95 % interval holds too rarely. Add --seeds."
+        )
+        assert len(threshold_figure(sweep).axes[0].lines) == 1  # the points alone
+    assert threshold_sentence(sweep).endswith("Only 3 of 5 settings and replicates completed at every batch size.")
+
+
 def test_noise_alone_is_no_threshold(write_sweep: Callable[..., Path]) -> None:
     sweep = load_sweep(write_sweep(falling(64, 0.02, slope=0.0)))
     assert threshold_batch(sweep).threshold is None
