@@ -28,7 +28,7 @@ DEFAULT: list[tuple[str, dict[str, Any]]] = [
     ("adamw", {}),
     ("muon", {}),
 ]
-TIMES = {"sgd": 10.0, "muon": 10.0, PROGRESSIVE: 100.0}  # the range of rates that suits these, relative to Adam's
+TIMES = {"sgd": 10.0, "muon": 10.0, PROGRESSIVE: 30.0}  # the range of rates that suits these, relative to Adam's
 _TIMES = " and ".join(f"{times:g} for {name}" for name, times in TIMES.items())
 HAVE_NO_PLACE = {  # with what takes it
     "momentum": "it follows the name of an optimizer: --optimizer sgd momentum=0.9",

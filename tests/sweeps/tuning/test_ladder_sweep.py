@@ -171,7 +171,7 @@ def test_batches_that_grow_are_an_entry_with_a_range_around_one() -> None:
     adamw, progressive = parse([*given, "--learning-rate-range", "0.001", "0.1"]).rungs
     assert progressive.words == "progressive_lbfgs memory=5 theta=0.5"
     assert dict(progressive.options) == {"memory": 5, "theta": 0.5}
-    assert progressive.ranges == {"learning_rate": (0.1, 10.0)}
+    assert progressive.ranges == {"learning_rate": (0.03, 3.0)}
     assert adamw.ranges == {"learning_rate": (0.001, 0.1)}
 
 
