@@ -22,7 +22,7 @@ import numpy as np
 
 from analysis.data.load import REPLICATE, Sweep, chosen_on_validation, comparable
 from analysis.stats.means import Mean, mean_over_replicates
-from trainables.config import MEASURING, TrialConfig
+from trainables.config import LINE_SEARCH_OPTIMIZERS, MEASURING, TrialConfig
 from trainables.records.saved import config_of
 from trainables.records.tables import read_tables, record_of
 from trainables.remedies import Remedies
@@ -83,13 +83,19 @@ def winner(sweep: Sweep) -> Winner:
 
 
 def write_best(sweep: Sweep) -> list[Path]:
-    """Writes FOLDER/export/best.json, best.yaml and best.py; returns their paths. Raises UserError as `winner`."""
+    """Writes FOLDER/export/best.json, best.yaml and best.py; returns their paths. Raises UserError as `winner`.
+
+    There is no best.py of an optimizer with a line search, which takes more than a gradient for a step.
+    """
     found = winner(sweep)
     content = described(sweep, found)
     folder = sweep.folder / "export"
-    texts = {"json": json.dumps(content, indent=2) + "\n", "yaml": _yaml(content), "py": script(sweep, found)}
+    texts = {"json": json.dumps(content, indent=2) + "\n", "yaml": _yaml(content)}
+    if found.config.optimizer not in LINE_SEARCH_OPTIMIZERS:
+        texts["py"] = script(sweep, found)
     try:
         folder.mkdir(exist_ok=True)
+        (folder / "best.py").unlink(missing_ok=True)  # of another winner
         for kind, text in texts.items():
             write_atomically(folder / f"best.{kind}", text.encode())
     except OSError as error:

@@ -78,6 +78,17 @@ def test_the_files_agree(write_sweep: Callable[..., Path], capsys: pytest.Captur
         command.main([str(folder)])
 
 
+@pytest.mark.parametrize("optimizer", ["gradient_descent", "progressive_lbfgs"])
+def test_an_optimizer_with_a_line_search_has_no_script(write_sweep: Callable[..., Path], optimizer: str) -> None:
+    """Nor one that is left of another winner."""
+    sweep = load_sweep(write_sweep(trials(RESULTS, optimizer=optimizer, batch_size=512, train_size=512)))
+    (sweep.folder / "export").mkdir()
+    (sweep.folder / "export" / "best.py").write_text("")
+    written = write_best(sweep)
+    assert [path.name for path in written] == ["best.json", "best.yaml"]
+    assert sorted(path.name for path in (sweep.folder / "export").iterdir()) == ["best.json", "best.yaml"]
+
+
 @pytest.mark.parametrize(
     "changes",
     [
