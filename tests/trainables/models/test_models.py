@@ -196,7 +196,7 @@ def test_lstm_zaremba_medium_size() -> None:
 def small_text() -> tuple[nn.Module, Tensor, Tensor]:
     torch.manual_seed(0)
     generator = torch.Generator().manual_seed(1)
-    model = build_model("lstm", (5,), 4, width=3, depth=2, tied=True, dropout=0.3, **TEXT)
+    model = build_model("lstm", (5,), 4, width=2, depth=2, tied=True, dropout=0.3, **TEXT)
     return model, *torch.randint(4, (2, 6, 5), generator=generator)
 
 

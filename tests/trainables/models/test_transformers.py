@@ -167,8 +167,10 @@ def dense_hessian_and_gauss_newton(model: nn.Module, inputs: Tensor, labels: Ten
         with torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH):
             return functional_call(model, weights, (inputs,)).flatten(0, -2)  # type: ignore[no-any-return]
 
-    hessian = torch.autograd.functional.hessian(lambda point: F.cross_entropy(logits(point), labels.flatten()), flat)
-    jacobians = torch.autograd.functional.jacobian(logits, flat)[labels.flatten() >= 0]
+    hessian = torch.autograd.functional.hessian(
+        lambda point: F.cross_entropy(logits(point), labels.flatten()), flat, vectorize=True
+    )
+    jacobians = torch.autograd.functional.jacobian(logits, flat, vectorize=True)[labels.flatten() >= 0]
     matrix = torch.zeros_like(hessian)
     for jacobian, p in zip(jacobians, logits(flat)[labels.flatten() >= 0].softmax(-1), strict=True):
         matrix += jacobian.T @ (torch.diag(p) - torch.outer(p, p)) @ jacobian

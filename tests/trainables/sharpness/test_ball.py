@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 import torch
-from oracles import Scouted, best_corner, quadratic, random, rotated
+from oracles import Scouted, best_gain_of_corners, quadratic, random, rotated
 from torch import Tensor
 
 from trainables.sharpness.ball import ball_sharpness, m_sharpness
@@ -82,7 +82,7 @@ def test_l2_at_a_minimum_is_the_top_eigenvalue(n: int, adaptive: bool) -> None:
 
 @pytest.mark.parametrize("shift", [-1.0, 0.0, 1.0])
 @pytest.mark.parametrize("gradient_scale", [1e-3, 0.1, 1.0])
-@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("seed", range(2))
 def test_l2_against_the_exact_trust_region(shift: float, gradient_scale: float, seed: int) -> None:
     """Definite and indefinite quadratics, the maximum on the sphere or inside: at least 99 %, and never above."""
     x, hessian, g = random(seed, 30), symmetric(10 + seed, 30, shift), gradient_scale * random(20 + seed, 30)
@@ -92,10 +92,10 @@ def test_l2_against_the_exact_trust_region(shift: float, gradient_scale: float, 
     assert result.converged
 
 
-@pytest.mark.parametrize("radius", [0.05, 0.7, 5.0])
+@pytest.mark.parametrize("radius", [0.05, 5.0])
 @pytest.mark.parametrize("gradient_scale", [1e-3, 1.0])
 @pytest.mark.parametrize("top", [None, 0.0, 0.01])
-@pytest.mark.parametrize("decades", [1, 2, 3])
+@pytest.mark.parametrize("decades", [1, 3])
 def test_l2_on_very_different_negative_curvatures(
     decades: int, top: float | None, gradient_scale: float, radius: float
 ) -> None:
@@ -118,14 +118,14 @@ def test_l2_on_a_concave_loss_that_is_not_quadratic() -> None:
     assert result.converged
 
 
-@pytest.mark.parametrize("seed", range(10))
+@pytest.mark.parametrize("seed", range(4))
 @pytest.mark.parametrize("gradient_scale", [0.0, 1e-3, 1.0])
 def test_linf_reaches_a_good_corner(seed: int, gradient_scale: float) -> None:
     """Dense convex quadratics, all 2^10 corners tried: at least 85 % of the best (a hard problem), never above it."""
     root, x = random(seed, 10, 10), random(100 + seed, 10)
-    loss = quadratic(root @ root.T, gradient_scale * random(200 + seed, 10), x)
-    result = ball_sharpness(loss, x, radius=0.01, norm="linf")
-    best = best_corner(loss, x, torch.full_like(x, 0.01))
+    hessian, gradient = root @ root.T, gradient_scale * random(200 + seed, 10)
+    result = ball_sharpness(quadratic(hessian, gradient, x), x, radius=0.01, norm="linf")
+    best = best_gain_of_corners(hessian, gradient, torch.full_like(x, 0.01))
     assert 0.85 * best <= result.value <= best * (1 + 1e-9)
 
 
@@ -160,7 +160,7 @@ def test_maximum_inside(norm: Any) -> None:
 @pytest.mark.parametrize("norm", ["l2", "linf"])
 @pytest.mark.parametrize("adaptive", [False, True])
 def test_never_below_the_first_order_point(norm: Any, adaptive: bool) -> None:
-    for seed in range(5):
+    for seed in range(2):
         x = random(30 + seed, 64)
         for radius in (1e-3, 0.1, 3.0):
             result = ball_sharpness(relu_network, x, radius=radius, norm=norm, adaptive=adaptive)

@@ -65,23 +65,22 @@ def test_interior_maximum() -> None:
     assert result.value == pytest.approx(100 * 1e-8 / 2, rel=1e-6)
 
 
-@pytest.mark.parametrize("n", [1, 6, 10, 14])
+@pytest.mark.parametrize("n", [1, 6, 12])
 @pytest.mark.parametrize("indefinite", [False, True])
 @pytest.mark.parametrize("gradient_scale", [0.0, 1e-3, 1.0])
 def test_strong_reaches_the_best_corner(n: int, indefinite: bool, gradient_scale: float) -> None:
     """Dense quadratics, all 2^n corners tried: at least 95 % of the gain; where f is convex, never above it."""
-    for seed in range(2):
-        root, x = random(seed, n, n), random(100 + seed, n)
-        hessian = (root + root.T) / 2 if indefinite else root @ root.T
-        gradient, widths = gradient_scale * random(200 + seed, n), half_widths(x, 1e-2)
-        result = box_sharpness(quadratic(hessian, gradient, x), x, epsilon=1e-2)
-        best = 100 * max(0.0, best_gain_of_corners(hessian, gradient, widths))
-        assert 0.95 * best <= result.value
-        if not indefinite:
-            assert result.value <= best * (1 + 1e-9)
+    root, x = random(0, n, n), random(100, n)
+    hessian = (root + root.T) / 2 if indefinite else root @ root.T
+    gradient, widths = gradient_scale * random(200, n), half_widths(x, 1e-2)
+    result = box_sharpness(quadratic(hessian, gradient, x), x, epsilon=1e-2)
+    best = 100 * max(0.0, best_gain_of_corners(hessian, gradient, widths))
+    assert 0.95 * best <= result.value
+    if not indefinite:
+        assert result.value <= best * (1 + 1e-9)
 
 
-@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("seed", range(3))
 def test_paper_is_never_above_strong(seed: int) -> None:
     root, x = random(seed, 30, 30), random(50 + seed, 30)
     loss = quadratic(root + root.T, 1e-4 * random(70 + seed, 30), x, offset=1.0)

@@ -72,6 +72,7 @@ def test_softmax_regression_in_closed_form(shape: tuple[int, int]) -> None:
     assert result.value == pytest.approx(float(terms.mean()), rel=1e-10, abs=1e-14)
 
 
+@pytest.mark.slow
 def test_sampled_is_unbiased_and_its_error_is_honest() -> None:
     hessian, x = psd(4, 120), random(5, 120)
     exact = kappa(hessian, x.view(8, 15))

@@ -15,7 +15,7 @@ from trainables.sharpness.hessian import hessian_eigenvalues
 from trainables.sharpness.model_loss import ModelLoss
 from trainables.sharpness.objective import Objective
 
-EXAMPLES = 13
+EXAMPLES = 11
 
 
 def data() -> tuple[Tensor, Tensor]:
@@ -26,8 +26,8 @@ def data() -> tuple[Tensor, Tensor]:
 
 def network(unit: type[nn.Module] = nn.Tanh, batch_norm: bool = False) -> nn.Sequential:
     torch.manual_seed(1)
-    norms = [nn.BatchNorm1d(5), nn.BatchNorm1d(4)] if batch_norm else [nn.Identity(), nn.Identity()]
-    return nn.Sequential(nn.Linear(4, 5), norms[0], unit(), nn.Linear(5, 4), norms[1], unit(), nn.Linear(4, 3)).double()
+    norms = [nn.BatchNorm1d(3), nn.BatchNorm1d(2)] if batch_norm else [nn.Identity(), nn.Identity()]
+    return nn.Sequential(nn.Linear(4, 3), norms[0], unit(), nn.Linear(3, 2), norms[1], unit(), nn.Linear(2, 3)).double()
 
 
 def logits_of(model: nn.Module, inputs: Tensor) -> Callable[[Tensor], Tensor]:

@@ -96,6 +96,7 @@ def test_a_direction_that_grows_makes_the_dynamics_grow() -> None:
     assert float(torch.linalg.eigvalsh(moments).max()) > 1
 
 
+@pytest.mark.slow
 def test_standard_errors_are_the_spread_over_draws() -> None:
     """Of 80 estimates with other seeds, whose spread is known to 8 %."""
     _, _, loss = quadratics(2)

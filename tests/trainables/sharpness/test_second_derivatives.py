@@ -169,8 +169,7 @@ def relu_network(seed: int, steps: int) -> nn.Module:
     return model
 
 
-@pytest.mark.parametrize("steps", [0, 20, 200])
-@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize(("seed", "steps"), [(0, 0), (1, 20), (2, 20), (3, 200)])
 def test_kinks_are_not_refused(seed: int, steps: int) -> None:
     """The bound loss on a few examples, and as a plain function of all of them, in float32 as well."""
     loss = ModelLoss(relu_network(seed, steps), INPUTS, LABELS)

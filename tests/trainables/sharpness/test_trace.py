@@ -167,8 +167,7 @@ def test_stops_at_the_tolerance(method: str) -> None:
     assert (loose.converged, tight.converged, strict.converged) == (True, True, False)
 
 
-@pytest.mark.parametrize("method", METHODS)
-@pytest.mark.parametrize("measure", MEASURES.values())
+@pytest.mark.parametrize(("measure", "method"), list(zip(MEASURES.values(), METHODS, strict=True)))
 def test_what_float32_leaves_out_is_added(measure: Measure, method: str) -> None:
     """Products 1e-4 too large would make the value as much too large; those that are 10 % off, or NaN, do not count."""
     matrix, x = rotated(SPECTRA["power law"]), torch.ones(150).double()

@@ -23,9 +23,7 @@ def exact_entropy(hessian: Tensor, gradient: Tensor, gamma: float, beta: float, 
     return float(-torch.logdet(eye + h / gamma) / 2 + g @ torch.linalg.solve(gamma * eye + h, g) / 2)
 
 
-@pytest.mark.parametrize("slope", [0.0, 0.5])
-@pytest.mark.parametrize("beta", [1.0, 3.0])
-@pytest.mark.parametrize("adaptive", [False, True])
+@pytest.mark.parametrize(("slope", "beta", "adaptive"), [(0.0, 1.0, True), (0.5, 1.0, False), (0.5, 3.0, True)])
 def test_quadratic(slope: float, beta: float, adaptive: bool) -> None:
     hessian, x, gradient = psd(0, 6), random(1, 6), slope * random(2, 6)
     expected = exact_entropy(hessian, gradient, 4.0, beta, x.abs() if adaptive else torch.ones(6).double())
