@@ -27,7 +27,8 @@ def sweep(
     tmp_path = tmp_path_factory.mktemp("sweep")
     for part in ("trials", "weights"):
         (tmp_path / part).mkdir()
-    trial = Trial(make_config(epochs=30, model_options='{"widths": [8]}', measures=",".join(MEASURES)), digits)
+    small = {"epochs": 20, "model_options": '{"widths": [4]}', "batch_size": 20, "measure_examples": 40}
+    trial = Trial(make_config(**small, measures=",".join(MEASURES)), digits)
     trial.train()
     trial.measure()
     record = trial.record()
@@ -88,17 +89,17 @@ def test_weights_and_data_of_ones_own(
         "    return torch.nn.Sequential(torch.nn.Linear(3, width), torch.nn.BatchNorm1d(width), torch.nn.Tanh(),\n"
         "                               torch.nn.Dropout(), torch.nn.Linear(width, num_classes))\n"
         "def load():\n"
-        "    inputs = torch.randn(40, 3, generator=torch.Generator().manual_seed(0))\n"
+        "    inputs = torch.randn(12, 3, generator=torch.Generator().manual_seed(0))\n"
         "    return inputs, (inputs[:, 0] > 0).long(), inputs[:5], (inputs[:5, 0] > 0).long()\n"
     )
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
     import own_code  # type: ignore[import-not-found]
 
-    network = own_code.build((3,), 2, width=6)
+    network = own_code.build((3,), 2, width=3)
     torch.save(network.state_dict(), "own.pt")
-    own = ["own.pt", "--model", "own_code:build", "--model-options", "width=6", "--dataset", "own_code:load"]
-    steps = ["--learning-rate", "0.1", "--momentum", "0.9", "--batch-size", "8"]
+    own = ["own.pt", "--model", "own_code:build", "--model-options", "width=3", "--dataset", "own_code:load"]
+    steps = ["--learning-rate", "0.1", "--momentum", "0.9", "--batch-size", "4"]
     assert main([*own, *steps, "--measures", *MEASURES, "--json", "rows.json"]) == 0
     rows = json.loads(Path("rows.json").read_text())
     assert {row["measure"] for row in rows} == set(MEASURES)
@@ -106,7 +107,7 @@ def test_weights_and_data_of_ones_own(
     value = next(row["value"] for row in rows if row["measure"] == "hessian_max_eig")
     loss = ModelLoss(network, *own_code.load()[:2])
     assert value == float(hessian_eigenvalues(loss, loss.params).values[0])
-    assert main([*own, "--examples", "20", "--batch-norm", "recalibrated", "--dtype", "float32"]) == 0
+    assert main([*own, "--examples", "10", "--batch-norm", "recalibrated", "--dtype", "float32"]) == 0
     assert "box_sharpness" in capsys.readouterr().out
 
 
@@ -118,7 +119,7 @@ def test_mistakes(sweep: tuple[Path, Record], tmp_path: Path, capsys: pytest.Cap
     state = torch.load(weights, weights_only=True)
     torch.save(state, tmp_path / "own.pt")
     as_mlp, own = (
-        ["--model", "mlp", "--dataset", "digits", "--model-options", "widths=8"],
+        ["--model", "mlp", "--dataset", "digits", "--model-options", "widths=4"],
         str(tmp_path / "own.pt"),
     )
     diverged = str(tmp_path / "diverged.pt")
@@ -150,7 +151,7 @@ def test_a_measure_that_fails_costs_its_own_rows(
     sweep: tuple[Path, Record], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     torch.save(torch.load(sweep[0], weights_only=True), tmp_path / "own.pt")
-    own = [str(tmp_path / "own.pt"), "--model", "mlp", "--dataset", "digits", "--model-options", '{"widths": [8]}']
+    own = [str(tmp_path / "own.pt"), "--model", "mlp", "--dataset", "digits", "--model-options", '{"widths": [4]}']
     file = tmp_path / "rows.json"
     assert main([*own, "--measures", "stability", "gaussian_sharpness", "--json", str(file)]) == 2
     reason = "`learning_rate` must be given for the measure stability, got none"

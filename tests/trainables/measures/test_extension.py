@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,12 @@ Make = Callable[..., TrialConfig]
 TIMES = ("seconds", "train_seconds", "sharpness_seconds", "finished_at", "measured_at", "resumed_epoch")
 BEFORE = "box_sharpness,hessian_max_eig"
 AFTER = f"{BEFORE},hessian_trace"
+
+
+@pytest.fixture(scope="module")
+def make_config(make_config: Make) -> Make:
+    """A trial that is quickly trained and measured."""
+    return partial(make_config, epochs=2, model_options='{"widths": [4]}', measure_examples=50)
 
 
 @pytest.fixture
@@ -85,26 +92,26 @@ def test_what_is_missing_is_known_without_training(make_config: Make, digits: So
     wanted = [make_config(measures=AFTER), make_config(measures=AFTER, seed=1), make_config(measures=BEFORE)]
     missing = incomplete_trials(folder, wanted)
     assert [(config.seed, config.measures) for config in missing] == [(0, "hessian_trace"), (1, AFTER)]
-    for change in ({"measure_dtype": "float32"}, {"measure_examples": 100}, {"measure_every": 2}):
+    for change in ({"measure_dtype": "float32"}, {"measure_examples": 40}, {"measure_every": 2}):
         assert incomplete_trials(folder, [make_config(measures=BEFORE, **change)])
     assert not incomplete_trials(folder, [make_config(measures="")])
 
 
 def test_two_settings_side_by_side(make_config: Make, digits: Source, folder: Path) -> None:
     before = stored(folder, make_config(), digits)
-    after = extend(folder, make_config(measure_dtype="float32", measure_examples=100), digits)
+    after = extend(folder, make_config(measure_dtype="float32", measure_examples=40), digits)
     old, new = (
         [row for row in after.measures if (row["dtype"], row["examples"]) == setting]
-        for setting in (("float64", 300), ("float32", 100))
+        for setting in (("float64", 50), ("float32", 40))
     )
     assert old == before.measures
     assert len(new) == len(old)
     assert len(after.measures) == len(old) + len(new)
     strong = next(row for row in new if row["method"] == "strong" and row["epsilon"] == 1e-3)
     assert after.trial["box_sharpness"] == strong["value"] != before.trial["box_sharpness"]  # of the row's own setting
-    assert (after.trial["measure_dtype"], after.trial["measure_examples"]) == ("float32", 100)
-    assert not incomplete_trials(folder, [make_config(), make_config(measure_dtype="float32", measure_examples=100)])
-    other = make_config(measure_examples=50, measures="hessian_trace")  # nothing that trials.parquet has a column for
+    assert (after.trial["measure_dtype"], after.trial["measure_examples"]) == ("float32", 40)
+    assert not incomplete_trials(folder, [make_config(), make_config(measure_dtype="float32", measure_examples=40)])
+    other = make_config(measure_examples=30, measures="hessian_trace")  # nothing that trials.parquet has a column for
     last = extend(folder, other, digits)
     assert len(last.measures) == len(after.measures) + 1
     names = ("box_sharpness", "hessian_max_eig", "measures", "measure_dtype", "measure_examples")
@@ -113,8 +120,8 @@ def test_two_settings_side_by_side(make_config: Make, digits: Source, folder: Pa
 
 
 def test_rows_along_the_run_are_added_by_training_again(make_config: Make, digits: Source, folder: Path) -> None:
-    stored(folder, make_config(measures="hessian_max_eig", measure_every=2), digits)
-    wanted = make_config(measures=BEFORE, measure_every=1)
+    stored(folder, make_config(measures="hessian_max_eig", epochs=3, measure_every=2), digits)
+    wanted = make_config(measures=BEFORE, epochs=3, measure_every=1)
     after = extend(folder, wanted, digits)
     at_once = run_trial(wanted, digits)
     assert len(after.measures) == len(at_once.measures)

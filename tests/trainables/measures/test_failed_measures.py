@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,12 @@ from trainables.trial import Trial, run_trial
 
 Make = Callable[..., TrialConfig]
 CLOCKS = ("seconds", "train_seconds", "sharpness_seconds", "finished_at")
+
+
+@pytest.fixture(scope="module")
+def make_config(make_config: Make) -> Make:
+    """A trial that is quickly trained and measured."""
+    return partial(make_config, epochs=2, measure_examples=50)
 
 
 def without_clocks(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -45,6 +52,14 @@ def raising(error: BaseException) -> Callable[[], object]:
     return act
 
 
+NAMES = "box_sharpness,hessian_max_eig,gaussian_sharpness"
+
+
+@pytest.fixture(scope="module")
+def whole(make_config: Make, digits: Source) -> Record:
+    return run_trial(make_config(measures=NAMES), digits)
+
+
 @pytest.mark.parametrize(
     ("error", "reason"),
     [
@@ -55,12 +70,15 @@ def raising(error: BaseException) -> Callable[[], object]:
     ],
 )
 def test_it_costs_its_own_rows(
-    make_config: Make, digits: Source, monkeypatch: pytest.MonkeyPatch, error: BaseException, reason: str
+    make_config: Make,
+    digits: Source,
+    whole: Record,
+    monkeypatch: pytest.MonkeyPatch,
+    error: BaseException,
+    reason: str,
 ) -> None:
-    names = "box_sharpness,hessian_max_eig,gaussian_sharpness"
-    whole = run_trial(make_config(measures=names), digits)
     failing(monkeypatch, "hessian_max_eig", raising(error))
-    record = run_trial(make_config(measures=names), digits)
+    record = run_trial(make_config(measures=NAMES), digits)
 
     (row,) = rows_of(record, "hessian_max_eig")
     assert row["value"] is None

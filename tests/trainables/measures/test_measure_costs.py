@@ -30,7 +30,7 @@ def test_every_measure_has_its_cost() -> None:
 
 def test_the_costs_of_the_default_measures_are_typical(make_config: Make, digits: Source) -> None:
     """Box sharpness spends gradients, an eigenvalue Hessian-vector products, of two gradients each."""
-    record = run_trial(make_config(epochs=100, target_loss=1e-3), digits)
+    record = run_trial(make_config(epochs=30, batch_size=100, learning_rate=0.03, target_loss=1e-3), digits)
     for name, unit in (("box_sharpness", 1), ("hessian_max_eig", 2)):
         spent = unit * sum(row["evaluations"] for row in record.measures if row["measure"] == name)
         assert GRADIENTS[name] / 4 < spent < 4 * GRADIENTS[name]
@@ -130,8 +130,8 @@ def test_the_arithmetic_of_measures(
 def test_the_arithmetic_is_in_the_rows(make_config: Make, digits: Source, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(by_name, "LARGE_NETWORK", 1000)
     for config, expected in (
-        (make_config(epochs=2, measure_dtype="auto"), "float32"),
-        (make_config(epochs=2, measure_dtype="auto", model_options='{"widths": [2]}'), "float64"),
+        (make_config(epochs=2, measure_dtype="auto", measure_examples=50), "float32"),
+        (make_config(epochs=2, measure_dtype="auto", measure_examples=50, model_options='{"widths": [2]}'), "float64"),
     ):
         assert {row["dtype"] for row in run_trial(config, digits).measures} == {expected}
 
