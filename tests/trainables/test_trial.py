@@ -60,14 +60,13 @@ def test_the_docs_have_every_measure() -> None:
 
 def test_the_same_configuration_gives_the_same_numbers(make_config: Make, digits: Source) -> None:
     torch.manual_seed(123)  # the caller's random state plays no part
-    one = run_trial(make_config(), digits)
+    one = run_trial(make_config(measure_examples=50), digits)
     torch.manual_seed(456)
-    assert numbers(one) == numbers(run_trial(make_config(), digits))
-    assert numbers(one) != numbers(run_trial(make_config(seed=1), digits))
+    assert numbers(one) == numbers(run_trial(make_config(measure_examples=50), digits))
+    assert numbers(one) != numbers(run_trial(make_config(measure_examples=50, seed=1), digits))
 
 
-@pytest.mark.parametrize("stop_after", [1, 2, 3])
-@pytest.mark.parametrize("optimizer", ["adam", "sgd"])
+@pytest.mark.parametrize(("stop_after", "optimizer"), [(1, "sgd"), (2, "adam"), (2, "sgd"), (3, "adam")])
 def test_a_resumed_trial_is_bit_identical(
     make_config: Make, digits: Source, tmp_path: Path, stop_after: int, optimizer: str
 ) -> None:

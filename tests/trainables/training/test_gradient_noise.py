@@ -16,7 +16,7 @@ def covariance_of_factors(count: int, noise_batch_size: int) -> torch.Tensor:
 
 @pytest.mark.parametrize(("count", "small"), [(6, 2), (5, 4), (2, 1)])
 def test_moments_of_the_factors(count: int, small: int) -> None:
-    draws, repeats = torch.Generator().manual_seed(0), 20_000
+    draws, repeats = torch.Generator().manual_seed(0), 4000
     factors = torch.stack([noise_factors(count, small, draws) for _ in range(repeats)]).double()
     torch.testing.assert_close(factors.mean(1), torch.ones(repeats).double(), rtol=0, atol=1e-6)
     variance = count / small - 1

@@ -59,8 +59,7 @@ def test_rows_are_written_at_multiples_and_at_the_end(
     assert trial.training.epochs[-1]["examples"] == trial.training.examples
 
 
-@pytest.mark.parametrize("order", [None, 7])
-@pytest.mark.parametrize("state", ["keep", "reset"])
+@pytest.mark.parametrize(("state", "order"), [("keep", None), ("reset", 7)])
 def test_a_trial_resumed_at_any_logging_point_is_bit_identical(
     make_config: Make, images: Source, tmp_path: Path, state: str, order: int | None
 ) -> None:

@@ -78,8 +78,8 @@ def epochs(
 
 UPDATES: list[dict[str, Any]] = [
     {},
-    {"optimizer": "sgd", "momentum": 0.9, "weight_decay": 2**-10, "warmup_epochs": 4},
-    {"optimizer": "sgd", "momentum": 0.9, "momentum_correction": False, "warmup_epochs": 4},
+    {"optimizer": "sgd", "momentum": 0.9, "weight_decay": 2**-10, "warmup_epochs": 2},
+    {"optimizer": "sgd", "momentum": 0.9, "momentum_correction": False, "warmup_epochs": 2},
     {"optimizer": "adagrad", "clip_norm": 0.5},
     {"optimizer": "adamw", "weight_decay": 2**-10, "parameter_groups": "*.bias:lr=2x"},
     {"label_smoothing": 0.1, "model_options": '{"widths": [16], "dropout": 0.2}'},
@@ -94,10 +94,10 @@ def test_the_same_numbers(
     make: Make, digits: Source, on_tape: Recorder, tapes: list[Tape], changes: dict[str, Any]
 ) -> None:
     """Over epochs of 16 batches of 16 and a last one of 12."""
-    config = make(train_size=268, epochs=4, **changes)
+    config = make(train_size=268, epochs=2, **changes)
     assert epochs(config, digits, on_tape) == epochs(config, digits, None)
     (tape,) = tapes
-    assert tape.replays == 1 + 4 * 16 - recording.UPDATES_BEFORE  # one to see whether it is right
+    assert tape.replays == 1 + 2 * 16 - recording.UPDATES_BEFORE  # one to see whether it is right
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here")

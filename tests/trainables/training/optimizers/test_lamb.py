@@ -51,6 +51,7 @@ def test_zero_weights_can_leave_zero() -> None:
     torch.testing.assert_close(weight.detach(), torch.full((1, 2), -0.5).double(), rtol=1e-14, atol=0)
 
 
+@pytest.mark.slow  # by the import of timm
 def test_against_timm() -> None:
     timm = pytest.importorskip("timm.optim")
     torch.manual_seed(0)

@@ -80,6 +80,7 @@ def test_the_same_bits_as_pytorch(name: str) -> None:
         assert torch.equal(p, q)
 
 
+@pytest.mark.slow
 def test_a_trial_does_not_import_the_compiler() -> None:
     """Which takes every worker two seconds and 150 MiB, or its SymPy, 0.7 s more."""
     source = (

@@ -61,10 +61,12 @@ WITH: dict[str, dict[str, Any]] = {
 }
 # Optimizers of torch that are built, stepped and stored as adamw is; so what changes the gradient or the data alone is
 # tried with adamw, and with these what meets the optimizer: its arguments, rates, state, copies and calls of a closure.
-AS_ADAMW = ("adadelta", "adafactor", "adamax", "asgd", "nadam", "radam", "rmsprop", "rprop")
+AS_ADAMW = (
+    "adadelta", "adafactor", "adagrad", "adamax", "asgd", "nadam", "radam", "rmsprop", "rprop", "torch.optim:Adamax",
+)  # fmt: skip
 OF_THE_OPTIMIZER = (
-    "plain", "learning_rate_scaling", "decay", "momentum_correction", "layer_adaptation", "sam_radius", "local_workers",
-    "switch, reset", "switch, keep", "bfloat16", "weight_decay", "parameter_groups",
+    "plain", "decay", "momentum_correction", "layer_adaptation", "sam_radius", "local_workers", "switch, keep",
+    "bfloat16", "weight_decay", "parameter_groups",
 )  # fmt: skip
 PAIRS = [
     (optimizer, remedy) for remedy in WITH for optimizer in EVERY
