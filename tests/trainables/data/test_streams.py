@@ -109,6 +109,7 @@ def test_another_process_makes_the_stream_again() -> None:
     assert found.fingerprint == source(examples=70).fingerprint != source(examples=71).fingerprint
 
 
+@pytest.mark.slow
 def test_a_sweep_checks_it_before(config: Callable[..., TrialConfig]) -> None:
     assert check([config()], source(), Placement()) == []
 

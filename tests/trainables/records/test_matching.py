@@ -33,8 +33,14 @@ DIFFERENCES: list[dict[str, Any]] = [
 ]
 
 
-@pytest.mark.parametrize("difference", DIFFERENCES, ids=lambda difference: next(iter(difference)))
-@pytest.mark.parametrize("of_the_large_batch", [True, False])
+OF_THE_SMALL = [{"measures": "hessian_trace"}, {"learning_rate": 0.02}, {"seed": 1}, {"test_size": 100}]
+
+
+@pytest.mark.parametrize(
+    ("difference", "of_the_large_batch"),
+    [(difference, True) for difference in DIFFERENCES] + [(difference, False) for difference in OF_THE_SMALL],
+    ids=lambda value: next(iter(value)) if isinstance(value, dict) else None,
+)
 def test_tables_and_analysis_have_the_same_reference(
     make_config: Any, tmp_path: Path, difference: dict[str, Any], of_the_large_batch: bool
 ) -> None:

@@ -34,7 +34,7 @@ keep_freed_memory()
 import torch
 def resident():
     return next(int(line.split()[1]) for line in Path("/proc/self/status").read_text().splitlines() if "VmRSS" in line)
-held = [torch.ones(10 * 2**20) for _ in range(40)]
+held = [torch.ones(10 * 2**20) for _ in range(20)]
 del held
 before = resident()
 give_back()
@@ -73,14 +73,16 @@ def test_what_is_freed_is_not_asked_of_the_kernel_again() -> None:
     assert kept < given_back / 5
 
 
+@pytest.mark.slow
 @needs_glibc
 def test_much_is_given_back_when_asked_for() -> None:
-    """1.6 GiB that were freed, in KiB."""
+    """0.8 GiB that were freed, in KiB."""
     before, after = printed(KEPT)
-    assert before > 1.5 * 2**20
-    assert after < before - 1.5 * 2**20
+    assert before > 0.75 * 2**20
+    assert after < before - 0.75 * 2**20
 
 
+@pytest.mark.slow
 @needs_glibc
 def test_what_is_kept_does_not_count_against_a_limit() -> None:
     """Four fifths of a GiB in one piece, after a GiB in pieces of up to 60 MiB."""

@@ -260,6 +260,7 @@ def test_a_lease_is_renewed(s3: S3, monkeypatch: pytest.MonkeyPatch) -> None:
         assert own.exists()
 
 
+@pytest.mark.slow
 def test_storage_that_is_away_is_waited_for(s3: S3, monkeypatch: pytest.MonkeyPatch) -> None:
     road = Road(s3.port)
     file = place(s3.uri("away", road.port)) / "file"
@@ -276,6 +277,7 @@ def test_storage_that_is_away_is_waited_for(s3: S3, monkeypatch: pytest.MonkeyPa
     road.block()
 
 
+@pytest.mark.slow
 def test_storage_that_never_answered_is_an_error_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(folders, "PATIENCE", 600.0)
     with pytest.raises(OSError, match="NETWORK_CONNECTION"):
@@ -303,13 +305,18 @@ def states() -> tuple[dict[str, Any], dict[str, Any]]:
     }
 
 
+DAMAGES: list[Callable[[bytes], bytes]] = [
+    *(lambda content, at=at: content[: int(at * len(content))] for at in (0.0, 0.3, 0.7, 0.95)),
+    *(lambda content, at=at: flipped(content, at) for at in (0.0, 0.1, 0.3, 0.5, 0.7, 0.9)),
+    lambda content: content[:-300] + bytes(300),
+]
+
+
 @pytest.mark.parametrize(
-    "damage",
-    [
-        *(lambda content, at=at: content[: int(at * len(content))] for at in (0.0, 0.3, 0.7, 0.95)),
-        *(lambda content, at=at: flipped(content, at) for at in (0.0, 0.1, 0.3, 0.5, 0.7, 0.9)),
-        lambda content: content[:-300] + bytes(300),
-    ],
+    ("folder", "damage"),
+    [("path", damage) for damage in DAMAGES]
+    + [(kind, damage) for kind in ("file", "mock", "s3") for damage in (DAMAGES[1], DAMAGES[7])],
+    indirect=["folder"],
 )
 def test_a_damaged_checkpoint_is_found_and_the_one_before_is_used(
     folder: Path, damage: Callable[[bytes], bytes]

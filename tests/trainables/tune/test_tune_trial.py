@@ -59,6 +59,7 @@ def drive(configs: dict[str, TrialConfig], source: Source, folder: Path) -> tupl
     return found
 
 
+@pytest.mark.slow
 def test_trials_share_read_only_data_and_leave_it_alone(
     local_ray: None, make_config: Callable[..., TrialConfig], digits: Source, tmp_path: Path
 ) -> None:
@@ -72,6 +73,7 @@ def test_trials_share_read_only_data_and_leave_it_alone(
     assert list((tmp_path / "checkpoints").iterdir()) == []
 
 
+@pytest.mark.slow
 def test_trials_that_switch_start_from_the_states_another_left(
     local_ray: None, make_config: Callable[..., TrialConfig], digits: Source, tmp_path: Path
 ) -> None:
