@@ -14,7 +14,7 @@ import argparse
 from collections.abc import Sequence
 from typing import Any
 
-from sweeps.cli.arguments import Parser, add_axis, add_data, add_run, integer, number
+from sweeps.cli.arguments import Parser, add_axis, add_data, add_run, amount, integer, number
 from sweeps.cli.options import NOT_ASKED, add_remedies, add_sharpness, add_training, with_stopping
 
 OFTEN = (
@@ -93,12 +93,29 @@ def add_search(parser: Parser, title: str, *, warmup_epochs: list[float], weight
     share = number(least=0, below=1)
     ranges: list[tuple[str, Any, list[float] | None, str]] = [
         ("--learning-rate-range", number(above=0), [0.0003, 0.1], "log-uniform"),
-        ("--warmup-epochs-range", number(least=0), warmup_epochs, "uniform"),
         ("--weight-decay-range", number(least=0), weight_decay, "log-uniform; 0 0 for none"),
         ("--momentum-range", share, None, "of sgd and others with a momentum, log-uniform in 1 - momentum"),
         ("--beta1-range", share, None, "of Adam and its relatives, log-uniform in 1 - beta1"),
         ("--beta2-range", share, None, "the same for beta2"),
     ]
+    warmup = search.add_mutually_exclusive_group()
+    warmup.add_argument(
+        "--warmup-epochs-range",
+        nargs=2,
+        type=number(least=0),
+        default=warmup_epochs,
+        metavar=("LOW", "HIGH"),
+        help=f"uniform (default: {' '.join(f'{value:g}' for value in warmup_epochs)})",
+    )
+    warmup.add_argument(
+        "--warmup-range",
+        dest="warmup_epochs_range",
+        nargs=2,
+        type=amount("warmup-range", or_zero=True),
+        default=argparse.SUPPRESS,
+        metavar=("LOW", "HIGH"),
+        help="or in steps, examples, tokens or epochs, such as 0 200steps",
+    )
     for name, kind, default, text in ranges:
         shown = "not searched" if default is None else " ".join(f"{value:g}" for value in default)
         search.add_argument(

@@ -5,6 +5,7 @@ A dataset of tokens has examples of T tokens each, so a batch of B tokens has B 
 
 import dataclasses
 import re
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from trainables.data import Source
@@ -50,6 +51,21 @@ def warmup_of(warmup: float | Amount, source: Source, train_size: int) -> dict[s
     if amount.unit == "steps":
         return {"warmup_steps": int(amount.value)}
     return {"warmup_epochs": float(amount.in_epochs(train_size))}
+
+
+def warmup_range_of(
+    ends: Sequence[float | Amount], source: Source, train_size: int
+) -> tuple[tuple[float, float], bool]:
+    """LOW and HIGH of a search of the warmup, in epochs, or in steps where the second is true.
+
+    Raises UserError for steps beside another unit.
+    """
+    low, high = (warmup_of(end, source, train_size) for end in ends)
+    if not (low.keys() | high.keys()) & {"warmup_steps"}:
+        return (low["warmup_epochs"], high["warmup_epochs"]), False
+    if low.get("warmup_epochs") or high.get("warmup_epochs"):
+        raise UserError(f"`warmup-range` must have both ends in steps, or none, got {' '.join(map(str, ends))}")
+    return (float(low.get("warmup_steps", 0)), float(high.get("warmup_steps", 0))), True
 
 
 def switch_epoch_of(

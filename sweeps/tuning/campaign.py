@@ -26,6 +26,7 @@ from trainables.data import Source
 from trainables.data.dataset import draw
 from trainables.remedies import remedy_of
 from trainables.runtime.errors import UserError
+from trainables.units import epochs_after
 
 Choice = Callable[[], tuple[int, Values] | None]  # number and values of a study's trial, once it is finished
 
@@ -57,7 +58,8 @@ class Cell:
 @dataclass(frozen=True, kw_only=True)
 class Plan:
     """All that is tuned and trained again. `grid`: what every trial shares, its axes aside; `seeds`: of the retraining;
-    `goals`: where the search is for the fewest steps to them.
+    `goals`: where the search is for the fewest steps to them. `has_warmup_in_steps`: the range of the warmup in `rules`
+    is in steps, the same at every batch size, and so another range of epochs at each.
 
     Raises UserError for a tuning seed among `seeds`, a first batch size without a plain study, and whatever no trial
     of the plan could be.
@@ -70,6 +72,7 @@ class Plan:
     budget: Budget
     seeds: Sequence[int]
     goals: Goals | None = None
+    has_warmup_in_steps: bool = False
 
     def __post_init__(self) -> None:
         if self.rules.seed in self.seeds:
@@ -109,7 +112,22 @@ class Plan:
 
     def rules_of(self, cell: Cell) -> Rules:
         """The rules of the study of `cell`."""
-        return self.rules
+        if not self.has_warmup_in_steps:
+            return self.rules
+        space = self.rules.space
+        config = self._config(cell, space.whole({}) | {"warmup_epochs": 0.0}, 0)
+        low, high = (
+            epochs_after(int(steps), config.train_size, config.batch_size) / config.stretch
+            for steps in space.warmup_epochs
+        )
+        return dataclasses.replace(self.rules, space=dataclasses.replace(space, warmup_epochs=(low, high)))
+
+    def carried(self, values: Values, origin: Cell, cell: Cell) -> Values:
+        """The `values` of the study of `origin` for `cell`: with as many steps of warmup, where that is searched."""
+        own, other = (self.rules_of(one).space.warmup_epochs[1] for one in (cell, origin))
+        if not self.has_warmup_in_steps or not other:
+            return values
+        return values | {"warmup_epochs": values["warmup_epochs"] * own / other}
 
     def grid_of(self, cell: Cell) -> Grid:
         """What all trials of `cell` share, its batch size and remedy aside."""
@@ -238,7 +256,8 @@ class Campaign:
         found = self._retraining[cell]
         for name, (study, choose) in self.choices(cell).items():
             if name not in found and study.is_finished and (best := choose()) is not None:
-                found[name] = {config.trial_id: config for config in self.plan.retrained(cell, best[1])}
+                values = best[1] if study is self.studies[cell] else self.plan.carried(best[1], self.reference, cell)
+                found[name] = {config.trial_id: config for config in self.plan.retrained(cell, values)}
         return found
 
     def _retrainings(self, cell: Cell) -> int:

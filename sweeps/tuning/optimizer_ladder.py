@@ -37,8 +37,8 @@ class Ladder(Plan):
         return [self._cell(size, rung.remedy, rung.words) for rung in self.rungs for size in sizes]
 
     def rules_of(self, cell: Cell) -> Rules:
-        space = dataclasses.replace(self.rules.space, **self._rung(cell).ranges)
-        return dataclasses.replace(self.rules, space=space)
+        rules = super().rules_of(cell)
+        return dataclasses.replace(rules, space=dataclasses.replace(rules.space, **self._rung(cell).ranges))
 
     def grid_of(self, cell: Cell) -> Grid:
         rung = self._rung(cell)

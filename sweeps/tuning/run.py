@@ -27,6 +27,7 @@ from analysis.reporting.tuned_gap import tuned_gap_lines
 from sweeps.execution.launch import own_results_folder, write_failures
 from sweeps.execution.preflight import check
 from sweeps.monitoring.consoles import consoles
+from sweeps.plan.units import warmup_range_of
 from sweeps.session.placement import Placement
 from sweeps.session.ray_session import refuse_missing_gpus
 from sweeps.studies.study import grid_of, note_run, placement_of, say_failures, source_of, warn, without_answer
@@ -151,9 +152,10 @@ def plan_of(options: argparse.Namespace, source: Source) -> Plan:
     grid = grid_of(options)
     objective, maximize = objective_of(options.objective, source.task)
     train_size, test_size = source.sizes(options.train_size, options.test_size, options.validation_size)
+    warmup, has_warmup_in_steps = warmup_range_of(options.warmup_epochs_range, source, train_size)
     space = Space(
         learning_rate=tuple(options.learning_rate_range),
-        warmup_epochs=tuple(options.warmup_epochs_range),
+        warmup_epochs=warmup,
         weight_decay=tuple(options.weight_decay_range),
         **{name: tuple(given) for name in MOMENTS if (given := getattr(options, f"{name}_range")) is not None},
     )
@@ -171,6 +173,7 @@ def plan_of(options: argparse.Namespace, source: Source) -> Plan:
         ),
         budget=Budget(steps=options.budget_steps) if options.budget_steps else Budget(trials=options.trials),
         seeds=options.seeds,
+        has_warmup_in_steps=has_warmup_in_steps,
     )
 
 
@@ -253,7 +256,10 @@ def write_tuning(folder: Path, campaign: Campaign) -> None:
         )
     about = {
         "objective": plan.rules.objective,
-        "space": plan.rules.space.ranges,
+        "space": {
+            "warmup_steps" if name == "warmup_epochs" and plan.has_warmup_in_steps else name: ends
+            for name, ends in plan.rules.space.ranges.items()
+        },
         "budget": dataclasses.asdict(plan.budget),
         "tuning_seed": plan.rules.seed,
         "round_size": plan.rules.round_size,
