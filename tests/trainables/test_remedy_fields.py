@@ -1,6 +1,7 @@
 """Remedies: how they are read and named, which trials they make, and what they change in a run."""
 
 import copy
+import functools
 import math
 from collections.abc import Callable
 from typing import Any
@@ -259,17 +260,31 @@ CHANGES: list[dict[str, Any]] = [
 ]
 
 
+QUICK: dict[str, Any] = {"epochs": 2, "measures": ""}
+Losses = Callable[[int, str, float], list[float]]
+
+
+@pytest.fixture(scope="module")
+def plain_losses(make_config: Make, digits: Source) -> Losses:
+    @functools.cache
+    def losses(batch_size: int, model_options: str, warmup_epochs: float) -> list[float]:
+        kept = {"batch_size": batch_size, "model_options": model_options, "warmup_epochs": warmup_epochs}
+        return [row["train_loss"] for row in run_trial(make_config(**QUICK, **kept), digits).epochs]
+
+    return losses
+
+
 @pytest.mark.parametrize("change", CHANGES, ids=lambda change: ",".join(change))
-def test_each_trains_and_repeats(make_config: Make, digits: Source, change: dict[str, Any]) -> None:
+def test_each_trains_and_repeats(
+    make_config: Make, digits: Source, plain_losses: Losses, change: dict[str, Any]
+) -> None:
     """Every remedy lowers the loss, changes the numbers of plain training, and gives the same numbers again."""
-    config = make_config(**{"learning_rate": 0.01, "epochs": 3, "measures": "", **change})
-    kept = {name: getattr(config, name) for name in ("batch_size", "model_options", "warmup_epochs")}
-    plain = make_config(epochs=3, measures="", **kept)
+    config = make_config(**QUICK, **change)
     record, again = run_trial(config, digits), run_trial(config, digits)
     losses = [row["train_loss"] for row in record.epochs]
     assert losses == [row["train_loss"] for row in again.epochs]
     assert losses[-1] < losses[0]
-    assert losses != [row["train_loss"] for row in run_trial(plain, digits).epochs]
+    assert losses != plain_losses(config.batch_size, config.model_options, config.warmup_epochs)
     assert record.trial["status"] == "completed"
 
 
@@ -295,14 +310,14 @@ def test_momentum_correction_is_the_recurrence_of_goyal(make_config: Make, digit
 
 
 def test_measures_along_the_run(make_config: Make, digits: Source) -> None:
-    plain = run_trial(make_config(epochs=5), digits)
-    along = run_trial(make_config(epochs=5, measure_every=2), digits)
+    plain = run_trial(make_config(epochs=5, measure_examples=50), digits)
+    along = run_trial(make_config(epochs=5, measure_examples=50, measure_every=2), digits)
     assert sorted({row["epoch"] for row in along.measures}) == [2, 4, 5]
     end = [row for row in along.measures if row["epoch"] == 5]
     assert [{**row, "seconds": 0} for row in end] == [{**row, "seconds": 0} for row in plain.measures]
     assert along.trial["box_sharpness"] == plain.trial["box_sharpness"]
     assert [{**row, "seconds": 0} for row in along.epochs] == [{**row, "seconds": 0} for row in plain.epochs]
-    share = run_trial(make_config(epochs=5, measure_share=1e-6), digits)
+    share = run_trial(make_config(epochs=5, measure_examples=50, measure_share=1e-6), digits)
     assert sorted({row["epoch"] for row in share.measures}) == [1, 5]  # once, to learn what it costs
 
 

@@ -81,6 +81,7 @@ def test_timm() -> None:
         built("timm:resnet18", pretrained=True)
 
 
+@pytest.mark.slow  # by the import of transformers
 def test_hugging_face_models_by_what_the_data_are(tmp_path: Path) -> None:
     transformers = pytest.importorskip("transformers")
     gpt = folder_of(transformers.GPT2Config(vocab_size=50, **TINY), tmp_path / "gpt")

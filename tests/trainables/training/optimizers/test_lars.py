@@ -47,6 +47,7 @@ def test_no_ratio_where_a_norm_is_zero() -> None:
     assert untouched.tolist() == [[5.0, 5.0]]
 
 
+@pytest.mark.slow  # by the import of timm
 def test_against_timm() -> None:
     timm = pytest.importorskip("timm.optim")
     torch.manual_seed(0)

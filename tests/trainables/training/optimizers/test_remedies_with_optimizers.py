@@ -59,18 +59,16 @@ WITH: dict[str, dict[str, Any]] = {
     "weight_decay": {"weight_decay": 0.1},
     "parameter_groups": {"parameter_groups": "*.bias:lr=2x"},
 }
-# Optimizers of torch that are built, stepped and stored as adamw is; so what changes the gradient or the data alone is
-# tried with adamw, and with these what meets the optimizer: its arguments, rates, state, copies and calls of a closure.
-AS_ADAMW = (
-    "adadelta", "adafactor", "adagrad", "adamax", "asgd", "nadam", "radam", "rmsprop", "rprop", "torch.optim:Adamax",
-)  # fmt: skip
+# What changes the gradient or the data alone is tried with these. All other optimizers are built, stepped and stored as
+# adam is, and tried with what meets the optimizer: its arguments, rates, state, copies and calls of a closure.
+WITH_EVERY_REMEDY = ("adam", "sgd", *LINE_SEARCH_OPTIMIZERS)
 OF_THE_OPTIMIZER = (
     "plain", "decay", "momentum_correction", "layer_adaptation", "sam_radius", "local_workers", "switch, keep",
     "bfloat16", "weight_decay", "parameter_groups",
 )  # fmt: skip
 PAIRS = [
     (optimizer, remedy) for remedy in WITH for optimizer in EVERY
-    if optimizer not in AS_ADAMW or remedy in OF_THE_OPTIMIZER
+    if optimizer in WITH_EVERY_REMEDY or remedy in OF_THE_OPTIMIZER
 ]  # fmt: skip
 NOT_FOR_LINE_SEARCHES = {
     "learning_rate_scaling", "decay", "decay, shared", "decay_by, seesaw",
