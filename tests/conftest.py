@@ -52,6 +52,12 @@ def svg_alone(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
+def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Figures are made and saved, but not drawn, which takes most of their time: the files are empty."""
+    monkeypatch.setattr("analysis.charts.style.rendered", lambda *_: dict.fromkeys(("png", "svg", "pdf"), b""))
+
+
+@pytest.fixture
 def no_estimate(monkeypatch: pytest.MonkeyPatch) -> None:
     """A dry run says which trials there are, and not how long they take: for that it trains some."""
     monkeypatch.setattr("sweeps.plan.estimate.estimate", lambda *_, **__: None)

@@ -212,17 +212,22 @@ def chosen_on_validation(sweep: Sweep) -> pd.DataFrame:
     return frame[frame["validation_size"].notna() & frame["is_plain"]].copy()
 
 
-@lru_cache(maxsize=4)
+@lru_cache(maxsize=16)
 def _attempted(sweep: Sweep) -> pd.DataFrame:
     trials = sweep.trials
     is_copy = has_flag(trials, {COPY_FLAG}) | repeats_weights(trials) | trials["rescaling"].notna()
     frame = trials[~is_copy].copy()
+    varying = {name for name in {*CONFIGURATION, "remedy"} if frame[name].nunique(dropna=False) > 1}
     trained = [name for name in CONFIGURATION if name not in (*REPLICATE, *MEASURING)]
-    frame["replicate"] = number_of(frame, REPLICATE)
-    frame["configuration"] = number_of(frame, trained)
-    frame["setting"] = number_of(frame, MATCHED)
-    frame["remedy_set"] = number_of(frame, [*MATCHED, *REPLICATE])
-    frame["matched_set"] = number_of(frame, [*MATCHED, *REPLICATE, "remedy"])
+    groups = {
+        "replicate": REPLICATE,
+        "configuration": trained,
+        "setting": MATCHED,
+        "remedy_set": [*MATCHED, *REPLICATE],
+        "matched_set": [*MATCHED, *REPLICATE, "remedy"],
+    }
+    for group, columns in groups.items():
+        frame[group] = number_of(frame, [name for name in columns if name in varying])
     frame["is_switched"] = frame["switch_epoch"].notna()
     frame["is_plain"] = ~frame["is_switched"] & frame["remedy"].eq(NO_REMEDY)
     frame["off_target"] = has_flag(frame, OFF_TARGET_FLAGS)
@@ -231,7 +236,7 @@ def _attempted(sweep: Sweep) -> pd.DataFrame:
     return frame
 
 
-@lru_cache(maxsize=4)
+@lru_cache(maxsize=16)
 def _completed(sweep: Sweep) -> pd.DataFrame:
     frame = _attempted(sweep)
     frame = frame[frame["status"] == "completed"].copy()
@@ -290,7 +295,7 @@ def rows_of(sweep: Sweep, measure: Measure) -> pd.DataFrame:
     return rows[same].drop_duplicates("trial_id").set_index("trial_id")
 
 
-@lru_cache(maxsize=4)
+@lru_cache(maxsize=16)
 def _final_measures(sweep: Sweep) -> pd.DataFrame:
     """The rows of measures.parquet of the final weights: those taken along the run are another matter."""
     done = sweep.measures["trial_id"].map(sweep.trials.set_index("trial_id")["epochs_done"])

@@ -1,5 +1,6 @@
 """Sweeps made up for the tests, as records: the numbers are chosen, so the answers are known."""
 
+import dataclasses
 import itertools
 from collections.abc import Iterable
 from pathlib import Path
@@ -10,6 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from trainables.config import TrialConfig
+from trainables.records.record_files import cleaned, rows_as_tables
 from trainables.records.tables import Record, compact, write_record
 
 BASE: dict[str, Any] = {
@@ -138,11 +140,17 @@ def with_epochs(found: Record, number: int = 30) -> Record:
 
 
 def write(folder: Path, records: Iterable[Record]) -> Path:
-    """Writes the records as a results folder with real Parquet files; returns its path."""
+    """Writes the records as a results folder with real Parquet files; returns its path.
+
+    As if their record files had been merged, without a file for each: in the order of the names, the last of a name.
+    """
     (folder / "trials").mkdir(parents=True)
-    for entry in records:
-        write_record(folder, entry)
-    compact(folder)
+    *others, last = [entry for _, entry in sorted({entry.trial["trial_id"]: entry for entry in records}.items())]
+    cleaned_ones = [Record(**cleaned(dataclasses.asdict(entry))) for entry in others]
+    for name, table in rows_as_tables(cleaned_ones).items():
+        pq.write_table(table, folder / f"{name}.parquet")
+    write_record(folder, last)
+    compact(folder)  # which compares all trials
     return folder
 
 

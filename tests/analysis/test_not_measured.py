@@ -24,7 +24,7 @@ SAID = {
     "keskar_tables": "LB is sharper, full space, epsilon 1e-3, strong: mlp on digits 512: not measured.",
     "resilience": "Box sharpness was not measured.",
     "evolution": "`results` must hold trials measured along the run",
-    "warmup_heatmap": "`results` must hold completed plain trials at 2 or more warmups, got 1",
+    "warmup_heatmap": "`results` must hold plain trials at 2 or more warmups, got 1",
 }
 OTHERS = (
     "batch_size_curves", "free_batch", "importance", "keskar_figure4", "leaderboard",
@@ -41,7 +41,7 @@ def unmeasured(reason: str | None) -> list[Record]:
     ]
 
 
-@pytest.mark.parametrize("reason", [None, "RuntimeError: no second derivatives"])
+@pytest.mark.parametrize("reason", [pytest.param(None, marks=pytest.mark.slow), "RuntimeError: no second derivatives"])
 def test_every_command_copes(
     write_sweep: Write, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, reason: str | None
 ) -> None:

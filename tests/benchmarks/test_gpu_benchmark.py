@@ -43,6 +43,7 @@ def test_every_part_runs_and_is_not_repeated(tmp_path: Path) -> None:
     assert (tmp_path / "gpu.md").read_text() == table
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here")
 @pytest.mark.parametrize(
     ("arguments", "message"),

@@ -243,6 +243,7 @@ def script(name: str, *arguments: Any, cwd: Path) -> subprocess.CompletedProcess
     return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=120)
 
 
+@pytest.mark.slow
 def test_scripts_work_from_anywhere_and_print_what_they_wrote(write_sweep: Callable[..., Path], tmp_path: Path) -> None:
     folder = write_sweep(grid())
     done = script("switch_point.py", folder, cwd=tmp_path)

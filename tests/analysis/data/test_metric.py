@@ -141,6 +141,7 @@ def test_changes_are_told_in_the_direction_of_the_metric(write_sweep: Callable[.
     assert "rises by" in threshold_sentence(sweep)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("metric", "unit", "offset", "slope"),
     [

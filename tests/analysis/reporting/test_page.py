@@ -180,6 +180,7 @@ CONTRASTS = """() => {
 }"""
 
 
+@pytest.mark.slow
 def test_five_thousand_trials_do_not_lag(browser: Any, sweep: Path, tmp_path: Path) -> None:
     loaded = load_sweep(sweep)
     data = trial_data(loaded, progress_of(loaded.trials, sweep))

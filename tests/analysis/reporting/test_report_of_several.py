@@ -69,6 +69,7 @@ def test_mistakes_get_one_line(folders: tuple[Path, Path], tmp_path: Path) -> No
         write_report_of_several([first, nats])
 
 
+@pytest.mark.slow
 def test_the_page_of_two_sweeps_in_a_browser(
     browser: Any, folders: tuple[Path, Path], capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -60,6 +60,7 @@ def test_it_serves_the_page_and_its_data(server: Server) -> None:
     assert not {"Server"} & {name for name in headers if "Python" in headers[name]}
 
 
+@pytest.mark.slow
 def test_nothing_is_sent_when_nothing_changed(server_of_a_run: Server) -> None:
     server = server_of_a_run
     _, headers, body = ask(server, "/data.json")
@@ -115,6 +116,7 @@ def test_it_listens_on_this_machine_alone(server: Server) -> None:
             socket.create_connection((own, server.server_port), timeout=1)
 
 
+@pytest.mark.slow
 def test_a_broken_folder_is_a_message_until_it_is_whole(sweep: Path) -> None:
     live = LiveData(sweep)
 
@@ -173,6 +175,7 @@ def test_ports_out_of_range_are_refused(sweep: Path) -> None:
         pass
 
 
+@pytest.mark.slow
 def test_as_a_script_it_says_where_it_is(sweep: Path) -> None:
     command = [sys.executable, str(SCRIPT), str(sweep), "--port", "0"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
@@ -250,6 +253,7 @@ def test_a_connection_that_goes_on_asking_is_ended(server: Server, monkeypatch: 
     assert connection.getresponse().status == 200
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sent", [b"", b"GET / HTTP/1.1\r\n"], ids=["idle", "within a request"])
 def test_a_reader_who_leaves_is_no_error(server_of_a_run: Server, monkeypatch: pytest.MonkeyPatch, sent: bytes) -> None:
     """No traceback in the terminal of the sweep where a connection is reset."""
@@ -272,6 +276,7 @@ def test_a_reader_who_leaves_is_no_error(server_of_a_run: Server, monkeypatch: p
     assert errors == []
 
 
+@pytest.mark.slow
 def test_what_the_reader_did_not_choose_follows_the_data(browser: Any, tmp_path: Path) -> None:
     folder = write(tmp_path / "live", grid(seeds=[0], learning_rates=[0.01], batch_sizes=[16], switch_epochs=[None]))
     with serving(folder, port=0) as server:
@@ -288,6 +293,7 @@ def test_what_the_reader_did_not_choose_follows_the_data(browser: Any, tmp_path:
         page.close()
 
 
+@pytest.mark.slow
 def test_no_verdict_before_enough_is_paired_and_the_last_at_once(tmp_path: Path) -> None:
     records = grid(switch_epochs=[None])  # 3 batch sizes, 2 learning rates, 3 seeds
     by_size = sorted(records, key=lambda entry: (entry.trial["batch_size"], entry.trial["seed"]))

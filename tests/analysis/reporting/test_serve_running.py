@@ -35,6 +35,7 @@ def about(trial_id: str, label: str) -> dict[str, str]:
     }
 
 
+@pytest.mark.slow
 def test_curves_of_running_trials_are_drawn_before_any_has_ended_and_until_they_end(
     browser: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -77,6 +78,7 @@ def test_curves_of_running_trials_are_drawn_before_any_has_ended_and_until_they_
         page.close()
 
 
+@pytest.mark.slow
 def test_running_json_is_sent_when_it_changed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("trainables.records.running.SECONDS", 0.0)
     folder = make(tmp_path)

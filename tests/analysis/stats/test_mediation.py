@@ -115,7 +115,7 @@ def test_logarithms_are_for_what_spans_a_decade() -> None:
     assert not as_log(np.array([-1.0, 100.0]))
 
 
-@pytest.mark.parametrize("share", [0.0, 0.5, 1.0])
+@pytest.mark.parametrize("share", [0.5, *(pytest.param(share, marks=pytest.mark.slow) for share in (0.0, 1.0))])
 def test_intervals_hold_a_known_share(share: float) -> None:
     truth, held = Truth(share), Held()
     for run in range(60):

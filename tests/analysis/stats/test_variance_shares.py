@@ -79,6 +79,7 @@ def greenhouse_geisser(values: NDArray[Any], axes: tuple[int, ...]) -> float:
     return float(np.trace(covariance) ** 2 / (len(covariance) * np.trace(covariance @ covariance)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("replicates", [3, 4])
 def test_luck_along_an_axis_is_rarely_called_an_effect(replicates: int) -> None:
     """Replicates that differ by a slope over five values, which F with its full degrees of freedom calls an effect in

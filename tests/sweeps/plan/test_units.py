@@ -126,8 +126,8 @@ def swept(folder: Path, digits: Source, budget: str) -> list[TrialConfig]:
     return configs
 
 
-@pytest.mark.usefixtures("svg_alone")
-@pytest.mark.parametrize("budget", ["25steps", "500examples"])
+@pytest.mark.usefixtures("undrawn")
+@pytest.mark.parametrize("budget", ["25steps", pytest.param("500examples", marks=pytest.mark.slow)])
 def test_a_sweep_with_rows_within_epochs_is_read(digits: Source, tmp_path: Path, budget: str) -> None:
     """Trials of one budget are compared though their epochs differ; losses are found between the logging points."""
     configs = swept(tmp_path / "sweep", digits, budget)

@@ -31,6 +31,7 @@ print("useless:", [line for line in started if "monitor.py" in line or "dashboar
 """
 
 
+@pytest.mark.slow
 def test_without_a_dashboard_nothing_runs_for_it() -> None:
     root = Path(__file__).parents[3]
     result = subprocess.run(

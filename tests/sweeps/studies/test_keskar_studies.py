@@ -21,7 +21,7 @@ def planned(text: str) -> list[list[str]]:
     return [line.split() for line in text.splitlines() if " seed" in line and "->" not in line]
 
 
-@pytest.mark.usefixtures("no_estimate")
+@pytest.mark.usefixtures("no_estimate", "no_check")
 def test_the_tables_trials(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     arguments = ["--dry-run", "list", "--results", str(tmp_path), "--networks", "mlp", "f1", "--seeds", "0"]
     assert keskar_tables.main(arguments) == 0

@@ -71,6 +71,7 @@ def exact_steps(problem: NoisyQuadratic, momentum: float, batch_size: int, goal:
     return found
 
 
+@pytest.mark.slow
 def test_it_finds_the_better_optimizer_of_the_noisy_quadratic(tmp_path: Path) -> None:
     """At batch 64 heavy-ball momentum of 0.9 takes about twice as many steps as none; tolerances as in the test of
     test_search_for_goals.py on this problem."""

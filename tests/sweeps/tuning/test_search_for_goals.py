@@ -93,6 +93,7 @@ def test_the_fastest_setting_to_each_goal_is_trained_again(digits: Source) -> No
     assert campaign.described(large)["chosen"].keys() == {"1.5"}
 
 
+@pytest.mark.slow
 def test_it_finds_the_exact_steps_of_the_noisy_quadratic(tmp_path: Path) -> None:
     """With h_i = c_i = i^-1/2 and 200 weights the loss of a run stays within about 15 % of its exact mean.
 

@@ -177,6 +177,7 @@ def made_up(plan: Plan, config: TrialConfig) -> Outcome:
     return plan.goals.noted(done, [{"step": 1, "test_loss": 9.0}, {"step": steps, "test_loss": 0.1}])
 
 
+@pytest.mark.slow
 def test_a_study_that_is_resumed_is_the_same(tmp_path: Path, digits: Source) -> None:
     words = "--optimizer sgd --momentum-range 0 0.99 --trials 12 --goal 0.5"
     plan = plan_of_goals(parse([*SMALL, *words.split()]), with_test_set(digits, None))

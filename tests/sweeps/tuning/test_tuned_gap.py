@@ -138,7 +138,7 @@ def test_all_batch_sizes_start_from_the_same_points(undisturbed: Campaign) -> No
     assert small == large
 
 
-@pytest.mark.parametrize("ends", [1, 4, 7, 13])
+@pytest.mark.parametrize("ends", [4, *(pytest.param(ends, marks=pytest.mark.slow) for ends in (1, 7, 13))])
 def test_killed_anywhere_nothing_is_lost_or_run_again(digits: Source, undisturbed: Campaign, ends: int) -> None:
     """What ended is known from the results folder, even where Optuna has not been told of the last one."""
     plan = quick_plan(digits, "--trials", "8")
