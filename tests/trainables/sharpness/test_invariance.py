@@ -79,9 +79,8 @@ RAW = {
 
 
 @pytest.mark.parametrize("name", INVARIANT)
-@pytest.mark.parametrize("factors", [(0.125, 8.0), (0.3, 7.0)])
-def test_measures_that_do_not_change(name: str, factors: tuple[float, ...]) -> None:
-    result = rescaling_invariance(INVARIANT[name], mlp(), factors=factors)
+def test_measures_that_do_not_change(name: str) -> None:
+    result = rescaling_invariance(INVARIANT[name], mlp(), factors=(0.3, 7.0))
     assert result.change <= 1e-9
     assert result.before != 0
     assert result.pairs == 2

@@ -238,10 +238,9 @@ def test_sgd_noise_scale() -> None:
     assert sgd_noise_scale(0.1, 1000, 1000) == 0
 
 
-@pytest.mark.parametrize("preconditioned", [False, True])
 @pytest.mark.parametrize(
-    ("form", "momentum"),
-    [("heavy_ball", 0.0), ("heavy_ball", 0.9), ("nesterov", 0.9), ("averaged", 0.9)],
+    ("form", "momentum", "preconditioned"),
+    [("heavy_ball", 0.0, True), ("heavy_ball", 0.9, False), ("nesterov", 0.9, False), ("averaged", 0.9, True)],
 )
 def test_descent_diverges_just_above_the_edge(form: Form, momentum: float, preconditioned: bool) -> None:
     root, x = random(12, 6, 6), random(13, 6)

@@ -40,8 +40,7 @@ def pair(kind: type[nn.Module], size: int, **options: object) -> tuple[nn.Module
 
 @pytest.mark.parametrize(("kind", "shape"), SHAPES)
 @pytest.mark.parametrize(("examples", "size"), [(8, 4), (10, 4), (9, 4), (12, 2), (5, 4), (4, 4), (3, 4)])
-@pytest.mark.parametrize("momentum", [0.1, None])
-@pytest.mark.parametrize("channels_last", [False, True])
+@pytest.mark.parametrize(("momentum", "channels_last"), [(0.1, False), (None, True)])
 def test_against_plain_batch_norm_group_by_group(
     kind: type[nn.Module], shape: tuple[int, ...], examples: int, size: int, momentum: float | None, channels_last: bool
 ) -> None:

@@ -200,7 +200,10 @@ def test_quantiles_and_ratios_of_known_means() -> None:
     assert fieller(0.5, -0.5, 1.0, 1.0, 1.0) == (None, None)  # up to 1/3 and from 3 on
 
 
-@pytest.mark.parametrize(("steps", "length"), [(30, 1.0), (100, 1.0), (100, 0.3)])
+@pytest.mark.parametrize(
+    ("steps", "length"),
+    [(30, 1.0), *(pytest.param(100, length, marks=pytest.mark.slow) for length in (1.0, 0.3))],
+)
 def test_intervals_hold_the_noise_scale(steps: int, length: float) -> None:
     """In 95 % of 4000 trainings: Gaussian gradients of 8 examples, G = (length, 0, ...), Sigma = diag(1, ..., 5)."""
     torch.manual_seed(0)

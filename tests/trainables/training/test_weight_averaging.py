@@ -77,8 +77,7 @@ def weights(training: Training) -> list[Tensor]:
     return [tensor.detach().clone() for tensor in training.model.state_dict().values()]
 
 
-@pytest.mark.parametrize("remedy", [EMA, SWA, LAWA], ids=lambda remedy: remedy["average"])
-@pytest.mark.parametrize("model", ["mlp", "c1"])
+@pytest.mark.parametrize(("model", "remedy"), [("mlp", EMA), ("mlp", SWA), ("c1", EMA), ("c1", LAWA)])
 def test_the_training_is_the_plain_one(make_config: Make, digits: Source, remedy: dict[str, Any], model: str) -> None:
     """Before its end the weights are those of plain training; what is evaluated is the average of these."""
     network = {"model": "c1", "model_options": '{"width": 2}'} if model == "c1" else {}
