@@ -5,9 +5,11 @@ replicate, then over replicates; its bar is the 95 % t-interval over replicates.
 sharpness by its logarithm (geometric mean). The bars of the metric hold the difficulty of the split, which all
 batch sizes share, so bars that overlap do not speak against a gap; the gap's own bars do not hold it, as each
 trial is paired with the reference of the same replicate, learning rate and warmup. A point that holds trials
-off target is hollow. Points are set apart sideways by a few percent so that bars do not hide each other.
+off target is hollow. Points are set apart sideways by a few percent so that bars do not hide each other. A measure that
+no trial has gets no panel.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import pandas as pd
@@ -25,6 +27,8 @@ from analysis.charts.style import (
     new_figure,
     note,
     off_target_points,
+    rows_of,
+    two_columns,
     two_lines,
 )
 from analysis.data.load import BOX_STRONG, MAX_EIG, Sweep, comparable
@@ -72,6 +76,11 @@ def panels_of(metric: Metric) -> tuple[Panel, ...]:
     return metric_panel(metric), gap_panel(metric), SHARPNESS, EIGENVALUE
 
 
+def measured(panels: Iterable[Panel], frame: pd.DataFrame) -> list[Panel]:
+    """The panels that `frame` has values for: a measure that no trial has gets none."""
+    return [panel for panel in panels if not panel.log or frame[panel.column].notna().any()]
+
+
 def batch_size_curves(sweep: Sweep) -> Figure:
     """The figure. Raises UserError for fewer than two batch sizes among completed trials without switch or remedy."""
     frame = comparable(sweep)
@@ -85,8 +94,9 @@ def batch_size_curves(sweep: Sweep) -> Figure:
     references = frame[frame["is_reference"]]
     markers = learning_rate_markers(frame["learning_rate"])
     shown: list[Mean] = []
-    with new_figure(height=5.0) as figure:
-        for axes, panel in zip(figure.subplots(2, 2).flat, panels_of(sweep.metric), strict=True):
+    panels = measured(panels_of(sweep.metric), frame)
+    with new_figure(height=0.4 + 2.3 * rows_of(len(panels))) as figure:
+        for axes, panel in zip(two_columns(figure, len(panels)), panels, strict=True):
             for rank, (rate, marker) in enumerate(markers.items()):
                 rows = frame[frame["learning_rate"] == rate]
                 by_size = {size: rows[rows["batch_size"] == size] for size in sizes}

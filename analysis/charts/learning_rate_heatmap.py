@@ -17,7 +17,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm, Normalize
 from matplotlib.figure import Figure
 
-from analysis.charts.batch_size_curves import EIGENVALUE, SHARPNESS, Panel, metric_panel
+from analysis.charts.batch_size_curves import EIGENVALUE, SHARPNESS, Panel, measured, metric_panel
 from analysis.charts.style import LABELS, footnote, new_figure, note, two_lines
 from analysis.data.load import Sweep, attempted, comparable
 from analysis.stats.means import Mean
@@ -25,7 +25,7 @@ from analysis.stats.wording import three_digits
 from trainables.runtime.errors import UserError
 
 LEAST_RATES = 3
-MOST_SIDE_BY_SIDE = 6  # batch sizes, beyond which the three maps stand one below the other
+MOST_SIDE_BY_SIDE = 6  # batch sizes, beyond which the maps stand one below the other
 LIGHT = 0.45  # the luminance from which text on a colour is black
 LONGEST_TEXT = 7  # characters of a cell, beyond which it has three significant digits
 LARGEST_FONT = 7.0  # points
@@ -57,11 +57,13 @@ def learning_rate_heatmap(sweep: Sweep) -> Figure:
         )
     cells = dict(list(tried.groupby(["learning_rate", "batch_size"])))
     stacked = len(sizes) > MOST_SIDE_BY_SIDE
-    height = 3 * (0.75 + 0.27 * len(rates)) + 0.2 if stacked else 1.25 + 0.32 * len(rates)
+    panels = measured((metric_panel(sweep.metric), SHARPNESS, EIGENVALUE), frame)
+    height = len(panels) * (0.75 + 0.27 * len(rates)) + 0.2 if stacked else 1.25 + 0.32 * len(rates)
     shown: list[Mean] = []
     with new_figure(height) as figure:
-        grid = figure.subplots(3, 1) if stacked else figure.subplots(1, 3)
-        for axes, panel in zip(grid, (metric_panel(sweep.metric), SHARPNESS, EIGENVALUE), strict=True):
+        shape = (len(panels), 1) if stacked else (1, len(panels))
+        grid = figure.subplots(*shape, squeeze=False).flat
+        for axes, panel in zip(grid, panels, strict=True):
             values, marks = (
                 np.full((len(rates), len(sizes)), np.nan),
                 np.full((len(rates), len(sizes)), "", dtype="<U2"),
@@ -77,9 +79,9 @@ def learning_rate_heatmap(sweep: Sweep) -> Figure:
             axes.set_xticks(range(len(sizes)), [str(size) for size in sizes])
             axes.set_yticks(range(len(rates)), [f"{rate:g}" for rate in rates])
             axes.set_title(panel.label if stacked else two_lines(panel.label))
-            if stacked or axes is grid[0]:
+            if stacked or panel is panels[0]:
                 axes.set_ylabel(LABELS["learning_rate"])
-            if not stacked or axes is grid[-1]:
+            if not stacked or panel is panels[-1]:
                 axes.set_xlabel(LABELS["batch_size"])
         footnote(figure, cells_note(shown, frame, tried, sweep, by=("batch_size", "learning_rate")))
     return figure

@@ -101,6 +101,19 @@ def new_figure(height: float) -> Iterator[Figure]:
             _say_where_empty(axes)
 
 
+def rows_of(count: int) -> int:
+    """The rows of `count` panels in two columns."""
+    return math.ceil(count / 2)
+
+
+def two_columns(figure: Figure, count: int) -> list[Axes]:
+    """The axes of `count` panels in two columns, row by row."""
+    axes = list(figure.subplots(rows_of(count), 2, squeeze=False).flat)
+    for spare in axes[count:]:
+        spare.remove()
+    return axes[:count]
+
+
 def save(figure: Figure, folder: Path, name: str) -> list[Path]:
     """Writes FOLDER/figures/NAME.png (200 dpi), .svg and .pdf, each whole or not at all; returns their paths.
 

@@ -11,7 +11,7 @@ hollow. Trials with a remedy are not shown.
 import pandas as pd
 from matplotlib.figure import Figure
 
-from analysis.charts.batch_size_curves import panels_of
+from analysis.charts.batch_size_curves import measured, panels_of
 from analysis.charts.style import (
     GREY,
     LABELS,
@@ -24,6 +24,8 @@ from analysis.charts.style import (
     new_figure,
     note,
     off_target_points,
+    rows_of,
+    two_columns,
     two_lines,
 )
 from analysis.data.load import NO_REMEDY, Sweep, comparable
@@ -45,8 +47,9 @@ def switch_point(sweep: Sweep) -> Figure:
     large_sizes = sorted({large for _, large in pairs})
     ticks = ["0\n(large batch)", *(f"{epoch:g}" for epoch in epochs), "none\n(small batch)"]
     shown: list[Mean] = []
-    with new_figure(height=5.2) as figure:
-        for axes, panel in zip(figure.subplots(2, 2).flat, panels_of(sweep.metric), strict=True):
+    panels = measured(panels_of(sweep.metric), frame)
+    with new_figure(height=0.6 + 2.3 * rows_of(len(panels))) as figure:
+        for axes, panel in zip(two_columns(figure, len(panels)), panels, strict=True):
             for rank, (small, large) in enumerate(pairs):
                 places = _places(frame, small, large, epochs)
                 means = {at: panel.mean(rows, references) for at, rows in places.items()}
