@@ -8,6 +8,7 @@ from matplotlib.figure import Figure
 
 from analysis.charts.style import GREY, LINE_COLOURS, footnote, legend_key, log_axis, new_figure
 from analysis.questions.data_size import QUANTITIES, DataSizes, Scaling
+from analysis.stats.wording import fixed
 
 FARTHEST = 30.0  # an interval that is wider, as a factor to either side of its value, ends there
 
@@ -62,4 +63,4 @@ def _title(scaling: Scaling, wanted: Sequence[int]) -> str:
     if scaling.law is None:
         return "no law: too few sizes"
     withheld = "; not extrapolated" if wanted and scaling.refusal is not None else ""
-    return f"exponent {scaling.law.exponent:.2f}{withheld}".replace("-", "−")
+    return f"exponent {fixed(scaling.law.exponent)}{withheld}"

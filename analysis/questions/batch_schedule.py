@@ -25,6 +25,7 @@ import pandas as pd
 from analysis.data.load import REPLICATE, Sweep, number_of
 from analysis.questions.branched_batch import BranchedBatch, planned_epochs
 from analysis.stats.means import Mean, mean_over_replicates
+from analysis.stats.wording import fixed
 from trainables.storage.folders import write_atomically
 from trainables.units import Amount
 
@@ -141,7 +142,7 @@ def arm_lines(found: BranchedBatch, run: tuple[Arm, ...]) -> list[str]:
 
 
 def _against(excess: Mean, margin: float) -> str:
-    shown = f"{excess.value:+.4f}".replace("-", "−")
+    shown = fixed(excess.value, 4, plus=True)
     if excess.interval is None:
         return f"{shown} against constant small (no interval)"
     low, high = excess.interval.low, excess.interval.high
@@ -152,7 +153,9 @@ def _against(excess: Mean, margin: float) -> str:
         verdict = "worse by more than the margin"
     elif low > 0:
         verdict = "worse; whether by more than the margin is open"
-    return f"{shown} against constant small (95 % CI {f'{low:+.4f} to {high:+.4f}'.replace('-', '−')}: {verdict})"
+    return (
+        f"{shown} against constant small (95 % CI {fixed(low, 4, plus=True)} to {fixed(high, 4, plus=True)}: {verdict})"
+    )
 
 
 def _arm(row: dict[str, Any], found: BranchedBatch, schedule: Schedule) -> str | None:

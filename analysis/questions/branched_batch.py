@@ -32,7 +32,7 @@ from analysis.data.metric import Metric
 from analysis.stats.fixed_order import Boundary, boundary, boundary_words
 from analysis.stats.means import Mean, mean_over_replicates
 from analysis.stats.pairs import Floats
-from analysis.stats.wording import plain_number
+from analysis.stats.wording import fixed, plain_number
 from trainables.config import MEASURING
 from trainables.runtime.errors import UserError
 from trainables.units import ROUNDING, read_amount
@@ -241,8 +241,10 @@ def _amount(found: BranchedBatch, value: float) -> str:
 
 def _signed(mean: Mean) -> str:
     interval = mean.interval
-    ends = f" (95 % CI {interval.low:+.4f} to {interval.high:+.4f})" if interval else " (no interval)"
-    return f"{mean.value:+.4f}{ends}".replace("-", "−")
+    ends = " (no interval)"
+    if interval is not None:
+        ends = f" (95 % CI {fixed(interval.low, 4, plus=True)} to {fixed(interval.high, 4, plus=True)})"
+    return f"{fixed(mean.value, 4, plus=True)}{ends}"
 
 
 def _trunk_and_branches(sweep: Sweep) -> tuple[pd.DataFrame, pd.DataFrame]:

@@ -19,7 +19,7 @@ from analysis.data.replicates import LEAST_REPLICATES, Estimate
 from analysis.questions.critical_batch import CriticalBatch, critical_batch, shown
 from analysis.stats.pairs import Floats
 from analysis.stats.power_law import LEAST_POINTS, PowerLaw, fit_power_law
-from analysis.stats.wording import plain_number
+from analysis.stats.wording import fixed, plain_number
 from trainables.runtime.errors import UserError
 
 QUANTITIES = {"b_crit": "critical batch size", "s_min": "least number of steps", "e_min": "least number of examples"}
@@ -133,8 +133,8 @@ def _law_lines(scaling: Scaling, wanted: Sequence[int]) -> list[str]:
     typical, worst = (np.exp(f(np.abs(np.log(law.misses)))) for f in (_root_mean_square, np.max))
     shown = "significant" if low > 0 or high < 0 else "not significant"
     text = [
-        f"The {words} changes as (training examples)^{_signed(law.exponent)} (95 % CI {_signed(low)} to "
-        f"{_signed(high)}: {shown}; {law.points} sizes). A size that is left out is missed by a factor of "
+        f"The {words} changes as (training examples)^{fixed(law.exponent)} (95 % CI {fixed(low)} to "
+        f"{fixed(high)}: {shown}; {law.points} sizes). A size that is left out is missed by a factor of "
         f"{typical:.2f} on average, at most {worst:.2f}."
     ]
     for size in wanted:
@@ -152,11 +152,6 @@ def _law_lines(scaling: Scaling, wanted: Sequence[int]) -> list[str]:
             f"{plain_number(ends.low)} to {plain_number(ends.high)}{far})"
         )
     return text
-
-
-def _signed(value: float) -> str:
-    """Two decimals, with a minus sign where that is not rounded to 0."""
-    return f"{round(value, 2) + 0.0:.2f}".replace("-", "−")
 
 
 def _root_mean_square(values: Floats) -> float:

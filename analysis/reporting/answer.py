@@ -19,7 +19,7 @@ from analysis.reporting.gap_answer import cost_sentence as cost_sentence
 from analysis.reporting.gap_answer import remedy_sentence as remedy_sentence
 from analysis.reporting.intervention import card
 from analysis.stats.rank_correlation import Correlation
-from analysis.stats.wording import correlation_text
+from analysis.stats.wording import correlation_text, fixed
 
 RESCALING = (
     "Sharpness alone cannot be the cause: rescaling the layers of a ReLU network makes its Hessian arbitrarily sharp "
@@ -98,4 +98,5 @@ def _with_interval(correlation: Correlation, over: str = "") -> str:
     assert correlation.value is not None
     assert correlation.interval is not None
     ends, further = correlation.interval, f"; {over}" if over else ""
-    return f"{correlation.value:+.2f} (95 % CI {ends.low:+.2f} to {ends.high:+.2f}{further})".replace("-", "−")
+    low, high = fixed(ends.low, plus=True), fixed(ends.high, plus=True)
+    return f"{fixed(correlation.value, plus=True)} (95 % CI {low} to {high}{further})"

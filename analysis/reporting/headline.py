@@ -32,6 +32,7 @@ from analysis.reporting.gap_answer import named_remedy
 from analysis.reporting.intervention import card as intervention_card
 from analysis.stats.means import Mean, differences_by_replicate, mean_over_replicates, paired_difference, resolution
 from analysis.stats.rank_correlation import Correlation
+from analysis.stats.wording import fixed
 from trainables.records.matching import SWITCH
 from trainables.remedies import REMEDIES
 from trainables.units import read_amount
@@ -249,17 +250,18 @@ def _is_it_sharpness(sweep: Sweep) -> Card:
     frame = frame[~frame["off_target"]] if found is association.matched else frame
     alone = matched_correlation(frame, "batch_size")
     if alone.value is not None:
-        result += f"; of batch size alone {_signed(alone.value)}"
+        result += f"; of batch size alone {fixed(alone.value, plus=True)}"
     if found.interval.holds(0):
         return Card(question, "Not shown: sharpness and gap are not significantly associated", result, why)
     goes = "Sharper minima have larger gaps" if found.value > 0 else "Sharper minima have smaller gaps"
     better = beats_batch_size(frame, measure.column)
     if better.value is None or better.interval is None:
         return Card(question, f"{goes}; whether more than batch size tells is unknown", result, why)
-    ends = f"{_signed(better.interval.low)} to {_signed(better.interval.high)}"
+    ends = f"{fixed(better.interval.low, plus=True)} to {fixed(better.interval.high, plus=True)}"
     why = (
         *why,
-        f"Sharpness less batch size alone, in rank correlation with the gap: {_signed(better.value)} (95 % CI {ends}).",
+        "Sharpness less batch size alone, in rank correlation with the gap: "
+        f"{fixed(better.value, plus=True)} (95 % CI {ends}).",
     )
     if better.interval.low > 0:
         return Card(question, f"{goes}, and sharpness predicts better than batch size alone", result, why)
@@ -317,12 +319,8 @@ def _number(metric: Metric, value: float) -> str:
 def _correlation(found: Correlation) -> str:
     assert found.value is not None
     assert found.interval is not None
-    ends = f"{_signed(found.interval.low)} to {_signed(found.interval.high)}"
-    return f"{_signed(found.value)} (95 % CI {ends}, n = {found.replicates} replicates)"
-
-
-def _signed(value: float) -> str:
-    return f"{value:+.2f}".replace("-", "−")
+    ends = f"{fixed(found.interval.low, plus=True)} to {fixed(found.interval.high, plus=True)}"
+    return f"{fixed(found.value, plus=True)} (95 % CI {ends}, n = {found.replicates} replicates)"
 
 
 def _values(found: Sequence[object]) -> str:

@@ -10,7 +10,7 @@ from analysis.data.metric import Metric
 from analysis.questions.sharpness_intervention import TEST, Explained, arms_of, explained, named
 from analysis.stats.means import Mean
 from analysis.stats.mediation import LEAST_FOR_SHARE, LEAST_STRENGTH, Mediation
-from analysis.stats.wording import capitalized, plain_number
+from analysis.stats.wording import capitalized, fixed, plain_number
 
 LEVEL = 0.05
 NO_INTERVAL = "no interval"
@@ -107,7 +107,7 @@ def _checks(metric: Metric, one: Explained) -> str:
         said = "leaves it" if one.is_invariant else f"changes it {times}, and no prediction"
         share = "" if one.placebo_share is None else f", share {_percent(one.placebo_share.value)}"
         parts.append(f"the placebo {said}{share if not one.is_invariant else ''}")
-    parts.append(f"share 0 at a confounding of rho = {_minus(found.critical_rho, 2)}")
+    parts.append(f"share 0 at a confounding of rho = {fixed(found.critical_rho, 2)}")
     return "; ".join(parts) + "."
 
 
@@ -117,7 +117,7 @@ def _share_text(one: Explained) -> str:
         return NO_INTERVAL
     if share.interval is None:
         return f"no known share of the gap ({_without_interval(one.found)})"
-    low, high = (_minus(100 * end, 0) for end in (share.interval.low, share.interval.high))
+    low, high = (fixed(100 * end, 0) for end in (share.interval.low, share.interval.high))
     return f"{_percent(share.value)} of the gap (95 % CI {low} to {high})"
 
 
@@ -131,16 +131,11 @@ def _without_interval(found: Mediation) -> str:
 
 
 def _percent(share: float) -> str:
-    return f"{_minus(100 * share, 0)} %"
-
-
-def _minus(value: float, decimals: int) -> str:
-    """The value without a negative zero, and with a minus sign."""
-    return f"{round(value, decimals) + 0.0:.{decimals}f}".replace("-", "−")
+    return f"{fixed(100 * share, 0)} %"
 
 
 def _amount(metric: Metric, mean: Mean) -> str:
     """A loss with its interval."""
     interval = mean.interval
     ends = f"95 % CI {metric.number(interval.low)} to {metric.number(interval.high)}" if interval else NO_INTERVAL
-    return f"{metric.difference(mean.value)} ({ends}, n = {mean.replicates} replicates)"
+    return f"{metric.difference(mean.value)} ({ends}, n = {mean.replicates} replicates)".replace("-", "−")

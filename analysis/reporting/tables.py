@@ -14,7 +14,7 @@ from analysis.questions.remedies import Remedy, _tried, remedies
 from analysis.reporting.gap_answer import BatchSizeRow, by_batch_size
 from analysis.reporting.summary import completed, plus_minus, with_ends, with_interval
 from analysis.stats.means import Interval
-from analysis.stats.wording import correlation_text, in_words, plain_number
+from analysis.stats.wording import correlation_text, fixed, in_words, plain_number
 from trainables.remedies import REMEDIES
 from trainables.runtime.errors import UserError
 
@@ -221,7 +221,7 @@ def _ends(interval: Interval | None) -> str:
 
 
 def _coefficient(value: float | None) -> str:
-    return "–" if value is None else f"{value:+.2f}".replace("-", "−")
+    return "–" if value is None else fixed(value, plus=True)
 
 
 def _duration(seconds: float) -> str:

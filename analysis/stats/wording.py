@@ -24,6 +24,11 @@ def setting_value(value: object) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
+def fixed(value: float, decimals: int = 2, *, plus: bool = False) -> str:
+    """`value` with so many decimals, a minus sign where it is negative and rounded to something, or `plus` its sign."""
+    return f"{round(value, decimals) + 0.0:{'+' if plus else ''}.{decimals}f}".replace("-", "−")
+
+
 def three_digits(value: float) -> str:
     """As plain_number, with all three digits: 0.580, 12.0, 300."""
     return plain_number(value) if abs(value) >= 100 or value == 0 else f"{value:#.3g}"
@@ -33,6 +38,6 @@ def correlation_text(correlation: Correlation) -> str:
     """Such as `+0.42 [+0.22, +0.58]`."""
     if correlation.value is None:
         return "undefined"
-    interval = correlation.interval
-    shown = f" [{interval.low:+.2f}, {interval.high:+.2f}]" if interval else " (no interval)"
-    return f"{correlation.value:+.2f}{shown}".replace("-", "−")
+    ends = correlation.interval
+    shown = f" [{fixed(ends.low, plus=True)}, {fixed(ends.high, plus=True)}]" if ends else " (no interval)"
+    return f"{fixed(correlation.value, plus=True)}{shown}"
