@@ -97,11 +97,11 @@ def sharpness_table(table: pd.DataFrame) -> Iterator[str]:
 
 
 def losses_table() -> Iterator[str]:
-    """The final training loss of each batch size of each run, which sharpness depends on."""
-    yield "| network | run | epochs SB | epochs LB | train loss SB | train loss LB |"
-    yield "|---|---|---|---|---|---|"
+    """The final training loss of each batch size of each run, on which sharpness depends, and the top eigenvalue."""
+    yield "| network | run | epochs SB | epochs LB | train loss SB | LB | largest eigenvalue SB | LB | LB / SB |"
+    yield "|---|---|---|---|---|---|---|---|---|"
     for folder, run in RUNS.items():
-        trials = kept_sweep(folder).trials
+        trials = comparable(kept_sweep(folder))
         for network in NETWORKS:
             ours = trials[trials["model"].str.upper() == network]
             if ours.empty:
@@ -110,7 +110,12 @@ def losses_table() -> Iterator[str]:
             ends = [ours[ours["batch_size"] == size] for size in sizes]
             epochs = [f"{end['epochs_done'].mean():.0f}" for end in ends]
             losses = [f"{end['train_loss'].mean():.2g}" for end in ends]
-            yield _line(network, run, *epochs, *losses)
+            eigenvalues = [three_digits(end["hessian_max_eig"].mean()) for end in ends]
+            ratio = paired_difference(ends[1], ends[0], "hessian_max_eig", scale="log")
+            assert ratio is not None
+            assert ratio.interval is not None
+            shown = effect_text(ratio.value, ratio.interval.low, ratio.interval.high, three_digits)
+            yield _line(network, run, *epochs, *losses, *eigenvalues, shown)
 
 
 def stopping_table() -> Iterator[str]:
