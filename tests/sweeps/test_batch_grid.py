@@ -308,7 +308,7 @@ def test_foreign_folder_is_left_alone(tmp_path: Path, run_here: Run) -> None:
         (["--optimizer", "adamw", "weight_decay", "0.1"], "did you mean weight_decay=0.1?"),
         (["--batch-sizes", "16", "500"], "`batch_size` must be between 1 and the 300 training examples, got 500"),
         (["--measures", "box_sharpnes"], "got 'box_sharpnes'; did you mean box_sharpness?"),
-        (["--model", "Resnet"], "got 'Resnet'; did you mean resnet?"),
+        pytest.param(["--model", "Resnet"], "got 'Resnet'; did you mean resnet?", marks=pytest.mark.slow),
         (["--dataset", "cifar_10"], "got 'cifar_10'; did you mean cifar10?"),
         (["--task", "clasification"], "got 'clasification'; did you mean classification?"),
         (["--model-options", "width=8"], "got 'width'; did you mean widths?"),
