@@ -1,5 +1,6 @@
 """What each remedy gains, costs and flattens: a row per remedy and large batch."""
 
+import textwrap
 from typing import Any
 
 from matplotlib.axes import Axes
@@ -10,6 +11,8 @@ from analysis.data.load import Sweep
 from analysis.questions.remedies import remedies
 from analysis.stats.means import Mean
 from trainables.runtime.errors import UserError
+
+LONGEST_NAME = 34  # letters in a line
 
 
 def remedies_figure(sweep: Sweep) -> Figure:
@@ -24,7 +27,10 @@ def remedies_figure(sweep: Sweep) -> Figure:
             f"got none to compare in {sweep.folder}"
         )
     colours = batch_size_colours([row.batch_size for row in rows])
-    with new_figure(height=1.3 + 0.24 * len(rows)) as figure:
+    marks = [f"{' *' if row.helps else ''}{' †' if row.diverged else ''}" for row in rows]
+    names = [textwrap.fill(row.name, LONGEST_NAME) + mark for row, mark in zip(rows, marks, strict=True)]
+    lines = 1 + max(name.count("\n") for name in names)
+    with new_figure(height=1.3 + (0.14 + 0.1 * lines) * len(rows)) as figure:
         metric = sweep.metric
         gains, flatness, cost = figure.subplots(1, 3, sharey=True, width_ratios=[1.6, 1, 1])
         for place, row in enumerate(rows):
@@ -40,15 +46,15 @@ def remedies_figure(sweep: Sweep) -> Figure:
         for axes in (flatness, cost):
             axes.axvline(1, color=GREY, linewidth=0.8, zorder=1)
             if axes.has_data():
-                log_axis(axes, "x")
-        gains.set_yticks(
-            range(len(rows)), [f"{row.name}{' *' if row.helps else ''}{' †' if row.diverged else ''}" for row in rows]
-        )
+                low, high = axes.get_xlim()
+                decades = [10.0**k for k in range(-9, 10) if low <= 10.0**k <= high]
+                log_axis(axes, "x", at=decades if len(decades) > 1 else None)
+        gains.set_yticks(range(len(rows)), names)
         of = f"test {metric.noun}"
         gained = f"{of} gained" if metric.direction == "higher" else f"reduction of {of}"
         gains.set_xlabel("\n[".join(metric.difference_label(gained).rsplit(" [", 1)))
         flatness.set_xlabel("box sharpness,\nratio to plain")
-        cost.set_xlabel("training time (×: steps),\nratio to plain")
+        cost.set_xlabel("training time\n(×: steps),\nratio to plain")
         keys = [legend_key(f"{size}", marker="o", color=colour) for size, colour in colours.items()]
         keys.append(legend_key("the whole gap", marker="|", color="black"))
         figure.legend(
