@@ -217,7 +217,6 @@ def _attempted(sweep: Sweep) -> pd.DataFrame:
     trials = sweep.trials
     is_copy = has_flag(trials, {COPY_FLAG}) | repeats_weights(trials) | trials["rescaling"].notna()
     frame = trials[~is_copy].copy()
-    varying = {name for name in {*CONFIGURATION, "remedy"} if frame[name].nunique(dropna=False) > 1}
     trained = [name for name in CONFIGURATION if name not in (*REPLICATE, *MEASURING)]
     groups = {
         "replicate": REPLICATE,
@@ -226,6 +225,7 @@ def _attempted(sweep: Sweep) -> pd.DataFrame:
         "remedy_set": [*MATCHED, *REPLICATE],
         "matched_set": [*MATCHED, *REPLICATE, "remedy"],
     }
+    varying = {name for name in set().union(*groups.values()) if frame[name].nunique(dropna=False) > 1}
     for group, columns in groups.items():
         frame[group] = number_of(frame, [name for name in columns if name in varying])
     frame["is_switched"] = frame["switch_epoch"].notna()

@@ -269,3 +269,11 @@ def test_seeds_with_the_same_initial_weights_are_no_replicates(write_sweep: Call
     assert found == [(16, 0, 0), (16, 0, 1), (16, 0, 5), (16, 1, 5), (64, 0, 0), (64, 0, 1)]
     (line,) = [note for note in sweep.notes if "initial weights" in note]
     assert line.startswith("4 trials with the initial weights of another seed are left out")
+
+
+def test_settings_of_another_version_are_others(write_sweep: Callable[..., Path]) -> None:
+    """A loaded sweep has one version; what tells settings apart is still every column of MATCHED."""
+    sweep = load_sweep(write_sweep([record(seed=seed) for seed in range(2)]))
+    assert comparable(sweep)["setting"].tolist() == [0, 0]
+    mixed = dataclasses.replace(sweep, trials=sweep.trials.assign(numbers_version=[1, 2]))
+    assert comparable(mixed)["setting"].tolist() == [0, 1]
