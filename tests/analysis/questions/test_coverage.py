@@ -11,6 +11,7 @@ from simulations.quadratic_statements import STATEMENTS as NOISY_QUADRATIC
 from simulations.quadratic_sweeps import EVEN, PLAIN
 
 from analysis.data.load import attempted, comparable
+from analysis.data.runs import read_results
 
 RUNS = 50  # as many as a slow test can afford; benchmarks/coverage.py makes 1000
 QUADRATIC_RUNS = 15
@@ -33,6 +34,13 @@ def test_groups_from_the_template_are_those_of_the_sweep() -> None:
         found = comparable(sweep), attempted(sweep)
     for one, other in zip(found, expected, strict=True):
         pd.testing.assert_frame_equal(one, other)
+
+
+def test_quadratic_sweeps_count_the_examples_of_their_steps() -> None:
+    runs = read_results(PLAIN.sweep(np.random.default_rng(0)), "test_loss", "lower")
+    assert not runs.about["changes_size"].any()
+    sizes = runs.curves["run"].map(runs.about["batch_size"])
+    np.testing.assert_allclose(runs.curves["examples"], runs.curves["step"] * sizes, rtol=1e-14)
 
 
 @pytest.mark.slow

@@ -194,9 +194,10 @@ def _sweep(design: QuadraticDesign, drawn: Drawn) -> Sweep:
         (step, np.where(is_there, drawn.there.ravel(), drawn.loss.ravel())),
         (drawn.last.ravel(), drawn.loss.ravel()),
     ]
+    rows = {"trial_id": ids, "batch_size": sizes}
     epochs = pd.concat(
         [
-            pd.DataFrame({"trial_id": ids, "step": at, "epoch": at * sizes / per_epoch, "train_loss": loss})
+            pd.DataFrame({**rows, "step": at, "epoch": at * sizes / per_epoch, "train_loss": loss})
             for at, loss in moments
         ],
         ignore_index=True,
