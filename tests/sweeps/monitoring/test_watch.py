@@ -87,8 +87,11 @@ def test_a_folder_that_does_not_answer(folder: Path, monkeypatch: pytest.MonkeyP
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full")
 def test_a_full_disk(folder: Path) -> None:
-    assert watch._fault(folder, Path("/dev/full")) == "No space left on device"
-    assert watch._fault(folder, folder / ".probe") is None
+    probe = folder / ".probe"
+    probe.symlink_to("/dev/full")  # a link, as the probe is removed, and root may remove the device itself
+    assert watch._fault(folder, probe) == "No space left on device"
+    assert Path("/dev/full").is_char_device()
+    assert watch._fault(folder, probe) is None
 
 
 def test_ray_that_dies(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
