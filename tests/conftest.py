@@ -2,7 +2,7 @@
 
 import os
 import signal
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -12,9 +12,12 @@ import pytest
 import torch
 from made_up import write
 
+from sweeps.session.placement import Placement
+from trainables.check import check_trials
 from trainables.config import TrialConfig
 from trainables.data import Source, load_source
 from trainables.records.tables import Record
+from trainables.tasks.names import OF_CLASS_NUMBERS
 
 os.environ.setdefault("RAY_AUTH_MODE", "token")  # as sweeps have it: Ray looks once in a process
 
@@ -72,6 +75,25 @@ def no_check(monkeypatch: pytest.MonkeyPatch) -> None:
         yield list
 
     monkeypatch.setattr("sweeps.studies.study.checking", unchecked)
+
+
+@pytest.fixture
+def check_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The trials are tried first, but in this process: one of their own takes seconds to import PyTorch."""
+
+    @contextmanager
+    def checking(
+        configs: Sequence[TrialConfig], source: Source, placement: Placement
+    ) -> Iterator[Callable[[], list[str]]]:
+        def passed() -> list[str]:
+            limits = placement.trial_timeout, placement.micro_batch_size, placement.workers_per_trial
+            labels = () if source.task in OF_CLASS_NUMBERS else (source.labels, source.test_labels)
+            check_trials(configs, source, *limits, labels)
+            return []
+
+        yield passed
+
+    monkeypatch.setattr("sweeps.studies.study.checking", checking)
 
 
 @pytest.fixture

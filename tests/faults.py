@@ -24,6 +24,7 @@ import json
 import os
 import random
 import secrets
+import signal
 import subprocess
 import sys
 import tempfile
@@ -189,6 +190,8 @@ def small_disk(folder: Path, mebibytes: int = 16) -> Iterator[bool]:
 
 
 def main(arguments: list[str]) -> int:
+    if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # in the background of a shell; drivers would inherit it
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--kills", type=int, default=200, metavar="N", help="and signals (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="of the moments and the victims")

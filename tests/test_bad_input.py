@@ -3,21 +3,16 @@
 Each runs the script's own `main` in this process, but for a few that are processes of their own.
 """
 
-import contextlib
 import importlib
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from bad_files import write_bad_files
 
-from sweeps.session.placement import Placement
-from trainables.check import check_trials
-from trainables.config import TrialConfig
-from trainables.data import Source
 from trainables.storage.lease import hold
 
 ROOT = Path(__file__).parents[1]
@@ -275,20 +270,6 @@ def contents(folder: Path) -> set[tuple[str, int]]:
     return {(str(path), path.stat().st_size if path.is_file() else 0) for path in files}
 
 
-@contextlib.contextmanager
-def checking_here(
-    configs: Sequence[TrialConfig], source: Source, placement: Placement
-) -> Iterator[Callable[[], list[str]]]:
-    """`sweeps.execution.preflight.checking` without a process of its own, which takes seconds to import PyTorch."""
-
-    def passed() -> list[str]:
-        limits = placement.trial_timeout, placement.micro_batch_size, placement.workers_per_trial
-        check_trials(configs, source, *limits)
-        return []
-
-    yield passed
-
-
 @pytest.mark.parametrize(("script", "given", "message"), CASES)
 def test_one_line_and_nothing_written(
     script: str,
@@ -298,10 +279,10 @@ def test_one_line_and_nothing_written(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     refusal: Callable[..., str],
+    check_here: None,
 ) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(str(bad))
-    monkeypatch.setattr("sweeps.studies.study.checking", checking_here)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     if "--address" not in given:
         monkeypatch.setattr("ray.init", lambda *_, **__: pytest.fail("not refused before Ray is started"))

@@ -42,7 +42,9 @@ def test_names_begin_settings() -> None:
         (["--parameter-groups", "heads.*:lr=2x"], "no parameter is named heads.*"),
     ],
 )
-def test_mistakes_get_one_line(tmp_path: Path, refusal: Callable[..., str], options: list[str], message: str) -> None:
+def test_mistakes_get_one_line(
+    tmp_path: Path, refusal: Callable[..., str], check_here: None, options: list[str], message: str
+) -> None:
     assert message in refusal(main, [*COMMON, *RUN, "--results", str(tmp_path), *options])
     assert not (tmp_path / "test").exists()
 

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from sweeps.execution.preflight import check
@@ -93,6 +94,15 @@ def test_a_target_that_no_accuracy_can_be_at_is_refused(make_config: Make, digit
     check_trials([make_config(target_metric=0.9)], digits, None, None, 1)
     with pytest.raises(UserError, match=r"`target_metric` must be between 0 and 1 for accuracy, got 90; 90 % is 0\.9"):
         check_trials([make_config(), make_config(target_metric=90.0)], digits, None, None, 1)
+
+
+def test_the_labels_of_all_examples_are_looked_at(make_config: Make, digits: Source) -> None:
+    """Though the process gets a few examples alone."""
+    labels = np.arange(len(digits.labels)) % 2
+    labels[-1] = 2
+    config = make_config(task="binary")
+    with pytest.raises(UserError, match="`labels` must be 0 or 1 for the task binary, got 0 to 2"):
+        check([config], dataclasses.replace(digits, labels=labels, task="binary"), Placement())
 
 
 def test_a_model_that_ends_its_process_is_refused(make_config: Make, digits: Source) -> None:
