@@ -68,8 +68,9 @@ class Loss:
 class FreeBatch:
     """The losses in rising order, and the largest batch size up to which all are free: `reference` where none is.
 
-    Of a tuned comparison, `chosen_by` says how the settings were chosen, `edges` for which batch sizes a learning rate
-    at an end of the `rates` learning rates tried was chosen.
+    Of a tuned comparison, `chosen_by` says how the settings were chosen. `edges`: each batch size for which a
+    learning rate at an end of the `rates` learning rates tried was chosen, with the number of replicates where it was,
+    and of all.
     """
 
     comparison: Comparison
@@ -78,7 +79,7 @@ class FreeBatch:
     rows: tuple[Loss, ...]
     largest: int
     chosen_by: Chooser | None = None
-    edges: tuple[int, ...] = ()
+    edges: tuple[tuple[int, int, int], ...] = ()
     rates: int = 0
 
 
@@ -114,10 +115,10 @@ def free_batch(sweep: Sweep, comparison: Comparison = "matched", margin: float |
         tuned, left_out = _at_chosen(frame, validation, metric.score), validation.empty
         losses = [_tuned(size, rows, tuned, smallest, metric.score, left_out, margin) for size, rows in tried.items()]
         rates = frame["learning_rate"]
-        edges = tuned.loc[tuned["learning_rate"].isin([rates.min(), rates.max()]), "batch_size"].unique()
+        at_end = tuned["learning_rate"].isin([rates.min(), rates.max()]).groupby(tuned["batch_size"])
         chosen = {
             "chosen_by": "other replicates" if validation.empty else "validation",
-            "edges": tuple(sorted(edges.tolist())),
+            "edges": tuple((size, count, of) for size, count, of in at_end.agg(["sum", "size"]).itertuples() if count),
             "rates": rates.nunique(),
         }
     if sweep.sequential is not None:

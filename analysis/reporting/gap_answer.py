@@ -179,8 +179,8 @@ def _edges(found: FreeBatch) -> str:
         return " With two learning rates, every best one is at an end of the grid: add lower and higher ones."
     if not found.edges:
         return ""
-    sizes = ", ".join(str(size) for size in found.edges)
-    return f" The best learning rate of batch {sizes} is at an end of the grid, so a better one may lie beyond it."
+    sizes = ", ".join(f"{size} ({count} of {of} replicates)" for size, count, of in found.edges)
+    return f" The best learning rate is at an end of the grid, beyond which a better one may lie, for batch {sizes}."
 
 
 def _not_free(row: Loss, reference: int) -> str:
