@@ -106,8 +106,10 @@ def cost_sentence(sweep: Sweep) -> str:
     off_target = [
         f"{row.off_target} of {row.trials} trials at batch {row.batch_size}" for row in rows if row.off_target
     ]
+    off, trials = sum(row.off_target for row in rows), sum(row.trials for row in rows)
     if off_target:
-        sentences.append(f"Off target, so not compared at equal training loss: {', '.join(off_target)}.")
+        counted = f"all {trials} trials" if off == trials else ", ".join(off_target)
+        sentences.append(f"Off target, so not compared at equal training loss: {counted}.")
     if largest.lost is not None and largest.lost.interval is not None:
         sentences.append(population(sweep))
     return " ".join(sentence for sentence in sentences if sentence)

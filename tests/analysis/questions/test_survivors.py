@@ -123,6 +123,12 @@ def test_every_batch_off_target_is_named(write_sweep: Callable[..., Path], size:
     assert f"Off target, so not compared at equal training loss: 6 of 8 trials at batch {size}." in cost_sentence(sweep)
 
 
+def test_a_sweep_off_target_is_told_in_short(write_sweep: Callable[..., Path]) -> None:
+    flags: dict[str, Any] = {"row": {"flags": ["missed target loss"]}}
+    sweep = sweep_of(write_sweep, lambda b, lr, s: trial(b, lr, s, **flags))
+    assert "Off target, so not compared at equal training loss: all 24 trials." in cost_sentence(sweep)
+
+
 def with_remedy(write_sweep: Callable[..., Path], make: Make) -> Sweep:
     plain = [trial(size, rate, seed, 0.01 * (size > 16)) for size in (16, 512) for rate in RATES for seed in SEEDS]
     return load_sweep(write_sweep([*plain, *(make(512, rate, seed) for rate in RATES for seed in SEEDS)]))

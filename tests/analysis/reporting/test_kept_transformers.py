@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from analysis.data.load import load_sweep
@@ -24,3 +25,21 @@ def test_the_page_shows_the_kept_results(name: str, unit: int) -> None:
     for (size, rate), row in best.iterrows():
         shown = f"{row['mean']:.3f} ± {row['spread']:.3f} | {row['train']:.3f} |"
         assert f"| {unit * size} | {row['steps']:.0f} | {rate:g} | {shown}" in page
+
+
+def test_the_page_shows_the_kept_vision_transformer() -> None:
+    trials = load_sweep(DOCS / "kept" / "vit_cifar").trials
+    trials["logarithm"] = np.log(trials["hessian_max_eig"])
+    cells = trials.groupby(["batch_size", "learning_rate"]).agg(
+        steps=("steps", "first"),
+        mean=("test_accuracy", "mean"),
+        spread=("test_accuracy", "std"),
+        train=("train_accuracy", "mean"),
+        logarithm=("logarithm", "mean"),
+    )
+    page = (DOCS / "measured.md").read_text()
+    best = cells.loc[cells.groupby("batch_size")["mean"].idxmax()]
+    assert len(best) == 4
+    for (size, rate), row in best.iterrows():
+        accuracies = f"{100 * row['mean']:.1f} ± {100 * row['spread']:.1f} | {100 * row['train']:.1f}"
+        assert f"| {size} | {row['steps']:.0f} | {rate:g} | {accuracies} | {np.exp(row['logarithm']):.0f} |" in page
