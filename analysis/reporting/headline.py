@@ -32,7 +32,7 @@ from analysis.reporting.gap_answer import named_remedy
 from analysis.reporting.intervention import card as intervention_card
 from analysis.stats.means import Mean, differences_by_replicate, mean_over_replicates, paired_difference, resolution
 from analysis.stats.rank_correlation import Correlation
-from analysis.stats.wording import fixed
+from analysis.stats.wording import capitalized, fixed
 from trainables.records.matching import SWITCH
 from trainables.remedies import REMEDIES
 from trainables.units import read_amount
@@ -288,7 +288,8 @@ def _what_helps(sweep: Sweep) -> Card:
     back = ""
     if best.share is not None and best.share.interval is not None:
         back = f", wins back {100 * best.share.value:.0f} % of the gap"
-    return Card(question, f"{best.name[0].upper()}{best.name[1:]} helps{back}", result, why)
+    name = best.name if "=" in best.name else capitalized(best.name)  # an option is written as it is given
+    return Card(question, f"{name} helps{back}", result, why)
 
 
 def _without_interval(mean: Mean) -> str:

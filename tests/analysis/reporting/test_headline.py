@@ -121,6 +121,13 @@ def test_what_helps(write_sweep: Callable[..., Path]) -> None:
     assert card(nothing, 2).verdict == "Nothing was tried"
 
 
+def test_an_option_that_helps_is_written_as_it_is_given(write_sweep: Callable[..., Path]) -> None:
+    records = sizes({(512, 0.01): 0.02}, rates=(0.01,))
+    fields: dict[str, Any] = {"batch_size": 512, "learning_rate": 0.01, "label_smoothing": 0.1}
+    records += [record(0.945 - 0.01 * seed, seed=seed, split_seed=seed, **fields) for seed in range(4)]
+    assert card(load_sweep(write_sweep(records)), 2).verdict.startswith("label_smoothing=0.1 helps, wins back ")
+
+
 def test_the_run_in_one_line(write_sweep: Callable[..., Path]) -> None:
     assert run_line(load_sweep(write_sweep(grid()))) == (
         "digits (512 training examples) · mlp · adam · to training loss 0.001 · batch size 16, 64, 512 · "
