@@ -14,6 +14,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -77,7 +78,7 @@ class Sweep:
     """A sweep in `folder` by `options` of batch_grid.py; its trials are known by their labels."""
 
     def __init__(
-        self, folder: Path, options: list[str], count: Count, by_label: dict[str, TrialConfig], nodes: Nodes | None
+        self, folder: Path, options: Sequence[str], count: Count, by_label: dict[str, TrialConfig], nodes: Nodes | None
     ) -> None:
         self.folder, self.count, self.by_label, self.nodes = folder, count, by_label, nodes
         self.log = folder.with_name(f"{folder.name}.log")

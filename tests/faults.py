@@ -50,17 +50,16 @@ from trainables.records.tables import compact, write_record
 from trainables.runtime.process import prepare_process
 from trainables.trial import run_trial
 
+EACH = ("--batch-sizes", "8", "--learning-rates", "0.001", "--warmup-epochs", "0", "--model-options", "widths=32")
+MEMBERS = (*EACH, "--workers-per-trial", "2", "--switch-epochs", "none", "--seeds", "0", "1", "--epochs", "100")
+
 
 def axes(epochs: int) -> tuple[str, ...]:
     """Six trials of so many epochs; three switch to a larger batch, so that they take less time than the others."""
-    return (
-        *("--batch-sizes", "8", "--learning-rates", "0.001", "--warmup-epochs", "0"),
-        *("--switch-epochs", "none", str(3 * epochs // 10), "--switch-batch-size", "64", "--seeds", "0", "1", "2"),
-        *("--epochs", str(epochs), "--model-options", "widths=32"),
-    )
+    switches = ("--switch-epochs", "none", str(3 * epochs // 10), "--switch-batch-size", "64")
+    return (*EACH, *switches, "--seeds", "0", "1", "2", "--epochs", str(epochs))
 
 
-MEMBERS = ("--workers-per-trial", "2", "--seeds", "0", "1", "--switch-epochs", "none", "--epochs", "100")
 KINDS = ("machine", "disk", "nodes", "members")
 OF_MACHINE = ("worker", "writing", "worker", "driver", "writing", "SIGTERM", "worker", "SIGINT")
 NOT_COMPARED = {
@@ -109,25 +108,25 @@ class Faults:
         self.expected = numbers(calm)
 
     def machine(self, faults: list[str]) -> None:
-        self._disturb("machine", faults, (), self.expected)
+        self._disturb("machine", faults, self.axes, self.expected)
 
     def disk(self, faults: list[str]) -> None:
         with small_disk(self.folder / "disk") as is_small:
             if is_small:
-                self._disturb("disk/full", faults, (), self.expected)
+                self._disturb("disk/full", faults, self.axes, self.expected)
             else:
                 print("full disk: left out, for only root can mount a tmpfs")
 
     def nodes(self, faults: list[str]) -> None:
         nodes = ThreeNodes()
         try:
-            self._disturb("nodes", faults, ["--address", nodes.address], self.expected, nodes)
+            self._disturb("nodes", faults, [*self.axes, "--address", nodes.address], self.expected, nodes)
         finally:
             nodes.shutdown()
 
     def members(self, faults: list[str]) -> None:
         calm = self.folder / "members-undisturbed"
-        Sweep(calm, [*self.axes, *MEMBERS], self.count, self.by_label, None).run([])
+        Sweep(calm, MEMBERS, self.count, self.by_label, None).run([])
         self._disturb("members", faults, MEMBERS, numbers(calm))
 
     def _disturb(
@@ -138,7 +137,7 @@ class Faults:
         while faults:
             place, before = place + 1, len(faults)
             print(f"{name} {place}: {before} faults to come", flush=True)
-            sweep = Sweep(self.folder / f"{name}-{place}", [*self.axes, *options], self.count, self.by_label, nodes)
+            sweep = Sweep(self.folder / f"{name}-{place}", options, self.count, self.by_label, nodes)
             sweep.run(faults, self.away_seconds)
             self.count.resumes += sweep.starts - 1
             self._check(sweep, expected)

@@ -5,12 +5,27 @@ import sys
 from pathlib import Path
 
 import pytest
+from faults import MEMBERS, axes
 
-pytestmark = pytest.mark.slow
+from sweeps.batch_grid import main
 
 SCRIPT = Path(__file__).parent / "faults.py"
 
 
+@pytest.mark.parametrize(("options", "trials"), [(axes(400), 6), (MEMBERS, 2)])
+def test_its_sweeps_are_those_that_it_speaks_of(
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    no_estimate: None,
+    no_check: None,
+    options: tuple[str, ...],
+    trials: int,
+) -> None:
+    assert main([*options, "--dry-run", "--results", str(tmp_path)]) == 0
+    assert f"{trials} trials, 0 of them done already" in capsys.readouterr().out
+
+
+@pytest.mark.slow
 def test_nothing_is_lost() -> None:
     command = [sys.executable, str(SCRIPT), "--kills", "5", "--away", "5", "--epochs", "400"]
     command += ["--only", "machine", "disk", "nodes"]
