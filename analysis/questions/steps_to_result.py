@@ -13,8 +13,8 @@ are left out: of many that are tried once the luckiest would win.
 
 Papers call three things the largest useful batch:
 
-1. law: B_crit of (S / S_min - 1) (E / E_min - 1) = 1 (McCandlish et al. 2018, arXiv 1812.06162), see
-   analysis/questions/critical_batch.py; none for runs whose batch size changes;
+1. law: B_crit of (S / S_min - 1) (E / E_min - 1) = 1 (McCandlish et al. 2018, arXiv 1812.06162), of batches of E / S
+   examples, see analysis/questions/critical_batch.py; none for runs whose batch size changes;
 2. overhead: the largest B with E(B) <= 1.2 E at the smallest batch size that reaches the goal (Zhang et al. 2024, arXiv
    2410.21676). A batch size is within it where the 95 % interval of E(B) / E(smallest), paired by replicate, ends below
    1.2, and beyond it where the interval begins above 1.2;
@@ -105,6 +105,9 @@ def steps_to_result(runs: Runs, goal: float) -> StepsToResult:
     reached = first_at(runs, goal, ("step", "examples"))
     frame["log_steps"] = np.log(frame.index.map(reached["step"]).to_numpy(np.float64))
     frame["log_steps"] = frame["log_steps"].fillna(np.inf)
+    examples = reached["examples"].reindex(frame.index).clip(lower=frame["batch_size"])
+    frame["log_examples"] = np.log(examples.to_numpy(np.float64))
+    frame["log_examples"] = frame["log_examples"].fillna(np.inf)
     frame["is_bound"] = frame.index.map(reached["is_bound"]).to_numpy() == True  # noqa: E712  (None: never there)
     chosen = _at_best(frame)
     if chosen.empty:
@@ -113,8 +116,7 @@ def steps_to_result(runs: Runs, goal: float) -> StepsToResult:
             f"`goal` must be reached by every replicate of some setting, got {goal:g}, which none reaches; the best "
             f"{runs.metric} is {plain_number(near)}"
         )
-    examples = reached["examples"].reindex(chosen.index).clip(lower=chosen["batch_size"])
-    chosen = chosen.assign(steps=np.exp(chosen["log_steps"]), examples=examples, matched_set=0)
+    chosen = chosen.assign(**{name: np.exp(chosen[f"log_{name}"]) for name in ("steps", "examples")}, matched_set=0)
     smallest = chosen[chosen["batch_size"] == chosen["batch_size"].min()]
     rows = []
     for size, of_size in frame.groupby("batch_size"):
@@ -271,30 +273,29 @@ def _best(rows: pd.DataFrame) -> int | None:
 
 
 def _critical(frame: pd.DataFrame) -> Estimate | None:
-    """B_crit of the law, with the interval of replicates and of the law's misfit."""
+    """B_crit of the law, of batches of E / S examples, with the interval of replicates and of the law's misfit."""
     counts = frame.groupby(["batch_size", "setting"])["log_steps"].transform("size")
     most = counts.groupby(frame["batch_size"]).transform("max")
-    table = cells(frame[counts == most], "log_steps")
-    sizes = np.array(table.sizes, dtype=np.float64)
+    steps, examples = (cells(frame[counts == most], name) for name in ("log_steps", "log_examples"))
+    rows = np.arange(len(steps.sizes))
 
-    def log_steps(drawn: Integers) -> Floats:
-        mean = np.nan_to_num(weighted_mean(table.values, drawn), nan=np.inf, posinf=np.inf)
-        return np.asarray(mean.min(axis=1))
+    def at_best(drawn: Integers) -> tuple[Floats, Floats]:
+        """E / S and S, of the batch sizes that reach the goal."""
+        mean = np.nan_to_num(weighted_mean(steps.values, drawn), nan=np.inf, posinf=np.inf)
+        best = mean.argmin(axis=1)
+        log_steps, log_examples = mean[rows, best], weighted_mean(examples.values[rows, best], drawn)
+        known = np.isfinite(log_steps)
+        return np.exp(log_examples[known] - log_steps[known]), np.exp(log_steps[known])
 
     def statistic(drawn: Integers) -> Floats:
-        found = log_steps(drawn)
-        known = np.isfinite(found)
-        if known.sum() < LEAST_SIZES:
-            return np.full(1, np.nan)
-        return np.log([fit_steps(sizes[known], np.exp(found[known]))[0]])
+        sizes, needed = at_best(drawn)
+        return np.log([fit_steps(sizes, needed)[0]]) if len(sizes) >= LEAST_SIZES else np.full(1, np.nan)
 
-    value, half = over_replicates(statistic, len(table.replicates))
+    value, half = over_replicates(statistic, len(steps.replicates))
     if not np.isfinite(value[0]):
         return None
-    found = log_steps(np.ones(len(table.replicates), dtype=np.int64))
-    known = np.isfinite(found)
-    misfit = misfit_intervals(sizes[known], np.exp(found[known]), float(np.exp(value[0])))[0]
-    return estimate_of_log(value[0], misfit, None if half is None else half[0], len(table.replicates))
+    misfit = misfit_intervals(*at_best(np.ones(len(steps.replicates), dtype=np.int64)), float(np.exp(value[0])))[0]
+    return estimate_of_log(value[0], misfit, None if half is None else half[0], len(steps.replicates))
 
 
 def _value_at(curve: pd.DataFrame, examples: float) -> float:

@@ -236,6 +236,22 @@ def test_why_nothing_is_shown(
     assert line.endswith(examples or "No other batch size has seen as many in every replicate.")
 
 
+def test_the_law_is_of_the_examples_in_a_batch(tmp_path: Path) -> None:
+    """200 of the 256 are seen on average, as where the last batch of an epoch is small."""
+    mean, b_crit = {16: 16.0, 64: 60.0, 256: 200.0}, 50.0
+    rows = [
+        (f"{size} {seed}", size, step, loss, seed)
+        for size in mean
+        for seed in range(3)
+        for step, loss in ((0, 2.0), (100 * (1 + b_crit / mean[size]), 1.0))
+    ]
+    frame = pd.DataFrame(rows, columns=["run", "batch_size", "step", "loss", "seed"])
+    about = frame.drop_duplicates("run").set_index("run")[["batch_size", "seed"]]
+    counted = frame["step"] * frame["batch_size"].map(mean)
+    runs = read_frame(tmp_path, frame[["run", "step", "loss"]], "loss", None, about, counted)
+    assert not_none(steps_to_result(runs, 1.0).critical).value == pytest.approx(b_crit, rel=1e-6)
+
+
 def test_a_critical_batch_beyond_the_sizes_is_called_a_guess(tmp_path: Path) -> None:
     """The same steps at every batch size: the law's B_crit is far below all of them."""
     rows = [
