@@ -1,12 +1,13 @@
 """A whole sweep beside what a good user of plain Ray Tune would write in an afternoon: same trials, epochs and cores.
 
-    python benchmarks/sweep.py [--seeds 0 1 2] [--epochs 30] [--json FILE]
+    python benchmarks/sweep.py [--seeds 0 1 2] [--epochs 30 | --target-loss 0.001] [--json FILE]
 
-Digits, batch sizes 16 to 300, three learning rates, three seeds: 45 trials for a fixed number of epochs. The plain
-alternative is a function trainable with a TensorDataset and a DataLoader in the worker's own process (the fastest
-setting for data in memory; worker processes make it slower), `tune.report` after each epoch, Tune's default settings,
-box sharpness by `scipy.optimize.minimize` with bounds and ten iterations of L-BFGS-B for the paper's two boxes, and the
-largest eigenvalue by SciPy's eigsh to 1e-3. Ours measures the same two boxes twice, by `paper` and by `strong`.
+Digits, batch sizes 16 to 300, three learning rates, three seeds: 45 trials for a fixed number of epochs, or to a
+training loss as in the default sweep, on all training examples after each epoch. The plain alternative is a function
+trainable with a TensorDataset and a DataLoader in the worker's own process (the fastest setting for data in memory;
+worker processes make it slower), `tune.report` after each epoch, Tune's default settings, box sharpness by
+`scipy.optimize.minimize` with bounds and ten iterations of L-BFGS-B for the paper's two boxes, and the largest
+eigenvalue by SciPy's eigsh to 1e-3. Ours measures the same two boxes twice, by `paper` and by `strong`.
 
 Reports seconds of the whole command, with Ray's start and, ours, report and figures; trials a minute; and the share of
 the cores' time, from the first trial's start to the last one's end, that went into training and measures. Both are
@@ -66,6 +67,10 @@ def plain_trial(config: dict[str, Any]) -> None:
             optimizer.zero_grad()
             criterion(model(batch), label).backward()
             optimizer.step()
+        if config["target_loss"] is not None:
+            with torch.no_grad():
+                if criterion(model(inputs[:300]), targets[:300]).item() <= config["target_loss"]:
+                    break
         if epoch + 1 < config["epochs"]:
             tune.report({"epoch": epoch, "test_accuracy": accuracy()})
 
@@ -110,7 +115,7 @@ def plain_trial(config: dict[str, Any]) -> None:
     model.float()
     tune.report(
         {
-            "epoch": config["epochs"] - 1,
+            "epoch": epoch,
             "test_accuracy": accuracy(),
             "hessian_max_eig": float(largest),
             **sharpness,
@@ -120,7 +125,7 @@ def plain_trial(config: dict[str, Any]) -> None:
     )
 
 
-def run_plain(seeds: list[int], epochs: int, folder: Path) -> dict[str, float]:
+def run_plain(seeds: list[int], epochs: int, target_loss: float | None, folder: Path) -> dict[str, float]:
     """The plain sweep in this process; prints its figures as JSON."""
     begun = time.time()
     import ray
@@ -134,6 +139,7 @@ def run_plain(seeds: list[int], epochs: int, folder: Path) -> dict[str, float]:
             "learning_rate": tune.grid_search(list(LEARNING_RATES)),
             "seed": tune.grid_search(seeds),
             "epochs": epochs,
+            "target_loss": target_loss,
         },
         run_config=tune.RunConfig(storage_path=str(folder), verbose=0),
     ).fit()
@@ -149,11 +155,12 @@ def run_plain(seeds: list[int], epochs: int, folder: Path) -> dict[str, float]:
     }
 
 
-def run_ours(seeds: list[int], epochs: int, folder: Path) -> dict[str, float]:
+def run_ours(seeds: list[int], epochs: int, target_loss: float | None, folder: Path) -> dict[str, float]:
     """`batch_grid.py` as a user runs it, report and figures included."""
     command = [sys.executable, "sweeps/batch_grid.py", "--results", str(folder), "--name", "ours", "--no-dashboard"]
     command += ["--batch-sizes", *map(str, BATCH_SIZES), "--learning-rates", *map(str, LEARNING_RATES)]
     command += ["--warmup-epochs", "0", "--switch-epochs", "none", "--epochs", str(epochs), "--seeds", *map(str, seeds)]
+    command += [] if target_loss is None else ["--target-loss", str(target_loss)]
     begun = time.time()
     subprocess.run(command, cwd=PROJECT, check=True, stdout=subprocess.DEVNULL)
     seconds = time.time() - begun
@@ -176,20 +183,23 @@ def run_ours(seeds: list[int], epochs: int, folder: Path) -> dict[str, float]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--epochs", type=int, default=30)
+    parser.add_argument("--epochs", type=int, help="(default: 30, with a target loss at most 1000)")
+    parser.add_argument("--target-loss", type=float, help="end each trial there")
     parser.add_argument("--json", type=Path, help="write the figures there too")
     parser.add_argument("--only", choices=("plain", "ours"), help="run one side in this process and print its JSON")
     options = parser.parse_args()
+    epochs = options.epochs or (30 if options.target_loss is None else 1000)
     if options.only:
         with tempfile.TemporaryDirectory() as folder:
             run = run_plain if options.only == "plain" else run_ours
-            print(json.dumps(run(options.seeds, options.epochs, Path(folder))))
+            print(json.dumps(run(options.seeds, epochs, options.target_loss, Path(folder))))
         return
     subprocess.run([sys.executable, "-c", f"import {LIBRARIES}"], check=True, stderr=subprocess.DEVNULL)
     figures: dict[str, Any] = {}
     cores = len(os.sched_getaffinity(0))
     for side in ("ours", "plain"):
-        command = [sys.executable, __file__, "--only", side, "--epochs", str(options.epochs)]
+        command = [sys.executable, __file__, "--only", side, "--epochs", str(epochs)]
+        command += [] if options.target_loss is None else ["--target-loss", str(options.target_loss)]
         begun = time.perf_counter()
         done = subprocess.run(
             [*command, "--seeds", *map(str, options.seeds)], check=True, capture_output=True, text=True
