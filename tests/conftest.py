@@ -1,7 +1,6 @@
 """What all tests share: the number of threads, the digits, and short ways to say a configuration and a sweep."""
 
 import os
-import signal
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -10,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from disturbed import heed_interruptions
 from made_up import write
 
 from sweeps.session.placement import Placement
@@ -30,9 +30,7 @@ def threads() -> None:
 
 @pytest.fixture(autouse=True, scope="session")
 def interruptible() -> None:
-    """A shell starts its background processes with SIGINT ignored, and a sweep that a test starts would inherit it."""
-    if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+    heed_interruptions()
 
 
 @pytest.fixture(autouse=True, scope="session")

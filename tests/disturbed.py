@@ -62,6 +62,12 @@ class Count:
         print(f"  NOT RIGHT: {text}", flush=True)
 
 
+def heed_interruptions() -> None:
+    """A shell starts its background processes with SIGINT ignored, which a sweep that they start would inherit."""
+    if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
 def title(process: psutil.Process) -> str:
     """What the process calls itself; nothing where it has ended."""
     try:

@@ -24,7 +24,6 @@ import json
 import os
 import random
 import secrets
-import signal
 import subprocess
 import sys
 import tempfile
@@ -39,7 +38,7 @@ if __name__ == "__main__":
     os.environ.update(RAY_AUTH_MODE="token", RAY_USAGE_STATS_ENABLED="0", RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER="0")
 
 import pyarrow.parquet as pq
-from disturbed import Count, Nodes, Sweep, ThreeNodes
+from disturbed import Count, Nodes, Sweep, ThreeNodes, heed_interruptions
 
 from sweeps.cli.options import parse
 from sweeps.plan.grid import expand
@@ -189,8 +188,7 @@ def small_disk(folder: Path, mebibytes: int = 16) -> Iterator[bool]:
 
 
 def main(arguments: list[str]) -> int:
-    if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # in the background of a shell; drivers would inherit it
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+    heed_interruptions()
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--kills", type=int, default=200, metavar="N", help="and signals (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="of the moments and the victims")
