@@ -4,17 +4,19 @@
     python benchmarks/gpu.py --smoke          # the same on the CPU with tiny sizes, about a minute
 
 The parts run one after another, each in a process of its own that is ended when its time is over. Rows are kept as they
-come, in OUTPUT/PART.jsonl, and after every part in OUTPUT/gpu.json and OUTPUT/gpu.md. A part that is done is not run
+come, in OUTPUT/PART.jsonl, messages in OUTPUT/PART.log, and after every part in OUTPUT/gpu.json and OUTPUT/gpu.md. A part that is done is not run
 again unless --part names it; `science` goes on where it was. The exit status is 0, 1 where a check failed or a part
 broke, and 2 where it could not start.
 """
 
 import argparse
+import contextlib
 import datetime
 import importlib
 import json
 import os
 import platform
+import signal
 import subprocess
 import sys
 import time
@@ -123,20 +125,25 @@ def run_part(name: str, seconds: float, options: argparse.Namespace) -> dict[str
     command += ["--dataset", options.dataset, "--data-dir", str(options.data_dir)]
     started, reason = time.monotonic(), ""
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(HERE.parent), os.environ.get("PYTHONPATH", "")])}
-    try:
-        process = subprocess.run(
+    with (options.output / f"{name}.log").open("w+") as log:
+        process = subprocess.Popen(
             [*command, *(["--smoke"] if options.smoke else [])],
-            timeout=None if options.smoke else seconds,
-            stderr=subprocess.PIPE,
-            text=True,
+            stderr=log,
             env=environment,
+            start_new_session=True,  # what it starts itself ends with it
         )
-        status = "complete" if process.returncode == 0 else "broken"
-        lines = process.stderr.strip().splitlines()
+        try:
+            status = "broken" if process.wait(None if options.smoke else seconds) else "complete"
+        except subprocess.TimeoutExpired:
+            status = "out of time"
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
         if status == "broken":
+            log.seek(0)
+            lines = log.read().strip().splitlines()
             reason = lines[-1] if lines else f"exit status {process.returncode}"
-    except subprocess.TimeoutExpired:
-        status = "out of time"
     rows = [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
     return {"status": status, "reason": reason, "seconds": time.monotonic() - started, "rows": rows}
 
@@ -165,25 +172,26 @@ def finite(row: Row) -> Row:
 def about(options: argparse.Namespace) -> dict[str, Any]:
     """Where and when, as far as a reader needs it to repeat a figure."""
     has_gpu = not options.smoke
-    driver = (
-        subprocess.run(
-            ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"], capture_output=True, text=True
-        )
-        if has_gpu
-        else None
-    )
-    commit = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, cwd=HERE)
+    driver = output_of("nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader") if has_gpu else None
     return {
         "smoke": options.smoke,
         "finished_at": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "gpu": torch.cuda.get_device_name(0) if has_gpu else "none: --smoke on the CPU",
-        "driver": driver.stdout.strip() if driver else None,
+        "driver": driver,
         "cuda": torch.version.cuda,
         "torch": torch.__version__,
         "python": platform.python_version(),
         "cpus": os.cpu_count(),
-        "commit": commit.stdout.strip() or None,
+        "commit": output_of("git", "rev-parse", "HEAD"),
     }
+
+
+def output_of(*command: str) -> str | None:
+    """What a command prints; None where it is not there, or prints nothing."""
+    try:
+        return subprocess.run(command, capture_output=True, text=True, cwd=HERE).stdout.strip() or None
+    except OSError:
+        return None
 
 
 def read(file: Path) -> dict[str, Any]:

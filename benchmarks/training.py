@@ -1,6 +1,6 @@
 """Examples per second of the training loop, beside loops that a user would write and beside the arithmetic alone.
 
-    python benchmarks/training.py [--networks mlp f1 c1 c2] [--batch-sizes 16 64 256 1000 5000]
+    python benchmarks/training.py [--networks mlp f1 c1 c2 gpt] [--batch-sizes 16 64 256 1000 5000]
                                   [--precision bfloat16] [--cuda-graphs] [--compiled] [--json FILE]
 
 In one process, in turn, on random data of the right shapes, on a GPU where there is one:
@@ -26,11 +26,12 @@ import json
 import statistics
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from torch.utils.data import DataLoader, TensorDataset
 from torch.utils.flop_counter import FlopCounterMode
@@ -48,7 +49,9 @@ NETWORKS: dict[str, tuple[str, tuple[int, ...], dict[str, Any]]] = {
     "f1": ("f1", (784,), {}),
     "c1": ("c1", (3, 32, 32), {}),
     "c2": ("c2", (3, 32, 32), {}),
+    "gpt": ("gpt", (128,), {"width": 256}),
 }
+CLASSES = {"gpt": 65}  # of characters
 BATCH_SIZES = (16, 64, 256, 1000, 5000)
 SECONDS = 1.0  # of one round of one loop, at least one step
 ROUNDS = 3
@@ -82,11 +85,30 @@ def matrix_rate(device: torch.device, precision: str, size: int | None = None, s
 
 def operations_per_example(network: str) -> float:
     """Floating-point operations of forward and backward in products and convolutions."""
-    name, shape, options = NETWORKS[network]
-    model, examples = build_model(name, shape, 10, **options).train(), 8
+    examples, device = 8, torch.device("cpu")
+    model, (inputs, labels) = network_on(network, device), batch_of(network, examples, device)
     with FlopCounterMode(display=False) as counter:
-        cross_entropy(model(torch.rand(examples, *shape)), torch.zeros(examples, dtype=torch.long)).backward()
+        mean_loss(model(inputs), labels).backward()
     return float(counter.get_total_flops()) / examples
+
+
+def network_on(network: str, device: torch.device) -> nn.Module:
+    name, shape, options = NETWORKS[network]
+    dtype = torch.int64 if network in CLASSES else torch.float32
+    return build_model(name, shape, CLASSES.get(network, 10), input_dtype=dtype, **options).to(device).train()
+
+
+def batch_of(network: str, examples: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Random inputs and labels; of a language model a label for each token."""
+    shape = NETWORKS[network][1]
+    if network in CLASSES:
+        inputs, labels = torch.randint(CLASSES[network], (2, examples, *shape), device=device)
+        return inputs, labels
+    return torch.rand(examples, *shape, device=device), torch.randint(10, (examples,), device=device)
+
+
+def mean_loss(logits: Tensor, labels: Tensor) -> Tensor:
+    return cross_entropy(logits.flatten(0, -2), labels.flatten())
 
 
 def loops(
@@ -96,14 +118,12 @@ def loops(
 
     `backend` is torch.compile's, None without that contestant.
     """
-    name, shape, options = NETWORKS[network]
     examples = batch_size * max(1, min(20, MOST_EXAMPLES // batch_size))
     torch.manual_seed(0)
-    inputs, labels = torch.rand(examples, *shape, device=device), torch.randint(10, (examples,), device=device)
-    data = Dataset(inputs, labels, inputs[:1], labels[:1], 10)
-
-    def model() -> nn.Module:
-        return build_model(name, shape, 10, **options).to(device).train()
+    inputs, labels = batch_of(network, examples, device)
+    task = "language" if network in CLASSES else "classification"
+    data = Dataset(inputs, labels, inputs[:1], labels[:1], CLASSES.get(network, 10), task)
+    model = partial(network_on, network, device)
 
     config = TrialConfig(
         dataset="random",
@@ -129,7 +149,7 @@ def loops(
     def bare() -> int:
         with large_products(bare_model.parameters(), batch_size):
             bare_optimizer.zero_grad()
-            cross_entropy(bare_model(batch), targets).backward()
+            mean_loss(bare_model(batch), targets).backward()
             bare_optimizer.step()
         return batch_size
 
@@ -139,7 +159,7 @@ def loops(
     def plain() -> int:
         for chosen in torch.randperm(examples, device=device).split(batch_size):
             plain_optimizer.zero_grad()
-            cross_entropy(plain_model(inputs[chosen]), labels[chosen]).backward()
+            mean_loss(plain_model(inputs[chosen]), labels[chosen]).backward()
             plain_optimizer.step()
         return examples
 
@@ -150,7 +170,7 @@ def loops(
     def dataloader() -> int:
         for part, part_labels in loader:
             loader_optimizer.zero_grad()
-            cross_entropy(loader_model(part.to(device)), part_labels.to(device)).backward()
+            mean_loss(loader_model(part.to(device)), part_labels.to(device)).backward()
             loader_optimizer.step()
         return examples
 
@@ -165,7 +185,7 @@ def loops(
                 for chosen in torch.randperm(examples, device=device).split(batch_size):
                     fast_optimizer.zero_grad()
                     with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16"):
-                        loss = cross_entropy(fast(inputs[chosen]), labels[chosen])
+                        loss = mean_loss(fast(inputs[chosen]), labels[chosen])
                     loss.backward()
                     fast_optimizer.step()
             return examples

@@ -1,8 +1,8 @@
 """Part 4: trials per minute of 1, 2, 4 and 8 processes on one GPU: what `--gpus-per-trial` should be.
 
 Every process trains trials one after another, as a sweep's workers do (trainables.runtime.process, a share of the
-memory), without measures. All begin together once each has trained one epoch; epochs that end within WINDOW seconds are
-counted, as parts of a trial.
+memory), with recorded updates and without measures. All begin together once each has trained one epoch; epochs that end
+within WINDOW seconds are counted, as parts of a trial.
 """
 
 import multiprocessing
@@ -20,6 +20,7 @@ from trainables.config import TrialConfig
 from trainables.data import Source, load_source
 from trainables.runtime.memory import limit_memory
 from trainables.runtime.process import prepare_process
+from trainables.training.recording import cuda_graph
 from trainables.trial import Trial
 
 TITLE = "Packing: processes on one GPU"
@@ -27,7 +28,7 @@ COLUMNS = ("network", "processes", "trials_per_minute", "of_one_process", "gpus_
 NOTE = "Trials are of 30 epochs, without measures; the digits MLP at batch 64, C1 on 2000 images at batch 256."
 
 PROCESSES = (1, 2, 4, 8)
-WINDOW = 6.0  # seconds
+WINDOW = 4.0  # seconds
 START = 60.0  # seconds that processes may take to be ready
 
 
@@ -92,14 +93,15 @@ def work(
     place = torch.device(device)
     limit_memory(place, gib=None, gpu_share=1 / count)
     config, source = trial_of(network, smoke)
-    trial = Trial(config, source, place)
+    record = cuda_graph if place.type == "cuda" else None
+    trial = Trial(config, source, place, record=record)
     trial.training.train_epoch()
     synchronize(place)
     barrier.wait(START)
     end, epochs = time.monotonic() + window, 0
     while True:
         if trial.training.finished:
-            trial = Trial(config, source, place)
+            trial = Trial(config, source, place, record=record)
         trial.training.train_epoch()
         if time.monotonic() > end:
             break

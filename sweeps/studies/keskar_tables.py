@@ -19,12 +19,15 @@ Gaussian ones, whose values differ by orders of magnitude.
 
 import argparse
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sweeps.cli.arguments import Parser
 from sweeps.studies.two_batches import OF_SCALE, SMALL_WIDTHS, TwoBatches
 from trainables.config import DEFAULT_MEASURES
 from trainables.runtime.errors import UserError
+
+if TYPE_CHECKING:
+    from trainables.config import TrialConfig
 
 NAME = "keskar_tables"
 SUBSPACES = ("box_sharpness_unit_subspace", "box_sharpness_gaussian_subspace")
@@ -69,20 +72,7 @@ def run_tables(options: argparse.Namespace) -> int:
     runs = []
     for name, networks in by_dataset.items():
         source = source_of(options, name)
-        study = TwoBatches(options, source)
-        trials = [
-            trial
-            for network in networks
-            for trial in study.trials(
-                study.small,
-                study.large,
-                model=network,
-                model_options=(SMALL_OPTIONS.get(network, {}) if options.scale == "small" else {})
-                | dict(options.model_options),
-                measures=(*DEFAULT_MEASURES, *SUBSPACES),
-                measure_batch_norm="batch",
-            )
-        ]
+        trials = [trial for network in networks for trial in tables_trials(TwoBatches(options, source), network)]
         runs.append((trials, source))
     status = 0
     for rank, (trials, source) in enumerate(runs, 1):
@@ -91,6 +81,20 @@ def run_tables(options: argparse.Namespace) -> int:
             break
         options = argparse.Namespace(**{**vars(options), "resume": True})  # by now the folder is this study's own
     return status
+
+
+def tables_trials(study: TwoBatches, network: str) -> "list[TrialConfig]":
+    """SB and LB of one network, with what Tables 3 and 4 need."""
+    options = study.options
+    return study.trials(
+        study.small,
+        study.large,
+        model=network,
+        model_options=(SMALL_OPTIONS.get(network, {}) if options.scale == "small" else {})
+        | dict(options.model_options),
+        measures=(*DEFAULT_MEASURES, *SUBSPACES),
+        measure_batch_norm="batch",
+    )
 
 
 def _dataset(options: argparse.Namespace, network: str) -> str:

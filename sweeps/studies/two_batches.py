@@ -78,14 +78,14 @@ class TwoBatches:
         fields: dict[str, Any] = {
             "learning_rates": [options.learning_rate or LEARNING_RATE[scale]],
             "seeds": options.seeds,
-            "model": self.model,
-            "model_options": self.model_options,
             "build_timeout": options.trial_timeout,
             "epochs": options.epochs or EPOCHS[scale],
             "target_loss": options.target_loss if options.epochs else options.target_loss or TARGET_LOSS[scale],
             "train_size": self.train_size,
             "measure_examples": options.measure_examples,
         }
+        if "model" not in changes:
+            fields |= {"model": self.model, "model_options": self.model_options}
         if scale == "paper":
             fields |= {"measure_dtype": "float32", "measure_batch_norm": "batch"}
             fields["measure_examples"] = options.measure_examples or ALL

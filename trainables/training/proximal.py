@@ -28,7 +28,7 @@ def proximal_step(
     first = loss_at()
     parameters: list[Tensor] = [p for p in model.parameters() if p.grad is not None]
     with torch.no_grad():
-        start = list(torch._foreach_clone(parameters))
+        start = [parameter.clone() for parameter in parameters]
     optimizer.step()
     for _ in range(steps - 1):
         optimizer.zero_grad()

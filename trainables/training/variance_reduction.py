@@ -96,7 +96,7 @@ class VarianceReduction:
     def _take_anchor(self) -> None:
         parameters = self._parameters()
         with torch.no_grad():
-            self._anchor = list(torch._foreach_clone(parameters))
+            self._anchor = [parameter.clone() for parameter in parameters]
         labels = self._data.train_labels
         weights = [self._weight(part) for part in labels.split(self._batch_size)]
         whole = torch.stack(weights).sum().clamp(min=TINY)

@@ -90,7 +90,7 @@ def _first_pass(model: nn.Module, loss_at: Closure) -> tuple[Tensor, list[Tensor
 def weights_restored(parameters: list[Tensor]) -> Iterator[list[Tensor]]:
     """Yields copies of the parameters, and puts them back at the end."""
     with torch.no_grad():
-        saved = list(torch._foreach_clone(parameters))
+        saved = [parameter.clone() for parameter in parameters]
     try:
         yield saved
     finally:

@@ -38,12 +38,12 @@ class GradientDescent(PlainOptimizer):
         parameters = [p for group in self.param_groups for p in group["params"] if p.grad is not None]
         if not parameters:
             return loss
-        gradients = list(torch._foreach_clone([p.grad for p in parameters]))
+        gradients = [p.grad.clone() for p in parameters if p.grad is not None]
         slope = float(torch.stack(torch._foreach_norm(gradients)).double().square().sum())
         before = loss.item()
         if not math.isfinite(before) or not 0 < slope < math.inf:
             return loss
-        start = list(torch._foreach_clone(parameters))
+        start = [parameter.clone() for parameter in parameters]
         state = self.state[self.param_groups[0]["params"][0]]  # of the whole, kept where state_dict finds it
         first = size = state.get("step_size", self.param_groups[0]["lr"])
         for _ in range(MAX_EVALUATIONS):

@@ -110,7 +110,7 @@ class ProgressiveLBFGS(PlainOptimizer):
         size = group["lr"] / (1.0 if batch.is_whole else 1 + batch.relative_variance() / batch.size)
         slope = float(gradient @ direction)
         trained = [parameter for parameter in self._parameters() if parameter.requires_grad]
-        start = torch._foreach_clone(trained)
+        start = [weights.clone() for weights in trained]
         moves = direction.split([parameter.numel() for parameter in trained])
         for _ in range(MOST_TRIALS):
             for parameter, before, move in zip(trained, start, moves, strict=True):
