@@ -4,9 +4,9 @@
     python benchmarks/gpu.py --smoke          # the same on the CPU with tiny sizes, about a minute
 
 The parts run one after another, each in a process of its own that is ended when its time is over. Rows are kept as they
-come, in OUTPUT/PART.jsonl, messages in OUTPUT/PART.log, and after every part in OUTPUT/gpu.json and OUTPUT/gpu.md. A part that is done is not run
-again unless --part names it; `science` goes on where it was. The exit status is 0, 1 where a check failed or a part
-broke, and 2 where it could not start.
+come, in OUTPUT/PART.jsonl, messages in OUTPUT/PART.log, and after every part in OUTPUT/gpu.json and OUTPUT/gpu.md. A
+part that is done is not run again unless --part names it; `science` goes on where it was. The exit status is 0, 1 where
+a check failed or a part broke, and 2 where it could not start.
 """
 
 import argparse

@@ -13,6 +13,7 @@ a bias before batch norm has a gradient of rounding errors alone, which Adam tur
 
 import json
 import math
+import traceback
 from collections.abc import Iterator
 from typing import Any
 
@@ -26,6 +27,7 @@ from trainables.data import Dataset, Source, load_source
 from trainables.data.rows import tensor_of
 from trainables.measures.by_name import MEASURES, Context, measure
 from trainables.models.of_config import build
+from trainables.runtime.errors import one_line
 from trainables.runtime.float32 import exact_products
 from trainables.runtime.seeds import derive_seed
 from trainables.sharpness import ModelLoss
@@ -66,10 +68,22 @@ def run(setting: Setting) -> Iterator[Row]:
             config = config_of(**changes)
             if config.model != "mlp" and config.optimizer == "adam":
                 config = config_of(**changes, optimizer="sgd")
-            yield from compare_update(name, config, digits, setting.device)
-    yield from compare_measures(digits, setting)
+            yield from failing(f"update: {name}", compare_update(name, config, digits, setting.device))
+    trained = trained_by_the_cpu(digits)
+    for name in ["hessian_max_eig", "gaussian_sharpness", "box_sharpness"] if setting.smoke else list(MEASURES):
+        yield from failing(f"measure: {name}", compare_measure(name, trained, setting.device))
     for name in BITS:
-        yield from same_bits(name, (UPDATES | NETWORKS)[name] | BITS[name], digits, setting.device)
+        changes = (UPDATES | NETWORKS)[name] | BITS[name]
+        yield from failing(f"same bits: {name}", same_bits(name, changes, digits, setting.device))
+
+
+def failing(check: str, rows: Iterator[Row]) -> Iterator[Row]:
+    """`rows`, and one of a check that failed where they raise, so that the others are made all the same."""
+    try:
+        yield from rows
+    except Exception as error:
+        traceback.print_exc()
+        yield {"check": f"{check} ({one_line(error)})", "error": None, "passed": False}
 
 
 def config_of(**changes: Any) -> TrialConfig:
@@ -141,32 +155,31 @@ def verdict(check: str, dtype: torch.dtype, error: float, of_float32: float, own
     return {"check": check, "dtype": name, "error": error, "allowed": allowed, "passed": error <= allowed}
 
 
-def compare_measures(digits: Source, setting: Setting) -> Iterator[Row]:
-    """Of one network that the CPU has trained, smooth, so that no rounding switches a unit."""
+def trained_by_the_cpu(digits: Source) -> Training:
+    """A smooth network, so that no rounding switches a unit."""
     config = config_of(model="mlp", model_options=json.dumps({"widths": [16], "activation": "tanh"}), epochs=20)
-    cpu = torch.device("cpu")
-    training, _ = training_of(config, digits, cpu, torch.float32)
-    data = training.data
+    return training_of(config, digits, torch.device("cpu"), torch.float32)[0]
+
+
+def compare_measure(name: str, training: Training, device: torch.device) -> Iterator[Row]:
+    cpu, config, data = torch.device("cpu"), training.config, training.data
     context = Context.of(training.optimizer, training.model.parameters(), config.batch_size, config.train_size)
 
-    def values(name: str, on: torch.device, dtype: torch.dtype) -> list[float]:
+    def values(on: torch.device, dtype: torch.dtype) -> list[float]:
         inputs, labels = (tensor_of(part).to(on) for part in (data.train_inputs, data.train_labels))
         loss = ModelLoss(training.model, inputs, labels, dtype=dtype)
         return [float(row["value"]) for row in measure(loss, [name], context)]
 
-    names = ["hessian_max_eig", "gaussian_sharpness", "box_sharpness"] if setting.smoke else list(MEASURES)
-    for name in names:
-        exact = values(name, cpu, torch.float64)
-        scale = max((abs(value) for value in exact if math.isfinite(value)), default=0.0) or 1.0
-        own = OWN_TOLERANCE.get(name, SEARCH_TOLERANCE if any(part in name for part in SEARCHED) else 0.0)
+    exact = values(cpu, torch.float64)
+    scale = max((abs(value) for value in exact if math.isfinite(value)), default=0.0) or 1.0
+    own = OWN_TOLERANCE.get(name, SEARCH_TOLERANCE if any(part in name for part in SEARCHED) else 0.0)
 
-        def error(found: list[float], exact: list[float] = exact, scale: float = scale) -> float:
-            return max(map(difference, found, exact)) / scale
+    def error(found: list[float]) -> float:
+        return max(map(difference, found, exact)) / scale
 
-        of_float32 = error(values(name, cpu, torch.float32))
-        for dtype in (torch.float32, torch.float64):
-            found = values(name, setting.device, dtype)
-            yield verdict(f"measure: {name}", dtype, error(found), of_float32, own)
+    of_float32 = error(values(cpu, torch.float32))
+    for dtype in (torch.float32, torch.float64):
+        yield verdict(f"measure: {name}", dtype, error(values(device, dtype)), of_float32, own)
 
 
 def difference(one: float, other: float) -> float:

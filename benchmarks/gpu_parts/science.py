@@ -48,8 +48,9 @@ TINY = (
 
 @dataclass(frozen=True)
 class Study:
-    """Trials on `dataset` that `plan` makes of a command line."""
+    """Trials on `dataset` that `plan` makes of a command line; those of a lower `rank` come first, then lower seeds."""
 
+    rank: int
     dataset: str
     plan: Callable[[TwoBatches], list[TrialConfig]]
     arguments: tuple[str, ...] = ()
@@ -57,12 +58,12 @@ class Study:
 
 C1, F1 = (partial(tables_trials, network=network) for network in ("c1", "f1"))
 AT_EQUAL_LOSS = ("--target-loss", "0.01")
-STUDIES = {  # in this order
-    "c1_epochs": Study("cifar10", C1),
-    "c1_equal_loss": Study("cifar10", C1, AT_EQUAL_LOSS),
-    "f1_equal_loss": Study("mnist", F1, AT_EQUAL_LOSS),
-    "f1_threshold": Study("mnist", threshold_batch.plan, ("--seeds", "0", "1", "--batch-sizes", "64", "60000")),
-    "c1_threshold": Study("cifar10", threshold_batch.plan, ("--seeds", "0", "1", "--model", "c1")),
+STUDIES = {
+    "c1_epochs": Study(0, "cifar10", C1),
+    "c1_equal_loss": Study(0, "cifar10", C1, AT_EQUAL_LOSS),
+    "f1_equal_loss": Study(1, "mnist", F1, AT_EQUAL_LOSS),
+    "f1_threshold": Study(2, "mnist", threshold_batch.plan, ("--seeds", "0", "1", "--batch-sizes", "64", "60000")),
+    "c1_threshold": Study(3, "cifar10", threshold_batch.plan, ("--seeds", "0", "1", "--model", "c1")),
 }
 
 
@@ -77,11 +78,10 @@ def source_of(setting: Any, dataset: str = "cifar10") -> Source:
 
 
 def trials_of(study: Study, source: Source, smoke: bool) -> list[TrialConfig]:
-    """Seed by seed, so that what is done of a study can be compared."""
     arguments = TINY if smoke else ("--measure-examples", "5000", *study.arguments)
     options = study_parser("science", "", PAPER_SEEDS, lambda parser: None).parse_args(["--scale", "paper", *arguments])
     options.seeds = options.seeds or list(range(PAPER_SEEDS))
-    return sorted(study.plan(TwoBatches(options, source)), key=lambda config: config.seed)
+    return study.plan(TwoBatches(options, source))
 
 
 def run(setting: Setting) -> Iterator[Row]:
@@ -99,6 +99,7 @@ def run(setting: Setting) -> Iterator[Row]:
         if done:
             yield from (columns_of(name, row) for row in read_tables(folder).trials.to_pylist())
         work += [(name, config) for config in configs if config.trial_id not in done]
+    work.sort(key=lambda one: (STUDIES[one[0]].rank, one[1].seed))
     try:
         yield from in_processes(setting, work)
     finally:

@@ -10,9 +10,11 @@ from trainables.data import Source
 F1 = {"model": "f1", "model_options": '{"width": 16, "depth": 2}', "batch_size": 20}
 RESNET = {"model": "resnet", "model_options": '{"depth": 8}', "test_size": 20, "measure_examples": 40}
 LSTM = {"model": "lstm", "model_options": '{"width": 12, "dropout": 0.1}', "test_size": 20, "measure_examples": 40}
+GPT = {**LSTM, "model": "gpt", "model_options": '{"width": 16, "depth": 1, "heads": 2}'}
+VIT = {**RESNET, "model": "vit", "model_options": '{"width": 16, "depth": 1, "heads": 2, "patch_size": 4}'}
 UPDATES: dict[str, dict[str, Any]] = {
     "adam": {},
-    "sgd": {"optimizer": "sgd", "momentum": 0.9, "momentum_correction": False, "warmup_epochs": 1.5},
+    "sgd": {"optimizer": "sgd", "momentum": 0.9, "momentum_correction": False, "warmup_epochs": 2},
     "adagrad": {"optimizer": "adagrad"},
     "lars": {"optimizer": "sgd", "layer_adaptation": True},
     "lamb": {"layer_adaptation": True},
@@ -35,6 +37,12 @@ UPDATES: dict[str, dict[str, Any]] = {
     "lstm": LSTM,
     "gradient descent": {"optimizer": "gradient_descent", "batch_size": 40},
     "lbfgs": {"optimizer": "lbfgs", "batch_size": 40},
+    "averaged": {"average": "ema"},
+    "local": {"local_workers": 2, "local_steps": 2},
+    "gradient penalty": {"gradient_penalty": 0.1, "penalty_batch_size": 5},
+    "variance reduction": {"svrg_every": "1epochs"},
+    "gpt": GPT,
+    "vit": VIT,
     "progressive lbfgs": {"optimizer": "progressive_lbfgs"},
 }
 SEARCHING = ("gradient descent", "lbfgs", "progressive lbfgs")  # along a line, so they wait
@@ -42,10 +50,10 @@ SEARCHING = ("gradient descent", "lbfgs", "progressive lbfgs")  # along a line, 
 
 def source_for(config: TrialConfig, digits: Source) -> Source:
     draw = np.random.default_rng(0)
-    if config.model == "lstm":
+    if config.model in ("lstm", "gpt"):
         tokens, labels = draw.integers(0, 9, (2, 60, 7))
         return Source("tokens", tokens[:40], labels[:40], tokens[40:], labels[40:], 9)
-    if config.model == "resnet":
+    if config.model in ("resnet", "vit"):
         images, labels = draw.random((60, 3, 8, 8), dtype=np.float32), draw.integers(0, 10, 60)
         return Source("images", images[:40], labels[:40], images[40:], labels[40:], 10)
     return digits

@@ -121,7 +121,7 @@ class RecordedUpdate:
             place.copy_(batch)
             self._note_rates(optimizer)
             replay()
-        elif self._updates[size] == UPDATES_BEFORE and size <= LARGEST_BATCH:
+        elif self._updates[size] == UPDATES_BEFORE and size <= LARGEST_BATCH and _is_fused(optimizer):
             self._do_and_record(optimizer, batch)
         else:
             self._update(optimizer, batch)
@@ -165,6 +165,11 @@ class RecordedUpdate:
         weights = [parameter.detach() for parameter in self._model.parameters()]
         moments = [value for of_one in optimizer.state.values() for value in of_one.values()]
         return [*weights, *self._model.buffers(), *(value for value in moments if isinstance(value, Tensor))]
+
+
+def _is_fused(optimizer: Optimizer) -> bool:
+    """Whether its step reads the rate from memory; those of trainables.training.optimizers.plain do without saying."""
+    return all(group.get("fused", True) for group in optimizer.param_groups)
 
 
 def _restore(state: list[Tensor], values: list[Tensor]) -> None:

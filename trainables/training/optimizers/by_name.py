@@ -5,6 +5,7 @@ Fused kernels are asked for where a class has them. docs/optimizers.md says what
 """
 
 import copy
+import functools
 import inspect
 import io
 from typing import Any
@@ -148,10 +149,11 @@ def _built(
 ) -> Optimizer:
     parameters = inspect.signature(own).parameters
     machine: dict[str, Any] = {}
+    device = groups[0]["params"][0].device
     if "fused" in parameters and not is_import_path(config.optimizer):
-        machine["fused"] = True
+        machine["fused"] = _has_fused_kernel(own, device.type)
         if "capturable" in parameters:  # without which PyTorch refuses to record a step
-            machine["capturable"] = groups[0]["params"][0].is_cuda
+            machine["capturable"] = device.type == "cuda"
     if takes_weight_decay(config):
         machine["weight_decay"] = config.weight_decay
     try:
@@ -161,3 +163,20 @@ def _built(
         return optimizer
     except Exception as error:
         raise UserError(f"`optimizer`: {config.optimizer} cannot be built: {one_line(error)}") from error
+
+
+@functools.cache
+def _has_fused_kernel(own: Any, device: str) -> bool:
+    """Whether PyTorch can do a step of the optimizer in one kernel on that kind of device: Adagrad's came late to GPUs.
+
+    A step is tried, since that is when PyTorch refuses.
+    """
+    if device == "cpu":
+        return True
+    number = torch.zeros(1, device=device, requires_grad=True)
+    number.grad = torch.zeros(1, device=device)
+    try:
+        own([number], fused=True).step()
+    except RuntimeError:
+        return False
+    return True
