@@ -1,7 +1,7 @@
 """What is to be known of one CUDA GPU, in eight minutes and without Ray: docs/gpu.md says what and how.
 
     python benchmarks/gpu.py --data-dir DATA [--dataset cifar10] [--part correctness training ...] [--output DIR]
-    python benchmarks/gpu.py --smoke          # the same on the CPU with tiny sizes, about a minute
+    python benchmarks/gpu.py --smoke          # the same on the CPU with tiny sizes, two minutes
 
 The parts run one after another, each in a process of its own that is ended when its time is over. Rows are kept as they
 come, in OUTPUT/PART.jsonl, messages in OUTPUT/PART.log, and after every part in OUTPUT/gpu.json and OUTPUT/gpu.md. A
@@ -20,6 +20,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -86,7 +87,7 @@ def parser() -> argparse.ArgumentParser:
     add("--dataset", help="of science, such as cifar10 or parquet (default: cifar10; with --smoke made-up images)")
     add("--data-dir", type=Path, default=Path("data"), help="where its files are (default: %(default)s)")
     add("--output", type=Path, default=Path("gpu_results"), help="(default: %(default)s)")
-    add("--worker", nargs=2, metavar=("PART", "SECONDS"), help=argparse.SUPPRESS)
+    add("--worker", nargs=2, metavar=("PART", "END"), help=argparse.SUPPRESS)
     return found
 
 
@@ -121,7 +122,15 @@ def run_part(name: str, seconds: float, options: argparse.Namespace) -> dict[str
     """The part's rows and how it ended, from a process that is killed when its time is over."""
     file = options.output / f"{name}.jsonl"
     file.unlink(missing_ok=True)
-    command = [sys.executable, __file__, "--worker", name, str(seconds), "--output", str(options.output)]
+    command = [
+        sys.executable,
+        __file__,
+        "--worker",
+        name,
+        str(time.monotonic() + seconds),
+        "--output",
+        str(options.output),
+    ]
     command += ["--dataset", options.dataset, "--data-dir", str(options.data_dir)]
     started, reason = time.monotonic(), ""
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(HERE.parent), os.environ.get("PYTHONPATH", "")])}
@@ -152,10 +161,12 @@ def work(options: argparse.Namespace) -> int:
     """What the process of one part does."""
     from trainables.runtime.process import prepare_process
 
-    name, seconds = options.worker
+    name, end = options.worker
     prepare_process(1 if options.smoke else os.cpu_count() or 1)
     device = torch.device("cpu" if options.smoke else "cuda:0")
-    setting = Setting(device, float(seconds), options.smoke, options.output, options.dataset, options.data_dir)
+    setting = Setting(
+        device, float(end) - time.monotonic(), options.smoke, options.output, options.dataset, options.data_dir
+    )
     module = importlib.import_module(f"gpu_parts.{PARTS[name][0]}")
     with (options.output / f"{name}.jsonl").open("w") as file:
         for row in module.run(setting):
@@ -207,15 +218,23 @@ def read(file: Path) -> dict[str, Any]:
 
 def markdown(results: dict[str, Any]) -> str:
     """A table for every part."""
-    lines = ["# One GPU", "", ", ".join(f"{name} {value}" for name, value in results["about"].items())]
-    for name, part in results["parts"].items():
+    about = ", ".join(f"{name} {value}" for name, value in results["about"].items() if name != "smoke")
+    return "\n".join(["# One GPU", "", about, *sections(results["parts"])]) + "\n"
+
+
+def sections(parts: dict[str, Any]) -> Iterator[str]:
+    """Each part with its heading, what to know of it, and its table; correctness tells failures alone."""
+    for name, part in parts.items():
         module = importlib.import_module(f"gpu_parts.{PARTS[name][0]}")
         ended = part["status"] + (f": {part['reason']}" if part["reason"] else "")
-        lines += ["", f"## {module.TITLE}", "", f"{module.NOTE} ({ended}, {part['seconds']:.0f} s)", ""]
-        lines += ["| " + " | ".join(column.replace("_", " ") for column in module.COLUMNS) + " |"]
-        lines += ["|" + "---|" * len(module.COLUMNS)]
-        lines += ["| " + " | ".join(cell(row.get(column)) for column in module.COLUMNS) + " |" for row in part["rows"]]
-    return "\n".join(lines) + "\n"
+        yield from ("", f"## {module.TITLE}", "", f"{module.NOTE} ({ended}, {part['seconds']:.0f} s)", "")
+        columns, rows = module.table(part["rows"])
+        if rows:
+            yield "| " + " | ".join(column.replace("_", " ") for column in columns) + " |"
+            yield "|" + "---|" * len(columns)
+            yield from ("| " + " | ".join(cell(row.get(column)) for column in columns) + " |" for row in rows)
+        if hasattr(module, "summary"):
+            yield from ("", module.summary(part["rows"]))
 
 
 def cell(value: Any) -> str:
@@ -223,7 +242,9 @@ def cell(value: Any) -> str:
         return ""
     if isinstance(value, bool):
         return "yes" if value else "**no**"
-    return f"{value:.4g}" if isinstance(value, float) else str(value).replace("|", "/")
+    if isinstance(value, float) and 1000 <= abs(value) < 1e9:
+        return f"{float(f'{value:.3g}'):.0f}"
+    return f"{value:.3g}" if isinstance(value, float) else str(value).replace("|", "/")
 
 
 def refuse(message: str) -> NoReturn:

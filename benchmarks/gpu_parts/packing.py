@@ -9,7 +9,7 @@ import multiprocessing
 import queue
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -107,3 +107,7 @@ def work(
             break
         epochs += 1
     counts.put(epochs)
+
+
+def table(rows: list[Row]) -> tuple[Sequence[str], list[Row]]:
+    return COLUMNS, rows

@@ -8,7 +8,7 @@ suffice for leaves a checkpoint, from which the next run goes on.
 
 import multiprocessing
 import queue
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -37,7 +37,7 @@ COLUMNS = (
 )
 NOTE = "Adam at its default rate, 0.001, all training images; measures on 5000 of them, in float32."
 
-PROCESSES = 4  # that share the GPU
+PROCESSES = 2  # that share the GPU, the two batch sizes of a seed
 SLICE = 10.0  # seconds between checkpoints
 STOPPING = 3.0  # seconds to write the tables in
 TINY = (
@@ -172,3 +172,7 @@ def finish(trial: Trial, folder: Path, setting: Setting) -> Row:
 
 def columns_of(study: str, row: Row) -> Row:
     return {"study": study, **{name: row[name] for name in COLUMNS[1:]}}
+
+
+def table(rows: list[Row]) -> tuple[Sequence[str], list[Row]]:
+    return COLUMNS, rows

@@ -22,7 +22,7 @@ from matplotlib.figure import Figure
 from analysis.data.load import Sweep, comparable, load_sweep
 from analysis.paper.keskar2017 import accuracy
 from analysis.paper.keskar_tables import SHOWN_EPSILON, effect_text, keskar_tables, verdict_text
-from analysis.stats.means import paired_difference
+from analysis.stats.means import Mean, paired_difference
 from analysis.stats.wording import three_digits
 
 HERE = Path(__file__).resolve().parent
@@ -31,6 +31,7 @@ FIGURE = HERE.parent / "figures" / "f1_mnist_epochs.png"
 RUNS = {  # the folder in docs/paper/data, and how the tables name it
     "tables_paper_size": "MNIST, 60 000 images, 100 epochs",
     "tables_equal_loss": "MNIST, 60 000 images, equal loss",
+    "tables_c1_equal_loss": "CIFAR-10, 50 000 images, equal loss, one seed",
     "tables_small": "digits, 300 images, equal loss",
 }
 WIDEST = 1e9  # an interval of a ratio beyond this is not worth its digits
@@ -59,7 +60,7 @@ def accuracy_table(table: pd.DataFrame) -> Iterator[str]:
         if network in accuracy().index:
             small, large = (accuracy().loc[(network, end)] for end in ("SB", "LB"))
             cells = [
-                f"{end[f'{kind}_accuracy']:.2f} ± {end[f'{kind}_std']:.2f}"
+                _spread(end[f"{kind}_accuracy"], end[f"{kind}_std"])
                 for kind in ("train", "test")
                 for end in (small, large)
             ]
@@ -67,7 +68,7 @@ def accuracy_table(table: pd.DataFrame) -> Iterator[str]:
             yield _line(network, "Keskar et al. 2017", *cells, f"{difference:.2f}", "yes")
         for run, rows in _runs(table[table["network"] == network]):
             train, test = (rows[rows["quantity"] == f"{kind} accuracy"].iloc[0] for kind in ("train", "test"))
-            cells = [f"{row[end]:.2f} ± {row[f'{end}_std']:.2f}" for row in (train, test) for end in ("SB", "LB")]
+            cells = [_spread(row[end], row[f"{end}_std"]) for row in (train, test) for end in ("SB", "LB")]
             yield _line(
                 network,
                 run,
@@ -113,8 +114,7 @@ def losses_table() -> Iterator[str]:
             eigenvalues = [three_digits(end["hessian_max_eig"].mean()) for end in ends]
             ratio = paired_difference(ends[1], ends[0], "hessian_max_eig", scale="log")
             assert ratio is not None
-            assert ratio.interval is not None
-            shown = effect_text(ratio.value, ratio.interval.low, ratio.interval.high, three_digits)
+            shown = effect_text(ratio.value, *_ends(ratio), three_digits)
             yield _line(network, run, *epochs, *losses, *eigenvalues, shown)
 
 
@@ -141,10 +141,19 @@ def stopping_table() -> Iterator[str]:
         )
         mean = paired_difference(small, large, "value")
         assert mean is not None
-        ends_of = (None, None) if mean.interval is None else (mean.interval.low, mean.interval.high)
-        cells = [f"{end['value'].mean():.2f} ± {end['value'].std(ddof=1):.2f}" for end in (small, large)]
+        cells = [_spread(end["value"].mean(), end["value"].std(ddof=1)) for end in (small, large)]
         epochs = [f"{end['at'].mean():.0f}" for end in (small, large)]
-        yield _line(name, *epochs, *cells, effect_text(mean.value, *ends_of, "{:.2f}".format))
+        yield _line(name, *epochs, *cells, effect_text(mean.value, *_ends(mean), "{:.2f}".format))
+
+
+def _spread(mean: float, deviation: float) -> str:
+    """Mean ± standard deviation; one seed has none."""
+    return f"{mean:.2f}" + ("" if pd.isna(deviation) else f" ± {deviation:.2f}")
+
+
+def _ends(mean: Mean) -> tuple[float | None, float | None]:
+    """Those of the interval; none of one seed."""
+    return (None, None) if mean.interval is None else (mean.interval.low, mean.interval.high)
 
 
 def _first(sweep: Sweep, trials: pd.DataFrame, rule: Callable[[pd.DataFrame], pd.Series]) -> pd.DataFrame:

@@ -258,10 +258,11 @@ def add_run(parser: Parser, *, name: str) -> None:
         help="take at most N examples of a batch at once, to the same numbers (default: all)",
     )
     run.add_argument(
-        "--cuda-graphs",
-        action="store_true",
-        help="on a GPU record plain updates of small batches once and replay them, to the same numbers (whole batches "
-        "on one worker; networks from here, but for the LSTM)",
+        "--no-cuda-graphs",
+        dest="cuda_graphs",
+        action="store_false",
+        help="on a GPU do every update by Python; by default those of small batches are recorded once and replayed, to "
+        "the same numbers (docs/gpu.md says which)",
     )
     run.add_argument(
         "--memory-per-trial",

@@ -12,7 +12,7 @@ class Placement:
     `address` None starts Ray on this machine. `gpus_per_trial` None is one GPU where there is one, else none. With
     `dashboard` the sweep's numbers are published through Ray's metrics too; `track` are the (kind, target) of trackers.
     CPUs, GPUs and `memory_per_trial` (GiB) are those of each of `workers_per_trial` workers; `micro_batch_size` is the
-    most examples that one takes at once; with `cuda_graphs` a GPU replays the updates of small batches. A trial that
+    most examples that one takes at once; with `cuda_graphs` a GPU replays updates of small whole batches. A trial that
     takes longer than `trial_timeout` seconds fails.
     """
 
@@ -22,7 +22,7 @@ class Placement:
     workers_per_trial: int = 1
     memory_per_trial: float | None = None
     micro_batch_size: int | None = None
-    cuda_graphs: bool = False
+    cuda_graphs: bool = True
     checkpoint_seconds: float = 10.0
     checkpoint_every: str | None = None  # an amount of trainables.units, without tokens
     trial_timeout: float | None = None
@@ -42,11 +42,4 @@ class Placement:
             raise UserError(
                 f"`gpus-per-trial` must be a whole number with several workers per trial, got {self.gpus_per_trial}; "
                 "NCCL takes no two workers on one GPU"
-            )
-        if self.cuda_graphs and self.gpus_per_trial == 0:
-            raise UserError("`cuda-graphs` must go with GPUs, got 0 of them per trial")
-        if self.cuda_graphs and (self.workers_per_trial > 1 or self.micro_batch_size is not None):
-            raise UserError(
-                "`cuda-graphs` must go with whole batches on one worker, "
-                f"got --workers-per-trial {self.workers_per_trial} --micro-batch-size {self.micro_batch_size or 'all'}"
             )

@@ -73,12 +73,26 @@ class Attention(nn.Module):
             mixed = self.dropout(_weights(query, key, mask, is_causal)) @ value
         else:
             mixed = F.scaled_dot_product_attention(query, key, value, attn_mask=mask, is_causal=is_causal)
+            if mixed.is_cuda:
+                summed_in_order(mixed)
         out: Tensor = self.out(mixed.transpose(1, 2).flatten(2))
         return out
 
     def _split(self, x: Tensor) -> Tensor:
         """(N, T, width) -> (N, heads, T, width / heads)."""
         return x.view(*x.shape[:2], self.heads, -1).transpose(1, 2)
+
+
+def summed_in_order(mixed: Tensor) -> None:
+    """Has the gradient of what `F.scaled_dot_product_attention` returned be the same bits every time on a GPU.
+
+    Its fused kernels sum in any order unless PyTorch is told to refuse operations that would; a warning is not enough.
+    Elsewhere a trial only warns, since networks of others may hold such operations.
+    """
+    node, before = mixed.grad_fn, torch.get_deterministic_debug_mode()
+    if node is not None:
+        node.register_prehook(lambda _: torch.set_deterministic_debug_mode("error"))
+        node.register_hook(lambda *_: torch.set_deterministic_debug_mode(before))
 
 
 class FeedForward(nn.Sequential):

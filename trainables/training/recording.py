@@ -8,8 +8,9 @@ Nothing is taken on trust. Before a recording is used it and the update do the s
 same random numbers; unless both leave the same bits in every weight, buffer and moment, the recording is dropped. Where
 an update could not be recorded it is done as ever.
 
-Only updates of one gradient and one step are recorded, of networks from here, and none that draws numbers on the CPU. A
-recording keeps the memory of its activations to itself, hence the limit on its batch.
+Only updates of one gradient and one step are recorded, of networks whose recordings were seen on a GPU (docs/gpu.md),
+and none that draws numbers on the CPU. A recording keeps the memory of its activations to itself, hence the limit on
+its batch.
 
 Trap: a recording that fails while it is made may leave PyTorch's random numbers on the GPU unusable (2.11), which fails
 the trial; so what is not known to be recordable is not tried.
@@ -22,7 +23,6 @@ import torch
 from torch import Tensor, nn
 
 from trainables.config import TrialConfig
-from trainables.runtime.importing import is_import_path
 from trainables.runtime.seeds import random_numbers_kept
 from trainables.training.optimizers.optimizer import Optimizer
 from trainables.training.update import Update
@@ -30,6 +30,7 @@ from trainables.training.update import Update
 Work = Callable[[], None]
 Recorder = Callable[[Work], Work]  # what it returns repeats the work; it may do the work itself, too
 
+RECORDABLE_NETWORKS = ("mlp", "f1", "f2", "c1", "c2", "c3", "c4", "gpt")
 RECORDABLE_OPTIMIZERS = ("adam", "adamw", "sgd", "adagrad")  # fused kernels that read their rate from memory
 LARGEST_BATCH = 512
 UPDATES_BEFORE = 20  # with a batch of that size: they make what is made once, and show that it comes often
@@ -76,8 +77,8 @@ def is_recordable(config: TrialConfig) -> bool:
     )
     is_plain = all(part is None for part in (*drawn_on_the_cpu, *of_several_gradients))
     is_of_one_kernel = config.optimizer in RECORDABLE_OPTIMIZERS and not config.layer_adaptation
-    is_unknown = config.model == "lstm" or is_import_path(config.model) or config.noise_scale is not None
-    return is_plain and is_of_one_kernel and not is_unknown
+    is_known = config.model in RECORDABLE_NETWORKS and config.noise_scale is None
+    return is_plain and is_of_one_kernel and is_known
 
 
 class RecordedUpdate:

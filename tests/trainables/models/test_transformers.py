@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from trainables.models import MODELS, build_model
-from trainables.models.transformer import Attention, Rotary, rotate
+from trainables.models.transformer import Attention, Rotary, rotate, summed_in_order
 from trainables.runtime.errors import UserError
 from trainables.sharpness import GaussNewton, ModelLoss, hessian_eigenvalues
 from trainables.tasks.language import Language
@@ -219,3 +219,19 @@ def test_a_tied_matrix_is_one_parameter() -> None:
 def test_refuses(name: str, shape: tuple[int, ...], options: dict[str, Any], message: str) -> None:
     with pytest.raises(UserError, match=message):
         build_model(name, shape, 8, **options)
+
+
+def test_the_gradient_of_attention_may_not_be_summed_in_any_order() -> None:
+    """During the backward pass of attention alone PyTorch refuses operations that are not repeatable."""
+    before = torch.get_deterministic_debug_mode()
+    seen: list[int] = []
+    query = torch.rand(1, 2, 3, 4, requires_grad=True)
+    mixed = F.scaled_dot_product_attention(query, query, query)
+    summed_in_order(mixed)
+    assert mixed.grad_fn is not None
+    mixed.grad_fn.register_prehook(lambda _: seen.append(torch.get_deterministic_debug_mode()))
+    (2 * mixed).sum().backward()
+    assert seen == [2]
+    assert torch.get_deterministic_debug_mode() == before
+    with torch.no_grad():
+        summed_in_order(F.scaled_dot_product_attention(query, query, query))
