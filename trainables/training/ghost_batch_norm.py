@@ -125,7 +125,9 @@ GHOSTS: dict[type[nn.Module], type[_GhostBatchNorm]] = {
 def use_ghost_batch_norm(model: nn.Module, group_size: int) -> None:
     """Turns every batch norm of `model` into ghost batch norm over groups of `group_size` examples, in place.
 
-    The modules, their weights and buffers stay the same objects. Raises UserError for a group of less than 2 examples,
+    The modules, their weights and buffers stay the same objects and take another class, as PyTorch's parametrizations
+    have it: a network that also keeps its layers in a list of its own would go on calling layers that were replaced.
+    Raises UserError for a group of less than 2 examples,
     and for a model without batch norm.
     """
     if group_size < 2:
