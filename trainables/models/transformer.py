@@ -26,6 +26,7 @@ from trainables.runtime.errors import UserError
 INITIAL_DEVIATION = 0.02  # of GPT-2's weights
 POSITIONS = ("rotary", "learned")
 ROTARY_BASE = 10_000.0
+WARN = 1  # of PyTorch's modes for operations that are not deterministic
 
 
 @dataclass(frozen=True)
@@ -73,7 +74,7 @@ class Attention(nn.Module):
             mixed = self.dropout(_weights(query, key, mask, is_causal)) @ value
         else:
             mixed = F.scaled_dot_product_attention(query, key, value, attn_mask=mask, is_causal=is_causal)
-            if mixed.is_cuda:
+            if mixed.is_cuda and not torch.compiler.is_compiling():
                 summed_in_order(mixed)
         out: Tensor = self.out(mixed.transpose(1, 2).flatten(2))
         return out
@@ -89,7 +90,7 @@ def summed_in_order(mixed: Tensor) -> None:
     Its fused kernels sum in any order unless PyTorch is told to refuse operations that would; a warning is not enough.
     Elsewhere a trial only warns, since networks of others may hold such operations.
     """
-    node, before = mixed.grad_fn, torch.get_deterministic_debug_mode()
+    node, before = mixed.grad_fn, min(torch.get_deterministic_debug_mode(), WARN)  # one that raised left "error"
     if node is not None:
         node.register_prehook(lambda _: torch.set_deterministic_debug_mode("error"))
         node.register_hook(lambda *_: torch.set_deterministic_debug_mode(before))

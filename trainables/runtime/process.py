@@ -20,3 +20,4 @@ def prepare_process(cpus: float) -> None:
     deterministic: Any = torch.utils.deterministic
     deterministic.fill_uninitialized_memory = False  # by default then with NaN: 2 to 8 % of a trial's time
     torch.backends.cudnn.benchmark = False
+    torch.backends.cuda.enable_cudnn_sdp(False)  # its attention has no deterministic gradient

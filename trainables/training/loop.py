@@ -16,6 +16,7 @@ Several workers train one network by each running this loop: same weights, same 
 import json
 import math
 import time
+import weakref
 from collections.abc import Callable
 from typing import Any
 
@@ -43,7 +44,7 @@ from trainables.training.ghost_batch_norm import use_ghost_batch_norm
 from trainables.training.local_sgd import LocalUpdate
 from trainables.training.looks import is_look, is_test_always_due, is_test_due
 from trainables.training.noise_scale import NoiseScale
-from trainables.training.optimizers.by_name import build_optimizer, scale_velocity
+from trainables.training.optimizers.by_name import build_optimizer, load_state, scale_velocity
 from trainables.training.optimizers.groups import LR_RATIO
 from trainables.training.parallel import Workers, evaluate_together
 from trainables.training.parts import Parts
@@ -97,7 +98,8 @@ class Training:
         if record is not None and is_known and is_whole and data.is_resident:
             self._update = RecordedUpdate(update, model, record)
         self.optimizer = build_optimizer(config, model)
-        self.average = WeightAverage(config, model, lambda: self.optimizer)
+        this = weakref.proxy(self)  # no cycle: what a training that is over holds is free at once, on a GPU too
+        self.average = WeightAverage(config, model, lambda: this.optimizer)
         self.step = 0
         self.examples = 0  # used so far, each as often as it was used
         self.seconds = 0.0
@@ -194,6 +196,8 @@ class Training:
         )
         if self.finished:
             self.average.put()
+            if isinstance(self._update, RecordedUpdate):
+                self._update.release()
 
     def pass_over_data(self, between: Callable[[float], None] = lambda epochs_done: None) -> tuple[int, float]:
         """The updates up to the next logging point; returns the batch size and learning rate of the last one.
@@ -369,7 +373,7 @@ class Training:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.model.load_state_dict(state["model"])
         self.optimizer = build_optimizer(self.config, self.model)  # no recording is of this one
-        self.optimizer.load_state_dict(state["optimizer"])
+        load_state(self.optimizer, state["optimizer"])
         self.seconds = state["seconds"]
         self._load_history(state["epochs"])
         self._random = state.get("random")

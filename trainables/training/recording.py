@@ -9,8 +9,8 @@ same random numbers; unless both leave the same bits in every weight, buffer and
 an update could not be recorded it is done as ever.
 
 Only updates of one gradient and one step are recorded, of networks whose recordings were seen on a GPU (docs/gpu.md),
-and none that draws numbers on the CPU. A recording keeps the memory of its activations to itself, hence the limit on
-its batch.
+and none that draws numbers on the CPU. A recording keeps the memory of its activations to itself, until the training
+ends, hence the limit on its batch.
 
 Trap: a recording that fails while it is made may leave PyTorch's random numbers on the GPU unusable (2.11), which fails
 the trial; so what is not known to be recordable is not tried.
@@ -37,14 +37,24 @@ UPDATES_BEFORE = 20  # with a batch of that size: they make what is made once, a
 
 
 def cuda_graph(work: Work) -> Work:
-    """Records `work` on the current GPU, after doing it three times, as PyTorch asks for."""
-    current, aside = torch.cuda.current_stream(), _stream_aside(torch.cuda.current_device())
+    """Records `work` on the current GPU, after doing it three times, as PyTorch asks for.
+
+    Raises RuntimeError, before it records, where the memory might not suffice: what `work` takes, once more.
+    """
+    device = torch.cuda.current_device()
+    most = torch.cuda.get_device_properties(device).total_memory * torch.cuda.get_per_process_memory_fraction(device)
+    before = torch.cuda.memory_allocated(device)
+    torch.cuda.reset_peak_memory_stats(device)
+    current, aside = torch.cuda.current_stream(), _stream_aside(device)
     graph = torch.cuda.CUDAGraph()
     aside.wait_stream(current)
     try:
         with torch.cuda.stream(aside):
             for _ in range(3):
                 work()
+        peak = torch.cuda.max_memory_allocated(device)
+        if 2 * peak - before > most:
+            raise RuntimeError("too little memory for a recording")
         with torch.cuda.graph(graph, stream=aside):
             work()
     finally:
@@ -96,11 +106,16 @@ class RecordedUpdate:
         self._optimizer: Optimizer | None = None
         self._updates: dict[int, int] = {}  # by the size of the batch
         self._recordings: dict[int, tuple[Tensor, Work]] = {}  # the place of the batch, and its update
+        self._recorded: dict[int, None] = {}
 
     @property
     def recorded(self) -> list[int]:
-        """The batch sizes whose updates are replayed."""
-        return list(self._recordings)
+        """The batch sizes whose updates are or were replayed."""
+        return list(self._recorded)
+
+    def release(self) -> None:
+        """Drops the recordings, with the memory that each has to itself."""
+        self._recordings = {}
 
     def begin_epoch(self, epoch: int) -> None:
         self._update.begin_epoch(epoch)
@@ -156,6 +171,7 @@ class RecordedUpdate:
         self._update(optimizer, batch)
         if replayed and all(torch.equal(one, other) for one, other in zip(replayed, state, strict=True)):
             self._recordings[len(batch)] = place, replay
+            self._recorded[len(batch)] = None
 
     def _note_rates(self, optimizer: Optimizer) -> None:
         for rate, group in zip(self._rates, optimizer.param_groups, strict=True):

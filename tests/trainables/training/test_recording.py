@@ -1,5 +1,7 @@
 """Recorded updates: the same bits as without, by a tape that repeats operations as a CUDA graph repeats kernels."""
 
+import gc
+import weakref
 from collections.abc import Callable
 from typing import Any
 
@@ -209,3 +211,20 @@ def test_large_batches_are_not_recorded(
 )
 def test_what_is_recordable(make: Make, changes: dict[str, Any], expected: bool) -> None:
     assert is_recordable(make(**changes)) == expected
+
+
+def test_a_training_that_is_over_holds_no_recording(
+    make: Make, digits: Source, on_tape: Recorder, tapes: list[Tape]
+) -> None:
+    """It is freed without a collection of cycles, since a recording's memory is no one else's."""
+    trial = Trial(make(train_size=256, epochs=3), digits, record=on_tape)
+    trial.train()
+    assert trial.training.recorded == [16]
+    recording, training = weakref.ref(tapes.pop()), weakref.ref(trial.training)
+    gc.disable()
+    try:
+        assert recording() is None
+        del trial
+        assert training() is None
+    finally:
+        gc.enable()

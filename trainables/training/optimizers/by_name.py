@@ -37,6 +37,7 @@ from trainables.training.optimizers.progressive_lbfgs import ProgressiveLBFGS
 
 PLAIN: dict[str, Any] = {"adam": Adam, "sgd": SGD}
 PLAIN_KEYS = {"params", "weight_decay", LR_RATIO}  # of groups, which these take
+OF_THE_DEVICE = ("fused", "capturable")  # options of an optimizer that a saved state must not bring along
 MATCHED_RATES = "match_rms_adamw"  # Muon's learning rate means what AdamW's means (Liu et al. 2025, arXiv 2502.16982)
 RATIO_OF_PYTORCH = 0.015  # AdamW 3e-4 beside Muon 0.02, as in PyTorch's example of Muon and in that of its author
 
@@ -63,6 +64,19 @@ def build_optimizer(config: TrialConfig, model: nn.Module) -> Optimizer:
     if config.optimizer in PLAIN and not has_options:
         return _built(config, PLAIN[config.optimizer], groups, rate, options)
     return _built(config, class_of(config.optimizer), groups, rate, options)
+
+
+def load_state(optimizer: Optimizer, state: dict[str, Any]) -> None:
+    """Takes up a saved `state`, by the kernels for the device that the optimizer is on now."""
+    if isinstance(optimizer, CombinedOptimizer):
+        for part, own in zip(optimizer.parts, state["parts"], strict=True):
+            load_state(part, own)
+        return
+    groups = [
+        saved | {name: group[name] for name in OF_THE_DEVICE if name in group}
+        for saved, group in zip(state["param_groups"], optimizer.param_groups, strict=True)
+    ]
+    optimizer.load_state_dict({**state, "param_groups": groups})
 
 
 def check_optimizer(config: TrialConfig, model: nn.Module) -> None:
@@ -177,6 +191,8 @@ def _has_fused_kernel(own: Any, device: str) -> bool:
     number.grad = torch.zeros(1, device=device)
     try:
         own([number], fused=True).step()
-    except RuntimeError:
+    except RuntimeError as error:
+        if "fused" not in str(error):
+            raise
         return False
     return True

@@ -11,6 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
+from trainables.config import TrialConfig
+from trainables.training.optimizers.by_name import build_optimizer, load_state
 from trainables.training.optimizers.full_batch import GradientDescent, full_batch_lbfgs
 from trainables.training.optimizers.lamb import LAMB
 from trainables.training.optimizers.lars import LARS
@@ -92,3 +94,21 @@ def test_a_trial_does_not_import_the_compiler() -> None:
         "print(*{'torch._dynamo', 'torch._inductor', 'sympy'} & set(sys.modules))"
     )
     assert subprocess.run([sys.executable, "-c", source], capture_output=True, text=True, check=True).stdout == "\n"
+
+
+@pytest.mark.parametrize("name", ["adamw", "muon"])
+def test_a_saved_state_brings_no_kernels_along(make_config: Callable[..., TrialConfig], name: str) -> None:
+    """A trial may go on on another device, whose kernels the optimizer was built for."""
+    config = make_config(optimizer=name)
+    model = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 2))
+    saved, resumed = build_optimizer(config, model), build_optimizer(config, model)
+    state = copy.deepcopy(saved.state_dict())
+    for part in state.get("parts", [state]):
+        for group in part["param_groups"]:
+            group |= {option: not group[option] for option in ("fused", "capturable") if option in group}
+            group["lr"] = 0.5
+    load_state(resumed, state)
+    for group, own in zip(resumed.param_groups, saved.param_groups, strict=True):
+        assert group["lr"] == 0.5
+        assert all(group[option] == own[option] for option in ("fused", "capturable") if option in own)
+    assert any("fused" in group for group in resumed.param_groups)
