@@ -60,9 +60,9 @@ def main() -> int:
     parts = known.get("parts", {})
     chosen = options.part or [name for name in PARTS if parts.get(name, {}).get("status") != "complete"]
     for name in chosen:
-        seconds = options.minutes * 60 * (PARTS[name][1] if len(chosen) > 1 else 1.0)
+        seconds = options.minutes * 60 * PARTS[name][1] / sum(PARTS[one][1] for one in chosen)
         print(f"== {name}, at most {seconds:.0f} s", flush=True)
-        parts[name] = run_part(name, seconds, options)
+        parts[name] = {**run_part(name, seconds, options), "about": about(options)}
         print(
             f"   {parts[name]['status']}, {len(parts[name]['rows'])} rows, {parts[name]['seconds']:.0f} s", flush=True
         )
@@ -83,7 +83,7 @@ def parser() -> argparse.ArgumentParser:
     add = found.add_argument
     add("--part", nargs="+", choices=tuple(PARTS), help="run these, even if done (default: all that are not)")
     add("--smoke", action="store_true", help="tiny sizes on the CPU: shows that everything runs, measures nothing")
-    add("--minutes", type=float, default=MINUTES, help="for all parts; one part alone gets all (default: %(default)s)")
+    add("--minutes", type=float, default=MINUTES, help="for all parts that are run (default: %(default)s)")
     add("--dataset", help="of science, such as cifar10 or parquet (default: cifar10; with --smoke made-up images)")
     add("--data-dir", type=Path, default=Path("data"), help="where its files are (default: %(default)s)")
     add("--output", type=Path, default=Path("gpu_results"), help="(default: %(default)s)")

@@ -52,6 +52,7 @@ NETWORKS: dict[str, tuple[str, tuple[int, ...], dict[str, Any]]] = {
     "gpt": ("gpt", (128,), {"width": 256}),
 }
 CLASSES = {"gpt": 65}  # of characters
+Pass = Callable[[], int]  # trains on some batches; returns on how many examples
 BATCH_SIZES = (16, 64, 256, 1000, 5000)
 SECONDS = 1.0  # of one round of one loop, at least one step
 ROUNDS = 3
@@ -111,10 +112,22 @@ def mean_loss(logits: Tensor, labels: Tensor) -> Tensor:
     return cross_entropy(logits.flatten(0, -2), labels.flatten())
 
 
+def made_when_called(maker: Callable[[], Pass]) -> Pass:
+    """The pass that `maker` makes, once it is asked for: a network that nobody times costs nothing."""
+    made: list[Pass] = []
+
+    def run() -> int:
+        if not made:
+            made.append(maker())
+        return made[0]()
+
+    return run
+
+
 def loops(
     network: str, batch_size: int, device: torch.device, precision: str, record: Recorder | None, backend: str | None
-) -> tuple[dict[str, Callable[[], int]], Training]:
-    """The contestants, each with a model of its own, a call is one pass over a few batches; and our training.
+) -> tuple[dict[str, Pass], Training]:
+    """The contestants, each with a model of its own, and our training.
 
     `backend` is torch.compile's, None without that contestant.
     """
@@ -142,55 +155,66 @@ def loops(
         training.pass_over_data()
         return examples
 
-    bare_model = model()
-    bare_optimizer = torch.optim.Adam(bare_model.parameters(), lr=1e-3, fused=True)
-    batch, targets = inputs[:batch_size].clone(), labels[:batch_size].clone()
+    def bare() -> Pass:
+        network, batch, targets = model(), inputs[:batch_size].clone(), labels[:batch_size].clone()
+        optimizer = torch.optim.Adam(network.parameters(), lr=1e-3, fused=True)
 
-    def bare() -> int:
-        with large_products(bare_model.parameters(), batch_size):
-            bare_optimizer.zero_grad()
-            mean_loss(bare_model(batch), targets).backward()
-            bare_optimizer.step()
-        return batch_size
+        def run() -> int:
+            with large_products(network.parameters(), batch_size):
+                optimizer.zero_grad()
+                mean_loss(network(batch), targets).backward()
+                optimizer.step()
+            return batch_size
 
-    plain_model = model()
-    plain_optimizer = torch.optim.Adam(plain_model.parameters(), lr=1e-3)
+        return run
 
-    def plain() -> int:
-        for chosen in torch.randperm(examples, device=device).split(batch_size):
-            plain_optimizer.zero_grad()
-            mean_loss(plain_model(inputs[chosen]), labels[chosen]).backward()
-            plain_optimizer.step()
-        return examples
+    def plain() -> Pass:
+        network = model()
+        optimizer = torch.optim.Adam(network.parameters(), lr=1e-3)
 
-    loader_model = model()
-    loader_optimizer = torch.optim.Adam(loader_model.parameters(), lr=1e-3)
-    loader = DataLoader(TensorDataset(inputs.cpu(), labels.cpu()), batch_size=batch_size, shuffle=True)
+        def run() -> int:
+            for chosen in torch.randperm(examples, device=device).split(batch_size):
+                optimizer.zero_grad()
+                mean_loss(network(inputs[chosen]), labels[chosen]).backward()
+                optimizer.step()
+            return examples
 
-    def dataloader() -> int:
-        for part, part_labels in loader:
-            loader_optimizer.zero_grad()
-            mean_loss(loader_model(part.to(device)), part_labels.to(device)).backward()
-            loader_optimizer.step()
-        return examples
+        return run
 
-    contestants = {"ours": ours, "bare": bare, "plain": plain, "dataloader": dataloader}
-    if backend is not None:
-        fast_model = model()
-        fast = torch.compile(fast_model, backend=backend, mode="reduce-overhead" if device.type == "cuda" else None)
-        fast_optimizer = torch.optim.Adam(fast_model.parameters(), lr=1e-3, fused=True)
+    def dataloader() -> Pass:
+        network = model()
+        optimizer = torch.optim.Adam(network.parameters(), lr=1e-3)
+        loader = DataLoader(TensorDataset(inputs.cpu(), labels.cpu()), batch_size=batch_size, shuffle=True)
 
-        def compiled() -> int:
+        def run() -> int:
+            for part, part_labels in loader:
+                optimizer.zero_grad()
+                mean_loss(network(part.to(device)), part_labels.to(device)).backward()
+                optimizer.step()
+            return examples
+
+        return run
+
+    def compiled() -> Pass:
+        assert backend is not None
+        network = model()
+        fast = torch.compile(network, backend=backend, mode="reduce-overhead" if device.type == "cuda" else None)
+        optimizer = torch.optim.Adam(network.parameters(), lr=1e-3, fused=True)
+
+        def run() -> int:
             with tf32_products():
                 for chosen in torch.randperm(examples, device=device).split(batch_size):
-                    fast_optimizer.zero_grad()
+                    optimizer.zero_grad()
                     with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16"):
                         loss = mean_loss(fast(inputs[chosen]), labels[chosen])
                     loss.backward()
-                    fast_optimizer.step()
+                    optimizer.step()
             return examples
 
-        contestants["compiled"] = compiled
+        return run
+
+    makers = [bare, plain, dataloader, *([] if backend is None else [compiled])]
+    contestants = {"ours": ours, **{maker.__name__: made_when_called(maker) for maker in makers}}
     return contestants, training
 
 

@@ -94,9 +94,13 @@ def work(
     limit_memory(place, gib=None, gpu_share=1 / count)
     config, source = trial_of(network, smoke)
     record = cuda_graph if place.type == "cuda" else None
-    trial = Trial(config, source, place, record=record)
-    trial.training.train_epoch()
-    synchronize(place)
+    try:
+        trial = Trial(config, source, place, record=record)
+        trial.training.train_epoch()
+        synchronize(place)
+    except BaseException:
+        barrier.abort()  # for which the others would wait
+        raise
     barrier.wait(START)
     end, epochs = time.monotonic() + window, 0
     while True:

@@ -59,9 +59,9 @@ class Study:
 C1, F1 = (partial(tables_trials, network=network) for network in ("c1", "f1"))
 AT_EQUAL_LOSS = ("--target-loss", "0.01")
 STUDIES = {
-    "c1_epochs": Study(0, "cifar10", C1),
     "c1_equal_loss": Study(0, "cifar10", C1, AT_EQUAL_LOSS),
-    "f1_equal_loss": Study(1, "mnist", F1, AT_EQUAL_LOSS),
+    "c1_epochs": Study(1, "cifar10", C1),
+    "f1_equal_loss": Study(2, "mnist", F1, AT_EQUAL_LOSS),
     "f1_threshold": Study(2, "mnist", threshold_batch.plan, ("--seeds", "0", "1", "--batch-sizes", "64", "60000")),
     "c1_threshold": Study(3, "cifar10", threshold_batch.plan, ("--seeds", "0", "1", "--model", "c1")),
 }

@@ -1,11 +1,12 @@
 """Part 2: examples per second of training, by benchmarks/training.py's loops, and their share of the matrix rate.
 
 At batch 256 and 5000 first: the plain loop, ours and ours with CUDA graphs, in float32 (TF32 convolutions) and
-bfloat16, and torch.compile where its compilation fits the time left; then the other batch sizes. Here updates of any
+bfloat16; then torch.compile where its compilation fits the time left; then the other batch sizes. Here updates of any
 batch size are recorded, trials record those of small ones alone. A figure is the median of ROUNDS after one to warm up.
 What does not fit the memory has a note and no figure.
 """
 
+import itertools
 import statistics
 from collections.abc import Callable, Iterator, Sequence
 
@@ -60,11 +61,12 @@ def run(setting: Setting) -> Iterator[Row]:
                 "note": note,
             }
 
-    for size in sizes:
-        for network in networks:
-            for precision in precisions:
-                yield from rows(network, size, precision, compiled=False)
-            if setting.smoke or (size in COMPILED and setting.left > COMPILATION):
+    for chosen in (sizes[:2], sizes[2:]):
+        for size, network, precision in itertools.product(chosen, networks, precisions):
+            yield from rows(network, size, precision, compiled=False)
+        compiled = [size for size in chosen if setting.smoke or size in COMPILED]
+        for size, network in itertools.product(compiled, networks):
+            if setting.smoke or setting.left > COMPILATION:
                 yield from rows(network, size, COMPILED.get(size, "float32"), compiled=True)
 
 

@@ -27,9 +27,9 @@ def test_every_part_runs_and_is_not_repeated(tmp_path: Path) -> None:
     assert {name: part["status"] for name, part in results["parts"].items()} == dict.fromkeys(PARTS, "complete")
     rows = {name: part["rows"] for name, part in results["parts"].items()}
     assert all(row["passed"] for row in rows["correctness"])
-    exact = [row for row in rows["correctness"] if row["dtype"] == "float64" and row["check"].startswith("update")]
-    assert len(exact) > 30
-    assert all(row["allowed"] < 1e-6 for row in exact)  # so that passing means something
+    updates = [row for row in rows["correctness"] if row["check"].startswith("update")]
+    assert len(updates) > 60
+    assert all(row["allowed"] <= 0.01 for row in updates)  # so that passing means something
     speeds = [row for row in rows["training"] if "loop" in row]
     assert {row["loop"] for row in speeds} == {"plain", "ours", "ours, CUDA graphs", "compiled"}
     assert all(row["examples_per_second"] > 0 for row in speeds)

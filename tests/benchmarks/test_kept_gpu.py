@@ -4,6 +4,8 @@ import json
 import sys
 from pathlib import Path
 
+import pandas as pd
+
 PROJECT = Path(__file__).parents[2]
 
 
@@ -18,3 +20,21 @@ def test_the_page_has_the_tables_of_the_kept_run() -> None:
     shown = page.partition("<!-- generated: gpu -->\n")[2].partition("<!-- end of gpu -->")[0]
     expected = [line.replace("## ", "### ") if line.startswith("## ") else line for line in gpu.sections(parts)]
     assert shown.strip().splitlines() == "\n".join(expected).strip().splitlines()
+
+
+def test_two_trials_of_c1_had_the_same_numbers_and_the_page_has_those_of_their_ends() -> None:
+    data = PROJECT / "docs" / "paper" / "data"
+    pair, alone = (
+        pd.read_parquet(data / name / "epochs.parquet") for name in ("tables_c1_equal_loss", "tables_c1_epochs")
+    )
+    sizes = pd.read_parquet(data / "tables_c1_equal_loss" / "trials.parquet").set_index("trial_id")["batch_size"]
+    small, large = (pair[pair["trial_id"].map(sizes) == size].reset_index(drop=True) for size in (256, 5000))
+    columns = ["epoch", "train_loss", "train_accuracy", "test_loss", "test_accuracy", "distance"]
+    pd.testing.assert_frame_equal(large[columns], alone.head(len(large))[columns], check_exact=True)
+    assert len(large) == 97
+    last = [100 * epochs["test_accuracy"].tail(10).mean() for epochs in (small, large)]
+    page = " ".join((PROJECT / "docs" / "paper" / "1-tables.md").read_text(encoding="utf-8").split())
+    assert (
+        f"it is {last[1]:.1f} % on average, SB's {last[0]:.1f} %, so the difference is {last[0] - last[1]:.1f} points"
+        in page
+    )
