@@ -1,8 +1,8 @@
 """Part 4: trials per minute of 1, 2, 4 and 8 processes on one GPU: what `--gpus-per-trial` should be.
 
 Every process trains trials one after another, as a sweep's workers do (trainables.runtime.process, a share of the
-memory), with recorded updates and without measures. All begin together once each has trained one epoch; epochs that end
-within WINDOW seconds are counted, as parts of a trial.
+memory), with recorded updates and without measures. All begin together once each has trained one epoch. The epochs of
+WINDOW seconds are counted, as parts of a trial, the last one by its share.
 """
 
 import multiprocessing
@@ -88,7 +88,7 @@ def trials_per_minute(network: str, count: int, setting: Setting) -> float:
 def work(
     network: str, smoke: bool, device: str, count: int, window: float, barrier: Any, counts: Any, rank: int
 ) -> None:
-    """One process: counts the epochs that it ends within the window."""
+    """One process: counts its epochs within the window."""
     prepare_process(1)
     place = torch.device(device)
     limit_memory(place, gib=None, gpu_share=1 / count)
@@ -102,14 +102,15 @@ def work(
         barrier.abort()  # for which the others would wait
         raise
     barrier.wait(START)
-    end, epochs = time.monotonic() + window, 0
-    while True:
+    now = time.monotonic()
+    end, epochs = now + window, 0.0
+    while now < end:
         if trial.training.finished:
             trial = Trial(config, source, place, record=record)
+        begun = now
         trial.training.train_epoch()
-        if time.monotonic() > end:
-            break
-        epochs += 1
+        now = time.monotonic()
+        epochs += min(1.0, (end - begun) / (now - begun))
     counts.put(epochs)
 
 
