@@ -37,7 +37,7 @@ def test_every_part_runs_and_is_not_repeated(tmp_path: Path) -> None:
     assert [row["processes"] for row in rows["packing"] if row["network"] == "mlp"] == [1, 2]
     assert all(row["trials_per_minute"] > 0 for row in rows["packing"] if row["network"] == "mlp")
     assert [(row["batch_size"], row["status"]) for row in rows["science"]] == [(8, "completed"), (40, "completed")]
-    assert (tmp_path / "science" / "trials.parquet").is_file()
+    assert (tmp_path / "science" / "c1_equal_loss" / "trials.parquet").is_file()
     table = (tmp_path / "gpu.md").read_text()
     assert table.count("\n## ") == len(PARTS)
     again = gpu("--smoke", "--output", str(tmp_path))

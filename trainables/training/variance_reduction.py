@@ -113,7 +113,7 @@ class VarianceReduction:
         """The total weight of examples, (), float64."""
         weights = self._task.example_weights(labels)
         if weights is None:
-            return torch.tensor(float(len(labels)), dtype=torch.float64, device=labels.device)
+            return torch.full((), float(len(labels)), dtype=torch.float64, device=labels.device)
         return weights.sum(dtype=torch.float64)
 
     def _parameters(self) -> list[Tensor]:
