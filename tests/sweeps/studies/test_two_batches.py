@@ -1,6 +1,7 @@
 """The studies of one small against one large batch: which trials they plan, and what mistakes say."""
 
 import argparse
+import dataclasses
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +14,7 @@ from sweeps import evolution, optimization_issue, paper_remedies, resilience, sh
 from sweeps.execution.launch import run_trials
 from sweeps.monitoring.progress import Progress
 from sweeps.session.placement import Placement
+from sweeps.studies.keskar_tables import tables_trials
 from sweeps.studies.two_batches import TwoBatches, study_parser
 from trainables.config import TrialConfig
 from trainables.data import Source
@@ -53,6 +55,17 @@ def images() -> Source:
     """As large as CIFAR-10 in number, not in pixels."""
     inputs, labels = np.zeros((50000, 3, 4, 4), np.float32), np.zeros(50000, np.int64)
     return Source("cifar10", inputs, labels, inputs[:10000], labels[:10000], 10)
+
+
+def test_the_papers_networks_on_a_copy_of_its_data(images: Source) -> None:
+    """C1 on CIFAR-10 as somebody's Parquet files, whose name names no network of the paper."""
+    source = dataclasses.replace(images, name="parquet")
+    trials = tables_trials(study(source, scale="paper", measure_examples=5000, target_loss=0.01), "c1")
+    assert [(trial.batch_size, trial.seed) for trial in trials] == [(256, 0), (5000, 0), (256, 1), (5000, 1)]
+    (kind,) = {(trial.model, trial.model_options, trial.epochs, trial.measure_dtype) for trial in trials}
+    assert kind == ("c1", "{}", 100, "float32")
+    with pytest.raises(UserError, match=r"`model` must be given at the paper's scale for parquet"):
+        study(source, scale="paper").trials(256)
 
 
 def test_sharpness_intervention(digits: Source) -> None:
