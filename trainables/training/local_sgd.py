@@ -26,7 +26,7 @@ import torch
 from torch import Tensor, nn
 
 from trainables.config import TrialConfig
-from trainables.training.optimizers.by_name import build_optimizer
+from trainables.training.optimizers.by_name import build_optimizer, load_state
 from trainables.training.optimizers.optimizer import Optimizer
 from trainables.training.update import Updates
 from trainables.training.weight_averaging import clones, put_into
@@ -116,7 +116,7 @@ class LocalUpdate:
     def _optimizer(self, state: dict[str, Any]) -> Optimizer:
         """An optimizer of its own, which goes on from a copy of `state`."""
         optimizer = build_optimizer(self._config, self._model)
-        optimizer.load_state_dict(copy.deepcopy(state))
+        load_state(optimizer, copy.deepcopy(state))
         return optimizer
 
     def state_dict(self) -> dict[str, Any]:

@@ -72,11 +72,13 @@ def load_state(optimizer: Optimizer, state: dict[str, Any]) -> None:
         for part, own in zip(optimizer.parts, state["parts"], strict=True):
             load_state(part, own)
         return
-    groups = [
-        saved | {name: group[name] for name in OF_THE_DEVICE if name in group}
-        for saved, group in zip(state["param_groups"], optimizer.param_groups, strict=True)
-    ]
-    optimizer.load_state_dict({**state, "param_groups": groups})
+    if "param_groups" in state:  # which an optimizer of the user's own need not have
+        groups = [
+            saved | {name: group[name] for name in OF_THE_DEVICE if name in group}
+            for saved, group in zip(state["param_groups"], optimizer.param_groups, strict=True)
+        ]
+        state = {**state, "param_groups": groups}
+    optimizer.load_state_dict(state)
 
 
 def check_optimizer(config: TrialConfig, model: nn.Module) -> None:
@@ -91,7 +93,7 @@ def check_optimizer(config: TrialConfig, model: nn.Module) -> None:
         straight = copy.deepcopy(model.state_dict())
         model.load_state_dict(weights)
         resumed = build_optimizer(config, model)
-        resumed.load_state_dict(state)
+        load_state(resumed, state)
         _step_on_random_gradients(model, resumed, 1)
     except Exception as error:
         kind = type(error).__name__

@@ -5,6 +5,7 @@ import io
 import subprocess
 import sys
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -112,3 +113,19 @@ def test_a_saved_state_brings_no_kernels_along(make_config: Callable[..., TrialC
         assert group["lr"] == 0.5
         assert all(group[option] == own[option] for option in ("fused", "capturable") if option in own)
     assert any("fused" in group for group in resumed.param_groups)
+
+
+def test_a_state_of_any_layout_is_taken_up() -> None:
+    """As some wrappers of others have it: their optimizer's state under a name of their own."""
+
+    class Wrapper(SGD):
+        def state_dict(self) -> dict[str, Any]:
+            return {"inner": super().state_dict()}
+
+        def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+            super().load_state_dict(state_dict["inner"])
+
+    weights = torch.zeros(2, requires_grad=True)
+    saved, resumed = Wrapper([weights], lr=0.5), Wrapper([weights], lr=0.25)
+    load_state(resumed, saved.state_dict())
+    assert resumed.param_groups[0]["lr"] == 0.5
