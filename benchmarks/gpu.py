@@ -122,17 +122,9 @@ def run_part(name: str, seconds: float, options: argparse.Namespace) -> dict[str
     """The part's rows and how it ended, from a process that is killed when its time is over."""
     file = options.output / f"{name}.jsonl"
     file.unlink(missing_ok=True)
-    command = [
-        sys.executable,
-        __file__,
-        "--worker",
-        name,
-        str(time.monotonic() + seconds),
-        "--output",
-        str(options.output),
-    ]
-    command += ["--dataset", options.dataset, "--data-dir", str(options.data_dir)]
     started, reason = time.monotonic(), ""
+    command = [sys.executable, __file__, "--worker", name, str(started + seconds), "--output", str(options.output)]
+    command += ["--dataset", options.dataset, "--data-dir", str(options.data_dir)]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(HERE.parent), os.environ.get("PYTHONPATH", "")])}
     with (options.output / f"{name}.log").open("w+") as log:
         process = subprocess.Popen(
@@ -228,7 +220,8 @@ def sections(parts: dict[str, Any]) -> Iterator[str]:
         module = importlib.import_module(f"gpu_parts.{PARTS[name][0]}")
         ended = part["status"] + (f": {part['reason']}" if part["reason"] else "")
         yield from ("", f"## {module.TITLE}", "", f"{module.NOTE} ({ended}, {part['seconds']:.0f} s)", "")
-        columns, rows = module.table(part["rows"])
+        columns = module.COLUMNS
+        rows = module.table(part["rows"]) if hasattr(module, "table") else part["rows"]
         if rows:
             yield "| " + " | ".join(column.replace("_", " ") for column in columns) + " |"
             yield "|" + "---|" * len(columns)

@@ -1,5 +1,6 @@
 """The parts of benchmarks/gpu.py. Each has `run(setting)`, which yields its rows one by one, so that what was measured
-before a part ran out of time is kept, and `TITLE`, `COLUMNS` and `NOTE` for its table.
+before a part ran out of time is kept, and `TITLE`, `COLUMNS` and `NOTE` for its table. It may have `table(rows)`, the
+rows of the table where they are others, and `summary(rows)`, a sentence below it.
 """
 
 import sys

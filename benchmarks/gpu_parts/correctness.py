@@ -16,7 +16,7 @@ a bias before batch norm has a gradient of rounding errors alone, which Adam tur
 import json
 import math
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -220,8 +220,8 @@ def state(training: Training) -> list[Tensor]:
     return [*training.model.parameters(), *training.model.buffers()]
 
 
-def table(rows: list[Row]) -> tuple[Sequence[str], list[Row]]:
-    return COLUMNS, [row for row in rows if not row["passed"]]
+def table(rows: list[Row]) -> list[Row]:
+    return [row for row in rows if not row["passed"]]
 
 
 def summary(rows: list[Row]) -> str:

@@ -5,7 +5,7 @@ comes first, the CPU as far as the time goes: its box search may take minutes on
 """
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 import torch
 
@@ -54,7 +54,3 @@ def run(setting: Setting) -> Iterator[Row]:
                 share = row["seconds"] / sum(other["seconds"] for other in rows)
                 seconds = share * (time.perf_counter() - started)
                 yield {**row, "dtype": dtype, "device": device.type, "seconds": seconds}
-
-
-def table(rows: list[Row]) -> tuple[Sequence[str], list[Row]]:
-    return COLUMNS, rows

@@ -9,7 +9,7 @@ import multiprocessing
 import queue
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -112,7 +112,3 @@ def work(
         now = time.monotonic()
         epochs += min(1.0, (end - begun) / (now - begun))
     counts.put(epochs)
-
-
-def table(rows: list[Row]) -> tuple[Sequence[str], list[Row]]:
-    return COLUMNS, rows

@@ -8,7 +8,7 @@ suffice for leaves a checkpoint, from which the next run goes on.
 
 import multiprocessing
 import queue
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -164,15 +164,12 @@ def finish(trial: Trial, folder: Path, setting: Setting) -> Row:
         trial.train(SLICE)
         trial.save(file)
     trial.measure()
-    write_record(folder, trial.record())
+    record = trial.record()
+    write_record(folder, record)
     for part in (file, *file.parent.glob(f"{file.name}*")):
         part.unlink(missing_ok=True)
-    return trial.record().trial
+    return record.trial
 
 
 def columns_of(study: str, row: Row) -> Row:
     return {"study": study, **{name: row[name] for name in COLUMNS[1:]}}
-
-
-def table(rows: list[Row]) -> tuple[Sequence[str], list[Row]]:
-    return COLUMNS, rows

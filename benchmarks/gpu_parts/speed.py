@@ -8,7 +8,7 @@ What does not fit the memory has a note and no figure.
 
 import itertools
 import statistics
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 
 from training import NETWORKS, examples_per_second, loops, matrix_rate, operations_per_example
 
@@ -33,6 +33,7 @@ COMPILATION = 45.0  # seconds that one must have left
 
 def run(setting: Setting) -> Iterator[Row]:
     device = setting.device
+    recording.LARGEST_BATCH = max(BATCH_SIZES)
     networks = ("mlp",) if setting.smoke else tuple(NETWORKS)
     sizes = (16,) if setting.smoke else BATCH_SIZES
     precisions = ("float32", "bfloat16")
@@ -86,7 +87,6 @@ def speeds(
 def speed(network: str, size: int, precision: str, name: str, setting: Setting) -> tuple[float, str]:
     """The median speed, and for recorded updates whether they were."""
     device = setting.device
-    recording.LARGEST_BATCH = max(BATCH_SIZES)
     record = recording.cuda_graph if name == "ours, CUDA graphs" and device.type == "cuda" else None
     backend = ("eager" if setting.smoke else "inductor") if name == "compiled" else None
     contestants, training = loops(network, size, device, precision, record, backend)
@@ -99,7 +99,7 @@ def speed(network: str, size: int, precision: str, name: str, setting: Setting) 
     return statistics.median(rounds), note
 
 
-def table(rows: list[Row]) -> tuple[Sequence[str], list[Row]]:
+def table(rows: list[Row]) -> list[Row]:
     """A line for each network, batch size and precision."""
     found: dict[tuple[str, int, str], Row] = {}
     for row in rows:
@@ -112,9 +112,7 @@ def table(rows: list[Row]) -> tuple[Sequence[str], list[Row]]:
             if row["note"] and row["note"] != "recorded":
                 line["note"] = row["note"]
     order = list(NETWORKS)
-    return COLUMNS, [
-        found[key] for key in sorted(found, key=lambda key: (order.index(key[0]), key[2] != "float32", key[1]))
-    ]
+    return [found[key] for key in sorted(found, key=lambda key: (order.index(key[0]), key[2] != "float32", key[1]))]
 
 
 def summary(rows: list[Row]) -> str:
