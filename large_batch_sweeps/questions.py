@@ -23,7 +23,7 @@ from analysis.stats.means import paired_difference
 from large_batch_sweeps.frames import frame_of, row_of, with_interval
 from large_batch_sweeps.results import SweepResults
 from trainables.runtime.errors import UserError
-from trainables.storage.folders import place
+from trainables.storage.folders import AnyPath, place
 
 
 def free_batch(
@@ -125,7 +125,7 @@ def steps_to_result(
     )
 
 
-def tuned_gap(folder: str | Path) -> pd.DataFrame:
+def tuned_gap(folder: str | AnyPath) -> pd.DataFrame:
     """The results of `python sweeps/tuned_gap.py`: each batch size and remedy at the setting that tuning chose."""
     return frame_of(load_tuned_gap(place(folder)).cells)
 

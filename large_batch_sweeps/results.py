@@ -1,7 +1,6 @@
 """The results of a sweep in Python: its tables as DataFrames, and a card for each question in a notebook."""
 
 import html
-from pathlib import Path
 
 import pandas as pd
 
@@ -9,6 +8,7 @@ from analysis.data import load
 from analysis.data.progress import progress_of
 from analysis.reporting.answer import answer
 from analysis.reporting.headline import Card, run_line, standing
+from trainables.storage.folders import AnyPath
 
 CARD = "border:1px solid #8888;border-radius:6px;padding:.6em .9em;flex:1 1 16em;max-width:32em"
 
@@ -24,7 +24,7 @@ class SweepResults:
         self.sweep = sweep
 
     @property
-    def folder(self) -> Path:
+    def folder(self) -> AnyPath:
         return self.sweep.folder
 
     @property
@@ -68,7 +68,7 @@ class SweepResults:
         )
 
 
-def load_sweep(folder: str | Path) -> SweepResults:
+def load_sweep(folder: str | AnyPath) -> SweepResults:
     """The results in `folder`, such as results/batch_grid, also of a sweep that still runs.
 
     Raises UserError (a ValueError) where `folder` holds no sweep, or no trial has ended yet.

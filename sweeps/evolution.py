@@ -8,11 +8,11 @@ moment, and the distance of the final weights from the start. About a minute on 
 
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sweeps.cli.arguments import Parser, integer, number
 from sweeps.studies.two_batches import TwoBatches, run_script
+from trainables.storage.folders import AnyPath
 
 if TYPE_CHECKING:
     from trainables.config import TrialConfig
@@ -29,7 +29,7 @@ def plan(study: TwoBatches) -> "list[TrialConfig]":
     return [*study.trials(study.small, measure_every=small), *study.trials(study.large, measure_every=large)]
 
 
-def report(folder: Path) -> Sequence[str]:
+def report(folder: AnyPath) -> Sequence[str]:
     from analysis.paper.evolution import report
 
     return report(folder)

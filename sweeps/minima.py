@@ -11,11 +11,11 @@ minute on two cores.
 
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sweeps.cli.arguments import Parser
 from sweeps.studies.two_batches import TwoBatches, run_script
+from trainables.storage.folders import AnyPath
 
 if TYPE_CHECKING:
     from trainables.config import TrialConfig
@@ -30,7 +30,7 @@ def main(arguments: Sequence[str]) -> int:
         place.update(data_dir=options.data_dir, dataset_options=dict(options.dataset_options))
         return study.trials(study.small, study.large)
 
-    def report(folder: Path) -> Sequence[str]:
+    def report(folder: AnyPath) -> Sequence[str]:
         from analysis.charts.landscape import write_landscape
         from analysis.charts.parametric_plot import write_parametric_plot
         from analysis.data.load import load_sweep

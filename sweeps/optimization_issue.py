@@ -12,10 +12,10 @@ have: --train-size 10000 makes it a fifth. Full-batch methods get 20 times the e
 
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sweeps.studies.two_batches import EPOCHS, TwoBatches, run_script
+from trainables.storage.folders import AnyPath
 
 if TYPE_CHECKING:
     from trainables.config import TrialConfig
@@ -34,7 +34,7 @@ def plan(study: TwoBatches) -> "list[TrialConfig]":
     return trials
 
 
-def report(folder: Path) -> Sequence[str]:
+def report(folder: AnyPath) -> Sequence[str]:
     from analysis.paper.optimization_issue import report
 
     return report(folder)

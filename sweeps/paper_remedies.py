@@ -14,10 +14,10 @@ flips suit photographs, not digits. Other remedies: `batch_grid.py --remedies`.
 
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sweeps.studies.two_batches import TwoBatches, run_script
+from trainables.storage.folders import AnyPath
 
 if TYPE_CHECKING:
     from trainables.config import TrialConfig
@@ -36,7 +36,7 @@ def plan(study: TwoBatches) -> "list[TrialConfig]":
     return [*study.trials(study.small, study.large), *study.trials(study.large, remedies=remedies)]
 
 
-def report(folder: Path) -> Sequence[str]:
+def report(folder: AnyPath) -> Sequence[str]:
     from analysis.paper.paper_remedies import report
 
     return report(folder)

@@ -10,12 +10,12 @@ accuracy. About two minutes on two cores.
 
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sweeps.cli.arguments import Parser, number
 from sweeps.studies.two_batches import TwoBatches, run_script
 from trainables.runtime.errors import UserError
+from trainables.storage.folders import AnyPath
 
 if TYPE_CHECKING:
     from trainables.config import TrialConfig
@@ -51,7 +51,7 @@ def plan(study: TwoBatches) -> "list[TrialConfig]":
     return list({trial.trial_id: trial for trial in trials}.values())
 
 
-def report(folder: Path) -> Sequence[str]:
+def report(folder: AnyPath) -> Sequence[str]:
     from analysis.paper.resilience import report
 
     return report(folder)

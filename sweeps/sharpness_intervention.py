@@ -16,11 +16,11 @@ each measure (docs/intervention.md).
 
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sweeps.cli.arguments import Parser, add_axis, add_shifts, integer_or_none, number, or_none
 from sweeps.studies.two_batches import LEARNING_RATE, TwoBatches, run_script
+from trainables.storage.folders import AnyPath
 
 if TYPE_CHECKING:
     from trainables.config import TrialConfig
@@ -47,7 +47,7 @@ def plan(study: TwoBatches) -> "list[TrialConfig]":
     return list({trial.trial_id: trial for trial in trials}.values())
 
 
-def report(folder: Path) -> Sequence[str]:
+def report(folder: AnyPath) -> Sequence[str]:
     from analysis.reporting.intervention import report  # Matplotlib, after the trials
 
     return report(folder)

@@ -14,10 +14,10 @@ own looks worse than it is; `sweeps/batch_grid.py` has learning rates as an axis
 
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sweeps.studies.two_batches import TwoBatches, run_script
+from trainables.storage.folders import AnyPath
 
 if TYPE_CHECKING:
     from trainables.config import TrialConfig
@@ -39,7 +39,7 @@ def plan(study: TwoBatches) -> "list[TrialConfig]":
     return study.trials(*doublings(smallest, study.large))
 
 
-def report(folder: Path) -> Sequence[str]:
+def report(folder: AnyPath) -> Sequence[str]:
     from analysis.data.load import load_sweep
     from analysis.paper.keskar_figure4 import write_figure4
 

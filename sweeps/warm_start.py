@@ -12,11 +12,11 @@ so that they can be compared. Its states of C1 take 20 MB each, 10 GB until the 
 
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sweeps.cli.arguments import Parser, integer
 from sweeps.studies.two_batches import TwoBatches, run_script
+from trainables.storage.folders import AnyPath
 
 if TYPE_CHECKING:
     from trainables.config import TrialConfig
@@ -35,7 +35,7 @@ def plan(study: TwoBatches) -> "list[TrialConfig]":
     return [*alone, *(trial for trial in switched if trial.switch_epoch is not None)]
 
 
-def report(folder: Path) -> Sequence[str]:
+def report(folder: AnyPath) -> Sequence[str]:
     from analysis.paper.warm_start import report
 
     return report(folder)

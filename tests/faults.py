@@ -31,6 +31,8 @@ import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from trainables.storage.folders import AnyPath
+
 if __name__ == "__main__":
     sys.path[0] = str(Path(__file__).resolve().parents[1])  # the project
     sys.path.insert(1, str(Path(__file__).resolve().parent))  # and this folder
@@ -79,7 +81,7 @@ def plan(kills: int, kinds: Sequence[str], draw: random.Random) -> dict[str, lis
     return {kind: every[kind] for kind in kinds}
 
 
-def numbers(folder: Path) -> Numbers:
+def numbers(folder: AnyPath) -> Numbers:
     """The rows of the three tables, sorted, without what may differ."""
     found = {}
     for table in SCHEMAS:

@@ -9,7 +9,6 @@ import time
 import traceback
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 from typing import TypeVar, cast
 
 import torch
@@ -34,6 +33,7 @@ from trainables.runtime.seeds import derive_seed, seeded
 from trainables.runtime.time_limit import TimeLimitError
 from trainables.sharpness import ModelLoss
 from trainables.storage.checkpoint import load_checkpoint, save_checkpoint
+from trainables.storage.folders import AnyPath
 from trainables.training.optimizers.groups import decayed_parameters
 from trainables.training.optimizers.options import weight_decay_form
 from trainables.training.own_step import OwnLoss, OwnTraining, build_network, taking_whole_batches, training_of
@@ -301,16 +301,16 @@ class Trial:
             return None
         return self.training.parts.smaller(max(batch_sizes(self.config)), SMALLER)
 
-    def save(self, path: Path) -> None:
+    def save(self, path: AnyPath) -> None:
         """A checkpoint from which `resume` goes on to the same numbers."""
         along = {"measures": self.measures, "measured": self._measured_along()}
         save_checkpoint(path, {**self.training.state_dict(), **along})
 
-    def save_weights(self, path: Path) -> None:
+    def save_weights(self, path: AnyPath) -> None:
         """The final weights and buffers, to be loaded with torch.load(path, weights_only=True)."""
         save_checkpoint(path, self.training.model.state_dict(), keep_previous=False)
 
-    def resume(self, path: Path) -> bool:
+    def resume(self, path: AnyPath) -> bool:
         """Goes on from the checkpoint at `path`, where there is one; returns whether there was.
 
         One that lacks measures along the run that are asked for now is of no use.
@@ -323,7 +323,7 @@ class Trial:
         self.resumed_epoch = self.training.epochs_done
         return True
 
-    def load_weights(self, path: Path) -> bool:
+    def load_weights(self, path: AnyPath) -> bool:
         """Takes the final weights kept at `path` in place of training, where they are enough to measure what is missing
         of a trained trial; returns whether they are.
         """

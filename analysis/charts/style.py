@@ -14,7 +14,6 @@ import io
 import math
 import textwrap
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import Any, Literal
 
 import matplotlib
@@ -32,7 +31,7 @@ from analysis.data.load import axes as axes_of
 from analysis.stats.means import Mean
 from analysis.stats.wording import plain_number
 from trainables.runtime.errors import UserError
-from trainables.storage.folders import write_atomically
+from trainables.storage.folders import AnyPath, write_atomically
 
 WIDTH = 7.1  # inches: both columns of a two-column paper
 FOOTNOTE_COLUMNS = 130  # what fits into it
@@ -114,7 +113,7 @@ def two_columns(figure: Figure, count: int) -> list[Axes]:
     return axes[:count]
 
 
-def save(figure: Figure, folder: Path, name: str) -> list[Path]:
+def save(figure: Figure, folder: AnyPath, name: str) -> list[AnyPath]:
     """Writes FOLDER/figures/NAME.png (200 dpi), .svg and .pdf, each whole or not at all; returns their paths.
 
     Raises UserError where the folder cannot be written.

@@ -96,9 +96,9 @@ def run_with_options(
             for line in action(options):
                 print(printable(str(line)))
         except UserError as error:
-            print(f"{parser.prog}: error: {folders.scrubbed(one_line(error))}", file=sys.stderr)
+            print(f"{parser.prog}: error: {folders.redact_credentials(one_line(error))}", file=sys.stderr)
             return 2
         except OSError as error:  # of a file: what is wrong with the output ends the block as another exception
-            print(f"{parser.prog}: error: {folders.scrubbed(file_error(error))}", file=sys.stderr)
+            print(f"{parser.prog}: error: {folders.redact_credentials(file_error(error))}", file=sys.stderr)
             return 2
     return output.status

@@ -24,7 +24,6 @@ Trap: pandas has a `DataFrame.flags` of its own; the column is `frame["flags"]`.
 import dataclasses
 from dataclasses import dataclass
 from functools import lru_cache
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -43,7 +42,7 @@ from trainables.records.matching import REPLICATE as REPLICATE
 from trainables.records.matching import SWITCH as SWITCH
 from trainables.records.tables import of_newest_version, read_tables
 from trainables.runtime.errors import UserError
-from trainables.storage.folders import place
+from trainables.storage.folders import AnyPath, place
 
 CONFIGURATION = tuple(field.name for field in dataclasses.fields(TrialConfig))
 NOT_TRAINING = ("validation_size", *sorted(MEASURING))  # they leave the training alone
@@ -91,7 +90,7 @@ class Sweep:
     that adds replicates until it is decided has a `sequential` design.
     """
 
-    folder: Path
+    folder: AnyPath
     trials: pd.DataFrame
     epochs: pd.DataFrame
     measures: pd.DataFrame
@@ -108,7 +107,7 @@ class Sweep:
         return self.folder.resolve().name
 
 
-def load_sweep(folder: str | Path, *, metric: str | None = None, margin: float | None = None) -> Sweep:
+def load_sweep(folder: str | AnyPath, *, metric: str | None = None, margin: float | None = None) -> Sweep:
     """Everything known of the sweep in `folder`, also of one that still runs.
 
     Args:

@@ -28,7 +28,7 @@ from trainables.records.schemas import STATUSES
 from trainables.records.tables import of_newest_version, read_tables
 from trainables.runtime.errors import UserError
 from trainables.runtime.text import duration, printable
-from trainables.storage.folders import is_there, place, read_file
+from trainables.storage.folders import AnyPath, is_there, place, read_file
 from trainables.storage.lease import is_held
 
 LONGEST = 1e9  # seconds of a trial, 30 years: more is a damaged table, and too much for a time of pandas
@@ -85,7 +85,7 @@ class Progress:
         return f"no run on this machine (stopped, or running elsewhere), {of} trials ended{work}"
 
 
-def read_progress(folder: str | Path) -> Progress:
+def read_progress(folder: str | AnyPath) -> Progress:
     """The progress of the sweep in `folder`, also before its first trial ended.
 
     Raises UserError where `folder` holds no sweep, or a table or record that cannot be read.
@@ -94,7 +94,7 @@ def read_progress(folder: str | Path) -> Progress:
     return progress_of(ended_trials(folder), folder)
 
 
-def ended_trials(folder: Path) -> pd.DataFrame:
+def ended_trials(folder: AnyPath) -> pd.DataFrame:
     """trials.parquet and the records not in it yet, as a frame; empty where no trial of the sweep has ended.
 
     Trials of an older version of the code than the run's, or than the newest there, do not count.
@@ -110,7 +110,7 @@ def ended_trials(folder: Path) -> pd.DataFrame:
         raise
 
 
-def progress_of(trials: pd.DataFrame, folder: Path) -> Progress:
+def progress_of(trials: pd.DataFrame, folder: AnyPath) -> Progress:
     """The progress where the trials that ended are `trials` (columns of trials.parquet)."""
     about = read_about(folder)
     planned = about.get("planned")
@@ -147,7 +147,7 @@ def resume_command(about: dict[str, Any]) -> str | None:
     return printable(shlex.join(["python", f"sweeps/{script}", *words, *(["--resume"] * ("--resume" not in words))]))
 
 
-def read_about(folder: Path) -> dict[str, Any]:
+def read_about(folder: AnyPath) -> dict[str, Any]:
     """The fields of sweep.json that make sense, none where it cannot be read: it only says where a sweep came from."""
     try:
         content = json.loads(read_file(folder / "sweep.json"))

@@ -29,6 +29,7 @@ from analysis.data.metric import Direction
 from analysis.stats.wording import setting_value
 from trainables.records.matching import MATCHED
 from trainables.runtime.errors import UserError, one_line
+from trainables.storage.folders import AnyPath
 
 NEEDED = ("batch_size", "step")
 LARGEST = 2.0**53  # up to which floating-point numbers count whole steps and examples
@@ -61,7 +62,7 @@ class Runs:
     which of them are better.
     """
 
-    source: Path
+    source: AnyPath
     metric: str
     direction: Direction
     about: pd.DataFrame
@@ -74,7 +75,7 @@ class Runs:
 
 
 def read_frame(
-    source: Path,
+    source: AnyPath,
     frame: pd.DataFrame,
     metric: str,
     direction: Direction | None,
@@ -153,7 +154,7 @@ def _some(frame: pd.DataFrame) -> str:
     return ", ".join(map(str, frame.columns[:9]))
 
 
-def _one_row_each(source: Path, frame: pd.DataFrame) -> pd.DataFrame:
+def _one_row_each(source: AnyPath, frame: pd.DataFrame) -> pd.DataFrame:
     """The rows with a column `run`. Raises UserError where a needed column is missing, or a run has a step twice."""
     for name in NEEDED:
         if name not in frame:

@@ -15,11 +15,10 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from trainables.runtime.errors import UserError
-from trainables.storage.folders import is_there, read_file
+from trainables.storage.folders import AnyPath, is_there, read_file
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -92,7 +91,7 @@ class SequentialDesign:
         return json.dumps(asdict(self))
 
 
-def read_design(folder: Path) -> SequentialDesign | None:
+def read_design(folder: AnyPath) -> SequentialDesign | None:
     """The design of the sweep in `folder`; None where it is not sequential.
 
     Raises UserError for a damaged file, because results of a sequential sweep mean something else without it.

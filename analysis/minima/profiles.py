@@ -49,7 +49,7 @@ from trainables.runtime.errors import UserError
 from trainables.runtime.seeds import derive_seed, generator
 from trainables.sharpness.flatness import filter_normalized_direction
 from trainables.sharpness.model_loss import BatchNorm
-from trainables.storage.folders import is_there, read_file, write_atomically
+from trainables.storage.folders import AnyPath, is_there, read_file, write_atomically
 from trainables.tasks.by_name import load_task
 from trainables.training.evaluate import Evaluation, evaluate
 
@@ -90,7 +90,7 @@ KEY = tuple(field.name for field in dataclasses.fields(Point))
 
 
 def profiles(
-    folder: Path,
+    folder: AnyPath,
     points: Sequence[Point],
     *,
     splits: Sequence[str] = ("train", "test"),
@@ -109,7 +109,7 @@ def profiles(
     for point in dict.fromkeys(point for point, split in wanted if (point, split) not in known):
         missing.setdefault((point.trial_id, point.other_trial_id), []).append(point)
     if missing:
-        place = _Place(folder, data_dir, dataset_options or {}, torch.device(device))
+        place = _Any(folder, data_dir, dataset_options or {}, torch.device(device))
         for rank, (trials, group) in enumerate(missing.items(), 1):
             described = f"{group[0].kind} {rank} of {len(missing)}"
             for row in place.evaluate(trials, group, splits, described):
@@ -118,10 +118,10 @@ def profiles(
     return pd.DataFrame([known[key] for key in wanted], columns=SCHEMA.names)
 
 
-class _Place:
+class _Any:
     """Where points are evaluated: the trials' networks on their data. A source is read once."""
 
-    def __init__(self, folder: Path, data_dir: Path, options: Mapping[str, Any], device: torch.device) -> None:
+    def __init__(self, folder: AnyPath, data_dir: Path, options: Mapping[str, Any], device: torch.device) -> None:
         self.folder, self.data_dir, self.options, self.device = folder, data_dir, options, device
         self.rows = {row["trial_id"]: row for row in read_tables(folder).trials.to_pylist()}
         self.sources: dict[str, Any] = {}
@@ -276,7 +276,7 @@ def _key(row: Mapping[str, Any]) -> tuple[Point, str]:
     return Point(**{name: row[name] for name in KEY}), row["split"]
 
 
-def _read(folder: Path) -> list[Row]:
+def _read(folder: AnyPath) -> list[Row]:
     path = folder / FILE
     if not is_there(path):
         return []
@@ -290,7 +290,7 @@ def _read(folder: Path) -> list[Row]:
     return rows
 
 
-def _write(folder: Path, rows: Iterable[Row]) -> None:
+def _write(folder: AnyPath, rows: Iterable[Row]) -> None:
     buffer = pa.BufferOutputStream()
     pq.write_table(pa.Table.from_pylist(list(rows), schema=SCHEMA), buffer, compression="zstd")
     try:

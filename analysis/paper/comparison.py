@@ -13,7 +13,6 @@ import io
 import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import pandas as pd
 from matplotlib.figure import Figure
@@ -24,7 +23,7 @@ from analysis.data.metric import ACCURACY, Metric
 from analysis.reporting.summary import plus_minus, with_interval
 from analysis.stats.means import Interval, Mean, mean_over_replicates, paired_difference
 from trainables.runtime.errors import UserError
-from trainables.storage.folders import write_atomically
+from trainables.storage.folders import AnyPath, write_atomically
 
 COLUMNS = 100  # of text
 
@@ -126,7 +125,7 @@ def missing_trials(sweep: Sweep) -> str:
     return f"{completed} of {len(ended)} trials completed ({lost}); only pairs that both completed are compared."
 
 
-def write_table(folder: Path, name: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> Path:
+def write_table(folder: AnyPath, name: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> AnyPath:
     """Writes FOLDER/figures/NAME.csv; a Mean becomes three columns, the value and the ends of its interval."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")

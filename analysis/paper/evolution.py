@@ -7,8 +7,6 @@ runs once the loss is small and falls along small-batch runs, and the small batc
 start as the large one.
 """
 
-from pathlib import Path
-
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
@@ -29,6 +27,7 @@ from analysis.reporting.summary import with_interval
 from analysis.stats.means import Mean, mean_over_replicates, paired_difference
 from analysis.stats.wording import plain_number
 from trainables.runtime.errors import UserError
+from trainables.storage.folders import AnyPath
 
 LOSSES = tuple(round(digit * 10.0**power, 5) for power in range(0, -6, -1) for digit in (3, 1))
 COLUMN = BOX_STRONG.column
@@ -107,7 +106,7 @@ def distance_ratio(sweep: Sweep) -> Mean | None:
     return paired_difference(small, large, "distance", scale="log")
 
 
-def report(folder: Path) -> list[str]:
+def report(folder: AnyPath) -> list[str]:
     """Writes figure and table; returns the lines of the answer."""
     sweep = load_sweep(folder)
     moments = along(sweep)

@@ -6,7 +6,6 @@ loss and still tests clearly worse.
 """
 
 import dataclasses
-from pathlib import Path
 
 from analysis.charts.style import save
 from analysis.data.load import Sweep, comparable, load_sweep
@@ -27,6 +26,7 @@ from analysis.paper.comparison import (
 from analysis.reporting.summary import with_interval
 from trainables.config import FULL_BATCH_OPTIMIZERS
 from trainables.runtime.errors import UserError
+from trainables.storage.folders import AnyPath
 
 NAMES = {"adam": "Adam", "sgd": "SGD", "adagrad": "Adagrad", "gradient_descent": "gradient descent", "lbfgs": "L-BFGS"}
 
@@ -55,7 +55,7 @@ def by_optimizer(sweep: Sweep) -> list[Comparison]:
     ]
 
 
-def report(folder: Path) -> list[str]:
+def report(folder: AnyPath) -> list[str]:
     """Writes figure and table; returns the lines of the answer."""
     sweep = load_sweep(folder)
     first, *others = rows = by_optimizer(sweep)

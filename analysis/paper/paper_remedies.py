@@ -6,8 +6,6 @@ ratio) and against plain training at the largest (gain), paired inside replicate
 minima flat.
 """
 
-from pathlib import Path
-
 from analysis.charts.style import save
 from analysis.data.load import NO_REMEDY, Sweep, comparable, load_sweep
 from analysis.paper.comparison import (
@@ -28,6 +26,7 @@ from analysis.paper.comparison import (
 from analysis.questions.remedies import Remedy, remedies
 from analysis.reporting.summary import with_interval
 from trainables.runtime.errors import UserError
+from trainables.storage.folders import AnyPath
 
 PLAIN = "plain"
 
@@ -53,7 +52,7 @@ def against_small(sweep: Sweep) -> list[tuple[Comparison, Remedy | None]]:
     return found
 
 
-def report(folder: Path) -> list[str]:
+def report(folder: AnyPath) -> list[str]:
     """Writes figure and table; returns the lines of the answer."""
     sweep = load_sweep(folder)
     found = against_small(sweep)

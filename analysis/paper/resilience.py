@@ -9,7 +9,6 @@ the gap resilient to activation, batch norm, dropout and architecture.
 import json
 from collections import Counter
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -32,6 +31,7 @@ from analysis.paper.comparison import (
     write_table,
 )
 from trainables.records.matching import SAME_STUDY
+from trainables.storage.folders import AnyPath
 
 BASE = "base"
 
@@ -66,7 +66,7 @@ def variant_names(variants: Sequence[dict[str, Any]]) -> list[str]:
     ]
 
 
-def report(folder: Path) -> list[str]:
+def report(folder: AnyPath) -> list[str]:
     """Writes figure and table; returns the lines of the answer."""
     sweep = load_sweep(folder)
     rows = resilience(sweep)

@@ -5,8 +5,6 @@ and with the large batch alone (gain). The figure is that of switch_point.py. In
 5) late switches are as good and as flat as the small batch, early ones as bad as the large.
 """
 
-from pathlib import Path
-
 import pandas as pd
 
 from analysis.charts.style import save
@@ -28,6 +26,7 @@ from analysis.paper.comparison import (
 )
 from analysis.stats.means import Mean, paired_difference
 from trainables.runtime.errors import UserError
+from trainables.storage.folders import AnyPath
 
 
 def warm_starts(sweep: Sweep) -> list[tuple[Comparison, Mean | None]]:
@@ -52,7 +51,7 @@ def warm_starts(sweep: Sweep) -> list[tuple[Comparison, Mean | None]]:
     ]
 
 
-def report(folder: Path) -> list[str]:
+def report(folder: AnyPath) -> list[str]:
     """Writes figure and table; returns the lines of the answer."""
     sweep = load_sweep(folder)
     found, metric = warm_starts(sweep), sweep.metric

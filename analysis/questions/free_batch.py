@@ -77,7 +77,7 @@ class FreeBatch:
     margin: float | None
     reference: int
     rows: tuple[Loss, ...]
-    largest: int
+    largest_noninferior_batch: int
     chosen_by: Chooser | None = None
     edges: tuple[tuple[int, int, int], ...] = ()
     rates: int = 0

@@ -19,7 +19,6 @@ of their range, say where to doubt it. Seconds hold the evaluations, and whateve
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -30,6 +29,7 @@ from analysis.data.runs import Runs, read_results
 from analysis.questions.steps_to_result import at_examples, first_at, most_examples
 from analysis.questions.tuned_steps import TunedSteps, chosen_settings, of_goal, read_search
 from analysis.stats.means import Interval, Mean, mean_over_replicates, paired_difference
+from trainables.storage.folders import AnyPath
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,7 +64,7 @@ class LadderAtGoal:
     fewest: Fewest | None
 
 
-def load_ladder(folder: Path) -> list[LadderAtGoal]:
+def load_ladder(folder: AnyPath) -> list[LadderAtGoal]:
     """A `LadderAtGoal` for each goal, the easiest first. Raises UserError where the folder is not of such a sweep."""
 
     def find(about: dict[str, Any], tuning: pd.DataFrame) -> list[LadderAtGoal]:

@@ -14,11 +14,11 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from pathlib import Path
 
 from analysis.data.load import Sweep
 from analysis.stats.wording import plain_number
 from trainables.runtime.importing import importing_alike
+from trainables.storage.folders import AnyPath
 
 
 @dataclass(frozen=True)
@@ -53,13 +53,13 @@ def rescaling(sweep: Sweep) -> Rescaling:
     return _rescaling(_folder(sweep))
 
 
-def _folder(sweep: Sweep) -> Path | None:
+def _folder(sweep: Sweep) -> AnyPath | None:
     """None where no weights were kept: then the network is the same for all sweeps."""
     return sweep.folder if (sweep.folder / "weights").is_dir() else None
 
 
 @lru_cache(maxsize=4)
-def _process(folder: Path | None) -> "subprocess.Popen[str]":
+def _process(folder: AnyPath | None) -> "subprocess.Popen[str]":
     return subprocess.Popen(  # noqa: S603, arguments of our own
         [sys.executable, "-m", "trainables.measures.rescaled_network", *([str(folder)] if folder else [])],
         stdout=subprocess.PIPE,
@@ -70,7 +70,7 @@ def _process(folder: Path | None) -> "subprocess.Popen[str]":
 
 
 @lru_cache(maxsize=4)
-def _rescaling(folder: Path | None) -> Rescaling:
+def _rescaling(folder: AnyPath | None) -> Rescaling:
     process = _process(folder)
     found, errors = process.communicate()
     if process.returncode:

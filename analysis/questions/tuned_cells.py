@@ -2,7 +2,6 @@
 
 import json
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -23,7 +22,7 @@ from analysis.data.metric import Metric
 from analysis.data.provenance import repeats_weights
 from analysis.stats.means import Mean, mean_over_replicates, resolution
 from trainables.runtime.errors import UserError, quoted
-from trainables.storage.folders import read_file
+from trainables.storage.folders import AnyPath, read_file
 
 RATE = "learning_rate"
 
@@ -69,7 +68,7 @@ class TunedGap:
     `validation_metric` is the primary metric on the validation examples.
     """
 
-    folder: Path
+    folder: AnyPath
     cells: tuple[TunedCell, ...]
     tuning: pd.DataFrame
     about: dict[str, Any]
@@ -80,7 +79,7 @@ class TunedGap:
         return self.cells[0]
 
 
-def load_tuned_gap(folder: Path) -> TunedGap:
+def load_tuned_gap(folder: AnyPath) -> TunedGap:
     """Raises UserError where `folder` was not written by sweeps/tuned_gap.py."""
     try:
         about = json.loads(read_file(folder / "tuning.json"))

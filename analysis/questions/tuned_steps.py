@@ -11,7 +11,6 @@ import dataclasses
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, TypeVar
 
 import pandas as pd
@@ -23,7 +22,7 @@ from analysis.data.runs import Runs, read_results
 from analysis.questions.steps_to_result import StepsAtBatch, StepsToResult, steps_to_result
 from analysis.stats.wording import setting_value
 from trainables.runtime.errors import UserError, quoted
-from trainables.storage.folders import read_file
+from trainables.storage.folders import AnyPath, read_file
 
 T = TypeVar("T")
 
@@ -44,7 +43,7 @@ class TunedSteps:
     edges: Mapping[str, tuple[int, ...]]
 
 
-def is_search(folder: Path) -> bool:
+def is_search(folder: AnyPath) -> bool:
     """Whether sweeps/steps_to_result.py has written `folder`. Raises UserError for a damaged tuning.json."""
     path = folder / "tuning.json"
     if not path.is_file():
@@ -58,7 +57,7 @@ def is_search(folder: Path) -> bool:
         ) from error
 
 
-def load_tuned_steps(folder: Path) -> list[TunedSteps]:
+def load_tuned_steps(folder: AnyPath) -> list[TunedSteps]:
     """A `TunedSteps` for each goal, the easiest first. Raises UserError where the folder is not of such a search."""
 
     def find(about: dict[str, Any], tuning: pd.DataFrame) -> list[TunedSteps]:
@@ -74,7 +73,7 @@ def load_tuned_steps(folder: Path) -> list[TunedSteps]:
     return read_search(folder, find, "sweeps/steps_to_result.py")
 
 
-def read_search(folder: Path, find: Callable[[dict[str, Any], pd.DataFrame], T], script: str) -> T:
+def read_search(folder: AnyPath, find: Callable[[dict[str, Any], pd.DataFrame], T], script: str) -> T:
     """What `find` makes of tuning.json and tuning.parquet. Raises UserError where they are not as `script` writes."""
     try:
         about = json.loads(read_file(folder / "tuning.json"))

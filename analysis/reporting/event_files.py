@@ -12,19 +12,19 @@ import math
 import re
 import shutil
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import Any
 
 from trainables.config import TrialConfig
 from trainables.records.tables import Row, of_newest_version, read_tables
 from trainables.runtime.errors import UserError
-from trainables.storage.folders import is_remote
+from trainables.storage.folders import AnyPath
+from trainables.storage.remote_path import RemotePath
 
 CURVES = ("train_loss", "test_loss", "lr", "batch_size", "distance")
 RESULTS = ("generalization_gap", "large_batch_gap", "box_sharpness", "box_sharpness_paper", "hessian_max_eig")
 
 
-def write_events(folder: Path) -> list[str]:
+def write_events(folder: AnyPath) -> list[str]:
     """Writes FOLDER/tensorboard; returns the lines that say so. Raises UserError where there is no sweep to read."""
     try:
         from tensorboard.compat.proto.event_pb2 import Event
@@ -34,7 +34,7 @@ def write_events(folder: Path) -> list[str]:
     except ImportError as error:
         raise UserError("`tensorboard` must be installed, got none; pip install tensorboard") from error
 
-    if is_remote(folder):
+    if isinstance(folder, RemotePath):
         raise UserError(f"`results` must be a folder here, got {folder}; fetch its tables first")
     tables, _ = of_newest_version(read_tables(folder))
     trials = tables.trials.to_pylist()

@@ -15,7 +15,6 @@ import json
 import textwrap
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -27,7 +26,7 @@ from trainables.records.saved import config_of
 from trainables.records.tables import read_tables, record_of
 from trainables.remedies import Remedies
 from trainables.runtime.errors import UserError
-from trainables.storage.folders import write_atomically
+from trainables.storage.folders import AnyPath, write_atomically
 from trainables.training.schedule import batch_size_at, learning_rate_at
 
 ROUNDING = 1e-4  # of the peak, by which the knots may miss a learning rate
@@ -82,7 +81,7 @@ def winner(sweep: Sweep) -> Winner:
     )
 
 
-def write_best(sweep: Sweep) -> list[Path]:
+def write_best(sweep: Sweep) -> list[AnyPath]:
     """Writes FOLDER/export/best.json, best.yaml and best.py; returns their paths. Raises UserError as `winner`.
 
     There is no best.py of an optimizer with a line search, which takes more than a gradient for a step.

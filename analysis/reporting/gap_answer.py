@@ -92,7 +92,7 @@ def cost_sentence(sweep: Sweep) -> str:
         ]
     else:
         sentences = [_free(metric, found)]
-        if largest.batch_size != found.largest:
+        if largest.batch_size != found.largest_noninferior_batch:
             sentences.append(_at_the_same_settings(metric, largest))
     sentences += [_not_free(row, found.reference) for row in found.rows if row.diverged]
     told = {row.batch_size for row in found.rows if row.diverged}
@@ -122,17 +122,17 @@ def _free(metric: Metric, found: FreeBatch) -> str:
             f"default margin; set one{f' in {metric.unit}' if metric.unit else ''} with `--margin`."
         )
     within = f"non-inferior to batch {found.reference} within {metric.shown_margin()}"
-    if found.largest == found.reference:
+    if found.largest_noninferior_batch == found.reference:
         first = found.rows[0]
         why = "" if first.upper is None else f"batch {first.batch_size} {_at_most(metric, first.upper)}"
         if first.diverged or not why:
             why = f"batch {first.batch_size} {'diverged in some trials' if first.diverged else 'has one replicate'}"
         return f"No batch size above {found.reference} is shown to be {within} ({why})."
-    passed = next(row for row in found.rows if row.batch_size == found.largest)
+    passed = next(row for row in found.rows if row.batch_size == found.largest_noninferior_batch)
     assert passed.lost is not None
     tried = ", the largest tried," if passed is found.rows[-1] else ""
     lost = _lost(metric, passed.lost, _compared(passed))
-    return f"Up to batch {found.largest}{tried} test {metric.noun} is {within}: it {lost}."
+    return f"Up to batch {found.largest_noninferior_batch}{tried} test {metric.noun} is {within}: it {lost}."
 
 
 def _at_most(metric: Metric, upper: float) -> str:
@@ -164,8 +164,8 @@ def _tuned(metric: Metric, found: FreeBatch | None, diverged: int) -> str:
     if found.margin is None:
         return f"{by_setting}.{_edges(found)}"
     free = "no larger batch size is shown to be non-inferior"
-    if found.largest != found.reference:
-        free = f"batch sizes up to {found.largest} are non-inferior"
+    if found.largest_noninferior_batch != found.reference:
+        free = f"batch sizes up to {found.largest_noninferior_batch} are non-inferior"
     if last.diverged:
         free += f", as batch {last.batch_size} diverged in {last.diverged} of {last.attempted} replicates"
     elif diverged:

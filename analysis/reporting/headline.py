@@ -215,7 +215,7 @@ def _by_rate(found: FreeBatch, last: Loss, by_rate: dict[float, Mean]) -> str:
 def _size_verdict(metric: Metric, found: FreeBatch, last: Loss) -> str:
     assert last.lost is not None
     assert last.lost.interval is not None
-    if found.margin is not None and found.largest == last.batch_size:
+    if found.margin is not None and found.largest_noninferior_batch == last.batch_size:
         within = f"{_number(metric, found.margin)} {metric.unit}".strip()
         return f"Batch {last.batch_size} is as good as {found.reference}, within {within}"
     if last.lost.interval.low > 0:
@@ -226,7 +226,8 @@ def _size_verdict(metric: Metric, found: FreeBatch, last: Loss) -> str:
 
 
 def _free(found: FreeBatch, last: Loss) -> str:
-    return f"; free up to {found.largest}" if found.reference < found.largest < last.batch_size else ""
+    free = found.largest_noninferior_batch
+    return f"; free up to {free}" if found.reference < free < last.batch_size else ""
 
 
 def _diverged(last: Loss) -> str:

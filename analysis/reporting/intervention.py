@@ -1,7 +1,6 @@
 """What an experiment on sharpness says: the lines on the terminal, and the verdict of the card "Is it sharpness?"."""
 
 from collections.abc import Sequence
-from pathlib import Path
 
 from analysis.charts.sharpness_intervention import intervention_figure
 from analysis.charts.style import save
@@ -11,12 +10,13 @@ from analysis.questions.sharpness_intervention import TEST, Explained, arms_of, 
 from analysis.stats.means import Mean
 from analysis.stats.mediation import LEAST_FOR_SHARE, LEAST_STRENGTH, Mediation
 from analysis.stats.wording import capitalized, fixed, plain_number
+from trainables.storage.folders import AnyPath
 
 LEVEL = 0.05
 NO_INTERVAL = "no interval"
 
 
-def report(folder: Path) -> list[str]:
+def report(folder: AnyPath) -> list[str]:
     """Writes the figure; returns the lines of the answer."""
     sweep = load_sweep(folder)
     found = explained(sweep)

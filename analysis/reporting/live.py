@@ -20,7 +20,6 @@ import threading
 import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
 from typing import Any
 
 from analysis.data.load import Sweep, load_sweep
@@ -30,6 +29,7 @@ from analysis.reporting.page.data import empty_data, statistics_data, trial_data
 from analysis.reporting.page.running import NOTHING, running_data
 from trainables.records.tables import no_sweep
 from trainables.runtime.errors import UserError
+from trainables.storage.folders import AnyPath
 from trainables.storage.lease import is_held
 
 PORT = 8321
@@ -52,7 +52,7 @@ class LiveData:
     `options`: those of load_sweep.
     """
 
-    def __init__(self, folder: Path, **options: Any) -> None:
+    def __init__(self, folder: AnyPath, **options: Any) -> None:
         self.folder = folder
         self._options = options
         self._seen: object = None
@@ -130,7 +130,7 @@ class Server(ThreadingHTTPServer):
 
     daemon_threads = True
 
-    def __init__(self, folder: Path, port: int, **options: Any) -> None:
+    def __init__(self, folder: AnyPath, port: int, **options: Any) -> None:
         self.live = LiveData(folder, **options)
         self.page = page_html(folder.resolve().name).encode()
         super().__init__(("127.0.0.1", port), Handler)
@@ -206,7 +206,7 @@ class Handler(BaseHTTPRequestHandler):
 
 
 @contextlib.contextmanager
-def serving(folder: Path, port: int = PORT, **options: Any) -> Iterator[Server]:
+def serving(folder: AnyPath, port: int = PORT, **options: Any) -> Iterator[Server]:
     """A server of the sweep in `folder` that looks and answers in threads of its own while the block lasts.
 
     `options`: those of load_sweep.

@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import Any
 
 from analysis.charts.optimizer_ladder import optimizer_ladder_figure
@@ -12,10 +11,10 @@ from analysis.questions.steps_to_result import critical_words, goal_words, mean_
 from analysis.reporting.tuned_steps import basis, doubts
 from analysis.stats.means import Mean
 from analysis.stats.wording import plain_number
-from trainables.storage.folders import write_atomically
+from trainables.storage.folders import AnyPath, write_atomically
 
 
-def ladder_lines(folder: Path) -> list[str]:
+def ladder_lines(folder: AnyPath) -> list[str]:
     """The answer; writes optimizer_ladder.json, and the figure where a goal was reached."""
     goals = load_ladder(folder)
     said = [line for one in goals for line in _goal_lines(one)]
@@ -24,7 +23,7 @@ def ladder_lines(folder: Path) -> list[str]:
     if not reached:
         return said
     figures = save(optimizer_ladder_figure(reached), folder, "optimizer_ladder")
-    files = ["optimizer_ladder.json", *(path.relative_to(folder).as_posix() for path in figures)]
+    files = ["optimizer_ladder.json", *(f"figures/{path.name}" for path in figures)]
     tuned = [rung.tuned for one in reached for rung in one.rungs if rung.tuned.found is not None]
     return [*said, basis(tuned), f"In {folder}: {', '.join(files)}"]
 

@@ -7,7 +7,6 @@ inside. The figures for papers are written beside it, to results/NAME/figures/, 
 
 import contextlib
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
 from matplotlib.figure import Figure
 
@@ -29,7 +28,7 @@ from analysis.reporting.page import page_html
 from analysis.reporting.page.data import page_data
 from analysis.reporting.page.several import several_data
 from trainables.runtime.errors import UserError
-from trainables.storage.folders import write_atomically
+from trainables.storage.folders import AnyPath, write_atomically
 
 REPORT = "report.html"
 LONGEST_NAME = 200  # of a file, without its suffix
@@ -47,7 +46,7 @@ FIGURES: dict[str, Callable[[Sweep], Figure]] = {
 }
 
 
-def write_report(sweep: Sweep) -> Path:
+def write_report(sweep: Sweep) -> AnyPath:
     """Writes all figures that the sweep has data for, and report.html whole or not at all; returns its path.
 
     Raises UserError where the folder cannot be written.
@@ -67,7 +66,7 @@ def write_report(sweep: Sweep) -> Path:
     return path
 
 
-def write_report_of_several(sweeps: Sequence[Sweep]) -> Path:
+def write_report_of_several(sweeps: Sequence[Sweep]) -> AnyPath:
     """Writes one page of `sweeps` beside the folder of the first, named by theirs; returns its path.
 
     Raises UserError where the same folder is given twice, where primary metrics differ, and where the page cannot be

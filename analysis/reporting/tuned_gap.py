@@ -16,7 +16,6 @@ where the smallest did not is not free.
 """
 
 import textwrap
-from pathlib import Path
 
 from analysis.charts.style import save
 from analysis.charts.tuned_gap import basis, tuned_gap_figure
@@ -26,6 +25,7 @@ from analysis.questions.tuned_cells import RATE, TunedCell, TunedGap, load_tuned
 from analysis.reporting.summary import plus_minus
 from analysis.stats.means import Mean
 from trainables.optimizer_settings import MOMENTS
+from trainables.storage.folders import AnyPath
 
 COLUMNS = 80
 
@@ -115,7 +115,7 @@ def _shown(metric: Metric, mean: Mean, sign: float = 1.0) -> str:
     return f"{metric.signed(sign * mean.value)}{inside} {metric.difference_unit}".strip()
 
 
-def tuned_gap_lines(folder: Path) -> list[str]:
+def tuned_gap_lines(folder: AnyPath) -> list[str]:
     """Answer, table and files on 80 columns; writes the figure."""
     found = load_tuned_gap(folder)
     lines = [line for sentence in answer(found) for line in _wrap(sentence)]
@@ -123,7 +123,7 @@ def tuned_gap_lines(folder: Path) -> list[str]:
     files = ("optuna.db", "tuning.parquet", "tuning.json", "trials.parquet")
     kept = [name for name in files if (folder / name).exists()]
     if any(cell.tuned is not None for cell in found.cells):
-        kept += [path.relative_to(folder).as_posix() for path in save(tuned_gap_figure(found), folder, "tuned_gap")]
+        kept += [f"figures/{path.name}" for path in save(tuned_gap_figure(found), folder, "tuned_gap")]
     return [*lines, f"In {folder}:", *(f"  {line}" for line in _wrap(", ".join(kept)))]
 
 

@@ -1,18 +1,18 @@
 """The answer of sweeps/steps_to_result.py: a block of lines for each goal, what to doubt, and the figure."""
 
 from collections.abc import Sequence
-from pathlib import Path
 
 from analysis.charts.steps_to_result import steps_to_result_figure
 from analysis.charts.style import save
 from analysis.questions.steps_to_result import equal_examples, equal_examples_line, goal_words, lines
 from analysis.questions.tuned_steps import TunedSteps, load_tuned_steps
 from trainables.runtime.errors import UserError
+from trainables.storage.folders import AnyPath
 
 MARGIN = 0.05
 
 
-def tuned_steps_lines(folder: Path, margin: float | None = None) -> list[str]:
+def tuned_steps_lines(folder: AnyPath, margin: float | None = None) -> list[str]:
     """The answer; writes the figure, where a goal was reached.
 
     `margin`: what a batch size may lose at equal examples; None is MARGIN of the hardest goal that was reached.
@@ -32,7 +32,7 @@ def tuned_steps_lines(folder: Path, margin: float | None = None) -> list[str]:
     figures = save(steps_to_result_figure(goals[0].runs, reached), folder, "steps_to_result")
     kept = ["optuna.db", "tuning.parquet", "tuning.json", "trials.parquet", "epochs.parquet"]
     kept = [name for name in kept if (folder / name).exists()]
-    return [*said, f"In {folder}: {', '.join([*kept, *(path.relative_to(folder).as_posix() for path in figures)])}"]
+    return [*said, f"In {folder}: {', '.join([*kept, *(f'figures/{path.name}' for path in figures)])}"]
 
 
 def goal_lines(one: TunedSteps) -> list[str]:

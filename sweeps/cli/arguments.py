@@ -94,13 +94,13 @@ def run_command(program: str, run: Callable[[], int], *, goes_on: bool = True) -
             try:
                 status = run()
             except UserError as error:
-                print(f"{program}: error: {folders.scrubbed(one_line(error))}", file=sys.stderr)
+                print(f"{program}: error: {folders.redact_credentials(one_line(error))}", file=sys.stderr)
                 return 2
             except LostError as error:
-                print(f"{program}: error: {folders.scrubbed(one_line(error))}", file=sys.stderr)
+                print(f"{program}: error: {folders.redact_credentials(one_line(error))}", file=sys.stderr)
                 return error.status
             except OSError as error:
-                print(f"{program}: error: {folders.scrubbed(file_error(error))}", file=sys.stderr)
+                print(f"{program}: error: {folders.redact_credentials(file_error(error))}", file=sys.stderr)
                 return LostError.status
             except KeyboardInterrupt:
                 print(f"{program}: interrupted; every finished trial is kept, --resume goes on", file=sys.stderr)

@@ -50,8 +50,9 @@ from trainables.records.tables import (
 )
 from trainables.records.unmeasured import remove_unmeasured, take_unmeasured
 from trainables.runtime.errors import UserError
-from trainables.storage.folders import is_remote, remove_folder
+from trainables.storage.folders import AnyPath, remove_folder
 from trainables.storage.lease import LEASE, hold
+from trainables.storage.remote_path import RemotePath
 from trainables.tune.ray_compat import forget_metrics, lost_machines_do_not_count
 from trainables.tune.tune_trial import TuneTrial
 
@@ -59,7 +60,7 @@ WORKER_DEATHS_ALLOWED = 3
 
 
 @contextlib.contextmanager
-def own_results_folder(folder: Path, *, resume: bool) -> Iterator[None]:
+def exclusive_results_folder(folder: AnyPath, *, resume: bool) -> Iterator[None]:
     """Makes `folder` and holds it for this process alone, until the process ends, however it ends.
 
     Raises UserError where another sweep is writing there, where there are results and `resume` is not asked for,
@@ -71,7 +72,7 @@ def own_results_folder(folder: Path, *, resume: bool) -> Iterator[None]:
             occupied = folder.exists() and any(not file.name.startswith((".lock", LEASE)) for file in folder.iterdir())
             if occupied and not (folder / "trials").is_dir():
                 raise UserError(f"`name` must be a new folder or one of a sweep, got {folder}, which holds other files")
-            made = [parent for parent in folder.parents if not is_remote(folder) and not parent.exists()]
+            made = [parent for parent in folder.parents if isinstance(parent, Path) and not parent.exists()]
             for part in ("trials", "checkpoints"):
                 (folder / part).mkdir(parents=True, exist_ok=True)
             held.enter_context(hold(folder))
@@ -98,7 +99,7 @@ def own_results_folder(folder: Path, *, resume: bool) -> Iterator[None]:
         _remove_half_written(folder)
 
 
-def _remove_half_written(folder: Path) -> None:
+def _remove_half_written(folder: AnyPath) -> None:
     """Removes what was being written when its worker or driver was killed."""
     remove_all_running(folder)
     for file in folder.rglob(".*.tmp"):
@@ -106,7 +107,7 @@ def _remove_half_written(folder: Path) -> None:
 
 
 def run_trials(
-    configs: Sequence[TrialConfig], source: Source, folder: Path, placement: Placement, progress: Progress
+    configs: Sequence[TrialConfig], source: Source, folder: AnyPath, placement: Placement, progress: Progress
 ) -> tuple[Tables, bool]:
     """Runs `configs` under Ray Tune and merges the results; returns the tables and whether it was interrupted.
 
@@ -142,7 +143,7 @@ def run_trials(
     return tables, interrupted
 
 
-def under_ray(placement: Placement, folder: Path, progress: Progress, run: Callable[[float], None]) -> bool:
+def under_ray(placement: Placement, folder: AnyPath, progress: Progress, run: Callable[[float], None]) -> bool:
     """Calls `run` with the GPUs of a trial while connected to Ray; returns whether it was interrupted.
 
     Raises LostError where Ray dies, or `folder` cannot be used any more.
@@ -164,7 +165,7 @@ def under_ray(placement: Placement, folder: Path, progress: Progress, run: Calla
     return False
 
 
-def write_failures(folder: Path, configs: Iterable[TrialConfig], progress: Progress) -> None:
+def write_failures(folder: AnyPath, configs: Iterable[TrialConfig], progress: Progress) -> None:
     """Leaves the records of trials of this run that could not do so themselves, such as those whose worker died.
 
     A trial that an earlier run has trained keeps its rows, with the reason why nothing was added to them.
@@ -192,7 +193,7 @@ def fit(
     space: dict[str, Any],
     by_key: Mapping[str, TrialConfig],
     source: Source,
-    folder: Path,
+    folder: AnyPath,
     placement: Placement,
     gpus_per_trial: float,
     progress: Progress,
@@ -258,11 +259,11 @@ class _Forget(tune.Callback):  # type: ignore[misc]
 
 
 @contextlib.contextmanager
-def _place_of_ray(folder: Path) -> Iterator[str]:
+def _place_of_ray(folder: AnyPath) -> Iterator[str]:
     """Where Ray's own experiment folder, `ray`, goes while it runs: into the results, or beside them where they are
     remote. Nothing of ours is in it, and it is removed in the end, as is one that a killed driver left.
     """
-    if is_remote(folder):
+    if isinstance(folder, RemotePath):
         with tempfile.TemporaryDirectory(prefix="large-batch-sweeps-") as local:
             yield local
     else:
@@ -273,7 +274,7 @@ def _place_of_ray(folder: Path) -> Iterator[str]:
             shutil.rmtree(folder / "ray", ignore_errors=True)
 
 
-def _ended_before(folder: Path, by_key: Mapping[str, TrialConfig]) -> list[Row]:
+def _ended_before(folder: AnyPath, by_key: Mapping[str, TrialConfig]) -> list[Row]:
     """The rows of trials that ended in an earlier run, but for those that run again."""
     try:
         return [row for row in read_tables(folder).trials.to_pylist() if row["trial_id"] not in by_key]

@@ -7,18 +7,18 @@ the driver looks for that. Nodes that join later start with a trial, which fails
 
 import contextlib
 import uuid
-from pathlib import Path
 
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from trainables.runtime.errors import UserError
-from trainables.storage.folders import is_remote, place, write_atomically
+from trainables.storage.folders import AnyPath, place, write_atomically
+from trainables.storage.remote_path import RemotePath
 
 ANSWER_SECONDS = 120.0  # a node may have to start a worker, which imports Ray
 
 
-def check_shared(folder: Path) -> None:
+def check_shared(folder: AnyPath) -> None:
     """Raises UserError, naming the node, where a node cannot read and write in `folder` what the driver can."""
     here = ray.get_runtime_context().get_node_id()
     nodes = {node["NodeID"]: node for node in ray.nodes() if node["Alive"] and node["NodeID"] != here}
@@ -37,7 +37,8 @@ def check_shared(folder: Path) -> None:
         for node_id, reference in asked.items():
             reason = _reason(reference, answers[node_id])
             if reason is not None:
-                way_out = "see its credentials and network" if is_remote(folder) else "mount it there, or give a URI"
+                remote = isinstance(folder, RemotePath)
+                way_out = "see its credentials and network" if remote else "mount it there, or give a URI"
                 node = f"{nodes[node_id]['NodeManagerAddress']} ({nodes[node_id]['NodeManagerHostname']})"
                 raise UserError(
                     f"`results` must be storage that all nodes share, got {folder}: node {node} {reason}; {way_out}"
@@ -48,7 +49,7 @@ def check_shared(folder: Path) -> None:
                 file.unlink(missing_ok=True)
 
 
-def _reason(reference: "ray.ObjectRef[str | None]", answer: Path) -> str | None:
+def _reason(reference: "ray.ObjectRef[str | None]", answer: AnyPath) -> str | None:
     """Why a node failed; None where it did not."""
     try:
         reason = ray.get(reference, timeout=0)

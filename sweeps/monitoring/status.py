@@ -8,7 +8,6 @@ import contextlib
 import datetime
 import time
 from collections.abc import Iterator
-from pathlib import Path
 
 from rich.console import Console, Group
 from rich.live import Live
@@ -18,6 +17,7 @@ from rich.text import Text
 
 from analysis.data.progress import Progress, read_progress
 from trainables.runtime.text import duration
+from trainables.storage.folders import AnyPath
 
 WATCH_SECONDS = 2.0
 
@@ -45,7 +45,7 @@ def status_view(name: str, progress: Progress, *, bar: bool) -> Group:
     return Group(*lines)
 
 
-def show(folder: Path, *, watch: bool, console: Console) -> int:
+def show(folder: AnyPath, *, watch: bool, console: Console) -> int:
     """Prints the status of `folder` once, or until it is finished; raises UserError where it holds no sweep."""
     name = folder.resolve().name
     progress = read_progress(folder)
@@ -61,7 +61,7 @@ def show(folder: Path, *, watch: bool, console: Console) -> int:
     return 0
 
 
-def _until_finished(folder: Path, progress: Progress) -> Iterator[Progress]:
+def _until_finished(folder: AnyPath, progress: Progress) -> Iterator[Progress]:
     """The progress now, then every WATCH_SECONDS; ends with the sweep, or quietly with Ctrl-C."""
     yield progress
     with contextlib.suppress(KeyboardInterrupt):

@@ -14,7 +14,6 @@ import logging
 import os
 import sys
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from ray import tune
@@ -23,7 +22,8 @@ from sweeps.cli.arguments import TRACKERS
 from sweeps.monitoring.progress import key_of
 from trainables.config import TrialConfig
 from trainables.runtime.errors import LONGEST_REASON, UserError, one_line
-from trainables.storage.folders import is_remote
+from trainables.storage.folders import AnyPath
+from trainables.storage.remote_path import RemotePath
 
 LOGGED = (
     "train_loss", "train_accuracy", "test_accuracy", "train_metric", "test_metric", "generalization_gap",
@@ -97,15 +97,15 @@ class Tracked(tune.Callback):  # type: ignore[misc]
 
 
 def trackers(
-    tracked: Sequence[tuple[str, str | None]], folder: Path, configs: Mapping[str, TrialConfig]
+    tracked: Sequence[tuple[str, str | None]], folder: AnyPath, configs: Mapping[str, TrialConfig]
 ) -> list[Tracked]:
     """A callback for each (kind, target) of --track; raises UserError where one cannot be had, before any trial."""
     return [Tracked(kind, _logger(kind, target, folder), folder.name, configs) for kind, target in tracked]
 
 
-def _logger(kind: str, target: str | None, folder: Path) -> Any:
+def _logger(kind: str, target: str | None, folder: AnyPath) -> Any:
     given = f"{kind}:{target}" if target else kind
-    if kind == "mlflow" and target is None and is_remote(folder):
+    if kind == "mlflow" and target is None and isinstance(folder, RemotePath):
         raise UserError(f"`track` must be mlflow:URI where the results are remote, got mlflow and {folder}")
     try:
         importlib.import_module(kind)
@@ -130,7 +130,7 @@ def _broken(given: str, kind: str, error: Exception) -> UserError:
     )
 
 
-def _mlflow(target: str | None, folder: Path) -> Any:
+def _mlflow(target: str | None, folder: AnyPath) -> Any:
     """Without a URI the sweep's own SQLite file, made with the schema of the MLflow that is installed."""
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     for name in ("mlflow", "alembic"):
@@ -141,10 +141,10 @@ def _mlflow(target: str | None, folder: Path) -> Any:
     return MLflowLoggerCallback(tracking_uri=uri, experiment_name=folder.name)
 
 
-def _wandb(target: str | None, folder: Path) -> Any:
+def _wandb(target: str | None, folder: AnyPath) -> Any:
     from ray.air.integrations.wandb import WandbLoggerCallback
 
-    local = None if is_remote(folder) else str(folder)
+    local = None if isinstance(folder, RemotePath) else str(folder)
     return WandbLoggerCallback(project=target or folder.name, group=folder.name, dir=local)
 
 

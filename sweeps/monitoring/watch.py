@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from trainables.runtime.errors import LostError, one_line
-from trainables.storage.folders import is_remote
+from trainables.storage.folders import AnyPath
 
 LOOK_SECONDS = 5.0
 TELL_AFTER = 15.0  # seconds
@@ -53,7 +53,7 @@ class Watch:
             print(f"error: {one_line(reason)}", file=sys.stderr, flush=True)
             os._exit(LostError.status)
 
-    def look_at_storage(self, folder: Path) -> None:
+    def look_at_storage(self, folder: AnyPath) -> None:
         probe = folder / f".probe-{os.getpid()}"
         answered, since, told, failure = time.monotonic(), time.strftime("%H:%M:%S"), False, "no answer"
         looking: threading.Thread | None = None
@@ -129,12 +129,12 @@ def _death_of(name: str, fault: str) -> str:
     return f"Ray's {name} has died ({fault}); every finished trial is kept, --resume goes on"
 
 
-def _fault(folder: Path, probe: Path) -> str | None:
+def _fault(folder: AnyPath, probe: AnyPath) -> str | None:
     """Why the results folder cannot be used; None where it can."""
     try:
         if not (folder / "sweep.json").exists():  # written before any trial starts
             return "it was removed, or something else is in its place"
-        if not is_remote(folder):
+        if isinstance(probe, Path):
             with probe.open("wb") as file:
                 file.write(b"\0" * 4096)
                 file.flush()

@@ -10,7 +10,6 @@ import argparse
 import dataclasses
 import math
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from analysis.questions.batch_schedule import ARMS, HALVINGS, Schedule
@@ -20,6 +19,7 @@ from sweeps.studies.study import check_factors, grid_of, resuming, run_study, so
 from trainables.config import TrialConfig
 from trainables.data import Source
 from trainables.runtime.errors import UserError
+from trainables.storage.folders import AnyPath
 from trainables.units import ROUNDING, Amount, epochs_after, in_examples, read_amount, steps_to
 
 LEAST_UPDATES = 4  # of the largest batch in a branch
@@ -39,7 +39,7 @@ def run_branched_batch(options: argparse.Namespace) -> int:
     trials = branches.trials()
     schedules: list[Schedule] = []
 
-    def finish(folder: Path, console: Any) -> None:
+    def finish(folder: AnyPath, console: Any) -> None:
         sweep = load_sweep(folder)
         if options.run_schedule and not schedules:
             schedule = proposed(branched_batch(sweep, options.margin))

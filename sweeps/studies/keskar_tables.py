@@ -18,13 +18,13 @@ Gaussian ones, whose values differ by orders of magnitude.
 """
 
 import argparse
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sweeps.cli.arguments import Parser
 from sweeps.studies.two_batches import OF_SCALE, SMALL_WIDTHS, TwoBatches
 from trainables.config import DEFAULT_MEASURES
 from trainables.runtime.errors import UserError
+from trainables.storage.folders import AnyPath
 
 if TYPE_CHECKING:
     from trainables.config import TrialConfig
@@ -107,7 +107,7 @@ def _dataset(options: argparse.Namespace, network: str) -> str:
     return PAPER_DATASETS[network]
 
 
-def _finish(folder: Path, console: Any) -> None:
+def _finish(folder: AnyPath, console: Any) -> None:
     from analysis.data.load import load_sweep
     from analysis.paper.keskar_tables import write_keskar_tables
 
@@ -116,5 +116,5 @@ def _finish(folder: Path, console: Any) -> None:
         console.print(line, soft_wrap=True)
 
 
-def _go_on(folder: Path, console: Any) -> None:
+def _go_on(folder: AnyPath, console: Any) -> None:
     """Nothing to write yet: other datasets of the same study follow."""

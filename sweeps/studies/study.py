@@ -32,7 +32,7 @@ from trainables.measures.costs import cost_line
 from trainables.runtime.errors import UserError
 from trainables.runtime.importing import is_import_path, no_collection
 from trainables.runtime.text import duration
-from trainables.storage.folders import scrubbed, write_atomically
+from trainables.storage.folders import AnyPath, redact_credentials, write_atomically
 from trainables.units import in_examples
 
 if TYPE_CHECKING:
@@ -101,7 +101,7 @@ def check_factors(options: argparse.Namespace, train_size: int) -> None:
         )
 
 
-def _named_as_before(source: Source, folder: Path) -> Source:
+def _named_as_before(source: Source, folder: AnyPath) -> Source:
     """`source`, named by its values where the trials of `folder` are: those of versions that decoded all images."""
     from trainables.records.tables import read_tables
 
@@ -113,7 +113,7 @@ def _named_as_before(source: Source, folder: Path) -> Source:
     return dataclasses.replace(source, is_named_by_values=True) if known and source.fingerprint in known else source
 
 
-def report_and_answer(folder: Path, console: Console) -> Ending:
+def report_and_answer(folder: AnyPath, console: Console) -> Ending:
     """Prints the details; figures and report.html, which take seconds, are written after the answer."""
     from analysis.data.load import load_sweep
     from analysis.data.progress import progress_of
@@ -150,7 +150,7 @@ def run_study(
         passed = held.enter_context(checking(configs, source, placement))
         with no_collection():  # Ray, and Matplotlib and SciPy for the end: more than a second, beside the check
             import analysis.reporting.report  # noqa: F401
-            from sweeps.execution.launch import own_results_folder, run_trials
+            from sweeps.execution.launch import exclusive_results_folder, run_trials
             from sweeps.monitoring.progress import Progress
             from sweeps.session.ray_session import refuse_missing_gpus
             from trainables.records.tables import finished_trials, incomplete_trials, read_tables
@@ -161,7 +161,7 @@ def run_study(
             return 0
         refuse_missing_gpus(placement)
         started = time.monotonic()
-        held.enter_context(own_results_folder(folder, resume=options.resume))
+        held.enter_context(exclusive_results_folder(folder, resume=options.resume))
         if begin is not None:
             begin(folder, talk)
         missing, trained = incomplete_trials(folder, configs), finished_trials(folder)
@@ -318,7 +318,13 @@ def grid_of(options: argparse.Namespace) -> Grid:
 
 
 def _dry_run(
-    console: Console, configs: Sequence[TrialConfig], source: Source, folder: Path, placement: Placement, *, lists: bool
+    console: Console,
+    configs: Sequence[TrialConfig],
+    source: Source,
+    folder: AnyPath,
+    placement: Placement,
+    *,
+    lists: bool,
 ) -> None:
     """Prints the axes, the number of trials and the time of the whole; with `lists` every trial and its time."""
     from sweeps.plan.estimate import estimate  # brings PyTorch
@@ -352,7 +358,7 @@ def _to_measure(number: int) -> str:
 
 
 def note_run(
-    folder: Path,
+    folder: AnyPath,
     planned: int,
     arguments: Sequence[str] | None = None,
     batch_sizes: Mapping[int, int] | None = None,
@@ -364,7 +370,7 @@ def note_run(
     by batch size; and the command with its `arguments` (None: those of the process).
     """
     note = {
-        "command": [Path(sys.argv[0]).name, *map(scrubbed, sys.argv[1:] if arguments is None else arguments)],
+        "command": [Path(sys.argv[0]).name, *map(redact_credentials, sys.argv[1:] if arguments is None else arguments)],
         "started_at": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "planned": planned,
         "batch_sizes": batch_sizes,

@@ -13,12 +13,12 @@ sharpness. Every seed has a data split of its own. Nothing heavy is imported unt
 import argparse
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sweeps.cli.arguments import Distinct, Parser, add_data, add_run, add_scale, examples, integer, number, run_command
 from trainables.runtime.errors import UserError
 from trainables.runtime.options import KeyValues
+from trainables.storage.folders import AnyPath
 
 if TYPE_CHECKING:
     from trainables.config import TrialConfig
@@ -105,7 +105,7 @@ def run_script(
     about: str | None,
     arguments: Sequence[str],
     plan: Callable[[TwoBatches], "list[TrialConfig]"],
-    report: Callable[[Path], Sequence[str]],
+    report: Callable[[AnyPath], Sequence[str]],
     *,
     seeds: int,
     add_options: Callable[[Parser], None] = lambda parser: None,
@@ -124,7 +124,7 @@ def run_script(
 
         source = source_of(options, options.dataset)
 
-        def finish(folder: Path, console: Any) -> None:
+        def finish(folder: AnyPath, console: Any) -> None:
             console.print()
             for line in report(folder):
                 console.print(line, soft_wrap=True)

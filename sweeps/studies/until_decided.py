@@ -10,7 +10,6 @@ import argparse
 import dataclasses
 from collections.abc import Sequence
 from functools import partial
-from pathlib import Path
 
 from rich.console import Console
 
@@ -27,7 +26,7 @@ from trainables.records.matching import NO_REMEDY
 from trainables.records.record_files import record_files
 from trainables.remedies import base_remedies, remedy_of
 from trainables.runtime.errors import UserError
-from trainables.storage.folders import is_there, write_atomically
+from trainables.storage.folders import AnyPath, is_there, write_atomically
 from trainables.tasks.by_name import load_task
 
 TIMES_THE_FIRST = 3  # the cap, where none is given
@@ -61,7 +60,7 @@ def run_until_decided(options: argparse.Namespace) -> int:
         options = resuming(options)
 
 
-def design_of(options: argparse.Namespace, folder: Path) -> SequentialDesign:
+def design_of(options: argparse.Namespace, folder: AnyPath) -> SequentialDesign:
     """The design that `folder` has fixed, or the one that the options ask for. Raises UserError where they differ, and
     where the folder holds results that were looked at without a design."""
     seeds, cap = list(options.seeds), options.max_replicates
@@ -115,7 +114,7 @@ def is_ended(design: SequentialDesign, sizes: Sequence[int]) -> bool:
     return design.taken == len(design.looks) or set(sizes[1:]) <= set(design.decided)
 
 
-def _begin(design: SequentialDesign, folder: Path, console: Console) -> None:
+def _begin(design: SequentialDesign, folder: AnyPath, console: Console) -> None:
     """Fixes the design in `folder`, which this process holds, and says what comes next."""
     if not is_there(folder / FILE):
         write_atomically(folder / FILE, design.as_json().encode())
@@ -123,7 +122,7 @@ def _begin(design: SequentialDesign, folder: Path, console: Console) -> None:
         console.print(f"{design.note} Fixed in {FILE}.", soft_wrap=True)
 
 
-def _take_look(design: SequentialDesign, sizes: Sequence[int], folder: Path, console: Console) -> Ending | None:
+def _take_look(design: SequentialDesign, sizes: Sequence[int], folder: AnyPath, console: Console) -> Ending | None:
     """Judges every batch size that is undecided; returns the ending where the sweep has ended."""
     looked = dataclasses.replace(design, taken=design.taken + 1)
     sweep = dataclasses.replace(load_sweep(folder, margin=design.margin), sequential=looked)

@@ -24,7 +24,7 @@ from rich.console import Console
 
 from analysis.data.progress import read_about
 from analysis.reporting.tuned_gap import tuned_gap_lines
-from sweeps.execution.launch import own_results_folder, write_failures
+from sweeps.execution.launch import exclusive_results_folder, write_failures
 from sweeps.execution.preflight import check
 from sweeps.monitoring.consoles import consoles
 from sweeps.plan.units import warmup_range_of
@@ -41,7 +41,8 @@ from trainables.optimizer_settings import MOMENTS
 from trainables.records.tables import Row, compact, read_tables
 from trainables.runtime.errors import LONGEST_REASON, LostError, UserError, one_line
 from trainables.runtime.text import duration
-from trainables.storage.folders import is_remote, write_atomically
+from trainables.storage.folders import AnyPath, write_atomically
+from trainables.storage.remote_path import RemotePath
 from trainables.tasks.names import TASKS
 
 TUNING = pa.schema(
@@ -98,7 +99,7 @@ def _run(
     source = plan.source
     placement = placement_of(options, source)
     folder = (options.results / options.name).expanduser().absolute()
-    if is_remote(folder) and not options.storage:
+    if isinstance(folder, RemotePath) and not options.storage:
         raise UserError(f"`storage` must be given where the results are not on a file system, got none for {folder}")
     talk, console = consoles(plain=options.plain, quiet=options.quiet)
     if options.dry_run:
@@ -109,7 +110,7 @@ def _run(
     started = time.monotonic()
     storage = options.storage or f"sqlite:///{folder / 'optuna.db'}"
     opened = open_storage(options.storage) if options.storage else None  # a mistake leaves no folder behind
-    with own_results_folder(folder, resume=options.resume):
+    with exclusive_results_folder(folder, resume=options.resume):
         talk.print(f"Checking {len(plan.cells)} kinds of trials.")
         warn(check(plan.samples(), source, placement))
         opened = opened or open_storage(storage)
@@ -219,7 +220,7 @@ def begin(
     return kind(plan, studies, known)
 
 
-def known_trials(folder: Path, plan: Plan) -> dict[str, Known]:
+def known_trials(folder: AnyPath, plan: Plan) -> dict[str, Known]:
     """The completed and diverged trials of the results folder, by key."""
     if not (folder / "trials.parquet").exists() and not any((folder / "trials").glob("[!.]*.json")):
         return {}
@@ -236,7 +237,7 @@ def known_trials(folder: Path, plan: Plan) -> dict[str, Known]:
     return found
 
 
-def write_tuning(folder: Path, campaign: Campaign) -> None:
+def write_tuning(folder: AnyPath, campaign: Campaign) -> None:
     """Leaves tuning.parquet and tuning.json, each whole or not at all."""
     plan, cells, rows = campaign.plan, [], []
     for cell, study in campaign.studies.items():
@@ -281,7 +282,7 @@ def write_tuning(folder: Path, campaign: Campaign) -> None:
     write_atomically(folder / "tuning.json", json.dumps(about, indent=1).encode())
 
 
-def _exit_status(folder: Path, campaign: Campaign) -> int:
+def _exit_status(folder: AnyPath, campaign: Campaign) -> int:
     """1 where a trial failed, also a tuning trial of an earlier run, or a study came to nothing; says so in a line."""
     rows = [row for study in campaign.studies.values() for row in study.rows()]
     empty = [cell.name for cell, study in campaign.studies.items() if study.best() is None]
@@ -291,7 +292,7 @@ def _exit_status(folder: Path, campaign: Campaign) -> int:
     return 1 if failures or empty else 0
 
 
-def _dry_run(console: Console, plan: Plan, folder: Path, placement: Placement) -> None:
+def _dry_run(console: Console, plan: Plan, folder: AnyPath, placement: Placement) -> None:
     """Prints the studies, their number of trials, and the time of the whole."""
     from sweeps.plan.estimate import estimate  # brings PyTorch
 

@@ -7,7 +7,6 @@ dataset is one pool of examples (digits), the test set is taken from it first, o
 
 import argparse
 import dataclasses
-from pathlib import Path
 from typing import Any
 
 from sweeps.plan.grid import expand
@@ -17,6 +16,7 @@ from sweeps.tuning.campaign import with_test_set
 from trainables.config import TrialConfig
 from trainables.data import Source
 from trainables.scaling_rules import SCALING_RULES
+from trainables.storage.folders import AnyPath
 
 
 def run_scaling_rules(options: argparse.Namespace) -> int:
@@ -29,10 +29,10 @@ def run_scaling_rules(options: argparse.Namespace) -> int:
     trials = tuning_trials(options, source)
     judges: list[TrialConfig] = []
 
-    def choose(folder: Path, console: Any) -> None:
+    def choose(folder: AnyPath, console: Any) -> None:
         judges.extend(judging_trials(options, to_judge(choices(load_sweep(folder)))))
 
-    def finish(folder: Path, console: Any) -> None:
+    def finish(folder: AnyPath, console: Any) -> None:
         console.print()
         for line in report(load_sweep(folder, margin=options.margin)):
             console.print(line, soft_wrap=True)

@@ -12,7 +12,6 @@ import itertools
 import math
 import time
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import ray
@@ -28,6 +27,7 @@ from sweeps.tuning.campaign import Campaign
 from sweeps.tuning.optuna_study import Outcome, Point
 from trainables.records.tables import Record, Row
 from trainables.storage.checkpoint import remove_checkpoint
+from trainables.storage.folders import AnyPath
 from trainables.tune.tune_trial import SLICE_SECONDS, TuneTrial
 
 if TYPE_CHECKING:
@@ -158,7 +158,7 @@ class CampaignSearch(Searcher):  # type: ignore[misc]
 class EarlyStopping(FirstToWait):
     """The scheduler: first come, first served, and the median rule of sweeps.tuning.optuna_study."""
 
-    def __init__(self, campaign: Campaign, folder: Path) -> None:
+    def __init__(self, campaign: Campaign, folder: AnyPath) -> None:
         super().__init__()
         self._campaign, self._folder = campaign, folder
 
@@ -213,7 +213,7 @@ class TuningProgress(Progress):
         return work / max(1, len(self._started_at))
 
 
-def run_campaign(campaign: Campaign, folder: Path, placement: Placement, progress: Progress) -> bool:
+def run_campaign(campaign: Campaign, folder: AnyPath, placement: Placement, progress: Progress) -> bool:
     """Runs what is missing under Ray Tune; returns whether it was interrupted."""
     if not sum(campaign.missing().values()):
         return False

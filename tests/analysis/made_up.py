@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 from trainables.config import TrialConfig
 from trainables.records.record_files import cleaned, rows_as_tables
 from trainables.records.tables import Record, compact, write_record
+from trainables.storage.folders import AnyPath, write_atomically
 
 BASE: dict[str, Any] = {
     "dataset": "digits",
@@ -152,6 +153,17 @@ def write(folder: Path, records: Iterable[Record]) -> Path:
     write_record(folder, last)
     compact(folder)  # which compares all trials
     return folder
+
+
+def copied(folder: Path, target: AnyPath) -> AnyPath:
+    """A copy of a results folder at `target`, which may be remote."""
+    for file in (found for found in folder.rglob("*") if found.is_file()):
+        copy = target
+        for part in file.relative_to(folder).parts:
+            copy = copy / part
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(copy, file.read_bytes())
+    return target
 
 
 def judged_by(folder: Path, metric: str, unit: str, offset: float, slope: float, share: slice = slice(None)) -> Path:

@@ -13,7 +13,7 @@ import pytest
 import ray
 from rich.console import Console
 
-from sweeps.execution.launch import own_results_folder, run_trials
+from sweeps.execution.launch import exclusive_results_folder, run_trials
 from sweeps.monitoring.progress import Progress
 from sweeps.session.placement import Placement
 from trainables.config import TrialConfig
@@ -30,7 +30,7 @@ NUMBERS = ("train_loss", "test_loss", "train_accuracy", "box_sharpness", "hessia
 
 def run(folder: Path, configs: list[TrialConfig], source: Source, **placement: Any) -> Tables:
     progress = Progress(configs, already_done=0, console=Console(quiet=True))
-    with own_results_folder(folder, resume=False):
+    with exclusive_results_folder(folder, resume=False):
         tables, interrupted = run_trials(configs, source, folder, Placement(dashboard=False, **placement), progress)
     assert not interrupted
     return tables

@@ -11,7 +11,6 @@ is so small that threads cost more than they bring, and the numbers are the same
 import json
 import sys
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -24,7 +23,7 @@ from trainables.models import build_model
 from trainables.records.tables import of_newest_version, read_tables
 from trainables.sharpness import ModelLoss, ball_sharpness, box_sharpness, hessian_eigenvalues, rescaling_invariance
 from trainables.storage.checkpoint import load_checkpoint
-from trainables.storage.folders import place
+from trainables.storage.folders import AnyPath, place
 from trainables.training.optimizers.plain import Adam
 
 FACTOR = 8.0  # a power of two: multiplying by it rounds nothing
@@ -38,7 +37,7 @@ MEASURES: dict[str, Callable[[ModelLoss], float]] = {
 }
 
 
-def rescaled_network(folder: Path | None) -> dict[str, Any]:
+def rescaled_network(folder: AnyPath | None) -> dict[str, Any]:
     """The fields of analysis.questions.rescaling.Rescaling, of a network of the sweep in `folder`, or of a small
     one.
     """
@@ -67,7 +66,7 @@ def rescaled_network(folder: Path | None) -> dict[str, Any]:
     }
 
 
-def _of_sweep(folder: Path) -> tuple[str, nn.Module, Tensor, Tensor] | None:
+def _of_sweep(folder: AnyPath) -> tuple[str, nn.Module, Tensor, Tensor] | None:
     """The network of a trial whose weights were kept, with training examples of its own, in float64."""
     weights = folder / "weights"
     source = load_source("digits")

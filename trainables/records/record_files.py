@@ -9,7 +9,6 @@ import json
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -18,7 +17,8 @@ import pyarrow.compute as pc
 from trainables.records.schemas import REQUIRED, SCHEMAS, STATUSES, Row
 from trainables.runtime.errors import UserError, one_line, quoted
 from trainables.runtime.text import printable
-from trainables.storage.folders import NotAFileError, in_parallel, patiently, read_file, write_atomically
+from trainables.storage.folders import AnyPath, NotAFileError, in_parallel, read_file, write_atomically
+from trainables.storage.remote_path import retry_io
 
 RECORD_FORMAT = 1
 
@@ -36,12 +36,12 @@ class Record:
     measures: list[Row]
 
 
-def record_files(folder: Path) -> list[Path]:
+def record_files(folder: AnyPath) -> list[AnyPath]:
     """The record files of the trials in `folder` that are not in its tables yet."""
     return sorted((folder / "trials").glob("[!.]*.json"))
 
 
-def write_record(folder: Path, record: Record, part: str = "trials") -> None:
+def write_record(folder: AnyPath, record: Record, part: str = "trials") -> None:
     """Leaves the record file of one trial in a `part` of the results folder. Storage that is away is waited for.
 
     Numbers that are not finite become null, and unprintable characters their escapes. Raises BadRecordError for rows
@@ -52,10 +52,10 @@ def write_record(folder: Path, record: Record, part: str = "trials") -> None:
     _check_types(record)
     path = folder / part / f"{record.trial['trial_id']}.json"
     content = json.dumps({"format": RECORD_FORMAT, **vars(record)}).encode()
-    patiently(lambda: write_atomically(path, content))
+    retry_io(lambda: write_atomically(path, content))
 
 
-def read_record(path: Path) -> Record:
+def read_record(path: AnyPath) -> Record:
     """What `write_record` left. Raises BadRecordError, and UserError for a record in the format of another version."""
     try:
         content = json.loads(read_file(path))
@@ -79,7 +79,7 @@ def read_record(path: Path) -> Record:
     return record
 
 
-def read_records(paths: list[Path]) -> tuple[list[Record], dict[Path, str]]:
+def read_records(paths: list[AnyPath]) -> tuple[list[Record], dict[AnyPath, str]]:
     """The records of those of `paths` that become rows of the tables, and why the others do not."""
     found = dict(zip(paths, in_parallel(_read_or_reason, paths), strict=True))
     try:
@@ -139,7 +139,7 @@ def _check_types(record: Record) -> None:
         raise BadRecordError(f"a row does not fit its table: {error}") from error
 
 
-def _read_or_reason(path: Path) -> Record | str:
+def _read_or_reason(path: AnyPath) -> Record | str:
     try:
         return read_record(path)
     except BadRecordError as error:

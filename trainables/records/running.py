@@ -12,12 +12,12 @@ import json
 import math
 import time
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from trainables.records.record_files import cleaned
 from trainables.records.schemas import Row
-from trainables.storage.folders import in_parallel, is_remote, read_file, remove_folder, write_atomically
+from trainables.storage.folders import AnyPath, in_parallel, read_file, remove_folder, write_atomically
+from trainables.storage.remote_path import RemotePath
 
 FOLDER = "running"
 SECONDS = 2.0  # between two files of one trial
@@ -35,10 +35,10 @@ class RunningCurves:
     `about`: what the file says of the trial beside its epochs, with its `trial_id`.
     """
 
-    def __init__(self, folder: Path, about: Row) -> None:
+    def __init__(self, folder: AnyPath, about: Row) -> None:
         self._path = folder / FOLDER / f"{about['trial_id']}.json"
         self._about = about
-        self._seconds = REMOTE_SECONDS if is_remote(folder) else SECONDS
+        self._seconds = REMOTE_SECONDS if isinstance(folder, RemotePath) else SECONDS
         self._left_at = time.monotonic()  # a trial that is over at once leaves none
 
     def __call__(self, epochs: Sequence[Row], share_done: float, *, is_trained: bool) -> None:
@@ -64,25 +64,26 @@ def _evenly(places: Sequence[int], most: int) -> list[int]:
     return [places[round(index * (len(places) - 1) / (most - 1))] for index in range(most)] if len(places) else []
 
 
-def read_running(folder: Path) -> list[Row]:
+def read_running(folder: AnyPath) -> list[Row]:
     """What the trials of `folder` that have no record yet have left, by their labels."""
     with contextlib.suppress(OSError):
-        found = in_parallel(_read, sorted((folder / FOLDER).glob("[!.]*.json")))
+        files: list[AnyPath] = list((folder / FOLDER).glob("[!.]*.json"))
+        found = in_parallel(_read, files)
         return sorted((row for row in found if row is not None), key=lambda row: (row["label"], row["trial_id"]))
     return []
 
 
-def remove_running(folder: Path, trial_id: str) -> None:
+def remove_running(folder: AnyPath, trial_id: str) -> None:
     with contextlib.suppress(OSError):
         (folder / FOLDER / f"{trial_id}.json").unlink(missing_ok=True)
 
 
-def remove_all_running(folder: Path) -> None:
+def remove_all_running(folder: AnyPath) -> None:
     """Removes what the trials of a run left that is over, or was killed."""
     remove_folder(folder / FOLDER)
 
 
-def _read(path: Path) -> Row | None:
+def _read(path: AnyPath) -> Row | None:
     """One file; None where it is gone by now, damaged, or no file of a trial."""
     try:
         row: Any = cleaned(json.loads(read_file(path)))

@@ -24,6 +24,7 @@ from trainables.runtime.errors import UserError
 from trainables.runtime.importing import is_import_path
 from trainables.runtime.seeds import seeded
 from trainables.storage.checkpoint import load_checkpoint
+from trainables.storage.folders import AnyPath
 
 State = dict[str, Tensor]
 WITH_OPTIONS = ("text", "pairs", "timit", "parquet", "image_folder", "arrow", "arrays", "tokens")
@@ -86,7 +87,7 @@ def _fingerprint(
         return None
 
 
-def weights_of(folder: Path, trial_id: str, device: torch.device) -> State:
+def weights_of(folder: AnyPath, trial_id: str, device: torch.device) -> State:
     """The final weights and buffers, `folder`/weights/`trial_id`.pt. Raises UserError where they were not kept."""
     path = folder / "weights" / f"{trial_id}.pt"
     state = load_checkpoint(path, device)

@@ -22,7 +22,6 @@ import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from functools import lru_cache
-from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -48,7 +47,8 @@ from trainables.records.schemas import Row as Row
 from trainables.remedies import base_remedies, remedy_of
 from trainables.runtime.errors import UserError, quoted
 from trainables.runtime.text import UNPRINTABLE_RE2, printable
-from trainables.storage.folders import check_is_file, in_parallel, is_remote, is_there, write_atomically
+from trainables.storage.folders import AnyPath, check_is_file, in_parallel, is_there, move, write_atomically
+from trainables.storage.remote_path import RemotePath
 
 RECORDS_AT_ONCE = 1000  # read into memory
 
@@ -62,7 +62,7 @@ class Tables:
     measures: pa.Table
 
 
-def read_tables(folder: Path) -> Tables:
+def read_tables(folder: AnyPath) -> Tables:
     """Everything known of a sweep: its Parquet tables and the records that are not in them yet.
 
     Empty tables where no trial has ended yet; records that cannot be read are left out, which is told once. Raises
@@ -85,7 +85,7 @@ def read_tables(folder: Path) -> Tables:
     return tables
 
 
-def compact(folder: Path) -> Tables:
+def compact(folder: AnyPath) -> Tables:
     """Merges the records into the Parquet tables, each replaced in one step, then removes the records."""
     files = record_files(folder)
     tables, bad = _merge(folder, files)
@@ -95,18 +95,18 @@ def compact(folder: Path) -> Tables:
         write_atomically(folder / f"{name}.parquet", buffer.getvalue().to_pybytes())
     for file, reason in bad.items():
         aside = next(name for name in _names_aside(file) if not is_there(name))
-        file.replace(aside)
+        move(file, aside)
         _tell(f"warning: {file} cannot be read ({reason}): renamed to {aside.name}, and its trial runs again")
     in_parallel(lambda file: file.unlink(missing_ok=True), [file for file in files if file not in bad])
     return tables
 
 
-def _names_aside(file: Path) -> Iterator[Path]:
+def _names_aside(file: AnyPath) -> Iterator[AnyPath]:
     yield file.with_suffix(".unreadable")
     yield from (file.with_suffix(f".unreadable-{number}") for number in itertools.count(2))
 
 
-def finished_trials(folder: Path) -> set[str]:
+def finished_trials(folder: AnyPath) -> set[str]:
     """The keys of the trials that are trained, completed or diverged."""
     return finished(_tables_of(folder))
 
@@ -117,7 +117,7 @@ def finished(tables: Tables) -> set[str]:
     return set(tables.trials.filter(done)["trial_id"].to_pylist())
 
 
-def incomplete_trials(folder: Path, configs: Iterable[TrialConfig]) -> list[TrialConfig]:
+def incomplete_trials(folder: AnyPath, configs: Iterable[TrialConfig]) -> list[TrialConfig]:
     """Those of `configs` that have to run, in their order: to be trained, or to be measured further.
 
     Of a trained trial the configuration has only the measures that are missing. One that diverged has none to add.
@@ -142,7 +142,7 @@ def record_of(tables: Tables, trial_id: str) -> Record:
     return Record(trials[0], epochs, measures)
 
 
-def _tables_of(folder: Path) -> Tables:
+def _tables_of(folder: AnyPath) -> Tables:
     """`read_tables`, empty where no trial has ended."""
     if not record_files(folder) and not is_there(folder / "trials.parquet"):
         return Tables(*(schema.empty_table() for schema in SCHEMAS.values()))
@@ -212,14 +212,14 @@ _COMPARED = [
 ]  # fmt: skip
 
 
-def no_sweep(folder: Path) -> UserError:
+def no_sweep(folder: AnyPath) -> UserError:
     """The error for a folder that no sweep has written, with the sweeps below it where it is the folder of several."""
-    found = [] if is_remote(folder) else sorted({file.parent.name for file in folder.glob("*/sweep.json")})
+    found = [] if isinstance(folder, RemotePath) else sorted({file.parent.name for file in folder.glob("*/sweep.json")})
     reason = f"which holds {', '.join(found)}; such as {folder / found[0]}" if found else "without trials.parquet"
     return UserError(f"`results` must be a folder that a sweep has written, got {folder}, {reason}")
 
 
-def _merge(folder: Path, files: list[Path]) -> tuple[Tables, dict[Path, str]]:
+def _merge(folder: AnyPath, files: list[AnyPath]) -> tuple[Tables, dict[AnyPath, str]]:
     """The tables with the records of `files`, and why files were left out that cannot be read."""
     if not (folder / "trials").is_dir() and not is_there(folder / "trials.parquet"):
         raise no_sweep(folder)
@@ -228,7 +228,7 @@ def _merge(folder: Path, files: list[Path]) -> tuple[Tables, dict[Path, str]]:
         return Tables(**{name: known for name, (known,) in merged.items()}), {}
     schemas = {name: known.schema for name, (known,) in merged.items()}
     pending: list[str] = []
-    bad: dict[Path, str] = {}
+    bad: dict[AnyPath, str] = {}
     for first in range(0, len(files), RECORDS_AT_ONCE):
         records, unreadable = read_records(files[first : first + RECORDS_AT_ONCE])
         bad |= unreadable
@@ -265,13 +265,13 @@ def _with_comparisons(trials: pa.Table) -> pa.Table:
     return trials
 
 
-def _read_parquet(path: Path, schema: pa.Schema) -> pa.Table:
+def _read_parquet(path: AnyPath, schema: pa.Schema) -> pa.Table:
     if not is_there(path):
         return schema.empty_table()
     try:
         check_is_file(path)
         # No pq.read_table, which adds a column for a folder named key=value.
-        with pq.ParquetFile(pa.BufferReader(path.read_bytes()) if is_remote(path) else path) as file:
+        with pq.ParquetFile(pa.BufferReader(path.read_bytes()) if isinstance(path, RemotePath) else path) as file:
             table = file.read()
         table.validate(full=True)
         if twice := [name for name, count in Counter(table.column_names).items() if count > 1]:

@@ -9,10 +9,10 @@ end, for whoever finds out that the process is gone: the worker's next try, or t
 
 import time
 from collections.abc import Callable
-from pathlib import Path
 
 from trainables.records.record_files import BadRecordError, Record, read_record, write_record
 from trainables.runtime.errors import LONGEST_REASON, one_line
+from trainables.storage.folders import AnyPath
 
 PENDING = "not ended"
 SECONDS = 1.0  # between two records of one trial
@@ -21,7 +21,7 @@ SECONDS = 1.0  # between two records of one trial
 class Unmeasured:
     """Leaves what `record(PENDING)` returns, the record of one trial as it is now, when called: not every time."""
 
-    def __init__(self, folder: Path, record: Callable[[str], Record]) -> None:
+    def __init__(self, folder: AnyPath, record: Callable[[str], Record]) -> None:
         self._folder, self._record = folder, record
         self._left_at = float("-inf")
 
@@ -31,7 +31,7 @@ class Unmeasured:
             self._left_at = time.monotonic()
 
 
-def take_unmeasured(folder: Path, trial_id: str, reason: str) -> Record | None:
+def take_unmeasured(folder: AnyPath, trial_id: str, reason: str) -> Record | None:
     """The record that was left, with the `reason` why its other measures have no value; None without one."""
     try:
         record = read_record(_path(folder, trial_id))
@@ -43,9 +43,9 @@ def take_unmeasured(folder: Path, trial_id: str, reason: str) -> Record | None:
     return record
 
 
-def remove_unmeasured(folder: Path, trial_id: str) -> None:
+def remove_unmeasured(folder: AnyPath, trial_id: str) -> None:
     _path(folder, trial_id).unlink(missing_ok=True)
 
 
-def _path(folder: Path, trial_id: str) -> Path:
+def _path(folder: AnyPath, trial_id: str) -> AnyPath:
     return folder / "checkpoints" / f"{trial_id}.json"

@@ -96,7 +96,7 @@ def restore_random_states(states: dict[str, Any], device: torch.device) -> None:
         torch.cuda.set_rng_state(states["device"].cpu(), device)
 
 
-def random_numbers_kept(device: torch.device) -> AbstractContextManager[None]:
+def preserve_rng(device: torch.device) -> AbstractContextManager[None]:
     """Inside, random numbers may be drawn; afterwards PyTorch's generators of the CPU and `device` are as before."""
     import torch
 

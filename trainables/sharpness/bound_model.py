@@ -34,7 +34,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils.checkpoint import CheckpointError
 
 from trainables.runtime.compiled import uncompiled
-from trainables.runtime.seeds import random_numbers_kept
+from trainables.runtime.seeds import preserve_rng
 from trainables.sharpness.second_derivatives import operations
 from trainables.tasks.outputs import tensors_of
 
@@ -113,7 +113,7 @@ class BoundModel:
         """Return the value and the gradients of `spread_loss` at `pieces`, computed in `dtype`."""
         leaves = [piece.detach().to(inputs.device, dtype, copy=True).requires_grad_() for piece in pieces]
         inputs = inputs.to(dtype) if inputs.is_floating_point() else inputs
-        with random_numbers_kept(inputs.device), torch.enable_grad():
+        with preserve_rng(inputs.device), torch.enable_grad():
             return _value_and_gradients(self(leaves, inputs), leaves)
 
     def _compare(self, model: nn.Module, own: list[nn.Parameter], inputs: Tensor) -> None:
@@ -123,7 +123,7 @@ class BoundModel:
         with torch.no_grad():
             for parameter in self._copies:
                 parameter.fill_(math.nan)
-        with _untouched(model), random_numbers_kept(device), torch.enable_grad(), _plain_attention(), uncompiled():
+        with _untouched(model), preserve_rng(device), torch.enable_grad(), _plain_attention(), uncompiled():
             outputs = self._evaluation_mode(model)(inputs)
             names = set[str]().union(*(operations(tensor) for tensor in tensors_of(outputs)))
             if REENTRANT_CHECKPOINT in names:

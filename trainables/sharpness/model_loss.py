@@ -32,7 +32,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from trainables.runtime.float32 import exact_products
-from trainables.runtime.seeds import random_numbers_kept
+from trainables.runtime.seeds import preserve_rng
 from trainables.sharpness.batch_statistics import Tape
 from trainables.sharpness.bound_model import BoundModel, spread_loss
 from trainables.sharpness.objective import Objective, Pieces, Rounded, pulled_back
@@ -98,7 +98,7 @@ class ModelLoss(Objective):
             layer.running_mean = self.params.new_zeros(layer.num_features)
             layer.running_var = torch.ones_like(layer.running_mean) - layer.eps
             layer.register_forward_pre_hook(self._tape.normalize)
-        with random_numbers_kept(inputs.device), torch.no_grad():
+        with preserve_rng(inputs.device), torch.no_grad():
             self.task.check(self._forward(self._pieces(self.params), [], self._inputs[:2])[0], labels)
 
     def _weigh(self) -> None:
@@ -160,7 +160,7 @@ class ModelLoss(Objective):
 
         def of(loss: ModelLoss) -> Callable[[Tensor], list[Tensor]]:
             def outputs(point: Tensor) -> list[Tensor]:
-                with loss._exact_products, random_numbers_kept(point.device):
+                with loss._exact_products, preserve_rng(point.device):
                     found = loss._forward(loss._pieces(point), [], loss._inputs[:few])[0]
                     return [tensor.double() for tensor in tensors_of(found)]
 
@@ -213,7 +213,7 @@ class ModelLoss(Objective):
                 kept.append(tensor.detach())  # so that no address is used twice; the graph itself would never be freed
 
         with (
-            random_numbers_kept(leaf.device),
+            preserve_rng(leaf.device),
             torch.enable_grad(),
             torch.autograd.graph.saved_tensors_hooks(note, lambda nothing: nothing),
         ):

@@ -19,7 +19,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
-from trainables.runtime.seeds import random_numbers_kept
+from trainables.runtime.seeds import preserve_rng
 from trainables.sharpness.second_derivatives import check_hessian, suspects
 
 T = TypeVar("T")
@@ -253,7 +253,7 @@ def hessian_at_center(objective: Objective, params: Tensor) -> tuple[float, Map]
 
 def _twice(objective: Objective, params: Tensor, evaluate: Callable[[Tensor], tuple[float, T]]) -> tuple[float, T]:
     check_params(params)
-    with random_numbers_kept(params.device):
+    with preserve_rng(params.device):
         value = objective.value(params)
         again, derivative = evaluate(params)
     rounding = ROUNDINGS * torch.finfo(params.dtype).eps * abs(value)  # kernels differ with and without a graph

@@ -13,10 +13,10 @@ import contextlib
 import hashlib
 import io
 import pickle
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from trainables.storage.folders import patiently, read_file, write_atomically
+from trainables.storage.folders import AnyPath, move, read_file, write_atomically
+from trainables.storage.remote_path import retry_io
 
 if TYPE_CHECKING:
     import torch
@@ -25,7 +25,7 @@ _PREFIX = b"sha256:"
 _COMMENT_SIZE = len(_PREFIX) + 64
 
 
-def save_checkpoint(path: Path, state: dict[str, Any], *, keep_previous: bool = True) -> None:
+def save_checkpoint(path: AnyPath, state: dict[str, Any], *, keep_previous: bool = True) -> None:
     """Writes `state` (tensors, numbers, text, and lists and dicts of them) to `path`, whole or not at all.
 
     What was there is kept as the one before, if asked. Storage that is away is waited for.
@@ -39,13 +39,13 @@ def save_checkpoint(path: Path, state: dict[str, Any], *, keep_previous: bool = 
     def write() -> None:
         if keep_previous:
             with contextlib.suppress(FileNotFoundError):
-                path.replace(_previous(path))
+                move(path, _previous(path))
         write_atomically(path, content)
 
-    patiently(write)
+    retry_io(write)
 
 
-def load_checkpoint(path: Path, device: torch.device) -> dict[str, Any] | None:
+def load_checkpoint(path: AnyPath, device: torch.device) -> dict[str, Any] | None:
     """What `save_checkpoint` wrote last or, where that is not whole, the time before; None where neither is readable.
 
     A file that somebody else has saved, without a checksum, is taken as it is. The one before then takes the place of
@@ -54,21 +54,21 @@ def load_checkpoint(path: Path, device: torch.device) -> dict[str, Any] | None:
     state = _load(path, device)
     if state is None and (state := _load(_previous(path), device)) is not None:
         with contextlib.suppress(OSError):  # where nothing can be written, this is not the place to say so
-            _previous(path).replace(path)
+            move(_previous(path), path)
     return state
 
 
-def remove_checkpoint(path: Path) -> None:
+def remove_checkpoint(path: AnyPath) -> None:
     """Removes the checkpoint and the one before."""
     for file in (path, _previous(path)):
         file.unlink(missing_ok=True)
 
 
-def _previous(path: Path) -> Path:
+def _previous(path: AnyPath) -> AnyPath:
     return path.with_suffix(".previous")
 
 
-def _load(path: Path, device: torch.device) -> dict[str, Any] | None:
+def _load(path: AnyPath, device: torch.device) -> dict[str, Any] | None:
     import torch
 
     try:

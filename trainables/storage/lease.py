@@ -23,27 +23,28 @@ from pathlib import Path
 from typing import Any
 
 from trainables.runtime.errors import UserError, one_line
-from trainables.storage.folders import NotAFileError, check_is_file, is_remote, read_file, write_atomically
+from trainables.storage.folders import AnyPath, NotAFileError, check_is_file, read_file, write_atomically
+from trainables.storage.remote_path import RemotePath
 
 RENEW, STALE = 10.0, 60.0  # seconds
 LEASE = ".lease-"
 
 
 @contextlib.contextmanager
-def hold(folder: Path) -> Iterator[None]:
+def hold(folder: AnyPath) -> Iterator[None]:
     """Holds `folder` for this process while the block lasts. Raises UserError where another does."""
-    with _lease(folder) if is_remote(folder) else _lock(folder):
+    with _lease(folder) if isinstance(folder, RemotePath) else _lock(folder):
         yield
 
 
-def is_held(folder: Path) -> bool:
+def is_held(folder: AnyPath) -> bool:
     """Whether a sweep runs there, as far as can be seen from here without writing; on a file system, on this machine.
 
     Traps: the lock is looked up in /proc/locks, so False on systems without it; leases are aged by this machine's
     clock.
     """
     try:
-        if is_remote(folder):
+        if isinstance(folder, RemotePath):
             return any(time.time() - lease.stat().st_mtime_ns / 1e9 < STALE for lease in folder.glob(f"{LEASE}*"))
         inode = (folder / ".lock").stat().st_ino
         locks = Path("/proc/locks").read_text()
@@ -73,7 +74,7 @@ def _lock(folder: Path) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _lease(folder: Path) -> Iterator[None]:
+def _lease(folder: AnyPath) -> Iterator[None]:
     own = folder / f"{LEASE}{uuid.uuid4().hex[:12]}"
     content = json.dumps({"host": platform.node(), "pid": os.getpid(), "where": _process_space()}).encode()
     write_atomically(own, content)
@@ -108,7 +109,7 @@ def _renew(lease: Path, content: bytes, stop: threading.Event) -> None:
             write_atomically(lease, content)
 
 
-def _holder(lease: Path) -> dict[str, Any]:
+def _holder(lease: AnyPath) -> dict[str, Any]:
     try:
         content = json.loads(read_file(lease))
     except (NotAFileError, ValueError, RecursionError):

@@ -32,7 +32,7 @@ from trainables.runtime.importing import is_import_path
 from trainables.runtime.seeds import (
     derive_seed,
     generator,
-    random_numbers_kept,
+    preserve_rng,
     random_states,
     restore_random_states,
     seed_all,
@@ -305,7 +305,7 @@ class Training:
         """Raises UserError where the task has no loss or no metric for the network's outputs, on two examples."""
         data, task = self.data, self.task
         task.evaluation_mode(self.model)
-        with random_numbers_kept(data.train_labels.device), torch.no_grad():
+        with preserve_rng(data.train_labels.device), torch.no_grad():
             inputs, labels = (tensor_of(part[:2]) for part in (data.train_inputs, data.train_labels))
             outputs = self.model(inputs)
             task.check(outputs, labels)
@@ -317,7 +317,7 @@ class Training:
 
     def _look(self, epochs_done: float, looks: list[dict[str, Any]]) -> None:
         if is_look(self.step):
-            with random_numbers_kept(self.data.train_labels.device), self.average.in_place():
+            with preserve_rng(self.data.train_labels.device), self.average.in_place():
                 loss = self._evaluate(*self._looked_at).loss
             looks.append({"step": self.step, "epoch": epochs_done, "train_loss": loss})
 

@@ -33,7 +33,7 @@ from trainables.data import Dataset
 from trainables.models.of_config import build
 from trainables.runtime.errors import UserError
 from trainables.runtime.importing import load_callable
-from trainables.runtime.seeds import random_numbers_kept
+from trainables.runtime.seeds import preserve_rng
 from trainables.sharpness import Objective
 from trainables.training.loop import Training
 from trainables.training.parallel import Workers
@@ -112,7 +112,7 @@ class OwnTraining(Training):
     def evaluate(self) -> dict[str, Any]:
         if not self._has_evaluation:
             return super().evaluate()
-        with random_numbers_kept(self.data.train_labels.device):
+        with preserve_rng(self.data.train_labels.device):
             found = self.own.evaluate()
         if not isinstance(found, dict) or not set(EVALUATED) <= found.keys():
             raise UserError(f"`trial` {self.config.trial} must return {', '.join(EVALUATED)} from `evaluate`")

@@ -32,7 +32,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from trainables.runtime.errors import UserError
-from trainables.runtime.seeds import random_numbers_kept
+from trainables.runtime.seeds import preserve_rng
 from trainables.tasks.task import TINY
 from trainables.training.parallel import Workers
 from trainables.training.synchronized_batch_norm import (
@@ -128,7 +128,7 @@ class Parts:
                 self._spread.groups = None
 
         do(parts[0])
-        with random_numbers_kept(self._device):  # workers may have more and fewer parts, and draw as one
+        with preserve_rng(self._device):  # workers may have more and fewer parts, and draw as one
             for part in parts[1:]:
                 do(part)
 

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from trainables.data.rows import Examples, tensor_of
-from trainables.runtime.seeds import random_numbers_kept
+from trainables.runtime.seeds import preserve_rng
 from trainables.tasks.task import Task
 from trainables.training.layer_gradients import OF_LAST_AXIS, Gradient, Rule, rule_of, squared_norms
 
@@ -68,7 +68,7 @@ class PerExampleNorms:
         modes = [(module, module.training) for module in model.modules()]
         task.evaluation_mode(model)
         try:
-            with random_numbers_kept(few.device), _moved(model), torch.enable_grad():
+            with preserve_rng(few.device), _moved(model), torch.enable_grad():
                 names = _agreeing(norms_of, model, few, targets, task)
         finally:
             for module, training in modes:

@@ -23,7 +23,7 @@ import torch
 from torch import Tensor, nn
 
 from trainables.config import TrialConfig
-from trainables.runtime.seeds import random_numbers_kept
+from trainables.runtime.seeds import preserve_rng
 from trainables.training.optimizers.optimizer import Optimizer
 from trainables.training.update import Update
 
@@ -159,10 +159,10 @@ class RecordedUpdate:
                     group["lr"] = number
 
         try:
-            with random_numbers_kept(self._device):
+            with preserve_rng(self._device):
                 replay = self._record(at_fixed_places)
             _restore(state, before)
-            with random_numbers_kept(self._device):
+            with preserve_rng(self._device):
                 replay()
             replayed = [tensor.clone() for tensor in state]
         except RuntimeError:  # of what cannot be recorded

@@ -19,7 +19,6 @@ import os
 import socket
 import time
 from datetime import timedelta
-from pathlib import Path
 from typing import Any
 
 # Read by Ray Train when it is imported: no actors for metrics and preemption, and time for a node to start.
@@ -42,7 +41,7 @@ from trainables.records.tables import Record, write_record
 from trainables.records.unmeasured import Unmeasured
 from trainables.runtime.memory import is_out_of_memory, limit_memory
 from trainables.runtime.process import prepare_process
-from trainables.storage.folders import arrow_path, place
+from trainables.storage.folders import AnyPath, arrow_path, place
 from trainables.training.parallel import Workers
 from trainables.trial import MeasuringError, Trial
 from trainables.tune.ray_compat import remove_orphaned_groups
@@ -174,7 +173,7 @@ def work_together(settings: dict[str, Any]) -> None:
 class _Saver:
     """Saves `trial`, not more often than every `seconds`, and after `every` amount of training."""
 
-    def __init__(self, trial: Trial, path: Path, seconds: float, every: str | None) -> None:
+    def __init__(self, trial: Trial, path: AnyPath, seconds: float, every: str | None) -> None:
         self._trial, self._path, self._seconds = trial, path, seconds
         self._every = None if every is None else read_amount("checkpoint_every", every)
         self._saved_at = time.monotonic()

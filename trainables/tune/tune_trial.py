@@ -18,7 +18,6 @@ from __future__ import annotations
 import time
 import traceback
 from collections.abc import Callable
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import ray
@@ -33,7 +32,7 @@ from trainables.runtime.importing import no_collection
 from trainables.runtime.memory import GIB, free_memory, give_back, is_out_of_memory, limit_memory
 from trainables.runtime.time_limit import time_limit
 from trainables.storage.checkpoint import remove_checkpoint
-from trainables.storage.folders import place
+from trainables.storage.folders import AnyPath, place
 from trainables.tune.ray_compat import set_process_title
 from trainables.units import read_amount
 
@@ -222,7 +221,7 @@ class TuneTrial(tune.Trainable):  # type: ignore[misc]
         """Trains for a slice of time; returns whether the training is finished."""
         return trial.train(SLICE_SECONDS)
 
-    def _warm_start(self, epoch: float | None) -> Path:
+    def _warm_start(self, epoch: float | None) -> AnyPath:
         return self._folder / "checkpoints" / f"warm-start-{self._config.warm_start_id}-{epoch}.pt"
 
     def _after_logging(self) -> None:
@@ -249,7 +248,7 @@ class TuneTrial(tune.Trainable):  # type: ignore[misc]
             trial.save(self._warm_start(epoch))
 
 
-def leaving_curves(folder: Path, trial: Trial, then: Callable[[], None]) -> Callable[[], None]:
+def leaving_curves(folder: AnyPath, trial: Trial, then: Callable[[], None]) -> Callable[[], None]:
     """What to do after each logging point of `trial`: leave its curves for the live page, and `then`."""
     from trainables.training.results import task_row
 

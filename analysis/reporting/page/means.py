@@ -40,7 +40,7 @@ def gap_chart(sweep: Sweep) -> Chart | None:
         if chart["zero"]:
             if found is None:
                 return chart
-            free = found.largest if found.largest > found.reference else None
+            free = found.largest_noninferior_batch if found.largest_noninferior_batch > found.reference else None
             margin = None if found.margin is None else sweep.metric.factor * found.margin
             return {**chart, "margin": margin, "free": free}
     return None

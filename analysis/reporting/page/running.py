@@ -7,8 +7,6 @@
 It is small and has an address of its own, because it changes every few seconds: the rest of the page need not follow.
 """
 
-from pathlib import Path
-
 import pandas as pd
 
 from analysis.data.metric import Metric
@@ -17,12 +15,13 @@ from analysis.reporting.page.lines import Data, curves
 from trainables.records.record_files import record_files
 from trainables.records.running import read_running
 from trainables.records.schemas import Row
+from trainables.storage.folders import AnyPath
 from trainables.storage.lease import is_held
 
 NOTHING: Data = {"metric": None, "trials": [], "curves": {"names": [], "trials": []}}
 
 
-def running_data(folder: Path) -> Data:
+def running_data(folder: AnyPath) -> Data:
     """What the trials without a record have logged so far; nothing where no run holds the folder."""
     ended = {file.stem for file in record_files(folder)}
     found = [row for row in read_running(folder) if row["trial_id"] not in ended] if is_held(folder) else []

@@ -182,7 +182,7 @@ def test_save_writes_rendered_of_the_right_size_and_nothing_else(write_sweep: Ca
     png = paths[0].read_bytes()
     assert png.startswith(b"\x89PNG")
     assert int.from_bytes(png[16:20]) == 1420  # 7.1 inches at 200 dpi
-    root = ElementTree.parse(paths[1]).getroot()
+    root = ElementTree.fromstring(paths[1].read_bytes())
     assert root.tag.endswith("svg")
     assert "batch size [examples]" in {text.text for text in root.iter("{http://www.w3.org/2000/svg}text")}
     assert paths[2].read_bytes().startswith(b"%PDF")

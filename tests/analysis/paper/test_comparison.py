@@ -76,8 +76,8 @@ def test_texts_and_files(tmp_path: Path) -> None:
     mean = Mean(0.0096, Interval(-0.005, 0.0143), 4, 4)
     assert points(ACCURACY, mean) == "+0.96 [−0.50, +1.43]"
     assert points(ACCURACY, None) == "–"
-    path = write_table(tmp_path, "name", ["name", "gap"], [["a", mean], ["b", None], ["c", Mean(1.0, None, 1, 1)]])
-    assert list(csv.reader(path.open())) == [
+    write_table(tmp_path, "name", ["name", "gap"], [["a", mean], ["b", None], ["c", Mean(1.0, None, 1, 1)]])
+    assert list(csv.reader((tmp_path / "figures" / "name.csv").open())) == [
         ["name", "gap", "gap_low", "gap_high"],
         ["a", "0.0096", "-0.005", "0.0143"],
         ["b", "", "", ""],

@@ -45,15 +45,15 @@ def test_matched_by_hand(write_sweep: Callable[..., Path]) -> None:
     upper = np.mean(lost) + stats.t.ppf(0.975, 2) * stats.sem(lost)  # 4.30 * 0.00067
     assert found.rows[0].upper == pytest.approx(upper)
     assert [row.free for row in found.rows] == [True, False, True]
-    assert found.largest == 32  # the sequence ends at 64
+    assert found.largest_noninferior_batch == 32  # the sequence ends at 64
     wide = not_none(free_batch(load_sweep(write_sweep(trials(PLAIN), "wide")), margin=0.02))
-    assert wide.largest == 128
+    assert wide.largest_noninferior_batch == 128
 
 
 def test_one_replicate_and_one_batch_size_show_nothing(write_sweep: Callable[..., Path]) -> None:
     one = load_sweep(write_sweep(trials({key: values[:1] for key, values in PLAIN.items()}), "one"))
     found = not_none(free_batch(one))
-    assert found.largest == 16
+    assert found.largest_noninferior_batch == 16
     assert {(row.upper, row.free) for row in found.rows} == {(None, None)}
     assert free_batch(one, "tuned") is None
     single = load_sweep(write_sweep(trials({(16, 0.01): [0.9, 0.8]}), "single"))

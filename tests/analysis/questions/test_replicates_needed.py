@@ -106,7 +106,7 @@ def test_a_batch_size_without_a_standard_deviation_is_left_out(write_sweep: Call
 
 
 def test_a_metric_without_a_margin_is_named(write_sweep: Callable[..., Path]) -> None:
-    sweep = load_sweep(judged_by(pilot(write_sweep, LOST).folder, "mse", "", 1.0, -1.0))
+    sweep = load_sweep(judged_by(Path(str(pilot(write_sweep, LOST).folder)), "mse", "", 1.0, -1.0))
     with pytest.raises(UserError, match="`--margin` must be given: MSE has no default"):
         replicates_needed(sweep, 0.8, 4)
     equal = [record(batch_size=size, seed=seed, split_seed=seed) for size in (16, 64) for seed in (0, 1)]

@@ -48,7 +48,7 @@ def sweep_of(write_sweep: Callable[..., Path], make: Make) -> Sweep:
 def test_a_batch_that_diverged_at_one_of_two_rates_is_not_free(write_sweep: Callable[..., Path]) -> None:
     sweep = sweep_of(write_sweep, lambda b, lr, s: (diverged if (b, lr) == (512, 0.01) else trial)(b, lr, s))
     found = not_none(free_batch(sweep))
-    assert found.largest == 64
+    assert found.largest_noninferior_batch == 64
     last = found.rows[-1]
     assert (last.free, last.compared, last.attempted, last.diverged) == (False, 4, 8, 4)
     assert not_none(last.upper) < not_none(found.margin)  # what the survivors alone would say
@@ -76,7 +76,7 @@ def test_a_batch_that_diverged_in_some_replicates_is_not_free_even_when_tuned(wr
 def test_a_middle_batch_that_never_completed_ends_the_sequence(write_sweep: Callable[..., Path]) -> None:
     sweep = sweep_of(write_sweep, lambda b, lr, s: (diverged if b == 64 else trial)(b, lr, s))
     found = not_none(free_batch(sweep))
-    assert found.largest == 16
+    assert found.largest_noninferior_batch == 16
     assert found.rows[0].lost is None
     sentence = cost_sentence(sweep)
     assert sentence.startswith("No batch size above 16 is shown to be non-inferior")
@@ -86,7 +86,7 @@ def test_a_middle_batch_that_never_completed_ends_the_sequence(write_sweep: Call
 
 def test_what_diverged_with_the_reference_is_no_loss(write_sweep: Callable[..., Path]) -> None:
     sweep = sweep_of(write_sweep, lambda b, lr, s: (diverged if lr == 0.01 else trial)(b, lr, s))
-    assert not_none(free_batch(sweep)).largest == 512
+    assert not_none(free_batch(sweep)).largest_noninferior_batch == 512
     assert [row.diverged for row in not_none(free_batch(sweep)).rows] == [0, 0]
 
 
@@ -112,7 +112,7 @@ def test_failed_trials_are_counted_but_are_no_divergence(write_sweep: Callable[.
         return failed("boom", **config) if lost else trial(size, rate, seed)
 
     sweep = sweep_of(write_sweep, make)
-    assert not_none(free_batch(sweep)).largest == 512
+    assert not_none(free_batch(sweep)).largest_noninferior_batch == 512
     assert "Trials failed, so only some completed: 6 of 8 at batch 512." in cost_sentence(sweep)
 
 

@@ -36,13 +36,13 @@ RESULTS = {0.1: [0.9, 0.92, 0.94], 0.01: [0.93, 0.94, 0.95], 0.001: [0.99]}  # t
 
 
 def test_the_winner_has_the_best_mean_in_all_replicates(write_sweep: Callable[..., Path]) -> None:
-    sweep = load_sweep(write_sweep(trials(RESULTS)))
-    found = winner(sweep)
+    folder = write_sweep(trials(RESULTS))
+    found = winner(load_sweep(folder))
     assert (found.config.learning_rate, found.chosen_on) == (0.01, "test")
     assert found.result.value == pytest.approx(0.94)
     assert len(found.trial_ids) == 3
-    judged_by(sweep.folder, "nats", "nats per token", 2.0, 1.0)
-    assert winner(load_sweep(sweep.folder)).config.learning_rate == 0.01
+    judged_by(folder, "nats", "nats per token", 2.0, 1.0)
+    assert winner(load_sweep(folder)).config.learning_rate == 0.01
     other = judged_by(write_sweep(trials(RESULTS), "other"), "nats", "nats per token", 2.0, -1.0)
     assert winner(load_sweep(other)).config.learning_rate == 0.01
     assert winner(load_sweep(other)).result.value == pytest.approx(1.06)
@@ -60,7 +60,7 @@ def test_validation_examples_choose_where_there_are_some(write_sweep: Callable[.
     sweep = load_sweep(write_sweep([*trials(RESULTS), *held_out]))
     found = winner(sweep)
     assert (found.config.learning_rate, found.chosen_on) == (0.1, "validation")
-    assert json.loads(write_best(sweep)[0].read_text())["result"]["mean_validation_metric"] == 0.95
+    assert json.loads(write_best(sweep)[0].read_bytes())["result"]["mean_validation_metric"] == 0.95
 
 
 def test_the_files_agree(write_sweep: Callable[..., Path], capsys: pytest.CaptureFixture[str]) -> None:
@@ -81,12 +81,12 @@ def test_the_files_agree(write_sweep: Callable[..., Path], capsys: pytest.Captur
 @pytest.mark.parametrize("optimizer", ["gradient_descent", "progressive_lbfgs"])
 def test_an_optimizer_with_a_line_search_has_no_script(write_sweep: Callable[..., Path], optimizer: str) -> None:
     """Nor one that is left of another winner."""
-    sweep = load_sweep(write_sweep(trials(RESULTS, optimizer=optimizer, batch_size=512, train_size=512)))
-    (sweep.folder / "export").mkdir()
-    (sweep.folder / "export" / "best.py").write_text("")
-    written = write_best(sweep)
+    folder = write_sweep(trials(RESULTS, optimizer=optimizer, batch_size=512, train_size=512))
+    (folder / "export").mkdir()
+    (folder / "export" / "best.py").write_text("")
+    written = write_best(load_sweep(folder))
     assert [path.name for path in written] == ["best.json", "best.yaml"]
-    assert sorted(path.name for path in (sweep.folder / "export").iterdir()) == ["best.json", "best.yaml"]
+    assert sorted(path.name for path in (folder / "export").iterdir()) == ["best.json", "best.yaml"]
 
 
 @pytest.mark.parametrize(
@@ -114,7 +114,7 @@ def test_the_script_trains_as_the_trial(
         name: value for name, value in changes.items() if name != "epochs"
     })  # fmt: skip
     folder = write_sweep([record_of(config)])
-    source = write_best(load_sweep(folder))[2].read_text()
+    source = write_best(load_sweep(folder))[2].read_bytes().decode()
     module: Any = types.ModuleType("best")
     exec(compile(source, "best.py", "exec"), module.__dict__)
 
@@ -192,7 +192,7 @@ def test_the_loss_of_the_script_is_that_of_the_task(
 ) -> None:
     about = {"metric": "mine", "metric_unit": "", "metric_direction": "lower", "test_metric": 1.0}
     entry = record(row={"task": task, "dataset_task": task, **about})
-    source = write_best(load_sweep(write_sweep([entry])))[2].read_text()
+    source = write_best(load_sweep(write_sweep([entry])))[2].read_bytes().decode()
     (line,) = [line for line in source.splitlines() if line.strip().startswith("loss = ")]
     names = {"F": nn.functional, "outputs": outputs, "targets": labels}
     found = eval(line.strip().removeprefix("loss = "), names)

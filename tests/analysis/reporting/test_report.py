@@ -40,7 +40,7 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
         patched.setattr(style, "rendered", lambda _: dict.fromkeys(("png", "svg", "pdf"), b""))
         path = write_report(load_sweep(folder))
     assert path == folder / "report.html"
-    return path
+    return folder / "report.html"
 
 
 class Elements(HTMLParser):
@@ -118,7 +118,7 @@ def test_it_is_written_for_poor_sweeps_too(write_sweep: Callable[..., Path], svg
         "one replicate": grid(seeds=[0], learning_rates=[0.01]),
         "zero sharpness": [record(0.9, 0.0, batch_size=size, seed=s) for size in (16, 32) for s in (0, 1)],
     }[case]
-    data = data_of(write_report(load_sweep(write_sweep(records))).read_text())
+    data = data_of(write_report(load_sweep(write_sweep(records))).read_bytes().decode())
     assert len(data["trials"]["trial_id"]) == len({found.trial["trial_id"] for found in records})
     assert [card["question"] for card in data["cards"]] == ["How large?", "Is it sharpness?", "What helps?"]
     titles = [section["title"] for section in data["sections"]]

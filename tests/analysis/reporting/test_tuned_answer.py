@@ -10,7 +10,7 @@ from typing import Any
 
 import pandas as pd
 import pytest
-from made_up import record
+from made_up import copied, record
 from scipy import stats
 
 from analysis.charts.tuned_gap import tuned_gap_figure
@@ -20,6 +20,7 @@ from analysis.reporting.report import write_report
 from analysis.reporting.tuned_gap import answer, tuned_gap_lines
 from analysis.tuned_gap import main
 from trainables.runtime.errors import UserError
+from trainables.storage.folders import place
 
 SPACE = {"learning_rate": [1e-4, 1e-1], "warmup_epochs": [0.0, 5.0], "weight_decay": [0.0, 0.0]}
 SMALL = (0.950, 0.942, 0.955, 0.947)  # four replicates
@@ -189,6 +190,13 @@ def test_files_and_command(write_tuned: Write, capsys: pytest.CaptureFixture[str
     assert "Tuning does not remove the gap" in " ".join(capsys.readouterr().out.split())
     assert (folder / "figures" / "tuned_gap.svg").exists()
     assert write_report(load_sweep(folder)).exists()  # the report of any sweep reads it too
+
+
+def test_remote_results_are_answered_too(write_tuned: Write, tmp_path: Path) -> None:
+    local = write_tuned(cell(16, SMALL, None, 0.003), cell(300, WORSE, WORSE, 0.02))
+    folder = copied(local, place(f"mock://{tmp_path}/there"))
+    assert "figures/tuned_gap.png" in " ".join(tuned_gap_lines(folder))
+    assert (folder / "figures" / "tuned_gap.png").exists()
 
 
 def test_other_folders_get_one_line(write_sweep: Write) -> None:

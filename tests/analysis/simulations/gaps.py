@@ -58,7 +58,10 @@ REMEDIES = (
 def _last(sweep: Sweep, comparison: Comparison) -> tuple[Mean | None, bool]:
     """What the largest batch loses, and whether it is called free."""
     found = free_batch(sweep, comparison)
-    return (None, False) if found is None else (found.rows[-1].lost, found.largest == found.rows[-1].batch_size)
+    if found is None:
+        return None, False
+    last = found.rows[-1]
+    return last.lost, found.largest_noninferior_batch == last.batch_size
 
 
 def _interval_holds(comparison: Comparison, sweep: Sweep, design: Design) -> bool | None:

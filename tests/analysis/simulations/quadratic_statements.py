@@ -82,7 +82,7 @@ def _loses(sweep: Sweep, design: Design, comparison: Comparison) -> bool | None:
 def _not_free(sweep: Sweep, design: Design, comparison: Comparison) -> bool | None:
     margin = true_gap(as_truth(design), comparison)
     found = free_batch(sweep, comparison, margin) if margin > 0 else None
-    return None if found is None else found.largest < design.batch_sizes[-1]
+    return None if found is None else found.largest_noninferior_batch < design.batch_sizes[-1]
 
 
 def _not_worse(sweep: Sweep, design: Design) -> bool | None:

@@ -24,6 +24,7 @@ import pytest
 from sweeps.dashboard import main
 from sweeps.monitoring.grafana import grafana_dashboard, provision
 from trainables.runtime.errors import UserError
+from trainables.storage.folders import AnyPath
 
 pytestmark = pytest.mark.slow
 
@@ -51,7 +52,7 @@ class Sweep:
     """A sweep that goes on until its test ends it."""
 
     driver: subprocess.Popen[str]
-    folder: Path
+    folder: AnyPath
     temporary: Path
     dashboard: str
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from sweeps.execution.launch import own_results_folder
+from sweeps.execution.launch import exclusive_results_folder
 from trainables.config import TrialConfig
 from trainables.data import Source
 from trainables.records import running
@@ -98,7 +98,7 @@ def test_a_run_begins_and_ends_without_curves_of_another(tmp_path: Path, monkeyp
     (tmp_path / "trials").mkdir()
     leave = RunningCurves(tmp_path, ABOUT)
     leave([epoch(1)], 0.5, is_trained=False)  # its run was killed
-    with own_results_folder(tmp_path, resume=True):
+    with exclusive_results_folder(tmp_path, resume=True):
         assert read_running(tmp_path) == []
         leave([epoch(1)], 0.5, is_trained=False)
         assert len(read_running(tmp_path)) == 1

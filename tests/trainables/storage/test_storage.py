@@ -23,10 +23,11 @@ from sweeps.plan.grid import Grid, expand
 from trainables.data import Source
 from trainables.records.tables import finished_trials, read_tables
 from trainables.runtime.errors import UserError
-from trainables.storage import folders, lease
+from trainables.storage import lease, remote_path
 from trainables.storage.checkpoint import load_checkpoint, save_checkpoint
-from trainables.storage.folders import is_remote, patiently, place, scrubbed, write_atomically
+from trainables.storage.folders import AnyPath, move, place, redact_credentials, write_atomically
 from trainables.storage.lease import hold, is_held
+from trainables.storage.remote_path import RemotePath, retry_io
 from trainables.trial import run_trial
 
 CPU = torch.device("cpu")
@@ -107,13 +108,13 @@ def s3() -> Iterator[S3]:
 
 
 @pytest.fixture(params=["path", "file", "mock", "s3"])
-def folder(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
+def folder(request: pytest.FixtureRequest, tmp_path: Path) -> AnyPath:
     if request.param == "s3":
         return place(request.getfixturevalue("s3").uri(f"verbs-{os.urandom(4).hex()}"))
     return place({"path": "", "file": "file://", "mock": "mock://"}[request.param] + str(tmp_path / "a folder"))
 
 
-def test_the_verbs_of_a_folder_are_the_same_everywhere(folder: Path) -> None:
+def test_the_verbs_of_a_folder_are_the_same_everywhere(folder: AnyPath) -> None:
     trials = folder / "sweep" / "trials"
     assert not trials.exists()
     assert list(trials.glob("*.json")) == []
@@ -128,7 +129,7 @@ def test_the_verbs_of_a_folder_are_the_same_everywhere(folder: Path) -> None:
     with pytest.raises(FileNotFoundError):
         file.unlink()
     with pytest.raises(FileNotFoundError):
-        file.replace(trials / "two.json")
+        move(file, trials / "two.json")
     file.unlink(missing_ok=True)
     write_atomically(file, b"first")
     write_atomically(file, b"second")
@@ -136,16 +137,16 @@ def test_the_verbs_of_a_folder_are_the_same_everywhere(folder: Path) -> None:
     assert (file.name, file.stem, file.parent, file.parents[1]) == ("one.json", "one", trials, folder / "sweep")
     assert (file.exists(), file.is_dir(), file.is_file(), file.stat().st_size) == (True, False, True, 6)
     assert place(str(file)) == file
-    file.replace(file.with_suffix(".previous"))
+    move(file, file.with_suffix(".previous"))
     write_atomically(file, b"third")
     assert {path.name for path in trials.iterdir()} == {"one.json", "one.previous"}
     assert list(trials.glob("[!.]*.json")) == [file]
     assert list(folder.rglob("*.previous")) == [trials / "one.previous"]
     file.unlink()
     assert [path.name for path in trials.iterdir()] == ["one.previous"]
-    if is_remote(folder):
+    if isinstance(folder, RemotePath):
         with pytest.raises(TypeError):  # never a file on this machine by mistake
-            open(folder)  # noqa: PTH123, SIM115
+            open(folder)  # type: ignore[call-overload] # noqa: PTH123, SIM115
 
 
 @pytest.mark.parametrize(
@@ -165,12 +166,12 @@ def test_credentials_in_a_uri_are_refused_and_not_repeated(uri: str, capsys: pyt
     assert error.count("\n") == 1
     assert "must be a URI without credentials" in error
     assert SECRET not in error
-    assert SECRET not in scrubbed(uri)
+    assert SECRET not in redact_credentials(uri)
 
 
 def test_what_is_no_secret_stays() -> None:
     for text in ("s3://bucket/a?region=us-east-1&endpoint_override=127.0.0.1:9000", "C:/a b", "user@host:x", "a=b"):
-        assert scrubbed(text) == text
+        assert redact_credentials(text) == text
 
 
 @pytest.mark.slow
@@ -239,7 +240,7 @@ def test_a_lease_that_nobody_renews_is_taken_over(s3: S3, monkeypatch: pytest.Mo
 
 
 @contextlib.contextmanager
-def hold_after(later: pytest.MonkeyPatch, folder: Path) -> Iterator[None]:
+def hold_after(later: pytest.MonkeyPatch, folder: AnyPath) -> Iterator[None]:
     """`hold` when STALE seconds have passed."""
     later.setattr(lease, "STALE", 0.0)
     with hold(folder):
@@ -267,10 +268,10 @@ def test_storage_that_is_away_is_waited_for(s3: S3, monkeypatch: pytest.MonkeyPa
     file.parent.mkdir()
     write_atomically(file, b"before")
     road.block()
-    monkeypatch.setattr(folders, "PATIENCE", 0.0)
+    monkeypatch.setattr(remote_path, "PATIENCE", 0.0)
     with pytest.raises(OSError, match="NETWORK_CONNECTION"):
         write_atomically(file, b"lost")
-    monkeypatch.setattr(folders, "PATIENCE", 60.0)
+    monkeypatch.setattr(remote_path, "PATIENCE", 60.0)
     threading.Timer(1.0, road.unblock).start()
     write_atomically(file, b"after")
     assert (place(s3.uri("away")) / "file").read_bytes() == b"after"
@@ -279,7 +280,7 @@ def test_storage_that_is_away_is_waited_for(s3: S3, monkeypatch: pytest.MonkeyPa
 
 @pytest.mark.slow
 def test_storage_that_never_answered_is_an_error_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(folders, "PATIENCE", 600.0)
+    monkeypatch.setattr(remote_path, "PATIENCE", 600.0)
     with pytest.raises(OSError, match="NETWORK_CONNECTION"):
         place("s3://bucket/a?endpoint_override=127.0.0.1:1&scheme=http&region=x").exists()
 
@@ -291,9 +292,9 @@ def test_patience_ends(monkeypatch: pytest.MonkeyPatch) -> None:
         tries.append(0)
         raise OSError("away")
 
-    monkeypatch.setattr(folders, "PATIENCE", 0.8)
+    monkeypatch.setattr(remote_path, "PATIENCE", 0.8)
     with pytest.raises(OSError, match="away"):
-        patiently(fail)
+        retry_io(fail)
     assert len(tries) == 3  # at once, after 0.25 s, after another 0.5 s
 
 
