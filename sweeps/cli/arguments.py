@@ -4,9 +4,7 @@ Nothing heavy is imported here, so `--help` answers at once.
 """
 
 import argparse
-import atexit
 import difflib
-import gc
 import importlib.util
 import signal
 import sys
@@ -82,7 +80,6 @@ def run_command(program: str, run: Callable[[], int], *, goes_on: bool = True) -
     `goes_on`: `run` continues when nobody reads its output any more.
     """
     previous = signal.signal(signal.SIGTERM, _interrupt)
-    atexit.register(_end_at_once)
     status = 0
     if goes_on and importlib.util.find_spec("fcntl") is None:
         print(
@@ -108,12 +105,6 @@ def run_command(program: str, run: Callable[[], int], *, goes_on: bool = True) -
         return status or output.status
     finally:
         signal.signal(signal.SIGTERM, previous)
-
-
-def _end_at_once() -> None:
-    """Python would look for cycles in all that the libraries have made, half a second; Triton's complain without."""
-    if "torch" not in sys.modules:
-        gc.freeze()
 
 
 def _interrupt(signum: int, frame: FrameType | None) -> None:

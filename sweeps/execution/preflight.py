@@ -21,7 +21,7 @@ from trainables.runtime.errors import LONGEST_REASON, UserError
 from trainables.runtime.importing import importing_alike
 from trainables.tasks.names import OF_CLASS_NUMBERS
 
-COMMAND = "import gc; gc.disable(); from trainables.check import main; main()"  # PyTorch is imported sooner so
+COMMAND = "from trainables.check import main; main()"
 
 
 def check(configs: Sequence[TrialConfig], source: Source, placement: Placement) -> list[str]:

@@ -19,7 +19,7 @@ from sweeps.session.ray_folder import last_errors, ray_folder
 from sweeps.session.ray_token import dashboard_line, make_token, tell_of_token
 from trainables.runtime.errors import LONGEST_REASON, UserError, one_line
 from trainables.runtime.memory import GIB
-from trainables.tune.ray_compat import gpus_here, listen_on_loopback_only, only_needed_services, without_handlers
+from trainables.tune.ray_compat import folder_of_session, gpus_here, listen_on_loopback_only, without_handlers
 
 
 @contextlib.contextmanager
@@ -57,14 +57,13 @@ def _start(held: contextlib.ExitStack, placement: Placement) -> Any:
     folder = held.enter_context(ray_folder())
     make_token()
     try:
-        with only_needed_services(dashboard=placement.dashboard):
-            return ray.init(
-                address="local",
-                include_dashboard=placement.dashboard,
-                log_to_driver=False,
-                logging_level=logging.ERROR,
-                _temp_dir=str(folder),
-            )
+        return ray.init(
+            address="local",
+            include_dashboard=placement.dashboard,
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+            **folder_of_session(folder),
+        )
     except (UserError, ray.exceptions.AuthenticationError):
         raise
     except Exception as error:  # Ray has no class of its own for this

@@ -30,7 +30,7 @@ from trainables.data import Source, load_source
 from trainables.data.streams import StreamSource
 from trainables.measures.costs import cost_line
 from trainables.runtime.errors import UserError
-from trainables.runtime.importing import is_import_path, no_collection
+from trainables.runtime.importing import is_import_path
 from trainables.runtime.text import duration
 from trainables.storage.folders import AnyPath, redact_credentials, write_atomically
 from trainables.units import in_examples
@@ -148,12 +148,12 @@ def run_study(
         talk.print(f"Checking {len(configs)} trials.")
     with contextlib.ExitStack() as held:
         passed = held.enter_context(checking(configs, source, placement))
-        with no_collection():  # Ray, and Matplotlib and SciPy for the end: more than a second, beside the check
-            import analysis.reporting.report  # noqa: F401
-            from sweeps.execution.launch import exclusive_results_folder, run_trials
-            from sweeps.monitoring.progress import Progress
-            from sweeps.session.ray_session import refuse_missing_gpus
-            from trainables.records.tables import finished_trials, incomplete_trials, read_tables
+        # Ray, and Matplotlib and SciPy for the end: imported beside the check
+        import analysis.reporting.report  # noqa: F401
+        from sweeps.execution.launch import exclusive_results_folder, run_trials
+        from sweeps.monitoring.progress import Progress
+        from sweeps.session.ray_session import refuse_missing_gpus
+        from trainables.records.tables import finished_trials, incomplete_trials, read_tables
 
         if options.dry_run:
             warn(passed())

@@ -1,11 +1,9 @@
 """A user's own model or dataset by import path, `package.module:attribute`; and modules run as other processes."""
 
-import contextlib
-import gc
 import importlib
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -53,17 +51,3 @@ def leave_script_folder(script: str) -> None:
 def importing_alike() -> dict[str, str]:
     """The environment of another Python process that is to find the modules that this one finds."""
     return {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
-
-
-@contextlib.contextmanager
-def no_collection() -> Iterator[None]:
-    """For a block that imports large libraries: without the search for cycles among what they make, which finds nothing
-    and takes a third of the time of PyTorch after Ray.
-    """
-    was_enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_enabled:
-            gc.enable()

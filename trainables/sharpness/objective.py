@@ -14,7 +14,7 @@ below the rounding of the parameters themselves is no step, so it is refused too
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -202,30 +202,18 @@ def pulled_back(outputs: Pieces, inputs: Pieces, vectors: Pieces, create_graph: 
     moving = [(y, vector) for y, vector in zip(outputs, vectors, strict=True) if y.requires_grad]
     if not moving:
         return [torch.zeros_like(x) for x in inputs]
-    moved, along = zip(*moving, strict=True)
     if any(y.shape != vector.shape for y, vector in moving):
         shapes = ", ".join(f"{tuple(vector.shape)} for {tuple(y.shape)}" for y, vector in moving)
         raise ValueError(f"vectors must have the shapes of what they are multiplied with, got {shapes}")
-    with torch.enable_grad():
-        total = _Along.apply(*along, *moved)
+    # Not as `grad_outputs`: to compare shapes PyTorch would import SymPy, in every process.
+    with torch.inference_mode(False), torch.enable_grad():
+        total = torch.stack([(y * _ordinary(vector)).sum() for y, vector in moving]).sum()
     return torch.autograd.grad(total, inputs, retain_graph=True, create_graph=create_graph, materialize_grads=True)
 
 
-class _Along(torch.autograd.Function):
-    """Of vectors, and as many outputs, a number whose derivative in each output is its vector.
-
-    `torch.autograd.grad` takes such vectors too, but imports SymPy to compare their shapes: 0.7 s in every process.
-    """
-
-    @staticmethod
-    def forward(ctx: Any, *given: Tensor) -> Tensor:
-        ctx.vectors = given[: len(given) // 2]  # not saved as PyTorch does, which refuses those of inference mode
-        return given[0].new_zeros(())
-
-    @staticmethod
-    def backward(ctx: Any, *_: Tensor) -> tuple[Tensor | None, ...]:
-        vectors: tuple[Tensor, ...] = ctx.vectors
-        return (None,) * len(vectors) + vectors
+def _ordinary(vector: Tensor) -> Tensor:
+    """`vector` as autograd can keep it, also where it was made in inference mode."""
+    return vector.clone() if vector.is_inference() else vector
 
 
 def as_objective(loss: Loss | Objective) -> Objective:

@@ -5,19 +5,19 @@ it does by default. test_ray_compat.py fails for a version that lacks one, and c
 """
 
 import contextlib
-import functools
 import importlib
+import inspect
 import sys
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
+import ray
 from ray import PlacementGroupID
 from ray.util.placement_group import PlacementGroup, remove_placement_group
 
 PRIVATE_NAMES = (
     ("ray._private.ray_constants", "ENABLE_RAY_CLUSTER"),
-    ("ray._private.parameter", "RayParams"),
-    ("ray._private.services", "start_api_server"),
     ("ray._private.utils", "set_sigterm_handler"),
     ("ray._private.worker", "listen_error_messages"),
     ("ray._private.state", "state"),
@@ -41,20 +41,9 @@ def listen_on_loopback_only() -> None:
         vars(importlib.import_module("ray._private.ray_constants"))["ENABLE_RAY_CLUSTER"] = False
 
 
-@contextlib.contextmanager
-def only_needed_services(*, dashboard: bool) -> Iterator[None]:
-    """Start Ray in the block without its log monitor, and without a `dashboard` also without server and autoscaler.
-
-    The driver would drop the log monitor's lines. Without a dashboard, the server would only report usage, and nobody
-    would see the autoscaler's messages. Without the names all of them start.
-    """
-    options = {"include_log_monitor": False, "no_monitor": not dashboard}
-    with contextlib.ExitStack() as replaced:
-        replace = functools.partial(_replaced, replaced)
-        replace("ray._private.parameter", "RayParams", lambda every: functools.partial(every, **options))
-        if not dashboard:  # as where the server could not be started
-            replace("ray._private.services", "start_api_server", lambda _: lambda *_, **__: (None, None))
-        yield
+def folder_of_session(folder: Path) -> dict[str, str]:
+    """Return the argument of ray.init that puts its session's files below `folder`; none in a version without."""
+    return {"_temp_dir": str(folder)} if "_temp_dir" in inspect.signature(ray.init).parameters else {}
 
 
 @contextlib.contextmanager
@@ -119,9 +108,12 @@ def gpus_here() -> int | None:
     manager_of = _found("ray._private.accelerators", "get_accelerator_manager_for_resource")
     if manager_of is None:
         return None
-    manager = manager_of("GPU")
-    visible = manager.get_current_process_visible_accelerator_ids()
-    found = int(manager.get_current_node_num_accelerators())
+    try:
+        manager = manager_of("GPU")
+        visible = manager.get_current_process_visible_accelerator_ids()
+        found = int(manager.get_current_node_num_accelerators())
+    except AttributeError:
+        return None
     return found if visible is None else min(found, len(visible))
 
 
@@ -139,9 +131,10 @@ def remove_orphaned_groups() -> None:
     """
     state = _found("ray._private.state", "state")
     table = _found("ray.core.generated.gcs_pb2", "PlacementGroupTableData")
-    if state is None or table is None:
+    connect = getattr(state, "_connect_and_get_accessor", None)
+    if connect is None or table is None:
         return
-    for data in state._connect_and_get_accessor().get_placement_group_table():
+    for data in connect().get_placement_group_table():
         group = table.FromString(data)
         is_of_actor = group.creator_actor_id.strip(b"\xff") != b""  # not of the sweep itself, as Tune's are
         if is_of_actor and group.creator_actor_dead and group.state != table.REMOVED:

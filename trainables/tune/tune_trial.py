@@ -28,7 +28,6 @@ from trainables.data import Source
 from trainables.records.running import RunningCurves, remove_running
 from trainables.records.tables import Record, Tables, read_tables, record_of, write_record
 from trainables.records.unmeasured import Unmeasured, remove_unmeasured, take_unmeasured
-from trainables.runtime.importing import no_collection
 from trainables.runtime.memory import GIB, free_memory, give_back, is_out_of_memory, limit_memory
 from trainables.runtime.time_limit import time_limit
 from trainables.storage.checkpoint import remove_checkpoint
@@ -76,12 +75,11 @@ class TuneTrial(tune.Trainable):  # type: ignore[misc]
         return tune.PlacementGroupFactory([resources(config)])
 
     def setup(self, config: dict[str, Any]) -> None:
-        with no_collection():
-            import torch
+        import torch
 
-            import trainables.trial  # noqa: F401
-            from trainables.runtime.process import prepare_process
-            from trainables.training.recording import cuda_graph
+        import trainables.trial  # noqa: F401
+        from trainables.runtime.process import prepare_process
+        from trainables.training.recording import cuda_graph
 
         prepare_process(config["cpus"])
         # On a node whose GPU PyTorch cannot see the CPU does the work; the row's `device` says so.

@@ -2,6 +2,7 @@
 
 import importlib
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -99,21 +100,17 @@ def test_this_version_of_ray_has_the_name(module: str, name: str) -> None:
 @EACH
 def test_replaced_names_come_back(module: str, name: str) -> None:
     before = getattr(importlib.import_module(module), name)
-    with ray_compat.only_needed_services(dashboard=False), ray_compat.without_handlers():
+    with ray_compat.without_handlers():
         pass
     assert getattr(importlib.import_module(module), name) is before
 
 
-def test_names_are_replaced_in_the_block() -> None:
-    services = importlib.import_module("ray._private.services")
-    parameter = importlib.import_module("ray._private.parameter")
-    with ray_compat.only_needed_services(dashboard=True):
-        with_dashboard = parameter.RayParams()
-    with ray_compat.only_needed_services(dashboard=False):
-        assert services.start_api_server("any", argument=1) == (None, None)
-        without = parameter.RayParams()
-    assert (with_dashboard.include_log_monitor, with_dashboard.no_monitor) == (False, False)
-    assert (without.include_log_monitor, without.no_monitor) == (False, True)
+def test_sigterm_is_left_alone_in_the_block() -> None:
+    utils = importlib.import_module("ray._private.utils")
+    before = signal.getsignal(signal.SIGTERM)
+    with ray_compat.without_handlers():
+        utils.set_sigterm_handler(lambda *_: None)
+    assert signal.getsignal(signal.SIGTERM) is before
 
 
 def test_another_tune_tells_nothing_of_workers_and_metrics() -> None:
