@@ -6,8 +6,8 @@ its result on that test set is too good.
 
 The script has the loss, the optimizer and the schedule of the trial in plain PyTorch. Learning rates are kept as knots:
 the rate is linear in the number of the update between them, to 0.01 % of its peak. What plain PyTorch lacks (Muon with
-AdamW, groups of parameters, LARS, LAMB, full-batch methods, tasks of one's own) is imported from this project, and what
-the script leaves out (SAM, augmentation, ...) is named in its first lines.
+AdamW, groups of parameters, LARS, LAMB, full-batch methods, a task or network of the user's own) is imported from this
+project, and what the script leaves out (SAM, augmentation, ...) is named in its first lines.
 """
 
 import dataclasses
@@ -26,6 +26,7 @@ from trainables.records.saved import config_of
 from trainables.records.tables import read_tables, record_of
 from trainables.remedies import Remedies
 from trainables.runtime.errors import UserError
+from trainables.runtime.importing import is_import_path
 from trainables.storage.folders import AnyPath, write_atomically
 from trainables.training.schedule import batch_size_at, learning_rate_at
 
@@ -34,7 +35,7 @@ WITH_L2 = {"adam": "Adam", "sgd": "SGD", "adagrad": "Adagrad", "adadelta": "Adad
            "asgd": "ASGD", "nadam": "NAdam", "radam": "RAdam", "rmsprop": "RMSprop", "rprop": "Rprop"}  # fmt: skip
 DECOUPLED = {"adamw": "AdamW", "adafactor": "Adafactor"}  # biases and norms have no weight decay
 LOSSES = {
-    "classification": "F.cross_entropy(outputs, targets{smoothing})",
+    "classification": "F.cross_entropy(outputs.flatten(0, -2), targets.flatten(){smoothing})",
     "language": "F.cross_entropy(outputs.flatten(0, -2), targets.flatten(){smoothing})",
     "regression": "F.mse_loss(outputs.reshape(targets.shape), targets)",
     "multilabel": "F.binary_cross_entropy_with_logits(outputs, targets.float())",
@@ -84,13 +85,14 @@ def winner(sweep: Sweep) -> Winner:
 def write_best(sweep: Sweep) -> list[AnyPath]:
     """Writes FOLDER/export/best.json, best.yaml and best.py; returns their paths. Raises UserError as `winner`.
 
-    There is no best.py of an optimizer with a line search, which takes more than a gradient for a step.
+    There is no best.py of an optimizer with a line search, which takes more than a gradient for a step, nor of a trial
+    whose steps are the user's own.
     """
     found = winner(sweep)
     content = described(sweep, found)
     folder = sweep.folder / "export"
     texts = {"json": json.dumps(content, indent=2) + "\n", "yaml": _yaml(content)}
-    if found.config.optimizer not in LINE_SEARCH_OPTIMIZERS:
+    if found.config.optimizer not in LINE_SEARCH_OPTIMIZERS and found.config.trial is None:
         texts["py"] = script(sweep, found)
     try:
         folder.mkdir(exist_ok=True)
@@ -134,7 +136,8 @@ def updates(config: TrialConfig) -> Iterator[tuple[int, float]]:
     while step < last_step and examples < last_example:
         epoch, seen = divmod(examples, config.train_size)
         size = batch_size_at(config, epoch + seen / config.train_size, step)
-        step, new = step + 1, min(size, config.train_size - seen)
+        left = config.train_size - seen
+        step, new = step + 1, left if left == size + 1 and size > 1 else min(size, left)
         examples += new
         yield size, learning_rate_at(config, epoch + (seen + new) / config.train_size, size, step)
 
@@ -162,7 +165,7 @@ def script(sweep: Sweep, found: Winner) -> str:
     at = knots(rates, ROUNDING * rates.max())
     changes = [0, *(np.flatnonzero(np.diff(sizes)) + 1).tolist()]
     imports, optimizer = _optimizer(config)
-    loss_imports, loss = _loss(config, found.task)
+    loss_imports, task, loss = _loss(config, found.task)
     clip = f"torch.nn.utils.clip_grad_norm_(model.parameters(), {config.clip_norm})" if config.clip_norm else None
     lines = ["loss.backward()", *([clip] if clip else []), "optimizer.step()"]
     return TEMPLATE.format(
@@ -173,6 +176,8 @@ def script(sweep: Sweep, found: Winner) -> str:
         batch_sizes=[(place, int(sizes[place])) for place in changes],
         learning_rates=_wrapped([(place, float(f"{rates[place]:.9g}")) for place in at]),
         optimizer=textwrap.indent(optimizer, "    "),
+        setup=OF_TASK.format(task=found.task) if task else "    model.train()\n",
+        forward=FORWARD_OF_TASK if is_import_path(found.task) else FORWARD,
         loss=loss,
         lines="".join(f"            {line}\n" for line in lines),
     )
@@ -206,20 +211,30 @@ def build_optimizer(model):
 def train(model, inputs, labels):
     """Trains `model` in place; inputs (N, ...) and labels (N, ...) are the training set, on the device of the model."""
     optimizer = build_optimizer(model)
-    model.train()
-    done = 0
+{setup}    done = 0
     while done < UPDATES:
         order, seen = torch.randperm(len(inputs), device=inputs.device), 0
         while seen < len(inputs) and done < UPDATES:
-            batch = order[seen : seen + batch_size(done)]
+            size = batch_size(done)
+            size += size > 1 and len(inputs) - seen == size + 1  # a single example left over joins the batch
+            batch = order[seen : seen + size]
             for group in optimizer.param_groups:
                 group["lr"] = group.get("lr_ratio", 1.0) * learning_rate(done)
             optimizer.zero_grad()
-            outputs, targets = model(inputs[batch]), labels[batch]
-            loss = {loss}
+{forward}            loss = {loss}
 {lines}            seen, done = seen + len(batch), done + 1
     return model
 '''
+
+
+OF_TASK = """    task = load_task({task!r}, [labels])
+    task.set_mode(model, True)
+    generator = torch.Generator().manual_seed(0)  # of the task's augmentation
+"""
+FORWARD = "            outputs, targets = model(inputs[batch]), labels[batch]\n"
+FORWARD_OF_TASK = """            given, targets = task.augment(inputs[batch], labels[batch], generator)
+            outputs = model(given)
+"""
 
 
 def _optimizer(config: TrialConfig) -> tuple[list[str], str]:
@@ -260,12 +275,18 @@ def _options(config: TrialConfig) -> dict[str, Any]:
     return {name: tuple(value) if isinstance(value, list) else value for name, value in options.items()}
 
 
-def _loss(config: TrialConfig, task: str) -> tuple[list[str], str]:
-    """The imports, and the loss of a batch."""
-    smoothing = f", label_smoothing={config.label_smoothing}" if config.label_smoothing else ""
-    if task in LOSSES:
-        return [], LOSSES[task].format(smoothing=smoothing)
-    return ["from trainables.tasks.by_name import load_task"], f"load_task({task!r}).loss(outputs, targets).mean()"
+def _loss(config: TrialConfig, task: str) -> tuple[list[str], bool, str]:
+    """The imports, whether they bring the task, and the loss of a batch.
+
+    In plain PyTorch for a task and a network of this project, of torchvision or of timm: their outputs are one tensor.
+    """
+    is_own = is_import_path(config.model) and not config.model.startswith(("torchvision:", "timm:"))
+    if task in LOSSES and not is_own:
+        smoothing = f", label_smoothing={config.label_smoothing}" if config.label_smoothing else ""
+        return [], False, LOSSES[task].format(smoothing=smoothing)
+    smoothing = f", smoothing={config.label_smoothing}" if config.label_smoothing else ""
+    imports = ["from trainables.tasks.by_name import load_task"]
+    return imports, True, f"task.mean_loss(outputs, targets{smoothing})"
 
 
 def _about(sweep: Sweep, found: Winner) -> str:

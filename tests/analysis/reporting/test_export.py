@@ -105,14 +105,13 @@ def test_an_optimizer_with_a_line_search_has_no_script(write_sweep: Callable[...
         {"optimizer": "nadam", "parameter_groups": "*.bias:lr=2x"},
         {"epochs": None, "budget": "25steps", "warmup_steps": 7, "decay": "wsd", "decay_share": 0.3},
         {"layer_adaptation": True, "optimizer": "sgd"},
+        {"batch_size": 23},  # 300 = 13 * 23 + 1: the example that is left over joins the last batch
     ],
 )
 def test_the_script_trains_as_the_trial(
     changes: dict[str, Any], write_sweep: Callable[..., Path], make_config: Callable[..., TrialConfig], digits: Source
 ) -> None:
-    config: TrialConfig = make_config(batch_size=32, epochs=changes.get("epochs", 4), target_loss=None, **{
-        name: value for name, value in changes.items() if name != "epochs"
-    })  # fmt: skip
+    config: TrialConfig = make_config(**{"batch_size": 32, "epochs": 4, "target_loss": None} | changes)
     folder = write_sweep([record_of(config)])
     source = write_best(load_sweep(folder))[2].read_bytes().decode()
     module: Any = types.ModuleType("best")
@@ -185,6 +184,7 @@ def record_of(config: TrialConfig) -> Record:
         ("regression", torch.randn(4, 2), torch.randn(4, 2)),
         ("multilabel", torch.randn(4, 3), torch.randint(2, (4, 3))),
         ("binary", torch.randn(4, 1), torch.tensor([0, 1, 1, 0])),
+        ("classification", torch.randn(2, 3, 4), torch.tensor([[0, 1, 2], [3, 3, 1]])),
     ],
 )
 def test_the_loss_of_the_script_is_that_of_the_task(
@@ -200,6 +200,81 @@ def test_the_loss_of_the_script_is_that_of_the_task(
     losses, weights = own.loss(outputs, labels), own.weights(labels)
     weights = torch.ones_like(losses) if weights is None else weights
     assert found.item() == pytest.approx(((losses * weights).sum() / weights.sum()).item(), rel=1e-5)
+
+
+class Weighted:
+    """A task of one's own: absolute errors, of which large labels weigh more, and images that are halved."""
+
+    metric, unit, direction = "error", "", "lower"
+
+    def loss(self, outputs: Any, labels: Tensor) -> Tensor:
+        errors: Tensor = (outputs["answer"][:, 0] - labels).abs()
+        return errors
+
+    def weights(self, labels: Tensor) -> Tensor:
+        return labels.abs()
+
+    def augment(self, inputs: Tensor, labels: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        return inputs / 2, labels
+
+    def set_mode(self, model: nn.Module, training: bool) -> None:
+        model.train(False)
+
+
+class Answering(nn.Module):
+    """Notes its inputs and modes; returns the sum of an input, as `kind` has it."""
+
+    def __init__(self, kind: str) -> None:
+        super().__init__()
+        self.kind, self.scale = kind, nn.Parameter(torch.ones(()))
+        self.seen: list[tuple[Tensor, bool]] = []
+
+    def forward(self, inputs: Tensor) -> Any:
+        self.seen.append((inputs, self.training))
+        answer = self.scale * inputs
+        return {"dictionary": {"answer": answer}, "logits": {"logits": answer}, "tuple": (answer, 1)}[self.kind]
+
+
+def trained(source: str, model: nn.Module, inputs: Tensor, labels: Tensor) -> None:
+    module: Any = types.ModuleType("best")
+    exec(compile(source, "best.py", "exec"), module.__dict__)
+    module.train(model, inputs, labels)
+
+
+def test_the_script_uses_all_of_a_task_of_ones_own(write_sweep: Callable[..., Path]) -> None:
+    about = {"metric": "error", "metric_unit": "", "metric_direction": "lower", "test_metric": 1.0}
+    shape: dict[str, Any] = {
+        "optimizer": "sgd",
+        "momentum": 0.0,
+        "batch_size": 4,
+        "train_size": 4,
+        "test_size": 4,
+        "epochs": 1,
+    }
+    rate: dict[str, Any] = {"learning_rate": 0.5, "target_loss": None, "measure_examples": 4}
+    entry = record(row={"task": f"{__name__}:Weighted", **about}, task=f"{__name__}:Weighted", **shape, **rate)
+    model, labels = Answering("dictionary"), torch.tensor([0.0, 1.0, 2.0, 5.0])
+    inputs = torch.arange(4.0)[:, None]
+    trained(write_best(load_sweep(write_sweep([entry])))[2].read_bytes().decode(), model, inputs, labels)
+    ((given, training),) = model.seen
+    assert sorted(given.flatten().tolist()) == [0.0, 0.5, 1.0, 1.5]
+    assert not training
+    # Errors are |s x / 2 - y| with weights y, here all with y above: the slope in s is -sum(y x / 2) / sum(y).
+    slope = -(1 * 0.5 + 2 * 1.0 + 5 * 1.5) / 8
+    assert model.scale.item() == pytest.approx(1 - 0.5 * slope)
+
+
+@pytest.mark.parametrize("kind", ["logits", "tuple"])
+def test_the_script_takes_what_a_network_of_ones_own_returns(kind: str, write_sweep: Callable[..., Path]) -> None:
+    model = Answering(kind)
+    source = write_best(load_sweep(write_sweep([record(model="package.module:build")])))[2].read_bytes().decode()
+    trained(source, model, torch.randn(300, 3), torch.randint(3, (300,)))
+    assert model.scale.item() != 1
+
+
+def test_a_step_of_ones_own_has_no_script(write_sweep: Callable[..., Path]) -> None:
+    written = write_best(load_sweep(write_sweep([record(trial="package.module:Step")])))
+    assert [path.name for path in written] == ["best.json", "best.yaml"]
 
 
 def test_knots_by_hand() -> None:
