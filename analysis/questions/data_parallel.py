@@ -2,25 +2,26 @@
 
 Each device takes b = ceil(B / N) examples of a batch, then all devices sum the gradient with a ring all-reduce:
 
-    T(B, N) = c(b) + a(N),    a(N) = 2 (N - 1) latency + 2 (N - 1) / N * bytes / bandwidth
+    T(B, N) = c(b) + a(N) + w for N > 1,    a(N) = 2 (N - 1) latency + 2 (N - 1) / N * bytes / bandwidth
 
-c(b) is the measured time of a step with b examples on one device, update of the weights included. a(N) is the
-alpha-beta model of Thakur, Rabenseifner and Gropp 2005 (Int. J. High Performance Computing Applications 19:49) for the
-ring of Patarasuk and Yuan 2009 (J. Parallel and Distributed Computing 69:117): N - 1 steps that sum and N - 1 that
-distribute, each of bytes / N. The time of the additions is part of the bandwidth.
+c(b) is the measured time of a step with b examples on one device, update of the weights included; T(B, 1) = c(B).
+a(N) is the alpha-beta model of Thakur, Rabenseifner and Gropp 2005 (Int. J. High Performance Computing Applications
+19:49) for the ring of Patarasuk and Yuan 2009 (J. Parallel and Distributed Computing 69:117): N - 1 steps that sum and
+N - 1 that distribute, each of bytes / N. The time of the additions is part of the bandwidth. The overhead w is what a
+step of several workers takes beyond that, such as joining gradients into a message and copying them back. It is fitted
+to steps of workers on this machine. To check the model, each step is predicted with the overhead of the others.
 
 The sum is an upper bound, without any overlap of communication and computation, which is how trials with
-`--workers-per-trial` work. With full overlap a step takes max(c(b), a(N)), a lower bound: only the backward pass can
-really overlap. Efficiency is T(B, 1) / (N T(B, N)).
+`--workers-per-trial` work. With full overlap a step takes max(c(b) + w, a(N)), a lower bound: only the backward pass
+can really overlap. Efficiency is T(B, 1) / (N T(B, N)).
 
 The number of steps to the goal depends on B alone, so time(B, N) = time(B, 1) T(B, N) / T(B, 1). Its interval is that
 of one device, scaled; the error of the communication model is not part of it.
 
 Traps: one link between all devices (no slower link between machines), equal devices, no stragglers, and no other
-messages: synchronized batch norm sends four more per layer. What each worker does for the exchange alone (joining and
-copying gradients) is not part of c(b), which matters for steps of a few milliseconds (docs/planning.md). Between
-measured batch sizes c is interpolated linearly. Below the smallest it follows the line through the smallest two, which
-is a guess.
+messages: synchronized batch norm sends four more per layer. On a busy machine steps of several workers wait for each
+other, which no constant describes (docs/planning.md). Between measured batch sizes c is interpolated linearly. Below
+the smallest it follows the line through the smallest two, which is a guess.
 """
 
 from collections.abc import Mapping, Sequence
@@ -62,6 +63,74 @@ def fit_link(all_reduces: pd.DataFrame) -> Link:
     if per_byte == 0:
         raise UserError("`--measure-workers` found no bandwidth: messages of all sizes took equally long; try again")
     return Link(float(latency), float(1 / per_byte))
+
+
+def fit_overhead(measured: pd.DataFrame, link: Link, size: float) -> float:
+    """The seconds per step that minimize the squared relative errors of measured steps, 0 or more.
+
+    `measured` as in `fit_model`, `size` is that of the gradient in bytes.
+    """
+    weights = measured["stretch"] / measured["seconds"]
+    missing = 1 - weights * _without_overhead(measured, link, size)
+    return max(0.0, float((weights * missing).sum() / (weights**2).sum()))
+
+
+def _without_overhead(measured: pd.DataFrame, link: Link, size: float) -> pd.Series:
+    """c(b) + a(N), before it is stretched."""
+    sums = {workers: link.all_reduce(int(workers), size) for workers in measured["workers"].unique()}
+    return measured["alone"] + measured["workers"].map(sums)
+
+
+@dataclass(frozen=True)
+class CheckedStep:
+    """A step of several workers: seconds `measured`, and `predicted` with the overhead that fits all other steps, or
+    without any where there is no other step. `ratio` is predicted / measured, `bare_ratio` that without overhead."""
+
+    batch_size: int
+    workers: int
+    stretch: float
+    predicted: Mean
+    measured: Mean
+    ratio: Mean
+    bare_ratio: Mean
+
+
+@dataclass(frozen=True)
+class WorkerModel:
+    """The link, fitted to `sums` all-reduces, and the overhead in seconds per step, fitted to all `steps`."""
+
+    link: Link
+    overhead: float
+    sums: int
+    steps: tuple[CheckedStep, ...]
+
+    @property
+    def is_checked(self) -> bool:
+        """Whether there were other steps to fit the overhead to."""
+        return len(self.steps) > 1
+
+
+def fit_model(measured: pd.DataFrame, all_reduces: pd.DataFrame, size: float) -> WorkerModel:
+    """The model of steps on this machine.
+
+    `measured` has the columns `workers`, `batch_size`, `replicate`, `alone` (c(b), measured in turns with `seconds` of
+    a whole step) and `stretch`. No step is predicted from its own time. Raises UserError as `fit_link` does.
+    """
+    link = fit_link(all_reduces)
+    steps = []
+    for (workers, batch_size), rows in measured.groupby(["workers", "batch_size"]):
+        others = measured.drop(rows.index)
+        overhead = fit_overhead(others, link, size) if len(others) else 0.0
+        bare = rows["stretch"] * _without_overhead(rows, link, size)
+        predicted = bare + rows["stretch"] * overhead
+        rows = rows.assign(predicted=predicted, ratio=predicted / rows["seconds"], bare_ratio=bare / rows["seconds"])
+        said, took, ratio, bare_ratio = (
+            mean_over_replicates(rows, name, scale="log") for name in ("predicted", "seconds", "ratio", "bare_ratio")
+        )
+        if said and took and ratio and bare_ratio:
+            stretch = float(rows["stretch"].iloc[0])
+            steps.append(CheckedStep(int(batch_size), int(workers), stretch, said, took, ratio, bare_ratio))
+    return WorkerModel(link, fit_overhead(measured, link, size), len(all_reduces), tuple(steps))
 
 
 def gradient_bytes_of_rows(sweep: Sweep) -> float:
@@ -108,7 +177,8 @@ class StepTime:
 
 @dataclass(frozen=True)
 class Step:
-    """A step of batch size B on N `devices`; seconds. `single` is c(B), `is_measured` whether c(b) is."""
+    """A step of batch size B on N `devices`; seconds. `single` is c(B), `is_measured` whether c(b) is. `overhead` is 0
+    on one device."""
 
     batch_size: int
     devices: int
@@ -116,16 +186,17 @@ class Step:
     communicating: float
     single: float
     is_measured: bool
+    overhead: float = 0.0
 
     @property
     def most(self) -> float:
         """Without overlap."""
-        return self.computing + self.communicating
+        return self.computing + self.communicating + self.overhead
 
     @property
     def least(self) -> float:
         """With full overlap."""
-        return max(self.computing, self.communicating)
+        return max(self.computing + self.overhead, self.communicating)
 
     @property
     def efficiency(self) -> float:
@@ -134,9 +205,15 @@ class Step:
 
 
 def data_parallel_steps(
-    throughput: Mapping[int, Mean], size: float, link: Link, batch_sizes: Sequence[int], devices: Sequence[int]
+    throughput: Mapping[int, Mean],
+    size: float,
+    link: Link,
+    batch_sizes: Sequence[int],
+    devices: Sequence[int],
+    overhead: float = 0.0,
 ) -> list[Step]:
-    """All steps with an example or more for each device; `size` is that of the gradient in bytes.
+    """All steps with an example or more for each device; `size` is that of the gradient in bytes, `overhead` in seconds
+    for each step of several devices.
 
     Raises UserError where there are more devices than examples in every batch.
     """
@@ -147,7 +224,13 @@ def data_parallel_steps(
             own = -(-batch_size // count)
             steps.append(
                 Step(
-                    batch_size, count, time(own), link.all_reduce(count, size), time(batch_size), time.is_measured(own)
+                    batch_size,
+                    count,
+                    computing=time(own),
+                    communicating=link.all_reduce(count, size),
+                    single=time(batch_size),
+                    is_measured=time.is_measured(own),
+                    overhead=overhead if count > 1 else 0.0,
                 )
             )
     if not steps:
@@ -162,9 +245,11 @@ def on_devices(step: Step, seconds: Mean) -> Mean:
 
 def step_lines(steps: Sequence[Step], size: float, link: Link) -> list[str]:
     """The link, and a line for each step."""
+    overhead = max(step.overhead for step in steps)
+    more = f", {_milliseconds(overhead)} ms of overhead per step" if overhead else ""
     text = [
         f"Data parallel: {plain_number(size / 1e6)} MB of gradient, ring all-reduce at "
-        f"{plain_number(link.bandwidth / 1e9)} GB/s and {plain_number(link.latency * 1e6)} µs per message; "
+        f"{plain_number(link.bandwidth / 1e9)} GB/s and {plain_number(link.latency * 1e6)} µs per message{more}; "
         "steps without overlap of communication and computation, and with full overlap:"
     ]
     for step in steps:
@@ -185,7 +270,10 @@ def goal_lines(
     times = [(step, on_devices(step, on_one[step.batch_size])) for step in steps if step.batch_size in on_one]
     if not times:
         return []
-    text = [f"Time to {metric} {found.goal:g} on several devices, without overlap:"]
+    text = [
+        f"Time to {metric} {found.goal:g} on several devices, without overlap "
+        "(intervals without the error of the model):"
+    ]
     for step, seconds in times:
         paid = seconds.times(step.devices)
         price = f"{shown(paid)} device-seconds"
@@ -203,32 +291,41 @@ def goal_lines(
     return [*text, f"Fastest: {_named(fastest)}{also}. Cheapest: {_named(cheapest)}."]
 
 
-def check_lines(measured: pd.DataFrame, all_reduces: pd.DataFrame, size: float) -> list[str]:
-    """Predicted and measured steps; the link is fitted to the all-reduces, so these steps have no part in the fit.
-
-    `measured` has the columns `workers`, `batch_size`, `replicate`, `alone` (c(b), measured in turns with `seconds` of
-    a whole step) and `stretch`.
-    """
-    link = fit_link(all_reduces)
+def check_lines(model: WorkerModel) -> list[str]:
+    """What was fitted, then each step as predicted and as measured."""
     text = [
-        f"Model against workers on this machine, link fitted to {len(all_reduces)} all-reduces: "
-        f"{plain_number(link.bandwidth / 1e9)} GB/s, {plain_number(link.latency * 1e6)} µs per message"
+        f"Model against workers on this machine: link fitted to {model.sums} all-reduces "
+        f"({plain_number(model.link.bandwidth / 1e9)} GB/s, {plain_number(model.link.latency * 1e6)} µs per message), "
+        f"overhead fitted to steps ({_milliseconds(model.overhead)} ms per step; to predict a step, fitted to the "
+        "others):"
     ]
-    for (workers, batch_size), rows in measured.groupby(["workers", "batch_size"]):
-        communication = link.all_reduce(int(workers), size)
-        predicted = rows["stretch"] * (rows["alone"] + communication)
-        rows = rows.assign(predicted=predicted, ratio=predicted / rows["seconds"])
-        said, took, ratio = (
-            mean_over_replicates(rows, name, scale="log") for name in ("predicted", "seconds", "ratio")
+    for step in model.steps:
+        shared = f" ({step.stretch:g} processes per core)" if step.stretch > 1 else ""
+        text.append(
+            f"  batch {step.batch_size} on {step.workers} workers{shared}: predicted "
+            f"{_milliseconds(step.predicted.value)} ms, measured {_milliseconds(step.measured.value)} ms, ratio "
+            f"{shown(step.ratio)}; without overhead {plain_number(step.bare_ratio.value)}"
         )
-        if said is not None and took is not None and ratio is not None:
-            stretch = float(rows["stretch"].iloc[0])
-            shared = f" ({stretch:g} processes per core)" if stretch > 1 else ""
-            text.append(
-                f"  batch {batch_size} on {workers} workers{shared}: predicted {_milliseconds(said.value)} ms, "
-                f"measured {_milliseconds(took.value)} ms, ratio {shown(ratio)}"
-            )
-    return text
+    return [*text, model_error_line(model)]
+
+
+def model_error_line(model: WorkerModel | None) -> str:
+    """How far the model was from measured steps; None: the link was not measured."""
+    if model is None:
+        return (
+            "Model error: not checked on this link. docs/planning.md shows predicted / measured times of workers on "
+            "one machine; a prediction without overhead is too short where steps take a few milliseconds."
+        )
+    ratios = [step.ratio.value for step in model.steps]
+    if not model.is_checked:
+        return (
+            "Model error: not checked, because the overhead was fitted to the only step measured; give several "
+            "--batch-sizes or --measure-workers."
+        )
+    return (
+        f"Model error: predicted / measured was {plain_number(min(ratios))} to {plain_number(max(ratios))} for steps "
+        "that had no part in the fit of the overhead."
+    )
 
 
 def _counted(devices: int) -> str:

@@ -73,11 +73,19 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
         "--latency", type=_quantity(LATENCIES), metavar="X", help="latency of one message, such as 20us"
     )
     several.add_argument(
+        "--overhead",
+        type=_quantity(LATENCIES),
+        metavar="X",
+        help="time that each step of several devices takes beyond computing and communication, such as 2ms "
+        "(default: none; --measure-workers measures it)",
+    )
+    several.add_argument(
         "--measure-workers",
         nargs="+",
         type=integer(2),
         metavar="N",
-        help="instead, fit bandwidth and latency to this many CPU processes here, and compare the model with training",
+        help="instead, fit bandwidth, latency and overhead to this many CPU processes here, and compare the model with "
+        "training",
     )
     here = parser.add_argument_group("what is measured (without --sweep, or with --measure)")
     here.add_argument(

@@ -10,11 +10,13 @@ from analysis.data.load import Sweep, load_sweep
 from analysis.data.runs import read_results
 from analysis.questions.data_parallel import (
     Link,
+    WorkerModel,
     check_lines,
     data_parallel_steps,
-    fit_link,
+    fit_model,
     goal_lines,
     gradient_bytes_of_rows,
+    model_error_line,
     step_lines,
 )
 from analysis.questions.steps_to_result import default_goal, steps_to_result
@@ -34,12 +36,12 @@ from trainables.runtime.errors import UserError
 
 @dataclass(frozen=True)
 class _Measured:
-    """Examples per second by batch size; the gradient's size in bytes; the link and its check, where it is measured."""
+    """Examples per second by batch size; the gradient's size in bytes; the model of several workers, where
+    it is measured."""
 
     throughput: Mapping[int, Mean]
     gradient_bytes: float
-    link: Link | None = None
-    check: Sequence[str] = ()
+    model: WorkerModel | None = None
 
 
 def run_throughput(options: argparse.Namespace) -> list[object]:
@@ -66,15 +68,20 @@ def run_throughput(options: argparse.Namespace) -> list[object]:
 def _several_devices(
     options: argparse.Namespace, measured: _Measured, found: Sequence[TimeToResult] = (), metric: str = ""
 ) -> Iterator[str]:
-    yield from measured.check
+    model = measured.model
+    if model is not None:
+        yield from check_lines(model)
     if options.devices is None:
         return
-    link = measured.link or Link(options.latency, options.bandwidth)
+    link = model.link if model else Link(options.latency, options.bandwidth)
+    overhead = model.overhead if model else options.overhead or 0.0
     throughput, size = measured.throughput, measured.gradient_bytes
-    steps = data_parallel_steps(throughput, size, link, [*throughput], options.devices)
+    steps = data_parallel_steps(throughput, size, link, [*throughput], options.devices, overhead)
     yield from step_lines(steps, size, link)
     for one in found:
         yield from goal_lines(steps, one, metric, options.price_per_hour)
+    if model is None:
+        yield model_error_line(None)
 
 
 def _refuse_without_effect(options: argparse.Namespace) -> None:
@@ -86,13 +93,13 @@ def _refuse_without_effect(options: argparse.Namespace) -> None:
         if getattr(options, name) is not None and not measures:
             option = name.replace("_", "-")
             raise UserError(f"`--{option}` has no effect with --sweep unless --measure is given")
-    for name in ("bandwidth", "latency"):
+    for name in ("bandwidth", "latency", "overhead"):
         given = getattr(options, name) is not None
         if given and options.measure_workers is not None:
             raise UserError(f"`--{name}` has no effect with --measure-workers, which measures it")
         if given and options.devices is None:
             raise UserError(f"`--{name}` has no effect without --devices")
-        if options.devices is not None and options.measure_workers is None and not given:
+        if options.devices is not None and options.measure_workers is None and not given and name != "overhead":
             raise UserError(f"`--devices` needs --{name} (or --measure-workers to measure it here)")
 
 
@@ -138,7 +145,7 @@ def _measured(options: argparse.Namespace, sweep: Sweep | None) -> _Measured:
     if not workers:
         return _Measured(throughput, size)
     times = measure_workers(configs, source, workers, size, seconds, options.threads)
-    return _Measured(throughput, size, fit_link(times.all_reduces), check_lines(times.steps, times.all_reduces, size))
+    return _Measured(throughput, size, fit_model(times.steps, times.all_reduces, size))
 
 
 def _device(sweep: Sweep) -> str:

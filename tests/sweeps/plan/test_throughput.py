@@ -62,6 +62,8 @@ def test_short_passes_are_made_longer(digits: Source) -> None:
         ("--devices 2 --bandwidth 10", "--bandwidth: must be a number with GB/s or MB/s, Gbit/s, Mbit/s, got 10"),
         ("--devices 2 --latency 0us", "--latency: must be a number above 0, got 0"),
         ("--latency 20us", "`--latency` has no effect without --devices"),
+        ("--overhead 2ms", "`--overhead` has no effect without --devices"),
+        ("--measure-workers 2 --overhead 2ms", "`--overhead` has no effect with --measure-workers, which measures it"),
         (
             "--measure-workers 2 --bandwidth 1GB/s",
             "`--bandwidth` has no effect with --measure-workers, which measures it",
@@ -96,12 +98,14 @@ def test_units_of_a_link() -> None:
 
 def test_on_several_devices(capsys: pytest.CaptureFixture[str]) -> None:
     """The MLP with 8 hidden units has 64 * 8 + 8 + 8 * 10 + 10 = 610 parameters, 2440 bytes."""
-    options = "--batch-sizes 4 50 --seconds 0.1 --model-options widths=8 --devices 1 8 --bandwidth 1GB/s --latency 1ms"
+    options = "--batch-sizes 4 50 --seconds 0.1 --model-options widths=8 --devices 1 8 --bandwidth 1GB/s --latency 1ms "
+    options += "--overhead 2ms"
     assert main(options.split()) == 0
     said = capsys.readouterr().out.splitlines()
     assert said[3].startswith(
-        "Data parallel: 0.00244 MB of gradient, ring all-reduce at 1 GB/s and 1000 µs per message"
+        "Data parallel: 0.00244 MB of gradient, ring all-reduce at 1 GB/s and 1000 µs per message, "
+        "2 ms of overhead per step;"
     )
     assert [line.split(":")[0] for line in said[4:]] == [
-        "  batch 4 on 1 device", "  batch 50 on 1 device", "  batch 50 on 8 devices"
+        "  batch 4 on 1 device", "  batch 50 on 1 device", "  batch 50 on 8 devices", "Model error"
     ]  # fmt: skip
