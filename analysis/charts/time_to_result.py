@@ -10,17 +10,21 @@ from analysis.stats.wording import in_words
 
 
 def time_to_result_figure(goals: Sequence[TimeToResult], metric: str, price_per_hour: float | None = None) -> Figure:
-    """A line for each goal. Left: seconds to it; right: seconds against examples, hollow where not on the front."""
+    """A line for each goal and part of the sweep. Left: seconds to it; right: seconds against examples, hollow where
+    not on the front."""
     sizes = sorted({row.batch_size for found in goals for row in found.rows})
-    with new_figure(height=3.2) as figure:
+    curves = [(found.goal, part) for found in goals for part in dict.fromkeys(row.part for row in found.rows)]
+    several = len(goals) > 1
+    with new_figure(height=3.2 + 0.2 * (max(len(curves) - 3, 0) // 3)) as figure:
         time, front = figure.subplots(1, 2)
-        for found, colour in zip(goals, LINE_COLOURS * len(goals), strict=False):
-            x, means = [row.batch_size for row in found.rows], [row.seconds for row in found.rows]
-            draw_means(time, x, means, color=colour, marker="o", markersize=4, label=f"{found.goal:g}")
-            examples = [row.examples.value for row in found.rows]
-            seconds = [row.seconds.value for row in found.rows]
+        for (goal, part), colour in zip(curves, LINE_COLOURS * len(curves), strict=False):
+            rows = next(found for found in goals if found.goal == goal).rows_of(part)
+            label = f"{goal:g}" if not part else f"{part} to {goal:g}" if several else part
+            x, means = [row.batch_size for row in rows], [row.seconds for row in rows]
+            draw_means(time, x, means, color=colour, marker="o", markersize=4, label=label)
+            examples, seconds = [row.examples.value for row in rows], [row.seconds.value for row in rows]
             front.plot(examples, seconds, color=colour, linewidth=0.8, alpha=0.5)
-            for row in found.rows:
+            for row in rows:
                 fill = colour if row.on_front else "white"
                 front.plot(row.examples.value, row.seconds.value, "o", color=colour, markerfacecolor=fill, markersize=5)
                 place = (row.examples.value, row.seconds.value)
@@ -33,7 +37,9 @@ def time_to_result_figure(goals: Sequence[TimeToResult], metric: str, price_per_
         time.set_ylabel("time to the goal [s]")
         front.set_xlabel("examples to the goal")
         front.set_ylabel("time to the goal [s]")
-        legend_above(figure, most_columns=len(goals), title=f"goal: {in_words(metric)}")
+        of_one = f"{in_words(metric)} {goals[0].goal:g}"
+        title = f"goal: {in_words(metric) if several or not curves[0][1] else of_one}"
+        legend_above(figure, most_columns=min(len(curves), 3), title=title)
         price = "" if price_per_hour is None else f" One hour costs {price_per_hour:g}."
         footnote(
             figure,

@@ -243,12 +243,12 @@ def on_devices(step: Step, seconds: Mean) -> Mean:
     return seconds.times(step.most / step.single)
 
 
-def step_lines(steps: Sequence[Step], size: float, link: Link) -> list[str]:
-    """The link, and a line for each step."""
+def step_lines(steps: Sequence[Step], size: float, link: Link, part: str = "") -> list[str]:
+    """The link, and a line for each step; `part` of the sweep, where it has several."""
     overhead = max(step.overhead for step in steps)
     more = f", {_milliseconds(overhead)} ms of overhead per step" if overhead else ""
     text = [
-        f"Data parallel: {plain_number(size / 1e6)} MB of gradient, ring all-reduce at "
+        f"Data parallel{f', {part}' if part else ''}: {plain_number(size / 1e6)} MB of gradient, ring all-reduce at "
         f"{plain_number(link.bandwidth / 1e9)} GB/s and {plain_number(link.latency * 1e6)} µs per message{more}; "
         "steps without overlap of communication and computation, and with full overlap:"
     ]
@@ -263,15 +263,20 @@ def step_lines(steps: Sequence[Step], size: float, link: Link) -> list[str]:
 
 
 def goal_lines(
-    steps: Sequence[Step], found: TimeToResult, metric: str, price_per_hour: float | None, currency: str = "$"
+    steps: Sequence[Step],
+    found: TimeToResult,
+    metric: str,
+    price_per_hour: float | None,
+    currency: str = "$",
+    part: str = "",
 ) -> list[str]:
     """Time and cost to the goal on several devices, the fastest and the cheapest; the price is per device."""
-    on_one = {row.batch_size: row.seconds for row in found.rows}
+    on_one = {row.batch_size: row.seconds for row in found.rows_of(part)}
     times = [(step, on_devices(step, on_one[step.batch_size])) for step in steps if step.batch_size in on_one]
     if not times:
         return []
     text = [
-        f"Time to {metric} {found.goal:g} on several devices, without overlap "
+        f"Time to {metric} {found.goal:g} on several devices{f', {part}' if part else ''}, without overlap "
         "(intervals without the error of the model):"
     ]
     for step, seconds in times:

@@ -7,36 +7,41 @@ replicates. throughput(B) is measured on the device in question, or taken from t
 trained by the seconds of training, evaluation included, a geometric mean over replicates too. Both errors are added in
 squares on logarithms, with the degrees of freedom of Welch 1947 and Satterthwaite 1946.
 
-The fastest batch size is the one with the smallest mean; on a device with a price it is the cheapest, too. Others are
-"shown to be slower" where the interval of the ratio of their time to the fastest one's is above 1. As the fastest is
-chosen by the same runs, the intervals are those of all pairs of batch sizes, at 95 % together (Bonferroni): with the
-other batch sizes alone counted, one of eight equally fast ones was called slower in 12 % of simulations. A batch size
-is on the Pareto front where no other one needs both less time and fewer examples.
+Each part of a sweep (optimizer, network, size of the training set; analysis/questions/sweep_parts.py) has a throughput
+and steps of its own. The fastest is the batch size of a part with the smallest mean; on a device with a price it is the
+cheapest, too. Others are "shown to be slower" where the interval of the ratio of their time to the fastest one's is
+above 1. As the fastest is chosen by the same runs, the intervals are those of all pairs, at 95 % together (Bonferroni):
+with the pairs of the fastest alone counted, one of eight equally fast ones was called slower in 12 % of simulations. A
+batch size is on the Pareto front where no other one needs both less time and fewer examples.
 
 Traps: the rows of a sweep hold the throughput of trials that shared the machine. Another goal may have another
 fastest batch size. Errors of examples are taken as independent between batch sizes, which is conservative where
 replicates share their luck.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 from scipy import special
 
-from analysis.data.load import Sweep, attempted
+from analysis.data.load import Sweep
 from analysis.questions.steps_to_result import StepsToResult
+from analysis.questions.sweep_parts import Part
 from analysis.stats.means import CONFIDENCE, LARGEST_LOG, Interval, Mean, mean_over_replicates, student_t
 from analysis.stats.wording import plain_number
 from trainables.runtime.errors import UserError
+
+Throughput = Mapping[int, Mean]
+"""Examples per second by batch size."""
 
 
 @dataclass(frozen=True)
 class TimeAtBatch:
     """One batch size at its fastest setting. `slower`: shown to be slower than the fastest; None of the fastest itself,
     and without intervals. `is_bound`: the goal was there at the first evaluation, so examples and seconds are upper
-    bounds."""
+    bounds. `part`: the name of the part of the sweep, empty where there is one."""
 
     batch_size: int
     setting: str
@@ -46,37 +51,49 @@ class TimeAtBatch:
     slower: bool | None
     on_front: bool
     is_bound: bool = False
+    part: str = ""
 
 
 @dataclass(frozen=True)
 class TimeToResult:
-    """The batch sizes that reach the `goal`, in rising order; `fastest` is one of them.
+    """The batch sizes that reach the `goal`, in rising order in each part; `fastest` is one of `rows`.
 
-    Left out are those `without_goal`, and those `without_throughput` that reach it."""
+    Left out are, by part, batch sizes `without_goal` (none are named where no batch size of the part reaches it), and
+    those `without_throughput` that reach it."""
 
     goal: float
     rows: tuple[TimeAtBatch, ...]
-    fastest: int
-    without_goal: tuple[int, ...] = ()
-    without_throughput: tuple[int, ...] = ()
+    fastest: TimeAtBatch
+    without_goal: Mapping[str, tuple[int, ...]]
+    without_throughput: Mapping[str, tuple[int, ...]]
+
+    def rows_of(self, part: str) -> list[TimeAtBatch]:
+        """Those of one part."""
+        return [row for row in self.rows if row.part == part]
 
 
-def throughput_of_rows(sweep: Sweep) -> dict[int, Mean]:
-    """Examples a second by batch size, from the plain trials of a sweep.
+def throughput_of_rows(sweep: Sweep, parts: Sequence[Part]) -> dict[str, Throughput]:
+    """Examples a second of each part by batch size, from its trials.
 
-    Raises UserError where no trial has a time, and where some were trained by more workers than others.
+    Raises UserError where no trial has a time, and where some were trained by more workers than others, or on another
+    kind of device.
     """
-    trials = attempted(sweep)
-    seconds, examples = trials["train_seconds"], trials["epochs_done"] * trials["train_size"]
-    trials = trials[trials["is_plain"] & trials["status"].eq("completed") & (seconds > 0) & (examples > 0)]
-    if trials.empty:
+    everything = pd.concat([part.trials for part in parts])
+    workers, devices = (sorted(everything[name].dropna().unique()) for name in ("workers", "device"))
+    for several, of_what in ((workers, "with the same number of workers"), (devices, "on one kind of device")):
+        if len(several) > 1:
+            got = " and ".join(str(value) if isinstance(value, str) else f"{value:.0f}" for value in several)
+            raise UserError(f"`--sweep` must hold trials {of_what}, got {got}; --measure measures the throughput here")
+    found: dict[str, Throughput] = {part.name: throughput_of_passes(_timed(part.trials)) for part in parts}
+    if not any(found.values()):
         raise UserError(f"no trial in {sweep.folder} has both training time and epochs; measure with --batch-sizes")
-    if len(counts := sorted(set(trials["workers"].dropna().astype(int)))) > 1:
-        raise UserError(
-            f"`--sweep` must hold trials with the same number of workers, got {' and '.join(map(str, counts))}; "
-            "--measure measures the throughput here"
-        )
-    return throughput_of_passes(trials.assign(throughput=examples / seconds))
+    return found
+
+
+def _timed(trials: pd.DataFrame) -> pd.DataFrame:
+    """The trials that have a time, with their throughput."""
+    seconds, examples = trials["train_seconds"], trials["epochs_done"] * trials["train_size"]
+    return trials.assign(throughput=examples / seconds)[(seconds > 0) & (examples > 0)]
 
 
 def throughput_of_passes(passes: pd.DataFrame) -> dict[int, Mean]:
@@ -87,24 +104,32 @@ def throughput_of_passes(passes: pd.DataFrame) -> dict[int, Mean]:
     return {size: mean for size, mean in found.items() if mean is not None}
 
 
-def time_to_result(found: StepsToResult, throughput: Mapping[int, Mean]) -> TimeToResult:
-    """The time of each batch size that reaches the goal and has a throughput. Raises UserError where there is none."""
+def time_to_result(
+    goal: float, steps: Mapping[str, StepsToResult | None], throughput: Mapping[str, Throughput]
+) -> TimeToResult:
+    """The time of each batch size that reaches the goal and has a throughput; steps and throughput are by part.
+
+    Raises UserError where there is none.
+    """
+    reached = [(part, row, row.examples) for part, found in steps.items() if found for row in found.rows]
     known = [
-        (row, row.examples, throughput[row.batch_size])
-        for row in found.rows
-        if row.examples is not None and row.batch_size in throughput
+        (part, row, examples, throughput[part][row.batch_size])
+        for part, row, examples in reached
+        if examples is not None and row.batch_size in throughput[part]
     ]
     if not known:
-        sizes = ", ".join(str(row.batch_size) for row in found.rows if row.examples is not None)
-        raise UserError(f"`--batch-sizes` must hold one that reaches the goal ({sizes}), got none of them")
-    times = [_Log.of(examples).over(_Log.of(speed)) for _, examples, speed in known]
+        sizes = sorted({row.batch_size for _, row, examples in reached if examples is not None})
+        raise UserError(
+            f"`--batch-sizes` must hold one that reaches the goal ({', '.join(map(str, sizes))}), got none of them"
+        )
+    times = [_Log.of(examples).over(_Log.of(speed)) for _, _, examples, speed in known]
     pairs = len(known) * (len(known) - 1) // 2
-    best = min(range(len(known)), key=lambda place: times[place].value)
+    best = min(range(len(known)), key=lambda number: times[number].value)
     rows = []
-    for place, ((row, examples, speed), time) in enumerate(zip(known, times, strict=True)):
-        against = None if place == best else time.over(times[best]).interval(pairs)
+    for number, ((part, row, examples, speed), time) in enumerate(zip(known, times, strict=True)):
+        against = None if number == best else time.over(times[best]).interval(pairs)
         better = (
-            other.value < time.value and others[1].value < examples.value
+            other.value < time.value and others[2].value < examples.value
             for other, others in zip(times, known, strict=True)
         )
         replicates = min(examples.replicates, speed.replicates)
@@ -118,16 +143,17 @@ def time_to_result(found: StepsToResult, throughput: Mapping[int, Mean]) -> Time
                 slower=against.low > 1 if against else None,
                 on_front=not any(better),
                 is_bound=row.is_bound,
+                part=part,
             )
         )
-    left_out = [row for row in found.rows if row.examples is None or row.batch_size not in throughput]
-    return TimeToResult(
-        found.goal,
-        tuple(rows),
-        known[best][0].batch_size,
-        without_goal=tuple(row.batch_size for row in left_out if row.examples is None),
-        without_throughput=tuple(row.batch_size for row in left_out if row.examples is not None),
-    )
+    without_goal: dict[str, tuple[int, ...]] = {part: () for part, found in steps.items() if found is None}
+    without_throughput: dict[str, tuple[int, ...]] = {}
+    for part, row, needed in reached:
+        if needed is None:
+            without_goal[part] = (*without_goal.get(part, ()), row.batch_size)
+        elif row.batch_size not in throughput[part]:
+            without_throughput[part] = (*without_throughput.get(part, ()), row.batch_size)
+    return TimeToResult(goal, tuple(rows), rows[best], without_goal, without_throughput)
 
 
 def cost(seconds: Mean, price_per_hour: float) -> Mean:
@@ -135,11 +161,15 @@ def cost(seconds: Mean, price_per_hour: float) -> Mean:
     return seconds.times(price_per_hour / 3600)
 
 
-def throughput_lines(throughput: Mapping[int, Mean], where: str = "measured here") -> list[str]:
-    """A line for each batch size."""
+def throughput_lines(throughput: Mapping[str, Throughput], where: str = "measured here") -> list[str]:
+    """A line for each part and batch size."""
     return [
         f"Examples per second, {where}:",
-        *(f"  batch {size}: {shown(mean)}" for size, mean in sorted(throughput.items())),
+        *(
+            f"  {place(part, size)}: {shown(mean)}"
+            for part, of_part in throughput.items()
+            for size, mean in sorted(of_part.items())
+        ),
     ]
 
 
@@ -156,20 +186,34 @@ def lines(found: TimeToResult, metric: str, price_per_hour: float | None, curren
         ]
         marked = f" ({', '.join(marks)})" if marks else ""
         text.append(
-            f"  batch {row.batch_size}: {shown(row.seconds)} s{price}, {shown(row.examples)} examples at "
+            f"  {place(row.part, row.batch_size)}: {shown(row.seconds)} s{price}, {shown(row.examples)} examples at "
             f"{shown(row.throughput)} examples/s{setting}{marked}"
         )
-    others = [row for row in found.rows if row.batch_size != found.fastest]
-    also = ", ".join(str(row.batch_size) for row in others if row.slower is False)
+    others = [row for row in found.rows if row is not found.fastest]
+    also = _listed([row for row in others if row.slower is False])
     close = f"; not shown to be slower: {also}" if also else ""
     if any(row.slower is None for row in others):
         close = "; which others are slower is unknown without replicates that differ"
     what = "Fastest" if price_per_hour is None else "Fastest and cheapest"
-    front = ", ".join(str(row.batch_size) for row in found.rows if row.on_front)
-    for sizes, why in ((found.without_goal, "the goal is not reached"), (found.without_throughput, "no throughput")):
-        if sizes:
-            text.append(f"  batch {', '.join(map(str, sizes))}: left out, {why}")
-    return [*text, f"{what}: batch {found.fastest}{close}.", f"Pareto front of time and examples: {front}."]
+    for left_out, why in ((found.without_goal, "the goal is not reached"), (found.without_throughput, "no throughput")):
+        for part, sizes in left_out.items():
+            said = place(part, ", ".join(map(str, sizes))) if sizes else part
+            text.append(f"  {said}: left out, {why}")
+    return [
+        *text,
+        f"{what}: {place(found.fastest.part, found.fastest.batch_size)}{close}.",
+        f"Pareto front of time and examples: {_listed([row for row in found.rows if row.on_front])}.",
+    ]
+
+
+def place(part: str, batch_size: int | str) -> str:
+    """`batch 64`, or `muon, batch 64`."""
+    return f"{part}, batch {batch_size}" if part else f"batch {batch_size}"
+
+
+def _listed(rows: Sequence[TimeAtBatch]) -> str:
+    """`16, 64`, or `muon batch 16, muon batch 64`."""
+    return ", ".join(f"{row.part} batch {row.batch_size}" if row.part else f"{row.batch_size}" for row in rows)
 
 
 def shown(mean: Mean) -> str:

@@ -52,9 +52,16 @@ def is_search(folder: AnyPath) -> bool:
         return "goals" in json.loads(read_file(path))
     except (OSError, ValueError, TypeError, RecursionError) as error:
         raise UserError(
-            f"`results` must hold a whole tuning.json, got {path}, which cannot be read ({quoted(error)}); give a "
-            "--goal for an answer from the trials alone"
+            f"`results` must hold a whole tuning.json, got {path}, which cannot be read ({quoted(error)}); without "
+            "that file the answer is of the trials alone"
         ) from error
+
+
+def is_ladder(folder: AnyPath) -> bool:
+    """Whether the search in `folder` has several optimizers, as those of sweeps/optimizer_ladder.py have."""
+    return read_search(
+        folder, lambda about, _: any("optimizer" in cell for cell in about["cells"]), "sweeps/steps_to_result.py"
+    )
 
 
 def load_tuned_steps(folder: AnyPath) -> list[TunedSteps]:

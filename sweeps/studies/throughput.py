@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from analysis.charts.style import save
 from analysis.charts.time_to_result import time_to_result_figure
 from analysis.data.load import Sweep, load_sweep
-from analysis.data.runs import read_results
 from analysis.questions.data_parallel import (
     Link,
     WorkerModel,
@@ -19,8 +18,9 @@ from analysis.questions.data_parallel import (
     model_error_line,
     step_lines,
 )
-from analysis.questions.steps_to_result import default_goal, steps_to_result
+from analysis.questions.sweep_parts import Part, SweepParts, sweep_parts
 from analysis.questions.time_to_result import (
+    Throughput,
     TimeToResult,
     lines,
     throughput_lines,
@@ -28,7 +28,6 @@ from analysis.questions.time_to_result import (
     throughput_of_rows,
     time_to_result,
 )
-from analysis.stats.means import Mean
 from analysis.stats.wording import in_words
 from sweeps.cli.throughput_options import BATCH_SIZES, SECONDS
 from trainables.runtime.errors import UserError
@@ -36,10 +35,10 @@ from trainables.runtime.errors import UserError
 
 @dataclass(frozen=True)
 class _Measured:
-    """Examples per second by batch size; the gradient's size in bytes; the model of several workers, where
-    it is measured."""
+    """Examples per second by part of the sweep and batch size; the gradient's size in bytes; the model of several
+    workers, where it is measured."""
 
-    throughput: Mapping[int, Mean]
+    throughput: Mapping[str, Throughput]
     gradient_bytes: float
     model: WorkerModel | None = None
 
@@ -51,17 +50,28 @@ def run_throughput(options: argparse.Namespace) -> list[object]:
         measured = _measured(options, None)
         return [*throughput_lines(measured.throughput), *_several_devices(options, measured)]
     sweep = load_sweep(options.sweep)
-    measured = _measured(options, sweep) if options.measure else _of_rows(options, sweep)
+    whole = sweep_parts(sweep, options.goal, options.metric, options.direction)
+    measured = _measured(options, whole) if options.measure else _of_rows(options, sweep, whole)
     where = "measured here" if options.measure else f"of the sweep's trials, {_device(sweep)}"
-    runs = read_results(sweep, options.metric or "test_loss", options.direction)
-    goals, metric = dict.fromkeys(options.goal or [default_goal(runs)]), in_words(runs.metric)
-    found = [time_to_result(steps_to_result(runs, goal), measured.throughput) for goal in goals]
-    figure = time_to_result_figure(found, runs.metric, options.price_per_hour)
+    steps = {
+        goal: {part.name: part.steps[goal] for part in whole.parts if part.name in measured.throughput}
+        for goal in whole.goals
+    }
+    found = [
+        time_to_result(goal, of_goal, measured.throughput) for goal, of_goal in steps.items() if any(of_goal.values())
+    ]
+    if not found:
+        raise UserError(
+            f"`--optimizer` {' and '.join(measured.throughput)} reaches none of the goals at any batch size"
+        )
+    never = ", ".join(f"{goal:g}" for goal, of_goal in steps.items() if not any(of_goal.values()))
+    metric = in_words(whole.metric)
     return [
         *throughput_lines(measured.throughput, where),
         *(line for one in found for line in lines(one, metric, options.price_per_hour)),
+        *([f"{metric} {never}: no batch size reaches it in every replicate."] if never else []),
         *_several_devices(options, measured, found, metric),
-        *save(figure, sweep.folder, "time_to_result"),
+        *save(time_to_result_figure(found, whole.metric, options.price_per_hour), sweep.folder, "time_to_result"),
     ]
 
 
@@ -75,11 +85,13 @@ def _several_devices(
         return
     link = model.link if model else Link(options.latency, options.bandwidth)
     overhead = model.overhead if model else options.overhead or 0.0
-    throughput, size = measured.throughput, measured.gradient_bytes
-    steps = data_parallel_steps(throughput, size, link, [*throughput], options.devices, overhead)
-    yield from step_lines(steps, size, link)
-    for one in found:
-        yield from goal_lines(steps, one, metric, options.price_per_hour)
+    for part, throughput in measured.throughput.items():
+        if not throughput:
+            continue
+        steps = data_parallel_steps(throughput, measured.gradient_bytes, link, [*throughput], options.devices, overhead)
+        yield from step_lines(steps, measured.gradient_bytes, link, part)
+        for one in found:
+            yield from goal_lines(steps, one, metric, options.price_per_hour, part=part)
     if model is None:
         yield model_error_line(None)
 
@@ -103,15 +115,15 @@ def _refuse_without_effect(options: argparse.Namespace) -> None:
             raise UserError(f"`--devices` needs --{name} (or --measure-workers to measure it here)")
 
 
-def _of_rows(options: argparse.Namespace, sweep: Sweep) -> _Measured:
+def _of_rows(options: argparse.Namespace, sweep: Sweep, whole: SweepParts) -> _Measured:
     size = 0.0 if options.devices is None else gradient_bytes_of_rows(sweep)
-    return _Measured(throughput_of_rows(sweep), size)
+    return _Measured(throughput_of_rows(sweep, whole.parts), size)
 
 
-def _measured(options: argparse.Namespace, sweep: Sweep | None) -> _Measured:
-    """What is measured here, at the batch sizes of the options, or else of the sweep.
+def _measured(options: argparse.Namespace, whole: SweepParts | None) -> _Measured:
+    """What is measured here, at the batch sizes of the options, or else of the sweep, for the parts that it holds for.
 
-    Raises UserError where the network that the options name is not the sweep's.
+    Raises UserError where the network and optimizer that the options name are not the sweep's.
     """
     import torch
 
@@ -125,27 +137,44 @@ def _measured(options: argparse.Namespace, sweep: Sweep | None) -> _Measured:
     device = torch.device(options.device or ("cuda" if torch.cuda.is_available() else "cpu"))
     if options.measure_workers is not None and device.type != "cpu":
         raise UserError("`--measure-workers` runs on CPUs; add --device cpu, or give --bandwidth and --latency")
+    if len(names := [name for name, _ in options.optimizer]) > 1:
+        raise UserError(f"`--optimizer` must be one, whose throughput is measured, got {' '.join(names)}")
     torch.set_num_threads(options.threads)
     source = source_of(options, options.dataset)
     if options.batch_sizes is None:
-        options.batch_sizes = BATCH_SIZES if sweep is None else sorted(map(int, sweep.trials["batch_size"].unique()))
+        options.batch_sizes = BATCH_SIZES if whole is None else _batch_sizes(whole.parts)
     workers = sorted(set(options.measure_workers or []))
     if workers and workers[-1] > min(options.batch_sizes):
         least = min(options.batch_sizes)
         raise UserError(f"`--measure-workers` must be no more than the smallest batch ({least}), got {workers[-1]}")
     configs = expand(grid_of(options), source)
-    for name in ("dataset", "model", "model_options", "optimizer") if sweep is not None else ():
-        own, theirs = getattr(configs[0], name), set(sweep.trials[name].dropna()) if sweep is not None else set()
-        if theirs and own not in theirs:
-            option = name.replace("_", "-")
-            raise UserError(f"`--{option}` must be that of the sweep, {' or '.join(sorted(theirs))}, got {own}")
+    parts = [""] if whole is None else [part.name for part in _parts_of(whole.parts, vars(configs[0]))]
     seconds = options.seconds or SECONDS
     found = measure_throughput(configs, source, device, seconds)
-    throughput, size = throughput_of_passes(found.passes), found.gradient_bytes
+    throughput, size = dict.fromkeys(parts, throughput_of_passes(found.passes)), found.gradient_bytes
     if not workers:
         return _Measured(throughput, size)
     times = measure_workers(configs, source, workers, size, seconds, options.threads)
     return _Measured(throughput, size, fit_model(times.steps, times.all_reduces, size))
+
+
+def _batch_sizes(parts: Sequence[Part]) -> list[int]:
+    return sorted({int(size) for part in parts for size in part.trials["batch_size"]})
+
+
+def _parts_of(parts: Sequence[Part], config: Mapping[str, object]) -> list[Part]:
+    """Those with the network and optimizer of `config`."""
+    names = ("dataset", "model", "model_options", "optimizer", "optimizer_options")
+    for name in names:
+        own, theirs = config[name], {str(value) for part in parts for value in part.trials[name].dropna()}
+        if theirs and own not in theirs:
+            option = name.replace("_", "-")
+            raise UserError(f"`--{option}` must be that of the sweep, {' or '.join(sorted(theirs))}, got {own}")
+    found = [part for part in parts if part.holds({name: config[name] for name in names})]
+    if not found:
+        said = " or ".join(part.name for part in parts)
+        raise UserError(f"`--model` and --optimizer must be those of one part of the sweep without a remedy ({said})")
+    return found
 
 
 def _device(sweep: Sweep) -> str:

@@ -131,7 +131,7 @@ def row(batch_size: int, seconds: Mean) -> TimeAtBatch:
 
 
 def to_result(only: TimeAtBatch) -> TimeToResult:
-    return TimeToResult(0.1, (only,), only.batch_size)
+    return TimeToResult(0.1, (only,), only, {}, {})
 
 
 def test_time_and_cost_to_a_goal() -> None:
@@ -226,7 +226,7 @@ def test_overhead_is_of_several_devices_alone() -> None:
     steps = data_parallel_steps(throughput, 4e6, Link(0.0, 1e9), [64], [1, 2, 4], overhead=2e-3)
     assert [step.most for step in steps] == pytest.approx([12e-3, 14e-3, 14e-3], rel=1e-12)
     assert [step.least for step in steps] == pytest.approx([12e-3, 10e-3, 8e-3], rel=1e-12)
-    assert "µs per message, 2 ms of overhead per step;" in step_lines(steps, 4e6, Link(0.0, 1e9))[0]
+    assert "µs per message, 2 ms of overhead per step;" in step_lines(steps, 4e6, Link(0.0, 1e9), "muon")[0]
 
 
 def test_gradient_of_a_sweep(write_sweep: Callable[..., Path]) -> None:

@@ -64,6 +64,7 @@ def test_short_passes_are_made_longer(digits: Source) -> None:
         ("--latency 20us", "`--latency` has no effect without --devices"),
         ("--overhead 2ms", "`--overhead` has no effect without --devices"),
         ("--measure-workers 2 --overhead 2ms", "`--overhead` has no effect with --measure-workers, which measures it"),
+        ("--optimizer sgd adamw", "`--optimizer` must be one, whose throughput is measured, got sgd adamw"),
         (
             "--measure-workers 2 --bandwidth 1GB/s",
             "`--bandwidth` has no effect with --measure-workers, which measures it",
