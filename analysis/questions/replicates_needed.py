@@ -10,6 +10,9 @@ With d = |margin - loss| and sigma the standard deviation of the replicates' los
 analysis/stats/power.py at d / sigma. Each number is given for the pilot's own sigma (`plug_in`) and for its upper limit
 (`safe`): with the second, the power is at least the promised one in 80 % of all pilots.
 
+This is the power for one batch size. "Free up to B" needs every smaller batch size to be free too, so its power is
+lower: at least 1 minus the sum of the probabilities that one of them is not shown to be free (Bonferroni).
+
 Traps: the observed loss is itself uncertain, most of all from a few replicates. The pilot's results have been seen, so
 its replicates do not count for the test: take fresh seeds, or a sequential sweep.
 """
@@ -21,7 +24,7 @@ import pandas as pd
 from analysis.data.load import Sweep, comparable
 from analysis.questions.free_batch import free_batch
 from analysis.stats.means import Mean
-from analysis.stats.power import cap_for, replicates_for, upper_limit_of_deviation
+from analysis.stats.power import cap_for, power_of_all, replicates_for, replicates_for_all, upper_limit_of_deviation
 from trainables.runtime.errors import UserError
 
 
@@ -77,6 +80,38 @@ class Plan:
         parts = [(max(counts.values()), self.reference_seconds), *((n, each[size]) for size, n in counts.items())]
         known = [count * seconds for count, seconds in parts if seconds is not None]
         return sum(known) if len(known) == len(parts) else None
+
+
+@dataclass(frozen=True)
+class FreeUpTo:
+    """The claim that all of `batch_sizes` are free: its power is at least `power` with `replicates`, for no true loss
+    and the upper limits of sigma. `needed`: replicates for the plan's power, None where more than MOST_REPLICATES."""
+
+    batch_sizes: tuple[int, ...]
+    replicates: int
+    power: float
+    needed: int | None
+
+
+def free_up_to(plan: Plan) -> FreeUpTo | None:
+    """The largest claim "free up to" that the plan can support, with the replicates of its most demanding batch size.
+
+    It ends before the first batch size that diverged, or has no plan. None where it is of fewer than two batch sizes,
+    so that the powers of the plan say everything.
+    """
+    unplanned = [row.batch_size for row in plan.rows if row.if_nothing.safe is None]
+    end = min([*plan.diverged, *plan.without_spread, *unplanned], default=None)
+    rows = [row for row in plan.rows if end is None or row.batch_size < end]
+    counts = [row.if_nothing.safe for row in rows if row.if_nothing.safe is not None]
+    if len(rows) < 2:
+        return None
+    effects = [plan.margin / row.safe_deviation for row in rows]
+    return FreeUpTo(
+        batch_sizes=tuple(row.batch_size for row in rows),
+        replicates=max(counts),
+        power=power_of_all(max(counts), effects),
+        needed=replicates_for_all(effects, plan.power),
+    )
 
 
 def replicates_needed(sweep: Sweep, wanted: float, first: int) -> Plan:

@@ -14,6 +14,8 @@ least the promised one in ASSURANCE of all pilots:
 Sources: Julious 2004, Statistics in Medicine 23:1921 (non-inferiority); Browne 1995.
 """
 
+from collections.abc import Sequence
+
 import numpy as np
 from scipy import special
 
@@ -33,14 +35,27 @@ def power(replicates: int, effect: float, alpha: float = ALPHA) -> float:
 
 def replicates_for(effect: float, wanted: float) -> int | None:
     """The fewest replicates with the power `wanted`; None where MOST_REPLICATES are too few, as for an effect of 0."""
-    if effect <= 0 or power(MOST_REPLICATES, effect) < wanted:
+    return replicates_for_all([effect], wanted)
+
+
+def power_of_all(replicates: int, effects: Sequence[float]) -> float:
+    """A lower bound of the probability that the tests of all `effects` reject, however they depend on each other.
+
+    By Bonferroni's inequality it is 1 minus the sum of their probabilities to fail, or 0; of one effect it is `power`.
+    """
+    return max(0.0, 1 - sum(1 - power(replicates, effect) for effect in effects))
+
+
+def replicates_for_all(effects: Sequence[float], wanted: float) -> int | None:
+    """The fewest replicates for which `power_of_all` is `wanted`; None as above."""
+    if min(effects) <= 0 or power_of_all(MOST_REPLICATES, effects) < wanted:
         return None
     low, high = 1, 2  # too few, and perhaps enough
-    while power(high, effect) < wanted:
+    while power_of_all(high, effects) < wanted:
         low, high = high, 2 * high
     while high - low > 1:
         middle = (low + high) // 2
-        low, high = (low, middle) if power(middle, effect) >= wanted else (middle, high)
+        low, high = (low, middle) if power_of_all(middle, effects) >= wanted else (middle, high)
     return high
 
 

@@ -6,7 +6,7 @@ import os
 
 from analysis.data.load import load_sweep
 from analysis.data.metric import Metric
-from analysis.questions.replicates_needed import Needed, Plan, replicates_needed
+from analysis.questions.replicates_needed import FreeUpTo, Needed, Plan, free_up_to, replicates_needed
 from analysis.stats.power import ASSURANCE, MOST_REPLICATES
 from sweeps.cli.planning_options import POWER
 from sweeps.monitoring.consoles import consoles
@@ -92,12 +92,14 @@ def plan_lines(found: Plan, metric: Metric, folder: str, at_once: int) -> list[s
     ]
     if caps := {row.batch_size: row.if_nothing.safe for row in found.rows if row.if_nothing.safe is not None}:
         most = max(caps.values())
-        seconds = found.seconds(caps)
+        seconds = found.seconds(dict.fromkeys(caps, most))
         about = "" if seconds is None else f", about {_time(seconds, at_once)}"
         lines.append(
             f"To test all of them: {most} replicates{about}. Take fresh "
             "--seeds and another --name, because the pilot's results have been seen."
         )
+    if (claim := free_up_to(found)) is not None:
+        lines.append(_power_of_all(claim, found.power))
     sequential = [row.if_nothing.safe_cap for row in found.rows if row.if_nothing.safe_cap is not None]
     if sequential:
         lines.append(
@@ -105,6 +107,20 @@ def plan_lines(found: Plan, metric: Metric, folder: str, at_once: int) -> list[s
             "(docs/planning.md)."
         )
     return lines
+
+
+def _power_of_all(claim: FreeUpTo, wanted: float) -> str:
+    *smaller, largest = claim.batch_sizes
+    least = math.floor(100 * claim.power + ROUNDING)
+    more = ""
+    if claim.power < wanted:
+        count = f"over {MOST_REPLICATES}" if claim.needed is None else f"{claim.needed}"
+        more = f"; {100 * wanted:g} % needs {count} replicates"
+    return (
+        f'The power is for each batch size on its own. "Free up to batch {largest}" also needs batch '
+        f"{', '.join(map(str, smaller))} to be free: with {claim.replicates} replicates its power is at least "
+        f"{least} % (Bonferroni){more}."
+    )
 
 
 def _time(seconds: float | None, at_once: int) -> str:

@@ -9,10 +9,11 @@ from made_up import judged_by, record
 from narrow import not_none
 
 from analysis.data.load import Sweep, load_sweep
-from analysis.questions.replicates_needed import replicates_needed
-from analysis.stats.power import cap_for, power, replicates_for
+from analysis.questions.replicates_needed import free_up_to, replicates_needed
+from analysis.stats.power import cap_for, power, replicates_for, replicates_for_all
 from sweeps.studies.planning import plan_lines
 from trainables.runtime.errors import UserError
+from trainables.runtime.text import duration
 
 LOST = [0.001, 0.003, -0.001, 0.005]  # mean 0.002
 
@@ -113,3 +114,44 @@ def test_a_metric_without_a_margin_is_named(write_sweep: Callable[..., Path]) ->
     exact = load_sweep(judged_by(write_sweep(equal, "equal"), "mse", "", 1.0, -1.0), margin=0.1)
     with pytest.raises(UserError, match="that differ, but batch 64 has replicates that agree exactly"):
         replicates_needed(exact, 0.8, 4)
+
+
+def test_free_up_to_needs_the_smaller_batch_sizes_too(write_sweep: Callable[..., Path]) -> None:
+    """Batch 32 and 64 have the same losses, so each alone just has the power that is asked for, and both less."""
+    records = [
+        record(0.9 - (LOST[seed] if size > 16 else 0.0), batch_size=size, seed=seed, split_seed=seed)
+        for seed in range(4)
+        for size in (16, 32, 64)
+    ]
+    sweep = load_sweep(write_sweep(records))
+    plan = replicates_needed(sweep, 0.8, 4)
+    claim = not_none(free_up_to(plan))
+    effect, count = 0.005 / plan.rows[0].safe_deviation, not_none(plan.rows[0].if_nothing.safe)
+    assert (claim.batch_sizes, claim.replicates) == ((32, 64), count)
+    assert claim.power == pytest.approx(1 - 2 * (1 - power(count, effect)), abs=1e-9)
+    assert claim.needed == replicates_for_all([effect, effect], 0.8) == replicates_for(effect, 0.9)
+    said = plan_lines(plan, sweep.metric, "pilot", 1)
+    assert (
+        'The power is for each batch size on its own. "Free up to batch 64" also needs batch 32 to be free: with '
+        f"{count} replicates its power is at least {int(100 * claim.power)} % (Bonferroni); 80 % needs {claim.needed} "
+        "replicates."
+    ) in said
+    both = f"To test all of them: {count} replicates, about {duration(count * 3 * 3.0)}. "  # three sizes, 3 s a trial
+    assert any(line.startswith(both) for line in said)
+
+
+def test_free_up_to_ends_before_a_batch_size_that_diverged(write_sweep: Callable[..., Path]) -> None:
+    assert free_up_to(replicates_needed(pilot(write_sweep, LOST), 0.8, 4)) is None  # one batch size
+    records = [
+        record(
+            0.9 - (LOST[seed] if size > 16 else 0.0),
+            batch_size=size,
+            seed=seed,
+            split_seed=seed,
+            row={"status": "diverged", "test_accuracy": None} if (size, seed) == (128, 3) else None,
+        )
+        for seed in range(4)
+        for size in (16, 32, 64, 128, 256)
+    ]
+    claim = not_none(free_up_to(replicates_needed(load_sweep(write_sweep(records, "diverged")), 0.8, 4)))
+    assert claim.batch_sizes == (32, 64)

@@ -6,7 +6,15 @@ from scipy import stats
 from simulations.sequential import Study, errors, fixed_power, plans
 
 from analysis.stats.group_sequential import planned_looks
-from analysis.stats.power import ASSURANCE, cap_for, power, replicates_for, upper_limit_of_deviation
+from analysis.stats.power import (
+    ASSURANCE,
+    cap_for,
+    power,
+    power_of_all,
+    replicates_for,
+    replicates_for_all,
+    upper_limit_of_deviation,
+)
 
 
 @pytest.mark.parametrize(("count", "effect"), [(2, 0.1), (3, 1.0), (4, 2.0), (10, 0.9), (50, 0.4)])
@@ -54,3 +62,29 @@ def test_safe_plans_have_the_power_in_the_promised_share_of_pilots() -> None:
     found = plans(4, 1.0, 0.8, np.random.default_rng(3), 1500)
     assert (found["safe"] >= 0.8).mean() >= ASSURANCE - 4 * 0.4 / 1500**0.5
     assert (found["plug-in"] >= 0.8).mean() < 0.6
+
+
+@pytest.mark.parametrize("shared", [0.0, 0.7])
+def test_all_tests_reject_together_at_least_as_often_as_promised(shared: float) -> None:
+    """Three batch sizes, independent or with the noise of the smallest batch in common: each rejects as often as its
+    own power says, and all together at least as often as the bound, which is below the power of the weakest."""
+    random, count, effects, runs = np.random.default_rng(4), 20, [0.7, 0.8, 1.0], 20_000
+    common = random.standard_normal((runs, 1, count))
+    own = random.standard_normal((runs, len(effects), count))
+    losses = np.array(effects)[:, None] + shared**0.5 * common + (1 - shared) ** 0.5 * own
+    statistic = losses.mean(axis=2) / losses.std(axis=2, ddof=1) * count**0.5
+    rejected = statistic > stats.t.ppf(0.975, count - 1)
+    error = 4 * 0.5 / runs**0.5
+    assert rejected.mean(axis=0) == pytest.approx([power(count, effect) for effect in effects], abs=error)
+    promised, together = power_of_all(count, effects), float(rejected.all(axis=1).mean())
+    assert promised - error < together < power(count, effects[0]) + error
+    if shared == 0:
+        assert together == pytest.approx(np.prod([power(count, effect) for effect in effects]), abs=error)
+
+
+def test_replicates_for_all_are_the_fewest() -> None:
+    count = replicates_for_all([0.7, 0.8], 0.8)
+    assert count is not None
+    assert power_of_all(count - 1, [0.7, 0.8]) < 0.8 <= power_of_all(count, [0.7, 0.8])
+    assert power_of_all(2, [0.1, 0.1]) == 0.0
+    assert replicates_for_all([0.7, 0.0], 0.8) is None
