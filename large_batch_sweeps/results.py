@@ -77,7 +77,8 @@ def load_sweep(folder: str | AnyPath) -> SweepResults:
 
 
 def _card(card: Card) -> str:
-    question, verdict, result, why = map(html.escape, (card.question, card.verdict, card.result, " ".join(card.why)))
+    full = "; ".join(filter(None, (card.result, card.further)))
+    question, verdict, result, why = map(html.escape, (card.question, card.verdict, full, " ".join(card.why)))
     folded = f"<details><summary>why?</summary>{why}</details>" if why else ""
     return f'<div style="{CARD}">{question}<br><b>{verdict}</b><br>{result}{folded}</div>'
 

@@ -10,9 +10,19 @@ batch); where the best of several is named, its p-value and its interval are cor
 sentences on the gap are those of analysis/reporting/gap_answer.py.
 """
 
+import pandas as pd
+
 from analysis.data.load import NO_REMEDY, Measure, Sweep, attempted
 from analysis.data.measure_names import measure_in_words
-from analysis.questions.association import Association, associate, beyond_hyperparameters, compared, judged_measure
+from analysis.questions.association import (
+    Association,
+    associate,
+    beats_batch_size,
+    beyond_hyperparameters,
+    compared,
+    judged_measure,
+    matched_correlation,
+)
 from analysis.questions.sharpness_intervention import has_intervention
 from analysis.reporting.gap_answer import by_batch_size as by_batch_size
 from analysis.reporting.gap_answer import cost_sentence as cost_sentence
@@ -49,14 +59,15 @@ def association_sentence(sweep: Sweep) -> str:
             f"There are too few trials to tell whether {sharpness} and the gap are associated "
             f"({over}; rank correlation {correlation_text(shown)})."
         )
-    value = _with_interval(shown, over)
+    value, frame = _with_interval(shown, over), compared(sweep)
+    on_target = frame[~frame["off_target"]] if shown is association.matched else frame
+    alone = _batch_size_alone(on_target, measure)
     if shown.interval.holds(0):
         return (
             f"There is no significant association between {sharpness} and the gap: among trials that differ in batch "
-            f"size and switch-point alone, their rank correlation is {value}. {RESCALING}."
+            f"size and switch-point alone, their rank correlation is {value}. {alone}{RESCALING}."
         )
-    more, frame = ("larger" if shown.value > 0 else "smaller"), compared(sweep)
-    on_target = frame[~frame["off_target"]] if shown is association.matched else frame
+    more = "larger" if shown.value > 0 else "smaller"
     (beyond,) = beyond_hyperparameters(on_target, [measure.column])
     controlled = "After controlling for batch size and the other hyperparameters"
     if beyond.interval is None:
@@ -73,8 +84,19 @@ def association_sentence(sweep: Sweep) -> str:
     return (
         f"Sharper minima go with a {more} gap: among trials that differ in batch size and switch-point alone, the rank "
         f"correlation of {sharpness} and gap is {value}. This is an association, not a cause. "
-        f"{controlled}.{turned} {RESCALING}."
+        f"{controlled}.{turned} {alone}{RESCALING}."
     )
+
+
+def _batch_size_alone(frame: pd.DataFrame, measure: Measure) -> str:
+    """How well batch size, which is known before training, goes with the gap, and by how much sharpness exceeds it."""
+    alone, better = matched_correlation(frame, "batch_size"), beats_batch_size(frame, measure.column)
+    if alone.value is None:
+        return ""
+    sentence = f"Batch size alone has a rank correlation of {fixed(alone.value, plus=True)} with the gap. "
+    if better.value is None or better.interval is None:
+        return sentence
+    return f"{sentence}Sharpness exceeds it by {_with_interval(better)}. "
 
 
 def name_of(measure: Measure) -> str:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from analysis.data.load import BOX_STRONG, MAX_EIG, Sweep, attempted, comparable
 from analysis.data.metric import Metric
 from analysis.questions.free_batch import FreeBatch, Loss, free_batch
+from analysis.questions.losses_by_rate import differing_losses
 from analysis.questions.remedies import Remedy, never_completed, remedies
 from analysis.questions.sequential import verdicts_sentence
 from analysis.stats.means import Mean, mean_over_replicates, paired_difference
@@ -94,6 +95,7 @@ def cost_sentence(sweep: Sweep) -> str:
         sentences = [_free(metric, found)]
         if largest.batch_size != found.largest_noninferior_batch:
             sentences.append(_at_the_same_settings(metric, largest))
+        sentences.append(_by_rate(metric, largest.batch_size, differing_losses(sweep, largest.batch_size)))
     sentences += [_not_free(row, found.reference) for row in found.rows if row.diverged]
     told = {row.batch_size for row in found.rows if row.diverged}
     sentences += [_diverged(row) for row in rows if row.diverged and row.batch_size not in told]
@@ -145,6 +147,14 @@ def _at_the_same_settings(metric: Metric, row: Loss) -> str:
     if row.lost is None:
         return ""
     return f"At the same settings, batch {row.batch_size} {_lost(metric, row.lost, _compared(row))}."
+
+
+def _by_rate(metric: Metric, batch_size: int, losses: dict[float, Mean]) -> str:
+    if not losses:
+        return ""
+    loses = "loses" if metric.direction == "higher" else "is worse by"
+    told = ", ".join(f"{metric.number(mean.value)} at {rate:g}" for rate, mean in losses.items())
+    return f"By learning rate, batch {batch_size} {loses} {told}.".replace("-", "−")
 
 
 def _tuned(metric: Metric, found: FreeBatch | None, diverged: int) -> str:

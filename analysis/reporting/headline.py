@@ -1,7 +1,7 @@
 """The first screen of a sweep: one line that says what was run, and three questions with a verdict and one result each.
 
-The page shows them as cards, and the terminal prints the same lines last (`headline_lines`, at most eight). The
-sentences behind each verdict are those of analysis/reporting/answer.py.
+The page shows them as cards. The terminal prints them last, in eight lines (`headline_lines`). The sentences behind
+each verdict are those of analysis/reporting/answer.py, which the terminal prints before.
 
 A verdict says the main fact. The loss of the largest batch is compared between learning rates, paired inside
 replicates and corrected for how many pairs of rates there are (Bonferroni): where any pair differs, the average over
@@ -12,7 +12,6 @@ A sweep that has not ended gives no verdict before `enough_is_paired`, and a pre
 are looked at again and again cross any limit in the end.
 """
 
-import itertools
 import re
 import textwrap
 from collections.abc import Sequence
@@ -20,17 +19,18 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from analysis.data.load import NO_REMEDY, Sweep, axes, comparable, constants
+from analysis.data.load import NO_REMEDY, Sweep, axes, constants
 from analysis.data.metric import Metric
 from analysis.data.progress import Progress
 from analysis.questions.association import associate, beats_batch_size, compared, judged_measure, matched_correlation
 from analysis.questions.free_batch import FreeBatch, Loss, free_batch
+from analysis.questions.losses_by_rate import differing_losses
 from analysis.questions.remedies import never_completed, remedies
 from analysis.questions.sharpness_intervention import has_intervention
 from analysis.reporting.answer import association_sentence, cost_sentence, headline, name_of, remedy_sentence
 from analysis.reporting.gap_answer import named_remedy
 from analysis.reporting.intervention import card as intervention_card
-from analysis.stats.means import Mean, differences_by_replicate, mean_over_replicates, paired_difference, resolution
+from analysis.stats.means import Mean
 from analysis.stats.rank_correlation import Correlation
 from analysis.stats.wording import capitalized, fixed
 from trainables.records.matching import SWITCH
@@ -40,7 +40,8 @@ from trainables.units import read_amount
 LEAST_REPLICATES = 2  # with a pair at the largest batch
 LEAST_SHARE = 0.5  # of the planned trials of every batch size
 NEARLY_ALL = 0.8  # of the loss summed over learning rates
-MOST_VALUES = 6  # of an axis that are named one by one
+MOST_VALUES = 4  # of an axis that are named one by one
+MOST_LINES = 8  # of the headline on a terminal
 MOST_LETTERS = 40  # of a value; the page's "What was run" holds it whole
 NAMES = {
     "batch_size": "batch size",
@@ -48,21 +49,32 @@ NAMES = {
     "warmup_epochs": "warmup",
     "switch_epoch": "switch",
 }
+KEPT_AXES = ("axis batch_size", "axis learning_rate")
+SEPARATOR, INDENT, NO_BREAK = " · ", "    ", "\N{NO-BREAK SPACE}"
 COUNTED = ("seed", "split_seed", *(name for name in SWITCH if name != "switch_epoch"), *REMEDIES)
 
 
 @dataclass(frozen=True)
 class Card:
-    """A question, its verdict, the one result that it rests on, and the sentences that say why."""
+    """A question, its verdict, the one result that it rests on, and the sentences that say why.
+
+    `result` is empty where there is none. `further` goes on with it where there is room, as on the page.
+    """
 
     question: str
     verdict: str
     result: str
     why: tuple[str, ...]
+    further: str = ""
 
 
 def run_line(sweep: Sweep) -> str:
     """What was run: data, model, optimizer, stopping, grid, seeds, device, date."""
+    return SEPARATOR.join(_run_parts(sweep).values())
+
+
+def _run_parts(sweep: Sweep) -> dict[str, str]:
+    """The parts of `run_line` by name, in their order; the axes beyond batch size and learning rate as `axis NAME`."""
     varying, same = axes(sweep.trials), constants(sweep.trials)
 
     def value(name: str) -> str:
@@ -75,27 +87,36 @@ def run_line(sweep: Sweep) -> str:
     named = {"dataset", "model", "optimizer", "train_size", "epochs", "budget", "target_loss", *COUNTED}
     first = [name for name in NAMES if name in varying]
     order = [*first, *(name for name in varying if name not in named and name not in first)]
-    grid = [f"{NAMES.get(name, name.replace('_', ' '))} {_values(varying[name])}" for name in order]
     seeds, tried = (
         sweep.trials[["seed", "split_seed"]].drop_duplicates(),
         sorted(set(sweep.trials["remedy"]) - {NO_REMEDY}),
     )
-    with_remedies = [f"{len(tried)} remed{'y' if len(tried) == 1 else 'ies'}"] if tried else []
-    counts = [f"{len(seeds)} seed{'s' * (len(seeds) != 1)}", f"{len(sweep.trials)} trials"]
-    devices = " and ".join(sorted(sweep.trials["device"].dropna().astype(str).unique()))
-    date = (sweep.started_at or min(sweep.trials["finished_at"].dropna(), default=""))[:10]
-    parts = [
-        f"{value('dataset')}{examples}",
-        value("model"),
-        value("optimizer"),
-        until,
-        *grid,
-        *with_remedies,
-        *counts,
-        devices,
-        date,
-    ]
-    return " · ".join(part for part in parts if part and part != "None")
+    parts = {
+        "dataset": f"{value('dataset')}{examples}",
+        "model": value("model"),
+        "optimizer": value("optimizer"),
+        "until": until,
+        **{f"axis {name}": f"{NAMES.get(name, name.replace('_', ' '))} {_values(varying[name])}" for name in order},
+        "remedies": f"{len(tried)} remed{'y' if len(tried) == 1 else 'ies'}" if tried else "",
+        "seeds": f"{len(seeds)} seed{'s' * (len(seeds) != 1)}",
+        "trials": f"{len(sweep.trials)} trials",
+        "device": " and ".join(sorted(sweep.trials["device"].dropna().astype(str).unique())),
+        "date": (sweep.started_at or min(sweep.trials["finished_at"].dropna(), default=""))[:10],
+    }
+    return {name: part for name, part in parts.items() if part and part != "None"}
+
+
+def _run_lines(sweep: Sweep, width: int, most: int) -> list[str]:
+    """`run_line` wrapped between its parts; those that tell the least are left out until it takes `most` lines."""
+    parts = _run_parts(sweep)
+    further = [name for name in parts if name.startswith("axis ") and name not in KEPT_AXES]
+    spare = [*reversed(further), "trials", "device", "remedies", "until", "optimizer", "axis learning_rate", "seeds"]
+    while True:
+        text = f"{NO_BREAK}· ".join(part.replace(" ", NO_BREAK) for part in parts.values())
+        lines = [line.replace(NO_BREAK, " ") for line in textwrap.wrap(text, width, subsequent_indent=INDENT)]
+        if len(lines) <= most or not spare:
+            return lines
+        parts.pop(spare.pop(0), None)
 
 
 def _longest(trials: pd.DataFrame) -> str:
@@ -114,12 +135,19 @@ def cards(sweep: Sweep) -> list[Card]:
 
 
 def headline_lines(sweep: Sweep, progress: Progress | None = None, width: int = 80) -> list[str]:
-    """The run, and each question with its verdict and its result: at most eight lines, wrapped at `width`."""
+    """The run, and each question with its verdict and its result, wrapped at `width`.
+
+    At most eight lines, unless the verdicts and results alone take more: the run is shortened to what is left.
+    """
     badge, shown = standing(sweep, progress)
-    lines = [run_line(sweep), *([f"PRELIMINARY: {badge}"] if badge else [])]
+    lines = [f"PRELIMINARY: {badge}"] if badge else []
     for card in shown:
-        lines += [f"{card.question} {card.verdict}", f"    {card.result}"]
-    return [part for line in lines for part in textwrap.wrap(line, width, subsequent_indent="    ")]
+        lines.append(f"{card.question} {card.verdict}")
+        if card.result:
+            lines.append(f"{INDENT}{card.result}")
+    answer = [part for line in lines for part in textwrap.wrap(line, width, subsequent_indent=INDENT)]
+    left = MOST_LINES - len(answer)
+    return [*_run_lines(sweep, width, left if left > 0 else 2), *answer]
 
 
 def standing(sweep: Sweep, progress: Progress | None) -> tuple[str | None, list[Card]]:
@@ -145,48 +173,11 @@ def enough_is_paired(sweep: Sweep, progress: Progress) -> bool:
     return largest is None or last.batch_size >= largest
 
 
-def losses_by_rate(sweep: Sweep, batch_size: int) -> dict[float, Mean]:
-    """What `batch_size` loses to the smallest at each learning rate, where it was compared; of the plain trials."""
-    frame = comparable(sweep)
-    plain = frame[frame["is_plain"]]
-    references, rows = plain[plain["is_reference"]], plain[plain["batch_size"] == batch_size]
-    found = {
-        float(rate): paired_difference(references, part, sweep.metric.score)
-        for rate, part in rows.groupby("learning_rate")
-    }
-    return {rate: mean for rate, mean in found.items() if mean is not None}
-
-
-def depends_on_rate(sweep: Sweep, batch_size: int) -> bool:
-    """Whether the losses at any two learning rates differ, at 5 % over all pairs of rates (Bonferroni).
-
-    Of each replicate the difference between its losses at two rates, as a mean over replicates with a t-interval.
-    """
-    frame = comparable(sweep)
-    plain = frame[frame["is_plain"]]
-    references, rows = plain[plain["is_reference"]], plain[plain["batch_size"] == batch_size]
-    losses = {
-        rate: differences_by_replicate(references, part, sweep.metric.score)["mean"]
-        for rate, part in rows.groupby("learning_rate")
-    }
-    pairs = list(itertools.combinations(losses.values(), 2))
-    step = resolution(plain, sweep.metric.score)
-    for first, second in pairs:
-        both = (first - second).dropna()
-        table = pd.DataFrame({"replicate": both.index, "difference": both.to_numpy()})
-        mean = mean_over_replicates(table, "difference", step=step)
-        if mean is not None and mean.interval is not None:
-            interval = mean.simultaneous(len(pairs)).interval
-            if interval is not None and not interval.holds(0):
-                return True
-    return False
-
-
 def _how_large(sweep: Sweep) -> Card:
     question, why, metric = "How large?", _sentences(cost_sentence(sweep)), sweep.metric
     found = free_batch(sweep, "matched")
     if found is None:
-        return Card(question, "Unknown: no two batch sizes can be compared", "no result", why)
+        return Card(question, "Unknown: no two batch sizes can be compared", "", why)
     last = found.rows[-1]
     if last.lost is None:
         return Card(question, f"Batch {last.batch_size} diverged", f"{last.diverged} of {last.attempted} trials", why)
@@ -195,10 +186,9 @@ def _how_large(sweep: Sweep) -> Card:
         result += f", at look {design.look_of(last.batch_size)} of {len(design.looks)}"
     if last.lost.interval is None:
         return Card(question, _without_interval(last.lost), result, why)
-    by_rate = {} if design is not None else losses_by_rate(sweep, last.batch_size)  # no test beside the planned one
-    if len(by_rate) > 1 and depends_on_rate(sweep, last.batch_size):
+    if by_rate := differing_losses(sweep, last.batch_size):
         told = ", ".join(f"{_number(metric, mean.value)} at {rate:g}" for rate, mean in by_rate.items())
-        return Card(question, _by_rate(found, last, by_rate), f"{result}; by learning rate: {told}", why)
+        return Card(question, _by_rate(found, last, by_rate), result, why, f"by learning rate: {told}")
     return Card(question, f"{_size_verdict(metric, found, last)}{_diverged(last)}", result, why)
 
 
@@ -207,8 +197,8 @@ def _by_rate(found: FreeBatch, last: Loss, by_rate: dict[float, Mean]) -> str:
     total = sum(max(0.0, mean.value) for mean in by_rate.values())
     if by_rate[worst].value <= 0:
         return f"What batch {last.batch_size} gains depends on the learning rate{_diverged(last)}"
-    share = "nearly all" if by_rate[worst].value >= NEARLY_ALL * total else "most"
-    where = f"{share} of it at learning rate {worst:g}"
+    share = "almost only" if by_rate[worst].value >= NEARLY_ALL * total else "mostly"
+    where = f"{share} at learning rate {worst:g}"
     return f"Batch {last.batch_size} is worse, {where}{_free(found, last)}{_diverged(last)}"
 
 
@@ -241,33 +231,36 @@ def _is_it_sharpness(sweep: Sweep) -> Card:
     why = _sentences(association_sentence(sweep))
     measure = judged_measure(sweep)
     if measure is None:
-        return Card(question, "Unknown: sharpness was not measured", "no result", why)
+        return Card(question, "Unknown: sharpness was not measured", "", why)
     association = associate(sweep, measure)
     found, _ = headline(sweep, association)
     if found.value is None or found.interval is None:
-        return Card(question, "Unknown: too few trials", "no result", why)
-    result = f"rank correlation of {name_of(measure)} and gap {_correlation(found)}"
+        return Card(question, "Unknown: too few trials", "", why)
+    result = f"{name_of(measure)} and gap: ρ = {_correlation(found)}"
     frame = compared(sweep)
     frame = frame[~frame["off_target"]] if found is association.matched else frame
-    alone = matched_correlation(frame, "batch_size")
-    if alone.value is not None:
-        result += f"; of batch size alone {fixed(alone.value, plus=True)}"
-    if found.interval.holds(0):
-        return Card(question, "Not shown: sharpness and gap are not significantly associated", result, why)
-    goes = "Sharper minima have larger gaps" if found.value > 0 else "Sharper minima have smaller gaps"
-    better = beats_batch_size(frame, measure.column)
-    if better.value is None or better.interval is None:
-        return Card(question, f"{goes}; whether more than batch size tells is unknown", result, why)
-    ends = f"{fixed(better.interval.low, plus=True)} to {fixed(better.interval.high, plus=True)}"
-    why = (
-        *why,
-        "Sharpness less batch size alone, in rank correlation with the gap: "
-        f"{fixed(better.value, plus=True)} (95 % CI {ends}).",
-    )
+    alone, better = matched_correlation(frame, "batch_size"), beats_batch_size(frame, measure.column)
+    further = "" if alone.value is None else f"of batch size alone {fixed(alone.value, plus=True)}"
+    return Card(question, _sharpness_verdict(found, better), result, why, further)
+
+
+def _sharpness_verdict(found: Correlation, better: Correlation) -> str:
+    """`found`: of sharpness with the gap; `better`: by how much that exceeds the correlation of batch size alone."""
+    assert found.value is not None
+    assert found.interval is not None
+    goes = f"Sharper minima have {'larger' if found.value > 0 else 'smaller'} gaps"
+    nothing = "Not shown: sharpness and gap are not significantly associated"
+    is_shown = not found.interval.holds(0)
+    if better.interval is None:
+        return f"{goes}; whether more than batch size tells is unknown" if is_shown else nothing
     if better.interval.low > 0:
-        return Card(question, f"{goes}, and sharpness predicts better than batch size alone", result, why)
+        return f"{goes}, and sharpness predicts better than batch size alone" if is_shown else nothing
     as_well = "better" if better.interval.high < 0 else "as well"
-    return Card(question, f"{goes}, but batch size alone predicts {as_well}", result, why)
+    return (
+        f"{goes}, but batch size alone predicts {as_well}"
+        if is_shown
+        else (f"Not shown; batch size alone predicts {as_well}")
+    )
 
 
 def _what_helps(sweep: Sweep) -> Card:
@@ -275,12 +268,13 @@ def _what_helps(sweep: Sweep) -> Card:
     found = remedies(sweep)
     if not found:
         lost = never_completed(sweep)
-        return Card(question, "Nothing completed" if lost else "Nothing was tried", "no result", why)
+        return Card(question, "Nothing completed" if lost else "Nothing was tried", "", why)
     best = named_remedy(found)
     tried = [remedy for remedy in found if remedy.batch_size == found[0].batch_size]
     change, sign = best.gain, metric.sign  # in the direction of the metric
     value = f"{'+' if sign * change.value > 0 else ''}{_number(metric, sign * change.value)} {metric.unit}".strip()
-    result = f"{best.name} at batch {best.batch_size}: {value} {_ends(metric, change, sign)}"
+    gain = f"at batch {best.batch_size}: {value} {_ends(metric, change, sign)}"
+    result = f"{best.name} {gain}"
     if best.gain.interval is None:
         return Card(question, _without_interval(best.gain), result, why)
     if not best.helps:
@@ -290,7 +284,7 @@ def _what_helps(sweep: Sweep) -> Card:
     if best.share is not None and best.share.interval is not None:
         back = f", wins back {100 * best.share.value:.0f} % of the gap"
     name = best.name if "=" in best.name else capitalized(best.name)  # an option is written as it is given
-    return Card(question, f"{name} helps{back}", result, why)
+    return Card(question, f"{name} helps{back}", gain, why)
 
 
 def _without_interval(mean: Mean) -> str:
@@ -331,7 +325,7 @@ def _values(found: Sequence[object]) -> str:
         for value in found
     ]
     numbers = [text for text, value in zip(texts, found, strict=True) if value is not None]
-    return ", ".join(texts) if len(texts) <= MOST_VALUES else f"{numbers[0]} to {numbers[-1]} ({len(texts)} values)"
+    return ", ".join(texts) if len(texts) <= MOST_VALUES else f"{numbers[0]} to {numbers[-1]}"
 
 
 def _short(text: str) -> str:

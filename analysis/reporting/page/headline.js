@@ -4,7 +4,7 @@ function drawHeadline() {
   byId("run").textContent = data.run ?? "";
   const badge = data.badge ? element("p", { class: "badge" }, element("strong", {}, "PRELIMINARY"), ` ${data.badge}`) : null;
   const cards = data.cards.map((card) => element("article", { class: "card", "data-key": `card ${card.question}` },
-    element("h2", {}, card.question), element("p", { class: "verdict" }, card.verdict), element("p", { class: "result" }, card.result),
+    element("h2", {}, card.question), element("p", { class: "verdict" }, card.verdict), card.result ? element("p", { class: "result" }, [card.result, card.further].filter(Boolean).join("; ")) : null,
     card.why.length ? element("details", { "data-key": `why ${card.question}` }, element("summary", {}, "why?"), ...card.why.map((sentence) => element("p", {}, sentence))) : null));
   update(byId("answer"), badge, element("div", { class: "cards" }, ...cards), ...data.notes.map((note) => element("p", { class: "faint" }, note)));
 }

@@ -156,7 +156,7 @@ def test_the_largest_eigenvalue_is_judged_where_it_alone_was_measured(
     assert "the rank correlation of the largest Hessian eigenvalue and gap is +" in association_sentence(sweep)
     card = next(card for card in cards(sweep) if card.question == "Is it sharpness?")
     assert card.verdict.startswith("Sharper minima have larger gaps")
-    assert card.result.startswith("rank correlation of the largest Hessian eigenvalue and gap +")
+    assert card.result.startswith("the largest Hessian eigenvalue and gap: ρ = +")
     table = "\n".join(summary_lines(sweep)).split("rank correlation with the gap")[1]
     assert table.split("\n")[0].strip() == "largest eigenvalue"
     assert " over 3 replicates. Matched: 0 trials" not in " ".join(table.split())
