@@ -1,10 +1,11 @@
-"""The answer of a sweep as plain text, 80 columns wide: printed when a sweep ends, and by
+"""The answer of a sweep as plain text, wrapped to the terminal: printed when a sweep ends, and by
 
     python analysis/summary.py results/NAME
 
 Implementation: analysis/reporting/summary.py.
 """
 
+import shutil
 import sys
 
 from analysis.cli.command import run_on_sweep
@@ -16,7 +17,8 @@ from analysis.reporting.summary import summary_lines
 
 def lines(sweep: Sweep) -> list[str]:
     """The details, then the headline."""
-    return [*summary_lines(sweep), "", *headline_lines(sweep, progress_of(sweep.trials, sweep.folder))]
+    width = shutil.get_terminal_size().columns  # 80 where the output is no terminal
+    return [*summary_lines(sweep, width), "", *headline_lines(sweep, progress_of(sweep.trials, sweep.folder), width)]
 
 
 def main(arguments: list[str]) -> int:

@@ -1,4 +1,4 @@
-"""The answer of a sweep as plain text, 80 columns wide: printed when a sweep ends.
+"""The answer of a sweep as plain text, wrapped to the terminal: printed when a sweep ends.
 
 The table averages over everything but batch size (learning rate, warmup) inside a replicate, then over
 replicates: primary metric and gap with the half-width of their 95 % t-interval, sharpness as geometric mean with
@@ -19,21 +19,24 @@ from analysis.stats.rank_correlation import Correlation
 from analysis.stats.wording import correlation_text, plain_number, three_digits
 from trainables.records.schemas import STATUSES
 
-COLUMNS = 80
+COLUMNS = 80  # of an output that is no terminal
+LEAST_COLUMNS = 40  # below which a terminal wraps the lines itself
 WIDEST = 1e6  # the ratio of an interval's ends beyond which they are not printed
 
 
-def summary_lines(sweep: Sweep) -> list[str]:
-    """The lines of the summary; none is longer than 80 columns but for a path that is."""
-    lines = [*_wrap(f"{sweep.name}: {counts_line(sweep)}"), *(part for note in sweep.notes for part in _wrap(note)), ""]
+def summary_lines(sweep: Sweep, width: int = COLUMNS) -> list[str]:
+    """The lines of the summary, of at most `width` columns but for what has no space to break at, such as a path."""
+    width = max(width, LEAST_COLUMNS)
+    lines = [line for text in (f"{sweep.name}: {counts_line(sweep)}", *sweep.notes) for line in _wrap(text, width)]
+    lines.append("")
     for sentence in answer(sweep):
-        lines += textwrap.wrap(sentence, COLUMNS)
-    lines += ["", *_table(sweep), ""]
-    lines += _correlations(sweep)
+        lines += textwrap.wrap(sentence, width)
+    lines += ["", *_table(sweep, width), ""]
+    lines += _correlations(sweep, width)
     flags = flag_counts(sweep)
     if flags:
-        lines += ["", *_wrap("Flags: " + "; ".join(f"{flag} {count}" for flag, count in flags.items()))]
-    return [*lines, "", *_places(sweep)]
+        lines += ["", *_wrap("Flags: " + "; ".join(f"{flag} {count}" for flag, count in flags.items()), width)]
+    return [*lines, "", *_places(sweep, width)]
 
 
 def counts_line(sweep: Sweep) -> str:
@@ -81,7 +84,7 @@ def with_interval(mean: Mean | None) -> str:
     return f"{three_digits(mean.value)}{ends}"
 
 
-def _table(sweep: Sweep) -> list[str]:
+def _table(sweep: Sweep, width: int) -> list[str]:
     metric = sweep.metric
     unit = metric.label().removeprefix(f"test {metric.noun}").strip()
     rows: list[tuple[str, ...]] = [
@@ -94,22 +97,30 @@ def _table(sweep: Sweep) -> list[str]:
         counted = str(row.batch_size), completed(row.trials, row.attempted)
         sharpness = with_interval(row.box_sharpness), with_interval(row.max_eig)
         rows.append((*counted, plus_minus(metric, row.level), gap, *sharpness))
-    whole = sum(max(map(len, column)) for column in zip(*rows, strict=True)) + 5 <= COLUMNS
-    parts: list[Sequence[int]] = [range(6)] if whole else [(0, 1, 2, 3), (0, 4, 5)]
-    lines = [line for part in parts for line in _aligned(rows, part)]
+    lines = _tables(rows, width, kept=1, right=2)
     off_target = [f"{row.off_target} of {row.trials} at batch {row.batch_size}" for row in found if row.off_target]
     note = _basis(sweep, [row.level for row in found])
-    return [*lines, *_wrap(note + (f" Off target: {', '.join(off_target)}." if off_target else ""))]
+    return [*lines, *_wrap(note + (f" Off target: {', '.join(off_target)}." if off_target else ""), width)]
 
 
-def _aligned(rows: list[tuple[str, ...]], columns: Sequence[int]) -> list[str]:
-    """Some columns of the rows as lines: the first two to the right, the others to the left."""
-    widths = {column: max(len(row[column]) for row in rows) for column in columns}
-    space = "  " if sum(widths.values()) + 2 * len(widths) - 2 <= COLUMNS else " "
+def _tables(rows: Sequence[Sequence[str]], width: int, *, kept: int, right: int) -> list[str]:
+    """Rows of equal length as lines of at most `width`: what does not fit follows below, with the first `kept` columns.
+
+    The first `right` columns are aligned to the right, the others to the left.
+    """
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    gap = "  " if sum(widths) + 2 * (len(widths) - 1) <= width else " "
+    first, parts = list(range(kept)), [list(range(kept))]
+    for column in range(kept, len(widths)):
+        if sum(widths[one] + len(gap) for one in parts[-1]) + widths[column] > width and parts[-1] != first:
+            parts.append([*first])
+        parts[-1].append(column)
     return [
-        space.join(
-            row[column].rjust(width) if column < 2 else row[column].ljust(width) for column, width in widths.items()
+        gap.join(
+            row[column].rjust(widths[column]) if column < right else row[column].ljust(widths[column])
+            for column in part
         ).rstrip()
+        for part in parts
         for row in rows
     ]
 
@@ -128,12 +139,13 @@ def _basis(sweep: Sweep, means: list[Mean | None]) -> str:
     return f"Trials without a switch or a remedy; 95 % t-intervals over {span} replicates (seed, split_seed){averaged}."
 
 
-def _correlations(sweep: Sweep) -> list[str]:
+def _correlations(sweep: Sweep, width: int) -> list[str]:
     """The rank correlations of the gap with the measures of the table, as far as they have values."""
     names = {BOX_STRONG: "box sharpness", MAX_EIG: "largest eigenvalue"}
     found = [part for part in (associate(sweep, measure) for measure in names) if part.pooled_with_off_target.trials]
     if not found:
-        return _wrap("No rank correlation with the gap: neither box sharpness nor the largest eigenvalue has a value.")
+        text = "No rank correlation with the gap: neither box sharpness nor the largest eigenvalue has a value."
+        return _wrap(text, width)
     shown: dict[str, list[Correlation]] = {"matched": [part.matched for part in found]}
     if any(part.matched_with_off_target.trials != part.matched.trials for part in found):
         shown["matched, off target too"] = [part.matched_with_off_target for part in found]
@@ -151,18 +163,18 @@ def _correlations(sweep: Sweep) -> list[str]:
         "Pooled and per learning rate: without the reference trials, whose gap is 0 by construction "
         f"({first.pooled.trials} trials)."
     )
-    return ["  ".join([row[0].ljust(30), *(cell.ljust(22) for cell in row[1:])]).rstrip() for row in rows] + _wrap(note)
+    return [*_tables(rows, width, kept=1, right=0), *_wrap(note, width)]
 
 
-def _places(sweep: Sweep) -> list[str]:
+def _places(sweep: Sweep, width: int) -> list[str]:
     """Where everything lies."""
     files = ("trials.parquet", "epochs.parquet", "measures.parquet", "figures", "report.html", "weights")
     found = [name for name in files if (sweep.folder / name).exists()]
-    return [f"In {sweep.folder}:", *(f"  {line}" for line in textwrap.wrap(", ".join(found), COLUMNS - 2))]
+    return [f"In {sweep.folder}:", *(f"  {line}" for line in textwrap.wrap(", ".join(found), width - 2))]
 
 
-def _wrap(text: str) -> list[str]:
-    return textwrap.wrap(text, COLUMNS, break_long_words=False)
+def _wrap(text: str, width: int) -> list[str]:
+    return textwrap.wrap(text, width, break_long_words=False)
 
 
 def _two_digits(value: float) -> str:

@@ -148,6 +148,7 @@ def under_ray(placement: Placement, folder: AnyPath, progress: Progress, run: Ca
     Raises LostError where Ray dies, or `folder` cannot be used any more.
     """
     watch = Watch()
+    progress.starting(placement.address)
     try:
         with ray_session(placement) as (gpus_per_trial, dashboard):
             progress.begin(ray.cluster_resources(), dashboard)

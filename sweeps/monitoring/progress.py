@@ -54,6 +54,10 @@ class Progress(tune.Callback):  # type: ignore[misc]
         """Nothing: Tune pickles its callbacks into its snapshots, which are never restored."""
         return {}
 
+    def starting(self, address: str | None) -> None:
+        """Says that Ray starts on this machine, or that the cluster at `address` is called; both take seconds."""
+        self._console.print("Starting Ray." if address is None else f"Connecting to Ray at {address}.")
+
     def begin(self, resources: dict[str, float], dashboard: str | None) -> None:
         """Says what the sweep runs on and starts the display."""
         gpus = f", {resources['GPU']:g} GPUs" if resources.get("GPU") else ""

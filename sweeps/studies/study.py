@@ -20,7 +20,7 @@ from rich.console import Console
 from analysis.data.sequential_design import read_design
 from sweeps.cli.without_effect import refuse_options_without_effect
 from sweeps.execution.preflight import checking
-from sweeps.monitoring.consoles import consoles
+from sweeps.monitoring.consoles import answer_then_write, consoles
 from sweeps.plan.axes import axes_line
 from sweeps.plan.grid import Grid, expand
 from sweeps.plan.units import tokens_of_example
@@ -123,9 +123,9 @@ def report_and_answer(folder: AnyPath, console: Console) -> Ending:
 
     sweep = load_sweep(folder)  # once: report and summary share what is computed
     console.print()
-    for line in summary_lines(sweep):
+    for line in summary_lines(sweep, console.width):
         console.print(line, soft_wrap=True)
-    console.print(f"Report, written with the figures after the answer below: {folder / REPORT}", soft_wrap=True)
+    console.print(f"Report, complete when this command ends: {folder / REPORT}", soft_wrap=True)
     lines = headline_lines(sweep, progress_of(sweep.trials, folder), console.width)
     return Ending(["", *lines], partial(write_report, sweep))
 
@@ -192,9 +192,7 @@ def run_study(
         say_failed_measures(tables)
         status = 1 if say_failures(tables, trial_ids) else 0
         if ending is not None:
-            for line in ending.answer:
-                console.print(line, soft_wrap=True)
-            ending.write()
+            answer_then_write(ending.answer, ending.write, talk, console)
     return status
 
 

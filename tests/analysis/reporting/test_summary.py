@@ -1,6 +1,7 @@
 """The answer in words: it never says more than the evidence, and it fits 80 columns."""
 
 import dataclasses
+import re
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -175,15 +176,22 @@ def test_the_gain_of_a_switch_is_paired(write_sweep: Callable[..., Path]) -> Non
     assert 0.2 < gain < 0.4  # one and a half doublings at 0.2 points each, but for noise
 
 
+@pytest.mark.parametrize("width", [60, 80, 120])
 @pytest.mark.parametrize("scale", [1e-6, 1.0, 1e5])
-def test_lines_fit_80_columns_and_count_everything(write_sweep: Callable[..., Path], scale: float) -> None:
+def test_lines_fit_the_terminal_and_count_everything(
+    write_sweep: Callable[..., Path], scale: float, width: int
+) -> None:
     records = [*grid(seeds=range(5)), failed("boom", seed=99)]
     records = changed(records, box_sharpness=lambda t: scale * t.get("box_sharpness", 1.0))
     records[0].trial["flags"] = ["missed target loss", "paper method far below strong"]
-    lines = summary_lines(load_sweep(write_sweep(records)))
+    lines = summary_lines(load_sweep(write_sweep(records)), width)
     path = next(place for place, line in enumerate(lines) if line.startswith("In "))
-    assert max(len(line) for place, line in enumerate(lines) if place != path) <= 80
+    longest = max(len(line) for place, line in enumerate(lines) if place != path)
+    assert width - 12 < longest <= width  # a paragraph fills it but for a word
     text = "\n".join(lines)
+    if width == 60:  # what does not fit beside follows below
+        assert re.search(r"^batch +(box sharpness|largest)", text, re.MULTILINE)
+    text = " ".join(text.split())
     assert "50 completed, 0 diverged, 1 failed" in text
     assert "missed target loss 1; paper method far below strong 1" in text
     assert "off target too" in text
