@@ -9,11 +9,13 @@ from trainables.data.rows import Examples
 from trainables.runtime.float32 import large_products
 from trainables.tasks.by_name import load_task
 from trainables.tasks.metrics import Metric, Value, merged
+from trainables.tasks.outputs import tensors_of
 from trainables.tasks.task import Task
 
 CHUNK_NUMBERS = 2**20  # input numbers in a chunk: fixed, so that a value never depends on the free memory
-LEAST_ON_DEVICE = 64  # examples in a chunk on an accelerator, which fewer large images would leave idle
-TOKEN_NUMBERS = 2**8  # what a token, a single number, counts for: its logits and activations are many
+LEAST_ON_DEVICE = 64  # images in a chunk on an accelerator, which fewer large ones would leave idle
+TOKEN_NUMBERS = 2**8  # what a token, a single number, counts for: its activations are many
+OUTPUT_NUMBERS = 2**28  # of outputs in a chunk of tokens, 1 GiB in float32: logits over a large vocabulary
 
 
 @dataclass(frozen=True)
@@ -65,10 +67,8 @@ def totals(
     modes = [(module, module.training) for module in model.modules()]
     task.evaluation_mode(model)
     loss = torch.zeros((), dtype=torch.float64, device=inputs.device)
-    numbers = inputs[0].numel() * (1 if inputs.is_floating_point() else TOKEN_NUMBERS)
-    size = max(1 if inputs.device.type == "cpu" else LEAST_ON_DEVICE, CHUNK_NUMBERS // max(1, numbers))
-    chunk = cuts or size
-    largest = max(cuts) if cuts else min(size, len(inputs))
+    size = _chunk_size(model, inputs) if cuts is None else max(cuts)
+    chunk, largest = cuts or size, min(size, len(inputs))
     metrics: list[dict[str, Metric]] = []
     weight: Tensor | int = 0
     with torch.no_grad(), large_products(model.parameters(), largest):
@@ -81,3 +81,14 @@ def totals(
     for module, training in modes:
         module.training = training
     return Totals(loss, weight, {name: merged([one[name] for one in metrics]) for name in metrics[0]})
+
+
+def _chunk_size(model: nn.Module, inputs: Examples) -> int:
+    """How many examples are evaluated at once; the same whatever else is in memory."""
+    if inputs.is_floating_point():
+        least = 1 if inputs.device.type == "cpu" else LEAST_ON_DEVICE
+        return max(least, CHUNK_NUMBERS // max(1, inputs[0].numel()))
+    with torch.no_grad():
+        outputs = sum(tensor.numel() for tensor in tensors_of(model(inputs[:1])))
+    size = CHUNK_NUMBERS // (max(1, inputs[0].numel()) * TOKEN_NUMBERS)
+    return max(1, min(size, OUTPUT_NUMBERS // max(1, outputs)))

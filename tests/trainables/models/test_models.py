@@ -238,6 +238,22 @@ def test_evaluation_in_chunks_of_tokens(monkeypatch: pytest.MonkeyPatch) -> None
     assert parts.loss == pytest.approx(whole.loss, rel=1e-13)
 
 
+def test_logits_over_a_large_vocabulary_are_few_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """GPT-2's vocabulary and context: 64 windows would take 13 GB of logits, and as much for their softmax."""
+    model, tokens, labels = small_text()
+    outputs: list[torch.Size] = []
+    model.register_forward_hook(lambda _, __, found: outputs.append(found.shape))
+    whole = evaluate(model.double(), tokens, labels)
+    one = outputs[0].numel()
+    outputs.clear()
+    monkeypatch.setattr("trainables.training.evaluate.OUTPUT_NUMBERS", 3 * one)
+    parts = evaluate(model, tokens, labels)
+    assert outputs[0][0] == 1  # which says how much comes out of an example
+    assert max(shape.numel() for shape in outputs) == 3 * one
+    assert sum(shape[0] for shape in outputs[1:]) == len(tokens)
+    assert parts.loss == pytest.approx(whole.loss, rel=1e-13)
+
+
 def test_hessian_of_an_lstm() -> None:
     """Second derivatives of the LSTM with shared weights: against the dense Hessian by finite differences."""
     model, tokens, labels = small_text()
