@@ -114,17 +114,17 @@ def run_trials(
     """
     by_key = {config.trial_id: config for config in configs}
 
-    def fit_grid(gpus_per_trial: float) -> None:
+    def fit_grid(placed: Placement) -> None:
         space = {"trial_id": tune.grid_search(_Keys(by_key)), "configs": ray.put(by_key)}
         trainable: type[TuneTrial] = TuneTrial
         search = {}
-        if placement.workers_per_trial > 1:
+        if placed.workers_per_trial > 1:
             from trainables.tune.parallel_trial import ParallelTrial  # Ray Train takes seconds to import
 
             trainable = ParallelTrial
-            workers = room(placement, gpus_per_trial)  # none on a cluster that has still to grow
-            search["max_concurrent_trials"] = workers // placement.workers_per_trial or None
-        fit(trainable, space, by_key, source, folder, placement, gpus_per_trial, progress, **search)
+            workers = room(placed)  # none on a cluster that has still to grow
+            search["max_concurrent_trials"] = workers // placed.workers_per_trial or None
+        fit(trainable, space, by_key, source, folder, placed, progress, **search)
 
     interrupted = bool(configs) and under_ray(placement, folder, progress, fit_grid)
     if not interrupted:
@@ -142,20 +142,20 @@ def run_trials(
     return tables, interrupted
 
 
-def under_ray(placement: Placement, folder: AnyPath, progress: Progress, run: Callable[[float], None]) -> bool:
-    """Calls `run` with the GPUs of a trial while connected to Ray; returns whether it was interrupted.
+def under_ray(placement: Placement, folder: AnyPath, progress: Progress, run: Callable[[Placement], None]) -> bool:
+    """Calls `run` with the placement that Ray has room for, while connected; returns whether it was interrupted.
 
     Raises LostError where Ray dies, or `folder` cannot be used any more.
     """
     watch = Watch()
     progress.starting(placement.address)
     try:
-        with ray_session(placement) as (gpus_per_trial, dashboard):
+        with ray_session(placement) as (placed, dashboard):
             progress.begin(ray.cluster_resources(), dashboard)
             services = services_of_ray()
             looks = partial(watch.look_at_storage, folder), partial(watch.look_at_ray, services)
             with watching(watch, *looks):
-                run(gpus_per_trial)
+                run(placed)
     except KeyboardInterrupt:
         watch.raise_if_lost()
         return True
@@ -195,7 +195,6 @@ def fit(
     source: Source,
     folder: AnyPath,
     placement: Placement,
-    gpus_per_trial: float,
     progress: Progress,
     **search: Any,
 ) -> None:
@@ -208,17 +207,7 @@ def fit(
         "folder": str(folder.resolve()),
         "source": ray.put(source),
         "trained": ray.put(frozenset(finished_trials(folder))),
-        "cpus": placement.cpus_per_trial,
-        "gpus": gpus_per_trial,
-        "workers": placement.workers_per_trial,
-        "memory": placement.memory_per_trial,
-        "micro_batch_size": placement.micro_batch_size,
-        "cuda_graphs": placement.cuda_graphs,
-        "checkpoint_seconds": placement.checkpoint_seconds,
-        "checkpoint_every": placement.checkpoint_every,
-        "trial_timeout": placement.trial_timeout,
-        "keep_weights": placement.keep_weights,
-        "reuse_actors": placement.reuse_actors,
+        "placement": placement.of_trial(),
     }
     callbacks: list[tune.Callback] = [progress, _Forget(), *trackers(placement.track, folder, by_key)]
     if placement.dashboard:

@@ -14,6 +14,7 @@ from typing import Any
 
 import ray
 
+from sweeps.session.gpu_share import gpu_share
 from sweeps.session.placement import Placement
 from sweeps.session.ray_folder import last_errors, ray_folder
 from sweeps.session.ray_token import dashboard_line, make_token, tell_of_token
@@ -23,8 +24,8 @@ from trainables.tune.ray_compat import folder_of_session, gpus_here, listen_on_l
 
 
 @contextlib.contextmanager
-def ray_session(placement: Placement) -> Iterator[tuple[float, str | None]]:
-    """A connection to Ray; yields the GPUs of a trial and the dashboard's address."""
+def ray_session(placement: Placement) -> Iterator[tuple[Placement, str | None]]:
+    """A connection to Ray; yields `placement` with the GPUs of a trial as a number, and the dashboard's address."""
     warnings.filterwarnings("ignore", category=FutureWarning, module="ray")
     with contextlib.ExitStack() as held:
         try:
@@ -38,7 +39,7 @@ def ray_session(placement: Placement) -> Iterator[tuple[float, str | None]]:
         held.callback(ray.shutdown)
         logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
         url = context.dashboard_url
-        yield _gpus_of_trial(placement), dashboard_line(f"http://{url}") if url else None
+        yield _with_gpus(placement), dashboard_line(f"http://{url}") if url else None
 
 
 def refuse_missing_gpus(placement: Placement) -> None:
@@ -132,28 +133,24 @@ def _reach(address: str) -> None:
     socket.create_connection((host.strip("[]"), int(port)), timeout=10).close()
 
 
-def _gpus_of_trial(placement: Placement) -> float:
-    """The GPUs of a trial. A request that no node can meet would wait forever, so it is refused here."""
+def _with_gpus(placement: Placement) -> Placement:
+    """Decides the GPUs of a trial. A request that no node can meet would wait forever, so it is refused here."""
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     most_gpus = max(node.get("GPU", 0.0) for node in nodes)
-    gpus = placement.gpus_per_trial
-    if gpus is None:
-        gpus = 1.0 if most_gpus >= 1 else 0.0
-        placement = dataclasses.replace(placement, gpus_per_trial=gpus)  # and checked once more
-    if room(placement, gpus) < placement.workers_per_trial and placement.address is None:
+    placement = dataclasses.replace(placement, gpus_per_trial=gpu_share(placement.gpus_per_trial, most_gpus))
+    if room(placement) < placement.workers_per_trial and placement.address is None:
         of_memory = f" and {placement.memory_per_trial:g} GiB" if placement.memory_per_trial else ""
         of_workers = f", {placement.workers_per_trial} times" if placement.workers_per_trial > 1 else ""
         raise UserError(
             f"`cpus-per-trial` and `gpus-per-trial` must fit one node, got {placement.cpus_per_trial:g} CPUs and "
-            f"{gpus:g} GPUs{of_memory}{of_workers} where a node has at most "
+            f"{placement.gpus:g} GPUs{of_memory}{of_workers} where a node has at most "
             f"{max(node.get('CPU', 0.0) for node in nodes):g} CPUs, {most_gpus:g} GPUs and "
             f"{max(node.get('memory', 0.0) for node in nodes) / GIB:.3g} GiB"
         )
-    return gpus
+    return placement
 
 
-def room(placement: Placement, gpus: float) -> int:
+def room(placement: Placement) -> int:
     """How many workers of trials the cluster has room for at once, as it is now."""
-    asked = {"CPU": placement.cpus_per_trial, "GPU": gpus, "memory": (placement.memory_per_trial or 0.0) * GIB}
-    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-    return sum(int(min(node.get(name, 0.0) // amount for name, amount in asked.items() if amount)) for node in nodes)
+    nodes, asked = [node["Resources"] for node in ray.nodes() if node["Alive"]], placement.resources().items()
+    return sum(int(min(node.get(name, 0.0) // amount for name, amount in asked if amount)) for node in nodes)

@@ -10,6 +10,7 @@ from analysis.questions.replicates_needed import FreeUpTo, Needed, Plan, free_up
 from analysis.stats.power import ASSURANCE, MOST_REPLICATES
 from sweeps.cli.planning_options import POWER
 from sweeps.monitoring.consoles import consoles
+from sweeps.session.gpu_share import gpu_share
 from trainables.runtime.errors import UserError
 from trainables.runtime.text import duration
 from trainables.storage.folders import is_there
@@ -40,7 +41,7 @@ def trials_at_once(
     cpus: int, gpus: int, *, cpus_per_trial: float, gpus_per_trial: float | None, workers_per_trial: int
 ) -> int:
     """How many trials run side by side on a machine with so many CPUs and GPUs, at least one; see Placement."""
-    needed = float(gpus >= 1) if gpus_per_trial is None else gpus_per_trial
+    needed = gpu_share(gpus_per_trial, gpus)
     workers = math.floor(cpus / cpus_per_trial + ROUNDING)
     if needed:
         on_one = 1 / needed if needed < 1 else 1.0  # GPU; several workers may share it

@@ -218,15 +218,14 @@ def run_campaign(campaign: Campaign, folder: AnyPath, placement: Placement, prog
     if not sum(campaign.missing().values()):
         return False
 
-    def fit_campaign(gpus_per_trial: float) -> None:
+    def fit_campaign(placed: Placement) -> None:
         fit(
             TunedTrial,
             {"grace_epochs": campaign.plan.rules.grace_epochs, "goals": campaign.plan.goals},
             campaign.begun,
             campaign.plan.source,
             folder,
-            placement,
-            gpus_per_trial,
+            placed,
             progress,
             search_alg=CampaignSearch(campaign),
             scheduler=EarlyStopping(campaign, folder),

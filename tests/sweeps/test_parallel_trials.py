@@ -20,6 +20,7 @@ from trainables.config import TrialConfig
 from trainables.data import Source
 from trainables.records.tables import Tables, read_tables
 from trainables.trial import run_trial
+from trainables.tune.trial_placement import TrialPlacement
 from trainables.tune.tune_trial import TuneTrial
 
 pytestmark = pytest.mark.slow
@@ -31,6 +32,7 @@ NUMBERS = ("train_loss", "test_loss", "train_accuracy", "box_sharpness", "hessia
 def run(folder: Path, configs: list[TrialConfig], source: Source, **placement: Any) -> Tables:
     progress = Progress(configs, already_done=0, console=Console(quiet=True))
     with exclusive_results_folder(folder, resume=False):
+        (folder / "sweep.json").write_text("{}")  # without it the folder counts as removed, after three minutes
         tables, interrupted = run_trials(configs, source, folder, Placement(dashboard=False, **placement), progress)
     assert not interrupted
     return tables
@@ -136,12 +138,7 @@ def test_out_of_memory_is_tried_again_in_parts_then_failed(
             "configs": ray.put({config.trial_id: config for config in (cannot, can)}),
             "source": ray.put(digits),
             "folder": str(tmp_path),
-            "cpus": 1,
-            "gpus": 0,
-            "memory": 0.35,
-            "checkpoint_seconds": 1e6,
-            "keep_weights": False,
-            "reuse_actors": True,
+            "placement": TrialPlacement(memory_per_trial=0.35, checkpoint_seconds=1e6),
         }
         worker = Worker.remote()  # type: ignore[attr-defined]  # of ray.remote
         ends = ray.get(worker.run.remote(shared, [cannot.trial_id, can.trial_id, can.trial_id]))

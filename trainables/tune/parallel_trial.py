@@ -14,6 +14,7 @@ Why it is as it is (Ray 2.60, Train V2):
 - A trainer takes seconds to start, so this is for trials that take minutes.
 """
 
+import dataclasses
 import json
 import os
 import socket
@@ -45,7 +46,8 @@ from trainables.storage.folders import AnyPath, arrow_path, place
 from trainables.training.parallel import Workers
 from trainables.trial import MeasuringError, Trial
 from trainables.tune.ray_compat import remove_orphaned_groups
-from trainables.tune.tune_trial import TuneTrial, leaving_curves, out_of_memory, resources
+from trainables.tune.trial_placement import TrialPlacement
+from trainables.tune.tune_trial import TuneTrial, leaving_curves, out_of_memory
 from trainables.units import read_amount
 
 DEATHS_ALLOWED = 3
@@ -55,19 +57,17 @@ _LOST = ("gloo", "nccl", "connection closed", "connection reset", "socket", "sto
 
 
 class ParallelTrial(TuneTrial):
-    """A TuneTrial whose work is done by `workers` processes, each with `cpus`, `gpus` and `memory` of its own."""
+    """A TuneTrial whose work is done by `workers_per_trial` processes, each with CPUs, GPUs and memory of its own."""
 
     @classmethod
     def default_resource_request(cls, config: dict[str, Any]) -> tune.PlacementGroupFactory:
         return tune.PlacementGroupFactory([{"memory": DRIVER_BYTES}])
 
     def setup(self, config: dict[str, Any]) -> None:
-        names = ("configs", "source", "folder", "cpus", "gpus", "memory", "keep_weights", "checkpoint_seconds")
-        self._settings = {name: config[name] for name in names} | {"checkpoint_every": config.get("checkpoint_every")}
-        self._workers: int = config["workers"]
-        super().setup({**config, "gpus": 0})
+        self._settings = {name: config[name] for name in ("configs", "source", "folder", "placement")}
+        super().setup({**config, "placement": dataclasses.replace(config["placement"], gpus_per_trial=0.0)})
 
-    def _limit_memory(self, config: dict[str, Any]) -> None:
+    def _limit_memory(self) -> None:
         """This process only waits."""
 
     def _advance(self) -> Record:
@@ -95,7 +95,7 @@ class ParallelTrial(TuneTrial):
     def _fit(self, attempt: int, measures_alone: bool) -> None:
         """Runs the trial from its last checkpoint to its end. Raises WorkerGroupError."""
         remove_orphaned_groups()
-        asked = resources(self._settings)
+        placement: TrialPlacement = self._settings["placement"]
         storage_path, file_system = arrow_path(self._folder / "ray" / "train")
         TorchTrainer(
             work_together,
@@ -108,7 +108,9 @@ class ParallelTrial(TuneTrial):
             },
             torch_config=_NoGroup(),
             scaling_config=ray.train.ScalingConfig(
-                num_workers=self._workers, use_gpu=asked["GPU"] > 0, resources_per_worker=asked
+                num_workers=placement.workers_per_trial,
+                use_gpu=placement.gpus > 0,
+                resources_per_worker=placement.resources(),
             ),
             run_config=ray.train.RunConfig(
                 name=f"{self._config.trial_id}-{attempt}",
@@ -133,13 +135,14 @@ class RanOutOfMemoryError(Exception):
 
 def work_together(settings: dict[str, Any]) -> None:
     """What each worker does: the whole trial, its share of every batch. The first keeps checkpoint and record."""
-    prepare_process(settings["cpus"])
-    workers = _join(uses_gpu=settings["gpus"] > 0)
+    placement: TrialPlacement = settings["placement"]
+    prepare_process(placement.cpus_per_trial)
+    workers = _join(uses_gpu=placement.gpus > 0)
     config: TrialConfig = ray.get(settings["configs"])[settings["trial_id"]]
     folder = place(settings["folder"], has_answered=True)
     checkpoint, weights = (folder / part / f"{config.trial_id}.pt" for part in ("checkpoints", "weights"))
     trial: Trial | None = None
-    limit_memory(workers.device, gib=settings["memory"], gpu_share=settings["gpus"])
+    limit_memory(workers.device, gib=placement.memory_per_trial, gpu_share=placement.gpus)
     try:
         source, micro_batch_size = ray.get(settings["source"]), settings["micro_batch_size"]
         trial = Trial(config, source, workers.device, workers, micro_batch_size, known=settings["known"])
@@ -147,11 +150,11 @@ def work_together(settings: dict[str, Any]) -> None:
             trial.resume(checkpoint)
         trial.measures_alone = settings["measures_alone"]
         if workers.rank == 0:
-            saver = _Saver(trial, checkpoint, settings["checkpoint_seconds"], settings["checkpoint_every"])
+            saver = _Saver(trial, checkpoint, placement.checkpoint_seconds, placement.checkpoint_every)
             trial.after_epoch = leaving_curves(folder, trial, saver)
         trial.train()
         if workers.rank == 0:
-            if settings["keep_weights"] and not weights.exists():
+            if placement.keep_weights and not weights.exists():
                 trial.save_weights(weights)
             trial.while_measuring = Unmeasured(folder, trial.record)
             trial.save(checkpoint)  # a measure that fails ends all workers

@@ -28,11 +28,12 @@ from trainables.data import Source
 from trainables.records.running import RunningCurves, remove_running
 from trainables.records.tables import Record, Tables, read_tables, record_of, write_record
 from trainables.records.unmeasured import Unmeasured, remove_unmeasured, take_unmeasured
-from trainables.runtime.memory import GIB, free_memory, give_back, is_out_of_memory, limit_memory
+from trainables.runtime.memory import free_memory, give_back, is_out_of_memory, limit_memory
 from trainables.runtime.time_limit import time_limit
 from trainables.storage.checkpoint import remove_checkpoint
 from trainables.storage.folders import AnyPath, place
 from trainables.tune.ray_compat import set_process_title
+from trainables.tune.trial_placement import TrialPlacement
 from trainables.units import read_amount
 
 if TYPE_CHECKING:
@@ -63,16 +64,13 @@ class TuneTrial(tune.Trainable):  # type: ignore[misc]
     """Trains and measures one TrialConfig, and leaves its record in the results folder.
 
     The Tune configuration has `trial_id`; `configs` and `source`, object references to the TrialConfigs by their
-    key and to the shared Source; `folder`, the results folder; `cpus` and `gpus` of a trial; `checkpoint_seconds`
-    between checkpoints; `keep_weights`; and `reuse_actors`, whether this actor will be given other trials. It may have
-    `memory`, the GiB that a trial may take, `micro_batch_size`, `trial_timeout` in seconds, `cuda_graphs`,
-    `checkpoint_every`, an amount, and `trained`, a reference to the keys of the trials that are trained already and
-    only measured further.
+    key and to the shared Source; `folder`, the results folder; and `placement`, a TrialPlacement. It may have
+    `trained`, a reference to the keys of the trials that are trained already and only measured further.
     """
 
     @classmethod
     def default_resource_request(cls, config: dict[str, Any]) -> tune.PlacementGroupFactory:
-        return tune.PlacementGroupFactory([resources(config)])
+        return tune.PlacementGroupFactory([config["placement"].resources()])
 
     def setup(self, config: dict[str, Any]) -> None:
         import torch
@@ -81,17 +79,13 @@ class TuneTrial(tune.Trainable):  # type: ignore[misc]
         from trainables.runtime.process import prepare_process
         from trainables.training.recording import cuda_graph
 
-        prepare_process(config["cpus"])
+        self._placement: TrialPlacement = config["placement"]
+        prepare_process(self._placement.cpus_per_trial)
         # On a node whose GPU PyTorch cannot see the CPU does the work; the row's `device` says so.
-        self._device = torch.device("cuda" if config["gpus"] and torch.cuda.is_available() else "cpu")
-        self._given_micro_batch_size: int | None = config.get("micro_batch_size")
-        self._recorder = cuda_graph if config.get("cuda_graphs") and self._device.type == "cuda" else None
+        self._device = torch.device("cuda" if self._placement.gpus and torch.cuda.is_available() else "cpu")
+        self._recorder = cuda_graph if self._placement.cuda_graphs and self._device.type == "cuda" else None
         self._folder = place(config["folder"], has_answered=True)  # to the driver
-        self._timeout: float | None = config.get("trial_timeout")
-        self._keep_weights = config["keep_weights"]
-        self._reuse_actors = config["reuse_actors"]
-        self._checkpoint_seconds = config["checkpoint_seconds"]
-        every = config.get("checkpoint_every")
+        every = self._placement.checkpoint_every
         self._checkpoint_every = None if every is None else read_amount("checkpoint_every", every)
         self._configs: dict[str, TrialConfig] = ray.get(config["configs"])
         self._source: Source = ray.get(config["source"])
@@ -102,11 +96,11 @@ class TuneTrial(tune.Trainable):  # type: ignore[misc]
             if trial.is_warm_started and trial.switch_epoch is not None:
                 self._warm_starts.setdefault(trial.warm_start_id, set()).add(trial.switch_epoch)
         self._begin(config["trial_id"])
-        self._limit_memory(config)
+        self._limit_memory()
 
     def __repr__(self) -> str:
         """The name of the actor in Ray's dashboard."""
-        return f"{self._config.label}, then others" if self._reuse_actors else self._config.label
+        return f"{self._config.label}, then others" if self._placement.reuse_actors else self._config.label
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         self._begin(new_config["trial_id"])
@@ -115,7 +109,8 @@ class TuneTrial(tune.Trainable):  # type: ignore[misc]
     def step(self) -> dict[str, Any]:
         set_process_title(f"ray::{type(self).__name__}({self._config.label})")
         try:
-            with time_limit(self._seconds_left(), f"took more than the {self._timeout} s of --trial-timeout"):
+            seconds = self._placement.trial_timeout
+            with time_limit(self._seconds_left(), f"took more than the {seconds} s of --trial-timeout"):
                 record, failure = self._advance(), None
         except (Exception, SystemExit) as error:
             if hasattr(error, "ray_terminate_msg"):  # Ray ends this worker: no fault of the trial
@@ -141,7 +136,7 @@ class TuneTrial(tune.Trainable):  # type: ignore[misc]
         self._weights = self._folder / "weights" / f"{trial_id}.pt"
         self._trial: Trial | None = None
         self._known = self._known_record(trial_id)
-        self._micro_batch_size = self._given_micro_batch_size
+        self._micro_batch_size = self._placement.micro_batch_size
         self._ran_out_of_memory = False
         self._begun_at = self._saved_at = time.monotonic()
         print(f"trial {trial_id}: {self._config.label}", flush=True)  # the actor's log in Ray's dashboard
@@ -164,11 +159,11 @@ class TuneTrial(tune.Trainable):  # type: ignore[misc]
             if not reached and self._config.is_warm_started:
                 trial.resume(self._warm_start(self._config.switch_epoch))
         finished = self._train(self._trial)
-        if time.monotonic() - self._saved_at > self._checkpoint_seconds:
+        if time.monotonic() - self._saved_at > self._placement.checkpoint_seconds:
             self._save(self._trial)
         if not finished:
             return None
-        if self._keep_weights and not self._weights.exists():
+        if self._placement.keep_weights and not self._weights.exists():
             self._trial.save_weights(self._weights)
         self._trial.while_measuring = Unmeasured(self._folder, self._trial.record)
         self._trial.measure()
@@ -177,10 +172,11 @@ class TuneTrial(tune.Trainable):  # type: ignore[misc]
         return record
 
     def _seconds_left(self) -> float | None:
-        return None if self._timeout is None else self._timeout - (time.monotonic() - self._begun_at)
+        timeout = self._placement.trial_timeout
+        return None if timeout is None else timeout - (time.monotonic() - self._begun_at)
 
-    def _limit_memory(self, config: dict[str, Any]) -> None:
-        limit_memory(self._device, gib=config.get("memory"), gpu_share=config["gpus"])
+    def _limit_memory(self) -> None:
+        limit_memory(self._device, gib=self._placement.memory_per_trial, gpu_share=self._placement.gpus)
 
     def _after(self, error: str, ran_out_of_memory: bool) -> Record | None:
         """The record of a trial that raised `error`; None where it is tried again, with a smaller micro-batch."""
@@ -263,12 +259,6 @@ def leaving_curves(folder: AnyPath, trial: Trial, then: Callable[[], None]) -> C
 
 def _metrics(row: dict[str, Any]) -> dict[str, Any]:
     return {name: row[name] for name in REPORTED if row.get(name) is not None}
-
-
-def resources(config: dict[str, Any]) -> dict[str, float]:
-    """What one process of a trial asks Ray for."""
-    memory = {"memory": float(round(config["memory"] * GIB))} if config.get("memory") else {}
-    return {"CPU": config["cpus"], "GPU": config["gpus"], **memory}
 
 
 def out_of_memory(micro_batch_size: int | None) -> str:

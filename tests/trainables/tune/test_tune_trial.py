@@ -11,6 +11,7 @@ from trainables.config import TrialConfig
 from trainables.data import Source
 from trainables.records.tables import read_tables
 from trainables.trial import Trial, run_trial
+from trainables.tune.trial_placement import TrialPlacement
 from trainables.tune.tune_trial import TuneTrial
 from trainables.units import Amount
 
@@ -48,11 +49,7 @@ def drive(configs: dict[str, TrialConfig], source: Source, folder: Path) -> tupl
         "configs": ray.put(configs),
         "source": ray.put(source),
         "folder": str(folder),
-        "cpus": 1,
-        "gpus": 0,
-        "checkpoint_seconds": 0.0,
-        "keep_weights": False,
-        "reuse_actors": True,
+        "placement": TrialPlacement(checkpoint_seconds=0.0),
     }
     worker = Worker.remote()  # type: ignore[attr-defined]  # of ray.remote
     found: tuple[bool, str, list[str]] = ray.get(worker.run.remote(shared, list(configs)))
