@@ -137,8 +137,6 @@ def expand(grid: Grid, source: Source) -> list[TrialConfig]:
     for (seed, split_seed), batch_size, learning_rate, warmup, switch, remedy, (name, options) in cells:
         remedy = {**grid.schedule, **remedy, **schedule_fingerprint(remedy.get("decay", grid.schedule.get("decay")))}
         switch_epoch = switch_epoch_of(switch, source, train_size, batch_size, _planned(grid))
-        if "learning_rate_scaling" in remedy or "same_steps" in remedy:
-            remedy = {"base_batch_size": min(grid.batch_sizes), **remedy}
         config = TrialConfig(
             dataset=source.name,
             data_fingerprint=data_fingerprint,
@@ -183,12 +181,18 @@ def expand(grid: Grid, source: Source) -> list[TrialConfig]:
             shifts=",".join(name for name in SHIFTS if name in grid.shifts) or None,
             rescaling=grid.rescaling,
             noise_scale=grid.noise_scale,
-            **remedy,
+            **with_base_batch_size(remedy, grid),
             measures=measures,
         )
         config = with_checked_optimizer(config).canonical()
         trials.setdefault(config.trial_id, config)
     return sorted(trials.values(), key=lambda config: config.switch_epoch is not None)
+
+
+def with_base_batch_size(remedy: Mapping[str, Any], grid: Grid) -> Mapping[str, Any]:
+    """`remedy` with the `base_batch_size` that it needs; where it has none, the smallest batch size of `grid`."""
+    is_relative = "learning_rate_scaling" in remedy or "same_steps" in remedy
+    return {"base_batch_size": min(grid.batch_sizes), **remedy} if is_relative else remedy
 
 
 def _planned(grid: Grid) -> Amount:

@@ -16,7 +16,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sweeps.plan.grid import Grid, expand
+from sweeps.plan.grid import Grid, expand, with_base_batch_size
 from sweeps.plan.moments import with_moments
 from sweeps.tuning.goals import Goals
 from sweeps.tuning.optuna_study import Budget, Outcome, Point, Rules, TuningStudy
@@ -104,8 +104,7 @@ class Plan:
         return sorted(found.values(), key=lambda cell: (cell.batch_size, cell.remedy != "none"))
 
     def _cell(self, size: int, remedy: Mapping[str, Any], rung: str | None = None) -> Cell:
-        if "learning_rate_scaling" in remedy or "same_steps" in remedy:
-            remedy = {"base_batch_size": min(self.grid.batch_sizes), **remedy}
+        remedy = with_base_batch_size(remedy, self.grid)
         cell = Cell(size, "", tuple(sorted(remedy.items())), rung)
         config = self._config(cell, self.rules_of(cell).space.whole({}), 0)
         return dataclasses.replace(cell, remedy=remedy_of(vars(config)))
