@@ -18,8 +18,6 @@ from trainables.data import Source
 from trainables.data.rows import tensor_of
 from trainables.measures import by_name
 from trainables.measures.extension import Extension, failed_row, measured_by
-from trainables.measures.flags import ENDED_BY_TEST_SET as ENDED_BY_TEST_SET
-from trainables.measures.flags import MISSED_METRIC as MISSED_METRIC
 from trainables.measures.flags import final_value, flags_of
 from trainables.measures.placebo import rescaled_network
 from trainables.measures.shared_loss import share

@@ -36,7 +36,6 @@ from analysis.data.load import (
     BOX_STRONG_SMALL,
     MAX_EIG,
     MEASURES,
-    PAPER_FLAG,
     Measure,
     Sweep,
     has_flag,
@@ -44,6 +43,7 @@ from analysis.data.load import (
 )
 from analysis.questions.association import Association, associate, compared
 from analysis.stats.wording import correlation_text
+from trainables.records.flag_names import PAPER_FAR_BELOW_STRONG
 from trainables.runtime.errors import UserError
 
 # The panels of every sweep; each further measure of a sweep has one of its own.
@@ -118,7 +118,7 @@ def _panel(axes: Axes, shown: pd.DataFrame, measure: Measure, colours: Any, area
         )
     _means(axes, shown, measure, colours)
     if measure.method == "paper":
-        low = shown[has_flag(shown, {PAPER_FLAG})]
+        low = shown[has_flag(shown, {PAPER_FAR_BELOW_STRONG})]
         axes.scatter(
             low[measure.column],
             low["shown_gap"],
@@ -181,6 +181,6 @@ def _legend(frame: pd.DataFrame, colours: dict[int, Any]) -> list[Line2D]:
         keys.append(legend_key("batch size\nswitched", marker="^", color=GREY))
     if frame["off_target"].any():
         keys.append(legend_key("off target", marker="o", color=GREY, markerfacecolor="none"))
-    if has_flag(frame, {PAPER_FLAG}).any():
+    if has_flag(frame, {PAPER_FAR_BELOW_STRONG}).any():
         keys.append(legend_key("paper far\nbelow strong", marker="x", color="black", markersize=4))
     return keys

@@ -36,6 +36,7 @@ from analysis.data.progress import LONGEST, read_about
 from analysis.data.provenance import notes, one_setting, repeats_weights
 from analysis.data.sequential_design import SequentialDesign, read_design
 from trainables.config import MEASURING, TrialConfig
+from trainables.records.flag_names import ENDED_BEFORE_SWITCH, OFF_TARGET
 from trainables.records.matching import MATCHED, SAME_STUDY
 from trainables.records.matching import NO_REMEDY as NO_REMEDY
 from trainables.records.matching import REPLICATE as REPLICATE
@@ -46,9 +47,6 @@ from trainables.storage.folders import AnyPath, place
 
 CONFIGURATION = tuple(field.name for field in dataclasses.fields(TrialConfig))
 NOT_TRAINING = ("validation_size", *sorted(MEASURING))  # they leave the training alone
-OFF_TARGET_FLAGS = frozenset({"missed target loss", "missed target metric", "train accuracy below 99.9 %"})
-COPY_FLAG = "ended before its switch"
-PAPER_FLAG = "paper method far below strong"
 LARGEST = 1e100  # of a metric: squares of larger ones overflow, so they count as missing, as infinite ones do
 
 
@@ -214,7 +212,7 @@ def chosen_on_validation(sweep: Sweep) -> pd.DataFrame:
 @lru_cache(maxsize=16)
 def _attempted(sweep: Sweep) -> pd.DataFrame:
     trials = sweep.trials
-    is_copy = has_flag(trials, {COPY_FLAG}) | repeats_weights(trials) | trials["rescaling"].notna()
+    is_copy = has_flag(trials, {ENDED_BEFORE_SWITCH}) | repeats_weights(trials) | trials["rescaling"].notna()
     frame = trials[~is_copy].copy()
     trained = [name for name in CONFIGURATION if name not in (*REPLICATE, *MEASURING)]
     groups = {
@@ -229,7 +227,7 @@ def _attempted(sweep: Sweep) -> pd.DataFrame:
         frame[group] = number_of(frame, [name for name in columns if name in varying])
     frame["is_switched"] = frame["switch_epoch"].notna()
     frame["is_plain"] = ~frame["is_switched"] & frame["remedy"].eq(NO_REMEDY)
-    frame["off_target"] = has_flag(frame, OFF_TARGET_FLAGS)
+    frame["off_target"] = has_flag(frame, OFF_TARGET)
     if sweep.metric.direction == "lower":
         frame[sweep.metric.score] = -frame[sweep.metric.column]
     return frame

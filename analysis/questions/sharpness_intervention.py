@@ -24,7 +24,6 @@ from analysis.data.load import (
     BOX_STRONG,
     IN_TRIALS,
     LARGEST,
-    OFF_TARGET_FLAGS,
     REPLICATE,
     Measure,
     Sweep,
@@ -39,6 +38,7 @@ from analysis.stats.mediation import LEAST_REPLICATES, Experiment, Mediation, as
 from analysis.stats.wording import in_words
 from trainables.config import MEASURING, TrialConfig
 from trainables.measuring import SHIFTS
+from trainables.records.flag_names import OFF_TARGET
 from trainables.runtime.errors import UserError
 
 FIELDS = ("learning_rate", "weight_decay", "sam_radius", "sam_adaptive", "rescaling")
@@ -133,7 +133,7 @@ def arms_of(sweep: Sweep) -> Arms:
             "plain training, got none; sweeps/sharpness_intervention.py runs them"
         )
     frame["replicate"] = number_of(frame, REPLICATE)
-    counts = (frame["status"] == "completed") & ~has_flag(frame, OFF_TARGET_FLAGS)
+    counts = (frame["status"] == "completed") & ~has_flag(frame, OFF_TARGET)
     numbers = sorted(frame["replicate"].unique().tolist())
     ids = np.full((len(numbers), 2, len(arms)), None, dtype=object)
     places = {arm: place for place, arm in enumerate(arms)}

@@ -11,7 +11,6 @@ import pyarrow.parquet as pq
 from analysis.data.load import (
     BOX_STRONG,
     NO_REMEDY,
-    OFF_TARGET_FLAGS,
     REPLICATE,
     Sweep,
     has_flag,
@@ -21,6 +20,7 @@ from analysis.data.load import (
 from analysis.data.metric import Metric
 from analysis.data.provenance import repeats_weights
 from analysis.stats.means import Mean, mean_over_replicates, resolution
+from trainables.records.flag_names import OFF_TARGET
 from trainables.runtime.errors import UserError, quoted
 from trainables.storage.folders import AnyPath, read_file
 
@@ -104,7 +104,7 @@ def _tuned_gap(sweep: Sweep, about: dict[str, Any], tuning: pd.DataFrame) -> Tun
         tuning["validation_metric"] = tuning["validation_accuracy"]
     trials, metric = sweep.trials, sweep.metric
     trials = trials[~repeats_weights(trials)]
-    trials = trials.assign(replicate=number_of(trials, REPLICATE), off_target=has_flag(trials, OFF_TARGET_FLAGS))
+    trials = trials.assign(replicate=number_of(trials, REPLICATE), off_target=has_flag(trials, OFF_TARGET))
     trials[metric.score] = metric.sign * trials[metric.column]
     trials = trials.set_index("trial_id")
     reference = _completed(trials, about["cells"][0], "tuned")

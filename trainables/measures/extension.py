@@ -18,6 +18,7 @@ from typing import Any
 from trainables.config import MEASURING, TrialConfig
 from trainables.measures.by_name import MEASURES, SEED
 from trainables.measuring import ALONG_THE_RUN, OF_STEPS, SHIFT, SHIFTS
+from trainables.records.flag_names import FAILED_MEASURE, OF_MEASURES
 from trainables.records.schemas import NOISE_COLUMNS
 from trainables.records.tables import RESULTS, Record, Row
 from trainables.training.shifts import with_metrics
@@ -26,9 +27,6 @@ REACHED = 1e-3  # relative difference of losses and accuracies: on another machi
 IN_STEPS = ("noise_scale", "noise_scale_parameters")
 IN_TRIALS = ("box_sharpness", "box_sharpness_paper", "hessian_max_eig")
 SETTING = ("examples", "batch_norm", "batch_norm_batch_size", "dtype")
-FAILED_MEASURE = "a measure failed"
-IN_FLOAT32 = "measured in float32, as the model cannot compute in float64"
-MEASURE_FLAGS = ("paper method far below strong", "a measure did not converge", IN_FLOAT32)
 
 
 class Extension:
@@ -73,7 +71,7 @@ class Extension:
         with_values = {_subject(row | {"dtype": dtype}) for row in succeeded for dtype in (row.get("dtype"), "auto")}
         kept = [row for row in old.measures if row.get("error") is None or _subject(row) not in with_values]
         rows = [*kept, *added]
-        flags = [*old.trial["flags"], *(flag for flag in new.trial["flags"] if flag in MEASURE_FLAGS)]
+        flags = [*old.trial["flags"], *(flag for flag in new.trial["flags"] if flag in OF_MEASURES)]
         flags = [flag for flag in dict.fromkeys(flags) if flag != FAILED_MEASURE]
         if any(row.get("error") is not None and row["epoch"] == old.trial["epochs_done"] for row in rows):
             flags.append(FAILED_MEASURE)

@@ -8,39 +8,48 @@ from collections.abc import Sequence
 
 from trainables.config import LARGE_NETWORK, TrialConfig
 from trainables.measures import by_name
-from trainables.measures.extension import FAILED_MEASURE, IN_FLOAT32
+from trainables.records.flag_names import (
+    DIVERGED,
+    ENDED_BEFORE_SWITCH,
+    ENDED_BY_TEST_SET,
+    FAILED_MEASURE,
+    IN_FLOAT32,
+    LOW_TRAIN_ACCURACY,
+    MISSED_LOSS,
+    MISSED_METRIC,
+    NOT_CONVERGED,
+    PAPER_FAR_BELOW_STRONG,
+)
 from trainables.records.tables import Row
 from trainables.training.loop import Training
 from trainables.training.results import is_of_tokens
 
 HIGH_TRAIN_ACCURACY = 0.999
-MISSED_METRIC, MISSED_LOSS = "missed target metric", "missed target loss"
-ENDED_BY_TEST_SET = "its test set decides when its training ends"
-PAPER_FAR_BELOW_STRONG = 0.5
+FAR_BELOW = 0.5  # times the strong method's value
 
 
 def flags_of(config: TrialConfig, training: Training, measured: Sequence[Row]) -> list[str]:
     """The flags of a trial of `config` whose `training` has ended, with the rows of its measures."""
     if training.diverged:
-        return ["diverged"]
+        return [DIVERGED]
     flags = []
     if training.reached_target is False:
         flags.append(MISSED_METRIC if config.target_loss is config.target_test_loss is None else MISSED_LOSS)
     elif not config.has_target and _is_below(training, HIGH_TRAIN_ACCURACY):
-        flags.append("train accuracy below 99.9 %")
+        flags.append(LOW_TRAIN_ACCURACY)
     if config.has_held_out_target and config.validation_size is None:
         flags.append(ENDED_BY_TEST_SET)
     if config.switch_epoch is not None and training.epochs_done <= config.switch_epoch:
-        flags.append("ended before its switch")
+        flags.append(ENDED_BEFORE_SWITCH)
     last_rows = [row for row in measured if row["epoch"] == training.epochs_done]
     paper, strong = (
         final_value(last_rows, training.epochs_done, "box_sharpness", method, by_name.EPSILONS[0])
         for method in ("paper", "strong")
     )
-    if paper is not None and strong is not None and paper < PAPER_FAR_BELOW_STRONG * strong:
-        flags.append("paper method far below strong")
+    if paper is not None and strong is not None and paper < FAR_BELOW * strong:
+        flags.append(PAPER_FAR_BELOW_STRONG)
     if any(row.get("converged") is False for row in last_rows if row.get("method") != "paper"):
-        flags.append("a measure did not converge")
+        flags.append(NOT_CONVERGED)
     if any(row.get("error") is not None for row in last_rows):
         flags.append(FAILED_MEASURE)
     own = sum(parameter.numel() for parameter in training.model.parameters() if parameter.requires_grad)

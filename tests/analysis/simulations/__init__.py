@@ -40,6 +40,7 @@ from scipy import stats
 from analysis.data import load
 from analysis.data.load import Sweep, load_sweep
 from analysis.data.metric import Metric
+from trainables.records.flag_names import OFF_TARGET
 
 LEAST_STEPS = 50.0  # that any batch size needs, with a b_crit
 LEVEL = 0.95  # what every interval and claim is meant to hold in
@@ -243,7 +244,7 @@ def grouped(design: Design, sweep: Sweep) -> Iterator[None]:
     for frame in _groups(dataclasses.replace(design, name=""), sweep.metric):
         groups = frame[frame.columns.difference(sweep.trials.columns, sort=False)]
         frames.append(pd.concat([sweep.trials, groups], axis=1)[frame.columns])
-        frames[-1]["off_target"] = load.has_flag(sweep.trials, load.OFF_TARGET_FLAGS)
+        frames[-1]["off_target"] = load.has_flag(sweep.trials, OFF_TARGET)
         if sweep.metric.direction == "lower":
             frames[-1][sweep.metric.score] = -frames[-1][sweep.metric.column]
     attempted, completed = frames

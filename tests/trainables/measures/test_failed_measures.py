@@ -13,7 +13,7 @@ from trainables.config import TrialConfig
 from trainables.data import Source
 from trainables.measures import by_name
 from trainables.measures.by_name import MEASURES
-from trainables.measures.extension import FAILED_MEASURE
+from trainables.records.flag_names import FAILED_MEASURE
 from trainables.records.tables import Record, read_tables, write_record
 from trainables.records.unmeasured import Unmeasured, remove_unmeasured, take_unmeasured
 from trainables.runtime.time_limit import TimeLimitError, time_limit

@@ -10,9 +10,10 @@ import torch
 
 from trainables.config import TrialConfig
 from trainables.data import Source
+from trainables.records.flag_names import ENDED_BY_TEST_SET, MISSED_METRIC
 from trainables.runtime.errors import UserError
 from trainables.training.evaluate import evaluate
-from trainables.trial import ENDED_BY_TEST_SET, MISSED_METRIC, Trial, run_trial
+from trainables.trial import Trial, run_trial
 from trainables.units import Amount
 
 Make = Callable[..., TrialConfig]

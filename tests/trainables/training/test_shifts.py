@@ -15,7 +15,7 @@ from torch import Tensor
 from trainables.check import check_trial
 from trainables.config import TrialConfig
 from trainables.data import Source
-from trainables.measures.extension import FAILED_MEASURE
+from trainables.records.flag_names import FAILED_MEASURE
 from trainables.records.tables import Record, compact, incomplete_trials, read_tables, record_of, write_record
 from trainables.runtime.errors import UserError
 from trainables.runtime.time_limit import TimeLimitError
