@@ -129,6 +129,7 @@ MEASURES: dict[str, Callable[[ModelLoss, Context | None], list[Row]]] = {
     "adaptive_local_entropy": partial(rows.entropy, adaptive=True),
     "laplace_log_evidence": rows.evidence,
     "gradient_noise_scale": rows.gradient_noise,
+    "curvature_noise_scale": rows.curvature_noise,
     "sgd_noise_scale": rows.noise_of_steps,
     "stability": rows.stabilities,
     "batch_sharpness": rows.along_batches,

@@ -52,6 +52,7 @@ GRADIENTS = {
     "adaptive_local_entropy": 90,
     "laplace_log_evidence": 360,
     "gradient_noise_scale": 20,
+    "curvature_noise_scale": 70,
     "sgd_noise_scale": 0,
     "stability": 60,
     "batch_sharpness": 130,

@@ -24,6 +24,7 @@ from trainables.sharpness import (
     batch_sharpness,
     box_sharpness_grid,
     coordinates,
+    curvature_noise_scale,
     filter_normalized_sharpness,
     gradient_noise_scale,
     hessian_eigenvalues,
@@ -57,6 +58,7 @@ TAILS = (1e-5, 1e-4, 1e-3, 1e-2, 0.05, 0.1, 0.25)
 SHARES = (0.0, *TAILS, 0.5, *(1 - tail for tail in reversed(TAILS)), 1.0)  # of the eigenvalues
 LAYER_TOLERANCE = 0.05  # of a layer's trace
 BATCHES, DRAWS = 16, 8  # of the noise scale: a big batch is so many small ones
+GROUPS = 32  # of the noise scale with curvature
 PER_EXAMPLE_NUMBERS = 2**32  # examples times parameters: beyond, per-example gradients are not cheap
 MEASURE_COLUMNS = frozenset(TABLE.names)
 
@@ -221,6 +223,17 @@ def gradient_noise(loss: ModelLoss, _: Context | None) -> list[Row]:
         variance = {"method": f"{method}, variance", "value": scale.trace, "stderr": scale.trace_stderr}
         rows += [{"method": method, **_columns(scale)}, {**variance, "evaluations": 0, "converged": True}]
     return rows
+
+
+def curvature_noise(loss: ModelLoss, _: Context | None) -> list[Row]:
+    groups = min(GROUPS, loss.examples // (1 if loss.batch_norm == "running" else 2))
+    if groups < 2:
+        raise UserError(f"`examples` must be two groups or more for curvature_noise_scale, got {loss.examples}")
+    sizes = {"examples": loss.examples, "groups": groups}
+    found = curvature_noise_scale(loss, loss.of_examples, loss.params, **sizes, seed=SEED)
+    row: Row = {"method": "groups", **_columns(found)}
+    trace = {"value": found.trace, "stderr": found.trace_stderr, "converged": True, "evaluations": 0}
+    return [row, {**row, "method": "variance", **trace}]
 
 
 def noise_of_steps(_: ModelLoss, context: Context | None) -> list[Row]:

@@ -22,6 +22,7 @@ from trainables.sharpness.model_loss import ModelLoss
 from trainables.sharpness.noise import (
     BatchLoss,
     GradientNoiseScale,
+    curvature_noise_scale,
     gradient_noise_scale,
     noise_scale_from_norms,
     per_example_noise_scale,
@@ -68,6 +69,7 @@ __all__ = [
     "box_sharpness",
     "box_sharpness_grid",
     "coordinates",
+    "curvature_noise_scale",
     "filter_normalized_direction",
     "filter_normalized_sharpness",
     "gradient_noise_scale",

@@ -15,6 +15,14 @@ groups of examples are independent, so the jackknife leaves out one group at a t
 Statistics 9:586: on average it is not below the variance). Cutting the same examples into other batches says nothing of
 this error: with all of them in every big batch, |G_B|^2 is the same each time.
 
+The best step along the gradient of B examples lowers the loss by a share 1 / (1 + B_noise / B) of what the whole
+gradient gives, with H the Hessian of the loss (the same paper, equations 2.5 to 2.7):
+
+    B_noise = tr(H Sigma) / G'HG,
+
+which is B_simple where H is a multiple of the identity. The formulas above hold with a'Hb in place of each product
+a'b.
+
 Step noise (Smith and Le 2018, arXiv 1710.06451, sections 4 and 5): eta (N/B - 1) / (1 - momentum), about eta N / B.
 
 Traps: at weights trained on these very examples G is that of their mean, nearly 0, and the estimate of |G|^2 comes out
@@ -30,7 +38,7 @@ import torch
 from torch import Tensor
 
 from trainables.sharpness.edge_of_stability import check_optimizer
-from trainables.sharpness.objective import Objective, evaluate_center
+from trainables.sharpness.objective import Loss, Objective, as_objective, evaluate_center, hessian_at_center
 
 # (params (n,), indices (b,)) -> mean loss of these examples, (): of a model it is `ModelLoss.of_examples`.
 BatchLoss = Callable[[Tensor, Tensor], Tensor]
@@ -139,6 +147,37 @@ def per_example_noise_scale(
         slopes.append(away @ mean)
     found = _of_groups(1, mean @ mean, torch.cat(squares), torch.cat(slopes))
     return _summary(*found, 2 + len(chunks) + examples)
+
+
+def curvature_noise_scale(
+    loss: Loss | Objective, batch_loss: BatchLoss, params: Tensor, *, examples: int, groups: int = 32, seed: int = 0
+) -> GradientNoiseScale:
+    """B_noise = tr(H Sigma) / G'HG in examples: `trace` is tr(H Sigma), and `squared_gradient` is G'HG.
+
+    H is the Hessian of `loss`, the mean over all `examples`; `batch_loss` is the mean over some of them. The examples
+    are cut at random into `groups` of one size, or more, so that few are left out; at most one for each example. Both
+    parts are unbiased for the H of these examples. Where the estimate of G'HG is not above 0, as a loss that is not
+    convex allows, there is no B_noise: NaN. Costs a gradient of all examples and `groups` Hessian-vector products, and
+    two losses. Raises ValueError for fewer than 2 examples or groups, and for a loss that is not deterministic.
+    """
+    _check_count("examples", examples)
+    _check_count("groups", groups)
+    x, objective = params.detach(), as_objective(loss)
+    before = objective.evaluations
+    product = hessian_at_center(objective, params)[1]
+    size = max(1, examples // groups)
+    order = torch.randperm(examples, generator=torch.Generator().manual_seed(seed)).to(x.device)
+    parts = [part for part in order.split(size) if len(part) == size]
+    means = torch.stack([_on(batch_loss, part).value_and_gradient(x)[1] for part in parts])
+    mean = means.mean(dim=0)
+    along = product(mean).double()
+    squares, slopes = [], []
+    for group in means:
+        away = group - mean
+        squares.append(away.double() @ product(away).double())
+        slopes.append(away.double() @ along)
+    found = _of_groups(size, mean.double() @ along, torch.stack(squares), torch.stack(slopes))
+    return _summary(*found, objective.evaluations - before + len(parts))
 
 
 def sgd_noise_scale(learning_rate: float, batch_size: int, examples: int, *, momentum: float = 0.0) -> float:

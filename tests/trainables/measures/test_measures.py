@@ -38,7 +38,17 @@ SEARCHED = {name for name in MEASURES if re.match(r"box_|.*_ball_|(adaptive_)?m_
 # What large losses are measured by in float32, where that is as good.
 IN_FLOAT32 = SEARCHED | {name for name in MEASURES if re.match(r"(hessian|layer|gauss_newton)_(max|min|top)", name)}
 # What depends on which examples come together: groups and batches.
-OF_GROUPS = {"m_sharpness", "adaptive_m_sharpness", "gradient_noise_scale", "batch_sharpness", "minibatch_stability"}
+OF_GROUPS = {
+    "m_sharpness",
+    "adaptive_m_sharpness",
+    "gradient_noise_scale",
+    "curvature_noise_scale",
+    "batch_sharpness",
+    "minibatch_stability",
+}
+
+
+NOISE_SCALES = {"gradient_noise_scale", "curvature_noise_scale"}  # none where |G|^2 or G'HG is not above 0
 
 
 def network() -> nn.Module:
@@ -143,7 +153,7 @@ IN_BATCHES = OF_GROUPS | {"box_sharpness", "hessian_max_eig", "gauss_newton_trac
 def test_measures_work_in_every_mode_of_batch_norm(name: str, options: dict[str, Any]) -> None:
     rows = measure(ModelLoss(network(), *data(), **options), [name], CONTEXT)
     assert rows
-    assert all(math.isfinite(row["value"]) or name == "gradient_noise_scale" for row in rows)
+    assert all(math.isfinite(row["value"]) or name in NOISE_SCALES for row in rows)
 
 
 @pytest.mark.parametrize("name", [name for name in MEASURES if name not in OF_STEPS])

@@ -15,6 +15,7 @@ from trainables.sharpness.model_loss import ModelLoss
 from trainables.sharpness.noise import (
     BatchLoss,
     GradientNoiseScale,
+    curvature_noise_scale,
     gradient_noise_scale,
     noise_scale_from_norms,
     per_example_noise_scale,
@@ -55,6 +56,64 @@ def test_examples_are_taken_one_after_another_where_they_must_be() -> None:
     result = per_example_noise_scale(branching, x, examples=30, chunk_size=7)
     assert result.trace == pytest.approx(expected.trace, rel=1e-12)
     assert result.squared_gradient == pytest.approx(expected.squared_gradient, rel=1e-12)
+
+
+def curved(matrix: Tensor, centers: Tensor) -> BatchLoss:
+    """Mean of (p - c_i)'A(p - c_i) / 2: the Hessian is A, and example i has the gradient A (p - c_i)."""
+
+    def loss(params: Tensor, indices: Tensor) -> Tensor:
+        away = params - centers[indices]
+        return (away @ matrix * away).sum(dim=1).mean() / 2
+
+    return loss
+
+
+def measured_with_curvature(matrix: Tensor, centers: Tensor, x: Tensor, **options: int) -> GradientNoiseScale:
+    loss = curved(matrix, centers)
+    everything = torch.arange(len(centers))
+    return curvature_noise_scale(lambda p: loss(p, everything), loss, x, examples=len(centers), **options)
+
+
+def test_the_noise_scale_with_curvature_by_hand() -> None:
+    """With a group for each example tr(H Sigma) and G'HG - tr(H Sigma) / N are those of the N gradients."""
+    root, centers, x = random(0, 4, 4), random(1, 30, 4) + 1, random(2, 4)
+    matrix = root @ root.T
+    gradients = (x - centers) @ matrix
+    mean, covariance = gradients.mean(0), torch.cov(gradients.T)
+    trace = float((matrix @ covariance).trace())
+    along = float(mean @ matrix @ mean) - trace / 30
+    found = measured_with_curvature(matrix, centers, x, groups=30)
+    assert (found.trace, found.squared_gradient) == pytest.approx((trace, along), rel=1e-12)
+    assert found.value == pytest.approx(trace / along, rel=1e-12)
+
+
+def test_with_equal_curvature_everywhere_it_is_that_of_the_gradient() -> None:
+    centers, x = random(0, 30, 4) + 1, random(1, 4)
+    plain = per_example_noise_scale(pull(centers), x, examples=30)
+    found = measured_with_curvature(3 * torch.eye(4).double(), centers, x, groups=30)
+    assert (found.value, found.stderr) == pytest.approx((plain.value, plain.stderr), rel=1e-12)
+
+
+def test_groups_estimate_the_parts_of_the_population() -> None:
+    """Of 400 sets of 24 examples in 8 groups: the means of both parts within four of their standard errors."""
+    spread, x = torch.tensor([1.0, 2.0, 0.5]).double(), torch.tensor([1.0, -0.5, 2.0]).double()
+    matrix = torch.diag(torch.tensor([3.0, 0.5, 1.0]).double())  # gradients A (x - c), c of covariance diag(spread^2)
+    trace = float((matrix.diagonal() ** 3 * spread**2).sum())
+    along = float((matrix.diagonal() ** 3 * x**2).sum())
+    found = [measured_with_curvature(matrix, spread * random(seed, 24, 3), x, groups=8) for seed in range(400)]
+    for expected, values in (
+        (trace, torch.tensor([one.trace for one in found])),
+        (along, torch.tensor([one.squared_gradient for one in found])),
+    ):
+        assert abs(float(values.mean()) - expected) < 4 * float(values.std()) / 20
+
+
+def test_a_saddle_may_have_no_noise_scale_with_curvature() -> None:
+    matrix, x = torch.diag(torch.tensor([-1.0, 0.1]).double()), torch.tensor([1.0, 0.0]).double()
+    found = measured_with_curvature(matrix, 0.1 * random(0, 30, 2), x, groups=30)
+    assert found.squared_gradient < 0
+    assert math.isnan(found.value)
+    assert not found.converged
 
 
 def left_out(groups: Tensor) -> Tensor:

@@ -225,9 +225,13 @@ REFUSED = {
 }
 
 
-SEE_THE_TASK = {"gauss_newton_max_eig", "gauss_newton_trace", "gradient_noise_scale", "m_sharpness"}.union(
-    *REFUSED.values()
-)
+SEE_THE_TASK = {
+    "gauss_newton_max_eig",
+    "gauss_newton_trace",
+    "gradient_noise_scale",
+    "curvature_noise_scale",
+    "m_sharpness",
+}.union(*REFUSED.values())
 OTHERS = sorted(set(MEASURES) - OF_STEPS - SEE_THE_TASK)  # work on the loss as a function of the parameters
 
 
