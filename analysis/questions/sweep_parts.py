@@ -40,10 +40,13 @@ class Part:
     steps: Mapping[float, StepsToResult | None]
 
     def holds(self, values: Mapping[str, object]) -> bool:
-        """Whether all trials are plain and have these `values` in the columns of the same names, where known."""
+        """Whether there are trials, all are plain and have these `values` in the columns of the same names, where
+        known."""
         found = {name: set(self.trials[name].dropna()) for name in values}
-        return bool(self.trials["remedy"].eq(NO_REMEDY).all()) and all(
-            found[name] <= {value} for name, value in values.items()
+        return (
+            not self.trials.empty
+            and bool(self.trials["remedy"].eq(NO_REMEDY).all())
+            and all(found[name] <= {value} for name, value in values.items())
         )
 
 

@@ -48,6 +48,8 @@ def test_each_optimizer_of_a_plain_sweep_has_its_own_throughput(write_sweep: Cal
         assert fast.setting == ""  # the optimizer is the name of the part
     assert whole.parts[1].holds({"optimizer": "sgd"})
     assert not whole.parts[1].holds({"optimizer": "adam"})
+    nothing = dataclasses.replace(whole.parts[1], trials=whole.parts[1].trials[:0])
+    assert not nothing.holds({"optimizer": "sgd"})
 
 
 def test_goals_of_several_datasets_are_not_compared(write_sweep: Callable[..., Path]) -> None:
