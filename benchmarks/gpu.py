@@ -30,7 +30,8 @@ sys.path[:1] = [str(HERE), str(HERE.parent)]
 import torch  # noqa: E402
 from gpu_parts import Row, Setting  # noqa: E402
 
-from trainables.runtime.errors import OneLineParser, UserError, one_line  # noqa: E402
+from trainables.runtime.errors import UserError, one_line  # noqa: E402
+from trainables.runtime.parser import Parser  # noqa: E402
 
 PARTS = {  # the module, and its share of the time
     "correctness": ("correctness", 0.16),
@@ -79,7 +80,7 @@ def main() -> int:
 
 
 def parser() -> argparse.ArgumentParser:
-    found = OneLineParser(prog="gpu.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    found = Parser(prog="gpu.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = found.add_argument
     add("--part", nargs="+", choices=tuple(PARTS), help="run these, even if done (default: all that are not)")
     add("--smoke", action="store_true", help="tiny sizes on the CPU: shows that everything runs, measures nothing")

@@ -10,8 +10,9 @@ import shutil
 import sys
 from pathlib import Path
 
-from sweeps.cli.arguments import Parser, integer, run_command
+from sweeps.cli.arguments import integer, run_command
 from sweeps.monitoring.grafana import UID, provision
+from trainables.runtime.parser import Parser
 
 
 def main(arguments: list[str]) -> int:

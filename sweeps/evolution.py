@@ -10,8 +10,9 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from sweeps.cli.arguments import Parser, integer, number
+from sweeps.cli.arguments import integer, number
 from sweeps.studies.two_batches import TwoBatches, run_script
+from trainables.runtime.parser import Parser
 from trainables.storage.folders import AnyPath
 
 if TYPE_CHECKING:

@@ -12,9 +12,10 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from sweeps.cli.arguments import Parser, number
+from sweeps.cli.arguments import number
 from sweeps.studies.two_batches import TwoBatches, run_script
 from trainables.runtime.errors import UserError
+from trainables.runtime.parser import Parser
 from trainables.storage.folders import AnyPath
 
 if TYPE_CHECKING:

@@ -18,8 +18,9 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from sweeps.cli.arguments import Parser, add_axis, add_shifts, integer_or_none, number, or_none
+from sweeps.cli.arguments import add_axis, add_shifts, integer_or_none, number, or_none
 from sweeps.studies.two_batches import LEARNING_RATE, TwoBatches, run_script
+from trainables.runtime.parser import Parser
 from trainables.storage.folders import AnyPath
 
 if TYPE_CHECKING:

@@ -10,8 +10,9 @@ import sys
 
 from rich.console import Console
 
-from sweeps.cli.arguments import Parser, run_command
+from sweeps.cli.arguments import run_command
 from sweeps.monitoring.status import show
+from trainables.runtime.parser import Parser
 from trainables.storage.folders import argument
 
 

@@ -90,7 +90,7 @@ CASES: list[tuple[str, str, str]] = [
     (GRID, "--measure-every 2 --measure-share 0.1", "`measure_every` must be left out with `measure_share`"),
     (GRID, "--measure-dtype float16", "--measure-dtype: invalid choice: 'float16'"),
     (GRID, "--batch-size 16", "unknown option --batch-size; did you mean --batch-sizes?"),
-    (GRID, "sixteen", "unknown option sixteen"),
+    (GRID, "sixteen", "unknown argument sixteen"),
     # the run
     (GRID, "--name ../up", "--name: must be a plain folder name, got '../up'"),
     (GRID, "--name .hidden", "must be a plain folder name"),

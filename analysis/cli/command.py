@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from analysis.data.load import Sweep, load_sweep
-from trainables.runtime.errors import OneLineParser, UserError, file_error, one_line
+from trainables.runtime.errors import UserError, file_error, one_line
 from trainables.runtime.numbers import number
 from trainables.runtime.output import reliable_output
+from trainables.runtime.parser import Parser
 from trainables.runtime.text import printable
 from trainables.storage import folders
 
@@ -84,7 +85,7 @@ def run_with_options(
     """As `run`, with the options that `add` gives the parser; `action` gets them all, the folder as `results`, which is
     a list where `several` may be given.
     """
-    parser = OneLineParser(description=(description or "").split("\n\n")[0], allow_abbrev=False)
+    parser = Parser(description=(description or "").split("\n\n")[0], allow_abbrev=False)
     number: dict[str, Any] = {"nargs": "+"} if several else {}
     parser.add_argument(
         "results", type=folders.argument, **number, help="the folder of a sweep, such as results/batch_grid"

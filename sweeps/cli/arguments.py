@@ -4,73 +4,23 @@ Nothing heavy is imported here, so `--help` answers at once.
 """
 
 import argparse
-import difflib
 import importlib.util
 import signal
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
-from typing import Any, NoReturn
+from typing import Any
 
 from trainables.measuring import SHIFTS
 from trainables.runtime.errors import LostError, UserError, file_error, one_line
 from trainables.runtime.numbers import number as number
 from trainables.runtime.options import KeyValues
 from trainables.runtime.output import reliable_output
+from trainables.runtime.parser import Parser
 from trainables.storage import folders
 from trainables.tasks.names import TASKS
 from trainables.units import read_amount
-
-
-class Parser(argparse.ArgumentParser):
-    """Says what is wrong in one line, and exits with status 2.
-
-    `often`: the options that `--help` shows where there are many; `--help-all` then shows all.
-    """
-
-    def __init__(self, *, often: Sequence[str] = (), **options: Any) -> None:
-        super().__init__(**options)
-        self._often = {"--help", "--help-all", *often} if often else set()
-        if often:
-            self.usage = "%(prog)s [OPTION ...]"
-            self.add_argument("--help-all", action=_HelpAll, nargs=0, help="show all options and exit")
-
-    def format_help(self) -> str:
-        hidden = [action for action in self._actions if self._often and not self._often & {*action.option_strings}]
-        texts = [action.help for action in hidden]
-        for action in hidden:
-            action.help = argparse.SUPPRESS
-        try:
-            return super().format_help()
-        finally:
-            for action, text in zip(hidden, texts, strict=True):
-                action.help = text
-
-    def format_whole_help(self) -> str:
-        """The help with all options."""
-        often, self._often = self._often, set()
-        try:
-            return self.format_help()
-        finally:
-            self._often = often
-
-    def error(self, message: str) -> NoReturn:
-        unknown = message.removeprefix("unrecognized arguments: ")
-        if unknown != message:
-            known = [option for action in self._actions for option in action.option_strings]
-            close = difflib.get_close_matches(unknown.split()[0].split("=")[0], known, n=1)
-            message = f"unknown option {unknown.split()[0]}; " + (
-                f"did you mean {close[0]}?" if close else "see --help"
-            )
-        print(f"{self.prog}: error: {message}", file=sys.stderr)
-        sys.exit(2)
-
-
-class _HelpAll(argparse.Action):
-    def __call__(self, parser: Any, namespace: Any, values: Any, option: Any = None) -> None:
-        print(parser.format_whole_help(), end="")
-        parser.exit()
 
 
 def run_command(program: str, run: Callable[[], int], *, goes_on: bool = True) -> int:

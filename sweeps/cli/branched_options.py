@@ -9,9 +9,10 @@ the batch schedule that follows.
 import argparse
 from collections.abc import Sequence
 
-from sweeps.cli.arguments import Parser, add_axis, add_data, add_run, amount, integer, number
+from sweeps.cli.arguments import add_axis, add_data, add_run, amount, integer, number
 from sweeps.cli.options import NOT_ASKED, add_training, check_study, without_measures
 from trainables.config import SWITCH_LEARNING_RATES
+from trainables.runtime.parser import Parser
 from trainables.units import Amount
 
 EXAMPLES = """\

@@ -14,12 +14,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sweeps.cli.arguments import Parser, number
+from sweeps.cli.arguments import number
 from sweeps.cli.steps_options import add_goal_search, checked
 from sweeps.cli.values import Optimizers
 from trainables.optimizer_settings import FULL_BATCH_OPTIMIZERS, MOMENTS, PROGRESSIVE
 from trainables.remedies import REMEDIES, read_remedy
 from trainables.runtime.errors import UserError
+from trainables.runtime.parser import Parser
 
 GOALS = [0.35]  # nats, of digits
 DEFAULT: list[tuple[str, dict[str, Any]]] = [

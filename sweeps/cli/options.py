@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from typing import Any
 
 from sweeps.cli.arguments import (
-    Parser,
     add_axis,
     add_data,
     add_run,
@@ -33,6 +32,7 @@ from trainables.measuring import MEASURE_BATCH_NORMS, MEASURE_DTYPES, NOISE_SCAL
 from trainables.optimizer_settings import OF_TORCH, OPTIMIZERS
 from trainables.remedies import REMEDIES
 from trainables.runtime.options import KeyValues
+from trainables.runtime.parser import Parser
 
 EPOCHS_CAP = 400
 TARGET_LOSS = 1e-3

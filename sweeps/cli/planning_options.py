@@ -2,8 +2,9 @@
 
 import argparse
 
-from sweeps.cli.arguments import Parser, integer, number
+from sweeps.cli.arguments import integer, number
 from trainables.runtime.errors import UserError
+from trainables.runtime.parser import Parser
 from trainables.storage import folders
 
 POWER = 0.8

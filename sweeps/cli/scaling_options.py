@@ -9,9 +9,10 @@ a rule is within a margin of retuning, and from which k on it is worse.
 import argparse
 from collections.abc import Sequence
 
-from sweeps.cli.arguments import Parser, add_axis, add_data, add_run, integer, number
+from sweeps.cli.arguments import add_axis, add_data, add_run, integer, number
 from sweeps.cli.options import NOT_ASKED, add_remedies, add_training, check_study, without_measures
 from trainables.config import LINE_SEARCH_OPTIMIZERS
+from trainables.runtime.parser import Parser
 
 EPOCHS = 20
 EXAMPLES = """\

@@ -14,9 +14,10 @@ import argparse
 from collections.abc import Sequence
 from typing import Any
 
-from sweeps.cli.arguments import Parser, add_axis, add_data, add_run, integer, number
+from sweeps.cli.arguments import add_axis, add_data, add_run, integer, number
 from sweeps.cli.options import add_training, with_stopping, without_measures
 from sweeps.cli.tuning_options import NOT_AXES, add_search
+from trainables.runtime.parser import Parser
 
 CAP = 200  # epochs
 GOALS = [0.5, 0.35]  # nats, of digits

@@ -4,9 +4,10 @@ import argparse
 import math
 from collections.abc import Callable, Mapping, Sequence
 
-from sweeps.cli.arguments import Parser, add_data, integer, number
+from sweeps.cli.arguments import add_data, integer, number
 from sweeps.cli.options import add_training, with_stopping
 from sweeps.cli.options import parse as options_of_the_grid
+from trainables.runtime.parser import Parser
 from trainables.storage import folders
 
 SECONDS = 3.0

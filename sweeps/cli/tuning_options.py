@@ -14,8 +14,9 @@ import argparse
 from collections.abc import Sequence
 from typing import Any
 
-from sweeps.cli.arguments import Parser, add_axis, add_data, add_run, amount, integer, number
+from sweeps.cli.arguments import add_axis, add_data, add_run, amount, integer, number
 from sweeps.cli.options import NOT_ASKED, add_remedies, add_sharpness, add_training, with_stopping
+from trainables.runtime.parser import Parser
 
 OFTEN = (
     "--batch-sizes", "--remedies", "--seeds", "--learning-rate-range", "--trials", "--dataset", "--model", "--name",

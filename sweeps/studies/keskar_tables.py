@@ -20,10 +20,10 @@ Gaussian ones, whose values differ by orders of magnitude.
 import argparse
 from typing import TYPE_CHECKING, Any
 
-from sweeps.cli.arguments import Parser
 from sweeps.studies.two_batches import OF_SCALE, SMALL_WIDTHS, TwoBatches
 from trainables.config import DEFAULT_MEASURES
 from trainables.runtime.errors import UserError
+from trainables.runtime.parser import Parser
 from trainables.storage.folders import AnyPath
 
 if TYPE_CHECKING:

@@ -15,9 +15,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from sweeps.cli.arguments import Distinct, Parser, add_data, add_run, add_scale, examples, integer, number, run_command
+from sweeps.cli.arguments import Distinct, add_data, add_run, add_scale, examples, integer, number, run_command
 from trainables.runtime.errors import UserError
 from trainables.runtime.options import KeyValues
+from trainables.runtime.parser import Parser
 from trainables.storage.folders import AnyPath
 
 if TYPE_CHECKING:

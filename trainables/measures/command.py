@@ -30,10 +30,11 @@ from trainables.measuring import MEASURE_BATCH_NORMS, MEASURE_DTYPES
 from trainables.models import build_model
 from trainables.records.saved import config_of, source_of, split_of
 from trainables.records.tables import Row, read_tables
-from trainables.runtime.errors import OneLineParser, UserError, one_line
+from trainables.runtime.errors import UserError, one_line
 from trainables.runtime.memory import keep_freed_memory
 from trainables.runtime.options import KeyValues
 from trainables.runtime.output import reliable_output
+from trainables.runtime.parser import Parser
 from trainables.sharpness import ModelLoss
 from trainables.storage.checkpoint import load_checkpoint
 from trainables.tasks.by_name import load_task
@@ -73,7 +74,7 @@ def main(arguments: list[str]) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = OneLineParser(prog="python -m trainables.sharpness", description=(__doc__ or "").split("\n")[0])
+    parser = Parser(prog="python -m trainables.sharpness", description=(__doc__ or "").split("\n")[0])
     add = parser.add_argument
     add("weights", type=Path, help="a state_dict, such as results/NAME/weights/TRIAL_ID.pt")
     add("--measures", nargs="+", default=list(DEFAULT_MEASURES), metavar="NAME", help=", ".join(MEASURES))

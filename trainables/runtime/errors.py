@@ -4,10 +4,8 @@ Its message is a single line, "`argument` must <rule>, got <value>; <way out>", 
 it as it is and exits with status 2. Everything else that is raised is a defect and keeps its traceback.
 """
 
-import argparse
 import difflib
 from collections.abc import Iterable
-from typing import NoReturn
 
 from trainables.runtime.text import printable
 
@@ -47,10 +45,3 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     by_lower = {one.lower(): one for one in known}
     close = difflib.get_close_matches(name.lower(), by_lower, n=1, cutoff=0.7)
     return f"; did you mean {by_lower[close[0]]}?" if close else ""
-
-
-class OneLineParser(argparse.ArgumentParser):
-    """Says what is wrong with an option in one line, and exits with status 2."""
-
-    def error(self, message: str) -> NoReturn:
-        self.exit(2, f"{self.prog}: error: {one_line(message)}\n")

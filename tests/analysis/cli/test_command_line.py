@@ -2,13 +2,13 @@
 
 import errno
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from analysis.cli.command import run
+from analysis.cli.command import run, run_on_sweep
 from sweeps.cli.arguments import run_command
 from trainables.runtime.errors import file_error
 
@@ -58,3 +58,18 @@ def test_a_reader_that_leaves_is_no_error(tmp_path: Path, capfd: pytest.CaptureF
         os.close(kept)
         os.close(writing)
     assert "cannot be used" not in capfd.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["folder", "--metrik", "accuracy"], "unknown option --metrik; did you mean --metric?"),
+        (["folder", "--seeds", "3"], "unknown option --seeds; see --help"),
+        (["folder", "other"], "unknown argument other; see --help"),
+        (["folder", ""], "unknown argument ''; see --help"),
+    ],
+)
+def test_an_unknown_option_is_one_line_with_the_nearest_name(
+    refusal: Callable[[Callable[[list[str]], int], list[str]], str], arguments: list[str], said: str
+) -> None:
+    assert refusal(lambda words: run_on_sweep(lambda sweep: [], words, "Test."), arguments).endswith(f": {said}\n")
