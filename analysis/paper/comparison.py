@@ -103,12 +103,6 @@ def answered(value: bool | None) -> str:
     return "not clear" if value is None else "yes" if value else "no"
 
 
-def text_table(rows: Sequence[Sequence[str]]) -> list[str]:
-    """Rows of texts as aligned lines; the first is the header."""
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
-
-
 def wrapped(*sentences: str) -> list[str]:
     """Each sentence as lines of at most COLUMNS columns."""
     return [line for sentence in sentences for line in textwrap.wrap(sentence, COLUMNS)]

@@ -21,8 +21,9 @@ from analysis.charts.style import (
     save,
     two_lines,
 )
+from analysis.cli.text_table import text_table
 from analysis.data.load import BOX_STRONG, Sweep, comparable, load_sweep
-from analysis.paper.comparison import answered, small_and_large, text_table, wrapped, write_table
+from analysis.paper.comparison import answered, small_and_large, wrapped, write_table
 from analysis.reporting.summary import with_interval
 from analysis.stats.means import Mean, mean_over_replicates, paired_difference
 from analysis.stats.wording import plain_number

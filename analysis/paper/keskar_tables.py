@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from analysis.cli.text_table import text_table
 from analysis.data.load import Measure, Sweep, comparable, measures_of, number_of
 from analysis.paper.keskar2017 import NETWORKS, accuracy, sharpness
 from analysis.stats.means import Mean, paired_difference
@@ -140,7 +141,7 @@ def table_lines(table: pd.DataFrame) -> list[str]:
     tests = table[table["quantity"] == "test accuracy"]
     boxes = table[(table["quantity"] == "box sharpness") & (table["epsilon"] == SHOWN_EPSILON)]
     lines = ["Test accuracy [%] (Table 2)"]
-    lines += _aligned(
+    lines += text_table(
         [("network", "data", "paper SB", "LB", "SB - LB", "ours SB", "LB", "SB - LB", "LB worse")]
         + [
             (
@@ -156,7 +157,7 @@ def table_lines(table: pd.DataFrame) -> list[str]:
         ]
     )
     lines += ["", f"Box sharpness [%], epsilon {SHOWN_EPSILON:g} (Tables 3 and 4)"]
-    lines += _aligned(
+    lines += text_table(
         [("network", "space", "method", "paper SB", "LB", "LB/SB", "ours SB", "LB", "LB/SB", "LB sharper")]
         + [
             (
@@ -217,11 +218,6 @@ def verdict_text(row: Any) -> str:
         return str(row.verdict)
     shown = f"{100 * row.confidence:.1f} %" if row.confidence < 0.999 else "> 99.9 %"
     return f"{row.verdict} ({shown})"
-
-
-def _aligned(rows: list[tuple[str, ...]]) -> list[str]:
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
 
 
 def write_keskar_tables(sweep: Sweep) -> list[str]:

@@ -8,6 +8,7 @@ loss and still tests clearly worse.
 import dataclasses
 
 from analysis.charts.style import save
+from analysis.cli.text_table import text_table
 from analysis.data.load import Sweep, comparable, load_sweep
 from analysis.paper.comparison import (
     Comparison,
@@ -19,7 +20,6 @@ from analysis.paper.comparison import (
     header,
     missing_trials,
     points,
-    text_table,
     wrapped,
     write_table,
 )

@@ -7,6 +7,7 @@ minima flat.
 """
 
 from analysis.charts.style import save
+from analysis.cli.text_table import text_table
 from analysis.data.load import NO_REMEDY, Sweep, comparable, load_sweep
 from analysis.paper.comparison import (
     Comparison,
@@ -19,7 +20,6 @@ from analysis.paper.comparison import (
     missing_trials,
     points,
     small_and_large,
-    text_table,
     wrapped,
     write_table,
 )

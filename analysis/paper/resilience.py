@@ -14,6 +14,7 @@ from typing import Any
 import pandas as pd
 
 from analysis.charts.style import save
+from analysis.cli.text_table import text_table
 from analysis.data.load import Sweep, comparable, load_sweep, number_of
 from analysis.paper.comparison import (
     Comparison,
@@ -26,7 +27,6 @@ from analysis.paper.comparison import (
     header,
     missing_trials,
     small_and_large,
-    text_table,
     wrapped,
     write_table,
 )

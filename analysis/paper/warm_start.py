@@ -9,6 +9,7 @@ import pandas as pd
 
 from analysis.charts.style import save
 from analysis.charts.switch_point import switch_point
+from analysis.cli.text_table import text_table
 from analysis.data.load import Sweep, comparable, load_sweep
 from analysis.paper.comparison import (
     Comparison,
@@ -20,7 +21,6 @@ from analysis.paper.comparison import (
     missing_trials,
     points,
     small_and_large,
-    text_table,
     wrapped,
     write_table,
 )

@@ -23,6 +23,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from analysis.cli.text_table import text_table
 from analysis.data.load import Sweep, measures_of, rows_of
 from analysis.questions.association import GAP, beyond_hyperparameters, compared, hyperparameters, matched_correlation
 from analysis.stats.kendall import SignError, granulated_correlation, kendall_correlation, sign_error
@@ -187,5 +188,4 @@ def leaderboard_lines(board: Leaderboard) -> list[str]:
         texts.append("" if standing.corrected_p is None else f"{standing.corrected_p:.3f}")
         texts.append("" if standing.seconds is None else plain_number(standing.seconds))
         lines.append((short_name(standing), matched, *texts))
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    return ["  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines]
+    return text_table(lines)

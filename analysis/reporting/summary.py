@@ -8,8 +8,8 @@ warmup.
 
 import textwrap
 from collections import Counter
-from collections.abc import Sequence
 
+from analysis.cli.text_table import text_table
 from analysis.data.load import BOX_STRONG, MAX_EIG, REPLICATE, SWITCH, Sweep, axes, comparable
 from analysis.data.metric import Metric
 from analysis.questions.association import associate
@@ -97,32 +97,10 @@ def _table(sweep: Sweep, width: int) -> list[str]:
         counted = str(row.batch_size), completed(row.trials, row.attempted)
         sharpness = with_interval(row.box_sharpness), with_interval(row.max_eig)
         rows.append((*counted, plus_minus(metric, row.level), gap, *sharpness))
-    lines = _tables(rows, width, kept=1, right=2)
+    lines = text_table(rows, right=2, width=width)
     off_target = [f"{row.off_target} of {row.trials} at batch {row.batch_size}" for row in found if row.off_target]
     note = _basis(sweep, [row.level for row in found])
     return [*lines, *_wrap(note + (f" Off target: {', '.join(off_target)}." if off_target else ""), width)]
-
-
-def _tables(rows: Sequence[Sequence[str]], width: int, *, kept: int, right: int) -> list[str]:
-    """Rows of equal length as lines of at most `width`: what does not fit follows below, with the first `kept` columns.
-
-    The first `right` columns are aligned to the right, the others to the left.
-    """
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    gap = "  " if sum(widths) + 2 * (len(widths) - 1) <= width else " "
-    first, parts = list(range(kept)), [list(range(kept))]
-    for column in range(kept, len(widths)):
-        if sum(widths[one] + len(gap) for one in parts[-1]) + widths[column] > width and parts[-1] != first:
-            parts.append([*first])
-        parts[-1].append(column)
-    return [
-        gap.join(
-            row[column].rjust(widths[column]) if column < right else row[column].ljust(widths[column])
-            for column in part
-        ).rstrip()
-        for part in parts
-        for row in rows
-    ]
 
 
 def _basis(sweep: Sweep, means: list[Mean | None]) -> str:
@@ -163,7 +141,7 @@ def _correlations(sweep: Sweep, width: int) -> list[str]:
         "Pooled and per learning rate: without the reference trials, whose gap is 0 by construction "
         f"({first.pooled.trials} trials)."
     )
-    return [*_tables(rows, width, kept=1, right=0), *_wrap(note, width)]
+    return [*text_table(rows, width=width), *_wrap(note, width)]
 
 
 def _places(sweep: Sweep, width: int) -> list[str]:

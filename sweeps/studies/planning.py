@@ -4,6 +4,7 @@ import argparse
 import math
 import os
 
+from analysis.cli.text_table import text_table
 from analysis.data.load import load_sweep
 from analysis.data.metric import Metric
 from analysis.questions.replicates_needed import FreeUpTo, Needed, Plan, free_up_to, replicates_needed
@@ -74,8 +75,7 @@ def plan_lines(found: Plan, metric: Metric, folder: str, at_once: int) -> list[s
                 time,
             )
         )
-    widths = [max(len(cells[column]) for cells in table) for column in range(6)]
-    lines += ["  ".join(cell.rjust(width) for cell, width in zip(cells, widths, strict=True)) for cells in table]
+    lines += text_table(table, right=6)
     lines += [
         "",
         f"Replicates: with the pilot's standard deviation / with its upper limit ({100 * ASSURANCE:.0f} %), which is "
