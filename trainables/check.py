@@ -9,6 +9,7 @@ import contextlib
 import dataclasses
 import itertools
 import json
+import math
 import os
 import pickle
 import sys
@@ -31,11 +32,14 @@ from trainables.optimizer_settings import OPTIMIZERS
 from trainables.records.tables import Row
 from trainables.runtime.compiled import uncompiled
 from trainables.runtime.errors import UserError, one_line
+from trainables.runtime.in_place import kept
+from trainables.runtime.seeds import preserve_rng
 from trainables.runtime.time_limit import time_limit
 from trainables.sharpness import ModelLoss
 from trainables.tasks.by_name import load_task
 from trainables.tasks.names import require_level
 from trainables.training.batches import epoch_batches
+from trainables.training.loop import Training
 from trainables.training.optimizers.by_name import check_optimizer
 from trainables.training.own_step import OwnLoss, build_network, check_whole_batches, training_of
 from trainables.training.parallel import Workers
@@ -97,13 +101,47 @@ def check_trial(config: TrialConfig, source: Source) -> None:
             check_optimizer(few, build(few, data))
         training = training_of(few, build_network(few, data), data)
         require_one_average(config, training.optimizer)  # `few` has no local workers
-        with uncompiled():
+        with uncompiled(), _watched(training.model):
             training.check()
             training.train_epoch()
+            _check_numbers(training, source)
             for name in config.shift_names:
                 shifted(training.data.test_inputs[:2], name, SEVERITIES[name][1][0])
             if config.rescaling is not None:
                 rescaled_network(training.model, config.rescaling, training.data.train_inputs[:2])
+
+
+@contextlib.contextmanager
+def _watched(model: nn.Module) -> Iterator[None]:
+    """Raises UserError where `model` changes its inputs in place, in training too: several passes share a batch."""
+    if type(model).__module__.startswith("trainables."):
+        yield
+        return
+    seen: list[contextlib.ExitStack] = []
+
+    def begin(module: nn.Module, arguments: Any) -> None:
+        seen.append(contextlib.ExitStack())
+        seen[-1].enter_context(kept("`model`", "inputs", *arguments))
+
+    def end(module: nn.Module, arguments: Any, outputs: Any) -> None:
+        seen.pop().close()
+
+    hooks = model.register_forward_pre_hook(begin, prepend=True), model.register_forward_hook(end)
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+def _check_numbers(training: Training, source: Source) -> None:
+    """Raises UserError where the network changes inputs that are no zeros, also where PyTorch does not count it."""
+    if source.of_tokens or training.config.trial is not None:
+        return
+    inputs = torch.linspace(0.25, 0.75, 2 * math.prod(source.input_shape)).view(2, *source.input_shape)
+    training.task.evaluation_mode(training.model)
+    with preserve_rng(inputs.device), torch.no_grad(), kept("`model`", "inputs", inputs, exact=True):
+        training.model(inputs)
 
 
 def check_parts(configs: Iterable[TrialConfig], source: Source, micro_batch_size: int | None, workers: int = 1) -> None:

@@ -28,6 +28,7 @@ from trainables.models.vit import vit
 from trainables.runtime.compiled import uncompiled
 from trainables.runtime.errors import UserError, did_you_mean
 from trainables.runtime.importing import is_import_path, load_callable
+from trainables.runtime.in_place import kept
 from trainables.runtime.options import check_options
 from trainables.tasks.task import Task
 
@@ -128,7 +129,7 @@ def _check_logits(model: nn.Module, inputs: torch.Tensor, num_classes: int, is_o
     if not any(parameter.requires_grad for parameter in model.parameters()):
         raise UserError("`model` must have parameters that require gradients, got none; unfreeze those to train")
     was_training = model.training
-    with torch.no_grad():
+    with torch.no_grad(), kept("`model`", "inputs", inputs, exact=True):
         logits = model.eval()(inputs)
     model.train(was_training)
     if is_own_task:

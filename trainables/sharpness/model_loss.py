@@ -32,6 +32,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from trainables.runtime.float32 import exact_products
+from trainables.runtime.in_place import kept
 from trainables.runtime.seeds import preserve_rng
 from trainables.sharpness.batch_statistics import Tape
 from trainables.sharpness.bound_model import BoundModel, spread_loss
@@ -99,7 +100,9 @@ class ModelLoss(Objective):
             layer.running_var = torch.ones_like(layer.running_mean) - layer.eps
             layer.register_forward_pre_hook(self._tape.normalize)
         with preserve_rng(inputs.device), torch.no_grad():
-            self.task.check(self._forward(self._pieces(self.params), [], self._inputs[:2])[0], labels)
+            with kept("`model`", "inputs", self._inputs):
+                outputs = self._forward(self._pieces(self.params), [], self._inputs[:2])[0]
+            self.task.check(outputs, labels)
 
     def _weigh(self) -> None:
         """Notes what all examples weigh together, by which sums over them are divided."""

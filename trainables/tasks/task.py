@@ -33,6 +33,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.dropout import _DropoutNd
 
 from trainables.runtime.errors import UserError
+from trainables.runtime.in_place import kept
 from trainables.tasks.metrics import Kept, Metric, Sums, Value
 from trainables.tasks.outputs import changed, tensors_of
 
@@ -93,7 +94,8 @@ class Task:
         """Raises UserError where the loss has no meaning for `labels`; `outputs` are those of the first of them."""
         count = len(next(iter(tensors_of(outputs)), labels))
         few = labels[:count]
-        losses, weights = self.loss(outputs, few), self.weights(few)
+        with kept(f"`task` {self.name}", "outputs or labels", few, *tensors_of(outputs), exact=True):
+            losses, weights = self.loss(outputs, few), self.weights(few)
         if not isinstance(losses, Tensor) or losses.ndim not in (1, 2) or len(losses) != count:
             got = f"shape {tuple(losses.shape)}" if isinstance(losses, Tensor) else type(losses).__name__
             raise UserError(
@@ -107,6 +109,15 @@ class Task:
             )
         if weights is not None and not bool((weights >= 0).all()):
             raise UserError(f"`task` must have weights of 0 or more, got {weights.min().item():g} from {self.name}")
+
+    def check_metrics(self, outputs: Any, labels: Tensor) -> None:
+        """Raises UserError where the primary metric is not among those of `outputs` for `labels`."""
+        with kept(f"`task` {self.name}", "outputs or labels", labels, *tensors_of(outputs), exact=True):
+            names = self.measured(outputs, labels).keys() | self.metrics_of_loss(0.0).keys()
+        if self.metric not in names:
+            raise UserError(
+                f"`task` must return its metric {self.metric} from `metrics`, got {', '.join(sorted(names))}"
+            )
 
     def check_labels(self, labels: Tensor, part: str) -> None:
         """Raises UserError where the whole set of `labels`, the "training" or "test" part, cannot be learned."""

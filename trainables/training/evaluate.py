@@ -6,7 +6,9 @@ import torch
 from torch import Tensor, nn
 
 from trainables.data.rows import Examples
+from trainables.runtime.errors import UserError
 from trainables.runtime.float32 import large_products
+from trainables.runtime.in_place import WAY_OUT, changes
 from trainables.tasks.by_name import load_task
 from trainables.tasks.metrics import Metric, Value, merged
 from trainables.tasks.outputs import tensors_of
@@ -71,6 +73,7 @@ def totals(
     chunk, largest = cuts or size, min(size, len(inputs))
     metrics: list[dict[str, Metric]] = []
     weight: Tensor | int = 0
+    before = changes(inputs, labels)
     with torch.no_grad(), large_products(model.parameters(), largest):
         for part, targets in zip(inputs.split(chunk), labels.split(chunk), strict=True):
             outputs = model(part)
@@ -78,6 +81,8 @@ def totals(
             loss += task.example_losses(outputs, targets).sum(dtype=torch.float64)
             weights = task.example_weights(targets)
             weight = weight + (len(part) if weights is None else weights.sum(dtype=torch.float64))
+    if changes(inputs, labels) != before:  # by the network or the task: parts are views
+        raise UserError(f"`model` and `task` must not change inputs or labels in place: {WAY_OUT}")
     for module, training in modes:
         module.training = training
     return Totals(loss, weight, {name: merged([one[name] for one in metrics]) for name in metrics[0]})

@@ -26,9 +26,9 @@ from torch import nn
 from trainables.config import FULL_BATCH_OPTIMIZERS, TrialConfig
 from trainables.data import Dataset
 from trainables.data.rows import Examples, tensor_of
-from trainables.runtime.errors import UserError
 from trainables.runtime.float32 import large_products
 from trainables.runtime.importing import is_import_path
+from trainables.runtime.in_place import kept
 from trainables.runtime.seeds import (
     derive_seed,
     generator,
@@ -78,8 +78,10 @@ class Training:
         self.config = config
         self.model = model
         self.data = data
-        self.task = load_task(config.task or data.task, data.chunks_of_labels())
-        self._chance = self.task.chance(data.train_labels, data.num_classes)
+        name = config.task or data.task
+        with kept(f"`task` {name}", "labels", data.train_labels, data.test_labels):
+            self.task = load_task(name, data.chunks_of_labels())
+            self._chance = self.task.chance(data.train_labels, data.num_classes)
         if config.ghost_batch_size is not None:
             use_ghost_batch_norm(model, config.ghost_batch_size)
         self._start = [parameter.detach().clone() for parameter in model.parameters()]
@@ -309,11 +311,7 @@ class Training:
             inputs, labels = (tensor_of(part[:2]) for part in (data.train_inputs, data.train_labels))
             outputs = self.model(inputs)
             task.check(outputs, labels)
-            names = task.measured(outputs, labels).keys() | task.metrics_of_loss(0.0).keys()
-        if task.metric not in names:
-            raise UserError(
-                f"`task` must return its metric {task.metric} from `metrics`, got {', '.join(sorted(names))}"
-            )
+            task.check_metrics(outputs, labels)
 
     def _look(self, epochs_done: float, looks: list[dict[str, Any]]) -> None:
         if is_look(self.step):

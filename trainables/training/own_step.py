@@ -23,6 +23,8 @@ and Python alone. `trainables.models.of_config.build(config, data)` builds the n
 """
 
 import copy
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
@@ -33,6 +35,7 @@ from trainables.data import Dataset
 from trainables.models.of_config import build
 from trainables.runtime.errors import UserError
 from trainables.runtime.importing import load_callable
+from trainables.runtime.in_place import kept
 from trainables.runtime.seeds import preserve_rng
 from trainables.sharpness import Objective
 from trainables.training.loop import Training
@@ -51,7 +54,9 @@ def build_network(config: TrialConfig, data: Dataset) -> tuple[nn.Module, Any]:
     """
     if config.trial is None:
         return build(config, data), None
-    step = load_callable(config.trial, "trial")(config, data)
+    kind = load_callable(config.trial, "trial")
+    with kept(f"`trial` {config.trial}", "data", *vars(data).values()):
+        step = kind(config, data)
     missing = [name for name in NEEDED if not callable(getattr(step, name, None))]
     if missing:
         raise UserError(f"`trial` {config.trial} must have {', '.join(NEEDED)}, got none named {', '.join(missing)}")
@@ -112,7 +117,7 @@ class OwnTraining(Training):
     def evaluate(self) -> dict[str, Any]:
         if not self._has_evaluation:
             return super().evaluate()
-        with preserve_rng(self.data.train_labels.device):
+        with self._kept(), preserve_rng(self.data.train_labels.device):
             found = self.own.evaluate()
         if not isinstance(found, dict) or not set(EVALUATED) <= found.keys():
             raise UserError(f"`trial` {self.config.trial} must return {', '.join(EVALUATED)} from `evaluate`")
@@ -122,6 +127,13 @@ class OwnTraining(Training):
 
     def _results(self) -> dict[str, Any]:
         return self.evaluate() if self._has_evaluation else super()._results()
+
+    def pass_over_data(self, between: Callable[[float], None] = lambda epochs_done: None) -> tuple[int, float]:
+        with self._kept():
+            return super().pass_over_data(between)
+
+    def _kept(self) -> AbstractContextManager[None]:
+        return kept(f"`trial` {self.config.trial}", "data", *vars(self.data).values())
 
     def check(self) -> None:
         if not self._has_evaluation:
