@@ -11,6 +11,7 @@ Implementation: analysis/questions/steps_to_result.py. The layout of a CSV file:
 
 import argparse
 import sys
+from functools import partial
 from pathlib import Path
 
 from analysis.charts.steps_to_result import steps_to_result_figure
@@ -18,7 +19,8 @@ from analysis.charts.style import save
 from analysis.cli.command import run_with_options
 from analysis.data.read_runs import read_runs
 from analysis.data.runs import names_of
-from analysis.questions.steps_to_result import default_goal, equal_examples, equal_examples_line, lines, steps_to_result
+from analysis.questions.goals import of_each_goal
+from analysis.questions.steps_to_result import default_goal, equal_examples_words, lines, steps_to_result
 from analysis.questions.tuned_steps import is_search
 from analysis.reporting.tuned_steps import tuned_steps_lines
 from trainables.runtime.numbers import number
@@ -57,11 +59,11 @@ def _show(options: argparse.Namespace) -> list[object]:
         wandb_runs=options.runs,
         batch_pattern=options.batch_pattern,
     )
-    goals = [steps_to_result(runs, goal) for goal in options.goal or [default_goal(runs)]]
+    goals, unanswered = of_each_goal(options.goal or [default_goal(runs)], partial(steps_to_result, runs))
     folder = runs.source if runs.source.is_dir() else runs.source.parent
-    said = [line for found in goals for line in lines(runs, found)]
+    said = [line for found in goals for line in lines(runs, found)] + unanswered
     if options.margin is not None:
-        said.append(equal_examples_line(runs, equal_examples(runs, options.margin)))
+        said.append(equal_examples_words(runs, options.margin))
     return [*save(steps_to_result_figure(runs, goals), folder, "steps_to_result"), *said]
 
 

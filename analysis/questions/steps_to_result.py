@@ -251,6 +251,16 @@ def equal_examples_line(runs: Runs, found: EqualExamples) -> str:
     return f"{text} No worse than the smallest batch by {found.margin:g}: {boundary_words(found.boundary)}{why}."
 
 
+def equal_examples_words(runs: Runs, margin: float) -> str:
+    """The line of `equal_examples`, or why there is none. Raises UserError for a margin that is not above 0."""
+    try:
+        return equal_examples_line(runs, equal_examples(runs, margin))
+    except UserError as error:
+        if not 0 < margin < np.inf:
+            raise
+        return f"No comparison at equal examples: {error}."
+
+
 def first_at(runs: Runs, goal: float, positions: Sequence[str] = ("step",)) -> pd.DataFrame:
     """The `positions` at which each run that reaches `goal` first is there, and `is_bound`; indexed by run."""
     goal = runs.sign * goal

@@ -4,9 +4,8 @@ from collections.abc import Sequence
 
 from analysis.charts.steps_to_result import steps_to_result_figure
 from analysis.charts.style import save
-from analysis.questions.steps_to_result import equal_examples, equal_examples_line, goal_words, lines
+from analysis.questions.steps_to_result import equal_examples_words, goal_words, lines
 from analysis.questions.tuned_steps import TunedSteps, load_tuned_steps
-from trainables.runtime.errors import UserError
 from trainables.storage.folders import AnyPath
 
 MARGIN = 0.05
@@ -24,10 +23,7 @@ def tuned_steps_lines(folder: AnyPath, margin: float | None = None) -> list[str]
         return said
     hardest = next(one for one in reversed(goals) if one.found is not None)
     if margin := margin or MARGIN * abs(hardest.goal):
-        try:
-            said.append(equal_examples_line(hardest.runs, equal_examples(hardest.runs, margin)))
-        except UserError as error:
-            said.append(f"No comparison at equal examples: {error}.")
+        said.append(equal_examples_words(hardest.runs, margin))
     said += [basis(goals)]
     figures = save(steps_to_result_figure(goals[0].runs, reached), folder, "steps_to_result")
     kept = ["optuna.db", "tuning.parquet", "tuning.json", "trials.parquet", "epochs.parquet"]

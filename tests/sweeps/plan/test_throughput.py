@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from made_up import law, write
 
 from sweeps.cli.throughput_options import parse
 from sweeps.plan import throughput
@@ -110,3 +111,14 @@ def test_on_several_devices(capsys: pytest.CaptureFixture[str]) -> None:
     assert [line.split(":")[0] for line in said[4:]] == [
         "  batch 4 on 1 device", "  batch 50 on 1 device", "  batch 50 on 8 devices", "Model error"
     ]  # fmt: skip
+
+
+def test_a_goal_out_of_reach_costs_its_own_answer_only(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = write(tmp_path / "sweep", law(factors=(0.9, 1.0, 1.1)))
+    command = ["--sweep", str(folder), "--metric", "train_loss", "--goal"]
+    assert main([*command, "1e-30", "0.001"]) == 0
+    said = capsys.readouterr().out
+    assert said.count("Fastest") == 1
+    assert "No answer: `goal` must be reached by every replicate of some setting, got 1e-30" in said
+    assert main([*command, "1e-30"]) == 2
+    assert capsys.readouterr().err.count("\n") == 1
