@@ -7,6 +7,7 @@
     python analysis/steps_to_result.py cifar_10/resnet_8/sgd --metric val/classification_error   (Shallue et al.)
 
 Implementation: analysis/questions/steps_to_result.py. The layout of a CSV file: analysis/data/runs.py.
+Which columns are settings: analysis/data/settings.py.
 """
 
 import argparse
@@ -17,8 +18,7 @@ from pathlib import Path
 from analysis.charts.steps_to_result import steps_to_result_figure
 from analysis.charts.style import save
 from analysis.cli.command import run_with_options
-from analysis.data.read_runs import read_runs
-from analysis.data.runs import names_of
+from analysis.cli.sources import add_sources, runs_of
 from analysis.questions.goals import of_each_goal
 from analysis.questions.steps_to_result import default_goal, equal_examples_words, lines, steps_to_result
 from analysis.questions.tuned_steps import is_search
@@ -31,10 +31,7 @@ def main(arguments: list[str]) -> int:
 
 
 def _add(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--metric", help="a held-out metric (default for results folders: test_loss)")
-    parser.add_argument(
-        "--direction", choices=("lower", "higher"), help="which is better (default: by the metric's name)"
-    )
+    add_sources(parser)
     parser.add_argument(
         "--goal",
         nargs="+",
@@ -43,22 +40,12 @@ def _add(parser: argparse.ArgumentParser) -> None:
         help="goals (default: those of the search, or the best that every batch size reaches)",
     )
     parser.add_argument("--margin", type=number(), metavar="X", help="compare at equal examples too, with this margin")
-    parser.add_argument("--column", nargs="+", default=[], metavar="NAME=THEIRS", help="such as step=global_step")
-    parser.add_argument("--runs", type=Path, metavar="FILE", help="W&B's export of the runs table")
-    parser.add_argument("--batch-pattern", metavar="REGEX", help=r"the batch size in a run's path, such as 'bs(\d+)'")
 
 
 def _show(options: argparse.Namespace) -> list[object]:
     if options.goal is options.metric is None and is_search(Path(options.results)):
         return [*tuned_steps_lines(Path(options.results), options.margin)]
-    runs = read_runs(
-        Path(options.results),
-        options.metric,
-        options.direction,
-        columns=names_of(options.column),
-        wandb_runs=options.runs,
-        batch_pattern=options.batch_pattern,
-    )
+    runs = runs_of(options)
     goals, unanswered = of_each_goal(options.goal or [default_goal(runs)], partial(steps_to_result, runs))
     folder = runs.source if runs.source.is_dir() else runs.source.parent
     said = [line for found in goals for line in lines(runs, found)] + unanswered

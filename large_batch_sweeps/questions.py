@@ -3,6 +3,8 @@
 Definitions: docs/statistics.md. Each raises UserError where the sweep lacks what it needs.
 """
 
+import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -107,16 +109,22 @@ def steps_to_result(
     metric: str = "test_loss",
     goal: float | None = None,
     direction: Direction | None = None,
+    settings: Sequence[str] | None = None,
 ) -> pd.DataFrame:
     """The fewest steps to a `goal` of `metric` at each batch size, and what it costs in examples.
 
     `runs`: results, or a DataFrame of your own with `run`, `batch_size`, `step`, `metric`, and optionally `seed` and
-    settings, a row for each evaluation. Default goal: the best that every batch size reaches.
+    settings, a row for each evaluation. `settings`: the columns of this DataFrame that are settings; None: those that
+    look like settings. A warning says which columns do not. Default goal: the best that every batch size reaches.
     """
     if isinstance(runs, SweepResults):
+        if settings is not None:
+            raise UserError("`settings` is for a DataFrame of your own, got a sweep, whose settings are known")
         found = read_results(runs.sweep, metric, direction)
     else:
-        found = read_frame(Path("runs"), runs, metric, direction)
+        found = read_frame(Path("runs"), runs, metric, direction, named=settings)
+    for note in found.notes:
+        warnings.warn(note, stacklevel=2)
     answer = steps.steps_to_result(found, steps.default_goal(found) if goal is None else goal)
     critical_size = with_interval("b_crit", answer.critical)
     within, beyond = answer.overhead.within, answer.overhead.beyond

@@ -11,44 +11,49 @@
 
 import json
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
+from analysis.data.batch_sizes import with_batch_size
+from analysis.data.column_names import WANDB
 from analysis.data.metric import Direction
 from analysis.data.runs import Runs, read_frame, read_table, renamed
+from analysis.data.settings import choose_settings
 from trainables.runtime.errors import UserError, one_line
 
 EVENTS = "events.out.tfevents.*"
 HPARAMS = "_hparams_/session_start_info"  # the tag that TensorBoard's plugin writes
-BATCH_NAMES = ("batch_size", "global_batch_size", "train_batch_size", "per_device_train_batch_size", "bs")
 
 
 def read_wandb(
-    chart: Path, runs: Path, metric: str, direction: Direction | None, columns: dict[str, str] | None = None
+    chart: Path,
+    runs: Path,
+    metric: str,
+    direction: Direction | None,
+    columns: dict[str, str] | None = None,
+    named: Sequence[str] | None = None,
 ) -> Runs:
-    """A chart's export and the runs table's export; `columns` renames those of the table."""
+    """A chart's export and the runs table's export; `columns` renames those of the table, `named` are its settings."""
     wide, table = read_table(chart), read_table(runs)
-    table = renamed(runs, table, columns or {})
     if "Name" not in table:
         raise UserError(f"`runs` must be W&B's export of the runs table, with a column Name, got {runs.name}")
+    table = renamed(runs, table, {"Name": "Name", **(columns or {})})
     step = next((name for name in wide if name.lower() in ("step", "global_step", "trainer/global_step")), None)
     ending = f" - {metric}"
     own = [name for name in wide if name.endswith(ending)]
+    histories = {name.rpartition(" - ")[2] for name in wide if " - " in name}
     if step is None or not own:
-        found = sorted({name.rpartition(" - ")[2] for name in wide if " - " in name and "__" not in name})
+        found = sorted(name for name in histories if "__" not in name)
         raise UserError(
             f"`source` must be W&B's export of a chart of {metric}, with Step and columns 'NAME{ending}', got "
             f"{', '.join(found) or 'none'} in {chart.name}"
         )
     long = wide.melt(step, own, "run", metric).dropna(subset=metric).rename(columns={step: "step"})
     long["run"] = long["run"].str.removesuffix(ending)
-    config = [
-        name for name in table if name not in ("Name", "State", "Notes", "User", "Tags", "Created", "Runtime", "Sweep")
-    ]
-    summary = [name for name in config if name in (metric, "_step", "_runtime", "_timestamp", "_wandb")]
-    about = table.set_index("Name")[[name for name in config if name not in summary]]
+    about = table.set_index("Name")
     missing = sorted(set(long["run"]) - set(about.index))
     if missing:
         raise UserError(f"`runs` must hold every run of the chart, got none named {missing[0]!r} in {runs.name}")
@@ -56,7 +61,9 @@ def read_wandb(
         raise UserError(
             f"`runs` must have names that tell runs apart, got {about.index[about.index.duplicated()][0]!r} twice"
         )
-    return read_frame(chart, long, metric, direction, _with_batch_size(about[about.index.isin(long["run"])], runs))
+    about, batch_notes = with_batch_size(about[about.index.isin(long["run"])], runs)
+    about, notes = choose_settings(runs, about, named, ignored={*WANDB, *histories, step})
+    return read_frame(chart, long, metric, direction, about, notes=[*batch_notes, *notes])
 
 
 def has_studies(source: Path) -> bool:
@@ -64,8 +71,8 @@ def has_studies(source: Path) -> bool:
     return any(source.glob("*/study.json")) or (source / "study.json").is_file()
 
 
-def read_studies(source: Path, metric: str, direction: Direction | None) -> Runs:
-    """The studies of one workload, a folder for each batch size."""
+def read_studies(source: Path, metric: str, direction: Direction | None, named: Sequence[str] | None = None) -> Runs:
+    """The studies of one workload, a folder for each batch size; its settings are all parameters, or those `named`."""
     studies = (
         [source] if (source / "study.json").is_file() else sorted(one.parent for one in source.glob("*/study.json"))
     )
@@ -86,9 +93,11 @@ def read_studies(source: Path, metric: str, direction: Direction | None) -> Runs
             about.append({"run": run, "batch_size": size, **found.get("parameters", {})})
     if not rows:
         raise UserError(f"`source` must hold trials that are COMPLETE, got none in {source}")
-    return read_frame(
-        source, pd.concat(rows, ignore_index=True), metric, direction, pd.DataFrame(about).set_index("run")
-    )
+    table = pd.DataFrame(about).set_index("run")
+    notes: tuple[str, ...] = ()
+    if named is not None:
+        table, notes = choose_settings(source, table, named)
+    return read_frame(source, pd.concat(rows, ignore_index=True), metric, direction, table, notes=notes)
 
 
 def has_events(source: Path) -> bool:
@@ -96,7 +105,14 @@ def has_events(source: Path) -> bool:
     return source.is_dir() and any(source.rglob(EVENTS))
 
 
-def read_events(source: Path, metric: str, direction: Direction | None, batch_pattern: str | None = None) -> Runs:
+def read_events(
+    source: Path,
+    metric: str,
+    direction: Direction | None,
+    batch_pattern: str | None = None,
+    columns: dict[str, str] | None = None,
+    named: Sequence[str] | None = None,
+) -> Runs:
     """A folder of TensorBoard runs; `metric` is the tag of a scalar."""
     try:
         from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -125,7 +141,9 @@ def read_events(source: Path, metric: str, direction: Direction | None, batch_pa
         for run, values in settings.items():
             values["batch_size"] = _batch_in(run, batch_pattern)
     table = pd.DataFrame.from_dict(settings, orient="index")
-    return read_frame(source, frame, metric, direction, _with_batch_size(table, source))
+    table, batch_notes = with_batch_size(renamed(source, table, columns or {}), source)
+    table, notes = choose_settings(source, table, named)
+    return read_frame(source, frame, metric, direction, table, notes=[*batch_notes, *notes])
 
 
 def _hyperparameters(events: Any) -> dict[str, Any]:
@@ -154,20 +172,6 @@ def _batch_in(run: str, pattern: str) -> int:
         raise UserError(
             f"`batch-pattern` must have one group that is the batch size in every run's path, got {pattern!r} for {run}"
         ) from error
-
-
-def _with_batch_size(about: pd.DataFrame, source: Path) -> pd.DataFrame:
-    """`about` with `batch_size`, whatever of its usual names it has."""
-    if "batch_size" in about:
-        return about
-    known = next((name for wanted in BATCH_NAMES for name in about if name.rpartition(".")[2].lower() == wanted), None)
-    if known is None:
-        raise UserError(
-            f"`source` must say each run's batch size ({', '.join(BATCH_NAMES[:3])}, ...), got "
-            f"{', '.join(map(str, about.columns[:8])) or 'no hyperparameters'} in {source.name}; "
-            "--column batch_size=NAME, or --batch-pattern for TensorBoard"
-        )
-    return about.rename(columns={known: "batch_size"})
 
 
 def _json(file: Path) -> dict[str, Any]:

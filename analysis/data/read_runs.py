@@ -1,5 +1,6 @@
 """Runs of training, whatever holds them: a results folder, a CSV file, or what analysis/data/foreign_runs.py reads."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from analysis.data import foreign_runs
@@ -17,6 +18,7 @@ def read_runs(
     columns: dict[str, str],
     wandb_runs: Path | None = None,
     batch_pattern: str | None = None,
+    settings: Sequence[str] | None = None,
 ) -> Runs:
     """The runs in `source` with their `metric`, of results folders by default `test_loss`.
 
@@ -24,22 +26,27 @@ def read_runs(
         direction: which values are better; by default the metric's name says it.
         columns: our names of columns that `source` names otherwise.
         wandb_runs: the export of the runs table that belongs to an exported chart of Weights & Biases.
-        batch_pattern: the batch size in the path of a TensorBoard run, as a regular expression with one group.
+        batch_pattern: a regular expression for the path of a TensorBoard run: one group is the batch size, or groups
+            with names are `batch_size`, `seed` and settings.
+        settings: the columns that are settings; None: by the rules of analysis/data/settings.py.
 
     Raises UserError where `source` is none of these, or lacks what is needed.
     """
     is_file = source.is_file()
-    _refuse("column", columns, is_file or wandb_runs is not None, "a CSV file", source)
+    is_foreign = not is_results(source)
+    has_studies = is_foreign and foreign_runs.has_studies(source)
+    has_events = is_foreign and not has_studies and foreign_runs.has_events(source)
+    _refuse("column", columns, is_file or has_events, "a CSV file or TensorBoard runs", source)
+    _refuse("settings", settings is not None, is_foreign, "runs from elsewhere", source)
     _refuse("runs", wandb_runs, is_file, "a chart that Weights & Biases exported", source)
-    _refuse("batch-pattern", batch_pattern, not is_file and not is_results(source), "TensorBoard runs", source)
-    if is_results(source):
+    _refuse("batch-pattern", batch_pattern, has_events, "TensorBoard runs", source)
+    if not is_foreign:
         return read_results(load_sweep(source), metric or "test_loss", direction)
     if not source.exists():
         raise UserError(
             f"`source` must be a results folder, a CSV file or a folder of runs, got {source}, which is not there"
         )
-    has_studies, has_events = foreign_runs.has_studies(source), foreign_runs.has_events(source)
-    if not (source.is_file() or has_studies or has_events):
+    if not (is_file or has_studies or has_events):
         raise UserError(
             f"`source` must hold trials that ended, TensorBoard runs or BATCH/study.json folders, or be a CSV file, "
             f"got {source}, which holds none"
@@ -47,12 +54,12 @@ def read_runs(
     if metric is None:
         raise UserError("`metric` must be given for runs from elsewhere: --metric val_loss")
     if wandb_runs is not None:
-        return foreign_runs.read_wandb(source, wandb_runs, metric, direction, columns)
+        return foreign_runs.read_wandb(source, wandb_runs, metric, direction, columns, settings)
     if is_file:
-        return read_csv(source, metric, direction, columns)
+        return read_csv(source, metric, direction, columns, settings)
     if has_studies:
-        return foreign_runs.read_studies(source, metric, direction)
-    return foreign_runs.read_events(source, metric, direction, batch_pattern)
+        return foreign_runs.read_studies(source, metric, direction, settings)
+    return foreign_runs.read_events(source, metric, direction, batch_pattern, columns, settings)
 
 
 def _refuse(option: str, value: object, has_effect: bool, reads: str, source: Path) -> None:

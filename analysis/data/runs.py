@@ -10,7 +10,8 @@ A CSV file has a row for each run and evaluation, in any order:
 
 `batch_size` (in examples or tokens), `step` (optimizer updates done) and a metric are needed. `run` may be left out
 where all other columns together tell the runs apart; `seed` names replicates. Columns that are the same all along every
-run are its setting (learning rate, warmup, ...); those that change are metrics. `--column step=global_step` renames.
+run are its setting (learning rate, warmup, ...), but for results and names of runs (analysis/data/settings.py); those
+that change are metrics. `--column step=global_step` renames.
 
 Traps: without seeds, runs of one setting count as its replicates in the order of their names. A run whose metric is
 infinite somewhere diverged: it is at no goal from there on. Empty values are evaluations that were not made.
@@ -24,8 +25,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from analysis.data.batch_sizes import without_factors
+from analysis.data.column_names import HIGHER, LOWER
 from analysis.data.load import Sweep, attempted
 from analysis.data.metric import Direction
+from analysis.data.settings import choose_settings
 from analysis.stats.wording import setting_value
 from trainables.records.matching import MATCHED
 from trainables.runtime.errors import UserError, one_line
@@ -33,23 +37,6 @@ from trainables.storage.folders import AnyPath
 
 NEEDED = ("batch_size", "step")
 LARGEST = 2.0**53  # up to which floating-point numbers count whole steps and examples
-LOWER = (
-    "loss",
-    "error",
-    "perplexity",
-    "entropy",
-    "nll",
-    "nats",
-    "mse",
-    "rmse",
-    "mae",
-    "mape",
-    "bpb",
-    "bits",
-    "ppl",
-    "brier",
-)
-HIGHER = ("acc", "accuracy", "auc", "f1", "map", "precision", "recall", "r2", "bleu", "reward")
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,7 +46,7 @@ class Runs:
 
     `curves`: `run`, `step`, `examples`, `value`, in order of steps, finite values only. `examples` are those that a
     trial of this project counted, and elsewhere step x batch_size. `metric` is what the values are, and `direction`
-    which of them are better.
+    which of them are better. `notes` say what was taken for what, a line each.
     """
 
     source: AnyPath
@@ -67,6 +54,7 @@ class Runs:
     direction: Direction
     about: pd.DataFrame
     curves: pd.DataFrame
+    notes: tuple[str, ...] = ()
 
     @property
     def sign(self) -> float:
@@ -81,16 +69,25 @@ def read_frame(
     direction: Direction | None,
     about: pd.DataFrame | None = None,
     counted: pd.Series | None = None,
+    *,
+    named: Sequence[str] | None = None,
+    notes: Sequence[str] = (),
 ) -> Runs:
     """`Runs` of rows with `run`, `step`, `metric` and, there or in `about` (indexed by run), what was run.
 
-    `counted`: the examples of each row; None: step x batch_size.
+    Args:
+        about: has no column but `batch_size`, `seed` and settings; None: these are chosen among the columns of `frame`.
+        counted: the examples of each row; None: step x batch_size.
+        named: the settings among the columns of `frame`; None: by the rules of analysis/data/settings.py.
+        notes: of what has read the frames.
 
     Raises UserError where a column is missing or no number.
     """
     if about is None:
         frame = _one_row_each(source, frame)
-    settings = _constant_columns(frame, metric) if about is None else about
+        settings, notes = choose_settings(source, _constant_columns(frame, metric), named)
+    else:
+        settings = about
     if metric not in frame:
         numbers = [name for name in frame.select_dtypes("number") if name not in (*NEEDED, "run", "seed")]
         raise UserError(f"`metric` must be a column of {source.name}, got {metric!r}; such as {', '.join(numbers[:8])}")
@@ -127,27 +124,46 @@ def read_frame(
     found = found.sort_index()
     found["replicate"] = _replicates(found, settings.get("seed"))
     found["changes_size"] = False
-    return Runs(source, metric, direction or direction_of(metric), found, curves)
+    said = (*notes, *_without_seed(found, settings))
+    return Runs(source, metric, direction or direction_of(metric), found, curves, said)
 
 
-def read_csv(source: Path, metric: str, direction: Direction | None, columns: Mapping[str, str]) -> Runs:
-    """`Runs` of a CSV file in the layout of the top of this file; `columns`: its names for ours."""
+def read_csv(
+    source: Path,
+    metric: str,
+    direction: Direction | None,
+    columns: Mapping[str, str],
+    named: Sequence[str] | None = None,
+) -> Runs:
+    """`Runs` of a CSV file in the layout of the top of this file; `columns`: its names for ours; `named`: settings."""
     frame = renamed(source, read_table(source), columns)
-    return read_frame(source, frame, metric, direction)
+    return read_frame(source, frame, metric, direction, named=named)
 
 
 def renamed(source: Path, frame: pd.DataFrame, columns: Mapping[str, str]) -> pd.DataFrame:
     """`frame` with our names for its columns, in place of columns that have them already.
 
-    Raises UserError where `columns` names one that is not there.
+    The batch size may be a product, `A*B`. Raises UserError where `columns` names one that is not there.
     """
-    for theirs in columns.values():
+    factors = {
+        ours: theirs.split("*") if ours == "batch_size" and theirs not in frame else [theirs]
+        for ours, theirs in columns.items()
+    }
+    used = [name for names in factors.values() for name in names]
+    for theirs in used:
         if theirs not in frame:
             raise UserError(f"`column` must name columns of {source.name}, got {theirs}; it has {_some(frame)}")
-    taken = [ours for ours, theirs in columns.items() if ours in frame and ours not in columns.values()]
-    found = frame[[name for name in frame if name not in taken]]
-    copies = {ours: found[theirs] for ours, theirs in columns.items()}
-    return found.drop(columns=[*{*columns.values()}]).assign(**copies)
+    copies = {ours: _product(frame, names) for ours, names in factors.items()}
+    taken = [ours for ours in columns if ours in frame and ours not in used]
+    alone = {names[0] for names in factors.values() if len(names) == 1}
+    found = frame.drop(columns=[*taken, *alone]).assign(**copies)
+    return without_factors(found, [name for name in used if name in found and name not in columns])
+
+
+def _product(frame: pd.DataFrame, names: Sequence[str]) -> pd.Series:
+    if len(names) == 1:
+        return frame[names[0]]
+    return frame[[*names]].apply(pd.to_numeric, errors="coerce").prod(axis=1, skipna=False)
 
 
 def _some(frame: pd.DataFrame) -> str:
@@ -238,11 +254,27 @@ def _replicates(about: pd.DataFrame, seed: pd.Series | None) -> pd.Series:
     if seed is None:
         return order
     numbers = pd.Series(pd.factorize(seed.reindex(about.index), sort=True, use_na_sentinel=False)[0], index=about.index)
-    if about.assign(seed=numbers).duplicated(["batch_size", "setting", "seed"]).any():
+    cell = ["batch_size", "setting", "seed"]
+    repeated = about.assign(seed=numbers)
+    repeated = repeated[repeated.duplicated(cell, keep=False)].sort_values(cell)
+    if len(repeated):
         raise UserError(
-            "`seed` must tell runs of one batch size and setting apart, got one seed twice; name them by `run`"
+            "`seed` must differ between runs of one batch size and setting, got one seed for runs "
+            f"{repeated.index[0]} and {repeated.index[1]}; add the setting in which they differ, or another seed"
         )
     return numbers
+
+
+def _without_seed(about: pd.DataFrame, settings: pd.DataFrame) -> tuple[str, ...]:
+    """A note where runs count as replicates that no seed tells apart."""
+    several = about.groupby(["batch_size", "text"]).size()
+    if "seed" in settings or several.max() <= 1:
+        return ()
+    size, text = several.idxmax()
+    where = f"batch {size}{f' at {text}' if text else ''}"
+    return (
+        f"no seed is known, so runs of one batch size and setting are taken as replicates ({several.max()} of {where})",
+    )
 
 
 def names_of(texts: Sequence[str]) -> dict[str, str]:

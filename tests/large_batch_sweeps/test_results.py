@@ -153,6 +153,22 @@ def test_steps_to_a_result_of_a_frame_of_ones_own() -> None:
     np.testing.assert_allclose(frame["steps"], [9, 4.5, 2.25], rtol=0.04)  # evaluated after whole steps
 
 
+def test_results_in_a_frame_of_ones_own_are_no_settings() -> None:
+    rows = [
+        {"run": f"{size} {seed}", "batch_size": size, "seed": seed, "final_loss": size + seed / 7, "step": step}
+        for size in (8, 16, 32)
+        for seed in range(3)
+        for step in range(40)
+    ]
+    frame = pd.DataFrame(rows)
+    frame["val_loss"] = 1 / (1 + frame["step"] * (frame["batch_size"] + frame["seed"]) / 8)
+    with pytest.warns(UserWarning, match="taken as results or names, not as settings: final_loss"):
+        found = lbs.steps_to_result(frame, metric="val_loss", goal=0.1)
+    assert found["steps_replicates"].eq(3).all()
+    named = lbs.steps_to_result(frame, metric="val_loss", goal=0.1, settings=["final_loss"])
+    assert named["steps_replicates"].eq(1).all()
+
+
 @pytest.mark.parametrize("name", lbs.figures.__all__)
 def test_every_figure_is_a_figure(results: lbs.SweepResults, name: str) -> None:
     draw = getattr(lbs.figures, name)

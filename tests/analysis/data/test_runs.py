@@ -13,7 +13,8 @@ from made_up import law, write
 from narrow import not_none
 
 from analysis import steps_to_result
-from analysis.data.foreign_runs import _with_batch_size, read_events, read_studies, read_wandb
+from analysis.data.batch_sizes import with_batch_size
+from analysis.data.foreign_runs import read_events, read_studies, read_wandb
 from analysis.data.load import load_sweep
 from analysis.data.runs import Runs, direction_of, read_csv, read_frame, read_results
 from analysis.questions.steps_to_result import critical_words
@@ -91,7 +92,7 @@ def test_goals_are_finite(csv: Path, capsys: pytest.CaptureFixture[str], goal: s
 
 def test_options_for_other_sources_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = write(tmp_path / "sweep", law(factors=(1.0,)))
-    for options in (["--column", "step=examples"], ["--runs", "runs.csv"], ["--batch-pattern", "b(1)"]):
+    for options in (["--column", "step=examples"], ["--runs", "runs.csv"], ["--batch-pattern", "b(1)"], ["--settings"]):
         assert steps_to_result.main([str(folder), "--metric", "train_loss", *options]) == 2
         assert f"`{options[0]}` is for" in capsys.readouterr().err
 
@@ -171,9 +172,9 @@ def test_folders_of_tensorboard(tmp_path: Path, rows: pd.DataFrame) -> None:
 def test_of_several_batch_sizes_the_whole_one_counts() -> None:
     """`batch_size` itself first, then the global one, before that of each device, wherever they stand."""
     about = pd.DataFrame({"per_device_train_batch_size": [8], "global_batch_size": [64]}, index=["a"])
-    assert _with_batch_size(about, Path("x"))["batch_size"].tolist() == [64]
+    assert with_batch_size(about, Path("x"))[0]["batch_size"].tolist() == [64]
     both = about.assign(batch_size=32)
-    assert _with_batch_size(both, Path("x"))["batch_size"].tolist() == [32]
+    assert with_batch_size(both, Path("x"))[0]["batch_size"].tolist() == [32]
 
 
 @pytest.mark.parametrize(
@@ -205,6 +206,34 @@ def test_the_command_prints_the_answer_and_draws(csv: Path, capsys: pytest.Captu
     assert "batch 16: 20 steps, 320 examples at learning_rate 0.2 (2 of 2 runs reach it)" in out
     assert "batch 64: 15 steps, 960 examples at learning_rate 0.1 (2 of 2 runs reach it)" in out
     assert "After 480 examples" in out
+
+
+def test_a_goal_out_of_reach_costs_its_own_answer_only(csv: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    command = [str(csv), "--metric", "val_loss", "--goal"]
+    assert steps_to_result.main([*command, "0.01", "0.5"]) == 0
+    said = capsys.readouterr()
+    assert "batch 16: 20 steps" in said.out
+    assert said.out.count("Steps to val_loss") == 1
+    assert (
+        "No answer: `goal` must be reached by every replicate of some setting, got 0.01, which none reaches" in said.out
+    )
+    assert said.err == ""
+    assert steps_to_result.main([*command, "0.01", "0.02"]) == 2
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert said.err.count("\n") == 1
+    assert "got 0.01," in said.err
+    assert "got 0.02," in said.err
+
+
+def test_no_comparison_at_equal_examples_leaves_the_answer(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The second replicate is first evaluated where the first one has ended."""
+    (tmp_path / "runs.csv").write_text("run,batch_size,step,val_loss,seed\na,8,1,0.5,0\nb,8,5,0.5,1\n")
+    options = ["--metric", "val_loss", "--goal", "1", "--margin", "0.1"]
+    assert steps_to_result.main([str(tmp_path / "runs.csv"), *options]) == 0
+    said = capsys.readouterr().out.splitlines()
+    assert "Steps to val_loss <= 1, of 2 runs:" in said
+    assert said[-1].startswith("No comparison at equal examples: `source` must hold evaluations before 8 examples")
 
 
 def test_a_results_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

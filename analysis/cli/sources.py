@@ -1,0 +1,47 @@
+"""The options of commands that read runs from anywhere: which metric, and where its file says what was run."""
+
+import argparse
+import sys
+from pathlib import Path
+
+from analysis.data.read_runs import read_runs
+from analysis.data.runs import Runs, names_of
+from trainables.runtime.text import printable
+
+
+def add_sources(parser: argparse.ArgumentParser) -> None:
+    """Adds the options of `runs_of`."""
+    parser.add_argument("--metric", help="a held-out metric (default for results folders: test_loss)")
+    parser.add_argument(
+        "--direction", choices=("lower", "higher"), help="which is better (default: by the metric's name)"
+    )
+    parser.add_argument("--column", nargs="+", default=[], metavar="NAME=THEIRS", help="such as step=global_step")
+    parser.add_argument("--runs", type=Path, metavar="FILE", help="W&B's export of the runs table")
+    parser.add_argument(
+        "--settings",
+        nargs="*",
+        metavar="NAME",
+        help="the columns that are settings (default: those that do not look like results; no NAME: none)",
+    )
+    parser.add_argument(
+        "--batch-pattern",
+        metavar="REGEX",
+        help=r"the batch size in a run's path, such as 'bs(\d+)', or groups with names for more: "
+        r"'bs(?P<batch_size>\d+)_lr(?P<learning_rate>[^_]+)_seed(?P<seed>\d+)'",
+    )
+
+
+def runs_of(options: argparse.Namespace) -> Runs:
+    """The runs that the options name. Prints on stderr what their columns were taken for."""
+    runs = read_runs(
+        Path(options.results),
+        options.metric,
+        options.direction,
+        columns=names_of(options.column),
+        wandb_runs=options.runs,
+        batch_pattern=options.batch_pattern,
+        settings=options.settings,
+    )
+    for note in runs.notes:
+        print(f"note: {printable(note)}", file=sys.stderr)
+    return runs
