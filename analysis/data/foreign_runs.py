@@ -2,8 +2,10 @@
 
 - W&B: the chart's export (`Step`, and a column `NAME - METRIC` for each run) with the runs table's export (`Name`, and
   the columns of the configuration, `batch_size` among them).
-- TensorBoard: a folder of runs, each a folder with event files. The batch size and what else was set are the run's
-  hyperparameters (`SummaryWriter.add_hparams`), or `batch_pattern` finds the batch size in the run's path.
+- TensorBoard: a folder of runs, each a folder with event files. The batch size and the settings are the run's
+  hyperparameters (`SummaryWriter.add_hparams`), in the run's folder, one below or one above, or `batch_pattern` finds
+  them in the run's path: `bs(?P<batch_size>[0-9]+)_lr(?P<learning_rate>[^_]+)_s(?P<seed>[0-9]+)`. Only runs whose seed
+  is known are replicates.
 - The published data of "Measuring the Effects of Data Parallelism" (arXiv 1811.03600; google-research, batch_science):
   BATCH/study.json, BATCH/TRIAL/metadata.json and BATCH/TRIAL/measurements.csv. Trials that did not end are left out; an
   INFEASIBLE one diverged, and counts with what it reached before.
@@ -113,7 +115,10 @@ def read_events(
     columns: dict[str, str] | None = None,
     named: Sequence[str] | None = None,
 ) -> Runs:
-    """A folder of TensorBoard runs; `metric` is the tag of a scalar."""
+    """A folder of TensorBoard runs; `metric` is the tag of a scalar.
+
+    `columns` renames hyperparameters, and `named` are the settings among them.
+    """
     try:
         from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
     except ImportError as error:
@@ -136,14 +141,24 @@ def read_events(
             f"`metric` must be a scalar of the event files, got {metric!r}; such as {', '.join(sorted(tags)[:8])}"
         )
     frame = pd.DataFrame(rows).drop_duplicates(["run", "step"], keep="last")
-    settings = {run: _set_for(run, about) for run in frame["run"].unique()}
-    if batch_pattern is not None:
-        for run, values in settings.items():
-            values["batch_size"] = _batch_in(run, batch_pattern)
-    table = pd.DataFrame.from_dict(settings, orient="index")
-    table, batch_notes = with_batch_size(renamed(source, table, columns or {}), source)
-    table, notes = choose_settings(source, table, named)
-    return read_frame(source, frame, metric, direction, table, notes=[*batch_notes, *notes])
+    frame = frame[~frame["run"].isin(_final_values(frame["run"], about))]
+    names = [*frame["run"].unique()]
+    table = pd.DataFrame.from_dict({run: _set_for(run, about, {*names}) for run in names}, orient="index")
+    table = renamed(source, table, columns or {})
+    in_path = pd.DataFrame.from_dict(
+        {run: {} if batch_pattern is None else settings_in_path(run, batch_pattern) for run in names}, orient="index"
+    )
+    table = table.drop(columns=[name for name in in_path if name in table]).join(in_path)
+    table, batch_notes = with_batch_size(table, source)
+    table, notes = choose_settings(source, table, named, kept=[*in_path])
+    table, seed_notes = _alone_without_seed(table)
+    return read_frame(source, frame, metric, direction, table, notes=[*batch_notes, *notes, *seed_notes])
+
+
+def _final_values(rows: pd.Series, about: dict[str, dict[str, Any]]) -> set[str]:
+    """The folders of `add_hparams` inside a run's folder, which hold the final value of the metric a second time."""
+    counts = rows.value_counts()
+    return {run for run in counts.index if about[run] and counts[run] == 1 and str(Path(run).parent) in counts}
 
 
 def _hyperparameters(events: Any) -> dict[str, Any]:
@@ -158,20 +173,66 @@ def _hyperparameters(events: Any) -> dict[str, Any]:
     return {name: getattr(value, value.WhichOneof("kind")) for name, value in found.items()}
 
 
-def _set_for(run: str, about: dict[str, dict[str, Any]]) -> dict[str, Any]:
-    """The hyperparameters of a run: its own, or those in a folder below it, where `add_hparams` puts them."""
+def _set_for(run: str, about: dict[str, dict[str, Any]], runs: set[str]) -> dict[str, Any]:
+    """The hyperparameters of a run: its own, or those in a folder below it, where `add_hparams` puts them, or above it.
+
+    A folder above that has the metric is a run of its own.
+    """
     below = [values for name, values in about.items() if values and name.startswith(f"{run}/")]
-    return dict(about[run] or (below[0] if below else {}))
+    above = [about.get(str(folder)) for folder in Path(run).parents if str(folder) != "." and str(folder) not in runs]
+    return dict(about[run] or next((values for values in (*below, *above) if values), {}))
 
 
-def _batch_in(run: str, pattern: str) -> int:
+def settings_in_path(run: str, pattern: str) -> dict[str, Any]:
+    """What the groups of `pattern` find in a run's path: by name, and the first without a name is the batch size.
+
+    Raises UserError for a pattern that is none, has no group or is not in the path.
+    """
     try:
-        found = re.search(pattern, run)
-        return int(found[1])  # type: ignore[index]
-    except (re.error, TypeError, IndexError, ValueError) as error:
+        expression = re.compile(pattern)
+    except re.error as error:
+        raise UserError(f"`batch-pattern` must be a regular expression, got {pattern!r} ({one_line(error)})") from error
+    named = expression.groupindex
+    number = next((one for one in range(1, expression.groups + 1) if one not in named.values()), None)
+    found = expression.search(run)
+    if not expression.groups or found is None:
         raise UserError(
-            f"`batch-pattern` must have one group that is the batch size in every run's path, got {pattern!r} for {run}"
-        ) from error
+            "`batch-pattern` must have one group that is the batch size in every run's path, or groups with names such "
+            f"as (?P<batch_size>...) and (?P<seed>...), got {pattern!r} for {run}"
+        )
+    values = {name: _value(found[name]) for name in named}
+    if "batch_size" not in named and number is not None:
+        values["batch_size"] = _value(found[number])
+    if not isinstance(values.get("batch_size", 1), int):
+        raise UserError(
+            "`batch-pattern` must have one group that is the batch size in every run's path, got "
+            f"{values['batch_size']!r} by {pattern!r} for {run}"
+        )
+    return values
+
+
+def _value(text: str | None) -> int | float | str | None:
+    """A number where `text` is one."""
+    for kind in (int, float) if "_" not in (text or "") else ():
+        try:
+            return kind(text or "")
+        except ValueError:
+            continue
+    return text
+
+
+def _alone_without_seed(about: pd.DataFrame) -> tuple[pd.DataFrame, tuple[str, ...]]:
+    """Makes each run a setting of its own where only a seed could tell runs apart, and none is known."""
+    if "seed" in about:
+        return about, ()
+    several = about.astype(str).duplicated(keep=False)
+    if not several.any():
+        return about, ()
+    note = (
+        "runs without a known seed are no replicates, so each is a setting of its own, without intervals; a "
+        "hyperparameter `seed`, or a group (?P<seed>...) in --batch-pattern, names replicates"
+    )
+    return about.assign(**{"run folder": about.index.to_series().where(several)}), (note,)
 
 
 def _json(file: Path) -> dict[str, Any]:
