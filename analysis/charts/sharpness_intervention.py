@@ -56,7 +56,10 @@ def intervention_figure(sweep: Sweep) -> Figure:
 
 
 def _draw_arms(axes: Axes, sweep: Sweep, one: Explained) -> list[Any]:
-    """A point for each arm and batch size; the line has the slope by the interventions. Returns keys."""
+    """A point for each arm and batch size; the line has the slope by the interventions, if determined.
+
+    Returns keys.
+    """
     arms, metric = arms_of(sweep), sweep.metric
     measure, score = points(sweep, one)
     sizes = (arms.small, arms.large)
@@ -77,8 +80,9 @@ def _draw_arms(axes: Axes, sweep: Sweep, one: Explained) -> list[Any]:
                 )
         known = measure[batch][np.isfinite(measure[batch])]
         ends = np.array([known.min(), known.max()])
-        line = score[batch, 0] - metric.sign * one.found.slope.value * (ends - measure[batch, 0])
-        axes.plot(ends, metric.factor * line, color=colours[size], linewidth=0.9)
+        if one.found.slope is not None:
+            line = score[batch, 0] - metric.sign * one.found.slope.value * (ends - measure[batch, 0])
+            axes.plot(ends, metric.factor * line, color=colours[size], linewidth=0.9)
     axes.set_xlabel(f"log10 {one.name}" if one.is_log else one.name)
     axes.set_ylabel(metric.label())
     own = {arm.kind for arm in arms.arms}

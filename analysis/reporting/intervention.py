@@ -8,7 +8,7 @@ from analysis.data.load import Sweep, load_sweep
 from analysis.data.metric import Metric
 from analysis.questions.sharpness_intervention import TEST, Explained, arms_of, explained, named
 from analysis.stats.means import Mean
-from analysis.stats.mediation import LEAST_FOR_SHARE, LEAST_STRENGTH, Mediation
+from analysis.stats.mediation import LEAST_FOR_SHARE, Mediation
 from analysis.stats.wording import capitalized, fixed, plain_number
 from trainables.storage.folders import AnyPath
 
@@ -89,13 +89,17 @@ def _checks(metric: Metric, one: Explained) -> str:
     found = one.found
     per = "per tenfold" if one.is_log else "per unit"
     sign = -metric.sign  # the outcome is a loss of the score
-    changed = found.slope.times(sign)
-    ends = None if found.is_weak else changed.interval
-    span = f" (95 % CI {metric.signed(ends.low)} to {metric.signed(ends.high)})" if ends else ""
-    parts = [f"test {metric.noun} {metric.signed_difference(changed.value)} {per}{span}"]
-    strength = "too weak an experiment" if found.is_weak else "strong enough"
-    parts.append(f"F = {plain_number(found.strength)} ({strength}: {LEAST_STRENGTH:g} or more is needed)")
-    kinds = [f"{slope.kind} {metric.signed(sign * slope.slope.value)}" for slope in found.slopes if slope.slope]
+    parts = [f"effect on test {metric.noun} not determined"]
+    if found.slope is not None:
+        value = metric.signed_difference(sign * found.slope.value)
+        parts = [f"test {metric.noun} {value} {per}{_span(metric, found.slope.times(sign), '95 % CI ')}"]
+    change = "hardly change it" if found.is_weak else "change it"
+    parts.append(f"the interventions {change} (F = {plain_number(found.strength)})")
+    kinds = [
+        f"{kind.kind} {metric.signed(sign * kind.slope.value)}{_span(metric, kind.slope.times(sign))}"
+        for kind in found.slopes
+        if kind.slope
+    ]
     if found.agreement is not None and not found.is_weak:
         agree = "disagree" if found.agreement < LEVEL else "agree"
         parts.append(f"the interventions {agree} (p = {found.agreement:.2g}; by kind: {', '.join(kinds)})")
@@ -107,27 +111,32 @@ def _checks(metric: Metric, one: Explained) -> str:
         said = "leaves it" if one.is_invariant else f"changes it {times}, and no prediction"
         share = "" if one.placebo_share is None else f", share {_percent(one.placebo_share.value)}"
         parts.append(f"the placebo {said}{share if not one.is_invariant else ''}")
-    parts.append(f"share 0 at a confounding of rho = {fixed(found.critical_rho, 2)}")
+    if not found.is_weak:
+        parts.append(f"share 0 at a confounding of rho = {fixed(found.critical_rho, 2)}")
     return "; ".join(parts) + "."
+
+
+def _span(metric: Metric, mean: Mean, what: str = "") -> str:
+    """The interval of a difference in brackets, or nothing."""
+    ends = mean.interval
+    return f" ({what}{metric.signed(ends.low)} to {metric.signed(ends.high)})" if ends else ""
 
 
 def _share_text(one: Explained) -> str:
     share = one.found.share
-    if share is None:
-        return NO_INTERVAL
-    if share.interval is None:
+    if share is None or share.interval is None:
         return f"no known share of the gap ({_without_interval(one.found)})"
     low, high = (fixed(100 * end, 0) for end in (share.interval.low, share.interval.high))
     return f"{_percent(share.value)} of the gap (95 % CI {low} to {high})"
 
 
 def _without_interval(found: Mediation) -> str:
-    """Why the share has no interval."""
+    """Why the share is not determined."""
     if found.is_weak:
         return "too weak an experiment"
     if found.total.replicates < LEAST_FOR_SHARE:
         return f"a share of the gap needs {LEAST_FOR_SHARE} replicates or more"
-    return "no significant gap"
+    return "the experiment is too noisy" if _is_gap(found.total) else "no significant gap"
 
 
 def _percent(share: float) -> str:

@@ -2,13 +2,17 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from made_up import record, write
+from narrow import not_none
+from simulations.experiments import Truth, drawn
 
+from analysis.charts.sharpness_intervention import intervention_figure
 from analysis.data.load import Sweep, load_sweep
 from analysis.questions.sharpness_intervention import (
     TEST,
@@ -21,8 +25,9 @@ from analysis.questions.sharpness_intervention import (
 )
 from analysis.reporting.answer import association_sentence
 from analysis.reporting.headline import cards
-from analysis.reporting.intervention import card, lines
+from analysis.reporting.intervention import _share_text, card, lines
 from analysis.sharpness_intervention import main
+from analysis.stats.mediation import mediation
 from trainables.records.tables import Record
 from trainables.runtime.errors import UserError
 
@@ -110,7 +115,7 @@ def test_the_true_share_is_found(tmp_path: Path, share: float, sign: float) -> N
         found = of(sweep, measure)
         assert found.is_log
         assert found.found.total.value == pytest.approx(0.02)
-        assert found.found.mediated.value == pytest.approx(0.02 * share, abs=1e-12)
+        assert not_none(found.found.mediated).value == pytest.approx(0.02 * share, abs=1e-12)
         assert found.found.share is not None
         assert found.found.share.value == pytest.approx(share, abs=1e-9)
         assert found.found.agreement == 1.0
@@ -133,7 +138,7 @@ def test_a_shift_has_a_gap_and_shares_of_its_own(tmp_path: Path) -> None:
     assert list(outcomes_of(sweep)) == ["plain test set", "noise"]
     found = of(sweep, "relative_flatness", "noise")
     assert found.found.total.value == pytest.approx(0.03)
-    assert found.found.mediated.value == pytest.approx(0.01)
+    assert not_none(found.found.mediated).value == pytest.approx(0.01)
     assert found.found.share is not None
     assert found.found.share.value == pytest.approx(1 / 3)
 
@@ -168,7 +173,7 @@ def test_an_arm_that_is_incomplete_is_left_out_whole(tmp_path: Path) -> None:
         "SAM 0.1 at batch 512 is left out: 1 of 4 trials diverged, missed the target loss"
     )
     found = of(sweep, "relative_flatness").found
-    assert found.mediated.value == pytest.approx(0.01)
+    assert not_none(found.mediated).value == pytest.approx(0.01)
 
 
 @pytest.mark.parametrize(
@@ -213,7 +218,7 @@ def test_the_verdict_follows_both_signs(tmp_path: Path, share: float, flatter: b
 def test_few_arms_leave_plain_training_plain(tmp_path: Path, arms: tuple[str, ...]) -> None:
     sweep = swept(tmp_path, 0.5, change=only("plain", *arms))
     assert [arm.name for arm in arms_of(sweep).arms] == ["plain training", *arms]
-    assert of(sweep, "relative_flatness").found.mediated.value == pytest.approx(0.01)
+    assert not_none(of(sweep, "relative_flatness").found.mediated).value == pytest.approx(0.01)
 
 
 def test_interventions_that_move_nothing_are_no_experiment(tmp_path: Path) -> None:
@@ -243,13 +248,27 @@ def test_a_weak_experiment_on_a_clear_gap_is_said_to_be_weak(tmp_path: Path) -> 
     said = "\n".join(lines(sweep, explained(sweep)))
     assert "No significant gap" not in said
     assert "no known share of the gap (too weak an experiment)" in said
+    assert "effect on test accuracy not determined; the interventions hardly change it (F = " in said
     assert "disagree" not in said
+    assert named(explained(sweep)).found.share is None
+    assert card(sweep)[0].startswith("Unknown: the interventions hardly change ")
+    intervention_figure(sweep)  # without lines
+
+
+def test_an_unbounded_share_is_not_determined(tmp_path: Path) -> None:
+    """The gap is significant and the interventions change the measure, but their product is not clearly above 0."""
+    noisy = mediation(drawn(Truth(0.5, replicates=5, strength=0.5), 6), rhos=())
+    assert not noisy.is_weak
+    assert not_none(noisy.total.interval).low > 0
+    assert not_none(noisy.share).interval is None
+    one = replace(named(explained(swept(tmp_path, 0.5))), found=noisy)
+    assert _share_text(one) == "no known share of the gap (the experiment is too noisy)"
 
 
 def test_four_replicates_are_too_few_for_a_share(tmp_path: Path) -> None:
     few = only("plain", "SAM 0.1", "placebo")
     sweep = swept(tmp_path, 0.5, change=lambda arm, size, seed: None if seed == 4 else few(arm, size, seed))
-    assert of(sweep, "relative_flatness").found.mediated.value == pytest.approx(0.01)
+    assert not_none(of(sweep, "relative_flatness").found.mediated).value == pytest.approx(0.01)
     verdict, result, _ = card(sweep)
     assert verdict == "Unknown: a share of the gap needs 5 replicates or more"
     assert "relative flatness mediates no known share of the gap" in result

@@ -1,14 +1,15 @@
 """Experiments on sharpness drawn from a known truth, for analysis/stats/mediation.py.
 
     M_sba = block_s + [b = 1] + effect_a + 0.15 u + 0.1 e                                 the measure, log10
-    Y_sba = block'_s + (1 - share) [b = 1] + share M_sba + other_a + 0.3 u + 0.15 e'      the loss, points
+    Y_sba = block'_s + (1 - share) [b = 1] + share M_sba + other_a + c u + 0.15 e'        the loss, points
 
 The large batch is ten times as sharp. The gap is 1 point, of which `share` goes through M. u is an unmeasured cause of
-both, which makes their association misleading. `violation`: learning rates change Y in another way too, by so much per
-unit of M. tests/analysis/stats/test_mediation.py tests the statements with few runs, benchmarks/mediation.py with many.
+both, which makes their association misleading; c is its `confounding`. `violation`: learning rates change Y in another
+way too, by so much per unit of M. tests/analysis/stats/test_mediation.py tests the statements with few runs,
+benchmarks/mediation.py with many.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -26,32 +27,38 @@ class Truth:
     replicates: int = 8
     strength: float = 1.0
     violation: float = 0.0
+    confounding: float = 0.3
 
 
 @dataclass
 class Held:
-    """How often in so many `runs` the interval of the share was `given`, and held the truth; how often that of the
-    mediated effect in points did; how often kinds of intervention were said to disagree; the mean share by association.
+    """How often in so many `runs` the interval of the share was `given`, and `held` the truth; the same of the mediated
+    effect in points; how often kinds of intervention were said to `disagree`; the mean share by association; the F of
+    each run (`strengths`).
     """
 
     runs: int = 0
     given: int = 0
     held: int = 0
+    mediated_given: int = 0
     mediated_held: int = 0
     disagree: int = 0
     association: float = 0.0
+    strengths: list[float] = field(default_factory=list)
 
     def add(self, truth: Truth, run: int) -> None:
         experiment = drawn(truth, run)
         found: Mediation = mediation(experiment, rhos=())
         self.runs += 1
-        assert found.mediated.interval is not None
-        self.mediated_held += found.mediated.interval.holds(truth.share)
+        self.strengths.append(found.strength)
         self.disagree += found.agreement is not None and found.agreement < 0.05
         self.association += (association(experiment) - self.association) / self.runs
         if found.share is not None and found.share.interval is not None:
             self.given += 1
             self.held += found.share.interval.holds(truth.share)
+        if found.mediated is not None and found.mediated.interval is not None:
+            self.mediated_given += 1
+            self.mediated_held += found.mediated.interval.holds(truth.share)
 
 
 def drawn(truth: Truth, run: int) -> Experiment:
@@ -65,7 +72,7 @@ def drawn(truth: Truth, run: int) -> Experiment:
     measure = 0.2 * blocks[0] + large + effects + 0.15 * cause + 0.1 * random.normal(size=shape)
     other = truth.violation * effects * np.array([kind == "learning rate" for kind in KINDS])
     outcome = blocks[1] + (1 - truth.share) * large + truth.share * measure + other
-    outcome = outcome + 0.3 * cause + 0.15 * random.normal(size=shape)
+    outcome = outcome + truth.confounding * cause + 0.15 * random.normal(size=shape)
     return Experiment(measure, outcome, np.ones((2, len(KINDS)), dtype=bool), KINDS)
 
 
