@@ -23,8 +23,10 @@ from trainables.measuring import NOISE_SCALES
 from trainables.models import build_model
 from trainables.runtime.process import prepare_process
 from trainables.training.loop import Training
+from trainables.training.noise_scale import EVERY, FIRST
 
 SECONDS = 0.3  # of a round, about
+STEPS = 4  # of a pass over the data
 GPT = {"depth": 2, "heads": 4, "positions": "learned"}
 NETWORKS: dict[str, tuple[str, tuple[int, ...], dict[str, Any], int]] = {
     "mlp 128 x 128": ("mlp", (64,), {"widths": [128, 128]}, 64),
@@ -39,7 +41,7 @@ NETWORKS: dict[str, tuple[str, tuple[int, ...], dict[str, Any], int]] = {
 def training_of(name: str, noise_scale: str | None) -> Training:
     model, shape, options, batch_size = NETWORKS[name]
     torch.manual_seed(0)
-    examples, of_tokens = 4 * batch_size, model == "gpt"
+    examples, of_tokens = STEPS * batch_size, model == "gpt"
     inputs: Tensor = torch.randint(65, (examples, *shape)) if of_tokens else torch.rand(examples, *shape)
     labels = torch.randint(65, (examples, *shape)) if of_tokens else torch.randint(10, (examples,))
     task, classes = ("language", 65) if of_tokens else ("classification", 10)
@@ -63,10 +65,13 @@ def ratios(name: str, rounds: int) -> dict[str, Any]:
     """CPU time with a noise scale over that without."""
     named = (None, *NOISE_SCALES) if name.startswith(("gpt", "vit")) else (None, "all")  # others have no norms
     trainings = {which: training_of(name, which) for which in named}
+    for training in trainings.values():
+        for _ in range(FIRST // STEPS):  # of which every one is watched
+            training.pass_over_data()
     started = time.process_time()
     trainings[None].pass_over_data()
     trainings[None].pass_over_data()
-    passes = max(1, round(SECONDS / ((time.process_time() - started) / 2)))
+    passes = EVERY * max(1, round(SECONDS / EVERY / ((time.process_time() - started) / 2)))
     times: dict[str | None, list[float]] = {which: [] for which in trainings}
     for _ in range(rounds + 1):
         for which, training in trainings.items():
@@ -75,7 +80,7 @@ def ratios(name: str, rounds: int) -> dict[str, Any]:
                 training.pass_over_data()
             times[which].append(time.process_time() - started)
     plain = times[None][1:]
-    found: dict[str, Any] = {"network": name, "milliseconds": 1000 * statistics.median(plain) / passes / 4}
+    found: dict[str, Any] = {"network": name, "milliseconds": 1000 * statistics.median(plain) / passes / STEPS}
     for which in NOISE_SCALES:
         own = times.get(which)
         found[which] = own and statistics.median(one / two for one, two in zip(own[1:], plain, strict=True))

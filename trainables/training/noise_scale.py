@@ -10,8 +10,9 @@ Sigma of the g_i, and q = sum_i p_i^2 (1 / B for equal shares),
 
 Both are unbiased at each step. They are the estimates of McCandlish et al. 2018 (arXiv 1812.06162, appendix A.1) with a
 small batch of one example, as in Gray et al. 2024 (arXiv 2411.00999). The backward pass yields c_i = p_i g_i, so
-S = sum |c_i|^2 / p_i. Numerator and denominator are smoothed separately over steps, m <- DECAY m + (1 - DECAY) x, with
-the bias correction of Adam. The noise scale is their ratio, in examples. For token models an example is a sequence.
+S = sum |c_i|^2 / p_i. After the first steps only every third is watched, which is unbiased too and costs a third.
+Numerator and denominator are smoothed separately over the watched steps, m <- DECAY m + (1 - DECAY) x, with the bias
+correction of Adam. The noise scale is their ratio, in examples. For token models an example is a sequence.
 
 The interval is Fieller's for the ratio of two means (1954, J. R. Statist. Soc. B 16:175), from the variance between
 steps. The average has an effective number of 1 / sum w_k^2 steps, where w_k are its weights; this approaches
@@ -42,7 +43,8 @@ from trainables.training.one_loss import Closure
 from trainables.training.parallel import Workers
 from trainables.training.per_example_norms import PerExampleNorms
 
-DECAY = 0.95  # of the averages, per step
+DECAY = 0.95  # of the averages, per watched step
+FIRST, EVERY = 40, 3  # steps that are watched: the first ones, about as many as an average holds, then every third
 LEAST_STEPS = 5.0  # effective steps in an average, for an interval
 
 
@@ -72,6 +74,7 @@ class NoiseScale:
         device = data.train_labels.device
         self._layer = torch.tensor([self.layers.index(name) for name in names], device=device)
         self._average = SmoothedRatio(len(self.layers) + 1, device)
+        self._steps = 0  # of the training, watched or not
         self._is_watching = False
         self._rows: list[Tensor] = []
 
@@ -104,11 +107,13 @@ class NoiseScale:
         return told
 
     def watched(self, closure: Closure, count: int, weights: Tensor | None) -> Closure:
-        """`closure`, wrapped so that its first call is watched; it leaves the gradient of a batch in `.grad`.
+        """`closure` of a step, wrapped so that its first call is watched where the step is; it leaves the gradient of a
+        batch in `.grad`.
 
         `count`: examples in the batch. `weights`: (count,), their weights in the loss.
         """
-        is_first = count > 1
+        is_first = count > 1 and (self._steps < FIRST or self._steps % EVERY == 0)
+        self._steps += 1
 
         def first_watched() -> Tensor:
             nonlocal is_first
@@ -152,10 +157,11 @@ class NoiseScale:
         return dict(zip(NOISE_COLUMNS, [*whole, json.dumps(by_layer) if known else None], strict=True))
 
     def state_dict(self) -> dict[str, Tensor]:
-        return self._average.state_dict()
+        return {**self._average.state_dict(), "all_steps": torch.tensor(self._steps)}
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
         self._average.load_state_dict(state)
+        self._steps = int(state.get("all_steps", state["steps"]))
 
 
 PARTS = ("noise_scale", "low", "high", "trace", "squared_gradient")

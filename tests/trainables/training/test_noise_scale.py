@@ -164,6 +164,30 @@ def test_micro_batches_find_the_same(make_config: Make, digits: Source) -> None:
         assert rows[0][name] == pytest.approx(rows[1][name], rel=1e-3)
 
 
+def test_after_the_first_steps_a_third_is_watched() -> None:
+    """Those of 0 to 59 are 0 to 39, and 42, 45, ...; a resumed trial goes on with the same ones."""
+    model, data = linear_problem(6)
+    watched: list[int] = []
+
+    def run(scale: NoiseScale, steps: range) -> None:
+        for step in steps:
+
+            def closure(step: int = step) -> Tensor:
+                model.zero_grad()
+                loss: Tensor = model(data.train_inputs).square().mean()
+                loss.backward()
+                watched.extend([step] * scale._is_watching)
+                return loss
+
+            scale.watched(closure, 6, None)()
+
+    scales = [NoiseScale(model, "all", data, load_task("regression"), Workers()) for _ in range(2)]
+    run(scales[0], range(50))
+    scales[1].load_state_dict(scales[0].state_dict())
+    run(scales[1], range(50, 60))
+    assert watched == [*range(40), *range(42, 60, 3)]
+
+
 def test_averages_are_of_the_last_steps() -> None:
     """Against the weights DECAY^(age), written out."""
     torch.manual_seed(0)
