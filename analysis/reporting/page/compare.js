@@ -29,7 +29,7 @@ function drawCompared() {
     element("div", { class: "row" },
       ...rows.map((row) => {
         const id = data.trials.trial_id[row], name = comparedName(row, rows);
-        return element("button", { type: "button", "data-key": `drop ${id}`, "aria-label": `Leave out ${name}`, onclick: () => toggleCompared(id) }, key(row), ` ${named(row)}: ${name}`, element("span", { class: "cross" }, " ✕"));
+        return element("button", { type: "button", "data-key": `drop ${id}`, title: "leave out", onclick: () => toggleCompared(id) }, key(row), ` ${named(row)}: ${name}`, element("span", { class: "cross", "aria-hidden": "true" }, " ✕"));
       }),
       element("button", { type: "button", "data-key": "drop all", onclick: () => { state.compared = []; render(); } }, "leave out all")),
     without ? element("p", { class: "faint" }, `${plural(without, "trial")} without curves.`) : null,
