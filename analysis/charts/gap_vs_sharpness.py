@@ -5,11 +5,11 @@ among the sharp ones? Small points are trials, large ones the means of a batch s
 mean), joined from batch size to batch size. A thin line joins the trials that are compared with each other: one seed
 and split at one setting. Colour is the batch size, a triangle a trial with a switch, hollow a trial off target, a cross
 (paper panels) a trial whose `paper` maximum is less than half of the `strong` one: there the paper's maximizer failed,
-and the point lies too far to the left. Above the panels Spearman's rank correlation; analysis.questions.association
-says which trials enter which number. The reference trials, those of the smallest batch size, have a gap of 0 by
-construction. A sharpness that is null or 0 has no place on a log axis; such trials are counted in the title. Many
-trials are drawn smaller. With more than MOST_RATES learning rates all are in one panel. Trials with a remedy are in
-the figure of analysis/remedies.py, not here.
+and the point lies too far to the left. A line above the panels of a measure has Spearman's rank correlation over all
+learning rates, each panel the one at its learning rate; analysis.questions.association says which trials enter which
+number. The reference trials, those of the smallest batch size, have a gap of 0 by construction. A sharpness that is
+null or 0 has no place on a log axis; such trials are counted in that line. Many trials are drawn smaller. With more
+than MOST_RATES learning rates all are in one panel. Trials with a remedy are in the figure of analysis/remedies.py.
 """
 
 from typing import Any
@@ -41,7 +41,8 @@ from analysis.data.load import (
     has_flag,
     measures_of,
 )
-from analysis.questions.association import Association, associate, compared
+from analysis.questions.association import Association, associate, compared, defined
+from analysis.stats.rank_correlation import Correlation
 from analysis.stats.wording import correlation_text
 from trainables.records.flag_names import PAPER_FAR_BELOW_STRONG
 from trainables.runtime.errors import UserError
@@ -53,6 +54,7 @@ MANY_POINTS = (
     1000  # of a panel, beyond which they shrink, and are one image in the svg: else it had a kilobyte for each
 )
 HEADINGS = ("batch size", "points")
+HEADROOM = 0.22  # of a panel's height, for the text above its points
 
 
 def require_measured(sweep: Sweep) -> None:
@@ -86,13 +88,18 @@ def gap_vs_sharpness(sweep: Sweep) -> Figure:
             values = measure_values(frame, measure)
             shown, not_shown = frame.loc[values.index], len(frame) - len(values)
             area = min(1.0, MANY_POINTS / max(1, len(shown)))
-            titles = _titles(associate(sweep, measure), rates, not_shown)
-            for axes, rate, title in zip(row, rates, titles, strict=True):
+            association = associate(sweep, measure)
+            for axes, rate in zip(row, rates, strict=True):
                 _panel(axes, shown if rate is None else shown[shown["learning_rate"] == rate], measure, colours, area)
-                axes.set_title(title, loc="left")
                 axes.set_xlabel(two_lines(measure.label))
+                if rate is not None:
+                    _name_panel(axes, _within(association, rate))
+            _name_row(row[0], _overall(association, not_shown))
             log_axis(row[0], "x")
             row[0].set_ylabel(sweep.metric.gap_label)
+        if rates != [None]:
+            low, high = grid[0, 0].get_ylim()  # of all panels, once they are drawn
+            grid[0, 0].set_ylim(low, high + HEADROOM * (high - low))
         legend = figure.legend(handles=_legend(frame, colours), loc="outside right upper", frameon=False)
         for text in legend.get_texts():
             text.set_fontweight("bold" if text.get_text() in HEADINGS else "normal")
@@ -156,18 +163,39 @@ def _means(axes: Axes, shown: pd.DataFrame, measure: Measure, colours: Any) -> N
             axes.plot([place], [gap], marker, color=colours[size], markersize=7, markeredgecolor="black", zorder=4)
 
 
-def _titles(association: Association, rates: list[float | None], not_shown: int) -> list[str]:
-    """Above the columns of a measure: the correlations over all learning rates, then that of each."""
-    lines: list[list[str]] = [[] for _ in rates]
-    for place, (view, correlation) in enumerate({"matched": association.matched, "pooled": association.pooled}.items()):
-        lines[place % len(rates)].append(f"{view} ρ = {correlation_text(correlation)}")
-    for line, rate in zip(lines, rates, strict=True):
-        if rate is not None:
-            within = association.within_learning_rate.get(rate)
-            line.append(f"learning rate {rate:g}" + (f": ρ = {correlation_text(within)}" if within else ""))
+def _overall(association: Association, not_shown: int) -> str:
+    """The line above the panels of a measure: the correlations over all learning rates."""
+    views = {
+        "matched": defined(association.matched, association.matched_with_off_target),
+        "pooled": defined(association.pooled, association.pooled_with_off_target),
+    }
+    parts = [f"{view} ρ = {_text(*found)}" for view, found in views.items()]
     if not_shown:
-        lines[0].append(f"{not_shown} trials without a value above 0 not shown")
-    return ["\n".join(line) for line in lines]
+        parts.append(f"{not_shown} trials without a value above 0 not shown")
+    return ";  ".join(parts)
+
+
+def _within(association: Association, rate: float) -> str:
+    found = association.within_learning_rate.get(rate)
+    if found is None:
+        return f"learning rate {rate:g}"
+    shown = defined(found, association.within_learning_rate_with_off_target[rate])
+    return f"learning rate {rate:g}\nρ = {_text(*shown)}"
+
+
+def _text(found: Correlation, with_off_target: bool) -> str:
+    return correlation_text(found) + (" (off target too)" if with_off_target else "")
+
+
+def _name_row(first: Axes, text: str) -> None:
+    """`text` above a row of panels, from the left of the first on: it may be wider than that one."""
+    first.set_title(text, loc="left").set_in_layout(False)
+    first.set_title(" ")  # keeps its height free
+
+
+def _name_panel(axes: Axes, text: str) -> None:
+    """`text` in the upper left corner."""
+    axes.text(0.03, 0.97, text, transform=axes.transAxes, va="top", linespacing=1.25, zorder=6)
 
 
 def _legend(frame: pd.DataFrame, colours: dict[int, Any]) -> list[Line2D]:

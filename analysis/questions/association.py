@@ -59,7 +59,7 @@ JUDGED = (BOX_STRONG, MAX_EIG)  # the answer rests on the first of them that was
 class Association:
     """The rank correlation of one sharpness measure with one target, in each of the views above.
 
-    `within_learning_rate` is given for the large-batch gap alone, and empty for other targets.
+    `within_learning_rate` and the same with trials off target are for the large-batch gap alone, empty for others.
     """
 
     measure: Measure
@@ -69,6 +69,13 @@ class Association:
     matched: Correlation
     matched_with_off_target: Correlation
     pooled_with_off_target: Correlation
+    within_learning_rate_with_off_target: dict[float, Correlation]
+
+
+def defined(on_target: Correlation, with_off_target: Correlation) -> tuple[Correlation, bool]:
+    """The correlation on target trials or, where that is undefined, on all; and whether it has those off target."""
+    is_with = on_target.value is None and with_off_target.value is not None
+    return (with_off_target, True) if is_with else (on_target, False)
 
 
 def judged_measure(sweep: Sweep) -> Measure | None:
@@ -92,14 +99,18 @@ def _associations(sweep: Sweep, target: str, pool_remedies: bool) -> dict[Measur
     for measure in measures_of(sweep):
         pooled, matched = _pooled(on_target, measure, target), matched_correlation(on_target, measure.column, target)
         same = len(on_target) == len(everything)
+        within = {rate: _pooled(rows, measure, target) for rate, rows in by_rate.items()}
         found[measure] = Association(
             measure=measure,
             target=target,
             pooled=pooled,
-            within_learning_rate={rate: _pooled(rows, measure, target) for rate, rows in by_rate.items()},
+            within_learning_rate=within,
             matched=matched,
             matched_with_off_target=matched if same else matched_correlation(everything, measure.column, target),
             pooled_with_off_target=pooled if same else _pooled(everything, measure, target),
+            within_learning_rate_with_off_target=within
+            if same
+            else {rate: _pooled(everything[everything["learning_rate"] == rate], measure, target) for rate in rates},
         )
     return found
 

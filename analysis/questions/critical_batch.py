@@ -40,7 +40,7 @@ from analysis.stats.means import Interval, Mean, mean_over_replicates
 from analysis.stats.pairs import Floats, Integers
 from analysis.stats.steps_to_loss import default_loss, fit_steps, misfit_intervals, steps_to_loss
 from analysis.stats.wording import plain_number, setting_value
-from trainables.runtime.errors import UserError
+from trainables.runtime.errors import NotEnoughError
 
 LEAST_SIZES = 3  # for a curve of two parameters to be tested at all
 MOST_NAMED = 4  # settings that missed the loss
@@ -110,7 +110,10 @@ def critical_batch(sweep: Sweep, target_loss: float | None = None) -> CriticalBa
     completed = frame[frame["status"] == "completed"]
     epochs = sweep.epochs[sweep.epochs["trial_id"].isin(completed["trial_id"])]
     if completed.empty or epochs.empty:
-        raise UserError(f"`results` must hold completed trials with their epochs, got none in {sweep.folder}")
+        raise NotEnoughError(
+            f"`results` must hold completed trials with their epochs, got none in {sweep.folder}",
+            "A critical batch size needs completed trials with their epochs; this sweep has none.",
+        )
     loss = default_loss(frame, epochs) if target_loss is None else target_loss
     reached = steps_to_loss(epochs, loss)
     frame["log_steps"] = np.log(frame["trial_id"].map(reached["step"])).fillna(np.inf)  # never: not to be chosen
@@ -143,9 +146,11 @@ def critical_batch(sweep: Sweep, target_loss: float | None = None) -> CriticalBa
     best, log_steps, log_examples = at_best(np.ones(count, dtype=np.int64))
     known = np.isfinite(log_steps) & np.isfinite(log_examples)
     if known.sum() < LEAST_SIZES:
-        raise UserError(
+        raise NotEnoughError(
             f"`results` must hold at least {LEAST_SIZES} batch sizes that reach a training loss of {loss:g} "
-            f"in every replicate, got {known.sum()} in {sweep.folder}"
+            f"in every replicate, got {known.sum()} in {sweep.folder}",
+            f"A critical batch size needs at least {LEAST_SIZES} batch sizes that reach a training loss of {loss:g} in "
+            f"every replicate; this sweep has {known.sum()}.",
         )
     values, half = over_replicates(statistic, count)
     sizes, needed = np.exp(log_examples[known] - log_steps[known]), np.exp(log_steps[known])
@@ -221,8 +226,8 @@ def critical_batch_sentence(sweep: Sweep) -> str:
     """The critical batch size and the noise scale in words, or why there is none."""
     try:
         found = critical_batch(sweep)
-    except UserError as error:
-        return f"No critical batch size: {error}."
+    except NotEnoughError as error:
+        return error.sentence
     where = " (beyond the batch sizes tried: a rough guess)" if found.extrapolated else ""
     told = any(one.interval is not None for one in (found.b_crit, found.s_min, found.e_min))
     text = (

@@ -26,7 +26,7 @@ from analysis.data.replicates import Estimate, cells, over_replicates, weighted_
 from analysis.stats.means import Interval, Mean, paired_difference
 from analysis.stats.pairs import Floats, Integers
 from analysis.stats.wording import plain_number
-from trainables.runtime.errors import UserError
+from trainables.runtime.errors import NotEnoughError
 
 LEAST_SIZES = 4  # three would be fitted exactly
 LEAST_REPLICATES = 4
@@ -93,9 +93,12 @@ def threshold_batch(sweep: Sweep) -> ThresholdBatch:
     found = cells(frame, score) if len(frame) else None
     common = np.zeros(0) if found is None else ~np.isnan(found.values).any(axis=0)
     if found is None or len(found.sizes) < LEAST_SIZES or not common.any():
-        raise UserError(
+        count = 0 if found is None else len(found.sizes)
+        has = f"this sweep has {count}" if count < LEAST_SIZES else "no setting completed at all of them"
+        raise NotEnoughError(
             f"`results` must hold at least {LEAST_SIZES} batch sizes with a setting in common for a threshold, "
-            f"got {0 if found is None else len(found.sizes)} batch sizes in {sweep.folder}"
+            f"got {count} batch sizes in {sweep.folder}",
+            f"A threshold needs at least {LEAST_SIZES} batch sizes; {has}.",
         )
     has_any = common.any(axis=0)  # of the replicates: the others have no part in the fit
     number = np.where(common, 1.0, np.nan)
@@ -142,8 +145,8 @@ def threshold_sentence(sweep: Sweep) -> str:
     """The threshold in words, or why there is none."""
     try:
         found = threshold_batch(sweep)
-    except UserError as error:
-        return f"No threshold batch size: {error}."
+    except NotEnoughError as error:
+        return error.sentence
     missing = ""
     if found.compared < found.attempted:
         missing = f" Only {found.compared} of {found.attempted} settings and replicates completed at every batch size."

@@ -20,6 +20,7 @@ from analysis.questions.association import (
     beats_batch_size,
     beyond_hyperparameters,
     compared,
+    defined,
     judged_measure,
     matched_correlation,
 )
@@ -107,9 +108,8 @@ def name_of(measure: Measure) -> str:
 
 def headline(sweep: Sweep, association: Association) -> tuple[Correlation, str]:
     """The correlation to quote, and what it is over: on target trials, or all where those are too few."""
-    found, off_target = association.matched, ""
-    if found.value is None and association.matched_with_off_target.value is not None:
-        found, off_target = association.matched_with_off_target, ", including trials off target"
+    found, is_with = defined(association.matched, association.matched_with_off_target)
+    off_target = ", including trials off target" if is_with else ""
     tried = int((attempted(sweep)["remedy"] == NO_REMEDY).sum())
     trials = f"{found.trials} trials" if found.trials == tried else f"{found.trials} of {tried} trials"
     return found, f"{trials} in {found.replicates} replicate{'s' * (found.replicates != 1)}{off_target}"

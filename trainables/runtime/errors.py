@@ -16,6 +16,14 @@ class UserError(ValueError):
     """A mistake in what was asked for; the message says what is wrong and what is allowed."""
 
 
+class NotEnoughError(UserError):
+    """Results lack what a question needs; `sentence` says it for a report, which knows its own folder."""
+
+    def __init__(self, message: str, sentence: str = "") -> None:
+        super().__init__(message)
+        self.sentence = sentence or message
+
+
 class LostError(Exception):
     """Something that a sweep cannot do without, its storage or Ray, is gone; the message says what, in one line."""
 

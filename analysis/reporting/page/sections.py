@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from analysis.data.load import Sweep, axes, comparable, constants, measures_of
-from analysis.questions.association import TARGETS, associate
+from analysis.questions.association import TARGETS, associate, defined
 from analysis.questions.critical_batch import critical_batch_sentence
 from analysis.questions.importance import cells as importance_cells
 from analysis.questions.importance import importance_sentence, importances, target_name
@@ -19,6 +19,7 @@ from analysis.reporting import tables as tables
 from analysis.reporting.gap_answer import population
 from analysis.reporting.page.means import batch_size_charts, switch_charts
 from analysis.reporting.summary import flag_counts
+from analysis.stats.rank_correlation import Correlation
 from analysis.stats.wording import correlation_text
 
 Section = dict[str, Any]
@@ -112,11 +113,15 @@ def correlations(sweep: Sweep) -> dict[str, dict[str, str]]:
     for target in TARGETS:
         for measure in measures_of(sweep):
             pair = associate(sweep, measure, target)
-            found[target][measure.column] = (
-                f"Rank correlation: matched {correlation_text(pair.matched)} over {pair.matched.trials} trials, "
-                f"pooled {correlation_text(pair.pooled)} over {pair.pooled.trials}."
-            )
+            matched = _over(*defined(pair.matched, pair.matched_with_off_target))
+            pooled = _over(*defined(pair.pooled, pair.pooled_with_off_target))
+            found[target][measure.column] = f"Rank correlation: matched {matched}, pooled {pooled}."
     return found
+
+
+def _over(found: Correlation, with_off_target: bool) -> str:
+    which = " off target too" if with_off_target else ""
+    return f"{correlation_text(found)} over {found.trials} trials{which}"
 
 
 def _section(

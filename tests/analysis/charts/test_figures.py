@@ -35,7 +35,17 @@ DRAWN = (gap_vs_sharpness, batch_size_curves, switch_point, learning_rate_heatma
 
 def words(figure: Figure) -> str:
     legends = [text.get_text() for legend in figure.legends for text in legend.get_texts()]
-    panels = [t for a in figure.axes for t in (a.get_xlabel(), a.get_ylabel(), a.get_title(), a.get_title("left"))]
+    panels = [
+        t
+        for a in figure.axes
+        for t in (
+            a.get_xlabel(),
+            a.get_ylabel(),
+            a.get_title(),
+            a.get_title("left"),
+            *(one.get_text() for one in a.texts),
+        )
+    ]
     return " ".join([*legends, *panels, figure.get_supxlabel()]).replace("\n", " ")
 
 
@@ -56,8 +66,8 @@ def test_gap_map(write_sweep: Callable[..., Path]) -> None:
         "largest Hessian eigenvalue",
         "matched ρ = +",
         "pooled ρ = ",
-        "learning rate 0.003: ρ",
-        "learning rate 0.01: ρ",
+        "learning rate 0.003 ρ = ",
+        "learning rate 0.01 ρ = ",
         "same seed, split and setting",
         "off target",
         "paper far below strong",
