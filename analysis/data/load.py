@@ -37,7 +37,7 @@ from analysis.data.provenance import notes, one_setting, repeats_weights
 from analysis.data.sequential_design import SequentialDesign, read_design
 from trainables.config import MEASURING, TrialConfig
 from trainables.records.flag_names import ENDED_BEFORE_SWITCH, OFF_TARGET
-from trainables.records.matching import MATCHED, SAME_STUDY
+from trainables.records.matching import MATCHED, SAME_STUDY, smallest_of_studies
 from trainables.records.matching import NO_REMEDY as NO_REMEDY
 from trainables.records.matching import REPLICATE as REPLICATE
 from trainables.records.matching import SWITCH as SWITCH
@@ -238,7 +238,8 @@ def _completed(sweep: Sweep) -> pd.DataFrame:
     frame = _attempted(sweep)
     frame = frame[frame["status"] == "completed"].copy()
     plain = frame[frame["is_plain"]]
-    smallest = plain.groupby(number_of(frame, SAME_STUDY).loc[plain.index])["batch_size"].transform("min")
+    study = number_of(frame, SAME_STUDY).loc[plain.index]
+    smallest = study.map(smallest_of_studies(study, plain["batch_size"]))
     frame["is_reference"] = plain["batch_size"].eq(smallest).reindex(frame.index, fill_value=False)
     frame["test_error"] = sweep.metric.errors(frame[sweep.metric.column])
     last = sweep.epochs.sort_values("epoch").drop_duplicates("trial_id", keep="last").set_index("trial_id")

@@ -15,7 +15,7 @@ from rich.table import Table
 
 from analysis.data.metric import ACCURACY, Metric
 from trainables.config import NUMBERS_VERSION, TrialConfig
-from trainables.records.matching import is_plain, reference_of, study_of
+from trainables.records.matching import is_plain, reference_of, smallest_of_studies, study_of
 from trainables.remedies import remedy_of
 
 Row = Mapping[str, Any]
@@ -51,10 +51,7 @@ class BatchSizeTable:
         rows = [*map(_row, configs), *ended]
         self._planned = Counter(row["batch_size"] for row in rows)
         self._has_others = not all(map(_counts, rows))
-        self._smallest: dict[tuple[object, ...], int] = {}
-        for row in rows:
-            study = study_of(row)
-            self._smallest[study] = min(row["batch_size"], self._smallest.get(study, row["batch_size"]))
+        self._smallest = smallest_of_studies(map(study_of, rows), (row["batch_size"] for row in rows))
         self._metric = ACCURACY
         self._done: dict[str, int] = {}
         self._plain: dict[int, dict[str, _Plain]] = {}

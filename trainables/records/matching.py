@@ -13,11 +13,13 @@ between batch sizes.
 """
 
 import dataclasses
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Hashable, Iterable, Mapping
+from typing import Any, TypeVar
 
 from trainables.config import MEASURING, TrialConfig
 from trainables.remedies import REMEDIES
+
+Study = TypeVar("Study", bound=Hashable)  # what names a study: study_of, or a number
 
 NO_REMEDY = "none"
 SWITCH = ("switch_epoch", "switch_batch_size", "switch_learning_rate", "switch_optimizer_state", "switch_order_seed")
@@ -38,6 +40,14 @@ which examples `test_accuracy` is of, so settings can be chosen on validation ex
 def study_of(row: Mapping[str, Any]) -> tuple[object, ...]:
     """The values of SAME_STUDY."""
     return tuple(row[name] for name in SAME_STUDY)
+
+
+def smallest_of_studies(studies: Iterable[Study], batch_sizes: Iterable[int]) -> dict[Study, int]:
+    """The batch size of each study's reference, given the study and the batch size of every plain trial."""
+    found: dict[Study, int] = {}
+    for study, size in zip(studies, batch_sizes, strict=True):
+        found[study] = min(size, found.get(study, size))
+    return found
 
 
 def reference_of(row: Mapping[str, Any]) -> tuple[object, ...]:

@@ -28,7 +28,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from trainables.config import TrialConfig
-from trainables.records.matching import is_plain, reference_of, study_of
+from trainables.records.matching import is_plain, reference_of, smallest_of_studies, study_of
 from trainables.records.record_files import (
     BadRecordError,
     check_rows,
@@ -188,12 +188,9 @@ def large_batch_gaps(trials: list[Row], of: str = "test_metric") -> list[float |
     The reference is the mean over the completed trials that trainables.records.matching names. None where there is
     none. `trials` have their `remedy`.
     """
-    smallest: dict[tuple[object, ...], int] = {}
     references: dict[tuple[object, ...], list[float]] = {}
     plain = [row for row in trials if row["status"] == "completed" and is_plain(row)]
-    for row in plain:
-        study = study_of(row)
-        smallest[study] = min(row["batch_size"], smallest.get(study, row["batch_size"]))
+    smallest = smallest_of_studies(map(study_of, plain), (row["batch_size"] for row in plain))
     for row in plain:
         if row["batch_size"] == smallest[study_of(row)]:
             references.setdefault(reference_of(row), []).append(row[of])
