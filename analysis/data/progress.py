@@ -5,8 +5,8 @@ takes many times longer than a large one; speed is how many seconds of trials th
 
     left = sum_b missing_b * mean_b / speed,    speed = (seconds of the trials ended in this run) / (time of this run)
 
-where mean_b is the mean over the ended trials of batch size b (of all sizes where b has none yet), and missing_b the
-trials planned at b less those ended. The plan by batch size is `batch_sizes` of sweep.json; without it all missing
+where mean_b is the mean over the ended trials of batch size b (of the nearest size where b has none yet), and missing_b
+the trials planned at b less those ended. The plan by batch size is `batch_sizes` of sweep.json; without it all missing
 trials are taken as the mean one. Trials that are trained already and measured further (`to_measure` of sweep.json) have
 not ended until their measures have (`measured_at`).
 
@@ -24,6 +24,7 @@ from typing import Any
 
 import pandas as pd
 
+from analysis.data.time_left import work_left
 from trainables.records.schemas import STATUSES
 from trainables.records.tables import of_newest_version, read_tables
 from trainables.runtime.errors import UserError
@@ -216,8 +217,9 @@ def _seconds_left(
     if work <= 0 or until <= start:
         return None
     everything = float(seconds.mean())
-    by_size = [(max(0, size.planned - size.ended), size.seconds) for size in sizes if size.planned is not None]
-    missing = sum(number for number, _ in by_size)
-    work_left = sum(number * (everything if mean is None else mean) for number, mean in by_size)
-    work_left += max(0, planned - ended - missing) * everything
-    return float(work_left * (until - start).total_seconds() / work)
+    by_size = [(size.batch_size, max(0, size.planned - size.ended)) for size in sizes if size.planned is not None]
+    missing = sum(number for _, number in by_size)
+    means = {size.batch_size: size.seconds for size in sizes if size.seconds is not None}
+    left = work_left(by_size, means) if means else missing * everything
+    left += max(0, planned - ended - missing) * everything
+    return float(left * (until - start).total_seconds() / work)

@@ -16,6 +16,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 
 from analysis.data.metric import Metric
+from analysis.data.time_left import expected_seconds, mean_by_size
 from sweeps.monitoring.batch_size_table import BatchSizeTable
 from trainables.config import TrialConfig
 from trainables.runtime.text import duration
@@ -131,26 +132,24 @@ class Progress(tune.Callback):  # type: ignore[misc]
         of the longest trial. Until a first trial has ended its time is projected from its epochs, without measures: a
         lower bound, and None for trials that may stop before their last epoch.
         """
-        by_size: dict[int, list[float]] = {}
+        ended = [(self._configs[key].batch_size, seconds) for key, (_, seconds) in self._ended.items()]
         first_at = self._first_at
-        for key, (_, seconds) in self._ended.items():
-            by_size.setdefault(self._configs[key].batch_size, []).append(seconds)
-        if not by_size:
+        if not ended:
             for key, epoch in self._epochs.items():
                 config, began = self._configs[key], self._started_at[key]
                 if not config.has_target:
                     projected = (time.monotonic() - began) * max(1.0, config.total_epochs / epoch)
-                    by_size.setdefault(config.batch_size, []).append(projected)
+                    ended.append((config.batch_size, projected))
                     first_at = began if first_at is None else min(began, first_at)
-        if not by_size or first_at is None:
+        if not ended or first_at is None:
             return None
-        means = {size: sum(known) / len(known) for size, known in by_size.items()}
+        means = mean_by_size(ended)
         done = sum(seconds for _, seconds in self._ended.values())
         now = time.monotonic()
         work = longest = 0.0
         for key, config in self._configs.items():
             if key not in self._ended:
-                mean = means[min(means, key=lambda known: abs(math.log(known / config.batch_size)))]
+                mean = expected_seconds(config.batch_size, means)
                 spent = min(mean, now - self._started_at.get(key, now))
                 work += mean - spent
                 longest = max(longest, mean - spent)

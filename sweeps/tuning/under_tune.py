@@ -19,6 +19,7 @@ from ray.tune.schedulers import TrialScheduler
 from ray.tune.search import Searcher
 from rich.console import Console
 
+from analysis.data.time_left import mean_by_size, work_left
 from sweeps.execution.launch import fit, under_ray
 from sweeps.execution.scheduler import FirstToWait
 from sweeps.monitoring.progress import Progress, key_of
@@ -200,17 +201,11 @@ class TuningProgress(Progress):
         return {**super()._counts(), "total": self._planned, "done": self._planned - sum(self._missing.values())}
 
     def _seconds_left(self) -> float | None:
-        by_size: dict[int, list[float]] = {}
-        for key, (_, seconds) in self._ended.items():
-            by_size.setdefault(self._configs[key].batch_size, []).append(seconds)
-        everything = [seconds for sizes in by_size.values() for seconds in sizes]
-        if not everything:
+        means = mean_by_size((self._configs[key].batch_size, seconds) for key, (_, seconds) in self._ended.items())
+        if not means:
             return None
-        work = 0.0
-        for cell, missing in self._missing.items():
-            known = by_size.get(cell.batch_size, everything)
-            work += missing * sum(known) / len(known)
-        return work / max(1, len(self._started_at))
+        missing = ((cell.batch_size, number) for cell, number in self._missing.items())
+        return work_left(missing, means) / max(1, len(self._started_at))
 
 
 def run_campaign(campaign: Campaign, folder: AnyPath, placement: Placement, progress: Progress) -> bool:
