@@ -34,6 +34,8 @@ from trainables.runtime.errors import UserError
 if TYPE_CHECKING:
     from trainables import sharpness
 
+__version__ = "0.1.0"  # pyproject.toml reads it here; CITATION.cff has the same
+
 __all__ = [
     "SweepError",
     "SweepResults",
