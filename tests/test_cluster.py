@@ -106,7 +106,12 @@ def test_every_mounted_file_exists_or_is_made_by_a_documented_step() -> None:
 def test_what_the_installation_needs_is_mounted() -> None:
     settings = tomllib.loads((ROOT / "pyproject.toml").read_text())
     packages = settings["tool"]["setuptools"]["packages"]["find"]["include"]
-    needed = {"pyproject.toml", settings["project"]["readme"], *(package.rstrip("*") for package in packages)}
+    needed = {
+        "pyproject.toml",
+        settings["project"]["readme"],
+        *settings["project"]["license-files"],
+        *(package.rstrip("*") for package in packages),
+    }
     mounts = RAW["file_mounts"]
     assert needed <= {source for target, source in mounts.items() if target == f"~/sweep/{source}"}
 
@@ -195,6 +200,11 @@ def test_the_project_is_installed_before_ray_starts_from_that_environment(kind: 
     assert [index_of(step, commands) for step in order] == sorted(index_of(step, commands) for step in order)
     assert "export PATH=$HOME/venv/bin:$PATH" in commands[index_of(r"> ~/\.sweep-env", commands)]
     assert "~/.sweep-env' >> ~/.bashrc" in commands[index_of(r"~/\.bashrc", commands)]
+
+
+def test_the_head_installs_the_versions_that_the_tests_passed_on() -> None:
+    assert "-c ~/sweep/constraints.txt" in commands_of("head")[index_of("pip install", commands_of("head"))]
+    assert RAW["file_mounts"]["~/sweep/constraints.txt"] == "constraints.txt"
 
 
 def test_workers_install_the_versions_of_the_head() -> None:
