@@ -14,7 +14,7 @@ from trainables.runtime.errors import UserError
 DOCS = Path(__file__).parents[3] / "docs"
 
 
-@pytest.mark.parametrize(("name", "place", "lines"), [("digits", 0, 12), ("momentum", 1, 5)])
+@pytest.mark.parametrize(("name", "place", "lines"), [("digits", 0, 12), ("momentum", 1, 5), ("gpt", 2, 14)])
 def test_the_page_shows_the_kept_results(name: str, place: int, lines: int, tmp_path: Path) -> None:
     kept = shutil.copytree(
         DOCS / "kept" / f"steps_to_result_{name}", tmp_path / "kept"
