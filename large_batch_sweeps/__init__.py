@@ -18,6 +18,7 @@ from analysis.stats.rank_correlation import granulated_kendall
 from large_batch_sweeps import figures
 from large_batch_sweeps.questions import (
     association,
+    by_batch_size,
     compare,
     critical_batch,
     free_batch,
@@ -25,10 +26,19 @@ from large_batch_sweeps.questions import (
     leaderboard,
     remedies,
     steps_to_result,
-    tuned_gap,
+    threshold_batch,
 )
 from large_batch_sweeps.results import SweepResults, load_sweep
-from large_batch_sweeps.run import SweepError, run_sweep
+from large_batch_sweeps.run import SweepError, run_sweep, show_options
+from large_batch_sweeps.studies import (
+    branched_batch,
+    data_size,
+    optimizer_ladder,
+    scaling_rules,
+    sharpness_intervention,
+    time_to_result,
+    tuned_gap,
+)
 from trainables.runtime.errors import UserError
 
 if TYPE_CHECKING:
@@ -41,18 +51,27 @@ __all__ = [
     "SweepResults",
     "UserError",
     "association",
+    "branched_batch",
+    "by_batch_size",
     "compare",
     "critical_batch",
+    "data_size",
     "figures",
     "free_batch",
     "granulated_kendall",
     "importance",
     "leaderboard",
     "load_sweep",
+    "optimizer_ladder",
     "remedies",
     "run_sweep",
+    "scaling_rules",
     "sharpness",
+    "sharpness_intervention",
+    "show_options",
     "steps_to_result",
+    "threshold_batch",
+    "time_to_result",
     "tuned_gap",
 ]
 

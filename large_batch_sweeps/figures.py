@@ -1,15 +1,27 @@
-"""Every figure of a sweep as a function of its results; each returns a `matplotlib.figure.Figure`.
+"""Every figure as a function of results; each returns a `matplotlib.figure.Figure`.
 
-`figure.savefig("gap.pdf")` writes it. Each raises UserError where the sweep has no data for it.
+`figure.savefig("gap.pdf")` writes it. Each raises UserError where the results have no data for it. Figures of searches
+take the folder, which also holds the tuning trials. `landscape` and `parametric` need weights (`keep_weights=True`) and
+evaluate the network between and around the minima, which takes minutes the first time.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import wraps
 
 from matplotlib.figure import Figure
 
+from analysis.data.runs import read_results
+from analysis.questions.branched_batch import branched_batch as branched
+from analysis.questions.data_size import data_sizes
+from analysis.questions.optimizer_ladder import load_ladder
+from analysis.questions.scaling_rules import referee
+from analysis.questions.steps_to_result import default_goal
+from analysis.questions.steps_to_result import steps_to_result as steps
+from analysis.questions.tuned_cells import load_tuned_gap
 from analysis.reporting.report import FIGURES
 from large_batch_sweeps.results import SweepResults
+from large_batch_sweeps.studies import times_found
+from trainables.storage.folders import AnyPath, place
 
 
 def _of_results(draw: Callable[..., Figure]) -> Callable[[SweepResults], Figure]:
@@ -31,4 +43,92 @@ critical_batch = _of_results(FIGURES["critical_batch"])
 remedies = _of_results(FIGURES["remedies"])
 leaderboard = _of_results(FIGURES["leaderboard"])
 
-__all__ = [*FIGURES]
+
+def steps_to_result(results: SweepResults, *, metric: str = "test_loss", goal: float | None = None) -> Figure:
+    """Steps and examples to a `goal` of `metric` by batch size."""
+    from analysis.charts.steps_to_result import steps_to_result_figure
+
+    runs = read_results(results.sweep, metric, None)
+    return steps_to_result_figure(runs, [steps(runs, default_goal(runs) if goal is None else goal)])
+
+
+def time_to_result(results: SweepResults, *, metric: str | None = None, goal: float | None = None) -> Figure:
+    """Seconds to a `goal` of `metric` by batch size, and against examples."""
+    from analysis.charts.time_to_result import time_to_result_figure
+
+    of, found = times_found(results, metric, goal)
+    return time_to_result_figure(found, of)
+
+
+def tuned_gap(folder: str | AnyPath) -> Figure:
+    """The gap with each batch size tuned, of `python sweeps/tuned_gap.py`."""
+    from analysis.charts.tuned_gap import tuned_gap_figure
+
+    return tuned_gap_figure(load_tuned_gap(place(folder)))
+
+
+def optimizer_ladder(folder: str | AnyPath) -> Figure:
+    """Steps by batch size for each optimizer, of `python sweeps/optimizer_ladder.py`."""
+    from analysis.charts.optimizer_ladder import optimizer_ladder_figure
+
+    return optimizer_ladder_figure(load_ladder(place(folder)))
+
+
+def scaling_rules(results: SweepResults) -> Figure:
+    """What retuning gains over each rule, of `python sweeps/scaling_rules.py`."""
+    from analysis.charts.scaling_rules import scaling_rules_figure
+
+    return scaling_rules_figure(referee(results.sweep))
+
+
+def branched_batch(results: SweepResults, *, margin: float | None = None) -> Figure:
+    """The local critical batch during training, of `python sweeps/branched_batch.py`."""
+    from analysis.charts.branched_batch import branched_batch_figure
+
+    return branched_batch_figure(branched(results.sweep, margin))
+
+
+def data_size(results: SweepResults | Iterable[SweepResults], *, loss: float | None = None) -> Figure:
+    """The critical batch size by the number of training examples, of one sweep or of several."""
+    from analysis.charts.data_size import data_size_figure
+
+    several = [results] if isinstance(results, SweepResults) else list(results)
+    return data_size_figure(data_sizes([one.sweep for one in several], loss))
+
+
+def sharpness_intervention(results: SweepResults) -> Figure:
+    """How much of the gap goes through each measure, of `python sweeps/sharpness_intervention.py`."""
+    from analysis.charts.sharpness_intervention import intervention_figure
+
+    return intervention_figure(results.sweep)
+
+
+def landscape(results: SweepResults, *, pair: tuple[str, str] | None = None) -> Figure:
+    """The loss around a small-batch and a large-batch minimum, along random directions. `pair`: their trial IDs."""
+    from analysis.charts.landscape import lines_figure
+    from analysis.minima.landscape import landscape as evaluated
+
+    return lines_figure(evaluated(results.sweep, pair=pair))
+
+
+def parametric(results: SweepResults, *, pair: tuple[str, str] | None = None) -> Figure:
+    """Loss and accuracy on the path from a small-batch to a large-batch minimum. `pair`: their trial IDs."""
+    from analysis.charts.parametric_plot import parametric_figure
+    from analysis.minima.parametric_plot import parametric_plot
+
+    return parametric_figure(parametric_plot(results.sweep, pair=pair))
+
+
+__all__ = [
+    *FIGURES,
+    "branched_batch",
+    "data_size",
+    "landscape",
+    "optimizer_ladder",
+    "parametric",
+    "scaling_rules",
+    "sharpness_intervention",
+    "steps_to_result",
+    "time_to_result",
+    "tuned_gap",
+]

@@ -20,12 +20,12 @@ from analysis.questions import importance as shares
 from analysis.questions import leaderboard as board
 from analysis.questions import remedies as bought_back
 from analysis.questions import steps_to_result as steps
-from analysis.questions.tuned_cells import load_tuned_gap
+from analysis.questions import threshold_batch as threshold
+from analysis.reporting.gap_answer import by_batch_size as means
 from analysis.stats.means import paired_difference
 from large_batch_sweeps.frames import frame_of, row_of, with_interval
 from large_batch_sweeps.results import SweepResults
 from trainables.runtime.errors import UserError
-from trainables.storage.folders import AnyPath, place
 
 
 def free_batch(
@@ -64,7 +64,9 @@ def leaderboard(results: SweepResults, *, target: str = associations.GAP) -> pd.
 def importance(results: SweepResults, *, target: str | None = None) -> pd.DataFrame:
     """The share of the variance of `target` that each hyperparameter and pair explains, in a complete grid.
 
-    `target`: a column of the trials, such as "large_batch_gap"; None for the primary metric on the test set.
+    `target`: a column of the trials, such as "large_batch_gap"; None for the primary metric on the test set. Shares
+    have no intervals: they describe this grid, and a few replicates are too few to resample. `corrected_p` (Holm) says
+    which sources are significant.
     """
     return frame_of(shares.importance(results.sweep, target).rows)
 
@@ -133,13 +135,23 @@ def steps_to_result(
     )
 
 
-def tuned_gap(folder: str | AnyPath) -> pd.DataFrame:
-    """The results of `python sweeps/tuned_gap.py`: each batch size and remedy at the setting that tuning chose."""
-    return frame_of(load_tuned_gap(place(folder)).cells)
+def threshold_batch(results: SweepResults) -> pd.DataFrame:
+    """The batch size from which on the metric falls, in one row: `threshold`, `slope` per doubling and `fall`.
+
+    `threshold` is null without a clear fall; `is_located` says whether its interval leaves out most batch sizes.
+    """
+    found = threshold.threshold_batch(results.sweep)
+    return frame_of([found]).assign(is_located=found.is_located)
+
+
+def by_batch_size(results: SweepResults) -> pd.DataFrame:
+    """The means of plain trials at each batch size: `level` of the metric, `gap`, box sharpness, largest eigenvalue."""
+    return frame_of(means(results.sweep))
 
 
 __all__ = [
     "association",
+    "by_batch_size",
     "compare",
     "critical_batch",
     "free_batch",
@@ -147,5 +159,5 @@ __all__ = [
     "leaderboard",
     "remedies",
     "steps_to_result",
-    "tuned_gap",
+    "threshold_batch",
 ]

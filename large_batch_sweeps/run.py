@@ -29,9 +29,9 @@ class SweepError(Exception):
 
 
 def run_sweep(*, name: str = "batch_grid", results: str | Path = "results", **options: Any) -> SweepResults:
-    """Run the sweep and return its results; `help(run_sweep)` below, or `python sweeps/batch_grid.py --help`.
+    """Run a sweep and return its results. `large_batch_sweeps.show_options()` prints all options with their defaults.
 
-    Options are those of the command with underscores: `batch_sizes=[16, 64]`, `learning_rates=[0.01]`,
+    Options are the ones of `sweeps/batch_grid.py` with underscores: `batch_sizes=[16, 64]`, `learning_rates=[0.01]`,
     `switch_epochs=[None, 5]`, `target_loss=0.001`, `resume=True`, `quiet=True`, `model_options={"widths": [64]}`,
     `remedies=[{}, {"sam_radius": 0.05}]`. `model`, `dataset`, `task`, `schedule` and `trial` also take a
     function or class, of a module or of a notebook's cell; the source of a cell is kept in RESULTS/notebook_code, so
@@ -59,6 +59,17 @@ def run_sweep(*, name: str = "batch_grid", results: str | Path = "results", **op
     if status == 1 and len(found.trials) < (found.sweep.planned or 0):  # no trial's failure, but the sweep's own
         raise SweepError(last)
     return found
+
+
+def show_options() -> None:
+    """Print every option of `run_sweep` as the command has it: `--batch-sizes` is the argument `batch_sizes`."""
+    command = [sys.executable, "-m", "sweeps.batch_grid", "--help-all"]
+    done = subprocess.run(  # noqa: S603, this project's own command
+        command, env=importing_alike(), stdin=subprocess.DEVNULL, capture_output=True, text=True, encoding="utf-8"
+    )
+    if done.returncode:
+        raise SweepError(done.stderr.strip().splitlines()[-1])
+    print(done.stdout, end="")
 
 
 def words(options: Mapping[str, Any]) -> list[str]:

@@ -137,3 +137,10 @@ def test_a_sweep_of_a_cell_in_a_thread(
         lbs.run_sweep(name="cell", results=tmp_path, model=notebook.build, **options)
     again = lbs.run_sweep(name="cell", results=tmp_path, model=notebook.build, resume=True, **options)
     assert again.trials["finished_at"].tolist() == found[0].trials["finished_at"].tolist()  # trained once
+
+
+def test_all_options_can_be_read(capsys: pytest.CaptureFixture[str]) -> None:
+    lbs.show_options()
+    text = capsys.readouterr().out
+    for option in ("--batch-sizes", "--resume", "--gpus-per-trial", "--measure-dtype"):
+        assert option in text

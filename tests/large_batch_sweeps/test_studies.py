@@ -1,0 +1,71 @@
+"""The studies beyond the default sweep in Python: tables and figures of the results that docs/kept holds."""
+
+from pathlib import Path
+
+import made_up
+import matplotlib.figure
+import pandas as pd
+import pytest
+
+import large_batch_sweeps as lbs
+
+KEPT = Path(__file__).resolve().parents[2] / "docs" / "kept"
+BY_RESULTS = {  # the estimate that each table is about
+    "branched_batch": "excess",
+    "data_size": "b_crit",
+    "scaling_rules": "gain",
+    "sharpness_intervention": "share",
+}
+
+
+def with_interval(frame: pd.DataFrame, name: str) -> None:
+    """Some row has the estimate inside its interval, and none has it outside."""
+    known = frame.dropna(subset=[f"{name}_low", f"{name}_high"])
+    assert len(known)
+    assert (known[f"{name}_low"] <= known[name]).all()
+    assert (known[name] <= known[f"{name}_high"]).all()
+
+
+@pytest.mark.parametrize("name", BY_RESULTS)
+def test_a_study_of_results(name: str) -> None:
+    results = lbs.load_sweep(KEPT / f"{name}_digits")
+    with_interval(getattr(lbs, name)(results), BY_RESULTS[name])
+    assert isinstance(getattr(lbs.figures, name)(results), matplotlib.figure.Figure)
+
+
+def test_an_optimizer_ladder() -> None:
+    folder = KEPT / "optimizer_ladder_digits"
+    frame = lbs.optimizer_ladder(folder)
+    with_interval(frame, "steps")
+    with_interval(frame, "loss")
+    assert frame["optimizer"].nunique() > 1
+    assert isinstance(lbs.figures.optimizer_ladder(folder), matplotlib.figure.Figure)
+
+
+def test_steps_and_seconds_to_a_result(tmp_path: Path) -> None:
+    results = lbs.load_sweep(made_up.write(tmp_path / "law", made_up.law(factors=(0.9, 1.0, 1.1))))
+    with_interval(lbs.time_to_result(results, metric="train_loss", goal=1e-3), "seconds")
+    for draw in (lbs.figures.steps_to_result, lbs.figures.time_to_result):
+        assert isinstance(draw(results, metric="train_loss", goal=1e-3), matplotlib.figure.Figure)
+
+
+def test_the_threshold(tmp_path: Path) -> None:
+    records = made_up.grid(batch_sizes=(16, 32, 64, 128, 512), seeds=range(5), switch_epochs=(None,))
+    frame = lbs.threshold_batch(lbs.load_sweep(made_up.write(tmp_path / "grid", records)))
+    assert len(frame) == 1
+    with_interval(frame, "slope")
+    with_interval(frame, "fall")
+
+
+@pytest.mark.parametrize("name", ["tuned_gap", "optimizer_ladder"])
+def test_a_folder_without_the_search_is_one_line(tmp_path: Path, name: str) -> None:
+    for ask in (getattr(lbs, name), getattr(lbs.figures, name)):
+        with pytest.raises(lbs.UserError, match="results"):
+            ask(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["landscape", "parametric"])
+def test_minima_without_weights_are_one_line(tmp_path: Path, name: str) -> None:
+    results = lbs.load_sweep(made_up.write(tmp_path / "grid", made_up.grid()))
+    with pytest.raises(lbs.UserError):
+        getattr(lbs.figures, name)(results)
