@@ -9,9 +9,8 @@ Trains with a small and a large batch, plainly and with interventions that chang
     weight decay     two strengths
     rescaling        the placebo: rescales layers after training, which changes raw sharpness and nothing else
 
-Every seed, with its own data split, gets every combination, so no property of a seed decides its treatment. All trials
-stop at the same training loss. analysis/sharpness_intervention.py then estimates how much of the gap is mediated by
-each measure (docs/intervention.md).
+Every seed, with its own data split, gets every combination. All trials stop at the same training loss.
+analysis/sharpness_intervention.py then estimates how much of the gap each measure mediates (docs/intervention.md).
 """
 
 import sys
