@@ -58,7 +58,7 @@ def plus_minus(metric: Metric, mean: Mean | None) -> str:
     if mean is None:
         return "–"
     half = f" ± {metric.number((mean.interval.high - mean.interval.low) / 2)}" if mean.interval else ""
-    return f"{metric.number(mean.value)}{half}"
+    return f"{metric.number(mean.value)}{half}".replace("-", "−")
 
 
 def with_ends(mean: Mean | None) -> str:

@@ -155,11 +155,11 @@ def run_study(
         from sweeps.session.ray_session import refuse_missing_gpus
         from trainables.records.tables import finished_trials, incomplete_trials, read_tables
 
+        refuse_missing_gpus(placement)
         if options.dry_run:
             warn(passed())
             _dry_run(console, configs, source, folder, placement, lists=options.dry_run == "list")
             return 0
-        refuse_missing_gpus(placement)
         started = time.monotonic()
         held.enter_context(exclusive_results_folder(folder, resume=options.resume))
         if begin is not None:

@@ -313,6 +313,10 @@ def test_foreign_folder_is_left_alone(tmp_path: Path, run_here: Run) -> None:
         (["--task", "clasification"], "got 'clasification'; did you mean classification?"),
         (["--model-options", "width=8"], "got 'width'; did you mean widths?"),
         (["--gpus-per-trial", "0.5"], "`gpus-per-trial` must be 0 on this machine, where Ray finds no GPU, got 0.5"),
+        (
+            ["--gpus-per-trial", "0.5", "--dry-run"],
+            "`gpus-per-trial` must be 0 on this machine, where Ray finds no GPU",
+        ),
         (["--momentum", "0.5"], "`--momentum 0.5` has no effect with --optimizer adam"),
         (["--name", "../up"], "must be a plain folder name"),
         (["--cpus-per-trial", "0"], "must be a whole number of 1 or more, got 0"),

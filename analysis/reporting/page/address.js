@@ -1,10 +1,10 @@
 // The reader's choices in the address, so that a view can be linked and reloaded, and the back button closes a trial.
 //
-// #trial=ID&x=COLUMN&hide.batch_size=[16]&range.box_sharpness=[0.1,null]&zoom={"x":[1,2]}&sort=-test_accuracy&...
+// #trial=ID&x=COLUMN&hide.batch_size=[16]&range.box_sharpness=[0.1,null]&zoom={"x":[1,2]}&gap={"y":[0,1]}&sort=-test_accuracy&...
 // Only what differs from the default is there. Entries of ours in the history have a state; others were typed or linked.
 
 const TEXTS = ["x", "y", "colour", "shape", "search", "trial"];
-const VALUES = ["logX", "logY", "zoom", "where", "columns", "compared"];
+const VALUES = ["logX", "logY", "zoom", "gap", "where", "columns", "compared"];
 
 function addressOf() {
   const found = new URLSearchParams();
@@ -43,9 +43,11 @@ function recall() {
   Object.assign(state, found);
 }
 const ends = (value) => Array.isArray(value) && value.length === 2 && value.every((end) => typeof end === "number");
+const zoomed = (value) => Object.fromEntries(Object.entries(value).filter(([axis, found]) => ["x", "y"].includes(axis) && ends(found)));
 const checked = {
   logX: Boolean, logY: Boolean,
-  zoom: (value) => Object.fromEntries(Object.entries(value).filter(([axis, found]) => ["x", "y"].includes(axis) && ends(found))),
+  zoom: zoomed,
+  gap: zoomed,
   where: (value) => (value && typeof value.label === "string" && value.where && typeof value.where === "object" ? { label: value.label, where: value.where } : null),
   compared: (value) => (Array.isArray(value) ? value.filter((id) => typeof id === "string") : []),
   columns: (value) => (Array.isArray(value) ? value.filter((name) => typeof name === "string") : null),
@@ -61,6 +63,7 @@ addEventListener("popstate", (event) => {
   } else {
     recall();
     remember();
+    drawGap();
     render();
     showTrial(null);
   }

@@ -171,7 +171,7 @@ function zoomTo(box, zoom) {
  * Lines with markers and intervals under a title. lines: [{name, points: [[x, y, low, high, hollow], ...]}]. `margin`: a
  * y up to which a loss is taken as none, `free`: the x up to which that is shown. Drawn again only if something changed.
  */
-function lineChart(box, spec) {
+function lineChart(box, spec, more = {}) {
   const source = JSON.stringify(spec), known = charts.get(box.querySelector(".plot"));
   if (known?.source === source) return;
   const { x, y, title = y, logX = false, logY = false, zero = false, at = null, names = null, height = 240, markers = true, margin = null, free = null, lines } = spec;
@@ -189,11 +189,11 @@ function lineChart(box, spec) {
   const build = (width) => {
     const options = frame({ width, height, x, y: null, logX, logY, rangeX, rangeY, at: names ? names.map((_, rank) => rank) : at, names });
     options.series = [
-      { label: x, value: (plot, value) => (value === null ? "–" : names ? names[value] ?? "" : tickText(value)) },
+      { label: x, value: (plot, value) => (value === null || value === undefined ? "" : names ? names[value] ?? "" : tickText(value)) },
       ...lines.map((line, rank) => ({
         label: line.name, stroke: lineColour(rank), width: 1.6, spanGaps: true, points: { show: false },
         dash: markers ? undefined : [[], [6, 3], [2, 2], [8, 3, 2, 3]][rank % 4],
-        value: (plot, value) => (value === null ? "–" : shown(value)),
+        value: (plot, value) => (value === null || value === undefined ? "" : shown(value)),
       })),
     ];
     options.cursor = { drag: { x: true, y: false, dist: 5 }, points: { size: 7 } };
@@ -203,7 +203,7 @@ function lineChart(box, spec) {
     };
     return [options, [xs, ...lines.map(column)]];
   };
-  chart(box.querySelector(".plot"), build, { source, name: title, spec });
+  chart(box.querySelector(".plot"), build, { source, name: title, spec, ...more });
 }
 
 /** Shades what is free: the batch sizes shown to lose less than the margin, whose line is dashed. */

@@ -6,6 +6,7 @@ let data = null;
 /** What the reader chose, and nothing else: null or empty is the default, which may change as trials end. */
 const unchosen = () => ({
   x: null, y: null, colour: null, shape: null, logX: null, logY: null, zoom: {}, // of the map
+  gap: {}, // the zoom of the gap by batch size
   hidden: {}, // axis -> Set of values left out
   ranges: {}, // column -> [low, high] as shown
   search: "",

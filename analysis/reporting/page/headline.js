@@ -13,7 +13,11 @@ function drawHeadline() {
 function drawGap() {
   const found = data.gap_chart;
   byId("gap").hidden = !found;
-  if (found) lineChart(byId("gap"), { ...chartSpec(found, chartHeight(byId("gap"))), title: `${found.y} by batch size` });
+  if (!found) return;
+  const more = { zoom: state.gap, zoomed: (zoom) => { state.gap = zoom; remember(); } };
+  lineChart(byId("gap"), { ...chartSpec(found, chartHeight(byId("gap"))), title: `${found.y} by batch size` }, more);
+  const box = byId("gap").querySelector(".plot");
+  if (charts.get(box).zoom !== state.gap) zoomTo(box, state.gap); // by the address, while the chart is as it was
 }
 
 /** The height of the two charts of the first screen. */

@@ -10,6 +10,8 @@ function parallelAxes() {
   return [...settings.map(rankAxis), ...results.map((found) => valueAxis(found, rows))];
 }
 
+const cut = (text) => (text.length > 10 ? `${text.slice(0, 9)}…` : text);
+
 /** An axis of settings: its values evenly spaced in their order. */
 function rankAxis(found) {
   const values = valuesOf(found.name), last = Math.max(1, values.length - 1), step = Math.ceil(values.length / 8);
@@ -20,7 +22,7 @@ function rankAxis(found) {
       const inside = values.filter((value, rank) => typeof value === "number" && rank / last >= low && rank / last <= high).map((value) => value * (found.factor ?? 1));
       return inside.length ? [Math.min(...inside), Math.max(...inside)] : null;
     },
-    ticks: values.map((value, rank) => [rank / last, shown(value).slice(0, 9)]).filter((_, rank) => rank % step === 0),
+    ticks: values.map((value, rank) => [rank / last, cut(shown(value))]).filter((_, rank) => rank % step === 0),
   };
 }
 

@@ -249,7 +249,7 @@ def test_every_mark_stands_out(browser: Any, sweep: Path, scheme: str) -> None:
         return marks.flatMap((mark) => grounds.map((ground) => [mark, ground, ratio(mark, css(ground))]));
         }}"""
     )
-    assert [entry for entry in found if entry[2] < (3 if entry[1] == "--back" else 2.8)] == []
+    assert [entry for entry in found if entry[2] < 3] == []
     page.close()
 
 
@@ -284,6 +284,63 @@ def test_print_keeps_heads_and_trial_links_and_cuts_nothing(browser: Any, sweep:
     assert page.evaluate(f"[...document.querySelectorAll('.scroll, .plot')].filter({is_cut}).map({sizes})") == []
     assert page.evaluate("css('--back')") == "#ffffff"  # a dark page is printed on white
     page.close()
+
+
+ON_SEVERAL_LINES = """(cells) => cells.map((cell) => {
+  const range = document.createRange();
+  range.selectNodeContents(cell);
+  return [cell.textContent, new Set([...range.getClientRects()].map((box) => Math.round(box.top))).size];
+}).filter(([, lines]) => lines > 1)"""
+
+
+def test_in_print_a_number_is_on_one_line(browser: Any, sweep: Path) -> None:
+    page = Watched(browser, viewport={"width": 760, "height": 1000}).page
+    page.goto((sweep / "report.html").as_uri())
+    page.emulate_media(media="print")
+    assert page.locator("table.trials td.number").count() > 100
+    status = page.evaluate("tableColumns().findIndex((column) => column.name === 'status')") + 1
+    for selector in ("td.number:not(:has(.part))", "td.number .part", f"tr[data-trial] td:nth-child({status})"):
+        cells = page.locator(selector)
+        assert cells.count()
+        assert cells.evaluate_all(ON_SEVERAL_LINES) == [], selector
+    page.close()
+
+
+@pytest.mark.parametrize(("width", "scale"), [(1024, 1), (720, 2)])
+def test_it_fits_a_small_screen_and_200_percent_zoom(browser: Any, sweep: Path, width: int, scale: int) -> None:
+    """A window of 1440 pixels at 200 % has 720, each of two by two on the screen."""
+    page = Watched(browser, viewport={"width": width, "height": 768}, device_scale_factor=scale).page
+    page.goto((sweep / "report.html").as_uri())
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    for selector in ("#map", "#gap", ".card >> nth=2", "#controls", "#filters"):
+        box = page.locator(selector).bounding_box()
+        assert 0 <= box["x"] <= box["x"] + box["width"] <= width, selector
+    page.close()
+
+
+def test_the_zoom_of_the_gap_is_in_the_link(opened: Any, browser: Any) -> None:
+    drag(opened, "#gap .u-over", (0.25, 0.5), (0.75, 0.5))
+    zoom = opened.evaluate("state.gap")
+    assert list(zoom) == ["x"]
+    page = Watched(browser).page
+    page.goto(opened.url)
+    assert page.evaluate("state.gap") == zoom
+    scale = "['min', 'max'].map((end) => charts.get(document.querySelector('#gap .plot')).plot.scales.x[end])"
+    assert page.evaluate(scale) == pytest.approx(zoom["x"])
+    page.evaluate("location.hash = ''")
+    page.wait_for_function("Object.keys(state.gap).length === 0")
+    assert page.evaluate(scale) != pytest.approx(zoom["x"])
+    page.close()
+
+
+def test_a_legend_without_a_hovered_point_has_no_dash(opened: Any) -> None:
+    assert opened.locator("#gap .u-legend td").all_inner_texts() == ["", "", ""]
+    opened.locator("#gap .u-over").hover()
+    assert all(re.search(r"\d", text) for text in opened.locator("#gap .u-legend td").all_inner_texts())
+
+
+def test_long_values_of_a_parallel_axis_are_cut_visibly(opened: Any) -> None:
+    assert opened.evaluate("['0.003', '0123456789', '01234567890'].map(cut)") == ["0.003", "0123456789", "012345678…"]
 
 
 AXE = next(
