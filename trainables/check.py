@@ -31,7 +31,7 @@ from trainables.models.of_config import build
 from trainables.optimizer_settings import OPTIMIZERS
 from trainables.records.tables import Row
 from trainables.runtime.compiled import uncompiled
-from trainables.runtime.errors import UserError, one_line
+from trainables.runtime.errors import UserError, one_line, quoted, text_of
 from trainables.runtime.in_place import kept
 from trainables.runtime.seeds import preserve_rng
 from trainables.runtime.time_limit import time_limit
@@ -86,7 +86,7 @@ def check_trials(
             raise
         except Exception as error:
             few = "at batch size 1" if _smallest_batch(config) == 1 else "on two examples"
-            reason = f"{type(error).__name__}: {next(iter(str(error).splitlines()), '')}"
+            reason = f"{type(error).__name__}: {quoted(next(iter(text_of(error).splitlines()), ''))}"
             raise UserError(f"`model` must train {few}, got {config.model}, which raises {reason}") from error
     if micro_batch_size is not None or workers > 1:
         check_parts(configs, source, micro_batch_size, workers)

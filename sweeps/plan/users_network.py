@@ -4,12 +4,20 @@ import json
 import sys
 from functools import lru_cache
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 from trainables.data import Source
+from trainables.runtime import own_process
 from trainables.runtime.importing import is_import_path
-from trainables.runtime.time_limit import time_limit
 from trainables.tasks.names import TASKS
+
+# Functions that are called in other processes: they bring PyTorch, which the driver does without.
+OF_NETWORK = "trainables.models.fingerprints:facts_of_network"
+OF_SOURCE = {
+    "task": "trainables.tasks.by_name:fingerprint_of_task",
+    "decay": "trainables.training.schedule:fingerprint_of_decay",
+}
 
 
 def with_absolute_paths(model: str, options: dict[str, Any]) -> tuple[str, dict[str, Any]]:
@@ -39,32 +47,25 @@ def fingerprint_of(model: str, options: dict[str, Any], source: Source, timeout:
 
 
 @lru_cache
-def fingerprint_of_trial(trial: str | None) -> str | None:
-    """Return the fingerprint of the source of a training step of the user's own; None without one.
+def fingerprint_of_source(path: str, argument: str) -> str:
+    """Return the fingerprint of the source of what is at `path`, the user's own task, trial, optimizer or decay.
 
-    Raises UserError where it cannot be imported.
+    Raises UserError where it cannot be imported, is no task or decay, or ends its process.
     """
-    if trial is None:
-        return None
-    from trainables.models.fingerprints import source_fingerprint
-    from trainables.runtime.importing import load_callable
+    who = f"`{argument}` {path}"
+    if argument in OF_SOURCE:
+        return str(own_process.call(OF_SOURCE[argument], path, who=who))
+    return str(own_process.call("trainables.runtime.sources:source_fingerprint", path, argument, who=who))
 
-    load_callable(trial, "trial")
-    return source_fingerprint(trial, "trial")
+
+def fingerprint_of_trial(trial: str | None) -> str | None:
+    """Return the fingerprint of the source of a training step of the user's own; None without one."""
+    return None if trial is None else fingerprint_of_source(trial, "trial")
 
 
 def fingerprint_of_task(task: str) -> str | None:
-    """Return the fingerprint of the source of a `task` of the user's own; None for a built-in one.
-
-    Raises UserError where it cannot be imported or is no task.
-    """
-    if task in TASKS:
-        return None
-    from trainables.models.fingerprints import source_fingerprint  # brings PyTorch
-    from trainables.tasks.by_name import load_task
-
-    load_task(task)
-    return source_fingerprint(task, "task")
+    """Return the fingerprint of the source of a `task` of the user's own; None for a built-in one."""
+    return None if task in TASKS else fingerprint_of_source(task, "task")
 
 
 @lru_cache
@@ -78,22 +79,16 @@ def _fingerprint(
     label_shape: tuple[int, ...],
     timeout: float | None,
 ) -> str:
-    import torch  # the driver does without it for built-in networks
-
-    from trainables.models.fingerprints import network_fingerprint
-    from trainables.models.libraries import library_of
-
-    input_dtype = torch.int64 if of_tokens else torch.float32
-    with time_limit(timeout, f"took more than the {timeout} s of --trial-timeout"):
-        about = input_shape, num_classes, input_dtype, task, label_shape
-        network = network_fingerprint(model, json.loads(options), *about)
+    about = input_shape, num_classes, of_tokens, task, label_shape, timeout
+    found = own_process.call(OF_NETWORK, model, options, *about, who=f"`model` {model}")
+    network = SimpleNamespace(**found)  # a trainables.models.fingerprints.Network
     if not network.is_reproducible:
         _warn(
             f"{model} gives other initial weights each time it is built with the same seed, so trials cannot be "
             "repeated; draw them from the global generators of torch, NumPy or random, which are seeded"
         )
     elif network.ignores_seed:
-        way_out = "" if library_of(model) else "remove the seeding from its code, or "
+        way_out = "" if network.is_of_library else "remove the seeding from its code, or "
         _warn(
             f"{model} gives the same initial weights for every seed, so trials that differ only in their seed are not "
             f"counted as replicates; {way_out}use several --split-seeds"
@@ -103,7 +98,7 @@ def _fingerprint(
             f"{network.frozen:,} of the {network.parameters:,} parameters of {model} are frozen (requires_grad is "
             "False): they are neither trained nor part of any measure"
         )
-    return network.fingerprint
+    return str(network.fingerprint)
 
 
 def _warn(text: str) -> None:

@@ -1,7 +1,6 @@
 """What a sweep must know of an optimizer before its trials have IDs: that its options are right, and its source."""
 
-from functools import lru_cache
-
+from sweeps.plan.users_network import fingerprint_of_source
 from trainables.config import TrialConfig
 from trainables.optimizer_settings import OPTIMIZERS
 from trainables.runtime.importing import is_import_path
@@ -19,11 +18,8 @@ def with_checked_optimizer(config: TrialConfig) -> TrialConfig:
     return checked(config)
 
 
-@lru_cache
 def optimizer_fingerprint(name: str) -> str | None:
     """The fingerprint of the source of a user's own optimizer; None for those of PyTorch and of this project."""
     if not is_import_path(name):
         return None
-    from trainables.models.fingerprints import source_fingerprint
-
-    return source_fingerprint(name, "optimizer")
+    return fingerprint_of_source(name, "optimizer")

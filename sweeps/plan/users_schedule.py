@@ -1,12 +1,11 @@
 """What a sweep must know of a user's own schedule before its trials have their IDs."""
 
-from functools import lru_cache
 from typing import Any
 
+from sweeps.plan.users_network import fingerprint_of_source
 from trainables.runtime.importing import is_import_path
 
 
-@lru_cache
 def schedule_fingerprint(decay: str | None) -> dict[str, Any]:
     """The field with the fingerprint of the source of `decay`, a user's function; none for a built-in decay.
 
@@ -14,8 +13,4 @@ def schedule_fingerprint(decay: str | None) -> dict[str, Any]:
     """
     if decay is None or not is_import_path(decay):
         return {}
-    from trainables.models.fingerprints import source_fingerprint  # brings PyTorch
-    from trainables.training.schedule import check_decay_function
-
-    check_decay_function(decay)
-    return {"decay_fingerprint": source_fingerprint(decay, "decay")}
+    return {"decay_fingerprint": fingerprint_of_source(decay, "decay")}

@@ -26,7 +26,7 @@ from trainables.models.resnet import resnet
 from trainables.models.seq2seq import seq2seq
 from trainables.models.vit import vit
 from trainables.runtime.compiled import uncompiled
-from trainables.runtime.errors import UserError, did_you_mean
+from trainables.runtime.errors import UserError, did_you_mean, quoted, text_of
 from trainables.runtime.importing import is_import_path, load_callable
 from trainables.runtime.in_place import kept
 from trainables.runtime.options import check_options
@@ -99,7 +99,7 @@ def build_model(
     except UserError:
         raise
     except (Exception, SystemExit) as error:
-        message = str(error).splitlines()[0] if str(error) else ""
+        message = quoted(next(iter(text_of(error).splitlines()), ""))
         kind = "" if input_dtype.is_floating_point else f" and type {str(input_dtype).removeprefix('torch.')}"
         raise UserError(
             f"`model` {name} must take inputs of shape {input_shape}{kind}, got {type(error).__name__}: {message}"

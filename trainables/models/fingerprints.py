@@ -4,24 +4,19 @@ A trial's ID must change whenever the network changes, or an old result is repor
 does not tell: a file of settings or of weights may have been edited. Weights alone do not tell either: they are the
 same for another activation. So `network_fingerprint` hashes both.
 
-First-party code is what the user may edit: every imported module that lies neither in the standard library, nor in
-site-packages, nor in this project, whose own changes are in NUMBERS_VERSION. Imports are read from the source, also
-those inside functions. Where modules are imported by a computed name, all modules of the same package count.
+Source code is that of all first-party modules (trainables.runtime.sources), also of those that only the import and the
+build have loaded. `facts_of_network` finds it out in a process of its own.
 
 Trap: initial weights may differ in their last bits between processors. `weights_digest` therefore hashes rounded
 statistics of each tensor, so that a trial has the same ID on every machine.
 """
 
-import ast
 import hashlib
-import importlib.util
+import json
 import math
 import re
-import sys
-import sysconfig
-from collections.abc import Iterator
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -29,14 +24,12 @@ import torch
 from torch import nn
 
 from trainables.models import build_model
-from trainables.models.libraries import library_source
-from trainables.runtime.importing import load_callable
+from trainables.models.libraries import library_of, library_source
 from trainables.runtime.seeds import derive_seed, seeded
+from trainables.runtime.sources import digest_of, recorded
+from trainables.runtime.time_limit import time_limit
 from trainables.tasks.by_name import load_task
 
-PROJECT = tuple(Path(__file__).resolve().parents[2] / name for name in ("trainables", "sweeps", "analysis"))
-LIBRARIES = tuple(Path(sysconfig.get_path(name)).resolve() for name in ("stdlib", "platstdlib"))
-COMPUTED_IMPORTS = ("import_module", "__import__")
 DIGITS = 3  # of the length of a tensor
 DIRECTION_DIGITS = 2  # decimals of its projection, which is of size 1
 ADDRESS = re.compile("0x[0-9a-f]+")  # of an object, in the text of a module
@@ -51,6 +44,7 @@ class Network:
     is_reproducible: bool  # one seed gives the same initial weights twice
     parameters: int
     frozen: int  # of them, that are not trained
+    is_of_library: bool = False  # torchvision, timm or transformers
 
 
 def network_fingerprint(
@@ -85,13 +79,39 @@ def network_fingerprint(
         counts = count_parameters(model)
         return ADDRESS.sub("", str(model)), weights_digest(model)
 
-    (structure, first), (_, again), (_, other) = built(0), built(0), built(1)
-    library = library_source(path)
-    parts = [library or source_fingerprint(path, "model"), structure, first if first == again else ""]
+    with recorded() as ran:
+        (structure, first), (_, again), (_, other) = built(0), built(0), built(1)
+    source = library_source(path) or digest_of(path.partition(":")[0], ran)
+    parts = [source, structure, first if first == again else ""]
     fingerprint = hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
     return Network(
-        fingerprint, ignores_seed=first == other, is_reproducible=first == again, parameters=counts[0], frozen=counts[1]
+        fingerprint,
+        ignores_seed=first == other,
+        is_reproducible=first == again,
+        parameters=counts[0],
+        frozen=counts[1],
+        is_of_library=library_of(path) is not None,
     )
+
+
+def facts_of_network(
+    path: str,
+    options: str,
+    input_shape: Iterable[int],
+    num_classes: int,
+    of_tokens: bool,
+    task: str | None,
+    label_shape: Iterable[int],
+    timeout: float | None,
+) -> dict[str, Any]:
+    """The fields of `network_fingerprint`, for trainables.runtime.own_process; `options` are JSON.
+
+    Raises UserError also where it takes more than `timeout` seconds.
+    """
+    kind = torch.int64 if of_tokens else torch.float32
+    with time_limit(timeout, f"took more than the {timeout} s of --trial-timeout"):
+        about = tuple(input_shape), num_classes, kind, task, tuple(label_shape)
+        return asdict(network_fingerprint(path, json.loads(options), *about))
 
 
 def count_parameters(model: nn.Module) -> tuple[int, int]:
@@ -122,60 +142,3 @@ def weights_digest(model: nn.Module) -> str:
         else:
             digest.update(str(length).encode())
     return digest.hexdigest()[:16]
-
-
-def source_fingerprint(path: str, argument: str) -> str:
-    """Hash the module of `path` and all first-party modules that it imports, by name and contents."""
-    load_callable(path, argument)
-    digest = hashlib.sha256()
-    for name, file in sorted(_first_party(path.partition(":")[0]).items()):
-        contents = file.read_bytes() if file.is_file() else b""
-        digest.update(f"{name} {len(contents)}\n".encode() + contents)
-    return digest.hexdigest()[:16]
-
-
-def _first_party(module: str) -> dict[str, Path]:
-    """The files of `module` and of the first-party modules that it imports, directly or not."""
-    found: dict[str, Path] = {}
-    waiting = [module]
-    while waiting:
-        name = waiting.pop()
-        file = None if name in found else _file_of(name)
-        if file is None or not (name == module or _is_first_party(file)):
-            continue
-        found[name] = file
-        waiting += [name.rpartition(".")[0]] if "." in name else []
-        if file.suffix == ".py" and _is_first_party(file):
-            waiting += _imports(name, file)
-    return found
-
-
-def _file_of(module: str) -> Path | None:
-    try:
-        loaded = sys.modules.get(module)
-        spec = importlib.util.find_spec(module) if loaded is None else loaded.__spec__
-        origin = getattr(loaded, "__file__", None) or (spec.origin if spec and spec.has_location else None)
-    except (ImportError, AttributeError, ValueError):  # no module: a function, or an import that is never reached
-        return None
-    return Path(origin).resolve() if origin else None
-
-
-def _is_first_party(file: Path) -> bool:
-    if {"site-packages", "dist-packages"} & set(file.parts):
-        return False
-    return not any(folder in file.parents for folder in (*PROJECT, *LIBRARIES))
-
-
-def _imports(module: str, file: Path) -> Iterator[str]:
-    """The names of all modules that the source of `module` may import; some of them are functions or classes."""
-    package = module if file.stem == "__init__" else module.rpartition(".")[0]
-    for node in ast.walk(ast.parse(file.read_bytes())):
-        if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom):
-            parents = package.split(".")[: len(package.split(".")) + 1 - node.level] if node.level else []
-            base = ".".join([*parents, *([node.module] if node.module else [])])
-            yield base
-            yield from (f"{base}.{alias.name}" for alias in node.names)
-        elif getattr(node, "attr", None) in COMPUTED_IMPORTS or getattr(node, "id", None) in COMPUTED_IMPORTS:
-            yield from (f"{package}.{own.stem}" if package else own.stem for own in file.parent.glob("*.py"))

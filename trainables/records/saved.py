@@ -6,7 +6,6 @@ user's own. Weights load without executing anything.
 """
 
 import dataclasses
-import json
 from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
@@ -17,9 +16,9 @@ from torch import Tensor, nn
 
 from trainables.config import TrialConfig
 from trainables.data import Dataset, Source, load_source
-from trainables.models.fingerprints import network_fingerprint
 from trainables.models.of_config import build
 from trainables.records.tables import Row
+from trainables.runtime import own_process
 from trainables.runtime.errors import UserError
 from trainables.runtime.importing import is_import_path
 from trainables.runtime.seeds import seeded
@@ -27,6 +26,7 @@ from trainables.storage.checkpoint import load_checkpoint
 from trainables.storage.folders import AnyPath
 
 State = dict[str, Tensor]
+FACTS = "trainables.models.fingerprints:facts_of_network"
 WITH_OPTIONS = ("text", "pairs", "timit", "parquet", "image_folder", "arrow", "arrays", "tokens")
 
 
@@ -81,10 +81,11 @@ def _fingerprint(
 ) -> str | None:
     """The fingerprint of a network of the user's own as it is now; None if it cannot be built."""
     try:
-        about = input_shape, num_classes, input_dtype, task, label_shape
-        return network_fingerprint(model, json.loads(options), *about).fingerprint
+        about = input_shape, num_classes, not input_dtype.is_floating_point, task, label_shape
+        facts = own_process.call(FACTS, model, options, *about, None, who=f"`model` {model}")
     except UserError:
         return None
+    return str(facts["fingerprint"])
 
 
 def weights_of(folder: AnyPath, trial_id: str, device: torch.device) -> State:

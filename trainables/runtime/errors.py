@@ -30,9 +30,17 @@ class LostError(Exception):
     status = 3
 
 
+def text_of(error: object) -> str:
+    """The message of `error`, also where it cannot say it: a user's class may have a `__str__` that raises."""
+    try:
+        return str(error)
+    except Exception as other:
+        return f"a message that cannot be read ({type(other).__name__})"
+
+
 def one_line(error: object) -> str:
     """The message in a single, printable line, also where it quotes what a user's own code has raised."""
-    return printable(" ".join(line.strip() for line in str(error).splitlines() if line.strip()))
+    return printable(" ".join(line.strip() for line in text_of(error).splitlines() if line.strip()))
 
 
 def file_error(error: OSError) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from trainables.runtime.errors import UserError
+from trainables.runtime.errors import UserError, quoted
 from trainables.runtime.seeds import seeded
 
 
@@ -31,7 +31,7 @@ def load_callable(path: str, argument: str) -> Callable[..., Any]:
     except (Exception, SystemExit) as error:
         raise UserError(
             f"`{argument}` must be an importable `package.module:function`, got {path!r} "
-            f"({type(error).__name__}: {error})"
+            f"({type(error).__name__}: {quoted(error)})"
         ) from error
     if not callable(target):
         raise UserError(f"`{argument}` must name a function, got {path!r}, which is {type(target).__name__}")

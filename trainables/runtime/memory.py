@@ -16,6 +16,8 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from trainables.runtime.errors import text_of
+
 if TYPE_CHECKING:
     import torch
 
@@ -71,7 +73,7 @@ def is_out_of_memory(error: BaseException) -> bool:
 
     if isinstance(error, MemoryError | torch.OutOfMemoryError):
         return True
-    return isinstance(error, RuntimeError) and any(message in str(error).lower() for message in _MESSAGES)
+    return isinstance(error, RuntimeError) and any(message in text_of(error).lower() for message in _MESSAGES)
 
 
 def free_memory() -> None:

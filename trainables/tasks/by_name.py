@@ -5,8 +5,9 @@ from typing import Any
 
 from torch import Tensor
 
-from trainables.runtime.errors import UserError, did_you_mean
+from trainables.runtime.errors import UserError, did_you_mean, quoted
 from trainables.runtime.importing import is_import_path, load_callable
+from trainables.runtime.sources import source_fingerprint
 from trainables.tasks.binary import Binary
 from trainables.tasks.classification import Classification
 from trainables.tasks.language import Language
@@ -37,6 +38,11 @@ def load_task(name: str, labels: Iterable[Tensor] | None = None) -> Task:
     return task
 
 
+def fingerprint_of_task(path: str) -> str:
+    """Hash the source of the task at `path`. Raises UserError as `load_task` does."""
+    return source_fingerprint(path, "task", load_task)
+
+
 def _own(path: str) -> Task:
     kind: Any = load_callable(path, "task")
     if not isinstance(kind, type) or not callable(getattr(kind, "loss", None)):
@@ -47,7 +53,7 @@ def _own(path: str) -> Task:
         task: Task = kind()
     except Exception as error:
         raise UserError(
-            f"`task` must be a class without arguments, got {path} ({type(error).__name__}: {error})"
+            f"`task` must be a class without arguments, got {path} ({type(error).__name__}: {quoted(error)})"
         ) from error
     if task.direction not in DIRECTIONS:
         raise UserError(f"`task` must have a `direction` of higher or lower, got {task.direction!r} from {path}")

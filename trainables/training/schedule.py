@@ -33,6 +33,7 @@ from trainables.config import TrialConfig
 from trainables.remedies import DECAY_SHARE, GROWING, at_least_zero, batch_schedule, decay_epochs
 from trainables.runtime.errors import UserError, one_line
 from trainables.runtime.importing import is_import_path, load_callable
+from trainables.runtime.sources import source_fingerprint
 from trainables.units import ROUNDING
 
 
@@ -123,6 +124,11 @@ def check_decay_function(decay: str | None) -> None:
     if decay is not None and is_import_path(decay):
         for progress in (0.0, 0.5, 1.0):
             _factor(decay, progress)
+
+
+def fingerprint_of_decay(path: str) -> str:
+    """Hash the source of the function at `path`. Raises UserError as `check_decay_function` does."""
+    return source_fingerprint(path, "decay", check_decay_function)
 
 
 @functools.lru_cache(maxsize=8)
