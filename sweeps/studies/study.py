@@ -26,19 +26,16 @@ from sweeps.plan.grid import Grid, expand
 from sweeps.plan.units import tokens_of_example
 from sweeps.session.placement import Placement
 from trainables.config import NUMBERS_VERSION, TrialConfig
-from trainables.data import Source, load_source
+from trainables.data import Source, is_drawn_anew, load_source
 from trainables.data.streams import StreamSource
 from trainables.measures.costs import cost_line
 from trainables.runtime.errors import UserError
-from trainables.runtime.importing import is_import_path
 from trainables.runtime.text import duration
 from trainables.storage.folders import AnyPath, redact_credentials, write_atomically
 from trainables.units import in_examples
 
 if TYPE_CHECKING:
     from trainables.records.tables import Tables
-
-SECOND_LOAD_SECONDS = 2.0  # a dataset that takes longer is not loaded twice
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,7 +61,6 @@ def run_grid(options: argparse.Namespace) -> int:
 def source_of(options: argparse.Namespace, dataset: str) -> Source:
     """`dataset` from where the options of `sweeps.cli.arguments.add_data` say."""
     chosen, task = dict(options.dataset_options), options.task
-    started = time.monotonic()
     source = load_source(
         dataset,
         root=options.data_dir,
@@ -76,9 +72,7 @@ def source_of(options: argparse.Namespace, dataset: str) -> Source:
     )
     if source.decoded is not None and options.resume:
         source = _named_as_before(source, options.results / options.name)
-    is_quick = time.monotonic() - started < SECOND_LOAD_SECONDS
-    again = load_source(dataset, options=chosen, task=task) if is_import_path(dataset) and is_quick else source
-    if again is not source and again.fingerprint != source.fingerprint:
+    if is_drawn_anew(source):
         warn([f"{dataset} returns other data each time it is called, so trials cannot be resumed; seed its generator"])
     is_known = source.task == "classification" and not source.of_tokens and not isinstance(source, StreamSource)
     if is_known and source.labels.min() > 0:

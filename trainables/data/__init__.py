@@ -15,6 +15,7 @@ configuration needs no other trace of them.
 """
 
 import dataclasses
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -37,13 +38,16 @@ from trainables.data.standard import read_cifar10, read_cifar100, read_digits, r
 from trainables.data.streams import is_stream, stream_source
 from trainables.data.text import read_text
 from trainables.data.token_files import read_tokens
-from trainables.runtime.errors import UserError, did_you_mean
+from trainables.runtime.errors import UserError, did_you_mean, quoted
 from trainables.runtime.importing import is_import_path, load_callable
+from trainables.runtime.last_words import told_if_ended
 from trainables.runtime.options import check_options
 from trainables.runtime.seeds import seeded
 from trainables.tasks.names import OF_CLASS_NUMBERS, PADDED, TASKS
 
-__all__ = ["DATASETS", "Dataset", "Source", "load_dataset", "load_source"]
+__all__ = ["DATASETS", "Dataset", "Source", "is_drawn_anew", "load_dataset", "load_source"]
+
+SECOND_CALL_SECONDS = 10.0  # a function that takes longer is not called a second time
 
 DATASETS: dict[str, Callable[..., Source]] = {
     "digits": read_digits,
@@ -127,10 +131,12 @@ def _from_function(name: str, options: dict[str, Any], task: str | None) -> Sour
     build = load_callable(name, "dataset")
     check_options("dataset-options", name, build, options, after=0)
     try:
-        with seeded(0, "dataset"):
+        started = time.monotonic()
+        with seeded(0, "dataset"), told_if_ended(f"`dataset` {name} has ended the process that called it"):
             parts = build(**options)
+        seconds = time.monotonic() - started
         if is_stream(parts):
-            return stream_source(name, parts, task)
+            return _timed(stream_source(name, parts, task), seconds)
         if any(isinstance(part, Mapping) for part in parts):
             raise UserError(f"`dataset` {name} must return one array of inputs, got a dictionary; join its arrays")
         *arrays, declared = parts if len(parts) == 5 else (*parts, None)
@@ -142,7 +148,7 @@ def _from_function(name: str, options: dict[str, Any], task: str | None) -> Sour
     except (Exception, SystemExit) as error:
         raise UserError(
             f"`dataset` {name} must return (train_inputs, train_labels, test_inputs, test_labels), "
-            f"got {type(error).__name__}: {error}"
+            f"got {type(error).__name__}: {quoted(error)}"
         ) from error
     if train_inputs is None or train_labels is None:
         raise UserError(f"`dataset` {name} must return training inputs and labels, got None")
@@ -185,7 +191,7 @@ def _from_function(name: str, options: dict[str, Any], task: str | None) -> Sour
         return labels.astype(np.int64) if is_class and used != "multilabel" else labels.astype(np.float32)
 
     own = declared or ("language" if is_tokens and train_labels.shape == train_inputs.shape else TASKS[0])
-    return Source(
+    source = Source(
         name,
         kept(train_inputs),
         kept_labels(train_labels),
@@ -196,6 +202,21 @@ def _from_function(name: str, options: dict[str, Any], task: str | None) -> Sour
         task=used or own,
         own_task=own,
     )
+    return _timed(source, seconds)
+
+
+def _timed(source: Source, seconds: float) -> Source:
+    vars(source)["seconds"] = seconds
+    return source
+
+
+def is_drawn_anew(source: Source) -> bool:
+    """Whether a function of the user's own returns other data at its next call; False where it takes too long."""
+    if not is_import_path(source.name) or vars(source).get("seconds", 0.0) > SECOND_CALL_SECONDS:
+        return False
+    assert source.origin is not None
+    again = load_source(source.name, options=source.origin.options, task=source.origin.task)
+    return again.fingerprint != source.fingerprint
 
 
 def _classes(arrays: list[NDArray[Any]]) -> int:
