@@ -23,6 +23,7 @@ from trainables.data.images import numbers
 from trainables.data.rows import Scaling
 from trainables.runtime.errors import UserError, quoted
 
+LARGEST_DIVISOR = 2**32
 NAMES = ("train_inputs", "train_labels", "test_inputs", "test_labels")
 EXPECTED = "train_inputs.npy and train_labels.npy, and test_inputs.npy and test_labels.npy or neither"
 
@@ -42,8 +43,8 @@ def read_arrays(
     is_tokens = labels.shape == inputs.shape and inputs.ndim == 2 and np.issubdtype(inputs.dtype, np.integer)
     if divisor is None:
         divisor = 255 if inputs.dtype == np.uint8 else 1
-    if type(divisor) is not int or divisor < 1:
-        raise UserError(f"`divisor` must be a positive integer, got {divisor!r}")
+    if type(divisor) is not int or not 1 <= divisor <= LARGEST_DIVISOR:
+        raise UserError(f"`divisor` must be an integer from 1 to {LARGEST_DIVISOR}, got {quoted(divisor, 40)}")
     channels = inputs.shape[1] if inputs.ndim > 1 else 1
     mean, std = (
         None if given is None else numbers(name, given, channels) for name, given in (("mean", mean), ("std", std))
@@ -87,7 +88,7 @@ def _mapped(file: Path) -> NDArray[Any]:
     readable(file, EXPECTED)
     try:
         array: NDArray[Any] = np.load(file, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
+    except Exception as error:  # NumPy parses a damaged header as Python
         raise UserError(f"`data-dir` must hold whole .npy files, got {file} ({quoted(error)})") from error
     if array.ndim == 0 or array.dtype.kind not in "uif" or array.dtype.itemsize > 8 or not array.dtype.isnative:
         raise UserError(f"`data-dir` must hold arrays of real numbers, got {array.dtype} {array.shape} in {file}")

@@ -78,6 +78,7 @@ class ArrowFile(TableFile):
 
     def _open(self) -> tuple[pa.Schema, list[int]]:
         self._table = pa.ipc.open_stream(pa.memory_map(str(self._path))).read_all()
+        self._table.validate(full=True)  # of a damaged file, reading the values may end the process
         return self._table.schema, [len(batch) for batch in self._table.to_batches()]
 
     def _read(self, column: str) -> pa.ChunkedArray:
@@ -108,11 +109,13 @@ def _json(file: Path, key: str) -> Any:
 
 def _schema(file: Path) -> pa.Schema:
     try:
-        return pa.ipc.open_stream(pa.memory_map(str(file))).schema
+        schema = pa.ipc.open_stream(pa.memory_map(str(file))).schema
+        list(schema.names)  # bytes that are no UTF-8 raise here
     except (pa.ArrowException, OSError, ValueError) as error:
         raise UserError(
             f"`data-dir` must hold whole Arrow files, got {file}, which cannot be read ({quoted(error)})"
         ) from error
+    return schema
 
 
 def _tokens(root: Path, parts: list[Part], column: str, context: object, vocabulary: object) -> Source:
@@ -171,6 +174,7 @@ def _ids(file: Path, column: str) -> Iterator[NDArray[Any]]:
         raise UserError(f"`data-dir` must hold Arrow whose {column} is lists of integers, got {kind} in {file}")
     try:
         for batch in pa.ipc.open_stream(pa.memory_map(str(file))):
+            batch.column(column).validate(full=True)  # of a damaged file, reading the values may end the process
             values = batch.column(column).flatten()
             if values.null_count:
                 raise UserError(f"`data-dir` must hold Arrow without missing tokens, got {values.null_count} in {file}")
@@ -178,7 +182,9 @@ def _ids(file: Path, column: str) -> Iterator[NDArray[Any]]:
             if len(ids) and not 0 <= int(ids.min()) <= int(ids.max()) < 2**32:
                 raise UserError(f"`data-dir` must hold token ids from 0 to 2**32 - 1, got {ids.min()} in {file}")
             yield ids
-    except (pa.ArrowException, OSError) as error:
+    except UserError:
+        raise
+    except (pa.ArrowException, OSError, ValueError) as error:
         raise UserError(
             f"`data-dir` must hold whole Arrow files, got {file}, which cannot be read ({quoted(error)})"
         ) from error

@@ -35,6 +35,7 @@ Indices = NDArray[np.int64]
 
 ARRAYS = ("inputs", "labels", "test_inputs", "test_labels")
 DECODED = ("inputs", "test_inputs")
+MOST_CLASSES = 2**31  # a class number or a token id beyond it is something else
 EXAMPLES = 8  # examples that measures are tried on before a sweep
 CHUNK = 2**22  # numbers that are looked at together, so that no check or digest needs a copy of all
 
@@ -134,6 +135,9 @@ class Source:
                     f"`dataset` {self.name} must have training and test inputs of one type, "
                     f"got {self.inputs.dtype} and {self.test_inputs.dtype}"
                 )
+        if self.num_classes > MOST_CLASSES:
+            what = "token ids" if self.of_tokens else "labels"
+            raise UserError(f"`dataset` {self.name} must have {what} below {MOST_CLASSES}, got {self.num_classes - 1}")
         if self.num_classes < 2 and self.task in OF_CLASS_NUMBERS:
             raise UserError(f"`dataset` {self.name} must have labels of 2 classes or more, got all of class 0")
         if self.task == "language" and not self.of_tokens:

@@ -60,6 +60,9 @@ def read_pairs(
             raise UserError(f"`{name}` must be one of {', '.join(LEVELS)}, got {one!r}")
     if longest is not None and (type(longest) is not int or longest < 1):
         raise UserError(f"`longest` must be a positive integer, got {longest!r}")
+    for name, key in (("source", source), ("target", target)):
+        if not isinstance(key, str):
+            raise UserError(f"`{name}` must be a name, got {key!r}")
     encoder = tokenizer_for("bpe" if "bpe" in levels else level, tokenizer)
     parts = _read_parts(root, source, target)
     encode, vocabulary = _encoder(parts[0], levels, encoder)
@@ -146,7 +149,7 @@ def _of_lines(file: Path, source: str, target: str) -> Texts:
             continue
         try:
             row = json.loads(line)
-        except json.JSONDecodeError as error:
+        except (ValueError, RecursionError) as error:  # too deep, or a number with too many digits
             raise UserError(
                 f"`data-dir` must hold JSON lines, got {quoted(line)} in line {number} of {file}"
             ) from error

@@ -105,7 +105,7 @@ def _mapped(file: Path, kind: str) -> Tokens:
         array: Tokens = np.load(file, mmap_mode="r", allow_pickle=False) if is_array else _of_bytes(file, kind)
     except UserError:
         raise
-    except (OSError, ValueError, EOFError) as error:
+    except Exception as error:  # NumPy parses a damaged header as Python
         raise UserError(f"`data-dir` must hold whole {EXPECTED}, got {file} ({quoted(error)})") from error
     if array.ndim != 1 or not np.issubdtype(array.dtype, np.integer) or not array.dtype.isnative:
         raise UserError(f"`data-dir` must hold integers (L,), got {array.dtype} of shape {array.shape} in {file}")

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from trainables.runtime.errors import UserError, one_line
+from trainables.runtime.errors import UserError, one_line, quoted
 
 
 class Tokenizer:
@@ -27,12 +27,16 @@ class Tokenizer:
                 "pip install 'large-batch-sweeps[hf]'"
             ) from error
         self._file = Path(file).expanduser()
-        if not self._file.is_file():
-            raise UserError(f"`tokenizer` must be a tokenizer.json, got no file {self._file}")
+        try:
+            is_file = self._file.is_file()
+        except (OSError, ValueError):  # a NUL in the name, or one that is too long
+            is_file = False
+        if not is_file:
+            raise UserError(f"`tokenizer` must be a tokenizer.json, got no file {quoted(self._file)}")
         try:
             self._own: Any = FromFile.from_file(str(self._file))
         except Exception as error:  # of a library in Rust
-            raise UserError(f"`tokenizer` must be a tokenizer.json, got {self._file} ({one_line(error)})") from error
+            raise UserError(f"`tokenizer` must be a tokenizer.json, got {self._file} ({quoted(error)})") from error
         self._own.no_truncation()
         self._own.no_padding()
         self.vocabulary: int = self._own.get_vocab_size(with_added_tokens=True)
@@ -58,6 +62,8 @@ class Tokenizer:
 
 def tokenizer_for(level: str, file: str | None) -> Tokenizer | None:
     """The tokenizer of level bpe, None for other levels. Raises UserError where one is given without the other."""
+    if not isinstance(file, str | None):
+        raise UserError(f"`tokenizer` must be a tokenizer.json, got {file!r}")
     if (level == "bpe") != (file is not None):
         raise UserError(f"`tokenizer` must be a tokenizer.json with level=bpe, and only then, got {file} with {level}")
     return None if file is None else Tokenizer(file)
