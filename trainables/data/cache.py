@@ -29,7 +29,7 @@ from numpy.typing import NDArray
 from trainables.runtime.errors import UserError
 from trainables.storage.folders import write_atomically
 
-FORMAT = 1  # raise it when the files of an entry, or the meaning of its facts, change
+FORMAT = 2  # raise it when the files of an entry, or the meaning of its facts, change
 NAME = "large-batch-sweeps"
 FACTS = "facts.json"
 _folder: ContextVar[Path | None] = ContextVar("cache folder", default=None)

@@ -17,6 +17,7 @@ import zlib
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
@@ -25,7 +26,18 @@ from numpy.typing import NDArray
 
 from trainables.data.cache import Entry, told
 from trainables.data.dataset import Source
-from trainables.data.images import Encoded, Header, channels_of, decoder, header, numbers, size_of, together
+from trainables.data.images import (
+    Decode,
+    Encoded,
+    Header,
+    Pixels,
+    channels_of,
+    decoder,
+    header,
+    numbers,
+    size_of,
+    together,
+)
 from trainables.data.mapped import Origin
 from trainables.data.rows import Scaling
 from trainables.runtime.errors import UserError
@@ -205,11 +217,12 @@ class Decoded:
         descriptor = os.open(self._file(part), os.O_WRONLY)
         try:
             with decoder(self._shape) as decode:
+                named = partial(_with_name, decode)
                 noted_at = time.monotonic()
-                for row, pixels in zip(rows, in_order(decode, images.images(rows)), strict=True):
+                for row, (name, pixels) in zip(rows, in_order(named, images.images(rows)), strict=True):
                     if pixels.shape[:2] != self._row[1:]:
                         raise UserError(
-                            f"`data-dir` must hold images of the size in their headers, got others in {row}"
+                            f"`data-dir` must hold images of the size in their headers, got others in {name}"
                         )
                     content = together(pixels, self._row[0], self._type).tobytes()
                     with told(self.entry.path):
@@ -333,3 +346,7 @@ def _check_sum(content: bytes) -> int:
 
 def _size(count: int) -> str:
     return f"{count / 2**30:.3g} GiB" if count >= 2**30 else f"{count / 2**20:.3g} MiB"
+
+
+def _with_name(decode: Decode, image: tuple[str, Encoded]) -> tuple[str, Pixels]:
+    return image[0], decode(image)

@@ -1,7 +1,7 @@
 """Encoded images of any kind as one array: what they are is decided by all of them, never by the first.
 
-Pixels are float32 in [0, 1], the full range of the file's own format: 8 and 16 bits, one bit, floats (which must be in
-[0, 1] already). The channels of the set are (N, C, H, W) with
+Pixels are float32 in [0, 1], the full range of the file's own format: 8, 12 and 16 bits, one bit, floats (which must be
+in [0, 1] already). The channels of the set are (N, C, H, W) with
 
     C = 1   where every image is grey
     C = 3   where one has colour (palettes and CMYK are converted to RGB)
@@ -17,6 +17,7 @@ Pillow raises almost any exception on a damaged file, so all of them are taken t
 import contextlib
 import hashlib
 import io
+import re
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -37,6 +38,8 @@ EXPECTED = "readable images"
 LARGEST = 10_000  # pixels that images may be scaled to
 LARGEST_SHIFT = 1e6  # a mean or standard deviation of pixels in [0, 1], or in [0, 255] by mistake
 PNG_DEPTH = 24  # the byte that says how many bits a channel of a PNG has
+BITS_PER_SAMPLE, PHOTOMETRIC = 258, 262  # tags of TIFF
+SIZES_OF_JPEG2000 = b"\xff\x51"  # the marker before the sizes and the bits of the first channel
 PLAIN = ("1", "L", "P", "RGB", "CMYK", "YCbCr", "LAB", "HSV")  # modes of 8 bits or fewer, without alpha
 WITH_ALPHA = ("LA", "La", "PA", "RGBA", "RGBa")
 
@@ -80,7 +83,10 @@ def header(name: str, encoded: Encoded, shape: tuple[int, int] | None, decode: D
         with Image.open(io.BytesIO(content)) as image:
             is_plain = image.mode in PLAIN and "transparency" not in image.info and not _is_deep_png(image, content)
             size = image.height, image.width
-            if is_plain and shape is None and size[0] != size[1] and _may_be_turned(image, content):
+            _require_all_bits(image, content)
+            if is_plain and shape is None and size[0] != size[1] and image.format == "TIFF":
+                is_plain = image.getexif().get(ExifTags.Base.Orientation, 1) == 1  # versions of Pillow differ in sizes
+            elif is_plain and shape is None and size[0] != size[1] and _may_be_turned(image, content):
                 size = size[::-1] if image.getexif().get(ExifTags.Base.Orientation, 1) in (5, 6, 7, 8) else size
             channels, is_deep = 1 if image.mode in ("1", "L") else 3, False
     if not is_plain:
@@ -130,6 +136,9 @@ def _refused(name: str, encoded: Encoded) -> Iterator[None]:
 
 def _pixels(image: Image.Image, encoded: Encoded) -> Pixels:
     mode = image.mode
+    _require_all_bits(image, encoded)
+    if mode.startswith("I;16") and image.format == "TIFF":
+        return _of_tiff(image)
     if mode.startswith("I;16") or (mode == "I" and image.format in ("PNG", "PPM")):
         return _scaled(np.asarray(image))
     if mode == "I":
@@ -151,14 +160,45 @@ def _is_deep_png(image: Image.Image, encoded: Encoded) -> bool:
     return image.format == "PNG" and _bytes(encoded, PNG_DEPTH + 1)[PNG_DEPTH:] == b"\x10"
 
 
+def _require_all_bits(image: Image.Image, encoded: Encoded) -> None:
+    """Raises ValueError for colours of more than 8 bits, of which Pillow reads 8, and no reader here reads all."""
+    if image.mode not in (*PLAIN, *WITH_ALPHA) or image.mode in ("1", "P", "PA"):
+        return
+    if image.format == "TIFF":
+        bits = max(image.tag_v2.get(BITS_PER_SAMPLE, (8,)))  # type: ignore[attr-defined]
+    elif image.format == "PPM":
+        numbers = re.match(rb"P\d(?:\s+|#[^\n]*\n)*" + rb"\d+(?:\s+|#[^\n]*\n)+" * 2 + rb"(\d+)", _bytes(encoded, 4096))
+        bits = int(numbers[1]).bit_length() if numbers else 8
+    elif image.format == "JPEG2000":
+        content = _bytes(encoded)
+        begin = content.find(SIZES_OF_JPEG2000)
+        bits = 1 + (content[begin + 40] & 127) if 0 <= begin < len(content) - 40 else 8
+    elif image.format == "SGI":
+        bits = 8 * _bytes(encoded, 4)[3]
+    else:
+        return
+    if bits > 8:
+        raise ValueError(f"{image.format} of {bits} bits for each channel, of which 8 would be read; write PNG")
+
+
+def _of_tiff(image: Image.Image) -> NDArray[np.float32]:
+    """A grey TIFF of 12 or 16 bits."""
+    tags = image.tag_v2  # type: ignore[attr-defined]
+    largest = 2 ** max(tags.get(BITS_PER_SAMPLE, (16,))) - 1
+    pixels = np.asarray(image)
+    if tags.get(PHOTOMETRIC) == 0:  # white is 0, which Pillow heeds for 8 bits alone
+        pixels = largest - pixels
+    return _scaled(pixels, largest)
+
+
 def _may_be_turned(image: Image.Image, content: bytes) -> bool:
     """Whether to look for an orientation; a PNG that says none anywhere would be decoded in search of it."""
     return image.format != "PNG" or b"eXIf" in content or b"Raw profile type" in content
 
 
-def _scaled(pixels: NDArray[Any]) -> NDArray[np.float32]:
+def _scaled(pixels: NDArray[Any], largest: int = 65535) -> NDArray[np.float32]:
     """Pixels of 16 bits, (H, W) or (H, W, C), as shares of the largest, (H, W, C)."""
-    shares: NDArray[np.float32] = np.divide(pixels, 65535, dtype=np.float32)
+    shares: NDArray[np.float32] = np.divide(pixels, largest, dtype=np.float32)
     return shares[..., None] if shares.ndim == 2 else shares
 
 
