@@ -30,9 +30,10 @@ from trainables.data.dataset import Dataset, Source
 from trainables.data.image_files import read_image_folder
 from trainables.data.mapped import Origin
 from trainables.data.noisy_quadratic import read_noisy_quadratic
+from trainables.data.own_arrays import real_numbers
 from trainables.data.pairs import read_pairs
 from trainables.data.parquet import read_parquet
-from trainables.data.rows import Scaling
+from trainables.data.rows import Scaling, require_exact
 from trainables.data.speech import read_timit
 from trainables.data.standard import read_cifar10, read_cifar100, read_digits, read_mnist
 from trainables.data.streams import is_stream, stream_source
@@ -141,7 +142,8 @@ def _from_function(name: str, options: dict[str, Any], task: str | None) -> Sour
             raise UserError(f"`dataset` {name} must return one array of inputs, got a dictionary; join its arrays")
         *arrays, declared = parts if len(parts) == 5 else (*parts, None)
         train_inputs, train_labels, test_inputs, test_labels = (
-            part if part is None or isinstance(part, np.memmap) else np.asarray(part) for part in arrays
+            None if part is None else real_numbers(name, what, part)
+            for what, part in zip(("inputs", "labels") * 2, arrays, strict=True)
         )
     except UserError:
         raise
@@ -179,14 +181,11 @@ def _from_function(name: str, options: dict[str, Any], task: str | None) -> Sour
     def kept(inputs: NDArray[Any]) -> NDArray[Any]:
         if are_mapped:
             return inputs
-        try:
-            return inputs.astype(np.int64 if is_tokens else np.float32, copy=False)
-        except (ValueError, TypeError) as error:
-            raise UserError(f"`dataset` {name} must return inputs that are numbers, got {inputs.dtype}") from error
+        if not is_tokens:
+            require_exact(name, inputs)
+        return inputs.astype(np.int64 if is_tokens else np.float32, copy=False)
 
     def kept_labels(labels: NDArray[Any]) -> NDArray[Any]:
-        if not (np.issubdtype(labels.dtype, np.number) or labels.dtype == bool):
-            raise UserError(f"`dataset` {name} must return labels that are numbers, got {labels.dtype}")
         is_class = np.issubdtype(labels.dtype, np.integer) or labels.dtype == bool
         return labels.astype(np.int64) if is_class and used != "multilabel" else labels.astype(np.float32)
 

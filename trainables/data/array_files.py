@@ -17,10 +17,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trainables.data.cache import Entry
-from trainables.data.dataset import Source, chunks
+from trainables.data.dataset import Source
 from trainables.data.files import readable
 from trainables.data.images import numbers
-from trainables.data.rows import Scaling
+from trainables.data.rows import Scaling, chunks
 from trainables.runtime.errors import UserError, quoted
 
 LARGEST_DIVISOR = 2**32

@@ -20,7 +20,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trainables.data.mapped import Origin, Place
-from trainables.data.rows import Examples, Scaling, Stored, as_tensor, is_resident, rows_of, values_of
+from trainables.data.rows import (
+    CHUNK,
+    Examples,
+    Scaling,
+    Stored,
+    as_tensor,
+    chunks,
+    is_resident,
+    range_of,
+    require_exact,
+    rows_of,
+    values_of,
+)
 from trainables.runtime.errors import UserError
 from trainables.runtime.seeds import generator
 from trainables.tasks.names import OF_CLASS_NUMBERS, PADDED, TASKS
@@ -37,7 +49,6 @@ ARRAYS = ("inputs", "labels", "test_inputs", "test_labels")
 DECODED = ("inputs", "test_inputs")
 MOST_CLASSES = 2**31  # a class number or a token id beyond it is something else
 EXAMPLES = 8  # examples that measures are tried on before a sweep
-CHUNK = 2**22  # numbers that are looked at together, so that no check or digest needs a copy of all
 
 
 @dataclass(frozen=True)
@@ -138,6 +149,8 @@ class Source:
         if self.num_classes > MOST_CLASSES:
             what = "token ids" if self.of_tokens else "labels"
             raise UserError(f"`dataset` {self.name} must have {what} below {MOST_CLASSES}, got {self.num_classes - 1}")
+        for _, inputs, _ in pairs if self.scaling is not None and not self.is_checked else ():
+            require_exact(self.name, inputs)
         if self.num_classes < 2 and self.task in OF_CLASS_NUMBERS:
             raise UserError(f"`dataset` {self.name} must have labels of 2 classes or more, got all of class 0")
         if self.task == "language" and not self.of_tokens:
@@ -156,7 +169,7 @@ class Source:
                 )
             if self.is_checked:
                 continue
-            low, high = _range(labels, PADDED if self.task == "language" else None)
+            low, high = range_of(labels, PADDED if self.task == "language" else None)
             if low < 0 or high >= self.num_classes:
                 raise UserError(
                     f"`dataset` {self.name} must have labels from 0 to {self.num_classes - 1}, "
@@ -165,7 +178,7 @@ class Source:
             is_float = np.issubdtype(inputs.dtype, np.floating)
             if is_float and self.decoded is None and not all(np.isfinite(chunk).all() for chunk in chunks(inputs)):
                 raise UserError(f"`dataset` {self.name} must have finite inputs, got NaN or infinity in the {part} set")
-            low, high = _range(inputs) if of_tokens else (0, 0)
+            low, high = range_of(inputs) if of_tokens else (0, 0)
             if low < 0 or high >= self.num_classes:
                 raise UserError(
                     f"`dataset` {self.name} must have tokens from 0 to {self.num_classes - 1}, "
@@ -358,19 +371,6 @@ class Source:
         """The arrays as tensors, the same for all splits: a copy of one on a GPU is shared by them."""
         arrays = (self.inputs, self.labels, self.test_inputs, self.test_labels)
         return {id(array): as_tensor(array) for array in arrays if array is not None}
-
-
-def chunks(array: Stored) -> Iterator[Stored]:
-    """`array` in pieces of some rows."""
-    rows = max(1, CHUNK // max(1, array[:1].size))
-    return (array[first : first + rows] for first in range(0, len(array), rows))
-
-
-def _range(array: Stored, padding: int | None = None) -> tuple[Any, Any]:
-    """The smallest and the largest number but for `padding`; -1 twice where there is no other."""
-    known = (chunk if padding is None else chunk[chunk != padding] for chunk in chunks(array))
-    found = [(chunk.min(), chunk.max()) for chunk in known if chunk.size] or [(-1, -1)]
-    return min(low for low, _ in found), max(high for _, high in found)
 
 
 def _require_size(name: str, size: int, available: int, validation_size: int = 0) -> None:

@@ -22,6 +22,8 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from trainables.runtime.errors import UserError
+
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
@@ -30,6 +32,8 @@ Stored = NDArray[Any]
 Examples: TypeAlias = "Tensor | Rows"
 
 COPIED = 2**26  # bytes of values: fewer are copied out of what is stored, which saves a fifth of a small step
+CHUNK = 2**22  # numbers that are looked at together, so that no check or digest needs a copy of all
+EXACT = 2**24  # float32 holds all integers up to it
 RESIDENT_SHARE = 4  # stored examples that take at most this part of a GPU's memory are kept there, once per process
 
 
@@ -205,6 +209,31 @@ def as_tensor(stored: Stored) -> Tensor:
     with warnings.catch_warnings():  # shared and mapped arrays are read-only; nothing here writes to them
         warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
         return torch.from_numpy(stored)
+
+
+def chunks(array: Stored) -> Iterator[Stored]:
+    """`array` in pieces of some rows."""
+    rows = max(1, CHUNK // max(1, array[:1].size))
+    return (array[first : first + rows] for first in range(0, len(array), rows))
+
+
+def require_exact(name: str, inputs: Stored) -> None:
+    """Raises UserError for integers that float32 cannot tell apart."""
+    if inputs.dtype.kind not in "iu" or inputs.dtype.itemsize < 4 or not len(inputs):
+        return
+    low, high = map(int, range_of(inputs))
+    if max(-low, high) > EXACT:
+        raise UserError(
+            f"`dataset` {name} must have integer inputs from -{EXACT} to {EXACT}, which float32 holds exactly, "
+            f"got {low} to {high}; scale them, or give token ids a label for each token"
+        )
+
+
+def range_of(array: Stored, padding: int | None = None) -> tuple[Any, Any]:
+    """The smallest and the largest number but for `padding`; -1 twice where there is no other."""
+    known = (chunk if padding is None else chunk[chunk != padding] for chunk in chunks(array))
+    found = [(chunk.min(), chunk.max()) for chunk in known if chunk.size] or [(-1, -1)]
+    return min(low for low, _ in found), max(high for _, high in found)
 
 
 def _fits(stored: Tensor, device: torch.device) -> bool:

@@ -31,7 +31,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trainables.data.dataset import Dataset, Source
-from trainables.data.rows import Rows, rows_of
+from trainables.data.own_arrays import real_numbers
+from trainables.data.rows import Rows, require_exact, rows_of
 from trainables.runtime.errors import UserError, one_line
 
 if TYPE_CHECKING:
@@ -243,8 +244,13 @@ def stream_source(name: str, stream: Any, task: str | None) -> StreamSource:
         raise UserError(f"`dataset` {name} must state the examples of an epoch, got {stream.examples!r}")
     try:
         first, again = (list(islice(stream.epoch(0), min(SEEN, stream.examples))) for _ in range(2))
+        _require_numbers(name, first)
         (inputs, labels), others = (_arrays(list(pairs)) for pairs in (first, again))
-        test_inputs, test_labels = (np.asarray(part) for part in stream.test)
+        test_inputs, test_labels = (
+            real_numbers(name, what, part) for what, part in zip(("inputs", "labels"), stream.test, strict=True)
+        )
+    except UserError:
+        raise
     except Exception as error:
         raise UserError(
             f"`dataset` {name} must be a stream of (input, label) with {PROTOCOL}, "
@@ -275,3 +281,12 @@ def stream_source(name: str, stream: Any, task: str | None) -> StreamSource:
 def _arrays(pairs: list[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
     inputs, labels = zip(*pairs, strict=True)
     return np.stack([np.asarray(one) for one in inputs]), np.stack([np.asarray(one) for one in labels])
+
+
+def _require_numbers(name: str, pairs: Iterable[tuple[Any, Any]]) -> None:
+    """Raises UserError for examples that are no real numbers, or integers that float32 cannot tell apart."""
+    for pair in pairs:
+        for what, one in zip(("inputs", "labels"), pair, strict=True):
+            array = real_numbers(name, what, one)
+            if what == "inputs" and array.ndim and np.ndim(pair[1]) == 0:  # not one label for each token
+                require_exact(name, array)

@@ -21,8 +21,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trainables.data.cache import Entry, told
-from trainables.data.dataset import Source, chunks
+from trainables.data.dataset import Source
 from trainables.data.files import Walk, readable
+from trainables.data.rows import chunks
 from trainables.data.windows import windows
 from trainables.runtime.errors import UserError, quoted
 

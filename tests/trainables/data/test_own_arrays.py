@@ -1,0 +1,89 @@
+"""What would lose something as float32 or a class number is refused: complex, masked, dates, text, large integers."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from trainables.data import load_source
+from trainables.runtime.errors import UserError
+
+CODE = """
+import numpy as np
+def made(inputs=None, labels=None):
+    inputs = np.arange(40.0).reshape(20, 2) if inputs is None else inputs
+    labels = np.arange(20) % 2 if labels is None else labels
+    return inputs, labels, None, None
+def complex_inputs(): return made(np.ones((20, 2)) * 1j)
+def complex_labels(): return *made(labels=np.arange(20) * 1j), "regression"
+def masked_inputs(): return made(np.ma.masked_less(np.arange(40.0).reshape(20, 2), 3))
+def masked_labels(): return made(labels=np.ma.masked_less(np.arange(20) % 2, 1))
+def dates(): return made(np.datetime64("2026-01-01") + np.arange(40).reshape(20, 2))
+def durations(): return made(np.timedelta64(1, "s") * np.arange(40).reshape(20, 2))
+def digits(): return made(np.array([["1", "2"]] * 20))
+def bytes_(): return made(np.array([[b"1", b"2"]] * 20))
+def text_labels(): return made(labels=np.array(["0", "1"] * 10))
+def objects(): return made(np.array([["1", 2]] * 20, dtype=object))
+def large_ids(): return made(2**24 + np.arange(40).reshape(20, 2))
+def mapped_ids():
+    found = np.memmap("ids", np.int32, "w+", shape=(20, 2))
+    found[:] = 2**24 + np.arange(40).reshape(20, 2)
+    return made(found)
+class Stream:
+    examples, num_classes = 4, 2
+    def __init__(self, one): self.one, self.test = one, (np.zeros((2, 2)), np.arange(2))
+    def epoch(self, number): return ((self.one, label % 2) for label in range(4))
+def stream_of_complex(): return Stream(np.ones(2) * 1j)
+def stream_of_ids(): return Stream(np.array([2**25, 1]))
+
+def mask_without_effect(): return made(np.ma.masked_less(np.arange(40.0).reshape(20, 2), -1))
+def numbers_as_objects(): return made(np.array([[1, 2.5]] * 20, dtype=object))
+def ids(): return made(np.arange(40).reshape(20, 2))
+def booleans(): return made(np.ones((20, 2), bool))
+def halves(): return made(np.ones((20, 2), np.float16))
+"""
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "code_of_arrays.py").write_text(CODE)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        ("complex_inputs", "inputs that are numbers, got .*, complex numbers"),
+        ("complex_labels", "labels that are numbers, got .*, complex numbers"),
+        ("masked_inputs", "inputs without masked values"),
+        ("masked_labels", "labels without masked values"),
+        ("dates", ", dates"),
+        ("durations", ", durations"),
+        ("digits", "inputs that are numbers, got .*, text"),
+        ("bytes_", ", bytes"),
+        ("text_labels", "labels that are numbers, got .*, text"),
+        ("objects", r"got object, of shape \(20, 2\)"),
+        ("large_ids", "integer inputs from -16777216 to 16777216, .* got 16777216 to 16777255"),
+        ("mapped_ids", "got 16777216 to 16777255"),
+        ("stream_of_complex", ", complex numbers"),
+        ("stream_of_ids", "got 1 to 33554432"),
+    ],
+)
+def test_what_would_be_lost(name: str, told: str) -> None:
+    with pytest.raises(UserError, match=f"^`dataset` code_of_arrays:{name} must (return|have) .*{told}"):
+        load_source(f"code_of_arrays:{name}")
+
+
+@pytest.mark.parametrize("name", ["mask_without_effect", "numbers_as_objects", "ids", "booleans", "halves"])
+def test_what_is_kept(name: str) -> None:
+    source = load_source(f"code_of_arrays:{name}")
+    assert source.inputs.shape == (20, 2)
+    assert np.isfinite(source.inputs).all()
+
+
+def test_mapped_arrays(tmp_path: Path) -> None:
+    np.save(tmp_path / "train_inputs.npy", 2**24 + np.arange(40).reshape(20, 2))
+    np.save(tmp_path / "train_labels.npy", np.arange(20) % 2)
+    with pytest.raises(UserError, match="`dataset` arrays must have integer inputs"):
+        load_source("arrays", root=tmp_path, cache_dir=tmp_path / "cache")
