@@ -56,3 +56,35 @@ def test_storage_without_locks(number: int, message: str, tmp_path: Path, monkey
     monkeypatch.setattr(fcntl, "flock", flock)
     with pytest.raises(UserError, match=message), hold(tmp_path):
         pass
+
+
+def no_locks(*_: object) -> None:
+    raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+
+@pytest.mark.parametrize("exists", [True, False])
+def test_results_without_locks_leave_nothing_behind(
+    exists: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from sweeps.execution.launch import exclusive_results_folder
+
+    monkeypatch.setattr(fcntl, "flock", no_locks)
+    folder = tmp_path / "results" / "name"
+    if exists:
+        folder.mkdir(parents=True)
+    for _ in range(2):
+        with pytest.raises(UserError, match="storage with file locks"), exclusive_results_folder(folder, resume=False):
+            pass
+    assert list(tmp_path.rglob("*")) == ([tmp_path / "results", folder] if exists else [])
+
+
+def test_a_cache_without_locks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from trainables.data.cache import Entry, cache_in
+
+    monkeypatch.setattr(fcntl, "flock", no_locks)
+    (tmp_path / "file").touch()
+    with cache_in(tmp_path / "cache"):
+        entry = Entry.of("arrays", tmp_path, [tmp_path / "file"], {})
+    with pytest.raises(UserError, match=f"^`cache-dir` must be on storage with file locks, got {tmp_path}/cache "), \
+            entry.locked():  # fmt: skip
+        pass

@@ -50,7 +50,7 @@ from trainables.records.tables import (
 from trainables.records.unmeasured import remove_unmeasured, take_unmeasured
 from trainables.runtime.errors import UserError
 from trainables.storage.folders import AnyPath, remove_folder
-from trainables.storage.lease import LEASE, hold
+from trainables.storage.lease import LEASE, NoLocksError, hold
 from trainables.storage.remote_path import RemotePath
 from trainables.tune.ray_compat import forget_metrics, lost_machines_do_not_count
 from trainables.tune.tune_trial import TuneTrial
@@ -71,10 +71,16 @@ def exclusive_results_folder(folder: AnyPath, *, resume: bool) -> Iterator[None]
             occupied = folder.exists() and any(not file.name.startswith((".lock", LEASE)) for file in folder.iterdir())
             if occupied and not (folder / "trials").is_dir():
                 raise UserError(f"`name` must be a new folder or one of a sweep, got {folder}, which holds other files")
+            existed = folder.exists()
             made = [parent for parent in folder.parents if isinstance(parent, Path) and not parent.exists()]
             for part in ("trials", "checkpoints"):
                 (folder / part).mkdir(parents=True, exist_ok=True)
-            held.enter_context(hold(folder))
+            try:
+                held.enter_context(hold(folder))
+            except NoLocksError:
+                if isinstance(folder, Path) and not occupied:
+                    _remove_empty(folder, made, existed=existed)
+                raise
         except OSError as error:
             reason = error.strerror or error
             raise UserError(f"`results` must be a folder that can be written, got {folder} ({reason})") from error
@@ -96,6 +102,14 @@ def exclusive_results_folder(folder: AnyPath, *, resume: bool) -> Iterator[None]
                         parent.rmdir()
             raise
         _remove_half_written(folder)
+
+
+def _remove_empty(folder: Path, made: Sequence[Path], *, existed: bool) -> None:
+    """Removes what was made of a results folder that cannot be used; what holds anything stays."""
+    (folder / ".lock").unlink(missing_ok=True)
+    for part in (folder / "trials", folder / "checkpoints", *([] if existed else [folder, *made])):
+        with contextlib.suppress(OSError):
+            part.rmdir()
 
 
 def _remove_half_written(folder: AnyPath) -> None:

@@ -26,7 +26,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from trainables.runtime.errors import UserError
+from trainables.runtime.errors import UserError, one_line
 from trainables.storage.folders import write_atomically
 
 FORMAT = 2  # raise it when the files of an entry, or the meaning of its facts, change
@@ -105,7 +105,13 @@ class Entry:
             self.path.mkdir(mode=0o700, exist_ok=True)
             lock = (self.path / ".lock").open("w")
         with lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX)
+            except OSError as error:
+                raise UserError(
+                    f"`cache-dir` must be on storage with file locks, got {self.path.parent} "
+                    f"({one_line(error.strerror)}); --cache-dir names a folder on a local disk"
+                ) from error
             yield
 
 

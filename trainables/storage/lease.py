@@ -30,6 +30,10 @@ RENEW, STALE = 10.0, 60.0  # seconds
 LEASE = ".lease-"
 
 
+class NoLocksError(UserError):
+    """The file system of a folder has no locks."""
+
+
 @contextlib.contextmanager
 def hold(folder: AnyPath) -> Iterator[None]:
     """Holds `folder` for this process while the block lasts. Raises UserError where another does."""
@@ -65,7 +69,7 @@ def _lock(folder: Path) -> Iterator[None]:
         except OSError as error:
             if error.errno in (errno.EWOULDBLOCK, errno.EACCES):
                 raise UserError(f"`name` must not be in use by another sweep, got {folder}, which is") from error
-            raise UserError(
+            raise NoLocksError(
                 f"`results` must be on storage with file locks, got {folder} ({one_line(error.strerror)}); mount it "
                 "with them (NFS: local_lock=flock, Lustre: flock), or give a local folder or a URI such as "
                 "s3://bucket/path"
