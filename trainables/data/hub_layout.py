@@ -3,6 +3,7 @@
     data/train-00000-of-00001.parquet                 file named by its split
     CONFIG/train-00000-of-00001.parquet               the same, in a folder for each configuration
     CONFIG/SPLIT/0000.parquet                         the branch refs/convert/parquet
+    CONFIG/partial-SPLIT/0000.parquet                 the same, of the beginning of a large split
     CONFIG-train.parquet                              file named by both
 
 A split is `train`, `validation` (also `valid`, `val`, `dev`) or `test` (also `eval`), a word of the file's name or of a
@@ -22,6 +23,7 @@ WORDS = {
     "validation": ("validation", "valid", "val", "dev"),
 }
 _NUMBER = re.compile(r"[-_. ]*(part|shard|chunk)?[-_. ]*\d+([-_]of[-_]\d+([-_][0-9a-f]+)?|[-_][0-9a-f]{8,})?$")
+PARTIAL = "partial-"
 EXPECTED = "a folder with *train*.parquet and *test*.parquet files"
 
 
@@ -115,7 +117,7 @@ def _named(path: Path) -> tuple[str | None, str]:
                 beside = [_NUMBER.sub("", text).strip("-_. ") for text in (name[: match.start()], name[match.end() :])]
                 return split, "/".join([*folders, *filter(None, beside)]) or "."
             if match:
-                is_split = match[0] == place
+                is_split = match[0] == place.removeprefix(PARTIAL)
                 return split, "/".join(folder for folder in folders if not (is_split and folder is place)) or "."
     return None, "."
 

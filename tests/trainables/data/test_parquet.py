@@ -59,6 +59,8 @@ TWO, THREE = table(0, 1), table(0, 1, 1)
         ("Training.parquet", "dev.parquet"),
         ("a-train.parquet", "a-val.parquet"),
         ("train.parquet", "a/test.parquet"),
+        ("default/partial-train/0000.parquet", "default/partial-test/0000.parquet"),
+        ("default/partial-train/0000.parquet", "default/test/0000.parquet"),
     ],
 )
 def test_where_splits_lie(tmp_path: Path, train: str, test: str) -> None:
