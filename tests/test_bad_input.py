@@ -155,6 +155,12 @@ CASES: list[tuple[str, str, str]] = [
     (GRID, "--dataset text --data-dir {bad}/text.txt --model lstm", "`context` must be shorter than"),
     (GRID, "--dataset text --data-dir {bad}/latin.txt --model lstm", "`data-dir` must hold UTF-8 text"),
     (GRID, "--dataset timit --data-dir {bad}", "`data-dir` must"),
+    (GRID, "--data-dir {bad}/nowhere", "has no effect with --dataset digits, which reads no files"),
+    (GRID, "--dataset users_code:good_data --data-dir {bad}", "which reads no files; a function of your own takes"),
+    (GRID, "--dataset users_code:good_data --download", "`--download` has no effect with --dataset users_code"),
+    (GRID, "--dataset text --download", "`--download` has no effect with --dataset text; it fetches cifar10, cifar100"),
+    (GRID, "--cache-dir {bad}", "has no effect with --dataset digits, which keeps nothing there"),
+    (GRID, "--remedies base_batch_size=16", "`base_batch_size=16` has no effect without learning_rate_scaling"),
     # a dataset of the user's own
     (GRID, "--dataset sys:exit", "`dataset` sys:exit must return"),
     (GRID, "--dataset builtins:dict", "`dataset` builtins:dict must return"),

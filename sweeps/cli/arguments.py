@@ -62,6 +62,7 @@ def _interrupt(signum: int, frame: FrameType | None) -> None:
 
 
 SCALES = ("small", "paper")
+DATA_DIR = Path("data")
 TRACKERS = {"mlflow": "mlflow", "wandb": "wandb"}  # what --track takes, and the package it needs
 
 
@@ -94,7 +95,7 @@ def add_data(parser: Parser, *, dataset: str) -> None:
     data.add_argument(
         "--data-dir",
         type=Path,
-        default=Path("data"),
+        default=DATA_DIR,
         metavar="DIR",
         help="where its files are (default: %(default)s)",
     )

@@ -1,10 +1,35 @@
 """Options that would do nothing beside the others are refused: whoever gives one expects something of it."""
 
 import argparse
+from collections.abc import Iterable
 
+from sweeps.cli.arguments import DATA_DIR
 from trainables.config import SWITCH_LEARNING_RATES, SWITCH_OPTIMIZER_STATES
 from trainables.measuring import MEASURE_BATCH_NORMS, MEASURE_DTYPES
 from trainables.runtime.errors import UserError
+from trainables.runtime.importing import is_import_path
+
+OF_NO_FILES = {"digits", "noisy_quadratic"}
+CACHED = {"parquet", "image_folder", "arrow", "arrays", "tokens"}
+DOWNLOADED = {"mnist", "cifar10", "cifar100"}
+
+
+def refuse_places_without_effect(options: argparse.Namespace, datasets: Iterable[str]) -> None:
+    """Raise UserError for an option that says where files are, where none of the `datasets` has such files."""
+    names = list(datasets)
+    made = [name for name in names if name in OF_NO_FILES or is_import_path(name)]
+    own = "; a function of your own takes --dataset-options" if any(map(is_import_path, names)) else ""
+    rules = [
+        ("data_dir", DATA_DIR, len(made) < len(names), f"with --dataset {names[0]}, which reads no files{own}"),
+        ("cache_dir", None, not CACHED.isdisjoint(names), f"with --dataset {names[0]}, which keeps nothing there"),
+    ]
+    for name, default, has_effect, reason in rules:
+        if (value := getattr(options, name)) != default and not has_effect:
+            raise UserError(f"`--{name.replace('_', '-')} {value}` has no effect {reason}")
+    if options.download and DOWNLOADED.isdisjoint(names):
+        raise UserError(
+            f"`--download` has no effect with --dataset {names[0]}; it fetches {', '.join(sorted(DOWNLOADED))}"
+        )
 
 
 def refuse_options_without_effect(options: argparse.Namespace) -> None:
@@ -30,3 +55,11 @@ def refuse_options_without_effect(options: argparse.Namespace) -> None:
     for name, default, has_effect, reason in rules:
         if (value := getattr(options, name)) != default and not has_effect:
             raise UserError(f"`--{name.replace('_', '-')} {value}` has no effect {reason}")
+    for remedy in options.remedies:
+        both = {**options.schedule, **remedy}
+        if "base_batch_size" in remedy and not (both.get("learning_rate_scaling") or both.get("same_steps")):
+            size = remedy["base_batch_size"]
+            raise UserError(
+                f"`base_batch_size={size}` has no effect without learning_rate_scaling or same_steps; such as "
+                f"--remedies learning_rate_scaling=sqrt,base_batch_size={size}"
+            )

@@ -71,7 +71,7 @@ def run_tables(options: argparse.Namespace) -> int:
         raise UserError("`model-options` must be for one network, got several; --networks chooses one")
     runs = []
     for name, networks in by_dataset.items():
-        source = source_of(options, name)
+        source = source_of(options, name, *by_dataset)
         trials = [trial for network in networks for trial in tables_trials(TwoBatches(options, source), network)]
         runs.append((trials, source))
     status = 0

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 
 from analysis.data.sequential_design import read_design
-from sweeps.cli.without_effect import refuse_options_without_effect
+from sweeps.cli.without_effect import refuse_options_without_effect, refuse_places_without_effect
 from sweeps.execution.preflight import checking
 from sweeps.monitoring.consoles import answer_then_write, consoles
 from sweeps.plan.axes import axes_line
@@ -58,8 +58,9 @@ def run_grid(options: argparse.Namespace) -> int:
     return run_study(expand(grid, source), source, options, report_and_answer)
 
 
-def source_of(options: argparse.Namespace, dataset: str) -> Source:
-    """`dataset` from where the options of `sweeps.cli.arguments.add_data` say."""
+def source_of(options: argparse.Namespace, dataset: str, *others: str) -> Source:
+    """`dataset` from where the options of `sweeps.cli.arguments.add_data` say, which may be for `others` as well."""
+    refuse_places_without_effect(options, (dataset, *others))
     chosen, task = dict(options.dataset_options), options.task
     source = load_source(
         dataset,
