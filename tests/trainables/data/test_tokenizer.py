@@ -76,6 +76,30 @@ def test_what_does_not_match(tmp_path: Path, tokenizer: Any, monkeypatch: pytest
     refused(r"pip install 'large-batch-sweeps\[hf\]'", level="bpe", tokenizer=str(file))
 
 
+def saved(own: Any, tmp_path: Path, text: str) -> dict[str, Any]:
+    own.no_truncation()
+    own.save(str(tmp_path / "tokenizer.json"))
+    (tmp_path / "play.txt").write_text(text)
+    return {
+        "root": tmp_path / "play.txt",
+        "options": {"level": "bpe", "tokenizer": str(tmp_path / "tokenizer.json"), "context": 5},
+    }
+
+
+def test_characters_without_a_token(tmp_path: Path, tokenizer: Any) -> None:
+    """Without `<unk>` the library drops them."""
+    with pytest.raises(UserError, match=r"a token for every character, .* got none for 'x' in .*tokenizer\.json"):
+        load_source("text", **saved(tokenizer, tmp_path, f"{TEXT}lowxlow zzz"))
+    tokenizers = pytest.importorskip("tokenizers")
+    tokenizer.normalizer = tokenizers.normalizers.Replace("x", "")  # removed on purpose
+    load_source("text", **saved(tokenizer, tmp_path, f"{TEXT}lowxlow"))
+    tokenizer.normalizer = tokenizers.normalizers.Lowercase()
+    load_source("text", **saved(tokenizer, tmp_path, TEXT.upper()))
+    own = tokenizers.Tokenizer(tokenizers.models.WordLevel({"<unk>": 0, "low": 1}, unk_token="<unk>"))
+    own.pre_tokenizer = tokenizers.pre_tokenizers.Whitespace()
+    load_source("text", **saved(own, tmp_path, f"{TEXT}xyz"))
+
+
 def test_tokens_that_never_occur_are_seen_in_the_fingerprint() -> None:
     """Two vocabularies give models of two sizes, so their trials must not have one ID."""
     ids = np.arange(12).reshape(3, 4)
