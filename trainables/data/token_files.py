@@ -14,6 +14,7 @@ The vocabulary is the option `vocabulary`, which may be larger than the ids that
 """
 
 import hashlib
+import itertools
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,8 @@ ENDINGS = (".bin", ".npy")
 TEST_WORDS = ("test", "val")
 TYPES = ("uint16", "uint32")
 HEADER = 256 * 4
+FEWEST_HALVES = 64  # numbers that are looked at for halves
+MOST_UPPER = 3  # the upper half of an id in a vocabulary of up to 2^18
 MAGIC = {20240520: "uint16", 20240801: "uint32"}  # of llm.c's GPT-2 and Llama 3 files
 EXPECTED = "token files, .bin or .npy"
 
@@ -58,6 +61,8 @@ def read_tokens(
     entry = Entry.of("tokens", root, every, {"dtype": dtype})
     facts = entry.facts()
     if facts is None or "largest" not in facts:
+        for file, tokens in zip(every, itertools.chain(*mapped), strict=True):
+            _require_no_halves(file, tokens)
         facts = _looked_at(mapped)
         with entry.locked():
             entry.keep(facts)
@@ -135,6 +140,18 @@ def _of_bytes(file: Path, kind: str) -> Tokens:
     if not found:
         raise UserError(f"`data-dir` must hold tokens, got none in {file}")
     return np.memmap(file, kind, "r", start, (found,))
+
+
+def _require_no_halves(file: Path, tokens: Tokens) -> None:
+    """Raises UserError where the tokens of a .bin file are halves of uint32: every second one is next to nothing."""
+    is_plain = file.suffix == ".bin" and getattr(tokens, "offset", 0) == 0  # a header says what its tokens are
+    if not is_plain or tokens.dtype != np.uint16 or len(tokens) < FEWEST_HALVES or len(tokens) % 2:
+        return
+    if tokens[1::2].max() <= MOST_UPPER < tokens[::2].max():
+        raise UserError(
+            f"`dtype` must be that of the tokens, got uint16 for {file}, whose every second number is at most "
+            f"{MOST_UPPER}, as in a file of uint32; --dataset-options dtype=uint32"
+        )
 
 
 def _looked_at(parts: list[list[Tokens]]) -> dict[str, Any]:

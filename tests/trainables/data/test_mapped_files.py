@@ -298,3 +298,12 @@ def test_a_missing_shard_of_parquet(tmp_path: Path) -> None:
     for name in ("train-00000-of-00003", "train-00002-of-00003", "test-00000-of-00001"):
         pq.write_table(pa.table({"image": [b"x"], "label": [0]}), tmp_path / f"{name}.parquet")
     refused("must hold all 3 shards of train, got 2; number 1 is missing beside", "parquet", root=tmp_path)
+
+
+def test_halves_of_wider_tokens(tmp_path: Path) -> None:
+    file = as_bin(tmp_path / "all.bin", "uint32", ids=GENERATOR.integers(0, 128_000, 1000))
+    refused("must be that of the tokens, got uint16 for .*; --dataset-options dtype=uint32", "tokens", root=file)
+    as_bin(file, ids=np.arange(1000) % 4)  # a small vocabulary
+    load_source("tokens", root=file, options={"context": 9})
+    as_bin(file, "uint32", header=True)
+    load_source("tokens", root=file, options={"context": 9})
