@@ -9,6 +9,7 @@ from typing import Any
 
 from trainables.data import Source
 from trainables.runtime import own_process
+from trainables.runtime.errors import UserError
 from trainables.runtime.importing import is_import_path
 from trainables.tasks.names import TASKS
 
@@ -41,9 +42,23 @@ def fingerprint_of(model: str, options: dict[str, Any], source: Source, timeout:
     """
     if not is_import_path(model):
         return None
+    _require_ids_of_weights(model, options, source)
     text = json.dumps(options, sort_keys=True)
     about = source.task, source.labels.shape[1:]
     return _fingerprint(model, text, source.input_shape, source.num_classes, source.of_tokens, *about, timeout)
+
+
+def _require_ids_of_weights(model: str, options: dict[str, Any], source: Source) -> None:
+    """Raises UserError where weights would be given token ids of another tokenizer than their own."""
+    if not model.startswith("hf:") or not options.get("weights") or source.origin is None:
+        return
+    level = source.origin.options.get("level", "char")
+    if source.name == "pairs" or (source.name == "text" and level != "bpe"):
+        reads = "numbers its own tokens" if source.name == "pairs" else f"has the token ids of level={level}"
+        raise UserError(
+            f"`weights` must be left out for --dataset {source.name}, which {reads}: they mean others to the weights; "
+            "--dataset text reads with level=bpe tokenizer=FOLDER/tokenizer.json"
+        )
 
 
 @lru_cache

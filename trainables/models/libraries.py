@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from trainables.models.seq2seq import padding_mask
-from trainables.runtime.errors import UserError, one_line
+from trainables.runtime.errors import UserError, quoted
 
 DOWNLOADING = ("pretrained", "checkpoint_path", "pretrained_cfg", "pretrained_cfg_overlay", "cache_dir")
 EXTRAS = {"timm": "timm", "transformers": "hf", "safetensors": "hf"}  # of this project, by what they bring
@@ -62,7 +62,7 @@ def library_model(
     try:
         model = _BUILDERS[str(library)](own, input_shape, num_classes, options)
     except TypeError as error:
-        raise UserError(f"`model-options` must be options of {name}, got {one_line(error)}") from error
+        raise UserError(f"`model-options` must be options of {name}, got {quoted(error)}") from error
     if weights:
         _load(model, name, Path(str(weights)), num_classes, adapt_head)
     return model
@@ -139,7 +139,7 @@ def _hugging_face(
     except UserError:
         raise
     except (OSError, ValueError, TypeError, KeyError, RuntimeError, AssertionError) as error:
-        raise UserError(f"`model` hf:{folder} must be a {kind} of this data, got {one_line(error)}") from error
+        raise UserError(f"`model` hf:{folder} must be a {kind} of this data, got {quoted(error)}") from error
     finally:
         log.set_verbosity(verbosity)
         if has_bars:
@@ -194,7 +194,7 @@ def _load(model: nn.Module, name: str, file: Path, num_classes: int, adapt_head:
     except UserError:
         raise
     except Exception as error:  # of a library in Rust
-        raise UserError(f"`weights` must name a .safetensors file, got {file} ({one_line(error)})") from error
+        raise UserError(f"`weights` must name a .safetensors file, got {file} ({quoted(error)})") from error
     own = model.state_dict()
     new = {key for key, value in own.items() if key not in state or state[key].shape != value.shape}
     _check_new(model, new, name, file, num_classes, adapt_head)
@@ -237,4 +237,4 @@ def _imported(module: str) -> Any:
         package = module.partition(".")[0]
         extra = EXTRAS.get(package)
         way_out = f"pip install 'large-batch-sweeps[{extra}]'" if extra else f"pip install {package}"
-        raise UserError(f"`model` needs {package}, which cannot be imported ({one_line(error)}); {way_out}") from error
+        raise UserError(f"`model` needs {package}, which cannot be imported ({quoted(error)}); {way_out}") from error

@@ -8,7 +8,7 @@ import pytest
 
 from sweeps.plan.grid import Grid, expand
 from sweeps.plan.users_network import with_absolute_paths
-from trainables.data import Source
+from trainables.data import Source, load_source
 from trainables.runtime.errors import UserError
 
 
@@ -99,3 +99,13 @@ def test_paths_of_a_librarys_model_are_absolute(tmp_path: Path, monkeypatch: pyt
     for name in ("mlp", "own.module:build", "timm:resnet18"):
         assert with_absolute_paths(name, {"depth": 2}) == (name, {"depth": 2})
     assert with_absolute_paths("own.module:build", {"weights": "w.pt"})[1] == {"weights": "w.pt"}
+
+
+@pytest.mark.parametrize(("dataset", "level"), [("text", "char"), ("text", "word"), ("pairs", "char")])
+def test_weights_with_token_ids_of_others(dataset: str, level: str, tmp_path: Path) -> None:
+    file = tmp_path / "data.jsonl"
+    file.write_text('{"source": "a", "target": "b"}\n' * 99)
+    options = {"level": level, "context": 5} if dataset == "text" else {"level": level}
+    source = load_source(dataset, root=file, options=options)
+    with pytest.raises(UserError, match=f"^`weights` must be left out for --dataset {dataset}, .* level=bpe"):
+        expand(grid(model="hf:gpt2", model_options={"weights": True}, batch_sizes=[2]), source)
