@@ -78,7 +78,7 @@ def _arms(axes: Axes, found: BranchedBatch, arms: Sequence[Arm]) -> None:
     axes.axhline(found.margin, color="black", linewidth=0.9, linestyle="--")
     axes.set_ylim(top=axes.get_ylim()[1] + 0.45 * (axes.get_ylim()[1] - axes.get_ylim()[0]))  # for the legend
     axes.set_xlabel("optimizer steps")
-    axes.set_ylabel("final loss above constant small" + _bracketed(found))
+    axes.set_ylabel("final loss above\nconstant small" + _bracketed(found))
     axes.legend(frameon=False, loc="upper left")
 
 
