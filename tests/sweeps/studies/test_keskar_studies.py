@@ -46,9 +46,15 @@ def test_the_thresholds_trials(tmp_path: Path, capsys: pytest.CaptureFixture[str
     ],
 )
 def test_bad_input_is_one_line_and_nothing_is_written(
-    script: ModuleType, wrong: list[str], said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    script: ModuleType,
+    wrong: list[str],
+    said: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    assert script.main([*wrong, "--results", str(tmp_path / "results"), "--data-dir", str(tmp_path)]) == 2
+    monkeypatch.chdir(tmp_path)  # without data/
+    assert script.main([*wrong, "--results", str(tmp_path / "results")]) == 2
     error = capsys.readouterr().err
     assert said in error
     assert error.count("\n") == 1
