@@ -22,8 +22,9 @@ from sweeps.studies.study import grid_of
 from trainables import config as configuration
 from trainables.config import TrialConfig
 from trainables.data import Source
+from trainables.records.resume import incomplete_trials
 from trainables.records.saved import config_of
-from trainables.records.tables import incomplete_trials, large_batch_gaps, read_tables
+from trainables.records.tables import large_batch_gaps, read_tables
 from trainables.trial import Trial
 
 FOLDER = Path(__file__).parent / "old_folder"

@@ -23,7 +23,8 @@ from sweeps.studies.keskar_tables import tables_trials
 from sweeps.studies.two_batches import PAPER_SEEDS, TwoBatches, study_parser
 from trainables.config import TrialConfig
 from trainables.data import Source, load_source
-from trainables.records.tables import compact, finished_trials, read_tables, write_record
+from trainables.records.resume import finished_trials
+from trainables.records.tables import compact, read_tables, write_record
 from trainables.runtime.errors import UserError, one_line
 from trainables.runtime.memory import limit_memory
 from trainables.runtime.process import prepare_process

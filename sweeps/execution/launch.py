@@ -36,17 +36,9 @@ from sweeps.session.ray_session import ray_session, room, services_of_ray
 from trainables.config import TrialConfig
 from trainables.data import Source
 from trainables.records.record_files import record_files
+from trainables.records.resume import finished, finished_trials
 from trainables.records.running import remove_all_running
-from trainables.records.tables import (
-    Row,
-    Tables,
-    compact,
-    finished,
-    finished_trials,
-    read_tables,
-    record_of,
-    write_record,
-)
+from trainables.records.tables import Row, Tables, compact, read_tables, record_of, write_record
 from trainables.records.unmeasured import remove_unmeasured, take_unmeasured
 from trainables.runtime.errors import UserError
 from trainables.storage.folders import AnyPath, remove_folder

@@ -148,7 +148,8 @@ def run_study(
         from sweeps.execution.launch import exclusive_results_folder, run_trials
         from sweeps.monitoring.progress import Progress
         from sweeps.session.ray_session import refuse_missing_gpus
-        from trainables.records.tables import finished_trials, incomplete_trials, read_tables
+        from trainables.records.resume import finished_trials, incomplete_trials
+        from trainables.records.tables import read_tables
 
         refuse_missing_gpus(placement)
         if options.dry_run:
@@ -321,7 +322,7 @@ def _dry_run(
 ) -> None:
     """Prints the axes, the number of trials and the time of the whole; with `lists` every trial and its time."""
     from sweeps.plan.estimate import estimate  # brings PyTorch
-    from trainables.records.tables import finished_trials, incomplete_trials
+    from trainables.records.resume import finished_trials, incomplete_trials
 
     console.print(axes_line(configs), soft_wrap=True)
     missing, trained = incomplete_trials(folder, configs), finished_trials(folder)

@@ -20,7 +20,7 @@ import itertools
 import math
 import sys
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from functools import lru_cache
 
 import pyarrow as pa
@@ -106,32 +106,6 @@ def _names_aside(file: AnyPath) -> Iterator[AnyPath]:
     yield from (file.with_suffix(f".unreadable-{number}") for number in itertools.count(2))
 
 
-def finished_trials(folder: AnyPath) -> set[str]:
-    """The keys of the trials that are trained, completed or diverged."""
-    return finished(_tables_of(folder))
-
-
-def finished(tables: Tables) -> set[str]:
-    """`finished_trials` of tables that have been read."""
-    done = pc.is_in(tables.trials["status"], pa.array(["completed", "diverged"]))
-    return set(tables.trials.filter(done)["trial_id"].to_pylist())
-
-
-def incomplete_trials(folder: AnyPath, configs: Iterable[TrialConfig]) -> list[TrialConfig]:
-    """Those of `configs` that have to run, in their order: to be trained, or to be measured further.
-
-    Of a trained trial the configuration has only the measures that are missing. One that diverged has none to add.
-    """
-    columns = _tables_of(folder).trials.select(["trial_id", "status", "measured"])
-    rows = {row["trial_id"]: row for row in columns.to_pylist() if row["status"] in ("completed", "diverged")}
-    found: list[TrialConfig | None] = []
-    for config in configs:
-        row = rows.get(config.trial_id)
-        is_diverged = row is not None and row["status"] == "diverged"
-        found.append(None if is_diverged else config if row is None else config.lacking(row["measured"] or ()))
-    return [config for config in found if config is not None]
-
-
 def record_of(tables: Tables, trial_id: str) -> Record:
     """The rows of a trial that is in `tables`, as a trial leaves them."""
     own = [
@@ -140,13 +114,6 @@ def record_of(tables: Tables, trial_id: str) -> Record:
     trials, *others = (table.to_pylist() for table in own)
     epochs, measures = ([{name: row[name] for name in row if name != "trial_id"} for row in rows] for rows in others)
     return Record(trials[0], epochs, measures)
-
-
-def _tables_of(folder: AnyPath) -> Tables:
-    """`read_tables`, empty where no trial has ended."""
-    if not record_files(folder) and not is_there(folder / "trials.parquet"):
-        return Tables(*(schema.empty_table() for schema in SCHEMAS.values()))
-    return read_tables(folder)
 
 
 def of_newest_version(tables: Tables) -> tuple[Tables, int]:

@@ -24,9 +24,9 @@ from trainables.runtime.seeds import generator
 from trainables.tasks.outputs import changed
 from trainables.tasks.task import Task
 from trainables.training.augmentation import augment
-from trainables.training.gradient_noise import noise_factors
 from trainables.training.gradient_penalty import penalized_gradient
 from trainables.training.input_perturbation import adversarial_inputs
+from trainables.training.matched_noise import noise_factors
 from trainables.training.noise_scale import NoiseScale
 from trainables.training.one_loss import Closure, one_loss
 from trainables.training.optimizers.optimizer import Optimizer

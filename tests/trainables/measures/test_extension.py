@@ -18,7 +18,8 @@ from sweeps.tuning.optuna_study import Outcome
 from trainables.config import TrialConfig
 from trainables.data import Source
 from trainables.measures.extension import measured_by
-from trainables.records.tables import Record, compact, incomplete_trials, read_tables, record_of, write_record
+from trainables.records.resume import incomplete_trials
+from trainables.records.tables import Record, compact, read_tables, record_of, write_record
 from trainables.trial import Trial, run_trial
 
 Make = Callable[..., TrialConfig]

@@ -13,11 +13,11 @@ import pytest
 from trainables.config import TrialConfig
 from trainables.records import tables
 from trainables.records.record_files import BadRecordError
+from trainables.records.resume import finished_trials
 from trainables.records.schemas import SCHEMAS, TRIALS
 from trainables.records.tables import (
     Record,
     compact,
-    finished_trials,
     large_batch_gaps,
     of_newest_version,
     read_tables,

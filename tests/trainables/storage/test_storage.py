@@ -21,7 +21,8 @@ import torch
 from sweeps.batch_grid import main
 from sweeps.plan.grid import Grid, expand
 from trainables.data import Source
-from trainables.records.tables import finished_trials, read_tables
+from trainables.records.resume import finished_trials
+from trainables.records.tables import read_tables
 from trainables.runtime.errors import UserError
 from trainables.storage import lease, remote_path
 from trainables.storage.checkpoint import load_checkpoint, save_checkpoint

@@ -16,7 +16,8 @@ from trainables.check import check_trial
 from trainables.config import TrialConfig
 from trainables.data import Source
 from trainables.records.flag_names import FAILED_MEASURE
-from trainables.records.tables import Record, compact, incomplete_trials, read_tables, record_of, write_record
+from trainables.records.resume import incomplete_trials
+from trainables.records.tables import Record, compact, read_tables, record_of, write_record
 from trainables.runtime.errors import UserError
 from trainables.runtime.time_limit import TimeLimitError
 from trainables.training import shifts

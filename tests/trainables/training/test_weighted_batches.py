@@ -22,8 +22,8 @@ from trainables.data import Dataset
 from trainables.tasks.by_name import load_task
 from trainables.training import evaluate as evaluation
 from trainables.training.evaluate import evaluate
-from trainables.training.gradient_noise import noise_factors
 from trainables.training.loop import Training
+from trainables.training.matched_noise import noise_factors
 from trainables.training.parallel import Workers
 
 EXAMPLES, TESTED = 27, 11

@@ -5,7 +5,7 @@ from itertools import combinations, product
 import pytest
 import torch
 
-from trainables.training.gradient_noise import noise_factors
+from trainables.training.matched_noise import noise_factors
 
 
 def covariance_of_factors(count: int, noise_batch_size: int) -> torch.Tensor:
