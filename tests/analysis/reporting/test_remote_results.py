@@ -15,6 +15,7 @@ from trainables.storage.folders import AnyPath, is_there, place
 KEPT = Path(__file__).resolve().parents[3] / "docs" / "kept"
 
 
+@pytest.mark.usefixtures("undrawn")
 @pytest.mark.parametrize(
     ("kept", "lines_of"),
     [("steps_to_result_digits", tuned_steps_lines), ("optimizer_ladder_digits", ladder_lines)],
@@ -30,6 +31,7 @@ def test_a_search(kept: str, lines_of: Callable[[AnyPath], Sequence[str]], tmp_p
     assert said[0] == said[1]
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_a_report(write_sweep: Callable[..., Path], tmp_path: Path) -> None:
     folder = copied(write_sweep(grid()), place(f"mock://{tmp_path}/there"))
     path = write_report(load_sweep(folder))

@@ -192,6 +192,7 @@ def test_files_and_command(write_tuned: Write, capsys: pytest.CaptureFixture[str
     assert write_report(load_sweep(folder)).exists()  # the report of any sweep reads it too
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_remote_results_are_answered_too(write_tuned: Write, tmp_path: Path) -> None:
     local = write_tuned(cell(16, SMALL, None, 0.003), cell(300, WORSE, WORSE, 0.02))
     folder = copied(local, place(f"mock://{tmp_path}/there"))

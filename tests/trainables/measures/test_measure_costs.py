@@ -145,7 +145,7 @@ def test_what_is_said_of_the_cost(make_config: Make, digits: Source) -> None:
     along = cost_line(make_config(measure_examples=100, measure_every=2))
     assert along == f"{line}53.3 epochs each time, beside 4 of training"
     assert cost_line(make_config(measures="")) == ""
-    assert "Measures of each trial: 38 of them on 300 of 300" in cost_line(make_config(measures=",".join(MEASURES)))
+    assert "Measures of each trial: 39 of them on 300 of 300" in cost_line(make_config(measures=",".join(MEASURES)))
 
 
 def test_the_estimate_tells_measures_from_training(make_config: Make, digits: Source) -> None:
