@@ -21,6 +21,7 @@ os.environ.setdefault("TUNE_DISABLE_SIGINT_HANDLER", "1")
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 os.environ.setdefault("RAY_AUTH_MODE", "token")  # Ray's default since 2.59, said here so that it stays
 os.environ.setdefault("TUNE_GLOBAL_CHECKPOINT_S", "86400")  # its snapshots, of all trials, are never restored
+os.environ.setdefault("RAY_prestart_worker_first_driver", "0")  # a worker for each core, which no trial of Tune takes
 
 import ray
 from ray import tune
