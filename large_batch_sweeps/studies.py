@@ -130,11 +130,7 @@ def times_found(results: SweepResults, metric: str | None, goal: float | None) -
     """The metric, and the times to each of its goals that a batch size reaches."""
     whole = sweep_parts(results.sweep, None if goal is None else [goal], metric)
     throughput = times.throughput_of_rows(results.sweep, whole.parts)
-    steps = {level: {part.name: part.steps[level] for part in whole.parts} for level in whole.goals}
-    reached = [
-        times.time_to_result(level, of_part, throughput) for level, of_part in steps.items() if any(of_part.values())
-    ]
-    return whole.metric, reached
+    return whole.metric, times.times_to_goals(whole, throughput)[0]
 
 
 __all__ = [

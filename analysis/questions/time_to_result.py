@@ -28,7 +28,7 @@ from scipy import special
 
 from analysis.data.load import Sweep
 from analysis.questions.steps_to_result import StepsToResult
-from analysis.questions.sweep_parts import Part
+from analysis.questions.sweep_parts import Part, SweepParts
 from analysis.stats.means import CONFIDENCE, LARGEST_LOG, Interval, Mean, mean_over_replicates, student_t
 from analysis.stats.wording import plain_number
 from trainables.runtime.errors import UserError
@@ -102,6 +102,18 @@ def throughput_of_passes(passes: pd.DataFrame) -> dict[int, Mean]:
         int(size): mean_over_replicates(rows, "throughput", scale="log") for size, rows in passes.groupby("batch_size")
     }
     return {size: mean for size, mean in found.items() if mean is not None}
+
+
+def times_to_goals(whole: SweepParts, throughput: Mapping[str, Throughput]) -> tuple[list[TimeToResult], list[float]]:
+    """`time_to_result` for each goal that a part with a throughput reaches, and the other goals."""
+    found, never = [], []
+    for goal in whole.goals:
+        steps = {part.name: part.steps[goal] for part in whole.parts if part.name in throughput}
+        if any(steps.values()):
+            found.append(time_to_result(goal, steps, throughput))
+        else:
+            never.append(goal)
+    return found, never
 
 
 def time_to_result(

@@ -26,7 +26,7 @@ from analysis.questions.time_to_result import (
     throughput_lines,
     throughput_of_passes,
     throughput_of_rows,
-    time_to_result,
+    times_to_goals,
 )
 from analysis.stats.wording import in_words
 from sweeps.cli.throughput_options import BATCH_SIZES, SECONDS
@@ -53,18 +53,12 @@ def run_throughput(options: argparse.Namespace) -> list[object]:
     whole = sweep_parts(sweep, options.goal, options.metric, options.direction)
     measured = _measured(options, whole) if options.measure else _of_rows(options, sweep, whole)
     where = "measured here" if options.measure else f"of the sweep's trials, {_device(sweep)}"
-    steps = {
-        goal: {part.name: part.steps[goal] for part in whole.parts if part.name in measured.throughput}
-        for goal in whole.goals
-    }
-    found = [
-        time_to_result(goal, of_goal, measured.throughput) for goal, of_goal in steps.items() if any(of_goal.values())
-    ]
+    found, missed = times_to_goals(whole, measured.throughput)
     if not found:
         raise UserError(
             f"`--optimizer` {' and '.join(measured.throughput)} reaches none of the goals at any batch size"
         )
-    never = ", ".join(f"{goal:g}" for goal, of_goal in steps.items() if not any(of_goal.values()))
+    never = ", ".join(f"{goal:g}" for goal in missed)
     metric = in_words(whole.metric)
     return [
         *throughput_lines(measured.throughput, where),

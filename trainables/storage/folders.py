@@ -26,7 +26,7 @@ AnyPath = Path | RemotePath
 _SECRET = re.compile(r"secret|password|passwd|token|credential|signature|(^|_)key|^sig$", re.IGNORECASE)
 _URI = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
 _Result = TypeVar("_Result")
-_AnyPath = TypeVar("_AnyPath", bound=Path | RemotePath)
+_AnyPath = TypeVar("_AnyPath", bound=AnyPath)
 
 
 def place(text: str | AnyPath, *, has_answered: bool = False) -> AnyPath:
