@@ -31,8 +31,6 @@ import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from trainables.storage.folders import AnyPath
-
 if __name__ == "__main__":
     sys.path[0] = str(Path(__file__).resolve().parents[1])  # the project
     sys.path.insert(1, str(Path(__file__).resolve().parent))  # and this folder
@@ -49,6 +47,7 @@ from trainables.data import load_source
 from trainables.records.schemas import SCHEMAS
 from trainables.records.tables import compact, write_record
 from trainables.runtime.process import prepare_process
+from trainables.storage.folders import AnyPath
 from trainables.trial import run_trial
 
 EACH = ("--batch-sizes", "8", "--learning-rates", "0.001", "--warmup-epochs", "0", "--model-options", "widths=32")
