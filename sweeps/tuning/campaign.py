@@ -205,6 +205,7 @@ class Campaign:
         self.failed: dict[str, TrialConfig] = {}
         self.begun: dict[str, TrialConfig] = {}
         self._known = known
+        self._tuning: dict[tuple[Cell, int], tuple[str, TrialConfig]] = {}  # by the number in the study; asked for often
         self._retraining: dict[Cell, dict[str, dict[str, TrialConfig]]] = {cell: {} for cell in studies}
 
     def described(self, cell: Cell) -> dict[str, Any]:
@@ -219,11 +220,10 @@ class Campaign:
     def next(self) -> TrialConfig | None:
         """The next trial to start now; None while nothing can start, and, with none open, when all is done."""
         while (ready := next(self._ready(), None)) is not None:
-            cell, number, config = ready
-            key = config.trial_id
+            cell, number, key, config = ready
             self.begun[key] = config
             self.open[key] = (cell, number)
-            if not self._is_known(config):
+            if not self._is_known(key, config):
                 return config
             self.report(key, self._known[key].curve)
             self.end(self._known[key].outcome)
@@ -272,7 +272,7 @@ class Campaign:
         for cell, study in self.studies.items():
             configs = {key: one for settings in self.retraining(cell).values() for key, one in settings.items()}
             ended = sum(
-                self._is_known(one) or (key in self.begun and key not in self.open) for key, one in configs.items()
+                self._is_known(key, one) or (key in self.begun and key not in self.open) for key, one in configs.items()
             )
             found[cell] = study.planned - study.ended + self._retrainings(cell) - ended
         return found
@@ -294,18 +294,21 @@ class Campaign:
         """The smallest batch size without a remedy."""
         return next(iter(self.studies))
 
-    def _is_known(self, config: TrialConfig) -> bool:
-        known = self._known.get(config.trial_id)
+    def _is_known(self, key: str, config: TrialConfig) -> bool:
+        known = self._known.get(key)
         return known is not None and known.is_complete(config)
 
-    def _ready(self) -> Iterator[tuple[Cell, int | None, TrialConfig]]:
+    def _ready(self) -> Iterator[tuple[Cell, int | None, str, TrialConfig]]:
         for cell, study in self.studies.items():
             for number, values in study.proposals():
-                config = self.plan.tuned(cell, values)
-                if config.trial_id not in self.begun:
-                    yield cell, number, config
+                if (cell, number) not in self._tuning:
+                    config = self.plan.tuned(cell, values)
+                    self._tuning[cell, number] = config.trial_id, config
+                key, config = self._tuning[cell, number]
+                if key not in self.begun:
+                    yield cell, number, key, config
         for cell in self.studies:
             for configs in self.retraining(cell).values():
                 for key, config in configs.items():
                     if key not in self.begun:
-                        yield cell, None, config
+                        yield cell, None, key, config

@@ -130,6 +130,20 @@ def undisturbed(digits: Source) -> Campaign:
     return campaign
 
 
+def test_asking_again_builds_no_configuration_again(digits: Source, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tune asks many times a second what is next."""
+    campaign = begin(quick_plan(digits, "--trials", "8"), open_storage("sqlite://"), "x", {}, False)
+    while campaign.next() is not None:
+        pass
+    assert campaign.open
+
+    def built(*_: object) -> TrialConfig:
+        raise AssertionError("built again")
+
+    monkeypatch.setattr(Plan, "tuned", built)
+    assert campaign.next() is None
+
+
 def test_all_batch_sizes_start_from_the_same_points(undisturbed: Campaign) -> None:
     small, large = (
         [(row["learning_rate"], row["warmup_epochs"]) for row in study.rows()] for study in undisturbed.studies.values()
