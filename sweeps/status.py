@@ -8,9 +8,8 @@ Implementation: sweeps/monitoring/status.py.
 
 import sys
 
-from rich.console import Console
-
 from sweeps.cli.arguments import run_command
+from sweeps.monitoring.consoles import literal_console
 from sweeps.monitoring.status import show
 from trainables.runtime.parser import Parser
 from trainables.storage.folders import argument
@@ -21,7 +20,7 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("results", type=argument, help="the folder of a sweep, such as results/batch_grid")
     parser.add_argument("--watch", action="store_true", help="again and again, until it is finished or Ctrl-C")
     options = parser.parse_args(arguments)
-    console = Console(highlight=False, markup=False)
+    console = literal_console()
     return run_command("status.py", lambda: show(options.results, watch=options.watch, console=console), goes_on=False)
 
 

@@ -1,10 +1,16 @@
 """Where a run talks: rich consoles, without Ray."""
 
 from collections.abc import Callable, Iterable
+from typing import Any
 
 from rich.console import Console
 
 WRITING = "Writing figures and report"
+
+
+def literal_console(**options: Any) -> Console:
+    """A rich console, of these `options`, that prints text as it is: `pytorch_optimizer:SOAP:` holds no emoji."""
+    return Console(highlight=False, markup=False, emoji=False, **options)
 
 
 def consoles(*, plain: bool, quiet: bool) -> tuple[Console, Console]:
@@ -12,7 +18,7 @@ def consoles(*, plain: bool, quiet: bool) -> tuple[Console, Console]:
 
     With `plain` there are no colours and no display that moves, as where the output is not a terminal.
     """
-    last = Console(highlight=False, markup=False, force_terminal=False if plain else None)
+    last = literal_console(force_terminal=False if plain else None)
     return (Console(quiet=True) if quiet else last), last
 
 

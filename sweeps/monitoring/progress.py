@@ -18,6 +18,7 @@ from rich.table import Table
 from analysis.data.metric import Metric
 from analysis.data.time_left import expected_seconds, mean_by_size
 from sweeps.monitoring.batch_size_table import BatchSizeTable
+from sweeps.monitoring.consoles import literal_console
 from trainables.config import TrialConfig
 from trainables.runtime.text import duration
 
@@ -37,7 +38,7 @@ class Progress(tune.Callback):  # type: ignore[misc]
     ) -> None:
         """`ended`: the rows of trials.parquet of those already done, as far as the table by batch size knows them."""
         self.errors: dict[str, str] = {}
-        self._console = console or Console(highlight=False)
+        self._console = console or literal_console()
         self._configs = {config.trial_id: config for config in configs}
         self._by_size = BatchSizeTable(configs, ended)
         self._already_done = already_done

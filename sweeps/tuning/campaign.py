@@ -205,7 +205,7 @@ class Campaign:
         self.failed: dict[str, TrialConfig] = {}
         self.begun: dict[str, TrialConfig] = {}
         self._known = known
-        self._tuning: dict[tuple[Cell, int], tuple[str, TrialConfig]] = {}  # by the number in the study; asked for often
+        self._tuning: dict[tuple[Cell, int], tuple[str, TrialConfig]] = {}  # asked for often
         self._retraining: dict[Cell, dict[str, dict[str, TrialConfig]]] = {cell: {} for cell in studies}
 
     def described(self, cell: Cell) -> dict[str, Any]:

@@ -4,8 +4,9 @@ import io
 
 import pytest
 from rich.console import Console
+from rich.table import Table
 
-from sweeps.monitoring.consoles import WRITING, answer_then_write
+from sweeps.monitoring.consoles import WRITING, answer_then_write, literal_console
 from trainables.runtime.errors import UserError
 
 
@@ -41,3 +42,14 @@ def test_what_cannot_be_written_is_an_error() -> None:
     console = Console(file=io.StringIO(), force_terminal=True)
     with pytest.raises(UserError, match="cannot be written"):
         answer_then_write([], write, console, console)
+
+
+def test_text_is_printed_as_it_is() -> None:
+    """Rich would make an emoji of `:SOAP:` and markup of `[b]`."""
+    screen = io.StringIO()
+    console = literal_console(file=screen, width=80)
+    table = Table("pytorch_optimizer:SOAP: B_crit")
+    table.add_row("x:SOAP: [b]y[/b]")
+    console.print("pytorch_optimizer:SOAP: B_crit is 15 [b]", table)
+    assert screen.getvalue().count(":SOAP:") == 3
+    assert "[b]y[/b]" in screen.getvalue()
