@@ -97,7 +97,7 @@ class Faults:
         self.folder, self.away_seconds, self.axes = folder, away_seconds, axes(epochs)
         self.count = Count(seed)
         source = load_source("digits")
-        configs = expand(grid_of(parse(self.axes)), source)
+        configs = expand(grid_of(parse(self.axes), source), source)
         self.by_label = {config.label: config for config in configs}
         prepare_process(1)
         calm = folder / "undisturbed"

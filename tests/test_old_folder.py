@@ -35,7 +35,7 @@ VERSION = 9
 @pytest.fixture
 def configs(digits: Source, monkeypatch: pytest.MonkeyPatch) -> list[TrialConfig]:
     monkeypatch.setattr(configuration, "NUMBERS_VERSION", VERSION)
-    return expand(grid_of(parse(shlex.split(OPTIONS))), digits)
+    return expand(grid_of(parse(shlex.split(OPTIONS)), digits), digits)
 
 
 def test_nothing_runs_again(configs: list[TrialConfig]) -> None:

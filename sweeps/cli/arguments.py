@@ -7,7 +7,7 @@ import argparse
 import importlib.util
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -20,7 +20,7 @@ from trainables.runtime.output import reliable_output
 from trainables.runtime.parser import Parser
 from trainables.storage import folders
 from trainables.tasks.names import TASKS
-from trainables.units import read_amount
+from trainables.units import Amount, read_amount
 
 
 def run_command(program: str, run: Callable[[], int], *, goes_on: bool = True) -> int:
@@ -253,6 +253,45 @@ def add_axis(
     action: Any = Distinct if distinct else "store"
     help_text = f"{text} (default: {shown})"
     group.add_argument(option, nargs="+", type=kind, default=default, metavar="X", help=help_text, action=action)
+
+
+def add_batch_sizes(
+    group: Any,
+    default: Sequence[int] | None = None,
+    text: str = "examples per optimizer step",
+    *,
+    shown: str | None = None,
+    nargs: int | str = "+",
+) -> None:
+    """Adds `--batch-sizes`, or `--batch-size` for one alone, and `--batch-tokens` in its place, both as `batch_sizes`.
+
+    Batches of tokens are amounts; `sweeps.plan.units.batch_sizes_of` knows their examples. `shown`: of the default.
+    """
+    shown = " ".join(map(str, default)) if default else shown
+    sizes = group.add_mutually_exclusive_group()
+    common: dict[str, Any] = {
+        "dest": "batch_sizes",
+        "nargs": nargs,
+        "metavar": ("SMALL", "LARGE") if nargs == 2 else "N",
+    }
+    sizes.add_argument(
+        "--batch-size" if nargs == 1 else "--batch-sizes",
+        type=integer(1),
+        default=default,
+        help=f"{text} (default: {shown})" if shown else text,
+        **common,
+    )
+    sizes.add_argument(
+        "--batch-tokens",
+        type=_batch_tokens,
+        default=argparse.SUPPRESS,
+        help="or in tokens: whole windows of the text",
+        **common,
+    )
+
+
+def _batch_tokens(text: str) -> Amount:
+    return Amount(integer(1)(text), "tokens")
 
 
 class Distinct(argparse.Action):

@@ -9,7 +9,7 @@ the batch schedule that follows.
 import argparse
 from collections.abc import Sequence
 
-from sweeps.cli.arguments import add_axis, add_data, add_run, amount, integer, number
+from sweeps.cli.arguments import add_axis, add_batch_sizes, add_data, add_run, amount, integer, number
 from sweeps.cli.options import NOT_ASKED, add_training, check_study, without_measures
 from trainables.config import SWITCH_LEARNING_RATES
 from trainables.runtime.parser import Parser
@@ -36,9 +36,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
         allow_abbrev=False,
     )
     trunk = parser.add_argument_group("the trunk")
-    trunk.add_argument(
-        "--batch-size", type=integer(1), default=8, metavar="N", help="batch size of the trunk (default: %(default)s)"
-    )
+    add_batch_sizes(trunk, [8], "batch size of the trunk", nargs=1)
     trunk.add_argument("--learning-rate", type=number(above=0), default=0.003, metavar="X", help="(default: 0.003)")
     trunk.add_argument(
         "--warmup",
@@ -115,6 +113,6 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
                 f"argument --{name}: has no effect without --run-schedule; --window sets the length of the branches"
             )
     check_study(parser, options)
-    options.batch_sizes, options.learning_rates = [options.batch_size], [options.learning_rate]
+    options.learning_rates = [options.learning_rate]
     options.warmup_epochs = [options.warmup_epochs]
     return options

@@ -9,6 +9,7 @@ from typing import Any
 
 from sweeps.cli.arguments import (
     add_axis,
+    add_batch_sizes,
     add_data,
     add_run,
     add_shifts,
@@ -82,11 +83,7 @@ def _parser() -> Parser:
         allow_abbrev=False,
     )
     grid = parser.add_argument_group("the grid (every combination is a trial; duplicates are merged)")
-    sizes = grid.add_mutually_exclusive_group()
-    add_axis(sizes, "--batch-sizes", integer(1), [16, 32, 64, 128, 300], "examples per optimizer step")
-    sizes.add_argument(
-        "--batch-tokens", nargs="+", type=integer(1), metavar="N", help="or tokens per step: whole windows of the text"
-    )
+    add_batch_sizes(grid, [16, 32, 64, 128, 300])
     add_axis(grid, "--learning-rates", number(above=0), [0.003, 0.01], "peak learning rates")
     warmup = grid.add_mutually_exclusive_group()
     add_axis(warmup, "--warmup-epochs", number(least=0), [0.0, 5.0], "epochs of linear warmup from 0")
@@ -344,7 +341,6 @@ def add_sharpness(parser: Parser) -> None:
 
 
 NOT_ASKED: dict[str, Any] = {  # axes of batch_grid.py in studies of fixed batches without a switch, a split per seed
-    "batch_tokens": None,
     "switch_epochs": [None],
     "switch_batch_size": None,
     "switch_learning_rate": "keep",

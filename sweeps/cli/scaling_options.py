@@ -9,7 +9,7 @@ a rule is within a margin of retuning, and from which k on it is worse.
 import argparse
 from collections.abc import Sequence
 
-from sweeps.cli.arguments import add_axis, add_data, add_run, integer, number
+from sweeps.cli.arguments import add_axis, add_batch_sizes, add_data, add_run, integer, number
 from sweeps.cli.options import NOT_ASKED, add_remedies, add_training, check_study, without_measures
 from trainables.config import LINE_SEARCH_OPTIMIZERS
 from trainables.runtime.parser import Parser
@@ -40,9 +40,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
         allow_abbrev=False,
     )
     compared = parser.add_argument_group("what is compared")
-    compared.add_argument(
-        "--batch-size", type=integer(1), default=8, metavar="N", help="base batch size B (default: %(default)s)"
-    )
+    add_batch_sizes(compared, [8], "base batch size B", nargs=1)
     add_axis(compared, "--factors", integer(2), [2, 4, 8, 16], "multiples k of the base batch size")
     compared.add_argument(
         "--margin",
@@ -101,7 +99,6 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     for name in ("budget", "evaluate_every"):
         value = getattr(options, name)
         setattr(options, name, None if value is None else str(value))
-    options.batch_sizes = sorted({options.batch_size, *(factor * options.batch_size for factor in options.factors)})
     return options
 
 

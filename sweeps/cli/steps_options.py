@@ -14,7 +14,7 @@ import argparse
 from collections.abc import Sequence
 from typing import Any
 
-from sweeps.cli.arguments import add_axis, add_data, add_run, integer, number
+from sweeps.cli.arguments import add_axis, add_batch_sizes, add_data, add_run, integer, number
 from sweeps.cli.options import add_training, with_stopping, without_measures
 from sweeps.cli.tuning_options import NOT_AXES, add_search
 from trainables.runtime.parser import Parser
@@ -58,7 +58,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
 
 def add_goal_search(parser: Parser, compared: Any, goals: list[float], *, name: str) -> None:
     """All options of a search for the fewest steps to `goals`, with what is compared in the group `compared`."""
-    add_axis(compared, "--batch-sizes", integer(1), [8, 32, 128, 300], "examples per optimizer step")
+    add_batch_sizes(compared, [8, 32, 128, 300])
     add_axis(compared, "--goal", number(), goals, "goals; each gets its own answer")
     compared.add_argument(
         "--metric",

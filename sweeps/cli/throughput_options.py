@@ -4,7 +4,7 @@ import argparse
 import math
 from collections.abc import Callable, Mapping, Sequence
 
-from sweeps.cli.arguments import add_data, integer, number
+from sweeps.cli.arguments import add_batch_sizes, add_data, integer, number
 from sweeps.cli.options import add_training, with_stopping
 from sweeps.cli.options import parse as options_of_the_grid
 from trainables.runtime.parser import Parser
@@ -89,13 +89,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
         "training",
     )
     here = parser.add_argument_group("what is measured (without --sweep, or with --measure)")
-    here.add_argument(
-        "--batch-sizes",
-        nargs="+",
-        type=integer(1),
-        metavar="N",
-        help="examples per optimizer step (default: those of --sweep, or 16 64 300)",
-    )
+    add_batch_sizes(here, shown=f"those of --sweep, or {' '.join(map(str, BATCH_SIZES))}")
     here.add_argument(
         "--seconds",
         type=number(above=0),

@@ -14,7 +14,7 @@ import argparse
 from collections.abc import Sequence
 from typing import Any
 
-from sweeps.cli.arguments import add_axis, add_data, add_run, amount, integer, number
+from sweeps.cli.arguments import add_axis, add_batch_sizes, add_data, add_run, amount, integer, number
 from sweeps.cli.options import NOT_ASKED, add_remedies, add_sharpness, add_training, with_stopping
 from trainables.runtime.parser import Parser
 
@@ -57,7 +57,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
         allow_abbrev=False,
     )
     compared = parser.add_argument_group("what is compared")
-    add_axis(compared, "--batch-sizes", integer(1), [16, 64, 300], "examples per optimizer step")
+    add_batch_sizes(compared, [16, 64, 300])
     add_remedies(compared)
     add_axis(compared, "--seeds", integer(0), list(range(8)), "of the retraining, with a split each", distinct=True)
     search = add_search(

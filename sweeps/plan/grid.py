@@ -41,13 +41,12 @@ class Grid:
     `measure_examples` of the training examples: so many, ALL of them, or by None those of
     `trainables.measures.costs.default_examples`.
 
-    Warmups and switches are numbers of epochs, or amounts in any unit; `batch_tokens` takes the place of
-    `batch_sizes`, and `budget` (such as 2Mtokens) of `epochs`. `schedule` are the fields of trainables.remedies of the
-    learning rate's decay, where all trials have the same one.
+    Warmups and switches are numbers of epochs, or amounts in any unit; `budget` (such as 2Mtokens) takes the place of
+    `epochs`. `schedule` are the fields of trainables.remedies of the learning rate's decay, where all trials have the
+    same one.
     """
 
-    batch_sizes: Sequence[int] = ()
-    batch_tokens: Sequence[int] | None = None
+    batch_sizes: Sequence[int]
     learning_rates: Sequence[float]
     warmup_epochs: Sequence[float | Amount] = (0.0,)
     switch_epochs: Sequence[float | Amount | None] = (None,)
@@ -94,7 +93,7 @@ class Grid:
         )  # fmt: skip
         for axis in axes:
             values = getattr(self, axis)
-            if values is not None and len(values) == 0 and (axis != "batch_sizes" or self.batch_tokens is None):
+            if values is not None and len(values) == 0:
                 raise UserError(f"`{axis}` must hold at least one value, got none")
         _in_order(self.measures)
         for remedy in (*self.remedies, self.schedule):

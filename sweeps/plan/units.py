@@ -5,7 +5,7 @@ A dataset of tokens has examples of T tokens each, so a batch of B tokens has B 
 
 import dataclasses
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from trainables.data import Source
@@ -17,9 +17,9 @@ if TYPE_CHECKING:
 
 
 def resolved(grid: "Grid", source: Source) -> "Grid":
-    """`grid` with batch sizes in examples, and without tokens in what all trials share and in the remedies.
+    """`grid` without tokens in what all trials share and in the remedies.
 
-    Raises UserError for a unit that the dataset does not have, and for batches of tokens that are no whole windows.
+    Raises UserError for a unit that the dataset does not have.
     """
     window = tokens_of_example(source)
 
@@ -28,13 +28,20 @@ def resolved(grid: "Grid", source: Source) -> "Grid":
 
     return dataclasses.replace(
         grid,
-        batch_sizes=grid.batch_sizes if grid.batch_tokens is None else _windows(grid.batch_tokens, window),
-        batch_tokens=None,
         budget=text("budget", grid.budget),
         evaluate_every=text("evaluate_every", grid.evaluate_every),
         schedule=_without_tokens(grid.schedule, window),
         remedies=[_without_tokens(remedy, window) for remedy in grid.remedies],
     )
+
+
+def batch_sizes_of(given: Iterable[int | Amount], source: Source) -> list[int]:
+    """The examples of each batch that the options of `sweeps.cli.arguments.add_batch_sizes` name, such as 2048 tokens.
+
+    Raises UserError for tokens of a dataset without them, and for those that are no whole windows.
+    """
+    window = tokens_of_example(source)
+    return [one if isinstance(one, int) else _windows(int(one.value), window) for one in given]
 
 
 def tokens_of_example(source: Source) -> int | None:
@@ -91,17 +98,16 @@ def switch_epoch_of(
     return int(epochs) if epochs == int(epochs) else epochs
 
 
-def _windows(batch_tokens: Any, window: int | None) -> list[int]:
+def _windows(tokens: int, window: int | None) -> int:
     if window is None:
-        raise UserError("`batch-tokens` must be left out for this dataset, which has no tokens; use --batch-sizes")
-    for tokens in batch_tokens:
-        if tokens % window:
-            least = max(window, tokens // window * window)
-            raise UserError(
-                f"`batch-tokens` must be a multiple of the window, {window} tokens, such as {least} or "
-                f"{least + window}, got {tokens}"
-            )
-    return [tokens // window for tokens in batch_tokens]
+        raise UserError("`batch-tokens` must be left out for this dataset, which has no tokens; give examples instead")
+    if tokens % window:
+        least = max(window, tokens // window * window)
+        raise UserError(
+            f"`batch-tokens` must be a multiple of the window, {window} tokens, such as {least} or {least + window}, "
+            f"got {tokens}"
+        )
+    return tokens // window
 
 
 def _without_tokens(fields: Any, window: int | None) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from typing import Any
 
 from analysis.questions.batch_schedule import ARMS, HALVINGS, Schedule
 from sweeps.plan.grid import expand
-from sweeps.plan.units import tokens_of_example
+from sweeps.plan.units import batch_sizes_of, tokens_of_example
 from sweeps.studies.study import check_factors, grid_of, resuming, run_study, source_of
 from trainables.config import TrialConfig
 from trainables.data import Source
@@ -67,12 +67,13 @@ class Branches:
         self.options = options
         self._tokens = tokens_of_example(source)
         self._source = source
+        (self._batch_size,) = batch_sizes_of(options.batch_sizes, source)
         self._train_size = source.sizes(options.train_size, options.test_size, options.held_out or 0)[0]
         self.window = self._epochs("window", options.window)
         points = (self._epochs("branch-at", amount) for amount in options.branch_at)
         self.at = sorted({self._at_update(epochs) for epochs in points})
-        check_factors(options, self._train_size)
-        largest = max(options.factors) * options.batch_size
+        check_factors(options.factors, self._batch_size, self._train_size)
+        largest = max(options.factors) * self._batch_size
         if self.window * self._train_size < LEAST_UPDATES * largest:
             raise UserError(
                 f"`--window` must hold {LEAST_UPDATES} updates of the largest batch ({largest}), got "
@@ -99,7 +100,7 @@ class Branches:
         }
         text, size = schedule.text(self._train_size), schedule.largest
         scaled = (
-            {} if self.rule == "keep" else {"learning_rate_scaling": self.rule, "base_batch_size": options.batch_size}
+            {} if self.rule == "keep" else {"learning_rate_scaling": self.rule, "base_batch_size": self._batch_size}
         )
         ways: Sequence[dict[str, Any]] = (
             decay,
@@ -115,7 +116,7 @@ class Branches:
         own.budget = self._examples(length)
         every = self.options.evaluate_every
         own.evaluate_every = f"{self.window / EVALUATIONS:.12f}epochs" if every is None else str(every)
-        return expand(grid_of(own), self._source)
+        return expand(grid_of(own, self._source), self._source)
 
     def _at(self, trunk: TrialConfig, at: float) -> list[TrialConfig]:
         def branch(size: int, **changes: Any) -> TrialConfig:
@@ -146,12 +147,12 @@ class Branches:
         """`amount` in epochs; steps are the trunk's."""
         amount = in_examples(name, amount, self._tokens)
         if amount.unit == "steps":
-            return epochs_after(int(amount.value), self._train_size, self.options.batch_size)
+            return epochs_after(int(amount.value), self._train_size, self._batch_size)
         return amount.in_epochs(self._train_size)
 
     def _at_update(self, epochs: float) -> float:
         """The epochs done after the trunk's update that comes to `epochs`."""
-        size = self.options.batch_size
+        size = self._batch_size
         return epochs_after(steps_to(epochs, self._train_size, size), self._train_size, size)
 
     def _examples(self, epochs: float) -> str:

@@ -23,7 +23,7 @@ from sweeps.execution.preflight import checking
 from sweeps.monitoring.consoles import answer_then_write, consoles
 from sweeps.plan.axes import axes_line
 from sweeps.plan.grid import Grid, expand
-from sweeps.plan.units import tokens_of_example
+from sweeps.plan.units import batch_sizes_of, tokens_of_example
 from sweeps.session.placement import Placement
 from trainables.config import NUMBERS_VERSION, TrialConfig
 from trainables.data import Source, is_drawn_anew, load_source
@@ -54,8 +54,7 @@ def run_grid(options: argparse.Namespace) -> int:
     if read_design((options.results / options.name).expanduser().absolute()) is not None:
         raise UserError(f"{options.name} is a sequential sweep: go on with --until-decided, or take another --name")
     source = source_of(options, options.dataset)
-    grid = grid_of(options)
-    return run_study(expand(grid, source), source, options, report_and_answer)
+    return run_study(expand(grid_of(options, source), source), source, options, report_and_answer)
 
 
 def source_of(options: argparse.Namespace, dataset: str, *others: str) -> Source:
@@ -87,12 +86,12 @@ def resuming(options: argparse.Namespace) -> argparse.Namespace:
     return argparse.Namespace(**{**vars(options), "resume": True})
 
 
-def check_factors(options: argparse.Namespace, train_size: int) -> None:
+def check_factors(factors: Sequence[int], batch_size: int, train_size: int) -> None:
     """Raises UserError where the largest of `--factors` times `--batch-size` is beyond the training set."""
-    if max(options.factors) * options.batch_size > train_size:
+    if max(factors) * batch_size > train_size:
         raise UserError(
-            f"`--factors`: {max(options.factors)} times batch {options.batch_size} is larger than the training set "
-            f"({train_size} examples)"
+            f"`--factors`: {max(factors)} times batch {batch_size} is larger than the training set ({train_size} "
+            "examples)"
         )
 
 
@@ -262,16 +261,15 @@ def placement_of(options: argparse.Namespace, source: Source) -> Placement:
     )
 
 
-def grid_of(options: argparse.Namespace) -> Grid:
-    """The grid of the options of batch_grid.py, or of options with the same names."""
+def grid_of(options: argparse.Namespace, source: Source) -> Grid:
+    """The grid on `source` of the options of batch_grid.py, or of options with the same names."""
     refuse_options_without_effect(options)
     if options.target_metric is not None and options.held_out is None:
         warn(
             ["the test set decides when trials end (--target-metric); --validation-size N decides by held-out examples"]
         )
     return Grid(
-        batch_sizes=options.batch_sizes,
-        batch_tokens=options.batch_tokens,
+        batch_sizes=batch_sizes_of(options.batch_sizes, source),
         learning_rates=options.learning_rates,
         warmup_epochs=options.warmup_epochs,
         switch_epochs=options.switch_epochs,

@@ -137,11 +137,10 @@ def _measured(options: argparse.Namespace, whole: SweepParts | None) -> _Measure
     source = source_of(options, options.dataset)
     if options.batch_sizes is None:
         options.batch_sizes = BATCH_SIZES if whole is None else _batch_sizes(whole.parts)
-    workers = sorted(set(options.measure_workers or []))
-    if workers and workers[-1] > min(options.batch_sizes):
-        least = min(options.batch_sizes)
+    grid, workers = grid_of(options, source), sorted(set(options.measure_workers or []))
+    if workers and workers[-1] > (least := min(grid.batch_sizes)):
         raise UserError(f"`--measure-workers` must be no more than the smallest batch ({least}), got {workers[-1]}")
-    configs = expand(grid_of(options), source)
+    configs = expand(grid, source)
     parts = [""] if whole is None else [part.name for part in _parts_of(whole.parts, vars(configs[0]))]
     seconds = options.seconds or SECONDS
     found = measure_throughput(configs, source, device, seconds)

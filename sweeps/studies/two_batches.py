@@ -15,7 +15,17 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from sweeps.cli.arguments import Distinct, add_data, add_run, add_scale, examples, integer, number, run_command
+from sweeps.cli.arguments import (
+    Distinct,
+    add_batch_sizes,
+    add_data,
+    add_run,
+    add_scale,
+    examples,
+    integer,
+    number,
+    run_command,
+)
 from trainables.runtime.errors import UserError
 from trainables.runtime.options import KeyValues
 from trainables.runtime.parser import Parser
@@ -94,8 +104,12 @@ class TwoBatches:
 
     @property
     def _sizes(self) -> tuple[int, int]:
-        scale = self.options.scale
-        small, large = self.options.batch_sizes or (SMALL_BATCH[scale], round(LARGE_SHARE[scale] * self.train_size))
+        from sweeps.plan.units import batch_sizes_of
+
+        scale, given = self.options.scale, self.options.batch_sizes
+        if given is None:
+            given = SMALL_BATCH[scale], round(LARGE_SHARE[scale] * self.train_size)
+        small, large = batch_sizes_of(given, self.source)
         if not small < large:
             raise UserError(f"`batch-sizes` must be a small one and a larger one, got {small} {large}")
         return small, large
@@ -145,7 +159,7 @@ def study_parser(name: str, about: str, seeds: int, add_options: Callable[[Parse
     )
     add_scale(parser)
     study = parser.add_argument_group("the study (defaults are those of --scale, see sweeps/studies/two_batches.py)")
-    study.add_argument("--batch-sizes", nargs=2, type=integer(1), metavar=("SMALL", "LARGE"))
+    add_batch_sizes(study, nargs=2)
     study.add_argument(
         "--seeds",
         nargs="+",

@@ -37,7 +37,8 @@ def run_until_decided(options: argparse.Namespace) -> int:
 
     Raises UserError for what cannot run, such as another plan than the one that the folder has fixed.
     """
-    grid, source = grid_of(options), source_of(options, options.dataset)
+    source = source_of(options, options.dataset)
+    grid = grid_of(options, source)
     folder = (options.results / options.name).expanduser().absolute()
     if options.margin is None and DEFAULT_MARGINS.get(load_task(source.task).unit) is None:
         raise UserError(f"`--margin` must be given, because the metric of the task {source.task} has no default")

@@ -150,7 +150,7 @@ def _run(
 
 def plan_of(options: argparse.Namespace, source: Source) -> Plan:
     """The plan of the options, on a source that has a test set."""
-    grid = grid_of(options)
+    grid = grid_of(options, source)
     objective, maximize = objective_of(options.objective, source.task)
     train_size, test_size = source.sizes(options.train_size, options.test_size, options.validation_size)
     warmup, has_warmup_in_steps = warmup_range_of(options.warmup_epochs_range, source, train_size)

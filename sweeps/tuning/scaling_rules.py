@@ -40,7 +40,7 @@ def run_scaling_rules(options: argparse.Namespace) -> int:
     status = run_study(trials, source, options, choose)
     if options.dry_run:
         rules = [rule for rule in SCALING_RULES if rule.applies(trials[0])]
-        settings = 1 + (1 + len(rules)) * (len(options.batch_sizes) - 1)
+        settings = 1 + (1 + len(rules)) * len(set(options.factors))
         print(f"then {settings * len(options.seeds)} trials at most that judge the settings: {_words(rules)}")
     if not judges or status not in (0, 1):
         return status
@@ -50,9 +50,12 @@ def run_scaling_rules(options: argparse.Namespace) -> int:
 def tuning_trials(options: argparse.Namespace, source: Source) -> list[TrialConfig]:
     """The grid of every batch size with the tuning seeds. Raises UserError for a batch beyond the training set."""
     train_size, test_size = source.sizes(options.train_size, options.test_size, options.held_out)
-    check_factors(options, train_size)
-    grid = dataclasses.replace(grid_of(options), seeds=options.tuning_seeds, train_size=train_size, test_size=test_size)
-    return expand(grid, source)
+    grid = grid_of(options, source)
+    (base,) = grid.batch_sizes
+    check_factors(options.factors, base, train_size)
+    sizes = [base, *(factor * base for factor in options.factors)]
+    shared = {"seeds": options.tuning_seeds, "train_size": train_size, "test_size": test_size}
+    return expand(dataclasses.replace(grid, batch_sizes=sizes, **shared), source)
 
 
 def judging_trials(options: argparse.Namespace, settings: list[TrialConfig]) -> list[TrialConfig]:

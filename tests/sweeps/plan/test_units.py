@@ -12,10 +12,26 @@ from analysis.reporting import event_files
 from analysis.reporting.page.lines import curves
 from analysis.reporting.report import write_report
 from analysis.stats.steps_to_loss import steps_to_loss
-from sweeps import batch_grid
+from sweeps import (
+    batch_grid,
+    branched_batch,
+    keskar_tables,
+    optimizer_ladder,
+    scaling_rules,
+    sharpness_intervention,
+    steps_to_result,
+    threshold_batch,
+    throughput,
+    tuned_gap,
+)
+from sweeps.cli import branched_options, scaling_options, steps_options
 from sweeps.cli.options import parse
 from sweeps.plan.grid import Grid, expand
+from sweeps.plan.units import batch_sizes_of
+from sweeps.studies.branched_batch import Branches
 from sweeps.studies.study import grid_of
+from sweeps.tuning.scaling_rules import tuning_trials
+from sweeps.tuning.steps_to_result import plan_of_goals
 from trainables.config import TrialConfig
 from trainables.data import Source, load_source
 from trainables.records.tables import compact, write_record
@@ -44,7 +60,8 @@ def grid(**changes: Any) -> Grid:
 def test_batches_of_tokens_are_windows(text: Source) -> None:
     found = expand(
         grid(
-            model="lstm", batch_tokens=[128, 512], budget="6.4ktokens", evaluate_every="1600tokens",
+            model="lstm", batch_sizes=batch_sizes_of([16, Amount(512, "tokens")], text), budget="6.4ktokens",
+            evaluate_every="1600tokens",
             warmup_epochs=[Amount(3, "steps"), Amount(800, "tokens")], switch_epochs=[None, Amount(1600, "tokens")],
             train_size=400, schedule={"decay": "step", "decay_epochs": "1600tokens,3200tokens"},
         ),
@@ -71,8 +88,6 @@ def test_a_switch_in_steps_is_at_its_place(digits: Source) -> None:
 @pytest.mark.parametrize(
     ("changes", "reason"),
     [
-        ({"batch_tokens": [100]}, "must be a multiple of the window, 8 tokens, such as 96 or 104, got 100"),
-        ({"batch_tokens": [4]}, "such as 8 or 16, got 4"),
         ({"batch_sizes": [16], "switch_epochs": [Amount(9, "epochs")]}, "`switch` must be before the end of"),
         ({"batch_sizes": [16], "warmup_epochs": [Amount(10**6, "tokens")]}, "`warmup_epochs` must be between 0 and"),
     ],
@@ -82,10 +97,56 @@ def test_what_is_refused(text: Source, changes: dict[str, Any], reason: str) -> 
         expand(grid(model="lstm", epochs=2, train_size=400, **changes), text)
 
 
+@pytest.mark.parametrize(("tokens", "such_as"), [(100, "96 or 104"), (4, "8 or 16"), (15, "8 or 16")])
+def test_batches_of_tokens_that_are_no_windows(text: Source, tokens: int, such_as: str) -> None:
+    reason = f"`batch-tokens` must be a multiple of the window, 8 tokens, such as {such_as}, got {tokens}"
+    with pytest.raises(UserError, match=reason):
+        batch_sizes_of([Amount(8, "tokens"), Amount(tokens, "tokens")], text)
+
+
+@pytest.mark.parametrize(
+    ("script", "sizes"),
+    [
+        (batch_grid, "16"),
+        (branched_batch, "16"),
+        (keskar_tables, "16 64"),
+        (optimizer_ladder, "16 64"),
+        (scaling_rules, "16"),
+        (sharpness_intervention, "16 64"),
+        (steps_to_result, "16 64"),
+        (threshold_batch, "16 64"),
+        (throughput, "16 64"),
+        (tuned_gap, "16 64"),
+    ],
+)
+def test_every_script_takes_batches_of_tokens(refusal: Refuse, tmp_path: Path, script: Any, sizes: str) -> None:
+    """Of the data of each: windows are known once it is read, so the refusal shows that they are looked for."""
+    results = [] if script is throughput else ["--results", str(tmp_path), "--dry-run"]
+    arguments = ["--dataset", "digits", "--batch-tokens", *sizes.split(), *results]
+    assert "`batch-tokens` must be left out for this dataset, which has no tokens" in refusal(script.main, arguments)
+    option = "--batch-size" if script in (branched_batch, scaling_rules) else "--batch-sizes"
+    both = ["--batch-tokens", *sizes.split(), option, *sizes.split()]
+    assert f"argument {option}: not allowed with argument --batch-tokens" in refusal(script.main, both)
+
+
+def test_a_base_batch_of_tokens_is_multiplied_in_examples(text: Source) -> None:
+    words = "--batch-tokens 32 --factors 2 4 --model lstm --seeds 0 1 --train-size 200 --test-size 20"
+    rules = scaling_options.parse([*words.split(), "--validation-size", "20", "--tuning-seeds", "9"])
+    assert {trial.batch_size for trial in tuning_trials(rules, text)} == {4, 8, 16}
+    branched = branched_options.parse([*words.split(), "--window", "2epochs"])
+    trials = Branches(branched, text).trials()
+    assert {(trial.batch_size, trial.switch_batch_size) for trial in trials} == {(4, size) for size in (None, 4, 8, 16)}
+
+
+def test_a_search_in_tokens_tunes_batches_of_examples(text: Source) -> None:
+    words = "--batch-tokens 32 256 --model lstm --train-size 200 --test-size 20 --validation-size 20"
+    plan = plan_of_goals(steps_options.parse(words.split()), text)
+    assert [cell.batch_size for cell in plan.cells] == [4, 32]
+
+
 @pytest.mark.parametrize(
     ("arguments", "reason"),
     [
-        (["--batch-tokens", "64"], "`batch-tokens` must be left out for this dataset, which has no tokens"),
         (["--budget", "2Mtokens"], "`budget` must be in steps, examples, epochs for this dataset, which has no tokens"),
         (["--evaluate-every", "2Mtokens"], "`evaluate_every` must be in steps, examples, epochs"),
         (["--epochs", "3", "--budget", "5steps"], "argument --budget: not allowed with argument --epochs"),
@@ -106,7 +167,7 @@ def test_options(digits: Source) -> None:
         "--budget 40steps --warmup 0 10steps --switch none --schedule wsd,decay_share=0.1 --evaluate-every 7steps"
     )
     options = parse([*arguments.split(), "--batch-sizes", "32", "--seeds", "0", "--learning-rates", "0.01"])
-    found = expand(grid_of(options), digits)
+    found = expand(grid_of(options, digits), digits)
     assert [(config.warmup_epochs, config.warmup_steps) for config in found] == [(0.0, None), (0.0, 10)]
     assert all((config.budget, config.evaluate_every) == ("40steps", "7steps") for config in found)
     assert all((config.decay, config.decay_share, config.target_loss) == ("wsd", 0.1, None) for config in found)

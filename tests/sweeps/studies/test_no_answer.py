@@ -34,7 +34,7 @@ def run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, statuses: list[str]) ->
     arguments = "--batch-sizes 16 300 --learning-rates 0.01 --warmup-epochs 0 --switch-epochs none --seeds 0 --plain"
     options = parse([*arguments.split(), "--results", str(tmp_path)])
     source = source_of(options, "digits")
-    configs = expand(grid_of(options), source)
+    configs = expand(grid_of(options, source), source)
 
     def run_trials(missing: list[TrialConfig], _: Any, folder: Path, *__: Any) -> Any:
         for config, status in zip(missing, statuses, strict=True):

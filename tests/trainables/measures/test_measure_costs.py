@@ -74,7 +74,7 @@ def test_what_a_grid_measures(digits: Source) -> None:
 
 def test_the_options(digits: Source, capsys: pytest.CaptureFixture[str]) -> None:
     def config(*words: str) -> TrialConfig:
-        return expand(grid_of(parse(list(words))), digits)[0]
+        return expand(grid_of(parse(list(words)), digits), digits)[0]
 
     assert (config().measures, config().measure_examples, config().measure_dtype) == (
         "box_sharpness,hessian_max_eig", 300, "auto",
