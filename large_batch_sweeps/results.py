@@ -17,7 +17,8 @@ class SweepResults:
     """What a sweep has found so far. Functions of this package take one as their first argument.
 
     `trials`: a row for each trial. `epochs`: a row for each trial and epoch. `measures`: a row for each trial, measure
-    and moment. Their columns: docs/usage.md. Missing values are null.
+    and moment; `raw_measures`: the same for the raw weights of trials whose weights are an average of them. Their
+    columns: docs/usage.md. Missing values are null.
     """
 
     def __init__(self, sweep: load.Sweep) -> None:
@@ -42,6 +43,10 @@ class SweepResults:
     @property
     def measures(self) -> pd.DataFrame:
         return self.sweep.measures
+
+    @property
+    def raw_measures(self) -> pd.DataFrame:
+        return self.sweep.raw_measures
 
     def comparable(self) -> pd.DataFrame:
         """The completed trials that statistics are over, with their groups (`replicate`, `setting`, `matched_set`)."""

@@ -193,7 +193,7 @@ def failing_measures(
             names.setdefault(row["error"], []).append(row["measure"])
         for reason, failed in names.items():
             what = "could not be tried" if reason == late else "cannot be measured, the trials go on without"
-            yield f"{', '.join(failed)} on {config.model} {what}: {reason}"
+            yield f"{', '.join(dict.fromkeys(failed))} on {config.model} {what}: {reason}"
 
 
 def uncovered_parameters(configs: Sequence[TrialConfig], source: Source) -> Iterator[str]:

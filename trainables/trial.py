@@ -8,6 +8,7 @@ import math
 import time
 import traceback
 from collections.abc import Callable
+from contextlib import nullcontext
 from functools import partial
 from typing import TypeVar, cast
 
@@ -24,6 +25,7 @@ from trainables.measures.shared_loss import share
 from trainables.measuring import ALONG_THE_RUN, SHIFT
 from trainables.models.fingerprints import count_parameters, weights_digest
 from trainables.records.provenance import identity_of, place_of
+from trainables.records.schemas import RAW, RAW_COLUMNS
 from trainables.records.tables import RESULTS, Record, Row, gap
 from trainables.runtime.errors import LONGEST_REASON, one_line
 from trainables.runtime.memory import SMALLER, free_memory, is_out_of_memory
@@ -83,6 +85,7 @@ class Trial:
         self.training = training_of(self.config, network, data, workers, micro_batch_size, record)
         self._check_labels()
         self.measures: list[Row] = []
+        self.raw: Row = {}  # RAW_COLUMNS, of a trained trial with an average
         self.shifted: dict[str, float | None] = {}
         self._left_to_shift = self.config.shift_names
         self.after_epoch: Callable[[], None] = lambda: None
@@ -103,9 +106,20 @@ class Trial:
                     self.measure()
             if time.perf_counter() - started > seconds:
                 break
-        if self.training.finished and not self.training.diverged and self._left_to_shift:
-            self._evaluate_shifts()
+        if self.training.finished and not self.training.diverged:
+            try:
+                self._evaluate_shifts()
+                self._evaluate_raw()
+            except TimeLimitError as error:
+                self.measures += self._without_value(str(error))
         return self.training.finished
+
+    def _evaluate_raw(self) -> None:
+        """Evaluates the raw weights of a trial whose weights are an average of them."""
+        if self.training.average.has_raw:
+            with self.training.average.raw_in_place():
+                found = self.training.evaluate()
+            self.raw = {name: found[name.removeprefix(f"{RAW}_")] for name in RAW_COLUMNS}
 
     def _evaluate_shifts(self) -> None:
         """Evaluates the network on the changed test images; one of `shifts` that raises costs its own results alone."""
@@ -118,9 +132,9 @@ class Trial:
             try:
                 found = self._attempt(partial(shifted_metrics, self.training, (name,), workers))
             except TimeLimitError as error:
-                missing = [*(SHIFT + one for one in names[names.index(name) :]), *self._missing()]
+                missing = [SHIFT + one for one in names[names.index(name) :]]
                 self.measures += [{**self._about(), **failed_row(one, str(error), 0.0)} for one in missing]
-                return
+                raise
             if isinstance(found, str):
                 row = failed_row(SHIFT + name, found, time.perf_counter() - started)
                 self.measures.append({**self._about(), "split": "test", **row})
@@ -148,22 +162,28 @@ class Trial:
             return
         try:
             self.while_measuring()
-            loss = self._attempt(self._bound)
-            for name in missing:
-                self.measures += self._rows(name, loss)
-                self.while_measuring()
+            for weights, names in missing.items():
+                with self.training.average.raw_in_place() if weights == RAW else nullcontext():
+                    loss = self._attempt(self._bound)
+                    for name in names:
+                        self.measures += [{**row, "weights": weights} for row in self._rows(name, loss)]
+                        self.while_measuring()
         except TimeLimitError as error:
             if not self.training.finished:
                 raise
             self.measures += self._without_value(str(error))
 
-    def _missing(self) -> list[str]:
-        """The names of the measures that have no rows yet at the weights of now."""
-        done = {row["measure"] for row in self.measures if row["epoch"] == self.training.epochs_done}
+    def _missing(self) -> dict[str | None, list[str]]:
+        """The names of the measures that have no rows yet at the weights of now, by `weights` of measures.parquet."""
+        rows = [row for row in self.measures if row["epoch"] == self.training.epochs_done]
+        done = {(row.get("weights"), row["measure"]) for row in rows}
+        names = [name for name in self.config.measures.split(",") if name]
         if self._known is not None:
             along = None if self.training.finished else self._along
-            done |= {name for name in by_name.MEASURES if self._known.has(self.config.measurement(name, along))}
-        return [name for name in self.config.measures.split(",") if name and name not in done]
+            names = [name for name in names if not self._known.has(self.config.measurement(name, along))]
+        kinds = (None, RAW) if self.training.average.has_raw else (None,)
+        found = {weights: [name for name in names if (weights, name) not in done] for weights in kinds}
+        return {weights: missing for weights, missing in found.items() if missing}
 
     @property
     def _along(self) -> str | None:
@@ -221,7 +241,8 @@ class Trial:
 
     def _without_value(self, reason: str) -> list[Row]:
         """A row for each missing measure, with the reason."""
-        return [{**self._about(), **failed_row(name, reason, 0.0)} for name in self._missing()]
+        missing = [(weights, name) for weights, names in self._missing().items() for name in names]
+        return [{**self._about(), **failed_row(name, reason, 0.0), "weights": weights} for weights, name in missing]
 
     def _about(self) -> Row:
         """What the rows of all measures share."""
@@ -268,6 +289,8 @@ class Trial:
             "dataset_task": self._dataset_task,
             **task_row(self.training.task),
             **{name: last[name] for name in RESULTS},
+            **dict.fromkeys(RAW_COLUMNS),
+            **self.raw,
             "metrics": with_metrics(last.get("metrics"), self.shifted),
             "test_perplexity": perplexity(self.training, last["test_loss"]),
             "generalization_gap": gap(last["train_metric"], last["test_metric"], self.training.task.direction),

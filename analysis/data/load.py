@@ -41,6 +41,7 @@ from trainables.records.matching import MATCHED, SAME_STUDY, smallest_of_studies
 from trainables.records.matching import NO_REMEDY as NO_REMEDY
 from trainables.records.matching import REPLICATE as REPLICATE
 from trainables.records.matching import SWITCH as SWITCH
+from trainables.records.schemas import RAW
 from trainables.records.tables import of_newest_version, read_tables
 from trainables.runtime.errors import UserError
 from trainables.storage.folders import AnyPath, place
@@ -85,13 +86,15 @@ class Sweep:
 
     Trials of an older version of the code are left out where there are newer ones, and each measure of a trial has one
     setting; `notes` says so, a line each (analysis/data/provenance.py). All trials have the primary `metric`. A sweep
-    that adds replicates until it is decided has a `sequential` design.
+    that adds replicates until it is decided has a `sequential` design. `measures` are of the trials' own weights;
+    `raw_measures` of the last ones, where a trial's own are an average of them.
     """
 
     folder: AnyPath
     trials: pd.DataFrame
     epochs: pd.DataFrame
     measures: pd.DataFrame
+    raw_measures: pd.DataFrame
     command: tuple[str, ...] | None = None
     started_at: str | None = None
     planned: int | None = None
@@ -124,7 +127,8 @@ def load_sweep(folder: str | AnyPath, *, metric: str | None = None, margin: floa
     del tables
     pa.default_memory_pool().release_unused()
     trials = _without_huge(trials)
-    measures, several = one_setting(measures)
+    is_raw = measures["weights"].eq(RAW)
+    (measures, several), (raw_measures, _) = one_setting(measures[~is_raw]), one_setting(measures[is_raw])
     trials, primary, others = metric_of(trials, metric)
     about, design = read_about(folder), read_design(folder)
     command = about.get("command")
@@ -135,6 +139,7 @@ def load_sweep(folder: str | AnyPath, *, metric: str | None = None, margin: floa
         trials=trials,
         epochs=epochs,
         measures=measures,
+        raw_measures=raw_measures,
         command=None if command is None else tuple(str(word) for word in command),
         started_at=about.get("started_at"),
         planned=about.get("planned"),

@@ -95,9 +95,10 @@ def _kind(config: TrialConfig) -> tuple[object, ...]:
 
 def _time(config: TrialConfig, pilots: Pilots, *, is_trained: bool) -> _Time:
     once = gradients(config.measures) * pilots.gradient(config) if config.measures else 0.0
+    at_end = 2 * once if config.average is not None else once  # the raw weights are measured beside the average
     if is_trained and all(getattr(config, name) is None for name in (*ALONG_THE_RUN, "noise_scale")):
         return _Time(0.0, once, is_bound=False)
     pilot = pilots.of(config)
     along = once * ((math.ceil(pilot.epochs) - 1) // config.measure_every) if config.measure_every else 0.0
-    measuring = pilot.seconds * (config.measure_share or 0.0) + along + once
+    measuring = pilot.seconds * (config.measure_share or 0.0) + along + at_end
     return _Time(pilot.start + pilot.seconds, measuring, pilot.is_bound)

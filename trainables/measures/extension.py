@@ -19,7 +19,7 @@ from trainables.config import MEASURING, TrialConfig
 from trainables.measures.by_name import MEASURES, SEED
 from trainables.measuring import ALONG_THE_RUN, OF_STEPS, SHIFT, SHIFTS
 from trainables.records.flag_names import FAILED_MEASURE, OF_MEASURES
-from trainables.records.schemas import NOISE_COLUMNS
+from trainables.records.schemas import NOISE_COLUMNS, RAW_COLUMNS
 from trainables.records.tables import RESULTS, Record, Row
 from trainables.training.shifts import with_metrics
 
@@ -87,6 +87,7 @@ class Extension:
             epochs = [row | found.get(row["step"], {}) for row in epochs]
         changes |= {
             **{name: (new if steps else old).trial[name] for name in IN_STEPS},
+            **{name: new.trial[name] if old.trial[name] is None else old.trial[name] for name in RAW_COLUMNS},
             "shifts": ",".join(name for name in SHIFTS if SHIFT + name in done) or None,
             "metrics": with_metrics(old.trial["metrics"], json.loads(new.trial["metrics"] or "{}")),
             "measured": sorted(done),
@@ -125,7 +126,7 @@ def _identity(row: Row) -> tuple[Any, ...]:
 
 
 def _subject(row: Row) -> tuple[Any, ...]:
-    return _values(row, ("epoch", "measure", *SETTING))
+    return _values(row, ("epoch", "weights", "measure", *SETTING))
 
 
 def _values(row: Row, names: Iterable[str]) -> tuple[Any, ...]:

@@ -41,7 +41,8 @@ def flags_of(config: TrialConfig, training: Training, measured: Sequence[Row]) -
         flags.append(ENDED_BY_TEST_SET)
     if config.switch_epoch is not None and training.epochs_done <= config.switch_epoch:
         flags.append(ENDED_BEFORE_SWITCH)
-    last_rows = [row for row in measured if row["epoch"] == training.epochs_done]
+    at_end = [row for row in measured if row["epoch"] == training.epochs_done]
+    last_rows = [row for row in at_end if row.get("weights") is None]
     paper, strong = (
         final_value(last_rows, training.epochs_done, "box_sharpness", method, by_name.EPSILONS[0])
         for method in ("paper", "strong")
@@ -50,7 +51,7 @@ def flags_of(config: TrialConfig, training: Training, measured: Sequence[Row]) -
         flags.append(PAPER_FAR_BELOW_STRONG)
     if any(row.get("converged") is False for row in last_rows if row.get("method") != "paper"):
         flags.append(NOT_CONVERGED)
-    if any(row.get("error") is not None for row in last_rows):
+    if any(row.get("error") is not None for row in at_end):
         flags.append(FAILED_MEASURE)
     own = sum(parameter.numel() for parameter in training.model.parameters() if parameter.requires_grad)
     in_float64 = config.measure_dtype == "float64" or (config.measure_dtype == "auto" and own < LARGE_NETWORK)
@@ -62,10 +63,10 @@ def flags_of(config: TrialConfig, training: Training, measured: Sequence[Row]) -
 def final_value(
     measured: Sequence[Row], epoch: float, measure: str, method: str, epsilon: float | None
 ) -> float | None:
-    """The value of a measure in this setting after `epoch` epochs; None where it has none."""
+    """The value of a measure of the trial's weights in this setting after `epoch` epochs; None where it has none."""
     for row in measured:
-        setting = row["measure"], row.get("method"), row.get("epsilon")
-        if row["epoch"] == epoch and setting == (measure, method, epsilon):
+        setting = row.get("weights"), row["measure"], row.get("method"), row.get("epsilon")
+        if row["epoch"] == epoch and setting == (None, measure, method, epsilon):
             return float(row["value"])
     return None
 

@@ -43,6 +43,7 @@ DEFAULTS |= dict.fromkeys(
         "tokens",
         "weight_decay_form",
         "decayed_parameters",
+        "weights",
     )
 )  # unknown
 OF_TASK = {
@@ -55,6 +56,9 @@ OF_TASK = {
 DEFAULTS |= {**OF_TASK, "metrics": None}
 METRIC_IS = {"train_metric": "train_accuracy", "test_metric": "test_accuracy"}  # likewise
 DEFAULTS |= dict.fromkeys((*METRIC_IS, "steps_to_target", "examples_to_target"))
+RAW = "raw"  # the last weights of a trial whose own weights are an average of them
+RAW_COLUMNS = tuple(f"{RAW}_{name}" for name in ("train_loss", "train_metric", "test_loss", "test_metric"))
+DEFAULTS |= dict.fromkeys(RAW_COLUMNS)
 NOISE_COLUMNS = (
     "gradient_noise_scale",
     "gradient_noise_scale_low",
@@ -105,6 +109,7 @@ TRIALS = pa.schema(
         ("test_metric", pa.float64()),
         ("metrics", pa.string()),  # the others of the task, as JSON: {"test_balanced_accuracy": 0.9, ...}
         ("test_perplexity", pa.float64()),  # exp(test_loss), of language models
+        *((name, pa.float64()) for name in RAW_COLUMNS),  # of the raw weights; null without an `average`
         ("generalization_gap", pa.float64()),  # of the metric, above 0 where the test set is worse
         ("large_batch_gap", pa.float64()),  # of the metric, above 0 where this trial is worse than its reference
         ("large_batch_loss_gap", pa.float64()),  # nats per example or token
@@ -173,6 +178,7 @@ MEASURES = pa.schema(
     [
         ("trial_id", pa.string()),
         ("epoch", pa.float64()),  # epochs done when it was measured: those of the trial, or fewer along the run
+        ("weights", pa.string()),  # null for those of the trial; raw, of a trial with an `average`: the last ones
         ("measure", pa.string()),  # box_sharpness, hessian_max_eig, ...
         ("epsilon", pa.float64()),
         ("scale", pa.float64()),  # the radius of a ball, the standard deviation of a perturbation

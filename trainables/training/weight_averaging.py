@@ -1,4 +1,4 @@
-"""Averages of the weights along a training, evaluated and measured in place of the last weights.
+"""Averages of the weights along a training, evaluated and measured in place of the last ones, the raw weights.
 
     ema    the exponential moving average over updates: a <- d a + (1 - d) w, d = average_decay, from the first on
     swa    stochastic weight averaging (Izmailov et al. 2018, arXiv 1803.05407): the mean of the weights at the end of
@@ -9,7 +9,7 @@
 The training itself does not change: the weights between updates are those of plain training to the last bit. A trial
 evaluates, stops at its target, keeps and measures the average, so that averages too are compared at equal training
 loss. The plain trial of the same seed is the same training without it. As long as there is nothing to average, the last
-weights take its place.
+weights take its place. The raw weights are evaluated and measured once more beside the average, at the end.
 
 An optimizer that averages the weights itself, such as the schedule-free ones, is evaluated at its average likewise; it
 goes on from the same bits, so evaluating more often changes nothing.
@@ -56,6 +56,7 @@ class WeightAverage:
         self._taken = 0
         self._averages: list[Tensor] = []
         self._kept: list[list[Tensor]] = []  # of lawa, the oldest first
+        self._raw: list[Tensor] = []  # once the average is in their place for good
 
     def _weights(self) -> list[Tensor]:
         found = chain(self._model.parameters(), self._model.buffers())
@@ -85,19 +86,43 @@ class WeightAverage:
         if not self._averages and optimizer is None:
             yield
             return
+        with self._restored():
+            self._replace(self._averages)
+            try:
+                yield
+            finally:
+                if optimizer is not None:
+                    optimizer.train()
+
+    @contextmanager
+    def raw_in_place(self) -> Iterator[None]:
+        """Inside, the model has its raw weights again, where `has_raw`."""
+        with self._restored():
+            self._replace(self._raw)
+            yield
+
+    @contextmanager
+    def _restored(self) -> Iterator[None]:
         own = clones(self._weights())
-        self.put()
         try:
             yield
         finally:
-            if optimizer is not None:
-                optimizer.train()
             put_into(self._weights(), own)
+
+    @property
+    def has_raw(self) -> bool:
+        """Whether the model has an average of `remedies` for good, and its raw weights are known."""
+        return bool(self._raw)
 
     def put(self) -> None:
         """Gives the model the average for good."""
-        if self._averages:
-            put_into(self._weights(), self._averages)
+        self._raw = clones(self._weights()) if self._averages else []
+        self._replace(self._averages)
+
+    def _replace(self, weights: list[Tensor]) -> None:
+        """Gives the model `weights`, or without any the average of the optimizer, where it has one."""
+        if weights:
+            put_into(self._weights(), weights)
         elif (optimizer := self._of_optimizer()) is not None:
             optimizer.eval()
 
@@ -109,10 +134,11 @@ class WeightAverage:
         return optimizer
 
     def state_dict(self) -> dict[str, object]:
-        return {"taken": self._taken, "averages": self._averages, "kept": self._kept}
+        return {"taken": self._taken, "averages": self._averages, "kept": self._kept, "raw": self._raw}
 
     def load_state_dict(self, state: dict[str, object]) -> None:
         self._taken, self._averages, self._kept = state["taken"], state["averages"], state["kept"]  # type: ignore[assignment]
+        self._raw = state.get("raw", [])  # type: ignore[assignment]
 
 
 def clones(tensors: list[Tensor]) -> list[Tensor]:
