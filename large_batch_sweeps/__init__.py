@@ -18,6 +18,7 @@ from analysis.stats.rank_correlation import granulated_kendall
 from large_batch_sweeps import figures
 from large_batch_sweeps.questions import (
     association,
+    averaging,
     by_batch_size,
     compare,
     critical_batch,
@@ -51,6 +52,7 @@ __all__ = [
     "SweepResults",
     "UserError",
     "association",
+    "averaging",
     "branched_batch",
     "by_batch_size",
     "compare",

@@ -14,6 +14,7 @@ from analysis.data.load import comparable, measures_of
 from analysis.data.metric import Direction
 from analysis.data.runs import read_frame, read_results
 from analysis.questions import association as associations
+from analysis.questions import averaging as averages
 from analysis.questions import critical_batch as critical
 from analysis.questions import free_batch as free
 from analysis.questions import importance as shares
@@ -77,6 +78,14 @@ def remedies(results: SweepResults) -> pd.DataFrame:
     if not found:
         raise UserError("`results` must hold trials with a remedy beside plain ones, got none")
     return frame_of(found).assign(helps=[one.helps for one in found])
+
+
+def averaging(results: SweepResults) -> pd.DataFrame:
+    """What each average of the weights changes within its trials, against their last, raw weights."""
+    found = averages.averaging(results.sweep)
+    if not found:
+        raise UserError("`results` must hold trials with an `average` and their raw weights' results, got none")
+    return frame_of(found)
 
 
 def compare(results: SweepResults, first: str, second: str, *, value: str | None = None) -> pd.DataFrame:
@@ -151,6 +160,7 @@ def by_batch_size(results: SweepResults) -> pd.DataFrame:
 
 __all__ = [
     "association",
+    "averaging",
     "by_batch_size",
     "compare",
     "critical_batch",

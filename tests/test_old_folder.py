@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from analysis.data.load import comparable, load_sweep
+from analysis.questions.averaging import averaging
 from analysis.reporting.summary import summary_lines
 from sweeps.cli.options import parse
 from sweeps.plan.grid import expand
@@ -53,6 +54,8 @@ def test_gaps_are_as_they_were() -> None:
 def test_the_analysis_opens_it() -> None:
     sweep = load_sweep(FOLDER)
     assert len(comparable(sweep)) == 12
+    assert sweep.raw_measures.empty
+    assert averaging(sweep) == ()
     assert summary_lines(sweep)[0].endswith("12 trials ended: 12 completed, 0 diverged, 0 failed")
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from analysis.data.load import Sweep, axes, comparable, measures_of
 from analysis.questions.association import TARGETS, associate, granulated
+from analysis.questions.averaging import averaging
 from analysis.questions.free_batch import free_batch
 from analysis.questions.leaderboard import Leaderboard, leaderboard, target_labels
 from analysis.questions.remedies import Remedy, _tried, remedies
@@ -123,6 +124,23 @@ def remedy_rows(sweep: Sweep) -> list[tuple[list[str], list[str]]]:
         )
         for row in found
     ]  # fmt: skip
+
+
+def averaging_rows(sweep: Sweep) -> list[tuple[list[str], tuple[str, ...]]]:
+    """The cells of each average at each batch size, and its trial_ids."""
+    return [
+        (
+            [
+                row.name,
+                str(row.batch_size),
+                str(row.trials),
+                plus_minus(sweep.metric, row.gain),
+                *map(with_interval, (row.train_loss_ratio, row.box_sharpness_ratio, row.max_eig_ratio)),
+            ],
+            row.trial_ids,
+        )
+        for row in averaging(sweep)
+    ]
 
 
 def standings(sweep: Sweep) -> Leaderboard | None:

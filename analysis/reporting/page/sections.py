@@ -35,6 +35,11 @@ REMEDIES_NOTE = (
     "rows (Bonferroni), so they also hold for the best one. p is corrected for all rows (Holm). Costs and flatness are "
     "ratios to plain training at this batch."
 )
+AVERAGING_NOTE = (
+    "Each average of the weights against the last, raw weights of the same trial. Gain: {gain} the raw weights; "
+    "intervals hold together with 95 % for all rows (Bonferroni). Ratios: average over raw, geometric means. All other "
+    "results of these trials are of the average."
+)
 FREE_NOTE = (
     "A batch size costs nothing where the upper end of the 95 % interval of what it loses is below the margin and no "
     "trial diverged where the smallest batch completed. Batch sizes are tested upwards and the first that does not "
@@ -85,6 +90,7 @@ def sections(sweep: Sweep) -> list[Section]:
     notes = [note.format(off_target=off_target, error=metric.error) for note in CORRELATION_NOTES]
     found = [
         _section("The remedies", [REMEDIES_NOTE.format(gain=gain), *over], tables=[_remedies(sweep)]),
+        _section("Averages of the weights", [AVERAGING_NOTE.format(gain=gain)], tables=[_averaging(sweep)]),
         _section("Which measure predicts the gap", [LEADERBOARD_NOTE], tables=[_leaderboard(sweep)]),
         _section(
             "What costs nothing",
@@ -158,6 +164,13 @@ def _remedies(sweep: Sweep) -> Table:
             "box sharpness", "largest eigenvalue"]  # fmt: skip
     rows = tables.remedy_rows(sweep)
     return _table("Remedies", head, ({"cells": cells, "where": {"trial_id": trials}} for cells, trials in rows))
+
+
+def _averaging(sweep: Sweep) -> Table:
+    gain = sweep.metric.difference_label("gain")
+    head = ["average", "batch size", "trials", gain, "train loss", "box sharpness", "largest eigenvalue"]
+    rows = tables.averaging_rows(sweep)
+    return _table("Averages", head, ({"cells": cells, "where": {"trial_id": list(keys)}} for cells, keys in rows))
 
 
 def _leaderboard(sweep: Sweep) -> Table | None:
