@@ -31,7 +31,7 @@ COLUMNS = 100  # of text
 @dataclass(frozen=True)
 class Comparison:
     """`name`: trials at `batch_size` against a reference. `level`: the primary `metric` on the test set, which is like
-    the gap a fraction for accuracy. Sharpness is in percent.
+    the gap a fraction for accuracy. Sharpness is in percent. The reference itself has no gap and no ratio.
     """
 
     name: str
@@ -44,6 +44,7 @@ class Comparison:
     gap: Mean | None
     ratio: Mean | None
     metric: Metric = ACCURACY
+    is_reference: bool = False
 
     @property
     def worse(self) -> bool | None:
@@ -60,6 +61,7 @@ def compare(
     name: str, rows: pd.DataFrame, reference: pd.DataFrame, metric: Metric, *, match: str = "matched_set"
 ) -> Comparison:
     """`rows` against `reference`, both of analysis.data.load.comparable; `match` as in paired_difference."""
+    is_reference = rows.index.equals(reference.index)
     return Comparison(
         name=name,
         batch_size=int(rows["batch_size"].max()),
@@ -68,9 +70,10 @@ def compare(
         train_loss=mean_over_replicates(rows, "train_loss", scale="log"),
         level=mean_over_replicates(rows, metric.column),
         box_sharpness=mean_over_replicates(rows, BOX_STRONG.column, scale="log"),
-        gap=paired_difference(reference, rows, metric.score, match=match),
-        ratio=paired_difference(rows, reference, BOX_STRONG.column, match=match, scale="log"),
+        gap=None if is_reference else paired_difference(reference, rows, metric.score, match=match),
+        ratio=None if is_reference else paired_difference(rows, reference, BOX_STRONG.column, match=match, scale="log"),
         metric=metric,
+        is_reference=is_reference,
     )
 
 
@@ -141,7 +144,7 @@ def write_table(folder: AnyPath, name: str, columns: Sequence[str], rows: Sequen
 def described(row: Comparison) -> list[str]:
     """The cells that every table of comparisons has, under HEADER."""
     starred = f"{row.name} *" if row.off_target else row.name
-    means = plus_minus(row.metric, row.level), points(row.metric, row.gap)
+    means = plus_minus(row.metric, row.level), "reference" if row.is_reference else points(row.metric, row.gap)
     return [starred, str(row.batch_size), *means, with_interval(row.box_sharpness), with_interval(row.ratio)]
 
 
