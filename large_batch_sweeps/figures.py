@@ -57,7 +57,7 @@ def time_to_result(results: SweepResults, *, metric: str | None = None, goal: fl
     from analysis.charts.time_to_result import time_to_result_figure
 
     of, found = times_found(results, metric, goal)
-    return time_to_result_figure(found, of)
+    return time_to_result_figure(found, of, unit=results.sweep.batch_unit)
 
 
 def tuned_gap(folder: str | AnyPath) -> Figure:

@@ -17,7 +17,6 @@ from matplotlib.figure import Figure
 
 from analysis.charts.style import (
     GREY,
-    LABELS,
     LINE_COLOURS,
     draw_means,
     footnote,
@@ -121,7 +120,7 @@ def batch_size_curves(sweep: Sweep) -> Figure:
                 log_axis(axes, "y")
             log_axis(axes, "x", at=sizes)
             axes.tick_params(axis="x", labelrotation=45 if len(sizes) > 8 else 0)
-            axes.set_xlabel(LABELS["batch_size"])
+            axes.set_xlabel(sweep.batch_unit.label)
             axes.set_ylabel(two_lines(panel.label))
         legend_above(figure, most_columns=4)
         footnote(figure, note(shown, frame, sweep.trials, by=("batch_size", "learning_rate")))

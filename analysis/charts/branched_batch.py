@@ -6,7 +6,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, SymmetricalLogLocator
 
-from analysis.charts.style import GREY, LABELS, LINE_COLOURS, MARKERS, draw_means, footnote, log_axis, new_figure
+from analysis.charts.style import GREY, LINE_COLOURS, MARKERS, draw_means, footnote, log_axis, new_figure, two_lines
 from analysis.questions.batch_schedule import Arm
 from analysis.questions.branched_batch import BranchedBatch
 from analysis.stats.wording import plain_number
@@ -44,7 +44,7 @@ def _critical(axes: Axes, found: BranchedBatch) -> None:
     if len(at) > 1 and at[-1] / at[0] > 3:
         log_axis(axes, "x", at=at)
     axes.set_xlabel("branched off after [epochs]")
-    axes.set_ylabel("local critical batch [examples]")
+    axes.set_ylabel(two_lines(f"local critical batch [{found.batch_unit.examples}]"))
 
 
 def _excess(axes: Axes, found: BranchedBatch) -> None:
@@ -61,7 +61,7 @@ def _excess(axes: Axes, found: BranchedBatch) -> None:
     axes.set_yscale("symlog", linthresh=2 * found.margin)
     axes.yaxis.set_major_locator(SymmetricalLogLocator(base=10, linthresh=2 * found.margin, subs=(1, 2, 5)))
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-    axes.set_xlabel(LABELS["batch_size"])
+    axes.set_xlabel(two_lines(found.batch_unit.label))
     axes.set_ylabel("excess held-out loss" + _bracketed(found))
     axes.set_ylim(top=10 * axes.get_ylim()[1])  # for the legend
     axes.legend(title="after [epochs]", frameon=False, loc="upper left", ncols=2)

@@ -12,7 +12,7 @@ from analysis.questions.critical_batch import critical_batch, shown
 
 def critical_batch_figure(sweep: Sweep) -> Figure:
     """Examples against steps, and steps against batch size, with the fit. Raises UserError as `critical_batch`."""
-    found = critical_batch(sweep)
+    found, examples = critical_batch(sweep), sweep.batch_unit.examples
     colours = batch_size_colours([row.batch_size for row in found.rows])
     with new_figure(height=3.2) as figure:
         trade, steps = figure.subplots(1, 2)
@@ -48,8 +48,8 @@ def critical_batch_figure(sweep: Sweep) -> Figure:
         log_axis(trade, "x")
         log_axis(steps, "x")
         trade.set_xlabel(f"steps to a training loss of {found.target_loss:g}")
-        trade.set_ylabel("examples to this loss")
-        steps.set_xlabel("mean size of the batches, examples / steps")
+        trade.set_ylabel(f"{examples} to this loss")
+        steps.set_xlabel(f"mean size of the batches, {examples} / steps")
         steps.set_ylabel("steps to this loss")
         keys = [legend_key(f"{size}", marker="o", color=colour) for size, colour in colours.items()]
         if any(row.at_edge for row in found.rows):

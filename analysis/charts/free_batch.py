@@ -4,7 +4,7 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from analysis.charts.style import GREY, LABELS, LINE_COLOURS, draw_means, footnote, legend_above, log_axis, new_figure
+from analysis.charts.style import GREY, LINE_COLOURS, draw_means, footnote, legend_above, log_axis, new_figure
 from analysis.data.load import Sweep
 from analysis.questions.free_batch import free_batch
 from trainables.runtime.errors import UserError
@@ -37,7 +37,7 @@ def free_batch_figure(sweep: Sweep) -> Figure:
             at = metric.factor * found[0].margin
             axes.axhline(at, color="black", linewidth=0.9, linestyle="--", label="margin")
         log_axis(axes, "x", at=sizes)
-        axes.set_xlabel(LABELS["batch_size"])
+        axes.set_xlabel(sweep.batch_unit.label)
         against = metric.difference_label(f"batch {found[0].reference}")
         if metric.direction == "higher":
             axes.set_ylabel(f"test {metric.noun} lost against\n{against}")

@@ -82,7 +82,7 @@ def learning_rate_heatmap(sweep: Sweep) -> Figure:
             if stacked or panel is panels[0]:
                 axes.set_ylabel(LABELS["learning_rate"])
             if not stacked or panel is panels[-1]:
-                axes.set_xlabel(LABELS["batch_size"])
+                axes.set_xlabel(sweep.batch_unit.label)
         footnote(figure, cells_note(shown, frame, tried, sweep, by=("batch_size", "learning_rate")))
     return figure
 

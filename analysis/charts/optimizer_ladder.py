@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from analysis.charts.style import LABELS, LINE_COLOURS, draw_means, footnote, legend_above, log_axis, new_figure
+from analysis.charts.style import LINE_COLOURS, draw_means, footnote, legend_above, log_axis, new_figure, two_lines
 from analysis.questions.optimizer_ladder import LadderAtGoal
 from analysis.stats.means import Mean
 from analysis.stats.wording import in_words, plain_number
@@ -14,6 +14,7 @@ from analysis.stats.wording import in_words, plain_number
 def optimizer_ladder_figure(goals: Sequence[LadderAtGoal]) -> Figure:
     """`goals` are those that an optimizer has reached."""
     sizes = sorted({size for one in goals for rung in one.rungs for size in (*rung.settings, *rung.losses)})
+    unit = goals[0].rungs[0].tuned.runs.batch_unit
     with new_figure(height=0.7 + 2.3 * len(goals)) as figure:
         for one, panels in zip(goals, figure.subplots(len(goals), 3, squeeze=False), strict=True):
             for rung, colour in zip(one.rungs, LINE_COLOURS * len(one.rungs), strict=False):
@@ -24,13 +25,13 @@ def optimizer_ladder_figure(goals: Sequence[LadderAtGoal]) -> Figure:
             metric = in_words(one.rungs[0].tuned.runs.metric)
             labels = (
                 f"steps to a {metric} of {one.goal:g}",
-                f"{metric} after\n{plain_number(one.examples or 0)} examples",
+                f"{metric} after\n{plain_number((one.examples or 0) * unit.per_example)} {unit.of_data}",
                 f"seconds to a {metric} of {one.goal:g}",
             )
             for axes, label in zip(panels, labels, strict=True):
                 log_axis(axes, "x", at=sizes if len(sizes) <= 7 else sizes[::2])
                 axes.set_ylabel(label)
-                axes.set_xlabel(LABELS["batch_size"])
+                axes.set_xlabel(two_lines(unit.label))
             for axes in (panels[0], panels[2]):
                 log_axis(axes, "y")
         legend_above(figure, most_columns=3)

@@ -78,5 +78,5 @@ def _rates(axes: Axes, found: Referee) -> None:
         axes.plot([choice.batch_size], [choice.config.learning_rate], **style)  # type: ignore[arg-type]
     log_axis(axes, "y")
     log_axis(axes, "x", at=[choice.batch_size for choice in found.choices])
-    axes.set_xlabel(LABELS["batch_size"])
+    axes.set_xlabel(found.batch_unit.label)
     axes.set_ylabel(LABELS["learning_rate"])

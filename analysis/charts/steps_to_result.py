@@ -3,7 +3,16 @@
 import numpy as np
 from matplotlib.figure import Figure
 
-from analysis.charts.style import GREY, LABELS, LINE_COLOURS, draw_means, footnote, legend_above, log_axis, new_figure
+from analysis.charts.style import (
+    GREY,
+    LINE_COLOURS,
+    draw_means,
+    footnote,
+    legend_above,
+    log_axis,
+    new_figure,
+    two_lines,
+)
 from analysis.data.runs import Runs
 from analysis.questions.steps_to_result import OVERHEAD, StepsToResult
 from analysis.stats.wording import in_words
@@ -36,17 +45,17 @@ def steps_to_result_figure(runs: Runs, goals: list[StepsToResult]) -> Figure:
         overhead.axhline(OVERHEAD, color=GREY, linewidth=0.9, linestyle="--")
         for axes in (steps, overhead, share):
             log_axis(axes, "x", at=sizes if len(sizes) <= 7 else sizes[::2])
-            axes.set_xlabel(LABELS["batch_size"])
+            axes.set_xlabel(two_lines(runs.batch_unit.label))
         log_axis(steps, "y")
         log_axis(overhead, "y")
         steps.set_ylabel("steps to the goal")
-        overhead.set_ylabel("examples, relative to\nthe smallest batch")
+        overhead.set_ylabel(f"{runs.batch_unit.of_data}, relative to\nthe smallest batch")
         share.set_ylabel(f"{goals[0].rows[0].counted} that\nreach the goal [%]")
         share.set_ylim(-3, 103)
         legend_above(figure, most_columns=len(goals), title=f"goal: {in_words(runs.metric)}")
         counts = sorted({row.steps.replicates for found in goals for row in found.rows if row.steps is not None})
         over = f"{counts[0]}" if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
         bars = f"Geometric means and 95 % intervals over {over} replicates" if counts[-1] > 1 else "One replicate"
-        lines = f"Dotted: perfect scaling. Dashed: {100 * (OVERHEAD - 1):.0f} % more examples."
+        lines = f"Dotted: perfect scaling. Dashed: {100 * (OVERHEAD - 1):.0f} % more {runs.batch_unit.of_data}."
         footnote(figure, f"{lines} {bars}, at each batch size's fastest setting.")
     return figure

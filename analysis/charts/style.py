@@ -49,7 +49,6 @@ LINE_COLOURS = (
     "#000000",
 )  # Okabe and Ito 2008
 LABELS = {
-    "batch_size": "batch size [examples]",
     "learning_rate": "learning rate",
     "switch_epoch": "switch epoch [epochs]",
 }

@@ -3,7 +3,7 @@
 import numpy as np
 from matplotlib.figure import Figure
 
-from analysis.charts.style import GREY, LABELS, LINE_COLOURS, footnote, log_axis, new_figure
+from analysis.charts.style import GREY, LINE_COLOURS, footnote, log_axis, new_figure
 from analysis.data.load import Sweep
 from analysis.questions.threshold_batch import threshold_batch, threshold_sentence
 
@@ -26,7 +26,7 @@ def threshold_figure(sweep: Sweep) -> Figure:
             if found.threshold.interval is not None:
                 axes.axvspan(found.threshold.interval.low, found.threshold.interval.high, color="0.88", zorder=0)
         log_axis(axes, "x", at=sizes)
-        axes.set_xlabel(LABELS["batch_size"])
+        axes.set_xlabel(sweep.batch_unit.label)
         axes.set_ylabel(metric.label())
         footnote(figure, threshold_sentence(sweep))
     return figure

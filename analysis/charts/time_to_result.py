@@ -4,14 +4,17 @@ from collections.abc import Sequence
 
 from matplotlib.figure import Figure
 
-from analysis.charts.style import LABELS, LINE_COLOURS, draw_means, footnote, legend_above, log_axis, new_figure
+from analysis.charts.style import LINE_COLOURS, draw_means, footnote, legend_above, log_axis, new_figure
+from analysis.data.batch_unit import EXAMPLES, BatchUnit
 from analysis.questions.time_to_result import TimeToResult
 from analysis.stats.wording import in_words
 
 
-def time_to_result_figure(goals: Sequence[TimeToResult], metric: str, price_per_hour: float | None = None) -> Figure:
-    """A line for each goal and part of the sweep. Left: seconds to it; right: seconds against examples, hollow where
-    not on the front."""
+def time_to_result_figure(
+    goals: Sequence[TimeToResult], metric: str, price_per_hour: float | None = None, *, unit: BatchUnit = EXAMPLES
+) -> Figure:
+    """A line for each goal and part of the sweep. Left: seconds to it; right: seconds against examples or tokens,
+    hollow where not on the front."""
     sizes = sorted({row.batch_size for found in goals for row in found.rows})
     curves = [(found.goal, part) for found in goals for part in dict.fromkeys(row.part for row in found.rows)]
     several = len(goals) > 1
@@ -22,20 +25,19 @@ def time_to_result_figure(goals: Sequence[TimeToResult], metric: str, price_per_
             label = f"{goal:g}" if not part else f"{part} to {goal:g}" if several else part
             x, means = [row.batch_size for row in rows], [row.seconds for row in rows]
             draw_means(time, x, means, color=colour, marker="o", markersize=4, label=label)
-            examples, seconds = [row.examples.value for row in rows], [row.seconds.value for row in rows]
-            front.plot(examples, seconds, color=colour, linewidth=0.8, alpha=0.5)
-            for row in rows:
-                fill = colour if row.on_front else "white"
-                front.plot(row.examples.value, row.seconds.value, "o", color=colour, markerfacecolor=fill, markersize=5)
-                place = (row.examples.value, row.seconds.value)
+            data = [row.examples.value * unit.per_example for row in rows]
+            front.plot(data, [row.seconds.value for row in rows], color=colour, linewidth=0.8, alpha=0.5)
+            for row, needed in zip(rows, data, strict=True):
+                fill, place = colour if row.on_front else "white", (needed, row.seconds.value)
+                front.plot(*place, "o", color=colour, markerfacecolor=fill, markersize=5)
                 front.annotate(f" {row.batch_size}", place, textcoords="offset points", xytext=(3, 3), fontsize=7)
         log_axis(time, "x", at=sizes if len(sizes) <= 7 else sizes[::2])
         log_axis(time, "y")
         log_axis(front, "x")
         log_axis(front, "y")
-        time.set_xlabel(LABELS["batch_size"])
+        time.set_xlabel(unit.label)
         time.set_ylabel("time to the goal [s]")
-        front.set_xlabel("examples to the goal")
+        front.set_xlabel(f"{unit.of_data} to the goal")
         front.set_ylabel("time to the goal [s]")
         of_one = f"{in_words(metric)} {goals[0].goal:g}"
         title = f"goal: {in_words(metric) if several or not curves[0][1] else of_one}"
@@ -44,6 +46,6 @@ def time_to_result_figure(goals: Sequence[TimeToResult], metric: str, price_per_
         footnote(
             figure,
             "Geometric means and 95 % intervals. Right: labels are batch sizes; hollow: another batch size needs both "
-            f"less time and fewer examples.{price}",
+            f"less time and fewer {unit.of_data}.{price}",
         )
     return figure

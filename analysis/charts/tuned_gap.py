@@ -15,6 +15,7 @@ from analysis.charts.style import (
     legend_key,
     log_axis,
     new_figure,
+    two_lines,
 )
 from analysis.data.metric import Metric
 from analysis.questions.tuned_cells import RATE, TunedCell, TunedGap
@@ -99,7 +100,7 @@ def tuned_gap_figure(found: TunedGap) -> Figure:
             (gap, "\n[".join(metric.difference_label("gap to the smallest batch").rsplit(" [", 1))),
         ):
             log_axis(axes, "x", at=sorted({cell.batch_size for cell in cells}))
-            axes.set_xlabel(LABELS["batch_size"])
+            axes.set_xlabel(two_lines(found.batch_unit.label))
             axes.set_ylabel(label)
         keys = [legend_key(f"batch {size}", marker="o", color=colour) for size, colour in colours.items()]
         keys += level.get_legend_handles_labels()[0]

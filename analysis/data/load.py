@@ -30,6 +30,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
+from analysis.data.batch_unit import BatchUnit, batch_unit_of
 from analysis.data.measure_names import measure_in_words, short
 from analysis.data.metric import ACCURACY, Metric, metric_of
 from analysis.data.progress import LONGEST, read_about
@@ -106,6 +107,11 @@ class Sweep:
     def name(self) -> str:
         """The name of the sweep: that of its folder."""
         return self.folder.resolve().name
+
+    @property
+    def batch_unit(self) -> BatchUnit:
+        """What its batch sizes are told in."""
+        return batch_unit_of(self.trials)
 
 
 def load_sweep(folder: str | AnyPath, *, metric: str | None = None, margin: float | None = None) -> Sweep:

@@ -35,6 +35,11 @@ class Estimate:
     interval: Interval | None
     replicates: int
 
+    def times(self, factor: float) -> "Estimate":
+        """The same in another unit, for a factor above 0."""
+        ends = self.interval and Interval(self.interval.low * factor, self.interval.high * factor)
+        return Estimate(self.value * factor, ends, self.replicates)
+
 
 @dataclass(frozen=True, eq=False)
 class Cells:

@@ -26,6 +26,7 @@ import numpy as np
 import pandas as pd
 
 from analysis.data.batch_sizes import without_factors
+from analysis.data.batch_unit import EXAMPLES, BatchUnit
 from analysis.data.column_names import HIGHER, LOWER
 from analysis.data.load import Sweep, attempted
 from analysis.data.metric import Direction
@@ -55,6 +56,7 @@ class Runs:
     about: pd.DataFrame
     curves: pd.DataFrame
     notes: tuple[str, ...] = ()
+    batch_unit: BatchUnit = EXAMPLES
 
     @property
     def sign(self) -> float:
@@ -205,7 +207,8 @@ def read_results(sweep: Sweep, metric: str, direction: Direction | None, *, with
     found = read_frame(sweep.folder, epochs, metric, direction, about, counted)
     sizes = epochs["batch_size"]
     others = epochs.loc[sizes.notna() & (sizes != epochs["run"].map(about["batch_size"])), "run"]
-    return replace(found, about=found.about.assign(changes_size=found.about.index.isin(others)))
+    about = found.about.assign(changes_size=found.about.index.isin(others))
+    return replace(found, about=about, batch_unit=sweep.batch_unit)
 
 
 def is_results(source: Path) -> bool:

@@ -12,7 +12,6 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from analysis.charts.style import (
-    LABELS,
     batch_size_colours,
     footnote,
     legend_key,
@@ -95,7 +94,7 @@ def evolution(sweep: Sweep) -> Figure:
             axes.set_ylabel(two_lines(label))
         keys = [legend_key(f"{size}", color=colour, linestyle="-") for size, colour in colours.items()]
         figure.legend(
-            handles=keys, loc="outside upper center", ncols=len(keys), frameon=False, title=LABELS["batch_size"]
+            handles=keys, loc="outside upper center", ncols=len(keys), frameon=False, title=sweep.batch_unit.label
         )
         footnote(figure, "A line for each trial.")
     return figure

@@ -15,7 +15,6 @@ from matplotlib.figure import Figure
 from analysis.charts.batch_size_curves import SHARPNESS, Panel, gap_panel, metric_panel
 from analysis.charts.style import (
     GREY,
-    LABELS,
     LINE_COLOURS,
     draw_means,
     footnote,
@@ -90,7 +89,7 @@ def keskar_figure4(sweep: Sweep) -> Figure:
         for axes in (left, right):
             log_axis(axes, "x", at=sizes)
             axes.tick_params(axis="x", labelrotation=45 if len(sizes) > 8 else 0)
-            axes.set_xlabel(LABELS["batch_size"])
+            axes.set_xlabel(sweep.batch_unit.label)
         left.set_ylabel(metric.label())
         right.set_ylabel("box sharpness, epsilon 1e-3 [%]")
         if means["box_sharpness"] or means["box_sharpness_paper"]:

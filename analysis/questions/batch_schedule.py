@@ -78,7 +78,7 @@ def as_json(found: BranchedBatch, schedule: Schedule) -> str:
     for at, size in ((0.0, found.batch_size), *schedule.stages):
         examples = round(at * found.train_size)
         factor = (size / found.batch_size) ** exponent
-        tokens = found.tokens_per_example
+        tokens = found.batch_unit.tokens
         stages.append(
             {
                 "from_epoch": at,

@@ -27,6 +27,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from analysis.data.batch_unit import BatchUnit
 from analysis.data.load import CONFIGURATION, REPLICATE, SWITCH, Sweep, number_of
 from analysis.data.metric import Metric
 from analysis.stats.fixed_order import Boundary, boundary, boundary_words
@@ -80,7 +81,7 @@ class BranchedBatch:
     margin: float
     unit: str
     train_size: int
-    tokens_per_example: int | None
+    batch_unit: BatchUnit
     points: tuple[BranchPoint, ...]
 
 
@@ -96,7 +97,6 @@ def branched_batch(sweep: Sweep, margin: float | None = None) -> BranchedBatch:
     first = branches.iloc[0]
     found = losses(sweep.epochs, trunk, branches)
     margin = margin_of(sweep.metric, margin)
-    tokens = None if pd.isna(first["tokens"]) else round(first["tokens"] / first["examples"])
     return BranchedBatch(
         batch_size=int(first["batch_size"]),
         learning_rate=float(first["learning_rate"]),
@@ -104,7 +104,7 @@ def branched_batch(sweep: Sweep, margin: float | None = None) -> BranchedBatch:
         margin=margin,
         unit=unit_of(sweep.metric),
         train_size=int(first["train_size"]),
-        tokens_per_example=tokens,
+        batch_unit=sweep.batch_unit,
         points=judged(found, margin),
     )
 
@@ -212,27 +212,32 @@ def planned_epochs(row: Mapping[str, Any]) -> float:
 def lines(found: BranchedBatch) -> list[str]:
     """The answer in words: for each branch point its boundary, then what every branch loses."""
     rate = {"keep": "the same learning rate", "sqrt": "learning rate times sqrt(k)", "linear": "learning rate times k"}
-    replicates = max(point.loss.replicates for point in found.points)
+    replicates, batch = max(point.loss.replicates for point in found.points), found.batch_unit.batch
     text = [
-        f"Local critical batch of a trunk at batch {found.batch_size}, learning rate {found.learning_rate:g}: branches "
-        f"at k times the batch and {rate[found.rule]}, {replicates} replicates. Held-out loss, averaged over the last "
-        f"{100 * SMOOTHED:.0f} % of each branch, against k = 1; margin {_amount(found, found.margin)}.",
+        f"Local critical batch of a trunk at batch {batch(found.batch_size)}, learning rate {found.learning_rate:g}: "
+        f"branches at k times the batch and {rate[found.rule]}, {replicates} replicates. Held-out loss, averaged over "
+        f"the last {100 * SMOOTHED:.0f} % of each branch, against k = 1; margin {_amount(found, found.margin)}.",
     ]
     for point in found.points:
         branches = f"branches of {_epochs(point.window)}"
-        start = f"After {_epochs(point.at)} (loss {point.loss.value:.4g}; {branches})"
-        text.append(f"{start}: {boundary_words(point.boundary)}.")
+        start = f"After {_epochs(point.at)}{_tokens(found, point.at)} (loss {point.loss.value:.4g}; {branches})"
+        text.append(f"{start}: {boundary_words(point.boundary, batch)}.")
         for branch in point.branches:
             excess = f"{branch.diverged} runs diverged" if branch.excess is None else _signed(branch.excess)
-            text.append(f"  batch {branch.batch_size}: {excess}")
+            text.append(f"  batch {batch(branch.batch_size)}: {excess}")
         if point.noise is not None:
             alarm = ", significant: expected once in 20 branch points" if point.differs_from_itself else ""
-            text.append(f"  batch {found.batch_size} in another order: {_signed(point.noise)}{alarm}")
+            text.append(f"  batch {batch(found.batch_size)} in another order: {_signed(point.noise)}{alarm}")
     return text
 
 
 def _epochs(value: float) -> str:
     return f"{plain_number(value)} epoch{'s' * (value != 1)}"
+
+
+def _tokens(found: BranchedBatch, epochs: float) -> str:
+    per_example = found.batch_unit.tokens
+    return "" if per_example is None else f", {plain_number(epochs * found.train_size * per_example)} tokens"
 
 
 def _amount(found: BranchedBatch, value: float) -> str:

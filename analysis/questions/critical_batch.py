@@ -230,11 +230,14 @@ def critical_batch_sentence(sweep: Sweep) -> str:
         return error.sentence
     where = " (beyond the batch sizes tried: a rough guess)" if found.extrapolated else ""
     told = any(one.interval is not None for one in (found.b_crit, found.s_min, found.e_min))
+    unit = sweep.batch_unit
+    in_tokens = "" if unit.tokens is None else f" sequences, in tokens {shown(found.b_crit.times(unit.tokens))}"
     text = (
-        f"To a training loss of {found.target_loss:g} the critical batch size is {shown(found.b_crit)}{where}: far "
-        f"below it a doubling of the batch halves the steps, far beyond it doubles the examples. At least "
-        f"{shown(found.s_min)} steps and {shown(found.e_min)} examples are needed. The law misses the measured steps "
-        f"by {100 * np.expm1(found.misfit):.0f} % on average{', which the 95 % intervals include' if told else ''}."
+        f"To a training loss of {found.target_loss:g} the critical batch size is {shown(found.b_crit)}{in_tokens}"
+        f"{where}: far below it a doubling of the batch halves the steps, far beyond it doubles the {unit.of_data}. "
+        f"At least {shown(found.s_min)} steps and {shown(found.e_min.times(unit.per_example))} {unit.of_data} are "
+        f"needed. The law misses the measured steps by {100 * np.expm1(found.misfit):.0f} % on average"
+        f"{', which the 95 % intervals include' if told else ''}."
     )
     for batches, what in (
         (found.left_out, "No setting reaches the loss in every replicate at batch {}: left out."),
@@ -252,8 +255,9 @@ def critical_batch_sentence(sweep: Sweep) -> str:
         more = f" and {rest} more" if rest else ""
         text += f" Not eligible, as they reach it in some replicates only or in none: {', '.join(named)}{more}."
     scales = [row.noise_scale.value for row in found.rows if row.noise_scale is not None]
-    ends = [plain_number(end(scales)) if scales else "" for end in (min, max)]
-    return f"{text} {noise_sentence(found.noise, *ends)}{factor_sentence(found.noise_factor, found.noise)}"
+    low, high = (plain_number(end(scales)) if scales else "" for end in (min, max))
+    high += "" if unit.tokens is None else f" {unit.examples}"
+    return f"{text} {noise_sentence(found.noise, low, high)}{factor_sentence(found.noise_factor, found.noise)}"
 
 
 def _batches(found: CriticalBatch, flag: str) -> list[int]:

@@ -25,6 +25,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from analysis.data.batch_unit import BatchUnit
 from analysis.data.load import CONFIGURATION, REPLICATE, Sweep, number_of
 from analysis.data.metric import Metric
 from analysis.stats.fixed_order import boundary
@@ -88,6 +89,7 @@ class Referee:
     left_out: tuple[ScalingRule, ...]
     tuning_seeds: int
     rates: tuple[float, ...]
+    batch_unit: BatchUnit
 
     @property
     def base(self) -> Choice:
@@ -159,6 +161,7 @@ def referee(sweep: Sweep) -> Referee:
         left_out=tuple(rule for rule in SCALING_RULES if rule not in rules),
         tuning_seeds=tuning["replicate"].nunique(),
         rates=tuple(sorted(tuning["learning_rate"].unique())),
+        batch_unit=sweep.batch_unit,
     )
 
 

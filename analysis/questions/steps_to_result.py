@@ -37,6 +37,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
+from analysis.data.batch_unit import BatchUnit
 from analysis.data.replicates import Estimate, cells, over_replicates, weighted_mean
 from analysis.data.runs import Runs
 from analysis.questions.critical_batch import LEAST_SIZES, estimate_of_log
@@ -199,23 +200,27 @@ def default_goal(runs: Runs) -> float:
 
 def lines(runs: Runs, found: StepsToResult) -> list[str]:
     """The answer in words: a line for each batch size, then the three definitions."""
+    unit = runs.batch_unit
     text = [f"Steps to {goal_words(runs, found.goal)}, of {len(runs.about)} runs:"]
     for row in found.rows:
         share = f"{row.reached} of {row.tried} {row.counted} reach it"
         if row.steps is None:
-            text.append(f"  batch {row.batch_size}: {why_no_steps(row)} ({share})")
+            text.append(f"  batch {unit.batch(row.batch_size)}: {why_no_steps(row)} ({share})")
             continue
         assert row.examples is not None
         bound = ", at most: there at the first evaluation" if row.is_bound else ""
         setting = f" at {row.setting}" if row.setting else ""
-        needed = f"{mean_words(row.steps)} steps, {mean_words(row.examples)} examples"
-        text.append(f"  batch {row.batch_size}: {needed}{setting} ({share}{bound})")
-    text.append(f"By the law of McCandlish et al. {critical_words(found)}.")
-    more = f"{100 * (OVERHEAD - 1):.0f} % more examples"
+        data = f"{mean_words(row.examples.times(unit.per_example))} {unit.of_data}"
+        needed = f"{mean_words(row.steps)} steps, {data}{setting} ({share}{bound})"
+        text.append(f"  batch {unit.batch(row.batch_size)}: {needed}")
+    text.append(f"By the law of McCandlish et al. {critical_words(found, unit)}.")
+    more = f"{100 * (OVERHEAD - 1):.0f} % more {unit.of_data}"
     if sum(row.steps is not None for row in found.rows) < 2:
         return [*text, "One batch size alone reaches it in every replicate, so none is compared with it."]
     why = _why_no_interval([row.overhead for row in found.rows if row.overhead is not None])
-    text.append(f"Within {more} than the smallest batch that reaches it: {boundary_words(found.overhead)}{why}.")
+    text.append(
+        f"Within {more} than the smallest batch that reaches it: {boundary_words(found.overhead, unit.batch)}{why}."
+    )
     return text
 
 
@@ -243,12 +248,15 @@ def why_no_steps(row: StepsAtBatch) -> str:
 
 def equal_examples_line(runs: Runs, found: EqualExamples) -> str:
     values = ", ".join(f"{size}: {mean_words(mean)}" for size, mean, _ in found.rows)
-    text = f"After {plain_number(found.examples)} examples {runs.metric} is {values}."
+    unit = runs.batch_unit
+    seen = f"{plain_number(found.examples * unit.per_example)} {unit.of_data}"
+    text = f"After {seen} {runs.metric} is {values}."
     if len(found.rows) < 2:
         return f"{text} No other batch size has seen as many in every replicate."
     worse = [difference or mean for _, mean, difference in found.rows]
     why = _why_no_interval(worse)
-    return f"{text} No worse than the smallest batch by {found.margin:g}: {boundary_words(found.boundary)}{why}."
+    shown = boundary_words(found.boundary, unit.batch)
+    return f"{text} No worse than the smallest batch by {found.margin:g}: {shown}{why}."
 
 
 def equal_examples_words(runs: Runs, margin: float) -> str:
@@ -315,21 +323,26 @@ def _value_at(curve: pd.DataFrame, examples: float) -> float:
     return float(np.interp(examples, seen, values)) if is_seen else np.nan
 
 
-def critical_words(found: StepsToResult) -> str:
-    """`B_crit is 72.2 (95 %: 39.2 to 137)`."""
+def critical_words(found: StepsToResult, unit: BatchUnit) -> str:
+    """`B_crit is 72.2 (95 %: 39.2 to 137)`, `B_crit is 12.9 sequences (413 tokens; 95 %: 227 to 707 tokens)`."""
     critical, sizes = found.critical, [row.batch_size for row in found.rows if row.steps is not None]
     if found.changes_size:
         return "there is no B_crit: the batch size changes during the training"
     if critical is None:
         return f"there is no B_crit: fewer than {LEAST_SIZES} batch sizes reach the goal"
-    interval, guess = critical.interval, ""
+    of_data, guess = critical.times(unit.per_example), ""
+    interval = of_data.interval
     if sizes and not min(sizes) <= critical.value <= max(sizes):
         guess = ", beyond the batch sizes that reach the goal: a rough guess"
+    start, tokens = f"B_crit is {plain_number(critical.value)} (", ""
+    if unit.tokens is not None:
+        start = f"B_crit is {plain_number(critical.value)} sequences ({plain_number(of_data.value)} tokens; "
+        tokens = " tokens"
     if interval is None:
         why = "its replicates and the law leave it open" if critical.replicates >= 3 else "fewer than 3 replicates"
-        return f"B_crit is {plain_number(critical.value)} (no interval: {why}){guess}"
+        return f"{start}no interval: {why}){guess}"
     ends = f"{plain_number(interval.low)} to {'infinity' if np.isinf(interval.high) else plain_number(interval.high)}"
-    return f"B_crit is {plain_number(critical.value)} (95 %: {ends}){guess}"
+    return f"{start}95 %: {ends}{tokens}){guess}"
 
 
 def mean_words(mean: Mean) -> str:

@@ -175,7 +175,10 @@ def threshold_sentence(sweep: Sweep) -> str:
             f"begins is only known to be between {plain_number(ends.low)} and {plain_number(ends.high)} (95 %), which "
             f"is most of the batch sizes tried. More seeds and batch sizes would narrow it.{missing}"
         )
+    unit = sweep.batch_unit
+    of_data = plain_number(found.threshold.value * unit.per_example)
+    tokens = "" if unit.tokens is None else f", which is {of_data} tokens,"
     return (
-        f"Test {metric.noun} is flat up to a batch size of about {plain_number(found.threshold.value)}{interval} and "
-        f"{falls} by {by} beyond.{missing}"
+        f"Test {metric.noun} is flat up to a batch size of about {plain_number(found.threshold.value)}{interval}"
+        f"{tokens} and {falls} by {by} beyond.{missing}"
     )

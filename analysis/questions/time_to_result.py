@@ -26,11 +26,12 @@ import numpy as np
 import pandas as pd
 from scipy import special
 
+from analysis.data.batch_unit import EXAMPLES, BatchUnit
 from analysis.data.load import Sweep
 from analysis.questions.steps_to_result import StepsToResult
 from analysis.questions.sweep_parts import Part, SweepParts
 from analysis.stats.means import CONFIDENCE, LARGEST_LOG, Interval, Mean, mean_over_replicates, student_t
-from analysis.stats.wording import plain_number
+from analysis.stats.wording import capitalized, plain_number
 from trainables.runtime.errors import UserError
 
 Throughput = Mapping[int, Mean]
@@ -173,24 +174,36 @@ def cost(seconds: Mean, price_per_hour: float) -> Mean:
     return seconds.times(price_per_hour / 3600)
 
 
-def throughput_lines(throughput: Mapping[str, Throughput], where: str = "measured here") -> list[str]:
+def throughput_lines(
+    throughput: Mapping[str, Throughput], where: str = "measured here", *, unit: BatchUnit = EXAMPLES
+) -> list[str]:
     """A line for each part and batch size."""
     return [
-        f"Examples per second, {where}:",
+        f"{capitalized(unit.of_data)} per second, {where}:",
         *(
-            f"  {place(part, size)}: {shown(mean)}"
+            f"  {place(part, unit.batch(size))}: {shown(mean.times(unit.per_example))}"
             for part, of_part in throughput.items()
             for size, mean in sorted(of_part.items())
         ),
     ]
 
 
-def lines(found: TimeToResult, metric: str, price_per_hour: float | None, currency: str = "$") -> list[str]:
+def lines(
+    found: TimeToResult,
+    metric: str,
+    price_per_hour: float | None,
+    currency: str = "$",
+    *,
+    unit: BatchUnit = EXAMPLES,
+) -> list[str]:
     """The answer in words: a line for each batch size, then the fastest."""
     text = [f"Time to {metric} {found.goal:g}:"]
     for row in found.rows:
         price = "" if price_per_hour is None else f", {currency}{shown(cost(row.seconds, price_per_hour))}"
         setting = f" at {row.setting}" if row.setting else ""
+        data, speed = (
+            f"{shown(mean.times(unit.per_example))} {unit.of_data}" for mean in (row.examples, row.throughput)
+        )
         marks = [
             *(["shown to be slower"] if row.slower else []),
             *([] if row.on_front else ["not on the Pareto front"]),
@@ -198,8 +211,8 @@ def lines(found: TimeToResult, metric: str, price_per_hour: float | None, curren
         ]
         marked = f" ({', '.join(marks)})" if marks else ""
         text.append(
-            f"  {place(row.part, row.batch_size)}: {shown(row.seconds)} s{price}, {shown(row.examples)} examples at "
-            f"{shown(row.throughput)} examples/s{setting}{marked}"
+            f"  {place(row.part, unit.batch(row.batch_size))}: {shown(row.seconds)} s{price}, {data} at {speed}/s"
+            f"{setting}{marked}"
         )
     others = [row for row in found.rows if row is not found.fastest]
     also = _listed([row for row in others if row.slower is False])
@@ -213,8 +226,8 @@ def lines(found: TimeToResult, metric: str, price_per_hour: float | None, curren
             text.append(f"  {said}: left out, {why}")
     return [
         *text,
-        f"{what}: {place(found.fastest.part, found.fastest.batch_size)}{close}.",
-        f"Pareto front of time and examples: {_listed([row for row in found.rows if row.on_front])}.",
+        f"{what}: {place(found.fastest.part, unit.batch(found.fastest.batch_size))}{close}.",
+        f"Pareto front of time and {unit.of_data}: {_listed([row for row in found.rows if row.on_front])}.",
     ]
 
 

@@ -8,6 +8,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from analysis.data.batch_unit import BatchUnit
 from analysis.data.load import (
     BOX_STRONG,
     NO_REMEDY,
@@ -73,6 +74,7 @@ class TunedGap:
     tuning: pd.DataFrame
     about: dict[str, Any]
     metric: Metric
+    batch_unit: BatchUnit
 
     @property
     def reference(self) -> TunedCell:
@@ -109,7 +111,7 @@ def _tuned_gap(sweep: Sweep, about: dict[str, Any], tuning: pd.DataFrame) -> Tun
     trials = trials.set_index("trial_id")
     reference = _completed(trials, about["cells"][0], "tuned")
     cells = tuple(_cell(entry, trials, tuning, reference, metric) for entry in about["cells"])
-    return TunedGap(sweep.folder, cells, tuning, about, metric)
+    return TunedGap(sweep.folder, cells, tuning, about, metric, sweep.batch_unit)
 
 
 def _completed(trials: pd.DataFrame, cell: dict[str, Any], setting: str) -> pd.DataFrame:

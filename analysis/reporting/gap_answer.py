@@ -4,7 +4,7 @@ Each names its value, its 95 % interval and what it rests on: n of m where trial
 the reference completed, how many are off target, and whether the best learning rates lie at an end of the grid.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from analysis.data.load import BOX_STRONG, MAX_EIG, Sweep, attempted, comparable
@@ -14,6 +14,8 @@ from analysis.questions.losses_by_rate import differing_losses
 from analysis.questions.remedies import Remedy, never_completed, remedies
 from analysis.questions.sequential import verdicts_sentence
 from analysis.stats.means import Mean, mean_over_replicates, paired_difference
+
+Name = Callable[[int], str]  # of a batch size: analysis.data.batch_unit
 
 
 @dataclass(frozen=True)
@@ -81,26 +83,26 @@ def cost_sentence(sweep: Sweep) -> str:
     rows = by_batch_size(sweep)
     if not rows:
         return "No trial without a switch or a remedy has completed, so there is no gap to measure."
-    found, metric = free_batch(sweep, "matched"), sweep.metric
+    found, metric, batch = free_batch(sweep, "matched"), sweep.metric, sweep.batch_unit.batch
     if found is None:
         nothing = "No two batch sizes can be compared, so there is no large-batch gap to measure."
         return " ".join([nothing, *(_diverged(row) for row in rows if row.diverged)])
     largest = found.rows[-1]
     if largest.lost is not None and largest.lost.interval is None:
         sentences = [
-            f"Batch {largest.batch_size} {_lost(metric, largest.lost)} against batch {found.reference}, so there is "
-            "no evidence of more than chance."
+            f"Batch {batch(largest.batch_size)} {_lost(metric, largest.lost)} against batch {batch(found.reference)}, "
+            "so there is no evidence of more than chance."
         ]
     else:
-        sentences = [_free(metric, found)]
+        sentences = [_free(metric, found, batch)]
         if largest.batch_size != found.largest_noninferior_batch:
-            sentences.append(_at_the_same_settings(metric, largest))
+            sentences.append(_at_the_same_settings(metric, largest, batch))
         sentences.append(_by_rate(metric, largest.batch_size, differing_losses(sweep, largest.batch_size)))
     sentences += [_not_free(row, found.reference) for row in found.rows if row.diverged]
     told = {row.batch_size for row in found.rows if row.diverged}
     sentences += [_diverged(row) for row in rows if row.diverged and row.batch_size not in told]
     sentences.append(verdicts_sentence(sweep))
-    sentences.append(_tuned(metric, free_batch(sweep, "tuned"), largest.diverged))
+    sentences.append(_tuned(metric, free_batch(sweep, "tuned"), largest.diverged, batch))
     missing = [row for row in rows if row.trials < row.attempted and row.diverged < row.attempted - row.trials]
     if missing:
         counted = ", ".join(f"{row.trials} of {row.attempted} at batch {row.batch_size}" for row in missing)
@@ -117,13 +119,13 @@ def cost_sentence(sweep: Sweep) -> str:
     return " ".join(sentence for sentence in sentences if sentence)
 
 
-def _free(metric: Metric, found: FreeBatch) -> str:
+def _free(metric: Metric, found: FreeBatch, batch: Name) -> str:
     if found.margin is None:
         return (
-            f"No batch size was tested for non-inferiority to batch {found.reference}, because {metric.noun} has no "
-            f"default margin; set one{f' in {metric.unit}' if metric.unit else ''} with `--margin`."
+            f"No batch size was tested for non-inferiority to batch {batch(found.reference)}, because {metric.noun} "
+            f"has no default margin; set one{f' in {metric.unit}' if metric.unit else ''} with `--margin`."
         )
-    within = f"non-inferior to batch {found.reference} within {metric.shown_margin()}"
+    within = f"non-inferior to batch {batch(found.reference)} within {metric.shown_margin()}"
     if found.largest_noninferior_batch == found.reference:
         first = found.rows[0]
         why = "" if first.upper is None else f"batch {first.batch_size} {_at_most(metric, first.upper)}"
@@ -134,7 +136,8 @@ def _free(metric: Metric, found: FreeBatch) -> str:
     assert passed.lost is not None
     tried = ", the largest tried," if passed is found.rows[-1] else ""
     lost = _lost(metric, passed.lost, _compared(passed))
-    return f"Up to batch {found.largest_noninferior_batch}{tried} test {metric.noun} is {within}: it {lost}."
+    free = batch(found.largest_noninferior_batch)
+    return f"Up to batch {free}{tried} test {metric.noun} is {within}: it {lost}."
 
 
 def _at_most(metric: Metric, upper: float) -> str:
@@ -143,10 +146,10 @@ def _at_most(metric: Metric, upper: float) -> str:
     return f"may lose up to {amount}" if metric.direction == "higher" else f"may be up to {amount} worse"
 
 
-def _at_the_same_settings(metric: Metric, row: Loss) -> str:
+def _at_the_same_settings(metric: Metric, row: Loss, batch: Name) -> str:
     if row.lost is None:
         return ""
-    return f"At the same settings, batch {row.batch_size} {_lost(metric, row.lost, _compared(row))}."
+    return f"At the same settings, batch {batch(row.batch_size)} {_lost(metric, row.lost, _compared(row))}."
 
 
 def _by_rate(metric: Metric, batch_size: int, losses: dict[float, Mean]) -> str:
@@ -157,7 +160,7 @@ def _by_rate(metric: Metric, batch_size: int, losses: dict[float, Mean]) -> str:
     return f"By learning rate, batch {batch_size} {loses} {told}.".replace("-", "−")
 
 
-def _tuned(metric: Metric, found: FreeBatch | None, diverged: int) -> str:
+def _tuned(metric: Metric, found: FreeBatch | None, diverged: int, batch: Name) -> str:
     """What the largest batch loses when each batch size has a setting of its own; `diverged`: its trials elsewhere."""
     if found is None:
         return ""
@@ -170,12 +173,12 @@ def _tuned(metric: Metric, found: FreeBatch | None, diverged: int) -> str:
     else:
         partial = f" in {last.compared} of {last.attempted} replicates" if _is_partial(last) else ""
         loses = _lost(metric, last.lost, partial)
-    by_setting = f"With each batch size tuned separately (by {by}), batch {last.batch_size} {loses}"
+    by_setting = f"With each batch size tuned separately (by {by}), batch {batch(last.batch_size)} {loses}"
     if found.margin is None:
         return f"{by_setting}.{_edges(found)}"
     free = "no larger batch size is shown to be non-inferior"
     if found.largest_noninferior_batch != found.reference:
-        free = f"batch sizes up to {found.largest_noninferior_batch} are non-inferior"
+        free = f"batch sizes up to {batch(found.largest_noninferior_batch)} are non-inferior"
     if last.diverged:
         free += f", as batch {last.batch_size} diverged in {last.diverged} of {last.attempted} replicates"
     elif diverged:
@@ -230,7 +233,7 @@ def remedy_sentence(sweep: Sweep) -> str:
             return without.strip()
         return "No remedy was tried against the gap (`--remedies`, `--switch-epochs`)."
     tried, best = [remedy for remedy in found if remedy.batch_size == found[0].batch_size], named_remedy(found)
-    only, at = len(tried) == 1, f"tried at batch {best.batch_size}"
+    only, at = len(tried) == 1, f"tried at batch {sweep.batch_unit.batch(best.batch_size)}"
     compared, metric = best.gain.trials, sweep.metric
     partial = f" in {compared} of {best.attempted} trials" if compared < best.attempted else ""
     gain, changes = metric.signed_difference(metric.sign * best.gain.value) + partial, f"changes test {metric.noun} by"

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 
+from analysis.data.batch_unit import BatchUnit
 from analysis.data.load import NO_REMEDY, Sweep, axes, constants
 from analysis.data.metric import Metric
 from analysis.data.progress import Progress
@@ -175,49 +176,49 @@ def enough_is_paired(sweep: Sweep, progress: Progress) -> bool:
 
 def _how_large(sweep: Sweep) -> Card:
     question, why, metric = "How large?", _sentences(cost_sentence(sweep)), sweep.metric
-    found = free_batch(sweep, "matched")
+    found, unit = free_batch(sweep, "matched"), sweep.batch_unit
     if found is None:
         return Card(question, "Unknown: no two batch sizes can be compared", "", why)
     last = found.rows[-1]
     if last.lost is None:
         return Card(question, f"Batch {last.batch_size} diverged", f"{last.diverged} of {last.attempted} trials", why)
-    result = f"batch {last.batch_size} {_loses(metric, last.lost)}"
+    result = f"batch {unit.batch(last.batch_size)} {_loses(metric, last.lost)}"
     if (design := sweep.sequential) is not None:
         result += f", at look {design.look_of(last.batch_size)} of {len(design.looks)}"
     if last.lost.interval is None:
         return Card(question, _without_interval(last.lost), result, why)
     if by_rate := differing_losses(sweep, last.batch_size):
         told = ", ".join(f"{_number(metric, mean.value)} at {rate:g}" for rate, mean in by_rate.items())
-        return Card(question, _by_rate(found, last, by_rate), result, why, f"by learning rate: {told}")
-    return Card(question, f"{_size_verdict(metric, found, last)}{_diverged(last)}", result, why)
+        return Card(question, _by_rate(found, last, by_rate, unit), result, why, f"by learning rate: {told}")
+    return Card(question, f"{_size_verdict(metric, found, last, unit)}{_diverged(last)}", result, why)
 
 
-def _by_rate(found: FreeBatch, last: Loss, by_rate: dict[float, Mean]) -> str:
+def _by_rate(found: FreeBatch, last: Loss, by_rate: dict[float, Mean], unit: BatchUnit) -> str:
     worst = max(by_rate, key=lambda rate: by_rate[rate].value)
     total = sum(max(0.0, mean.value) for mean in by_rate.values())
     if by_rate[worst].value <= 0:
         return f"What batch {last.batch_size} gains depends on the learning rate{_diverged(last)}"
     share = "almost only" if by_rate[worst].value >= NEARLY_ALL * total else "mostly"
     where = f"{share} at learning rate {worst:g}"
-    return f"Batch {last.batch_size} is worse, {where}{_free(found, last)}{_diverged(last)}"
+    return f"Batch {last.batch_size} is worse, {where}{_free(found, last, unit)}{_diverged(last)}"
 
 
-def _size_verdict(metric: Metric, found: FreeBatch, last: Loss) -> str:
+def _size_verdict(metric: Metric, found: FreeBatch, last: Loss, unit: BatchUnit) -> str:
     assert last.lost is not None
     assert last.lost.interval is not None
     if found.margin is not None and found.largest_noninferior_batch == last.batch_size:
         within = f"{_number(metric, found.margin)} {metric.unit}".strip()
         return f"Batch {last.batch_size} is as good as {found.reference}, within {within}"
     if last.lost.interval.low > 0:
-        return f"Batch {last.batch_size} generalizes worse than {found.reference}{_free(found, last)}"
+        return f"Batch {last.batch_size} generalizes worse than {found.reference}{_free(found, last, unit)}"
     upper = f"{_number(metric, last.lost.interval.high)} {metric.unit}".strip()
     most = f"batch {last.batch_size} may lose up to {upper}"
-    return f"Undecided: {most}{_free(found, last)}"
+    return f"Undecided: {most}{_free(found, last, unit)}"
 
 
-def _free(found: FreeBatch, last: Loss) -> str:
+def _free(found: FreeBatch, last: Loss, unit: BatchUnit) -> str:
     free = found.largest_noninferior_batch
-    return f"; free up to {free}" if found.reference < free < last.batch_size else ""
+    return f"; free up to {unit.batch(free)}" if found.reference < free < last.batch_size else ""
 
 
 def _diverged(last: Loss) -> str:
@@ -273,7 +274,7 @@ def _what_helps(sweep: Sweep) -> Card:
     tried = [remedy for remedy in found if remedy.batch_size == found[0].batch_size]
     change, sign = best.gain, metric.sign  # in the direction of the metric
     value = f"{'+' if sign * change.value > 0 else ''}{_number(metric, sign * change.value)} {metric.unit}".strip()
-    gain = f"at batch {best.batch_size}: {value} {_ends(metric, change, sign)}"
+    gain = f"at batch {sweep.batch_unit.batch(best.batch_size)}: {value} {_ends(metric, change, sign)}"
     result = f"{best.name} {gain}"
     if best.gain.interval is None:
         return Card(question, _without_interval(best.gain), result, why)

@@ -26,13 +26,13 @@ def report(folder: AnyPath) -> list[str]:
 def lines(sweep: Sweep, found: Sequence[Explained]) -> list[str]:
     """The verdict, then what each measure mediates on each test set, and what the assumptions' tests say."""
     verdict, result, _ = card(sweep)
-    arms, metric = arms_of(sweep), sweep.metric
+    arms, metric, batch = arms_of(sweep), sweep.metric, sweep.batch_unit.batch
     text = [f"{verdict}.", f"  {result}", ""]
     for outcome in dict.fromkeys(one.outcome for one in found):
         of = [one for one in found if one.outcome == outcome]
         total = of[0].found.total
         where = "" if outcome == TEST else f" under {outcome}"
-        text.append(f"Gap of batch {arms.large} to batch {arms.small}{where}: {_amount(metric, total)}")
+        text.append(f"Gap of batch {batch(arms.large)} to batch {batch(arms.small)}{where}: {_amount(metric, total)}")
         if not _is_gap(total):
             text.append("  No significant gap here, so no share of it.")
         else:

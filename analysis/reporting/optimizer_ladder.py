@@ -6,6 +6,7 @@ from typing import Any
 
 from analysis.charts.optimizer_ladder import optimizer_ladder_figure
 from analysis.charts.style import save
+from analysis.data.batch_unit import BatchUnit
 from analysis.questions.optimizer_ladder import LadderAtGoal, RungAtGoal, load_ladder
 from analysis.questions.steps_to_result import critical_words, goal_words, mean_words, why_no_steps
 from analysis.reporting.tuned_steps import basis, doubts
@@ -29,8 +30,9 @@ def ladder_lines(folder: AnyPath) -> list[str]:
 
 
 def _goal_lines(one: LadderAtGoal) -> Iterator[str]:
-    goal = goal_words(one.rungs[0].tuned.runs, one.goal)
-    yield _sentence(one, goal)
+    runs = one.rungs[0].tuned.runs
+    goal, unit = goal_words(runs, one.goal), runs.batch_unit
+    yield _sentence(one, goal, unit)
     for rung in one.rungs:
         found = rung.tuned.found
         if found is None:
@@ -38,25 +40,26 @@ def _goal_lines(one: LadderAtGoal) -> Iterator[str]:
             kept = ", but no batch size's fastest one does in every replicate" if rung.tuned.reached else ""
             yield f"{rung.name}: {share}{kept}; try an easier goal or a wider range."
             continue
-        yield f"{rung.name}: {critical_words(found)}"
+        yield f"{rung.name}: {critical_words(found, unit)}"
         for row in found.rows:
             share = f"({row.reached} of {row.tried} settings reach it)"
             if row.steps is None:
-                yield f"  batch {row.batch_size}: {why_no_steps(row)} {share}"
+                yield f"  batch {unit.batch(row.batch_size)}: {why_no_steps(row)} {share}"
                 continue
             seconds = rung.seconds.get(row.batch_size)
             time = "" if seconds is None else f", {plain_number(seconds.value)} s"
             setting = _setting(rung, row.batch_size)
-            yield f"  batch {row.batch_size}: {mean_words(row.steps)} steps{time} at {setting} {share}"
+            yield f"  batch {unit.batch(row.batch_size)}: {mean_words(row.steps)} steps{time} at {setting} {share}"
         yield from (f"  {line}" for line in doubts(rung.tuned))
 
 
-def _sentence(one: LadderAtGoal, goal: str) -> str:
+def _sentence(one: LadderAtGoal, goal: str, unit: BatchUnit) -> str:
     fewest = one.fewest
     if fewest is None:
         return f"No batch size has two optimizers that reach {goal} in every replicate, so they are not compared."
     others = "; ".join(f"{name} takes {_times_as_many(ratio)}" for name, ratio in fewest.ratios)
-    text = f"At batch {fewest.batch_size}, {fewest.name} needs the fewest steps to {goal}: {mean_words(fewest.steps)}."
+    at = f"At batch {unit.batch(fewest.batch_size)}"
+    text = f"{at}, {fewest.name} needs the fewest steps to {goal}: {mean_words(fewest.steps)}."
     text += f" {others}." if others else " No other run shares a seed with its runs."
     compared = {fewest.name, *(name for name, _ in fewest.ratios)}
     missing = [rung.name for rung in one.rungs if rung.name not in compared and not _reaches(rung, fewest.batch_size)]

@@ -22,20 +22,21 @@ def report(sweep: Sweep) -> list[str]:
 
 def lines(found: Referee) -> list[str]:
     """The answer in words: what is compared, then each rule's verdict with its values."""
-    base, metric = found.base, found.metric
+    base, metric, batch = found.base, found.metric, found.batch_unit.batch
     replicates = max((level.replicates for level in found.levels if level is not None), default=0)
     text = [
-        f"Scaling rules from batch B = {base.batch_size} (learning rate {plain_number(base.config.learning_rate)}) to "
-        f"k B at equal examples: what retuning the learning rate still gains in test {metric.noun}. Settings are "
-        f"chosen on {found.tuning_seeds} seeds' validation examples and judged on the test set by {replicates} other "
-        f"seeds. 95 % CI, simultaneous over {len(found.rules)} rules; margin {metric.shown_margin()}.",
+        f"Scaling rules from batch B = {batch(base.batch_size)}, learning rate "
+        f"{plain_number(base.config.learning_rate)}, to k B at equal examples: what retuning the learning rate still "
+        f"gains in test {metric.noun}. Settings are chosen on {found.tuning_seeds} seeds' validation examples and "
+        f"judged on the test set by {replicates} other seeds. 95 % CI, simultaneous over {len(found.rules)} rules; "
+        f"margin {metric.shown_margin()}.",
         "Retuned:",
     ]
     for choice, level in zip(found.choices, found.levels, strict=True):
         judged = "not judged" if level is None else metric.named(level.value)
         edge = " (the end of the grid; widen --learning-rates)" if choice.is_edge else ""
         rate = plain_number(choice.config.learning_rate)
-        text.append(f"  batch {choice.batch_size}: learning rate {rate}{edge}, {judged}")
+        text.append(f"  batch {batch(choice.batch_size)}: learning rate {rate}{edge}, {judged}")
     for judged_rule in found.rules:
         text.append(f"{capitalized(judged_rule.rule.words)}: {verdict_words(found, judged_rule)}.")
         for verdict in judged_rule.verdicts:

@@ -86,15 +86,24 @@ def with_interval(mean: Mean | None) -> str:
 
 def _table(sweep: Sweep, width: int) -> list[str]:
     metric = sweep.metric
+    tokens = sweep.batch_unit.tokens
     unit = metric.label().removeprefix(f"test {metric.noun}").strip()
     rows: list[tuple[str, ...]] = [
         ("batch", "trials", f"test {metric.noun}", "large-batch", "box sharpness", "largest"),
-        ("size", "", unit, metric.difference_label("gap", short=True), "strong 1e-3 [%]", "eigenvalue"),
+        (
+            "size" if tokens is None else "size (tokens)",
+            "",
+            unit,
+            metric.difference_label("gap", short=True),
+            "strong 1e-3 [%]",
+            "eigenvalue",
+        ),
     ]
     found = by_batch_size(sweep)
     for row in found:
         gap = "reference" if row.is_reference else plus_minus(metric, row.gap)
-        counted = str(row.batch_size), completed(row.trials, row.attempted)
+        size = f"{row.batch_size}" if tokens is None else f"{row.batch_size} ({row.batch_size * tokens})"
+        counted = size, completed(row.trials, row.attempted)
         sharpness = with_interval(row.box_sharpness), with_interval(row.max_eig)
         rows.append((*counted, plus_minus(metric, row.level), gap, *sharpness))
     lines = text_table(rows, right=2, width=width)

@@ -6,6 +6,7 @@ Nothing is escaped here: the page puts every cell in as text.
 import shlex
 from typing import Any
 
+from analysis.data.batch_unit import BatchUnit
 from analysis.data.load import Sweep, axes, comparable, measures_of
 from analysis.questions.association import TARGETS, associate, granulated
 from analysis.questions.averaging import averaging
@@ -29,7 +30,7 @@ def batch_size_rows(sweep: Sweep) -> list[tuple[int, list[str]]]:
         (
             row.batch_size,
             [
-                _counted(row),
+                _counted(row, sweep.batch_unit),
                 str(row.level.replicates if row.level else 0),
                 plus_minus(metric, row.level),
                 "reference" if row.is_reference else plus_minus(metric, row.gap),
@@ -112,7 +113,7 @@ def remedy_rows(sweep: Sweep) -> list[tuple[list[str], list[str]]]:
         (
             [
                 row.name,
-                _counted(row),
+                _counted(row, sweep.batch_unit),
                 plus_minus(metric, row.gain),
                 _p_value(row.corrected_p),
                 with_ends(row.share),
@@ -185,14 +186,25 @@ def free_batch_rows(sweep: Sweep) -> list[tuple[int, list[str]]]:
             most = "–" if row.upper is None else metric.number(row.upper).replace("-", "−")
             compared = completed(row.compared, row.attempted)
             rows.append(
-                (row.batch_size, [name, str(row.batch_size), compared, plus_minus(metric, row.lost), most, passed])
+                (
+                    row.batch_size,
+                    [
+                        name,
+                        sweep.batch_unit.batch(row.batch_size),
+                        compared,
+                        plus_minus(metric, row.lost),
+                        most,
+                        passed,
+                    ],
+                )
             )
     return rows
 
 
-def _counted(row: BatchSizeRow | Remedy) -> str:
-    """The batch size, with what is missing or off target."""
-    notes = [f"{row.trials} of {row.attempted} trials"] if row.trials < row.attempted else []
+def _counted(row: BatchSizeRow | Remedy, unit: BatchUnit) -> str:
+    """The batch size, with its tokens and what is missing or off target."""
+    notes = [] if unit.tokens is None else [f"{row.batch_size * unit.tokens} tokens"]
+    notes += [f"{row.trials} of {row.attempted} trials"] if row.trials < row.attempted else []
     notes += [f"{row.diverged} diverged"] if row.diverged else []
     notes += [f"{row.off_target} off target"] if row.off_target else []
     return f"{row.batch_size} ({', '.join(notes)})" if notes else str(row.batch_size)

@@ -16,6 +16,7 @@ where the smallest did not is not free.
 """
 
 import textwrap
+from collections.abc import Callable
 
 from analysis.charts.style import save
 from analysis.charts.tuned_gap import basis, tuned_gap_figure
@@ -38,11 +39,11 @@ def answer(found: TunedGap) -> list[str]:
         return [f"No tuning trial of {reference.name} has come to a result yet, so there is nothing to compare with."]
     sentences = []
     if largest is not reference:
-        sentences.append(_verdict(metric, reference, largest))
+        sentences.append(_verdict(metric, reference, largest, found.batch_unit.batch))
     for cell in found.cells:
         if cell.remedy != NO_REMEDY and cell.batch_size == largest.batch_size and cell.tuned_gap is not None:
             loses = _loses(metric, cell.tuned_gap, reference)
-            sentences.append(f"Tuned with {cell.remedy}, batch {cell.batch_size} {loses}.")
+            sentences.append(f"Tuned with {cell.remedy}, batch {found.batch_unit.batch(cell.batch_size)} {loses}.")
     unfair = [cell.name for cell in found.cells if RATE in cell.edges]
     if unfair:
         sentences.append(
@@ -58,13 +59,13 @@ def answer(found: TunedGap) -> list[str]:
     return sentences
 
 
-def _verdict(metric: Metric, reference: TunedCell, largest: TunedCell) -> str:
+def _verdict(metric: Metric, reference: TunedCell, largest: TunedCell, batch: Callable[[int], str]) -> str:
     tuned, untuned, gained = largest.tuned_gap, largest.untuned_gap, largest.gained
     if tuned is None or untuned is None:
         return f"{largest.name.capitalize()} has not been retrained, so nothing can be said of its gap."
     partial = tuned.replicates < largest.retrained
     some = f" in {tuned.replicates} of {largest.retrained} replicates" if partial else ""
-    text = f"Tuned by itself{some}, batch {largest.batch_size} {_loses(metric, tuned, reference)}; "
+    text = f"Tuned by itself{some}, batch {batch(largest.batch_size)} {_loses(metric, tuned, reference)}; "
     text += f"at the setting that is best for {reference.name}, it {_loses(metric, untuned, None)}."
     if largest.diverged and _sign(tuned) <= 0:
         lost = f"{largest.diverged} of {largest.retrained} retrained trials"

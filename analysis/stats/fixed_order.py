@@ -6,7 +6,7 @@ within the limit where its 95 % interval ends below, and beyond it where the int
 the two is not decided.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from analysis.stats.means import Mean
@@ -46,10 +46,13 @@ def boundary(rows: Sequence[tuple[int, Mean | None]], most: float) -> Boundary:
     return Boundary(within, beyond, guess)
 
 
-def boundary_words(found: Boundary) -> str:
-    guess = "no batch size beyond the smallest" if found.best_guess is None else f"up to batch {found.best_guess}"
-    within = "none shown to be" if found.within is None else f"shown up to batch {found.within}"
-    beyond = (
-        "none shown to be beyond it" if found.beyond is None else f"shown to be beyond it from batch {found.beyond} on"
-    )
+def boundary_words(found: Boundary, batch: Callable[[int], str] = str) -> str:
+    """The boundary as a clause; `batch` names a batch size."""
+    guess, within, beyond = "no batch size beyond the smallest", "none shown to be", "none shown to be beyond it"
+    if found.best_guess is not None:
+        guess = f"up to batch {batch(found.best_guess)}"
+    if found.within is not None:
+        within = f"shown up to batch {batch(found.within)}"
+    if found.beyond is not None:
+        beyond = f"shown to be beyond it from batch {batch(found.beyond)} on"
     return f"{guess} by the means; {within}; {beyond}"

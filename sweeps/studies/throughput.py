@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from analysis.charts.style import save
 from analysis.charts.time_to_result import time_to_result_figure
+from analysis.data.batch_unit import BatchUnit
 from analysis.data.load import Sweep, load_sweep
 from analysis.questions.data_parallel import (
     Link,
@@ -35,10 +36,11 @@ from trainables.runtime.errors import UserError
 
 @dataclass(frozen=True)
 class _Measured:
-    """Examples per second by part of the sweep and batch size; the gradient's size in bytes; the model of several
-    workers, where it is measured."""
+    """Examples per second by part of the sweep and batch size; what they are told in; the gradient's size in bytes; the
+    model of several workers, where it is measured."""
 
     throughput: Mapping[str, Throughput]
+    unit: BatchUnit
     gradient_bytes: float
     model: WorkerModel | None = None
 
@@ -48,7 +50,7 @@ def run_throughput(options: argparse.Namespace) -> list[object]:
     _refuse_without_effect(options)
     if options.sweep is None:
         measured = _measured(options, None)
-        return [*throughput_lines(measured.throughput), *_several_devices(options, measured)]
+        return [*throughput_lines(measured.throughput, unit=measured.unit), *_several_devices(options, measured)]
     sweep = load_sweep(options.sweep)
     whole = sweep_parts(sweep, options.goal, options.metric, options.direction)
     measured = _measured(options, whole) if options.measure else _of_rows(options, sweep, whole)
@@ -59,13 +61,14 @@ def run_throughput(options: argparse.Namespace) -> list[object]:
             f"`--optimizer` {' and '.join(measured.throughput)} reaches none of the goals at any batch size"
         )
     never = ", ".join(f"{goal:g}" for goal in missed)
-    metric = in_words(whole.metric)
+    metric, unit = in_words(whole.metric), measured.unit
+    figure = time_to_result_figure(found, whole.metric, options.price_per_hour, unit=unit)
     return [
-        *throughput_lines(measured.throughput, where),
-        *(line for one in found for line in lines(one, metric, options.price_per_hour)),
+        *throughput_lines(measured.throughput, where, unit=unit),
+        *(line for one in found for line in lines(one, metric, options.price_per_hour, unit=unit)),
         *([f"{metric} {never}: no batch size reaches it in every replicate."] if never else []),
         *_several_devices(options, measured, found, metric),
-        *save(time_to_result_figure(found, whole.metric, options.price_per_hour), sweep.folder, "time_to_result"),
+        *save(figure, sweep.folder, "time_to_result"),
     ]
 
 
@@ -111,7 +114,7 @@ def _refuse_without_effect(options: argparse.Namespace) -> None:
 
 def _of_rows(options: argparse.Namespace, sweep: Sweep, whole: SweepParts) -> _Measured:
     size = 0.0 if options.devices is None else gradient_bytes_of_rows(sweep)
-    return _Measured(throughput_of_rows(sweep, whole.parts), size)
+    return _Measured(throughput_of_rows(sweep, whole.parts), sweep.batch_unit, size)
 
 
 def _measured(options: argparse.Namespace, whole: SweepParts | None) -> _Measured:
@@ -123,6 +126,7 @@ def _measured(options: argparse.Namespace, whole: SweepParts | None) -> _Measure
 
     from sweeps.plan.grid import expand
     from sweeps.plan.throughput import measure_throughput
+    from sweeps.plan.units import tokens_of_example
     from sweeps.plan.worker_throughput import measure_workers
     from sweeps.studies.study import grid_of, source_of
 
@@ -144,11 +148,12 @@ def _measured(options: argparse.Namespace, whole: SweepParts | None) -> _Measure
     parts = [""] if whole is None else [part.name for part in _parts_of(whole.parts, vars(configs[0]))]
     seconds = options.seconds or SECONDS
     found = measure_throughput(configs, source, device, seconds)
+    unit = BatchUnit(tokens_of_example(source))
     throughput, size = dict.fromkeys(parts, throughput_of_passes(found.passes)), found.gradient_bytes
     if not workers:
-        return _Measured(throughput, size)
+        return _Measured(throughput, unit, size)
     times = measure_workers(configs, source, workers, size, seconds, options.threads)
-    return _Measured(throughput, size, fit_model(times.steps, times.all_reduces, size))
+    return _Measured(throughput, unit, size, fit_model(times.steps, times.all_reduces, size))
 
 
 def _batch_sizes(parts: Sequence[Part]) -> list[int]:

@@ -30,7 +30,9 @@ def batch_size_charts(sweep: Sweep) -> list[Chart]:
         f"learning rate {rate:g}": [(size, part[part["batch_size"] == size]) for size in sizes]
         for rate, part in plain.groupby("learning_rate")
     }
-    return _charts(sweep, lines, plain[plain["is_reference"]], {"x": LABELS["batch_size"], "at": sizes, "ticks": None})
+    return _charts(
+        sweep, lines, plain[plain["is_reference"]], {"x": sweep.batch_unit.label, "at": sizes, "ticks": None}
+    )
 
 
 def gap_chart(sweep: Sweep) -> Chart | None:

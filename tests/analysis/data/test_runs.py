@@ -14,6 +14,7 @@ from narrow import not_none
 
 from analysis import steps_to_result
 from analysis.data.batch_sizes import with_batch_size
+from analysis.data.batch_unit import EXAMPLES
 from analysis.data.foreign_runs import read_events, read_studies, read_wandb
 from analysis.data.load import load_sweep
 from analysis.data.runs import Runs, direction_of, read_csv, read_frame, read_results
@@ -267,7 +268,7 @@ def test_examples_are_those_that_trials_have_counted(tmp_path: Path) -> None:
         assert not_none(three.examples).value == pytest.approx(3 * not_none(one.examples).value, rel=1e-12)
     assert answers[0].critical is not None
     assert answers[1].critical is None
-    assert critical_words(answers[1]) == "there is no B_crit: the batch size changes during the training"
+    assert critical_words(answers[1], EXAMPLES) == "there is no B_crit: the batch size changes during the training"
 
 
 BAD = {

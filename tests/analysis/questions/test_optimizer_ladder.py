@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 from scipy import stats
 
+from analysis.data.batch_unit import EXAMPLES
 from analysis.questions.optimizer_ladder import Fewest, LadderAtGoal, RungAtGoal, fewest_steps
 from analysis.questions.steps_to_result import StepsAtBatch, StepsToResult
 from analysis.reporting.optimizer_ladder import _sentence
@@ -64,14 +65,18 @@ def test_the_sentence_names_those_that_do_not_get_there() -> None:
         rung("never", {8: None, 64: None, 256: None}),
     )
     ratios = [("slow", Mean(2.0, None, 1, 1))]
-    said = _sentence(LadderAtGoal(0.5, rungs, None, Fewest(64, "fast", Mean(2.0, None, 1, 1), tuple(ratios))), "0.5")
+    said = _sentence(
+        LadderAtGoal(0.5, rungs, None, Fewest(64, "fast", Mean(2.0, None, 1, 1), tuple(ratios))), "0.5", EXAMPLES
+    )
     assert said == (
         "At batch 64, fast needs the fewest steps to 0.5: 2. slow takes 2 times as many (no interval: one replicate). "
         "Not reached there in every replicate: late, never. Larger batches that one optimizer alone reaches it with: "
         "batch 256 (fast)."
     )
     agreed = Mean(2.0, None, 3, 3)
-    said = _sentence(LadderAtGoal(0.5, rungs[:1], None, Fewest(256, "fast", agreed, (("slow", agreed),))), "0.5")
+    said = _sentence(
+        LadderAtGoal(0.5, rungs[:1], None, Fewest(256, "fast", agreed, (("slow", agreed),))), "0.5", EXAMPLES
+    )
     assert said.endswith("slow takes 2 times as many (no interval: all replicates agree exactly).")
 
 

@@ -23,8 +23,11 @@ def test_the_page_shows_the_kept_results(name: str, tmp_path: Path, capsys: pyte
     ways = [row for row in rows if row[0].startswith(("constant", "schedule", "Seesaw"))]
     assert (len(at_points), len(ways)) == ({"digits": 4, "gpt": 3}[name], 4)
     for _, by_means, _, beyond in at_points:
-        guess = f"up to batch {by_means}" if by_means.isdigit() else "no batch size beyond the smallest"
-        limit = f"beyond it from batch {beyond.split()[-1]} on" if beyond != "none" else "none shown to be beyond it"
+        tokens = r"(?: \(\d+ tokens\))?"
+        guess = f"up to batch {by_means}{tokens}" if by_means.isdigit() else "no batch size beyond the smallest"
+        limit = "none shown to be beyond it"
+        if beyond != "none":
+            limit = f"beyond it from batch {beyond.split()[-1]}{tokens} on"
         assert re.search(f"{guess} by the means[^:]*; {limit}|{guess} by the means[^:]*{limit}", said)
     for way, steps, loss, *difference in ways:
         assert f"{re.split(',| `', way)[0]}: {steps} steps, loss {loss}" in said
