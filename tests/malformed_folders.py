@@ -1,4 +1,5 @@
-"""Results folders that are damaged in one way each, made from old_folder/, for test_malformed_folders.py."""
+"""Folders that are damaged in one way each, for test_malformed_folders.py: results, made from old_folder/, and runs of
+other tools."""
 
 import json
 import os
@@ -45,6 +46,40 @@ def whole_folder(folder: Path) -> None:
     (folder / "sweep.json").write_text(json.dumps(ABOUT))
 
 
+FOREIGN = {  # the layout of Shallue et al. 2019, two exports of W&B, and a run of TensorBoard
+    "studies/64/study.json": '{"batch_size": 64}',
+    "studies/64/1/metadata.json": '{"status": "COMPLETE", "parameters": {"learning_rate": 0.1}}',
+    "studies/64/1/measurements.csv": "step,val_loss\n1,0.5\n2,0.4\n",
+    "studies/128/study.json": '{"batch_size": 128}',
+    "studies/128/1/metadata.json": '{"status": "COMPLETE", "parameters": {"learning_rate": 0.1}}',
+    "studies/128/1/measurements.csv": "step,val_loss\n1,0.5\n2,0.3\n",
+    "chart.csv": "Step,a - val_loss,b - val_loss\n1,0.5,0.5\n2,0.4,0.3\n",
+    "runs.csv": "Name,batch_size\na,64\nb,128\n",
+    "events/a/events.out.tfevents.0": "",
+}
+
+
+def foreign_runs(folder: Path) -> None:
+    """Fill `folder` with FOREIGN."""
+    for name, content in FOREIGN.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(content)
+
+
+def foreign_damages() -> Iterator[Damage]:
+    """Of `foreign_runs`: what is no file, or no whole one, where a file is expected."""
+    for name in ("studies/64/study.json", "studies/64/1/metadata.json", "studies/64/1/measurements.csv", "runs.csv"):
+        for kind, put in _KINDS.items():
+            yield Damage(f"{name} is {kind}", "` must ", _at(name, put))
+    for name in ("events/a/events.out.tfevents.1", "events/a/b.tfevents"):
+        for kind, put in _NO_FILES.items():
+            yield Damage(f"{name} is {kind}", "`source` must hold event files", _at(name, put))
+    for value in ("3", "[1]", "null", '"x"'):
+        content = f'{{"status": "COMPLETE", "parameters": {value}}}'.encode()
+        place = _at("studies/64/1/metadata.json", _put(content))
+        yield Damage(f"parameters are {value}", "`source` must hold parameters by name", place)
+
+
 def damages() -> Iterator[Damage]:
     """All of them, each with a name of its own."""
     yield from _no_files()
@@ -71,15 +106,16 @@ def record() -> dict[str, Any]:
 def _no_files() -> Iterator[Damage]:
     """What is no file, or no whole one, where a file is expected."""
 
-    def at(place: str, put: Callable[[Path], object]) -> Callable[[Path], object]:
-        return lambda folder: put(folder / place)
-
     trial_id = record()["trial"]["trial_id"]
     places = {f"{name}.parquet": REFUSED for name in SCHEMAS}
     places |= {"sweep.json": "", f"trials/{trial_id}.json": LEFT_OUT}
     for place, says in places.items():
         for kind, put in _KINDS.items():
-            yield Damage(f"{place} is {kind}", says, at(place, put))
+            yield Damage(f"{place} is {kind}", says, _at(place, put))
+
+
+def _at(place: str, put: Callable[[Path], object]) -> Callable[[Path], object]:
+    return lambda folder: put(folder / place)
 
 
 def _put(content: bytes) -> Callable[[Path], object]:
@@ -94,12 +130,14 @@ def _instead(make: Callable[[Path], object]) -> Callable[[Path], object]:
     return put
 
 
-_KINDS: dict[str, Callable[[Path], object]] = {
+_NO_FILES: dict[str, Callable[[Path], object]] = {
     "a named pipe": _instead(os.mkfifo),
     "a folder": _instead(Path.mkdir),
     "a link to nowhere": _instead(lambda path: path.symlink_to("nowhere")),
     "a link to itself": _instead(lambda path: path.symlink_to(path.name)),
     "a device": _instead(lambda path: path.symlink_to("/dev/zero")),
+}
+_KINDS = _NO_FILES | {
     "empty": _put(b""),
     "garbage": _put(b"PAR1 \xff\0 no table PAR1"),
     "NUL": _put(b"\0" * 1000),

@@ -9,12 +9,13 @@ from pathlib import Path
 from typing import NoReturn
 
 import pytest
-from malformed_folders import REFUSED, Damage, damages, whole_folder
+from malformed_folders import REFUSED, Damage, damages, foreign_damages, foreign_runs, whole_folder
 
 from analysis.reporting.live import LiveData
 from trainables.records import tables
 
 DAMAGES = {damage.name: damage for damage in damages()}
+FOREIGN = {damage.name: damage for damage in foreign_damages()}
 LONGEST = 60  # seconds for what takes a tenth of one: a reader that hangs is stopped
 READERS = ["analysis.summary", "analysis.report", "analysis.leaderboard", "analysis.gap_vs_sharpness"]
 GRID = """--batch-sizes 30 300 --learning-rates 0.003 0.01 --warmup-epochs 0 --switch-epochs none 5 --seeds 0 1
@@ -69,6 +70,26 @@ def test_without_damage(folder: Path, capsys: pytest.CaptureFixture[str]) -> Non
 def test_status(name: str, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     DAMAGES[name].make(folder)
     check("sweeps.status", [str(folder)], DAMAGES[name], capsys)
+
+
+def arguments_of(folder: Path, name: str) -> list[str]:
+    """What reads the damaged part of foreign runs."""
+    if name.startswith("runs.csv"):
+        return [str(folder / "chart.csv"), "--runs", str(folder / "runs.csv"), "--metric", "val_loss"]
+    return [str(folder / ("events" if name.startswith("events") else "studies")), "--metric", "val_loss"]
+
+
+@pytest.mark.parametrize("name", FOREIGN)
+def test_runs_of_other_tools(name: str, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    foreign_runs(folder)
+    FOREIGN[name].make(folder)
+    check("analysis.steps_to_result", arguments_of(folder, name), FOREIGN[name], capsys)
+
+
+@pytest.mark.parametrize("name", ["studies", "runs.csv"])
+def test_runs_of_other_tools_without_damage(name: str, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    foreign_runs(folder)
+    check("analysis.steps_to_result", arguments_of(folder, name), Damage("none", "", lambda _: None), capsys)
 
 
 @pytest.mark.slow

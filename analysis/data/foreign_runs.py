@@ -24,7 +24,8 @@ from analysis.data.column_names import WANDB
 from analysis.data.metric import Direction
 from analysis.data.runs import Runs, read_frame, read_table, renamed
 from analysis.data.settings import choose_settings
-from trainables.runtime.errors import UserError, one_line
+from trainables.runtime.errors import UserError, one_line, quoted
+from trainables.storage.folders import NotAFileError, check_is_file, is_there, read_file
 
 EVENTS = "events.out.tfevents.*"
 HPARAMS = "_hparams_/session_start_info"  # the tag that TensorBoard's plugin writes
@@ -70,18 +71,17 @@ def read_wandb(
 
 def has_studies(source: Path) -> bool:
     """Whether `source` holds the layout of Shallue et al."""
-    return any(source.glob("*/study.json")) or (source / "study.json").is_file()
+    return is_there(source / "study.json") or bool(_below(source, "study.json"))
 
 
 def read_studies(source: Path, metric: str, direction: Direction | None, named: Sequence[str] | None = None) -> Runs:
     """The studies of one workload, a folder for each batch size; its settings are all parameters, or those `named`."""
-    studies = (
-        [source] if (source / "study.json").is_file() else sorted(one.parent for one in source.glob("*/study.json"))
-    )
+    is_one = is_there(source / "study.json")
+    studies = [source] if is_one else [file.parent for file in _below(source, "study.json")]
     rows, about = [], []
     for study in studies:
         size = _json(study / "study.json").get("batch_size")
-        for file in sorted(study.glob("*/metadata.json")):
+        for file in _below(study, "metadata.json"):
             found, run = _json(file), f"{study.name}/{file.parent.name}"
             if found.get("status") not in ("COMPLETE", "INFEASIBLE"):
                 continue
@@ -92,7 +92,7 @@ def read_studies(source: Path, metric: str, direction: Direction | None, named: 
                     f"{', '.join(name for name in curve if name != 'step')}"
                 )
             rows.append(curve[["step", metric]].assign(run=run))
-            about.append({"run": run, "batch_size": size, **found.get("parameters", {})})
+            about.append({"batch_size": size, **_parameters(found, file), "run": run})
     if not rows:
         raise UserError(f"`source` must hold trials that are COMPLETE, got none in {source}")
     table = pd.DataFrame(about).set_index("run")
@@ -100,6 +100,11 @@ def read_studies(source: Path, metric: str, direction: Direction | None, named: 
     if named is not None:
         table, notes = choose_settings(source, table, named)
     return read_frame(source, pd.concat(rows, ignore_index=True), metric, direction, table, notes=notes)
+
+
+def _below(folder: Path, name: str) -> list[Path]:
+    """The files of this name in the folders of `folder`, in order; also links to nowhere."""
+    return sorted(file for file in folder.glob("*/*") if file.name == name)
 
 
 def has_events(source: Path) -> bool:
@@ -129,6 +134,7 @@ def read_events(
     about: dict[str, dict[str, Any]] = {}
     tags: set[str] = set()
     for folder in sorted({file.parent for file in source.rglob(EVENTS)}):
+        _check_events(folder)
         run = str(folder.relative_to(source))
         events = EventAccumulator(str(folder), size_guidance={"scalars": 0}).Reload()
         about[run] = _hyperparameters(events)
@@ -137,9 +143,8 @@ def read_events(
         if metric in scalars:
             rows += [{"run": run, "step": event.step, metric: event.value} for event in events.Scalars(metric)]
     if not rows:
-        raise UserError(
-            f"`metric` must be a scalar of the event files, got {metric!r}; such as {', '.join(sorted(tags)[:8])}"
-        )
+        some = ", ".join(sorted(tags)[:8]) or "none"
+        raise UserError(f"`metric` must be a scalar of the event files, got {metric!r}; such as {some}")
     frame = pd.DataFrame(rows).drop_duplicates(["run", "step"], keep="last")
     frame = frame[~frame["run"].isin(_final_values(frame["run"], about))]
     names = [*frame["run"].unique()]
@@ -153,6 +158,15 @@ def read_events(
     table, notes = choose_settings(source, table, named, kept=[*in_path])
     table, seed_notes = _alone_without_seed(table)
     return read_frame(source, frame, metric, direction, table, notes=[*batch_notes, *notes, *seed_notes])
+
+
+def _check_events(folder: Path) -> None:
+    """Raises UserError for what TensorBoard would take for an event file of `folder` and is no file."""
+    for file in sorted(folder.glob("*tfevents*")):
+        try:
+            check_is_file(file)
+        except NotAFileError as error:
+            raise UserError(f"`source` must hold event files, got {file} ({error})") from error
 
 
 def _final_values(rows: pd.Series, about: dict[str, dict[str, Any]]) -> set[str]:
@@ -235,9 +249,17 @@ def _alone_without_seed(about: pd.DataFrame) -> tuple[pd.DataFrame, tuple[str, .
     return about.assign(**{"run folder": about.index.to_series().where(several)}), (note,)
 
 
+def _parameters(trial: dict[str, Any], file: Path) -> dict[str, Any]:
+    """The parameters of a trial by name, nested ones as text."""
+    found = trial.get("parameters", {})
+    if not isinstance(found, dict):
+        raise UserError(f"`source` must hold parameters by name in {file}, got {quoted(found)}")
+    return {name: json.dumps(value) if isinstance(value, list | dict) else value for name, value in found.items()}
+
+
 def _json(file: Path) -> dict[str, Any]:
     try:
-        found = json.loads(file.read_text())
-    except (OSError, ValueError) as error:
+        found = json.loads(read_file(file))
+    except (OSError, ValueError, RecursionError) as error:
         raise UserError(f"`source` must hold JSON in {file}, got {one_line(error)}") from error
     return found if isinstance(found, dict) else {}

@@ -34,7 +34,7 @@ from analysis.data.settings import choose_settings
 from analysis.stats.wording import setting_value
 from trainables.records.matching import MATCHED
 from trainables.runtime.errors import UserError, one_line
-from trainables.storage.folders import AnyPath
+from trainables.storage.folders import AnyPath, check_is_file
 
 NEEDED = ("batch_size", "step")
 LARGEST = 2.0**53  # up to which floating-point numbers count whole steps and examples
@@ -221,6 +221,7 @@ def is_results(source: Path) -> bool:
 def read_table(source: Path) -> pd.DataFrame:
     """The rows of a CSV file. Raises UserError where it is none."""
     try:
+        check_is_file(source)
         frame = pd.read_csv(source)
     except (OSError, ValueError, pd.errors.ParserError) as error:
         raise UserError(f"`source` must be a CSV file, got {source} ({one_line(error)})") from error
