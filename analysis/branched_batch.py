@@ -25,7 +25,7 @@ def _add(parser: argparse.ArgumentParser) -> None:
         "--margin",
         type=number(),
         metavar="X",
-        help="what a branch may lose, in the unit of the held-out loss (default: 0.01 nats)",
+        help="how much a branch may lose, in the unit of the held-out loss (default: 0.01 nats)",
     )
 
 

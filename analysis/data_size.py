@@ -22,9 +22,11 @@ def main(arguments: list[str]) -> int:
 
 
 def _add(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--loss", type=number(), metavar="X", help="the training loss (default: that of the sweeps)")
     parser.add_argument(
-        "--to", nargs="+", type=int, default=[], metavar="N", help="numbers of training examples to extrapolate to"
+        "--loss", type=number(), metavar="X", help="training loss to reach (default: the sweeps' target)"
+    )
+    parser.add_argument(
+        "--to", nargs="+", type=int, default=[], metavar="N", help="extrapolate to this many training examples"
     )
 
 

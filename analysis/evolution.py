@@ -1,4 +1,4 @@
-"""Sharpness along the run: box sharpness against the training loss of the same moment, and the way from the start.
+"""Sharpness during training: box sharpness against the training loss, and the distance from the initial weights.
 
     python analysis/evolution.py results/NAME
 

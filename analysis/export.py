@@ -1,4 +1,4 @@
-"""The winning setting of a sweep as JSON, as YAML, and as a PyTorch script that trains with it.
+"""Export the best setting of a sweep as JSON, as YAML, and as a PyTorch script that trains with it.
 
     python analysis/export.py results/NAME --best
 
@@ -15,7 +15,7 @@ from analysis.reporting.export import write_best
 
 def main(arguments: list[str]) -> int:
     def add(parser: argparse.ArgumentParser) -> None:
-        parser.add_argument("--best", action="store_true", required=True, help="the setting with the best mean")
+        parser.add_argument("--best", action="store_true", required=True, help="export the setting with the best mean")
         add_metric(parser, has_margin=False)
 
     def export(options: argparse.Namespace) -> list[object]:

@@ -1,4 +1,4 @@
-"""The largest batch that costs nothing: whose test metric is statistically no worse than the smallest batch's.
+"""The largest free batch: the largest batch size with a test metric non-inferior to that of the smallest batch.
 
     python analysis/free_batch.py results/NAME [--margin X]
 

@@ -1,4 +1,4 @@
-"""Which hyperparameter moves the result, and which the gap? Shares of the variance over a complete grid.
+"""Which hyperparameter affects the result, and which the gap? Shares of the variance over a complete grid.
 
     python analysis/importance.py results/NAME
 

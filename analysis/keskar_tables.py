@@ -1,4 +1,4 @@
-"""Tables 2 to 4 of Keskar et al. 2017 beside ours: the paper's number, ours, and whether its conclusion holds.
+"""Tables 2 to 4 of Keskar et al. 2017: the paper's result, ours, and whether its conclusion holds.
 
     python analysis/keskar_tables.py results/NAME
 

@@ -18,7 +18,11 @@ from analysis.minima.landscape import DIRECTIONS, POINTS
 def _options(parser: argparse.ArgumentParser) -> None:
     add_profile_options(parser, points=POINTS)
     parser.add_argument(
-        "--directions", type=int, default=DIRECTIONS, metavar="N", help="random directions (default: %(default)s)"
+        "--directions",
+        type=int,
+        default=DIRECTIONS,
+        metavar="N",
+        help="number of random directions (default: %(default)s)",
     )
 
 

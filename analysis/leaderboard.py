@@ -1,4 +1,4 @@
-"""Which measure predicts the gap? Every measure of a sweep beside what is known for nothing: a leaderboard.
+"""Which measure predicts the gap? A leaderboard of all measures, with batch size and other baselines for comparison.
 
     python analysis/leaderboard.py results/NAME
 

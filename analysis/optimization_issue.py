@@ -1,4 +1,4 @@
-"""Low training loss, bad test accuracy: full-batch methods with line searches against small-batch training.
+"""Low training loss and low test accuracy: full-batch methods with line searches against small-batch training.
 
     python analysis/optimization_issue.py results/NAME
 

@@ -1,4 +1,4 @@
-"""Remedies on the large batch: what they win back of the gap, and whether the minimum is flat.
+"""The paper's remedies on the large batch: how much of the gap they win back, and whether the minimum is flat.
 
     python analysis/paper_remedies.py results/NAME
 

@@ -1,4 +1,4 @@
-"""Loss and accuracy on the way from a small-batch minimum to a large-batch one (Keskar et al. 2017, figures 3 and 10).
+"""Loss and accuracy between a small-batch and a large-batch minimum (Keskar et al. 2017, figures 3 and 10).
 
     python analysis/parametric_plot.py results/NAME [--pair TRIAL_ID TRIAL_ID]
 
@@ -19,7 +19,12 @@ from trainables.runtime.numbers import number
 def _options(parser: argparse.ArgumentParser) -> None:
     add_profile_options(parser, points=POINTS)
     parser.add_argument(
-        "--alpha-range", nargs=2, type=number(), default=RANGE, metavar=("LOW", "HIGH"), help="(default: -1 2)"
+        "--alpha-range",
+        nargs=2,
+        type=number(),
+        default=RANGE,
+        metavar=("LOW", "HIGH"),
+        help="range of alpha (default: -1 2)",
     )
 
 

@@ -1,4 +1,4 @@
-"""What buys the large-batch gap back? Every remedy at every large batch: its gain, its cost, and whether it flattened.
+"""Which remedy wins back the large-batch gap? Its gain, cost and effect on sharpness, at every large batch size.
 
     python analysis/remedies.py results/NAME
 

@@ -1,4 +1,4 @@
-"""report.html of a sweep: the answer first, then the map, the evidence, what was run and what went wrong.
+"""Write report.html of a sweep: the answer, the gap map, the evidence, what was run and what went wrong.
 
     python analysis/report.py results/NAME
     python analysis/report.py results/A results/B    one page of several sweeps, results/A+B.html

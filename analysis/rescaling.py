@@ -1,4 +1,4 @@
-"""The counter-example, computed: one function, two networks, another sharpness (Dinh et al. 2017, arXiv 1703.04933).
+"""The counter-example of Dinh et al. 2017 (arXiv 1703.04933): rescaling changes the sharpness but not the function.
 
     python analysis/rescaling.py results/NAME
 

@@ -1,4 +1,4 @@
-"""Does the gap, and do sharper minima, persist over networks and optimizers? A row for each variant of a sweep.
+"""Do the gap and the sharper minima persist across networks and optimizers? A row for each variant of a sweep.
 
     python analysis/resilience.py results/NAME
 

@@ -1,4 +1,4 @@
-"""Which rule carries a tuned setting to larger batches, from a folder of sweeps/scaling_rules.py.
+"""Which rule scales a tuned setting to larger batches, from a folder of sweeps/scaling_rules.py.
 
     python analysis/scaling_rules.py results/NAME [--margin X]
 

@@ -1,4 +1,4 @@
-"""The page of a sweep, live: report.html as it would be now, while the sweep runs and after.
+"""Serve the report of a sweep as a live page, while the sweep runs and afterwards.
 
     python analysis/serve.py results/NAME             http://127.0.0.1:8321
     python analysis/serve.py results/NAME --port 0    any free port
@@ -28,7 +28,9 @@ def show(options: argparse.Namespace) -> list[object]:
 
 def main(arguments: list[str]) -> int:
     def add(parser: argparse.ArgumentParser) -> None:
-        parser.add_argument("--port", type=int, default=PORT, help=f"on 127.0.0.1, 0 for any free one ({PORT})")
+        parser.add_argument(
+            "--port", type=int, default=PORT, help=f"port on 127.0.0.1, 0 for any free one (default: {PORT})"
+        )
         add_metric(parser, has_margin=True)
 
     return run_with_options(show, arguments, __doc__, add)

@@ -1,4 +1,4 @@
-"""How much of the large-batch gap goes through each measure of sharpness, from interventions on the sharpness?
+"""How much of the large-batch gap does each measure of sharpness mediate? Estimated from interventions on sharpness.
 
     python analysis/sharpness_intervention.py results/NAME
 

@@ -1,4 +1,4 @@
-"""Steps to a result against batch size, of runs from anywhere: perfect scaling, where it ends, and what lies beyond.
+"""Steps to a result against batch size, for any runs: perfect scaling, where it ends, and the largest useful batch.
 
     python analysis/steps_to_result.py results/steps_to_result         (of sweeps/steps_to_result.py, or any sweep)
     python analysis/steps_to_result.py runs.csv --metric val_loss --goal 3.5 3.3 --margin 0.02
@@ -37,9 +37,9 @@ def _add(parser: argparse.ArgumentParser) -> None:
         nargs="+",
         type=number(),
         metavar="X",
-        help="goals (default: those of the search, or the best that every batch size reaches)",
+        help="goals (default: the goals of the search, or the best value that every batch size reaches)",
     )
-    parser.add_argument("--margin", type=number(), metavar="X", help="compare at equal examples too, with this margin")
+    parser.add_argument("--margin", type=number(), metavar="X", help="also compare at equal examples, with this margin")
 
 
 def _show(options: argparse.Namespace) -> list[object]:

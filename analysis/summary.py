@@ -1,4 +1,4 @@
-"""The answer of a sweep as plain text, wrapped to the terminal: printed when a sweep ends, and by
+"""Print the answer of a sweep as plain text, as at the end of the sweep.
 
     python analysis/summary.py results/NAME
 

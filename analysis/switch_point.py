@@ -1,4 +1,4 @@
-"""Final test metric, gap and sharpness against the epoch at which the small batch gives way to the large one.
+"""Final test metric, gap and sharpness against the epoch of the switch from the small to the large batch.
 
     python analysis/switch_point.py results/NAME
 

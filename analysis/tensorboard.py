@@ -1,4 +1,4 @@
-"""Event files for TensorBoard from a results folder alone, while the sweep runs or after it.
+"""Write event files for TensorBoard from a results folder, while the sweep runs or afterwards.
 
     python analysis/tensorboard.py results/NAME && tensorboard --logdir results/NAME/tensorboard
 

@@ -1,4 +1,4 @@
-"""The threshold batch size: beyond which test accuracy falls (Keskar et al. 2017, arXiv 1609.04836, figure 4).
+"""The threshold batch size, beyond which test accuracy falls (Keskar et al. 2017, arXiv 1609.04836, figure 4).
 
     python analysis/threshold_batch.py results/NAME
 

@@ -1,4 +1,4 @@
-"""What is left of the large-batch gap when every batch size is tuned by itself: the answer, a table and a figure.
+"""How much of the large-batch gap remains when every batch size is tuned separately: the answer, a table and a figure.
 
     python analysis/tuned_gap.py results/tuned_gap
 

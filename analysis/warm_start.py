@@ -1,4 +1,4 @@
-"""The warm start as a table: the large batch that took over after k small-batch epochs, against either batch alone.
+"""The warm start as a table: large-batch training after k small-batch epochs, against either batch size alone.
 
     python analysis/warm_start.py results/NAME
 

@@ -1,4 +1,4 @@
-"""Heat maps over learning rate and warmup, with the sharpness over time of each cell.
+"""Heat maps over learning rate and warmup, with the sharpness of each cell over time.
 
     python analysis/warmup_heatmap.py results/NAME
 

@@ -1,10 +1,10 @@
-"""The main job: a grid over batch size, learning rate, warmup and switch-point, and the map that comes of it.
+"""The main sweep: a grid over batch size, learning rate, warmup and switch-point, and the map of gap and sharpness.
 
     python sweeps/batch_grid.py
 
-trains every cell of the grid under Ray Tune, measures the sharpness of each minimum, and leaves tables, figures
-and report.html in results/batch_grid. Without options it is a study of scikit-learn's digits that takes about two
-minutes on two cores; `--help` shows how to make it yours.
+trains every cell of the grid under Ray Tune, measures the sharpness of each minimum, and writes tables, figures
+and report.html to results/batch_grid. Without options it is a study of scikit-learn's digits that takes about two
+minutes on two cores; `--help` shows how to change it.
 """
 
 import sys

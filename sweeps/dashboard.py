@@ -19,11 +19,23 @@ def main(arguments: list[str]) -> int:
     parser = Parser(prog="dashboard.py", description=(__doc__ or "").split("\n\n")[0], allow_abbrev=False)
     place = parser.add_mutually_exclusive_group()
     place.add_argument(
-        "--results", type=Path, default=Path("results"), metavar="DIR", help="as of the sweeps (default: %(default)s)"
+        "--results",
+        type=Path,
+        default=Path("results"),
+        metavar="DIR",
+        help="the sweeps' --results (default: %(default)s)",
     )
-    place.add_argument("--folder", type=Path, help="for the files (default: monitoring in --results)")
-    parser.add_argument("--prometheus-port", type=integer(1), default=9090, metavar="N", help="(default: %(default)s)")
-    parser.add_argument("--grafana-port", type=integer(1), default=3000, metavar="N", help="(default: %(default)s)")
+    place.add_argument("--folder", type=Path, help="where to write the files (default: monitoring in --results)")
+    parser.add_argument(
+        "--prometheus-port",
+        type=integer(1),
+        default=9090,
+        metavar="N",
+        help="port of Prometheus (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--grafana-port", type=integer(1), default=3000, metavar="N", help="port of Grafana (default: %(default)s)"
+    )
     options = parser.parse_args(arguments)
 
     def run() -> int:

@@ -1,4 +1,4 @@
-"""Sharpness along the run, and how far from the start it ends (Keskar et al. 2017, section 4).
+"""Sharpness during training, and the distance of the final weights from the start (Keskar et al. 2017, section 4).
 
     python sweeps/evolution.py
 
@@ -43,13 +43,13 @@ def add_options(parser: Parser) -> None:
         nargs=2,
         type=integer(1),
         metavar=("SMALL", "LARGE"),
-        help="epochs between two measurements at either batch (default: 2 4; the paper's scale: 5 5)",
+        help="epochs between two measurements of the small and of the large batch (default: 2 4; --scale paper: 5 5)",
     )
     either.add_argument(
         "--measure-share",
         type=number(above=0),
         metavar="X",
-        help="measure as often as takes at most this share of the training time",
+        help="or measure for at most this share of the training time",
     )
 
 

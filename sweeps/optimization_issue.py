@@ -1,13 +1,14 @@
-"""Is the large batch's gap an optimization issue? Full-batch methods with line searches answer (the authors' talk).
+"""Is the large-batch gap an optimization issue? A test with full-batch methods and line searches (the authors' talk).
 
     python sweeps/optimization_issue.py
 
-Full-batch gradient descent with a backtracking line search and full-batch L-BFGS cannot blame noise or a step size: if
-they reach a low training loss and still test worse than small-batch Adam, low loss is not what the large batch lacks.
-Beside them Adam at the small and at the large batch. About a minute on two cores.
+Full-batch gradient descent with a backtracking line search and full-batch L-BFGS have neither gradient noise nor a
+step size to tune. If they reach a low training loss and still test worse than small-batch Adam, the training loss does
+not explain the gap. Adam at the small and at the large batch is trained for comparison. About a minute on two cores.
 
-At the paper's scale the whole training set passes the network at once, which for C1 takes more memory than most GPUs
-have: --train-size 10000 makes it a fifth. Full-batch methods get 20 times the epochs, as theirs are single steps.
+At the paper's scale the whole training set passes the network at once. For C1 this takes more memory than most GPUs
+have; --train-size 10000 reduces it to a fifth. Full-batch methods get 20 times the epochs, because each of their epochs
+is a single step.
 """
 
 import sys

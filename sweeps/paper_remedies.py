@@ -1,4 +1,4 @@
-"""The paper's attempts to help the large batch (its section on them): which give accuracy back, which a flat minimum?
+"""The paper's remedies for the large batch: which of them win back accuracy, and which find a flat minimum?
 
     python sweeps/paper_remedies.py
 

@@ -2,9 +2,9 @@
 
     python sweeps/resilience.py
 
-One thing changed at a time from the base network and Adam; small against large batch for each variant, to the same
-training loss. SGD (momentum 0.9) and Adagrad have learning rates of their own: of 0.01, 0.03 and 0.1 the largest at
-which both batches reached the target loss in 1500 epochs, on splits outside the study and without a look at test
+Each variant changes one thing from the base network and Adam, and compares the small with the large batch at the same
+training loss. SGD (momentum 0.9) and Adagrad have their own learning rates: the largest of 0.01, 0.03 and 0.1 at
+which both batch sizes reached the target loss in 1500 epochs, on splits outside the study and without looking at test
 accuracy. About two minutes on two cores.
 """
 
@@ -64,7 +64,8 @@ def add_options(parser: Parser) -> None:
             f"--{optimizer}-learning-rate",
             type=number(above=0),
             metavar="X",
-            help=f"(default: {rate:g}; the paper's scale: {LEARNING_RATES['paper'][optimizer]:g})",
+            help=f"learning rate of {optimizer} (default: {rate:g}; --scale paper: "
+            f"{LEARNING_RATES['paper'][optimizer]:g})",
         )
 
 

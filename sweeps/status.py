@@ -1,7 +1,7 @@
-"""How far a sweep is that runs elsewhere: in another terminal, in the background, on a cluster's shared folder.
+"""Show the progress of a sweep that runs elsewhere: in another terminal, in the background, or on a cluster.
 
     python sweeps/status.py results/NAME            once
-    python sweeps/status.py results/NAME --watch    again and again, until it is finished or Ctrl-C
+    python sweeps/status.py results/NAME --watch    refresh until the sweep is finished or Ctrl-C
 
 Implementation: sweeps/monitoring/status.py.
 """
@@ -18,7 +18,7 @@ from trainables.storage.folders import argument
 def main(arguments: list[str]) -> int:
     parser = Parser(prog="status.py", description=(__doc__ or "").split("\n\n")[0], allow_abbrev=False)
     parser.add_argument("results", type=argument, help="the folder of a sweep, such as results/batch_grid")
-    parser.add_argument("--watch", action="store_true", help="again and again, until it is finished or Ctrl-C")
+    parser.add_argument("--watch", action="store_true", help="refresh until the sweep is finished or Ctrl-C")
     options = parser.parse_args(arguments)
     console = literal_console()
     return run_command("status.py", lambda: show(options.results, watch=options.watch, console=console), goes_on=False)

@@ -1,4 +1,4 @@
-"""Is the large-batch gap still there when every batch size is tuned by itself?
+"""Does the large-batch gap remain when every batch size is tuned separately?
 
     python sweeps/tuned_gap.py
 

@@ -48,7 +48,7 @@ def add_options(parser: Parser) -> None:
         nargs="+",
         type=integer(1),
         metavar="N",
-        help="small-batch epochs before the switch (default: 1 2 4 8 12 16; the paper's scale: 1 to 100)",
+        help="small-batch epochs before the switch (default: 1 2 4 8 12 16; --scale paper: 1 to 100)",
     )
 
 

@@ -61,16 +61,15 @@ def add_metric(parser: argparse.ArgumentParser, *, has_margin: bool) -> None:
     parser.add_argument(
         "--metric",
         metavar="NAME",
-        help="the primary metric, or the task, of the trials to look at, where there are several (default: the most "
-        "frequent)",
+        help="use the trials with this primary metric or task (default: the most frequent)",
     )
     if has_margin:
         parser.add_argument(
             "--margin",
             type=number(),
             metavar="X",
-            help="what a batch size may lose and still count as free, in the metric's unit (default: 0.5 percentage "
-            "points, 0.01 nats per token; other metrics have none)",
+            help="how much a batch size may lose and still count as free, in the metric's unit (default: 0.5 "
+            "percentage points, 0.01 nats per token; no default for other metrics)",
         )
 
 

@@ -16,14 +16,14 @@ def add_profile_options(parser: argparse.ArgumentParser, *, points: int) -> None
         "--pair",
         nargs=2,
         metavar="TRIAL_ID",
-        help="these two minima (default: smallest and largest batch size of every seed)",
+        help="use these two minima (default: smallest and largest batch size of every seed)",
     )
     parser.add_argument("--points", type=int, default=points, metavar="N", help="steps of alpha (default: %(default)s)")
     parser.add_argument(
         "--batch-norm",
         choices=get_args(BatchNorm),
         default="recalibrated",
-        help="its statistics at each point: see analysis/minima/profiles.py (default: %(default)s)",
+        help="statistics of batch norm at each point (docs/paper/3-parametric.md; default: %(default)s)",
     )
     parser.add_argument(
         "--data-dir", type=Path, default=Path("data"), metavar="DIR", help="where the dataset's files are"
@@ -34,9 +34,9 @@ def add_profile_options(parser: argparse.ArgumentParser, *, points: int) -> None
         action=KeyValues,
         default={},
         metavar="KEY=VALUE",
-        help="those of the sweep, such as context=32 for text",
+        help="the sweep's dataset options, such as context=32 for text",
     )
-    parser.add_argument("--device", type=_device, default="cpu", help="such as cuda (default: %(default)s)")
+    parser.add_argument("--device", type=_device, default="cpu", help="device, such as cuda (default: %(default)s)")
 
 
 def where(options: argparse.Namespace) -> dict[str, Any]:

@@ -13,21 +13,29 @@ def add_sources(parser: argparse.ArgumentParser) -> None:
     """Adds the options of `runs_of`."""
     parser.add_argument("--metric", help="a held-out metric (default for results folders: test_loss)")
     parser.add_argument(
-        "--direction", choices=("lower", "higher"), help="which is better (default: by the metric's name)"
+        "--direction",
+        choices=("lower", "higher"),
+        help="whether lower or higher is better (default: from the name of the metric)",
     )
-    parser.add_argument("--column", nargs="+", default=[], metavar="NAME=THEIRS", help="such as step=global_step")
+    parser.add_argument(
+        "--column",
+        nargs="+",
+        default=[],
+        metavar="NAME=THEIRS",
+        help="names of columns in the file, such as step=global_step",
+    )
     parser.add_argument("--runs", type=Path, metavar="FILE", help="W&B's export of the runs table")
     parser.add_argument(
         "--settings",
         nargs="*",
         metavar="NAME",
-        help="the columns that are settings (default: those that do not look like results; no NAME: none)",
+        help="columns that are settings (default: all that do not look like results; no NAME: none)",
     )
     parser.add_argument(
         "--batch-pattern",
         metavar="REGEX",
-        help=r"the batch size in a run's path, such as 'bs(\d+)', or groups with names for more: "
-        r"'bs(?P<batch_size>\d+)_lr(?P<learning_rate>[^_]+)_seed(?P<seed>\d+)'",
+        help=r"regular expression for the batch size in a run's path, such as 'bs(\d+)', or with named groups for "
+        r"more: 'bs(?P<batch_size>\d+)_lr(?P<learning_rate>[^_]+)_seed(?P<seed>\d+)'",
     )
 
 

@@ -50,7 +50,7 @@ def run_command(program: str, run: Callable[[], int], *, goes_on: bool = True) -
                 print(f"{program}: error: {folders.redact_credentials(file_error(error))}", file=sys.stderr)
                 return LostError.status
             except KeyboardInterrupt:
-                print(f"{program}: interrupted; every finished trial is kept, --resume goes on", file=sys.stderr)
+                print(f"{program}: interrupted; every finished trial is kept, --resume continues", file=sys.stderr)
                 return 130
         return status or output.status
     finally:
@@ -97,7 +97,7 @@ def add_data(parser: Parser, *, dataset: str) -> None:
         type=Path,
         default=DATA_DIR,
         metavar="DIR",
-        help="where its files are (default: %(default)s)",
+        help="where the dataset's files are (default: %(default)s)",
     )
     data.add_argument(
         "--cache-dir",
@@ -112,7 +112,7 @@ def add_data(parser: Parser, *, dataset: str) -> None:
         action=KeyValues,
         default={},
         metavar="KEY=VALUE",
-        help="such as context=32 level=char for text, size=32 or label=fine_label for images (docs/data.md)",
+        help="options of the dataset, such as context=32 level=char for text, or size=32 for images (docs/data.md)",
     )
 
 
@@ -135,8 +135,8 @@ def add_run(parser: Parser, *, name: str) -> None:
     run.add_argument(
         "--resume",
         action="store_true",
-        help="go on with the sweep of this name; the grid may be wider than before, and have other measures, which are "
-        "added to the trials that are trained",
+        help="continue the sweep of this name and keep its finished trials; the grid may be wider than before, and new "
+        "measures are added to trained trials",
     )
     run.add_argument(
         "--dry-run",
@@ -144,12 +144,12 @@ def add_run(parser: Parser, *, name: str) -> None:
         const="summary",
         choices=("summary", "list"),
         metavar="list",
-        help="print how many trials there are and an estimate of the time, and run nothing; list: and every trial",
+        help="print the number of trials and an estimate of the time, and run nothing; list: print every trial too",
     )
     run.add_argument(
         "--keep-weights",
         action="store_true",
-        help="keep each trial's final weights in weights/ (measures that are added later then need no training)",
+        help="keep each trial's final weights in weights/, so that measures added later need no training",
     )
     run.add_argument(
         "--checkpoint-seconds",
@@ -163,62 +163,66 @@ def add_run(parser: Parser, *, name: str) -> None:
         "--checkpoint-every",
         type=amount("checkpoint-every"),
         metavar="AMOUNT",
-        help="also after so many steps, examples, tokens or epochs, such as 1000steps: at the first logging point then",
+        help="also save a checkpoint at the first logging point after every so many steps, examples, tokens or epochs, "
+        "such as 1000steps",
     )
     run.add_argument(
         "--trial-timeout",
         type=number(above=0),
         metavar="SECONDS",
-        help="a trial that takes longer in one go has failed; if only its measures are left, it is kept without them "
-        "(default: never)",
+        help="stop a trial that runs longer than this and mark it failed; if only its measures are left, keep it "
+        "without them (default: never)",
     )
-    run.add_argument("--address", help="a Ray cluster, such as auto (default: start Ray on this machine)")
+    run.add_argument("--address", help="address of a Ray cluster, such as auto (default: start Ray on this machine)")
     run.add_argument(
         "--cpus-per-trial",
         type=integer(1),
         default=1,
         metavar="N",
-        help="threads of a trial; fixed, so that numbers do not depend on it by accident (default: %(default)s)",
+        help="CPU threads of each trial; more threads change results by rounding (default: %(default)s)",
     )
     run.add_argument(
         "--gpus-per-trial",
         type=number(least=0),
         metavar="X",
-        help="may be a fraction (default: 1 where there is a GPU)",
+        help="GPUs of each trial, may be a fraction such as 0.25 (default: 1 where there is a GPU)",
     )
     run.add_argument(
         "--workers-per-trial",
         type=integer(1),
         default=1,
         metavar="N",
-        help="share each batch among N workers, each with the CPUs, GPUs and memory named here (default: %(default)s)",
+        help="split each batch over N workers; --cpus-per-trial, --gpus-per-trial and --memory-per-trial apply to each "
+        "worker (default: %(default)s)",
     )
     run.add_argument(
         "--micro-batch-size",
         type=integer(1),
         metavar="N",
-        help="take at most N examples of a batch at once, to the same numbers (default: all)",
+        help="process at most N examples of a batch at once, with the same results up to rounding (default: all)",
     )
     run.add_argument(
         "--no-cuda-graphs",
         dest="cuda_graphs",
         action="store_false",
-        help="on a GPU do every update by Python; by default those of small batches are recorded once and replayed, to "
-        "the same numbers (docs/gpu.md says which)",
+        help="on a GPU, run every update from Python; by default updates of small batches are recorded once and "
+        "replayed, with the same results (docs/gpu.md)",
     )
     run.add_argument(
         "--memory-per-trial",
         type=number(above=0),
         metavar="GIB",
-        help="a trial that takes more is tried once more in smaller micro-batches, then failed (default: no limit)",
+        help="memory limit of each trial; a trial above it is retried once with smaller micro-batches, then fails "
+        "(default: no limit)",
     )
     run.add_argument(
         "--own-actors",
         dest="reuse_actors",
         action="store_false",
-        help="a worker of its own for each trial, named by its configuration in Ray's dashboard; some seconds a trial",
+        help="start a new worker for each trial, named after its configuration in Ray's dashboard; this takes some "
+        "seconds per trial",
     )
-    watch = parser.add_argument_group("watching it (docs/watching.md)")
+    watch = parser.add_argument_group("watching the run (docs/watching.md)")
     watch.add_argument("--no-dashboard", dest="dashboard", action="store_false", help="start Ray without its dashboard")
     watch.add_argument(
         "--track",
@@ -226,11 +230,14 @@ def add_run(parser: Parser, *, name: str) -> None:
         type=tracker,
         default=[],
         metavar="TRACKER",
-        help="mlflow (a file in the sweep's folder), mlflow:URI, wandb or wandb:PROJECT (default: none)",
+        help="also log the trials to mlflow (a file in the sweep's folder), mlflow:URI, wandb or wandb:PROJECT "
+        "(default: none)",
     )
     display = watch.add_mutually_exclusive_group()
-    display.add_argument("--plain", action="store_true", help="plain lines, as where the output is not a terminal")
-    display.add_argument("--quiet", action="store_true", help="nothing but the summary at the end")
+    display.add_argument(
+        "--plain", action="store_true", help="print plain lines on a terminal too, instead of a live table"
+    )
+    display.add_argument("--quiet", action="store_true", help="print only the summary at the end")
 
 
 def add_shifts(group: Any) -> None:
@@ -241,7 +248,7 @@ def add_shifts(group: Any) -> None:
         choices=SHIFTS,
         default=[],
         metavar="NAME",
-        help=f"of images: evaluate the final network on changed test images too, {', '.join(SHIFTS)} (default: none)",
+        help=f"also evaluate the final network on changed test images: {', '.join(SHIFTS)} (default: none)",
     )
 
 
@@ -285,7 +292,7 @@ def add_batch_sizes(
         "--batch-tokens",
         type=_batch_tokens,
         default=argparse.SUPPRESS,
-        help="or in tokens: whole windows of the text",
+        help="or tokens per optimizer step: whole windows of the text",
         **common,
     )
 

@@ -37,7 +37,9 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     )
     trunk = parser.add_argument_group("the trunk")
     add_batch_sizes(trunk, [8], "batch size of the trunk", nargs=1)
-    trunk.add_argument("--learning-rate", type=number(above=0), default=0.003, metavar="X", help="(default: 0.003)")
+    trunk.add_argument(
+        "--learning-rate", type=number(above=0), default=0.003, metavar="X", help="of the trunk (default: 0.003)"
+    )
     trunk.add_argument(
         "--warmup",
         dest="warmup_epochs",
@@ -89,7 +91,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     add_data(parser, dataset="digits")
     training = add_training(parser)
     training.add_argument(
-        "--weight-decay", type=number(least=0), default=0.0, metavar="X", help="(default: %(default)s)"
+        "--weight-decay", type=number(least=0), default=0.0, metavar="X", help="weight decay (default: %(default)s)"
     )
     training.add_argument(
         "--validation-size",

@@ -51,7 +51,7 @@ examples:
       --batch-sizes 16 64 200 2000 --learning-rates 0.001 --warmup-epochs 0 --switch-epochs none
       MNIST with 2000 training images: train small-batch and large-batch to the same loss
   python sweeps/batch_grid.py --name mine --resume --seeds 0 1 2 3 4 5 6 7
-      the same sweep with more replicates: what is done is reused, only the new trials run
+      the same sweep with more replicates: finished trials are reused, only the new ones run
 """
 
 
@@ -94,7 +94,7 @@ def _parser() -> Parser:
         type=amount("warmup", or_zero=True),
         default=argparse.SUPPRESS,
         metavar="AMOUNT",
-        help="or in steps, examples, tokens or epochs, such as 0 100steps 1Mtokens",
+        help="or warmup in steps, examples, tokens or epochs, such as 0 100steps 1Mtokens",
     )
     switch = grid.add_mutually_exclusive_group()
     switch.add_argument(
@@ -104,14 +104,14 @@ def _parser() -> Parser:
         type=amount("switch", or_none=True),
         default=argparse.SUPPRESS,
         metavar="AMOUNT",
-        help="as --switch-epochs, after steps, examples, tokens or epochs, also within an epoch: none 500steps",
+        help="switch after steps, examples, tokens or epochs, even within an epoch, such as none 500steps",
     )
     add_axis(
         switch,
         "--switch-epochs",
         integer_or_none,
         [None, 5],
-        "go on at the switch batch size after so many epochs, or none",
+        "continue at --switch-batch-size after so many epochs, or none",
     )
     add_axis(grid, "--seeds", integer(0), [0, 1, 2, 3], "replicates: initial weights and order of the data")
     grid.add_argument(
@@ -119,22 +119,26 @@ def _parser() -> Parser:
         nargs="+",
         type=integer(0),
         metavar="N",
-        help="data splits, each with each seed (default: every seed has a split of its own)",
+        help="seeds of the data splits; every seed is trained on every split (default: one split per seed)",
     )
     grid.add_argument(
-        "--switch-batch-size", type=integer(1), metavar="N", help="(default: the largest of --batch-sizes)"
+        "--switch-batch-size",
+        type=integer(1),
+        metavar="N",
+        help="batch size after the switch (default: the largest of --batch-sizes)",
     )
     grid.add_argument(
         "--switch-learning-rate",
         choices=SWITCH_LEARNING_RATES,
         default=SWITCH_LEARNING_RATES[0],
-        help="at a switch keep the rate, or scale it by the ratio of batch sizes or its root (default: %(default)s)",
+        help="at a switch keep the learning rate, or scale it by the ratio of the batch sizes or its square root "
+        "(default: %(default)s)",
     )
     grid.add_argument(
         "--switch-optimizer-state",
         choices=SWITCH_OPTIMIZER_STATES,
         default=SWITCH_OPTIMIZER_STATES[0],
-        help="at a switch start the optimizer afresh, as a warm start does, or keep its moments (default: %(default)s)",
+        help="at a switch reset the optimizer, as a warm start does, or keep its moments (default: %(default)s)",
     )
 
     add_remedies(grid)
@@ -145,15 +149,15 @@ def _parser() -> Parser:
         type=number(least=0),
         default=0.0,
         metavar="X",
-        help="an L2 term in the gradient; adamw, muon and adafactor decay the weights themselves, but no biases and "
-        "norms (default: %(default)s)",
+        help="weight decay: an L2 term in the gradient; adamw, muon and adafactor decay the weights directly, except "
+        "biases and norms (default: %(default)s)",
     )
     training.add_argument(
         "--validation-size",
         dest="held_out",
         type=integer(1),
         metavar="N",
-        help="hold out N training examples, which judge every trial in place of the test set",
+        help="hold out N training examples and evaluate on them instead of the test set",
     )
     add_sharpness(parser)
     add_planning(parser)
@@ -169,7 +173,7 @@ def add_remedies(group: Any) -> None:
         action=Remedies,
         default=[{}],
         metavar="FIELD=VALUE,...",
-        help="one more axis: none, or fields joined by commas, such as none sam_radius=0.05 "
+        help="remedies to compare: none, or fields joined by commas, such as none sam_radius=0.05 "
         f"ghost_batch_size=16,learning_rate_scaling=sqrt; the fields: {', '.join(REMEDIES)} (docs/remedies.md)",
     )
 
@@ -192,7 +196,7 @@ def add_training(parser: Parser) -> Any:
     task.add_argument(
         "--trial",
         metavar="package.module:Class",
-        help="a training step of your own, for steps that are not the gradient of a loss (docs/own-step.md)",
+        help="train with your own step instead of the gradient of a loss (docs/own-step.md)",
     )
     task.add_argument(
         "--model",
@@ -207,7 +211,7 @@ def add_training(parser: Parser) -> Any:
         action=KeyValues,
         default={},
         metavar="KEY=VALUE",
-        help="such as widths=256,256 batch_norm=true for mlp",
+        help="options of the model, such as widths=256,256 batch_norm=true for mlp (docs/models.md)",
     )
     task.add_argument(
         "--optimizer",
@@ -215,8 +219,8 @@ def add_training(parser: Parser) -> Any:
         action=Optimizers,
         default=[(OPTIMIZERS[0], {})],
         metavar="NAME [KEY=VALUE ...]",
-        help=f"{', '.join((*OPTIMIZERS, *OF_TORCH))}, or your package.module:Class, with its options, such as adamw "
-        "betas=0.9,0.95; each further name is one more value of this axis: adamw betas=0.9,0.95 adamw betas=0.9,0.99 "
+        help=f"{', '.join((*OPTIMIZERS, *OF_TORCH))}, or your package.module:Class, followed by its options, such as "
+        "adamw betas=0.9,0.95; each further name adds an optimizer to the grid: adamw betas=0.9,0.95 sgd "
         f"(default: {OPTIMIZERS[0]}; docs/optimizers.md)",
     )
     task.add_argument(
@@ -228,34 +232,34 @@ def add_training(parser: Parser) -> Any:
         help="options of the parameters whose names match, such as 'head.*:lr=10x,weight_decay=0' '*.bias:lr=2x'; the "
         "first pattern that matches counts",
     )
-    task.add_argument("--momentum", type=number(least=0), metavar="X", help="of sgd (default: 0.9)")
+    task.add_argument("--momentum", type=number(least=0), metavar="X", help="momentum of sgd (default: 0.9)")
     length = task.add_mutually_exclusive_group()
     length.add_argument(
         "--epochs",
         type=integer(1),
         metavar="N",
-        help=f"epochs of every trial, or the cap when a target is given (default: {EPOCHS_CAP} as a cap)",
+        help=f"epochs of every trial, or at most this many when a target is given (default: at most {EPOCHS_CAP})",
     )
     length.add_argument(
         "--budget",
         type=amount("budget"),
         metavar="AMOUNT",
-        help="or steps, examples, tokens or epochs, such as 1000steps or 2Mtokens (k, M and B are thousands, millions "
-        "and billions); a trial ends with the first update that reaches it, also within an epoch",
+        help="or the length of every trial in steps, examples, tokens or epochs, such as 1000steps or 2Mtokens (k, M, "
+        "B: thousands, millions, billions)",
     )
     task.add_argument(
         "--evaluate-every",
         type=amount("evaluate-every"),
         metavar="AMOUNT",
-        help="evaluate and log so often, such as 100steps, and at the end (default: after every epoch, on the test set "
-        "less often where it is large)",
+        help="evaluate and log after every so many steps, examples, tokens or epochs, such as 100steps, and at the end "
+        "(default: after every epoch; a large test set less often)",
     )
     task.add_argument(
         "--schedule",
         type=schedule,
         default={},
         metavar="NAME",
-        help="of the learning rate after the warmup: constant, cosine, linear, wsd (warmup-stable-decay), step, or "
+        help="learning-rate schedule after the warmup: constant, cosine, linear, wsd (warmup-stable-decay), step, or "
         "your package.module:function of the progress in [0, 1]; with options such as "
         "wsd,decay_share=0.1,decay_floor=0.01 or step,decay_epochs=30,60 (default: constant)",
     )
@@ -269,16 +273,15 @@ def add_training(parser: Parser) -> Any:
         "--target-metric",
         type=number(),
         metavar="X",
-        help="train until the task's primary metric on held-out data reaches X, such as an accuracy of 0.95: on the "
-        "validation examples where there are some (--validation-size), else on the test set, which then decides when "
-        "training ends",
+        help="train until the task's primary metric reaches X, such as an accuracy of 0.95, on the validation examples "
+        "(--validation-size) or, without them, on the test set",
     )
     task.add_argument(
         "--precision",
         choices=PRECISIONS,
         default=PRECISIONS[0],
-        help="of training: bfloat16 runs the network under autocast, faster with convolutions and on GPUs; evaluation "
-        "and measures stay as they are (default: %(default)s)",
+        help="precision of training: bfloat16 uses autocast, which is faster with convolutions and on GPUs; evaluation "
+        "and measures are not affected (default: %(default)s)",
     )
     return task
 
@@ -289,8 +292,8 @@ def add_sharpness(parser: Parser) -> None:
     measures.add_argument(
         "--noise-scale",
         choices=NOISE_SCALES,
-        help="follow the gradient noise scale of the training steps, from the gradients of single examples: of the "
-        "normalization layers alone, which costs little, or of all layers (default: off)",
+        help="track the gradient noise scale of the training steps, from the normalization layers only (cheap) or from "
+        "all layers (default: off)",
     )
     measures.add_argument(
         "--measures",
@@ -303,40 +306,40 @@ def add_sharpness(parser: Parser) -> None:
     )
     add_shifts(measures)
     measures.add_argument(
-        "--measure-every", type=integer(1), metavar="N", help="measure along the run too, after every N epochs"
+        "--measure-every", type=integer(1), metavar="N", help="also measure during training, after every N epochs"
     )
     measures.add_argument(
         "--measure-share",
         type=number(above=0),
         metavar="X",
-        help="or as often as takes at most this share of the training time, such as 0.1 (once at least)",
+        help="or measure during training for at most this share of the training time, such as 0.1 (at least once)",
     )
     measures.add_argument(
         "--measure-examples",
         type=examples,
         metavar="N",
-        help="training examples that the measures see, or all (default: as many as keep the default measures within "
+        help="measure on N training examples, or all (default: as many as keep the default measures within "
         f"{100 * SHARE:g} %% of the work of training, and at least {LEAST_EXAMPLES})",
     )
     measures.add_argument(
         "--measure-dtype",
         choices=MEASURE_DTYPES,
         default=MEASURE_DTYPES[0],
-        help=f"auto is float32 for networks of at least {LARGE_NETWORK:,} parameters where it agrees with float64, and "
-        "float64 otherwise (default: %(default)s)",
+        help="precision of the measures; auto: float32 for networks of at least "
+        f"{LARGE_NETWORK:,} parameters if it agrees with float64, otherwise float64 (default: %(default)s)",
     )
     measures.add_argument(
         "--measure-batch-norm",
         choices=MEASURE_BATCH_NORMS,
         default=MEASURE_BATCH_NORMS[0],
-        help="statistics of batch norm: trained, of each batch as in the paper's code, or of all data at the point "
-        "(default: %(default)s)",
+        help="statistics of batch norm in measures: the trained ones, those of each batch (as in the paper's code), or "
+        "those of all data at the measured point (default: %(default)s)",
     )
     measures.add_argument(
         "--measure-batch-size",
         type=integer(2),
         metavar="N",
-        help=f"of --measure-batch-norm batch (default: {PAPER_EVALUATION_BATCH}, or all)",
+        help=f"batch size for --measure-batch-norm batch (default: {PAPER_EVALUATION_BATCH}, or all)",
     )
 
 

@@ -85,7 +85,11 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     add_data(parser, dataset="digits")
     training = add_training(parser)
     training.add_argument(
-        "--weight-decay", type=number(least=0), default=0.0, metavar="X", help="at batch B (default: %(default)s)"
+        "--weight-decay",
+        type=number(least=0),
+        default=0.0,
+        metavar="X",
+        help="weight decay at batch B (default: %(default)s)",
     )
     add_run(parser, name="scaling_rules")
     parser.set_defaults(warmup_epochs=[0.0], **NOT_ASKED, **without_measures())

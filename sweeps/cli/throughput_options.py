@@ -77,16 +77,16 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
         "--overhead",
         type=_quantity(LATENCIES),
         metavar="X",
-        help="time that each step of several devices takes beyond computing and communication, such as 2ms "
-        "(default: none; --measure-workers measures it)",
+        help="extra time of each step on several devices, beyond computing and communication, such as 2ms (default: 0; "
+        "--measure-workers measures it)",
     )
     several.add_argument(
         "--measure-workers",
         nargs="+",
         type=integer(2),
         metavar="N",
-        help="instead, fit bandwidth, latency and overhead to this many CPU processes here, and compare the model with "
-        "training",
+        help="instead, fit bandwidth, latency and overhead to N CPU processes on this machine, and compare the model "
+        "with training",
     )
     here = parser.add_argument_group("what is measured (without --sweep, or with --measure)")
     add_batch_sizes(here, shown=f"those of --sweep, or {' '.join(map(str, BATCH_SIZES))}")
@@ -96,7 +96,9 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
         metavar="X",
         help=f"seconds of training at each batch size (default: {SECONDS:g})",
     )
-    here.add_argument("--device", choices=("cpu", "cuda"), help="(default: cuda where there is a GPU)")
+    here.add_argument(
+        "--device", choices=("cpu", "cuda"), help="device to measure on (default: cuda where there is a GPU)"
+    )
     here.add_argument(
         "--threads",
         type=integer(1),

@@ -1,4 +1,4 @@
-"""Is the large-batch gap still there when every batch size is tuned by itself?
+"""Does the large-batch gap remain when every batch size is tuned separately?
 
 A large batch compared at a small batch's learning rate proves nothing (Shallue et al. 2019, arXiv 1811.03600). Here
 Optuna searches learning rate, warmup and weight decay of every batch size (and remedy) on validation examples, each
@@ -34,7 +34,7 @@ examples:
   python sweeps/tuned_gap.py --name mine --resume --trials 24 --storage postgresql://user@host/optuna
       any storage of Optuna; a finished trial is never run again
   optuna-dashboard sqlite:///results/tuned_gap/optuna.db
-      the studies in a browser, also while they run (pip install optuna-dashboard)
+      the studies in a browser, even while they run (pip install optuna-dashboard)
 """
 
 NOT_AXES = NOT_ASKED | {  # axes of batch_grid.py that a search sets itself, or that have no meaning there
@@ -49,8 +49,8 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     """The options of `tuned_gap.py`; exits with status 2 and one line where they are wrong."""
     parser = Parser(
         prog="tuned_gap.py",
-        description="Tune every batch size by itself on validation examples, train the best again with fresh seeds,\n"
-        "and say what is left of the large-batch gap.",
+        description="Tune every batch size separately on validation examples, train the best settings again with\n"
+        "fresh seeds, and show how much of the large-batch gap remains.",
         epilog=EXAMPLES,
         often=OFTEN,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -59,7 +59,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     compared = parser.add_argument_group("what is compared")
     add_batch_sizes(compared, [16, 64, 300])
     add_remedies(compared)
-    add_axis(compared, "--seeds", integer(0), list(range(8)), "of the retraining, with a split each", distinct=True)
+    add_axis(compared, "--seeds", integer(0), list(range(8)), "seeds of the retraining, a split each", distinct=True)
     search = add_search(
         parser,
         "the search, the same for every batch size and remedy (LOW = HIGH: not searched)",
@@ -70,15 +70,16 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
         "--objective",
         metavar="NAME",
         default="metric",
-        help="what is best on the validation examples at the end: loss, or metric, the task's primary one, such as "
-        "accuracy, whose ties go to the lower loss (default: %(default)s)",
+        help="choose settings by the final loss or metric on the validation examples; metric is the task's primary "
+        "metric, such as accuracy, and ties go to the lower loss (default: %(default)s)",
     )
     search.add_argument(
         "--grace-epochs",
         type=integer(1),
         default=20,
         metavar="N",
-        help="early stopping decides after N, 2N, 4N, ... epochs; more than --epochs: never (default: %(default)s)",
+        help="early stopping decides after N, 2N, 4N, ... epochs; an N above --epochs turns it off (default: "
+        "%(default)s)",
     )
     add_data(parser, dataset="digits")
     add_training(parser)
@@ -93,10 +94,10 @@ def add_search(parser: Parser, title: str, *, warmup_epochs: list[float], weight
     search = parser.add_argument_group(title)
     share = number(least=0, below=1)
     ranges: list[tuple[str, Any, list[float] | None, str]] = [
-        ("--learning-rate-range", number(above=0), [0.0003, 0.1], "log-uniform"),
-        ("--weight-decay-range", number(least=0), weight_decay, "log-uniform; 0 0 for none"),
-        ("--momentum-range", share, None, "of sgd and others with a momentum, log-uniform in 1 - momentum"),
-        ("--beta1-range", share, None, "of Adam and its relatives, log-uniform in 1 - beta1"),
+        ("--learning-rate-range", number(above=0), [0.0003, 0.1], "learning rate, log-uniform"),
+        ("--weight-decay-range", number(least=0), weight_decay, "weight decay, log-uniform; 0 0 for none"),
+        ("--momentum-range", share, None, "momentum of sgd and other optimizers with one, log-uniform in 1 - momentum"),
+        ("--beta1-range", share, None, "beta1 of Adam and related optimizers, log-uniform in 1 - beta1"),
         ("--beta2-range", share, None, "the same for beta2"),
     ]
     warmup = search.add_mutually_exclusive_group()
@@ -106,7 +107,7 @@ def add_search(parser: Parser, title: str, *, warmup_epochs: list[float], weight
         type=number(least=0),
         default=warmup_epochs,
         metavar=("LOW", "HIGH"),
-        help=f"uniform (default: {' '.join(f'{value:g}' for value in warmup_epochs)})",
+        help=f"warmup, uniform (default: {' '.join(f'{value:g}' for value in warmup_epochs)})",
     )
     warmup.add_argument(
         "--warmup-range",
@@ -115,7 +116,7 @@ def add_search(parser: Parser, title: str, *, warmup_epochs: list[float], weight
         type=amount("warmup-range", or_zero=True),
         default=argparse.SUPPRESS,
         metavar=("LOW", "HIGH"),
-        help="or in steps, examples, tokens or epochs, such as 0 200steps",
+        help="or warmup in steps, examples, tokens or epochs, such as 0 200steps",
     )
     for name, kind, default, text in ranges:
         shown = "not searched" if default is None else " ".join(f"{value:g}" for value in default)
@@ -124,13 +125,17 @@ def add_search(parser: Parser, title: str, *, warmup_epochs: list[float], weight
         )
     budget = search.add_mutually_exclusive_group()
     budget.add_argument(
-        "--trials", type=integer(1), default=12, metavar="N", help="tuning trials of each (default: %(default)s)"
+        "--trials",
+        type=integer(1),
+        default=12,
+        metavar="N",
+        help="number of tuning trials in each study (default: %(default)s)",
     )
     budget.add_argument(
         "--budget-steps",
         type=integer(1),
         metavar="N",
-        help="or so many optimizer steps of each: a round of trials begins while fewer have been done",
+        help="or the optimizer steps of each study: no round of trials starts once N steps are done",
     )
     search.add_argument(
         "--validation-size",
@@ -144,20 +149,20 @@ def add_search(parser: Parser, title: str, *, warmup_epochs: list[float], weight
         type=integer(0),
         default=1000,
         metavar="N",
-        help="seed and split of all tuning trials, and of the search (default: %(default)s)",
+        help="seed of the search, and seed and split of all tuning trials (default: %(default)s)",
     )
     search.add_argument(
         "--round-size",
         type=integer(1),
         default=4,
         metavar="N",
-        help="trials that a study asks for at once; the numbers depend on it, not on how many run side by side "
+        help="trials that a study proposes at once; results depend on this number, not on how many run in parallel "
         "(default: %(default)s)",
     )
     search.add_argument(
         "--storage",
         metavar="URL",
-        help="where Optuna keeps the studies, such as postgresql://user@host/db (default: optuna.db, SQLite, in the "
+        help="storage of the Optuna studies, such as postgresql://user@host/db (default: SQLite file optuna.db in the "
         "results folder)",
     )
     return search

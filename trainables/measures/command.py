@@ -78,27 +78,35 @@ def _parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     add("weights", type=Path, help="a state_dict, such as results/NAME/weights/TRIAL_ID.pt")
     add("--measures", nargs="+", default=list(DEFAULT_MEASURES), metavar="NAME", help=", ".join(MEASURES))
-    add("--model", metavar="NAME", help="of weights that are no trial's: a name or package.module:function")
+    add(
+        "--model",
+        metavar="NAME",
+        help="for weights that do not belong to a trial: a model's name or package.module:function",
+    )
     key_values: dict[str, Any] = {"nargs": "+", "action": KeyValues, "default": {}, "metavar": "KEY=VALUE"}
-    add("--model-options", **key_values, help="of that model, such as widths=256,256 batch_norm=true")
-    add("--dataset", metavar="NAME", help="likewise: a name or package.module:function")
-    add("--dataset-options", **key_values, help="of the dataset")
+    add("--model-options", **key_values, help="options of --model, such as widths=256,256 batch_norm=true")
+    add(
+        "--dataset",
+        metavar="NAME",
+        help="for weights that do not belong to a trial: a dataset's name or package.module:function",
+    )
+    add("--dataset-options", **key_values, help="options of --dataset")
     add("--data-dir", type=Path, default=Path("data"), metavar="DIR", help="where the dataset's files are")
     add("--examples", type=int, metavar="N", help="training examples to measure on (default: the trial's, or all)")
-    add("--dtype", choices=MEASURE_DTYPES, help="(default: the trial's, or auto)")
-    add("--batch-norm", choices=MEASURE_BATCH_NORMS, help="(default: the trial's, or running)")
-    add("--batch-norm-batch-size", type=int, metavar="N", help="of --batch-norm batch")
+    add("--dtype", choices=MEASURE_DTYPES, help="precision (default: the trial's, or auto)")
+    add("--batch-norm", choices=MEASURE_BATCH_NORMS, help="statistics of batch norm (default: the trial's, or running)")
+    add("--batch-norm-batch-size", type=int, metavar="N", help="batch size for --batch-norm batch")
     add(
         "--learning-rate",
         type=float,
         metavar="X",
         help="for measures of steps, such as stability (default: the trial's last)",
     )
-    add("--momentum", type=float, metavar="X", help="likewise")
-    add("--batch-size", type=int, metavar="N", help="likewise, as for batch_sharpness")
-    add("--device", default="cpu", help="such as cuda (default: %(default)s)")
-    add("--json", type=Path, metavar="FILE", help="write the rows there too")
-    add("--parquet", type=Path, metavar="FILE", help="write the rows there too")
+    add("--momentum", type=float, metavar="X", help="for measures of steps, such as stability")
+    add("--batch-size", type=int, metavar="N", help="for measures of steps, such as batch_sharpness")
+    add("--device", default="cpu", help="device, such as cuda (default: %(default)s)")
+    add("--json", type=Path, metavar="FILE", help="also write the rows to this file")
+    add("--parquet", type=Path, metavar="FILE", help="also write the rows to this file")
     return parser
 
 
