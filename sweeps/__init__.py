@@ -1,4 +1,4 @@
-"""Studies: each script makes a grid of trials, runs it under Ray Tune, and maps what came out."""
+"""Studies: each script builds a grid of trials, runs it under Ray Tune, and reports the results."""
 
 from trainables.runtime.importing import leave_script_folder
 

@@ -1,8 +1,8 @@
-"""Whether trials can run at all, found out on two examples of zeros before any of them starts; and what of them can be
-measured, on a few examples of the data.
+"""Checks before the first trial: whether trials can train, on two examples of zeros, and which measures work, on a few
+examples of the data.
 
-A sweep asks by `main` (sweeps.execution.preflight) in a process of its own: a user's model may hang or end the process,
-and PyTorch would take the driver half a GiB.
+A sweep runs `main` (sweeps.execution.preflight) in a separate process: a user's model may hang or crash, and importing
+PyTorch would cost the driver half a GiB.
 """
 
 import contextlib

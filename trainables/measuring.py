@@ -1,4 +1,4 @@
-"""What of a trial is measured, and how: the part of TrialConfig that leaves the training alone.
+"""What is measured of a trial, and how: the part of TrialConfig that does not affect the training.
 
 A measurement is named by a text, which `measured` of trials.parquet holds. Two configurations that measure alike have
 the same texts, so a trial that is trained already is measured only where a text is missing.

@@ -1,4 +1,4 @@
-"""How far a sweep is, from its results folder alone: trials by state, time left, whether a run holds the folder.
+"""The progress of a sweep, from its results folder alone: trials by state, time left, whether a run holds the folder.
 
 Time left is work left over speed. Work is counted in seconds of trials (training and measuring), because a small batch
 takes many times longer than a large one; speed is how many seconds of trials the run does per second:

@@ -1,4 +1,4 @@
-"""Runs of training from anywhere, as two frames: what was run, and a metric along it.
+"""Training runs of any origin, as two frames: the settings of each run, and a metric over its steps.
 
 analysis/data/read_runs.py reads them from a results folder of this project, a CSV file, or an export of other tools.
 

@@ -1,4 +1,4 @@
-"""Remedies on the large batch: what they win back of the gap, and whether the minimum is flat.
+"""The paper's remedies on the large batch: how much of the gap they win back, and whether the minimum is flat.
 
 Each remedy at the largest batch, and plain training there, against plain training at the smallest batch (gap, sharpness
 ratio) and against plain training at the largest (gain), paired inside replicates. The p-values of the gains are Holm's

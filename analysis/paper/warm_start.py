@@ -1,4 +1,4 @@
-"""The warm start as a table: the large batch that took over after k small-batch epochs, against either batch alone.
+"""The warm start as a table: large-batch training after k small-batch epochs, against either batch size alone.
 
 Test metric and box sharpness for each switch epoch, paired inside replicates with the small batch alone (gap, ratio)
 and with the large batch alone (gain). The figure is that of switch_point.py. In the paper (Keskar et al. 2017, figure

@@ -1,4 +1,4 @@
-"""The largest batch that costs nothing: whose test metric is statistically no worse than the smallest batch's.
+"""The largest free batch: the largest batch size with a test metric non-inferior to that of the smallest batch.
 
 "No significant gap" proves nothing: with few seeds nothing is significant. A non-inferiority test asks for more: a
 batch size passes when the upper end of the 95 % interval of what it loses, over replicates, is below a margin

@@ -1,8 +1,8 @@
-"""Which measure predicts the gap? Every measure of a sweep beside what is known for nothing: a leaderboard.
+"""Which measure predicts the gap? A leaderboard of all measures, with batch size and other baselines for comparison.
 
-A row per measure and setting, and for comparison rows of what is no sharpness (training loss, batch size, learning
-rate, epochs, distance from the start): a measure that does not beat the batch size tells nothing that was not known
-before training. The columns, each worked out in docs/statistics.md:
+It has a row per measure and setting, and baselines that are no sharpness (training loss, batch size, learning rate,
+epochs, distance from the start): a measure that does not beat the batch size adds nothing to what was known before
+training. The columns, each worked out in docs/statistics.md:
 
 - matched: Spearman's rank correlation inside sets that differ in batch size and switch alone, the headline;
 - matched tau: the same as Kendall's coefficient, and at matched loss only over pairs within 0.1 decades of loss;

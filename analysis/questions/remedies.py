@@ -1,12 +1,12 @@
-"""What buys the large-batch gap back? Every remedy at every large batch: its gain, its cost, and whether it flattened.
+"""Which remedy wins back the large-batch gap? Its gain, cost and effect on sharpness, at every large batch size.
 
-A remedy is whatever a trial does beyond plain training (column `remedy`), or a start at a smaller batch that goes on at
-the large one after some epochs (a switch). Each is compared with plain training at the same large batch and with plain
+A remedy is anything a trial does beyond plain training (column `remedy`), or a start at a smaller batch that switches
+to the large one after some epochs. Each is compared with plain training at the same large batch and with plain
 training at the smallest batch, paired inside replicates among trials that differ in batch size, switch and remedy
 alone:
 
     gain = score(remedy, B) - score(plain, B),     gap = score(plain, smallest) - score(plain, B)
-    share bought back = gain / gap                       (Fieller's interval; None where the gap is not clear)
+    share won back = gain / gap                       (Fieller's interval; None where the gap is not clear)
     remaining = score(plain, smallest) - score(remedy, B) = gap - gain
 
 with the score of analysis.data.metric: the test accuracy, or the negative of a metric of which less is better.

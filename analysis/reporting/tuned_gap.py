@@ -1,4 +1,4 @@
-"""What is left of the large-batch gap when every batch size is tuned by itself: the answer, a table and a figure.
+"""How much of the large-batch gap remains when every batch size is tuned separately: the answer, a table and a figure.
 
 Reads what sweeps/tuned_gap.py has left. Two comparisons of each batch size with the smallest, inside replicates (seed
 and draw of the training examples), of trials that have tested once:

@@ -1,6 +1,6 @@
-"""The check of trials before any starts, by trainables.check in a process of its own.
+"""Check the trials before the first one starts, with trainables.check in a separate process.
 
-What cannot be trained is refused. A measure that fails is no reason not to train: it is told, in a line.
+Trials that cannot be trained are refused. A measure that fails does not stop the sweep: a line reports it.
 """
 
 import contextlib

@@ -1,8 +1,9 @@
-"""Looks, while a sweep runs, whether what it cannot do without is still there: its results folder, and Ray.
+"""Check, while a sweep runs, that its results folder and Ray can still be reached.
 
-Trials wait for storage that is away, so nothing happens and nobody would know why. The driver therefore looks itself,
-in a thread of its own, as an access to a dead NFS server may never return; says so once; and gives up after GIVE_UP
-seconds. Ray's processes would end the driver's without a word when they die, so their ports are looked at too.
+Trials wait for storage that is away, so nothing would happen and nobody would know why. The driver therefore checks
+the storage in a separate thread, because an access to a dead NFS server may never return. It says once that the storage
+is away, and gives up after GIVE_UP seconds. When Ray's processes die they would end the driver without a message, so
+their ports are checked too.
 """
 
 import contextlib

@@ -1,4 +1,4 @@
-"""Amounts of the command line in what a trial keeps: tokens become examples, and what lies within an epoch its place.
+"""Convert amounts of the command line to a trial's units: tokens to examples, and points within an epoch to epochs.
 
 A dataset of tokens has examples of T tokens each, so a batch of B tokens has B / T examples.
 """

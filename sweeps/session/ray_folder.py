@@ -1,4 +1,4 @@
-"""The folder of Ray's session on this machine: private, short, and removed in the end, as are those of killed drivers.
+"""The folder of Ray's session on this machine: private, with a short path, and removed at the end.
 
 Ray's own default, /tmp/ray, can be read and written by every user of the machine. This folder has mode 0700, with one
 inside that Ray makes open to all, and is named after its driver. A driver that is killed leaves it behind, and if that

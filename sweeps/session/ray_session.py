@@ -1,4 +1,4 @@
-"""Ray for one sweep: started on this machine, all of its services on 127.0.0.1 alone, or reached elsewhere."""
+"""Ray for one sweep: started on this machine with all services on 127.0.0.1 only, or a cluster reached elsewhere."""
 
 import contextlib
 import dataclasses

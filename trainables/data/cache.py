@@ -1,4 +1,4 @@
-"""Where decoded data, and what was found out about data, is kept from one run to the next.
+"""The cache on disk for decoded data and facts about data, kept from one run to the next.
 
 The cache is a private folder, `$XDG_CACHE_HOME/large-batch-sweeps` (`~/.cache/large-batch-sweeps`) or `--cache-dir`. An
 entry of it belongs to one dataset read in one way: its name is made of the dataset, of a digest of its place and

@@ -1,4 +1,4 @@
-"""Encoded images of any kind as one array: what they are is decided by all of them, never by the first.
+"""Encoded images of any kind as one array. The format is decided by all images together, never by the first one.
 
 Pixels are float32 in [0, 1], the full range of the file's own format: 8, 12 and 16 bits, one bit, floats (which must be
 in [0, 1] already). The channels of the set are (N, C, H, W) with

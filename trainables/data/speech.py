@@ -1,4 +1,4 @@
-"""TIMIT's frames, or those of any speech corpus, with a phone state for each: files that the user has made.
+"""Frames of TIMIT or any other speech corpus, with a phone state for each, from files that the user has made.
 
 TIMIT is licensed (LDC93S1), so nothing is downloaded. `root` holds `train/` and `test/`, each with either
 

@@ -1,4 +1,4 @@
-"""From the measures' results to rows of measures.parquet: which settings a sweep measures at, and what it records.
+"""Rows of measures.parquet from the results of the measures: the settings of each measure, and what is recorded.
 
 A function here takes a `ModelLoss` and the `Context` of the trial and returns the rows of one measure. A setting that a
 value depends on stands in its row (`epsilon`, `scale`, `space`, `method`). `evaluations` are those spent on a row, so a

@@ -1,4 +1,4 @@
-"""What the networks share: a layer with what follows it, activations by name, and checks of their options."""
+"""Parts shared by the networks: a layer with norm and activation, activations by name, and checks of their options."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""The one exception for what a user got wrong.
+"""The exception for a user's mistakes.
 
 Its message is a single line, "`argument` must <rule>, got <value>; <way out>", and the command line prints
 it as it is and exits with status 2. Everything else that is raised is a defect and keeps its traceback.

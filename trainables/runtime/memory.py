@@ -1,4 +1,4 @@
-"""How much memory a trial may take, what running out of it looks like, and what freed memory is kept.
+"""The memory limit of a trial, how running out of memory is recognized, and which freed memory is kept.
 
 On a GPU it is PyTorch's allocator that refuses, beyond a share of the device; the CUDA context, about half a GiB,
 comes on top. On Linux CPUs it is the kernel: `RLIMIT_DATA`, the private writable memory of the process beyond what it

@@ -1,4 +1,4 @@
-"""The source files of a user's own code: those that it imports, and those that have run.
+"""The source files of a user's own code: the files that it imports, and the files that have run.
 
 First-party code is what the user may edit: every module that lies neither in the standard library, nor in
 site-packages, nor in this project, whose own changes are in NUMBERS_VERSION. Two ways find it, and both count:

@@ -1,4 +1,4 @@
-"""One driver at a time: what keeps two sweeps out of one results folder.
+"""Allow only one driver at a time in a results folder.
 
 On a file system it is a lock on FOLDER/.lock, which the kernel takes back when the process ends, however it ends. An
 object store has no locks: there a driver leaves FOLDER/.lease-ID with its host and process, and renews it. A driver

@@ -1,4 +1,4 @@
-"""Metrics that add up exactly over chunks of the data and over workers, and the formulas of those that are built in.
+"""Metrics that add up exactly over chunks of the data and over workers, and the formulas of the built-in ones.
 
 A metric of means (accuracy, F1) is a function of `Sums`. A metric of ranks (AUC, average precision) has to see all
 scores, so they are `Kept`. Both are merged in the order of the examples.

@@ -1,4 +1,4 @@
-"""The names of the built-in tasks and the range of a metric, for those that do without PyTorch."""
+"""The names of the built-in tasks and the range of a metric, for modules that do not import PyTorch."""
 
 from trainables.runtime.errors import UserError
 
