@@ -97,7 +97,7 @@ def data_size(results: SweepResults | Iterable[SweepResults], *, loss: float | N
 
 
 def sharpness_intervention(results: SweepResults) -> Figure:
-    """How much of the gap goes through each measure, of `python sweeps/sharpness_intervention.py`."""
+    """How much of the gap each measure mediates, of `python sweeps/sharpness_intervention.py`."""
     from analysis.charts.sharpness_intervention import intervention_figure
 
     return intervention_figure(results.sweep)

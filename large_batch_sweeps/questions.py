@@ -58,7 +58,7 @@ def association(results: SweepResults, *, target: str = associations.GAP) -> pd.
 
 
 def leaderboard(results: SweepResults, *, target: str = associations.GAP) -> pd.DataFrame:
-    """How well each measure predicts `target`, best first, beside what needs no measure, such as batch size."""
+    """How well each measure predicts `target`, best first, with baselines such as batch size for comparison."""
     return board.leaderboard_frame(board.leaderboard(results.sweep, target))
 
 
@@ -73,7 +73,7 @@ def importance(results: SweepResults, *, target: str | None = None) -> pd.DataFr
 
 
 def remedies(results: SweepResults) -> pd.DataFrame:
-    """What each remedy gains over plain training at the same large batch, and the share of the gap it buys back."""
+    """What each remedy gains over plain training at the same large batch, and the share of the gap it wins back."""
     found = bought_back.remedies(results.sweep)
     if not found:
         raise UserError("`results` must hold trials with a remedy beside plain ones, got none")

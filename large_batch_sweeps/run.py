@@ -25,7 +25,7 @@ NEGATED = {"dashboard": "--no-dashboard", "reuse_actors": "--own-actors"}
 
 
 class SweepError(Exception):
-    """The sweep could not go on, for example as its storage or Ray was lost. What had ended is kept."""
+    """The sweep could not continue, for example because its storage or Ray was lost. Finished trials are kept."""
 
 
 def run_sweep(*, name: str = "batch_grid", results: str | Path = "results", **options: Any) -> SweepResults:

@@ -105,7 +105,7 @@ def data_size(results: SweepResults | Iterable[SweepResults], *, loss: float | N
 
 
 def sharpness_intervention(results: SweepResults) -> pd.DataFrame:
-    """How much of the gap goes through each measure: a row for each measure and test set.
+    """How much of the gap each measure mediates: a row for each measure and test set.
 
     `share` = `mediated` / `total`. `agreement`: the p-value for all interventions having one slope. `strength`: F of
     the first stage, below 10 too weak an experiment (`is_weak`). docs/intervention.md.

@@ -1,4 +1,4 @@
-"""The largest rise of a loss over a box |y_i| <= b_i: what the box metric and l-infinity balls have in common.
+"""The largest rise of a loss over a box |y_i| <= b_i, shared by the box metric and the l-infinity balls.
 
 The maximum is never known, only bounded from below by the best point visited. Two searches:
 

@@ -1,4 +1,4 @@
-"""Does a measure change where the function does not? A test that any measure can be put through.
+"""Does a measure change where the function does not? A test for any measure.
 
 A ReLU network computes the same with w1 <- a w1, b1 <- a b1 in one layer and w2 <- w2 / a in the next, a > 0, because
 relu(a z) = a relu(z); but its Hessian's blocks change by a^-2 and a^2, so that raw sharpness can be made anything (Dinh

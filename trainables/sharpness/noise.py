@@ -1,4 +1,4 @@
-"""The noise of a minibatch gradient: how large a batch is large, and how noisy a step is.
+"""The noise of a minibatch gradient: the batch size at which it matters little, and the noise of a step.
 
 Gradient noise scale (McCandlish et al. 2018, "An empirical model of large-batch training", arXiv 1812.06162, section
 2.2 and appendix A.1): with G the gradient over all data there could be, Sigma the covariance of one example's, and G_B

@@ -222,7 +222,7 @@ def as_objective(loss: Loss | Objective) -> Objective:
 
 
 def evaluate_center(objective: Objective, params: Tensor) -> tuple[float, Tensor]:
-    """Loss and gradient at `params`, after a look at whether the loss is a function of `params` alone.
+    """Loss and gradient at `params`, after checking that the loss is a function of `params` alone.
 
     Costs a value and a gradient; a random loss draws other numbers in each, and the caller's random state is put back.
     Raises ValueError for parameters that are not one floating-point vector and for a loss that is not deterministic.

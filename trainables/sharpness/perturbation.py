@@ -1,4 +1,4 @@
-"""How much the loss rises when the weights are shaken at random, and how hard they may be shaken.
+"""How much the loss rises under random perturbations of the weights, and how large these may be.
 
     perturbation_sharpness = E[f(x + d)] - f(x),   d = scale * c * z,   c = 1 (plain) or |x| (adaptive), elementwise
 

@@ -1,4 +1,4 @@
-"""How much volume of low loss lies around the weights: local entropy, and the Laplace evidence.
+"""The volume of low loss around the weights: local entropy and the Laplace evidence.
 
     local_entropy        = log E exp(-beta (f(x + d) - f(x))),   d ~ N(0, C / gamma),  C = 1, or diag(x^2) (adaptive)
     laplace_log_evidence = -N f(x) - lambda |x|^2 / 2 - (1/2) sum_i log(max(lambda_i, lambda) / lambda),
