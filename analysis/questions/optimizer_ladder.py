@@ -83,7 +83,7 @@ def _at_goal(
     own = {name: [cell for cell in cells if cell["optimizer"] == name] for name in names}
     tuned = {name: of_goal(runs, own[name], tuning[tuning["optimizer"] == name], number, goal) for name in names}
     reached = {name: one for name, one in tuned.items() if one.found is not None}
-    examples = min((most_examples(one.runs) for one in reached.values()), default=None)
+    examples = _equal_examples([one.runs for one in reached.values()])
     times = _times(sweep)
     judged = {name: _judged(one, times, sweep) for name, one in reached.items()}
     rungs = tuple(
@@ -99,6 +99,17 @@ def _at_goal(
         for name in names
     )
     return LadderAtGoal(goal, rungs, examples, fewest_steps(judged))
+
+
+def _equal_examples(ladder: list[Runs]) -> float | None:
+    """The most examples that all optimizers have seen, but as many as each run has at its first evaluation.
+
+    Runs end at the goal; those that reach it by their first evaluation must not leave the others without a value.
+    """
+    if not ladder:
+        return None
+    first = max(float(runs.curves.groupby("run")["examples"].min().max()) for runs in ladder)
+    return max(first, min(most_examples(runs) for runs in ladder))
 
 
 def _times(sweep: Sweep) -> pd.Series:
