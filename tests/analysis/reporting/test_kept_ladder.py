@@ -24,7 +24,7 @@ def test_the_page_shows_the_kept_results(tmp_path: Path, kept: str, first: str) 
 
 
 def test_a_run_that_reaches_the_goal_at_once_leaves_the_others_their_losses() -> None:
-    """Muon's runs at batch 8 end with their first evaluation, after 504 sequences; batch 128 has seen 512 at its own."""
+    """Muon's runs at batch 8 end at their first evaluation, after 504 sequences; batch 128 has seen 512 at its own."""
     (ladder,) = load_ladder(DOCS / "kept" / "optimizer_ladder_gpt")
     assert ladder.examples == 512
     losses = {rung.name: sorted(rung.losses) for rung in ladder.rungs}
