@@ -39,6 +39,8 @@ LARGEST = 10_000  # pixels that images may be scaled to
 LARGEST_SHIFT = 1e6  # a mean or standard deviation of pixels in [0, 1], or in [0, 255] by mistake
 PNG_DEPTH = 24  # the byte that says how many bits a channel of a PNG has
 BITS_PER_SAMPLE, PHOTOMETRIC = 258, 262  # tags of TIFF
+FLAGS_OF_AVIF = re.compile(rb"av1C\x81.(.)", re.DOTALL)  # whether bits are many, and whether they are 12, and others
+AVIF_BITS = (8, 8, 10, 12)
 SIZES_OF_JPEG2000 = b"\xff\x51"  # the marker before the sizes and the bits of the first channel
 PLAIN = ("1", "L", "P", "RGB", "CMYK", "YCbCr", "LAB", "HSV")  # modes of 8 bits or fewer, without alpha
 WITH_ALPHA = ("LA", "La", "PA", "RGBA", "RGBa")
@@ -173,6 +175,8 @@ def _require_all_bits(image: Image.Image, encoded: Encoded) -> None:
         content = _bytes(encoded)
         begin = content.find(SIZES_OF_JPEG2000)
         bits = 1 + (content[begin + 40] & 127) if 0 <= begin < len(content) - 40 else 8
+    elif image.format == "AVIF":
+        bits = max((AVIF_BITS[flags[0] >> 5 & 3] for flags in FLAGS_OF_AVIF.findall(_bytes(encoded))), default=8)
     elif image.format == "SGI":
         bits = 8 * _bytes(encoded, 4)[3]
     else:

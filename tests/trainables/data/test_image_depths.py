@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from PIL import ExifTags, Image, ImageOps
+from PIL import ExifTags, Image, ImageOps, features
 
 from trainables.data import load_source
 from trainables.data.images import decoder, header
@@ -54,6 +54,16 @@ def jpeg_2000(bits: int) -> bytes:
     return bytes(content)
 
 
+def avif(bits: int) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(np.zeros((16, 16, 3), np.uint8)).save(buffer, "AVIF")
+    content = bytearray(buffer.getvalue())
+    content[content.find(b"av1C") + 6] |= {8: 0, 10: 0x40, 12: 0x60}[bits]
+    depths = content.find(b"pixi") + 9
+    content[depths : depths + 3] = [bits] * 3
+    return bytes(content)
+
+
 def test_grey_of_all_depths() -> None:
     np.testing.assert_array_equal(decoded(tiff(packed(GREY * 273), 12, 1)), GREY / np.float32(15))
     for white, expected in ((1, GREY), (0, 15 - GREY)):
@@ -77,6 +87,14 @@ def test_grey_of_all_depths() -> None:
 def test_colours_of_more_than_8_bits(content: bytes, told: str) -> None:
     with pytest.raises(UserError, match=f"{told} for each channel, of which 8 would be read; write PNG"):
         decoded(content)
+
+
+@pytest.mark.skipif(not features.check("avif"), reason="Pillow without AVIF")
+def test_avif_of_more_than_8_bits() -> None:
+    assert decoded(avif(8)).shape == (16, 16)
+    for bits in (10, 12):
+        with pytest.raises(UserError, match=f"AVIF of {bits} bits for each channel, of which 8 would be read"):
+            decoded(avif(bits))
 
 
 def test_colours_of_8_bits() -> None:
