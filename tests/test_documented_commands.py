@@ -172,5 +172,5 @@ def test_a_documented_command_runs(
     monkeypatch.setattr("sys.argv", [script, *words])
     monkeypatch.setattr("sweeps.plan.estimate.estimate", estimated)
     with pytest.raises(SystemExit) as ended:
-        runpy.run_module(f"{package}.{script}", run_name="__main__")
+        runpy.run_path(str(ROOT / package / f"{script}.py"), run_name="__main__")
     assert not ended.value.code, capsys.readouterr().err
