@@ -4,9 +4,10 @@ The measures are counted in gradients of the loss they work on (trainables.measu
 measures along its run. The estimate is an upper bound where trials have a target loss whose moment no pilot foresees.
 """
 
+import contextlib
 import math
 import os
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -17,6 +18,8 @@ from trainables.data import Source
 from trainables.measures.costs import gradients
 from trainables.measuring import ALONG_THE_RUN
 from trainables.remedies import REMEDIES
+from trainables.runtime.errors import UserError, one_line
+from trainables.runtime.last_words import told_if_ended
 from trainables.training.schedule import batch_size_at
 
 PILOTS_SECONDS = 10.0  # of training, all together
@@ -42,7 +45,8 @@ def estimate(
 ) -> Estimate:
     """Run the pilots in this process, with the `threads` of a trial, on the CPU.
 
-    The trials of the keys `kept_weights` need no training, unless something is measured along the run.
+    The trials of the keys `kept_weights` need no training, unless something is measured along the run. Raises UserError
+    where a pilot fails, by a user's own code that has passed the check, say; where it ends the process, a line says so.
     """
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
@@ -52,7 +56,8 @@ def estimate(
         times: dict[tuple[object, ...], _Time] = {}
         for config in configs:
             if (kind := kinds[config.trial_id]) not in times:
-                times[kind] = _time(config, pilots, is_trained=config.trial_id in kept_weights)
+                with _refused(config.label):
+                    times[kind] = _time(config, pilots, is_trained=config.trial_id in kept_weights)
     finally:
         torch.set_num_threads(before)
     found = {key: times[kind] for key, kind in kinds.items()}
@@ -64,6 +69,19 @@ def estimate(
         measure_seconds={key: time.measuring for key, time in found.items()},
         is_bound=any(time.is_bound for time in times.values()),
     )
+
+
+@contextlib.contextmanager
+def _refused(label: str) -> Iterator[None]:
+    """Turns what is raised by the pilot of the trial of this `label` into a UserError."""
+    must = "each kind of trial must train for a moment to be timed"
+    try:
+        with told_if_ended(f"{must}, but {label} has ended the process"):
+            yield
+    except UserError:
+        raise
+    except (Exception, SystemExit) as error:
+        raise UserError(f"{must}, got {type(error).__name__}: {one_line(error)} from {label}") from error
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,8 @@
 
 import dataclasses
 import math
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 
@@ -10,9 +12,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from sweeps.plan.estimate import estimate
 from sweeps.plan.pilots import Moment, Pilots, _slope, epochs_to
 from trainables.config import TrialConfig
 from trainables.data import Source
+from trainables.runtime.errors import UserError
+from trainables.trial import Trial
 
 Make = Callable[..., TrialConfig]
 
@@ -86,3 +91,23 @@ def test_the_gradient_that_is_measured(digits: Source, make_config: Make, monkey
     assert Slow.examples < 3000
     assert 1.0 < seconds < 6.0  # 2 s on a machine without other work
     assert torch.is_grad_enabled()
+
+
+@pytest.mark.parametrize("error", [ValueError("too\nlate"), SystemExit("too late")])
+def test_a_pilot_that_fails_is_told_in_one_line(
+    digits: Source, make_config: Make, monkeypatch: pytest.MonkeyPatch, error: BaseException
+) -> None:
+    def fails(trial: Trial, seconds: float) -> bool:
+        raise error
+
+    monkeypatch.setattr(Trial, "train", fails)
+    told = f"timed, got {type(error).__name__}: too late from b32 lr0.01"
+    with pytest.raises(UserError, match=told):
+        estimate([make_config()], digits, threads=1)
+
+
+def test_a_pilot_that_ends_the_process_is_told() -> None:
+    code = "import os; from sweeps.plan.estimate import _refused\nwith _refused('b32'): os._exit(3)"
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (found.returncode, found.stderr.count("\n")) == (3, 1)
+    assert "timed, but b32 has ended the process" in found.stderr
