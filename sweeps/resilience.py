@@ -41,7 +41,7 @@ LEARNING_RATES = {"small": {"sgd": 0.1, "adagrad": 0.1}, "paper": {"sgd": 0.01, 
 def plan(study: TwoBatches) -> "list[TrialConfig]":
     """The base, each variant of the network, and each other optimizer, at both batches."""
     if study.model not in VARIANTS:
-        raise UserError(f"`model` must be one of {', '.join(VARIANTS)}, got {study.model}")
+        raise UserError(f"`--model` must be one of {', '.join(VARIANTS)}, got {study.model}")
     sizes = study.small, study.large
     trials = []
     for variant in [{}, *VARIANTS[study.model]]:

@@ -40,7 +40,7 @@ CASES: list[tuple[str, str, str]] = [
     (GRID, "--batch-sizes nan", "must be a whole number of 1 or more, got nan"),
     (GRID, "--batch-sizes 1e9", "must be a whole number of 1 or more, got 1e9"),
     (GRID, "--batch-sizes", "--batch-sizes: expected at least one argument"),
-    (GRID, "--batch-sizes 301", "`batch_size` must be between 1 and the 300 training examples, got 301"),
+    (GRID, "--batch-sizes 301", "`--batch-sizes`: 301 is larger than the training set (300 examples)"),
     (GRID, "--learning-rates nan", "--learning-rates: must be a number above 0, got nan"),
     (GRID, "--learning-rates inf", "must be a number above 0, got inf"),
     (GRID, "--learning-rates 0", "must be a number above 0, got 0"),
@@ -95,31 +95,31 @@ CASES: list[tuple[str, str, str]] = [
     (GRID, "--name ../up", "--name: must be a plain folder name, got '../up'"),
     (GRID, "--name .hidden", "must be a plain folder name"),
     (GRID, "--results {bad}/foreign --name .", "must be a plain folder name"),
-    (GRID, "--results {bad} --name foreign", "`name` must be a new folder or one of a sweep"),
-    (GRID, "--results {bad}/a_file", "`results` must be a folder that can be written"),
-    (GRID, "--results {bad} --name a_file", "`results` must be a folder that can be written"),
-    (GRID, "--results /proc/nowhere", "`results` must be a folder that can be written"),
+    (GRID, "--results {bad} --name foreign", "foreign holds files that no sweep has written"),
+    (GRID, "--results {bad}/a_file", "cannot be written"),
+    (GRID, "--results {bad} --name a_file", "cannot be written"),
+    (GRID, "--results /proc/nowhere", "`--results`: /proc/nowhere"),
     (GRID, "--results ftp://host/folder", "`results` must be a folder or a URI such as s3://bucket/path"),
     (GRID, "--results s3://bucket/a?nonsense=1", "Unexpected query parameter"),
     (GRID, "--results s3://key:secret@bucket/a", "`results` must be a URI without credentials, got s3://key:***@"),
-    (GRID, "--results {bad} --name s_empty", "--resume goes on with them"),
+    (GRID, "--results {bad} --name s_empty", "--resume continues with them"),
     (GRID, "--results {bad} --name s_record_format --resume", "`results` must hold records of format 1, got 99"),
     (GRID, "--seeds 9223372036854775808", "--seeds: must be a whole number below 2**63, got 9223372036854775808"),
     (GRID, "--remedies base_batch_size=9223372036854775808,learning_rate_scaling=sqrt", "`base_batch_size` must fit"),
     (GRID, "--results {bad} --name s_table_cut --resume", "`results` must hold whole tables"),
     (GRID, "--results {bad} --name s_table_columns --resume", "`results` must hold tables of this version"),
-    (GRID, "--address 127.0.0.1:1", "`address` must be a Ray cluster that can be reached, got 127.0.0.1:1"),
-    (GRID, "--address ray://127.0.0.1:1", "`address` must be a Ray cluster that can be reached"),
-    (GRID, "--address no.such.host.invalid:6379", "`address` must be a Ray cluster that can be reached"),
-    (GRID, "--address 127.0.0.1:99999", "`address` must be a Ray cluster that can be reached"),
+    (GRID, "--address 127.0.0.1:1", "`--address`: no Ray cluster can be reached at 127.0.0.1:1"),
+    (GRID, "--address ray://127.0.0.1:1", "`--address`: no Ray cluster can be reached"),
+    (GRID, "--address no.such.host.invalid:6379", "`--address`: no Ray cluster can be reached"),
+    (GRID, "--address 127.0.0.1:99999", "`--address`: no Ray cluster can be reached"),
     *((GRID, f"--address={address}", "an address is auto, local, HOST:PORT or ray://HOST:PORT") for address in (
         "", ":", "127.0.0.1:-1", "127.0.0.1:", ":6379", "127.0.0.1:0", "127.0.0.1:x", "127.0.0.1:٣", "somewhere",
         "ray://somewhere", "127.0.0.1:" + "9" * 400,
     )),
     (GRID, "--cpus-per-trial 0", "--cpus-per-trial: must be a whole number of 1 or more, got 0"),
-    (GRID, "--gpus-per-trial 1", "`gpus-per-trial` must be 0 on this machine, where Ray finds no GPU, got 1"),
+    (GRID, "--gpus-per-trial 1", "`--gpus-per-trial 1`: Ray finds no GPU on this machine"),
     (GRID, "--gpus-per-trial nan", "--gpus-per-trial: must be a number of 0 or more, got nan"),
-    (GRID, "--gpus-per-trial 0.5 --workers-per-trial 2", "`gpus-per-trial` must be a whole number"),
+    (GRID, "--gpus-per-trial 0.5 --workers-per-trial 2", "`--gpus-per-trial` must be a whole number"),
     (GRID, "--workers-per-trial 0", "--workers-per-trial: must be a whole number of 1 or more, got 0"),
     (GRID, "--micro-batch-size 0", "--micro-batch-size: must be a whole number of 1 or more, got 0"),
     (GRID, "--memory-per-trial 0", "--memory-per-trial: must be a number above 0, got 0"),
@@ -217,16 +217,16 @@ CASES: list[tuple[str, str, str]] = [
     (TUNED, "--warmup-epochs-range 0 1000", "`warmup"),
     (TUNED, "--weight-decay-range 0 0.1", "`weight"),
     (TUNED, "--validation-size 99999", "`validation"),
-    (TUNED, "--objective speed", "`objective` must be metric (accuracy, the primary one of classification) or loss"),
+    (TUNED, "--objective speed", "`--objective` must be metric (accuracy, the primary one of classification) or loss"),
     (TUNED, "--storage nonsense", "`storage` must"),
     (TUNED, "--storage sqlite:////proc/nowhere/optuna.db", "`storage` must"),
-    (TUNED, "--results s3://bucket/a?region=x", "`storage` must be given where the results are not on a file system"),
+    (TUNED, "--results s3://bucket/a?region=x", "`--storage URL` is needed because the results are not"),
     (TUNED, "--trials 2 --budget-steps 100", "--budget-steps: not allowed with argument --trials"),
     (KESKAR, "--scale huge", "--scale: invalid choice: 'huge'"),
     ("sweeps.resilience", "--batch-sizes 16", "--batch-sizes"),
     ("sweeps.evolution", "--seeds x", "--seeds: must be a whole number of 0 or more, got x"),
     ("sweeps.minima", "--dataset imagenet", "`dataset` must be one of"),
-    ("sweeps.warm_start", "--batch-sizes 300 16", "`batch-sizes` must be a small one and a larger one, got 300 16"),
+    ("sweeps.warm_start", "--batch-sizes 300 16", "`--batch-sizes` must be a small one and a larger one, got 300 16"),
     ("sweeps.paper_remedies", "--model vgg", "`model` must be one of"),
     ("sweeps.optimization_issue", "--learning-rate nan", "must be a number above 0, got nan"),
     ("sweeps.threshold_batch", "--epochs 0", "must be a whole number of 1 or more, got 0"),
@@ -309,7 +309,7 @@ def test_two_drivers_on_one_sweep(tmp_path: Path, capsys: pytest.CaptureFixture[
             more = ["--results", str(tmp_path), "--name", "batch_grid", "--resume", "--no-dashboard"]
             assert importlib.import_module(script).main(more) == 2
             error = capsys.readouterr().err
-            assert "`name` must not be in use by another sweep" in error
+            assert "`--name`: another sweep is using" in error
             assert error.count("\n") == 1
 
 
@@ -317,7 +317,7 @@ def test_two_drivers_on_one_sweep(tmp_path: Path, capsys: pytest.CaptureFixture[
 def test_a_folder_that_may_not_be_written(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     tmp_path.chmod(0o500)
     assert importlib.import_module(GRID).main(["--results", str(tmp_path / "new")]) == 2
-    assert "`results` must be a folder that can be written" in capsys.readouterr().err
+    assert "cannot be written" in capsys.readouterr().err
 
 
 @pytest.mark.slow

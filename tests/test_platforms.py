@@ -47,7 +47,7 @@ def test_a_sweep_on_windows_is_one_line(monkeypatch: pytest.MonkeyPatch, capsys:
 
 @pytest.mark.parametrize(
     ("number", "message"),
-    [(errno.ENOLCK, "storage with file locks"), (errno.EWOULDBLOCK, "in use by another sweep")],
+    [(errno.ENOLCK, "storage with file locks"), (errno.EWOULDBLOCK, "another sweep is using")],
 )
 def test_storage_without_locks(number: int, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def flock(*_: object) -> None:

@@ -81,13 +81,13 @@ def check_trials(
             with time_limit(timeout, f"took more than the {timeout} s of --trial-timeout"):
                 check_trial(config, source)
         except TimeoutError as error:
-            raise UserError(f"`model` must train on two examples first, got {config.model}, which {error}") from error
+            raise UserError(f"`--model` {config.model} cannot train on two examples: it {error}") from error
         except UserError:
             raise
         except Exception as error:
             few = "at batch size 1" if _smallest_batch(config) == 1 else "on two examples"
             reason = f"{type(error).__name__}: {quoted(next(iter(text_of(error).splitlines()), ''))}"
-            raise UserError(f"`model` must train {few}, got {config.model}, which raises {reason}") from error
+            raise UserError(f"`--model` {config.model} cannot train {few}: it raises {reason}") from error
     if micro_batch_size is not None or workers > 1:
         check_parts(configs, source, micro_batch_size, workers)
 

@@ -127,9 +127,7 @@ def read_events(
     try:
         from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
     except ImportError as error:
-        raise UserError(
-            "`tensorboard` must be installed to read event files, got none; pip install tensorboard"
-        ) from error
+        raise UserError("TensorBoard is not installed, and event files need it; pip install tensorboard") from error
     rows: list[dict[str, Any]] = []
     about: dict[str, dict[str, Any]] = {}
     tags: set[str] = set()

@@ -32,7 +32,7 @@ def write_events(folder: AnyPath) -> list[str]:
         from tensorboard.summary.writer.record_writer import RecordWriter
         from torch.utils.tensorboard.summary import hparams
     except ImportError as error:
-        raise UserError("`tensorboard` must be installed, got none; pip install tensorboard") from error
+        raise UserError("TensorBoard is not installed; pip install tensorboard") from error
 
     if isinstance(folder, RemotePath):
         raise UserError(f"`results` must be a folder here, got {folder}; fetch its tables first")

@@ -63,7 +63,7 @@ def exclusive_results_folder(folder: AnyPath, *, resume: bool) -> Iterator[None]
         try:
             occupied = folder.exists() and any(not file.name.startswith((".lock", LEASE)) for file in folder.iterdir())
             if occupied and not (folder / "trials").is_dir():
-                raise UserError(f"`name` must be a new folder or one of a sweep, got {folder}, which holds other files")
+                raise UserError(f"`--name`: {folder} holds files that no sweep has written; use another --name")
             existed = folder.exists()
             made = [parent for parent in folder.parents if isinstance(parent, Path) and not parent.exists()]
             for part in ("trials", "checkpoints"):
@@ -76,11 +76,11 @@ def exclusive_results_folder(folder: AnyPath, *, resume: bool) -> Iterator[None]
                 raise
         except OSError as error:
             reason = error.strerror or error
-            raise UserError(f"`results` must be a folder that can be written, got {folder} ({reason})") from error
+            raise UserError(f"`--results`: {folder} cannot be written ({reason})") from error
         if occupied and not resume:
             raise UserError(
-                f"`name` must be a new folder, got {folder}, which has results; "
-                "--resume goes on with them, --name gives this sweep another folder"
+                f"`--name`: {folder} already has results; --resume continues with them, another --name starts a new "
+                "sweep"
             )
         _remove_half_written(folder)
         if record_files(folder):

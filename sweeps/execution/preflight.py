@@ -72,8 +72,8 @@ def checking(configs: Sequence[TrialConfig], source: Source, placement: Placemen
             last = (log.read().decode(errors="replace").strip().splitlines() or ["nothing said"])[-1][:LONGEST_REASON]
             if refusal is None:
                 raise UserError(
-                    f"`model` must train on two examples first, got {tried[-1]}, "
-                    f"which ended with status {status}: {last}"
+                    f"`--model` {tried[-1]} cannot train on two examples: its process ended with status {status}: "
+                    f"{last}"
                 )
             return [*failing, f"measuring {tried[-1]} ended its process with status {status}: {last}"]
 

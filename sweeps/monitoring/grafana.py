@@ -235,7 +235,7 @@ def provision(folder: Path, prometheus_port: int, grafana_port: int) -> list[str
             file.parent.mkdir(parents=True, exist_ok=True)
             file.write_text(content, encoding="utf-8")
     except OSError as error:
-        raise UserError(f"`folder` must be a folder that can be written, got {folder} ({error.strerror})") from error
+        raise UserError(f"`--folder`: {folder} cannot be written ({error.strerror})") from error
     home = next((home for home in ("/usr/share/grafana", "/opt/homebrew/share/grafana") if Path(home).exists()), None)
     prometheus = (
         "prometheus", f"--config.file={folder / 'prometheus.yml'}", f"--storage.tsdb.path={folder / 'data'}",

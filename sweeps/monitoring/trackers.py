@@ -106,7 +106,7 @@ def trackers(
 def _logger(kind: str, target: str | None, folder: AnyPath) -> Any:
     given = f"{kind}:{target}" if target else kind
     if kind == "mlflow" and target is None and isinstance(folder, RemotePath):
-        raise UserError(f"`track` must be mlflow:URI where the results are remote, got mlflow and {folder}")
+        raise UserError(f"`--track mlflow` needs a URI because the results are remote ({folder}): use mlflow:URI")
     try:
         importlib.import_module(kind)
     except Exception as error:  # whatever an installation that is not whole, or of other versions, may raise
@@ -116,17 +116,16 @@ def _logger(kind: str, target: str | None, folder: AnyPath) -> Any:
         logger.setup()
     except Exception as error:
         reason = (str(error).strip() or repr(error)).splitlines()[0]
-        raise UserError(f"`track` must name a tracker that can be reached, got {given} ({reason})") from error
+        raise UserError(f"`--track {given}`: this tracker cannot be reached ({reason})") from error
     return logger
 
 
 def _broken(given: str, kind: str, error: Exception) -> UserError:
     if isinstance(error, ModuleNotFoundError) and error.name == kind:
-        return UserError(f"`track` must name a tracker that is installed, got {given}; pip install {TRACKERS[kind]}")
+        return UserError(f"`--track {given}`: this tracker is not installed; pip install {TRACKERS[kind]}")
     reason = one_line(f"{type(error).__name__}: {error}")[:LONGEST_REASON]
     return UserError(
-        f"`track` must name a tracker that works, got {given}, which cannot be imported ({reason}); "
-        f"pip install --force-reinstall {TRACKERS[kind]}"
+        f"`--track {given}`: this tracker cannot be imported ({reason}); pip install --force-reinstall {TRACKERS[kind]}"
     )
 
 

@@ -85,7 +85,7 @@ class Watch:
             if now - answered > GIVE_UP:
                 self.give_up(
                     f"the results folder {folder} cannot be used since {since} ({failure}); finished trials that were "
-                    "written are kept, and --resume goes on once it is back"
+                    "written are kept, and --resume continues once it is back"
                 )
                 return
 
@@ -127,7 +127,7 @@ def watching(watch: Watch, *looks: Callable[[], None]) -> Iterator[None]:
 
 
 def _death_of(name: str, fault: str) -> str:
-    return f"Ray's {name} has died ({fault}); every finished trial is kept, --resume goes on"
+    return f"Ray's {name} has died ({fault}); every finished trial is kept, --resume continues"
 
 
 def _fault(folder: AnyPath, probe: AnyPath) -> str | None:

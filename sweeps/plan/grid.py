@@ -98,7 +98,7 @@ class Grid:
         _in_order(self.measures)
         for remedy in (*self.remedies, self.schedule):
             if "decay" in remedy and "decay" in self.schedule and remedy is not self.schedule:
-                raise UserError("`schedule` must be left out where remedies have a decay, got both")
+                raise UserError("`--schedule` and a decay in --remedies both set the schedule; leave out one of them")
             for name in remedy:
                 if name not in REMEDIES:
                     raise UserError(f"`remedies` must be made of {', '.join(REMEDIES)}, got {name!r}")
@@ -109,7 +109,7 @@ def expand(grid: Grid, source: Source) -> list[TrialConfig]:
     grid = resolved(grid, source)
     train_size, test_size = source.sizes(grid.train_size, grid.test_size, grid.validation_size or 0)
     if (largest := max(grid.batch_sizes)) > train_size:  # before a switch to it is blamed
-        raise UserError(f"`batch_size` must be between 1 and the {train_size} training examples, got {largest}")
+        raise UserError(f"`--batch-sizes`: {largest} is larger than the training set ({train_size} examples)")
     measures = ",".join(_in_order(grid.measures))
     measure_examples = train_size
     if grid.measure_examples is None:

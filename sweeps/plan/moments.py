@@ -58,11 +58,11 @@ def _require(
     for name in searched:
         if name not in own:
             others = f"; it has {' and '.join(own)}" if own else ""
-            raise UserError(f"`{name}` cannot be searched for {optimizer}, which has none{others}")
+            raise UserError(f"`{name}` cannot be searched for {optimizer}, which has no {name}{others}")
         also = [option for option in (name, "betas" if name in BETAS else name) if option in given]
         if name == "momentum" and optimizer == "sgd" and momentum is not None:
             also = ["momentum"]
         if also:
             raise UserError(
-                f"`{name}` must be searched or fixed, got a range and {also[0]}; a range of one value fixes it too"
+                f"`{name}` has a range and {also[0]}; leave out one of them (a range of one value fixes it too)"
             )

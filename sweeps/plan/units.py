@@ -71,7 +71,7 @@ def warmup_range_of(
     if not (low.keys() | high.keys()) & {"warmup_steps"}:
         return (low["warmup_epochs"], high["warmup_epochs"]), False
     if low.get("warmup_epochs") or high.get("warmup_epochs"):
-        raise UserError(f"`warmup-range` must have both ends in steps, or none, got {' '.join(map(str, ends))}")
+        raise UserError(f"`--warmup-range` must have both ends in steps or neither, got {' '.join(map(str, ends))}")
     return (float(low.get("warmup_steps", 0)), float(high.get("warmup_steps", 0))), True
 
 
@@ -92,7 +92,7 @@ def switch_epoch_of(
         last = epochs_after(int(planned.value), train_size, batch_size)
     if (amount.value if steps and planned.unit == "steps" else epochs) >= last:
         raise UserError(
-            f"`switch` must be before the end of the training ({planned.words}) at batch size {batch_size}, "
+            f"`--switch` must be before the end of the training ({planned.words}) at batch size {batch_size}, "
             f"got {switch.words}"
         )
     return int(epochs) if epochs == int(epochs) else epochs
@@ -100,11 +100,11 @@ def switch_epoch_of(
 
 def _windows(tokens: int, window: int | None) -> int:
     if window is None:
-        raise UserError("`batch-tokens` must be left out for this dataset, which has no tokens; give examples instead")
+        raise UserError("`--batch-tokens` has no meaning for this dataset, which has no tokens; use --batch-sizes")
     if tokens % window:
         least = max(window, tokens // window * window)
         raise UserError(
-            f"`batch-tokens` must be a multiple of the window, {window} tokens, such as {least} or {least + window}, "
+            f"`--batch-tokens` must be a multiple of the window, {window} tokens, such as {least} or {least + window}, "
             f"got {tokens}"
         )
     return tokens // window

@@ -56,8 +56,8 @@ def _require_ids_of_weights(model: str, options: dict[str, Any], source: Source)
     if source.name == "pairs" or (source.name == "text" and level != "bpe"):
         reads = "numbers its own tokens" if source.name == "pairs" else f"has the token ids of level={level}"
         raise UserError(
-            f"`weights` must be left out for --dataset {source.name}, which {reads}: they mean others to the weights; "
-            "--dataset text reads with level=bpe tokenizer=FOLDER/tokenizer.json"
+            f"`weights` cannot be used with --dataset {source.name}, which {reads}, because they belong to the model's "
+            "own tokens; use --dataset text with level=bpe tokenizer=FOLDER/tokenizer.json"
         )
 
 

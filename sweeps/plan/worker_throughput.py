@@ -60,7 +60,7 @@ def measure_workers(
                 spawn(_work, (count, folder, configs, source, gradient_bytes, seconds, threads), nprocs=count)
             except (ProcessRaisedException, ProcessExitedException) as error:
                 reason = str(error).strip().splitlines()[-1]
-                raise UserError(f"`--measure-workers` {count} must be able to train, got {reason}") from None
+                raise UserError(f"`--measure-workers {count}`: training failed with {reason}") from None
             found = json.loads((Path(folder) / "times.json").read_text())
         more = {"workers": count, "stretch": max(1.0, count * threads / cores)}
         steps += [row | more for row in found["steps"]]

@@ -20,15 +20,15 @@ class Placement(TrialPlacement):
 
     def __post_init__(self) -> None:
         if not self.cpus_per_trial > 0:
-            raise UserError(f"`cpus-per-trial` must be above 0, got {self.cpus_per_trial}")
+            raise UserError(f"`--cpus-per-trial` must be above 0, got {self.cpus_per_trial}")
         if self.gpus_per_trial is not None and self.gpus_per_trial < 0:
-            raise UserError(f"`gpus-per-trial` must be 0 or more, got {self.gpus_per_trial}")
+            raise UserError(f"`--gpus-per-trial` must be 0 or more, got {self.gpus_per_trial}")
         if self.workers_per_trial < 1:
-            raise UserError(f"`workers-per-trial` must be 1 or more, got {self.workers_per_trial}")
+            raise UserError(f"`--workers-per-trial` must be 1 or more, got {self.workers_per_trial}")
         if self.workers_per_trial > 1 and not self.gpus.is_integer():
             raise UserError(
-                f"`gpus-per-trial` must be a whole number with several workers per trial, got {self.gpus_per_trial}; "
-                "NCCL takes no two workers on one GPU"
+                f"`--gpus-per-trial` must be a whole number with several workers per trial, got {self.gpus_per_trial}; "
+                "NCCL does not allow two workers on one GPU"
             )
 
     def of_trial(self) -> TrialPlacement:

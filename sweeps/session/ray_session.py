@@ -46,7 +46,7 @@ def refuse_missing_gpus(placement: Placement) -> None:
     """Raise UserError where trials are to have GPUs on this machine and it has none."""
     if placement.address is None and placement.gpus_per_trial and gpus_here() == 0:
         raise UserError(
-            f"`gpus-per-trial` must be 0 on this machine, where Ray finds no GPU, got {placement.gpus_per_trial:g}"
+            f"`--gpus-per-trial {placement.gpus_per_trial:g}`: Ray finds no GPU on this machine; use 0, or leave it out"
         )
 
 
@@ -82,7 +82,7 @@ def _connect(address: str) -> Any:
         return ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
     except (OSError, ValueError, RuntimeError) as error:
         raise UserError(
-            f"`address` must be a Ray cluster that can be reached, got {address} ({str(error).strip().splitlines()[0]})"
+            f"`--address`: no Ray cluster can be reached at {address} ({str(error).strip().splitlines()[0]})"
         ) from error
 
 
@@ -142,7 +142,7 @@ def _with_gpus(placement: Placement) -> Placement:
         of_memory = f" and {placement.memory_per_trial:g} GiB" if placement.memory_per_trial else ""
         of_workers = f", {placement.workers_per_trial} times" if placement.workers_per_trial > 1 else ""
         raise UserError(
-            f"`cpus-per-trial` and `gpus-per-trial` must fit one node, got {placement.cpus_per_trial:g} CPUs and "
+            f"`--cpus-per-trial` and `--gpus-per-trial` must fit one node, got {placement.cpus_per_trial:g} CPUs and "
             f"{placement.gpus:g} GPUs{of_memory}{of_workers} where a node has at most "
             f"{max(node.get('CPU', 0.0) for node in nodes):g} CPUs, {most_gpus:g} GPUs and "
             f"{max(node.get('memory', 0.0) for node in nodes) / GIB:.3g} GiB"

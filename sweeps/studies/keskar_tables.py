@@ -68,7 +68,7 @@ def run_tables(options: argparse.Namespace) -> int:
     for network in dict.fromkeys([options.model] if options.model else options.networks or NETWORKS[options.scale]):
         by_dataset.setdefault(_dataset(options, network), []).append(network)
     if options.model_options and sum(map(len, by_dataset.values())) > 1:
-        raise UserError("`model-options` must be for one network, got several; --networks chooses one")
+        raise UserError("`--model-options` must be for one network, got several; --networks chooses one")
     runs = []
     for name, networks in by_dataset.items():
         source = source_of(options, name, *by_dataset)
@@ -103,7 +103,7 @@ def _dataset(options: argparse.Namespace, network: str) -> str:
     if options.scale == "small":
         return "digits"
     if network not in PAPER_DATASETS:
-        raise UserError(f"`networks` must be among {', '.join(PAPER_DATASETS)} at the paper's scale, got {network}")
+        raise UserError(f"`--networks` must be among {', '.join(PAPER_DATASETS)} with --scale paper, got {network}")
     return PAPER_DATASETS[network]
 
 

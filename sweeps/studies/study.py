@@ -52,7 +52,9 @@ Finish = Callable[[Path, Console], Ending | None]  # prints the details, and wri
 def run_grid(options: argparse.Namespace) -> int:
     """Runs what `sweeps.cli.options.parse` has read; returns the exit status. Raises UserError for what cannot run."""
     if read_design((options.results / options.name).expanduser().absolute()) is not None:
-        raise UserError(f"{options.name} is a sequential sweep: go on with --until-decided, or take another --name")
+        raise UserError(
+            f"{options.name} is a sequential sweep: continue it with --until-decided, or use another --name"
+        )
     source = source_of(options, options.dataset)
     return run_study(expand(grid_of(options, source), source), source, options, report_and_answer)
 
@@ -176,7 +178,7 @@ def run_study(
         tables, interrupted = run_trials(missing, source, folder, placement, progress)
         if interrupted:
             left = len(incomplete_trials(folder, configs))
-            console.print(f"Interrupted: {len(configs) - left} of {len(configs)} trials are kept; --resume goes on.")
+            console.print(f"Interrupted: {len(configs) - left} of {len(configs)} trials are kept; --resume continues.")
             return 130
         trial_ids = [config.trial_id for config in configs]
         try:

@@ -73,7 +73,10 @@ class TwoBatches:
     def model(self) -> str:
         default = "mlp" if self.options.scale == "small" else PAPER_NETWORKS.get(self.source.name)
         if (self.options.model or default) is None:
-            raise UserError(f"`model` must be given at the paper's scale for {self.source.name}, got none")
+            raise UserError(
+                f"`--model` must be given with --scale paper for {self.source.name}, because the paper has no "
+                "network for it"
+            )
         return str(self.options.model or default)
 
     @property
@@ -111,7 +114,7 @@ class TwoBatches:
             given = SMALL_BATCH[scale], round(LARGE_SHARE[scale] * self.train_size)
         small, large = batch_sizes_of(given, self.source)
         if not small < large:
-            raise UserError(f"`batch-sizes` must be a small one and a larger one, got {small} {large}")
+            raise UserError(f"`--batch-sizes` must be a small one and a larger one, got {small} {large}")
         return small, large
 
 

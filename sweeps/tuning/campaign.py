@@ -76,15 +76,15 @@ class Plan:
 
     def __post_init__(self) -> None:
         if self.rules.seed in self.seeds:
-            raise UserError(f"`tuning-seed` must not be among the seeds of the retraining, got {self.rules.seed}")
+            raise UserError(f"`--tuning-seed` must not be one of the --seeds of the retraining, got {self.rules.seed}")
         if len(self.grid.optimizers) > 1:
             names = " ".join(name for name, _ in self.grid.optimizers)
-            raise UserError(f"`optimizer` must be one setting here, got {names}; tune each in a sweep of its own")
+            raise UserError(f"`--optimizer` takes one optimizer here, got {names}; tune each in a sweep of its own")
         if not any(remedy == {} for remedy in self.grid.remedies):
-            raise UserError("`remedies` must hold none, the reference of all others, got none of it")
+            raise UserError("`--remedies` must include none, because the others are compared with it")
         if len(self.cells) == 1:
             raise UserError(
-                "`batch-sizes` must hold two sizes or more, or `remedies` one beside none, for there to be a gap; "
+                "there is nothing to compare: give two or more --batch-sizes, or one of --remedies besides none; "
                 f"got {self.cells[0].name}"
             )
         for cell in self.cells:
@@ -171,7 +171,7 @@ def with_test_set(source: Source, test_size: int | None) -> Source:
     pool = len(source.inputs)
     size = test_size or pool // 2
     if not 1 <= size < pool:
-        raise UserError(f"`test_size` must be between 1 and {pool - 1}, got {size}")
+        raise UserError(f"`--test-size` must be between 1 and {pool - 1}, got {size}")
     test, rest = draw(pool, size, 0, "test set")
     assert test is not None  # some are left
     return dataclasses.replace(

@@ -116,7 +116,7 @@ class TuningStudy:
         self._read: list[FrozenTrial] | None = None  # what the storage holds, until something is written
         if not resume and name in optuna.get_all_study_names(storage):
             raise UserError(
-                f"`storage` must not hold the study {name!r} yet, got one that does; --resume goes on with it"
+                f"`--storage` already holds the study {name!r}; --resume continues it, another --name begins a new one"
             )
         self._study = optuna.create_study(
             study_name=name,
@@ -131,8 +131,8 @@ class TuningStudy:
         elif found != declared:
             names = ", ".join(key for key in declared if found.get(key) != declared[key])
             raise UserError(
-                f"`name` must be a study begun with the same options, got {name!r}, which differs in {names} "
-                "(subject: data, model or training); --name begins another"
+                f"`--name`: the study {name!r} was begun with other options ({names}; subject: data, model or "
+                "training); give the same ones, or another --name"
             )
         points = rules.space.startup_points(rules.seed)[: budget.trials]
         for point in points[len(self._study.get_trials(deepcopy=False)) :]:
@@ -336,7 +336,7 @@ def open_storage(url: str) -> Any:
     except Exception as error:  # SQLAlchemy's, its drivers' and Optuna's own have no common class
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise UserError(
-            f"`storage` must be an Optuna storage that can be opened, got {hidden(url)} "
+            f"`--storage`: {hidden(url)} cannot be opened as an Optuna storage "
             f"({type(error).__name__}: {reason.replace(url, hidden(url))})"
         ) from None
 

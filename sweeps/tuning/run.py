@@ -86,7 +86,7 @@ def run_search(
     except optuna.exceptions.StorageInternalError as error:
         reason = one_line(error.__cause__ or error)[:LONGEST_REASON]
         raise LostError(
-            f"Optuna's storage cannot be used ({hidden(reason)}); every finished trial is kept, --resume goes on"
+            f"Optuna's storage cannot be used ({hidden(reason)}); every finished trial is kept, --resume continues"
         ) from error
 
 
@@ -94,13 +94,13 @@ def _run(
     options: argparse.Namespace, plan_of: PlanOf, kind: type[Campaign], answer: Callable[[Path], Iterable[str]]
 ) -> int:
     if options.workers_per_trial > 1:
-        raise UserError(f"`workers-per-trial` must be 1 for tuning, got {options.workers_per_trial}")
+        raise UserError(f"`--workers-per-trial` must be 1 for tuning, got {options.workers_per_trial}")
     plan = plan_of(options, with_test_set(source_of(options, options.dataset), options.test_size))
     source = plan.source
     placement = placement_of(options, source)
     folder = (options.results / options.name).expanduser().absolute()
     if isinstance(folder, RemotePath) and not options.storage:
-        raise UserError(f"`storage` must be given where the results are not on a file system, got none for {folder}")
+        raise UserError(f"`--storage URL` is needed because the results are not on a file system ({folder})")
     talk, console = consoles(plain=options.plain, quiet=options.quiet)
     if options.dry_run:
         warn(check(plan.samples(), source, placement))
@@ -136,7 +136,7 @@ def _run(
         write_atomically(folder / "sweep.json", json.dumps(about).encode())  # now that early stopping has had its say
         if interrupted:
             left = sum(campaign.missing().values())
-            console.print(f"Interrupted: {campaign.planned() - left} trials are kept; --resume goes on.")
+            console.print(f"Interrupted: {campaign.planned() - left} trials are kept; --resume continues.")
             return 130
         console.print()
         try:
@@ -188,7 +188,7 @@ def objective_of(wanted: str, task: str, option: str = "objective") -> tuple[str
         return LOSS, False
     metric, _, direction = metric_of_task(task)
     if wanted not in ("metric", metric):
-        raise UserError(f"`{option}` must be metric ({metric}, the primary one of {task}) or loss, got {wanted}")
+        raise UserError(f"`--{option}` must be metric ({metric}, the primary one of {task}) or loss, got {wanted}")
     return f"validation_{metric}", direction == "higher"
 
 

@@ -45,7 +45,8 @@ class Space:
                 raise UserError(f"`{name}` must be LOW HIGH with LOW <= HIGH, {least}, got {low:g} {high:g}")
         if not self.distributions:
             raise UserError(
-                "`learning_rate` must be a range LOW HIGH, as must one of the others, got nothing to search"
+                "there is nothing to search: give at least one range with LOW < HIGH, such as "
+                "--learning-rate-range 0.0003 0.1"
             )
 
     @property

@@ -169,7 +169,7 @@ def test_a_sweep_from_start_to_report(
     again = run_here(tmp_path, QUICK)
     assert again.returncode == 2
     assert again.stderr.count("\n") == 1
-    assert "--resume goes on with them" in again.stderr
+    assert "--resume continues with them" in again.stderr
 
     monkeypatch.setattr("analysis.reporting.report.write_report", lambda sweep: print("figures are written now"))
     done = run_here(tmp_path, QUICK, "--resume")
@@ -260,7 +260,7 @@ def test_two_sweeps_cannot_share_a_folder(tmp_path: Path, run_here: Run) -> None
         wait_for(lambda: (tmp_path / "test" / "sweep.json").exists(), driver)
         second = run_here(tmp_path, LONG, "--resume")
         assert second.returncode == 2
-        assert "`name` must not be in use by another sweep" in second.stderr
+        assert "`--name`: another sweep is using" in second.stderr
     finally:
         driver.send_signal(signal.SIGTERM)
         driver.communicate(timeout=60)
@@ -286,7 +286,7 @@ def test_foreign_folder_is_left_alone(tmp_path: Path, run_here: Run) -> None:
     (tmp_path / "test" / "thesis.tex").write_text("precious")
     result = run_here(tmp_path, QUICK, "--resume")
     assert result.returncode == 2
-    assert "which holds other files" in result.stderr
+    assert "holds files that no sweep has written" in result.stderr
     assert [file.name for file in (tmp_path / "test").iterdir()] == ["thesis.tex"]
 
 
@@ -295,7 +295,7 @@ def test_foreign_folder_is_left_alone(tmp_path: Path, run_here: Run) -> None:
     [
         (["--dataset", "imagenet"], "`dataset` must be one of digits, mnist"),
         (["--dataset", "mnist", "--data-dir", "/nonexistent"], "--download fetches it"),
-        (["--batch-sizes", "5000"], "`batch_size` must be between 1 and the 300 training examples, got 5000"),
+        (["--batch-sizes", "5000"], "`--batch-sizes`: 5000 is larger than the training set (300 examples)"),
         (["--learning-rates", "-0.1"], "argument --learning-rates: must be a number above 0, got -0.1"),
         (["--learning-rates", "nan"], "must be a number above 0, got nan"),
         (["--batch-size", "16"], "unknown option --batch-size; did you mean --batch-sizes?"),
@@ -306,21 +306,21 @@ def test_foreign_folder_is_left_alone(tmp_path: Path, run_here: Run) -> None:
         (["--remedies", "none", "sam_radius", "0.05"], "got sam_radius; did you mean sam_radius=0.05?"),
         (["--remedies", "clip_norm=1,sam_radus=0.1", "none"], "did you mean sam_radius=0.1?"),
         (["--optimizer", "adamw", "weight_decay", "0.1"], "did you mean weight_decay=0.1?"),
-        (["--batch-sizes", "16", "500"], "`batch_size` must be between 1 and the 300 training examples, got 500"),
+        (["--batch-sizes", "16", "500"], "`--batch-sizes`: 500 is larger than the training set (300 examples)"),
         (["--measures", "box_sharpnes"], "got 'box_sharpnes'; did you mean box_sharpness?"),
         pytest.param(["--model", "Resnet"], "got 'Resnet'; did you mean resnet?", marks=pytest.mark.slow),
         (["--dataset", "cifar_10"], "got 'cifar_10'; did you mean cifar10?"),
         (["--task", "clasification"], "got 'clasification'; did you mean classification?"),
         (["--model-options", "width=8"], "got 'width'; did you mean widths?"),
-        (["--gpus-per-trial", "0.5"], "`gpus-per-trial` must be 0 on this machine, where Ray finds no GPU, got 0.5"),
+        (["--gpus-per-trial", "0.5"], "`--gpus-per-trial 0.5`: Ray finds no GPU on this machine"),
         (
             ["--gpus-per-trial", "0.5", "--dry-run"],
-            "`gpus-per-trial` must be 0 on this machine, where Ray finds no GPU",
+            "Ray finds no GPU on this machine; use 0",
         ),
         (["--momentum", "0.5"], "`--momentum 0.5` has no effect with --optimizer adam"),
         (["--name", "../up"], "must be a plain folder name"),
         (["--cpus-per-trial", "0"], "must be a whole number of 1 or more, got 0"),
-        (["--results", "/proc/nowhere"], "`results` must be a folder that can be written"),
+        (["--results", "/proc/nowhere"], "`--results`: /proc/nowhere"),
         (["--warmup-epochs", "1000"], "`warmup_epochs` must be between 0 and `epochs`"),
     ],
 )

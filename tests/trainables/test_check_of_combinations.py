@@ -90,7 +90,9 @@ def test_batch_norm_and_a_later_batch_of_one(make_config: Make, digits: Source, 
     check_trials([plain, fine], digits, None, None, 1)
     refused = make_config(**FEW, model_options='{"widths": [8], "batch_norm": true}', epochs=2, **later)
     for configs in ([refused, fine], [fine, refused]):
-        with pytest.raises(UserError, match="at batch size 1, got mlp, which raises ValueError: Expected more than 1"):
+        with pytest.raises(
+            UserError, match="`--model` mlp cannot train at batch size 1: it raises ValueError: Expected more than 1"
+        ):
             check_trials(configs, digits, None, None, 1)
 
 

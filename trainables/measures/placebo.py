@@ -22,7 +22,7 @@ def rescaled_network(model: nn.Module, factor: float, inputs: Tensor) -> nn.Modu
     try:
         pairs = rescalable_pairs(model)
     except ValueError as error:
-        raise UserError(f"`rescaling` must be none for this network (--rescalings none): {error}") from error
+        raise UserError(f"`--rescalings` must be none for this network: {error}") from error
     rescaled = rescale(model, [factor] * len(pairs)).eval()
     with torch.no_grad():
         before, after = copy.deepcopy(model).eval()(inputs), rescaled(inputs)

@@ -68,7 +68,9 @@ def _lock(folder: Path) -> Iterator[None]:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             if error.errno in (errno.EWOULDBLOCK, errno.EACCES):
-                raise UserError(f"`name` must not be in use by another sweep, got {folder}, which is") from error
+                raise UserError(
+                    f"`--name`: another sweep is using {folder}; wait for it, or use another --name"
+                ) from error
             raise NoLocksError(
                 f"`results` must be on storage with file locks, got {folder} ({one_line(error.strerror)}); mount it "
                 "with them (NFS: local_lock=flock, Lustre: flock), or give a local folder or a URI such as "
@@ -91,8 +93,8 @@ def _lease(folder: AnyPath) -> Iterator[None]:
                 holder, age = _holder(other), (now - other.stat().st_mtime_ns) / 1e9
                 if age < STALE and not _is_gone(holder):
                     raise UserError(
-                        f"`name` must not be in use by another sweep, got {folder}, which process {holder.get('pid')} "
-                        f"on {holder.get('host')} held {age:.0f} s ago; if it was killed, --resume after {STALE:.0f} s"
+                        f"`--name`: another sweep is using {folder}: process {holder.get('pid')} on "
+                        f"{holder.get('host')} held it {age:.0f} s ago; if it was killed, --resume after {STALE:.0f} s"
                     )
                 other.unlink(missing_ok=True)
         stop = threading.Event()

@@ -108,7 +108,10 @@ def test_the_labels_of_all_examples_are_looked_at(make_config: Make, digits: Sou
 def test_a_model_that_ends_its_process_is_refused(make_config: Make, digits: Source) -> None:
     """Those that raise, hang or do not fit: tests/test_bad_input.py."""
     config = make_config(model="checked_models:exits", model_options="{}")
-    with pytest.raises(UserError, match="got checked_models:exits, which ended with status 3: nothing said"):
+    with pytest.raises(
+        UserError,
+        match="checked_models:exits cannot train on two examples: its process ended with status 3: nothing said",
+    ):
         check([make_config(), config, make_config(seed=1)], digits, Placement())
 
 

@@ -240,5 +240,5 @@ def test_provisioned_files_keep_to_localhost(tmp_path: Path, capsys: pytest.Capt
 
 def test_a_folder_that_cannot_be_written(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(UserError, match="`folder` must be a folder that can be written"):
+    with pytest.raises(UserError, match=r"`--folder`: .* cannot be written"):
         provision(tmp_path / "file" / "inside", 9090, 3000)

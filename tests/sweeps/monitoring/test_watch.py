@@ -110,7 +110,7 @@ def test_ray_that_dies(folder: Path, capsys: pytest.CaptureFixture[str]) -> None
     assert run_command("program", run) == 3
     assert capsys.readouterr().err == (
         "program: error: Ray's raylet on this machine has died (Connection refused); every finished trial is kept, "
-        "--resume goes on\n"
+        "--resume continues\n"
     )
 
 

@@ -75,10 +75,7 @@ def test_switch_batch_size(digits: Source) -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        (
-            {"batch_sizes": [16, 5000]},
-            "`batch_size` must be between 1 and the 300 training examples, got 5000",
-        ),
+        ({"batch_sizes": [16, 5000]}, r"`--batch-sizes`: 5000 is larger than the training set \(300 examples\)"),
         ({"batch_sizes": []}, "`batch_sizes` must hold at least one value"),
         ({"train_size": 1797}, "`train_size` must be between 1 and 1796, got 1797"),
         ({"test_size": 1498}, "`test_size` must be between 1 and 1497, got 1498"),
@@ -107,5 +104,5 @@ def test_weights_with_token_ids_of_others(dataset: str, level: str, tmp_path: Pa
     file.write_text('{"source": "a", "target": "b"}\n' * 99)
     options = {"level": level, "context": 5} if dataset == "text" else {"level": level}
     source = load_source(dataset, root=file, options=options)
-    with pytest.raises(UserError, match=f"^`weights` must be left out for --dataset {dataset}, .* level=bpe"):
+    with pytest.raises(UserError, match=f"^`weights` cannot be used with --dataset {dataset}, .* level=bpe"):
         expand(grid(model="hf:gpt2", model_options={"weights": True}, batch_sizes=[2]), source)

@@ -46,7 +46,7 @@ def test_short_passes_are_made_longer(digits: Source) -> None:
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        ("--batch-sizes 5000", "`batch_size` must be between 1 and the 300 training examples, got 5000"),
+        ("--batch-sizes 5000", "`--batch-sizes`: 5000 is larger than the training set (300 examples)"),
         ("--batch-sizes 0", "--batch-sizes: must be a whole number of 1 or more, got 0"),
         ("--goal 1", "`--goal` has no effect without --sweep"),
         ("--price-per-hour 0", "--price-per-hour: must be a number above 0, got 0"),

@@ -88,7 +88,7 @@ def test_a_switch_in_steps_is_at_its_place(digits: Source) -> None:
 @pytest.mark.parametrize(
     ("changes", "reason"),
     [
-        ({"batch_sizes": [16], "switch_epochs": [Amount(9, "epochs")]}, "`switch` must be before the end of"),
+        ({"batch_sizes": [16], "switch_epochs": [Amount(9, "epochs")]}, "`--switch` must be before the end of"),
         ({"batch_sizes": [16], "warmup_epochs": [Amount(10**6, "tokens")]}, "`warmup_epochs` must be between 0 and"),
     ],
 )  # fmt: skip
@@ -99,7 +99,7 @@ def test_what_is_refused(text: Source, changes: dict[str, Any], reason: str) -> 
 
 @pytest.mark.parametrize(("tokens", "such_as"), [(100, "96 or 104"), (4, "8 or 16"), (15, "8 or 16")])
 def test_batches_of_tokens_that_are_no_windows(text: Source, tokens: int, such_as: str) -> None:
-    reason = f"`batch-tokens` must be a multiple of the window, 8 tokens, such as {such_as}, got {tokens}"
+    reason = f"`--batch-tokens` must be a multiple of the window, 8 tokens, such as {such_as}, got {tokens}"
     with pytest.raises(UserError, match=reason):
         batch_sizes_of([Amount(8, "tokens"), Amount(tokens, "tokens")], text)
 
@@ -152,10 +152,13 @@ def test_a_search_in_tokens_tunes_batches_of_examples(text: Source) -> None:
         (["--epochs", "3", "--budget", "5steps"], "argument --budget: not allowed with argument --epochs"),
         (["--warmup", "0steps"], "`warmup` must be a whole number of steps, 1 or more"),
         (["--budget", "0steps"], "`budget` must be a whole number of steps, 1 or more"),
-        (["--budget", "9steps", "--switch", "none", "9steps", "--warmup", "0"], "`switch` must be before the end"),
+        (["--budget", "9steps", "--switch", "none", "9steps", "--warmup", "0"], "`--switch` must be before the end"),
         (["--budget", "9steps", "--switch", "none", "--warmup", "10steps"], "`warmup` must be at most the length"),
         (["--schedule", "wsd,learning_rate=3"], "must be none or FIELD=VALUE"),
-        (["--schedule", "cosine", "--remedies", "none", "decay=step,decay_epochs=1", "--epochs", "9"], "got both"),
+        (
+            ["--schedule", "cosine", "--remedies", "none", "decay=step,decay_epochs=1", "--epochs", "9"],
+            "leave out one of",
+        ),
     ],
 )
 def test_bad_input_is_one_line(refusal: Refuse, arguments: list[str], reason: str) -> None:

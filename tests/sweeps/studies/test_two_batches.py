@@ -64,7 +64,7 @@ def test_the_papers_networks_on_a_copy_of_its_data(images: Source) -> None:
     assert [(trial.batch_size, trial.seed) for trial in trials] == [(256, 0), (5000, 0), (256, 1), (5000, 1)]
     (kind,) = {(trial.model, trial.model_options, trial.epochs, trial.measure_dtype) for trial in trials}
     assert kind == ("c1", "{}", 100, "float32")
-    with pytest.raises(UserError, match=r"`model` must be given at the paper's scale for parquet"):
+    with pytest.raises(UserError, match=r"`--model` must be given with --scale paper for parquet"):
         study(source, scale="paper").trials(256)
 
 
@@ -176,16 +176,16 @@ def test_resilience(digits: Source, images: Source) -> None:
     assert {trial.optimizer for trial in trials} == {"adam", "sgd", "adagrad"}
     paper = resilience.plan(study(images, scale="paper"))
     assert {trial.model for trial in paper} == {"c1"}
-    with pytest.raises(UserError, match="`model` must be one of mlp, f1"):
+    with pytest.raises(UserError, match="`--model` must be one of mlp, f1"):
         resilience.plan(study(digits, model="resnet"))
 
 
 def test_sizes(digits: Source, images: Source) -> None:
     assert study(images).train_size == 2000  # at the small scale of what has no default of its own
     assert study(images, train_size=1000).large == 1000
-    with pytest.raises(UserError, match="`batch-sizes` must be a small one and a larger one, got 64 64"):
+    with pytest.raises(UserError, match="`--batch-sizes` must be a small one and a larger one, got 64 64"):
         evolution.plan(study(digits, batch_sizes=[64, 64]))
-    with pytest.raises(UserError, match="`model` must be given at the paper's scale for digits"):
+    with pytest.raises(UserError, match="`--model` must be given with --scale paper for digits"):
         evolution.plan(study(digits, scale="paper", batch_sizes=[16, 30]))
     fixed = evolution.plan(study(digits, epochs=7))
     assert {(trial.epochs, trial.target_loss) for trial in fixed} == {(7, None)}  # so long, whatever the loss

@@ -123,7 +123,7 @@ def test_a_sweep_until_it_is_decided(tmp_path: Path, capsys: pytest.CaptureFixtu
     )
     assert pq.read_table(tmp_path / "tiny" / "trials.parquet").num_rows == 2 * content["looks"][look - 1]
     assert main([*TINY, str(tmp_path), "--resume"]) == 2
-    assert "is a sequential sweep: go on with --until-decided" in capsys.readouterr().err
+    assert "is a sequential sweep: continue it with --until-decided" in capsys.readouterr().err
     assert main([*TINY, str(tmp_path), "--resume", *more]) == 0  # nothing is left to do
     assert json.loads((tmp_path / "tiny" / "sequential.json").read_text()) == content
     assert main([*TINY, str(tmp_path), "--plan"]) == 0

@@ -118,7 +118,7 @@ def test_the_objective_is_the_metric_of_the_task() -> None:
     assert objective_of("loss", "classification") == ("validation_loss", False)
     assert objective_of("metric", "language") == ("validation_nats", False)
     assert objective_of("metric", "binary") == ("validation_auc", True)
-    with pytest.raises(UserError, match=r"`objective` must be metric \(nats, the primary one of language\) or loss"):
+    with pytest.raises(UserError, match=r"`--objective` must be metric \(nats, the primary one of language\) or loss"):
         objective_of("accuracy", "language")
 
 

@@ -141,8 +141,11 @@ def test_it_finds_the_exact_steps_of_the_noisy_quadratic(tmp_path: Path) -> None
         (["--batch-sizes", "16"], "--batch-sizes: must be two or more to compare, got 16"),
         (["--target-loss", "0.1"], "--target-loss: must be left out; a trial ends at the hardest --goal"),
         (["--goal", "nan"], "--goal: must be a finite number, got nan"),
-        (["--metric", "auc"], "`metric` must be metric (accuracy, the primary one of classification) or loss, got auc"),
-        (["--seeds", "1000"], "`tuning-seed` must not be among the seeds"),
+        (
+            ["--metric", "auc"],
+            "`--metric` must be metric (accuracy, the primary one of classification) or loss, got auc",
+        ),
+        (["--seeds", "1000"], "`--tuning-seed` must not be one of the --seeds"),
         (["--seeds", "0", "1", "0"], "--seeds: must be different values, got 0 twice"),
         (
             ["--metric", "accuracy", "--goal", "0.9", "90"],

@@ -138,21 +138,29 @@ def test_entries_of_the_ladder_with_ranges_of_their_own(digits: Source) -> None:
 @pytest.mark.parametrize(
     ("command", "options", "message"),
     [
-        (main, "--momentum-range 0.5 0.9", "`momentum` cannot be searched for adam, which has none; it has beta1 and"),
-        (main, "--optimizer lbfgs --momentum-range 0.5 0.9", "`momentum` cannot be searched for lbfgs, which has none"),
-        (main, "--optimizer sgd --beta1-range 0.5 0.9", "`beta1` cannot be searched for sgd, which has none; it has"),
+        (main, "--momentum-range 0.5 0.9", "`momentum` cannot be searched for adam, which has no momentum; it has"),
+        (
+            main,
+            "--optimizer lbfgs --momentum-range 0.5 0.9",
+            "`momentum` cannot be searched for lbfgs, which has no momentum",
+        ),
+        (
+            main,
+            "--optimizer sgd --beta1-range 0.5 0.9",
+            "`beta1` cannot be searched for sgd, which has no beta1; it has",
+        ),
         (main, "--optimizer sgd --momentum-range 0.9 0.5", "`momentum` must be LOW HIGH with 0 <= LOW <= HIGH < 1"),
         (main, "--optimizer sgd --momentum-range 0.9 1", "--momentum-range: must be a number of 0 or more and below 1"),
         (main, "--optimizer sgd --momentum-range -0.1 0.9", "must be a number of 0 or more and below 1, got -0.1"),
         (
             main,
             "--optimizer sgd --momentum 0.9 --momentum-range 0.5 0.9",
-            "`momentum` must be searched or fixed, got a range and momentum",
+            "`momentum` has a range and momentum; leave out one of them",
         ),
         (
             main,
             "--optimizer adamw betas=0.9,0.95 --beta1-range 0.5 0.9",
-            "`beta1` must be searched or fixed, got a range and betas; a range of one value fixes it too",
+            "`beta1` has a range and betas; leave out one of them (a range of one value fixes it too)",
         ),
         (tuned_gap, "--momentum-range 0.5 0.9", "`momentum` cannot be searched for adam"),
         (ladder, "--momentum-range 0.5 0.9", "--momentum-range: must be left out: it follows the name of an optimizer"),
@@ -196,7 +204,7 @@ def test_a_study_that_is_resumed_is_the_same(tmp_path: Path, digits: Source) -> 
     wider = plan_of_goals(
         parse([*SMALL, *words.replace("0.99", "0.999").split()]), with_test_set(digits, None)
     )  # another search
-    with pytest.raises(UserError, match="which differs in space"):
+    with pytest.raises(UserError, match=r"begun with other options \(space"):
         begin(wider, open_storage(url), "x", {}, True, GoalCampaign)
 
 

@@ -239,10 +239,10 @@ def test_more_trials_later_go_on_with_the_study(digits: Source) -> None:
 def test_another_study_is_not_taken_for_this_one(digits: Source, tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path / 'optuna.db'}"
     begin(quick_plan(digits), open_storage(url), "x", {}, False)
-    with pytest.raises(UserError, match=r"must not hold the study 'x: batch 30, none' yet.*--resume"):
+    with pytest.raises(UserError, match=r"already holds the study 'x: batch 30, none'; --resume"):
         begin(quick_plan(digits), open_storage(url), "x", {}, False)
     for change, name in ((["--grace-epochs", "3"], "grace_epochs"), (["--epochs", "7"], "subject")):
-        with pytest.raises(UserError, match=f"differs in {name}"):
+        with pytest.raises(UserError, match=rf"begun with other options \({name}"):
             begin(quick_plan(digits, *change), open_storage(url), "x", {}, True)
 
 

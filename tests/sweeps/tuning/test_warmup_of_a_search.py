@@ -70,7 +70,7 @@ def test_every_rung_of_a_ladder_has_the_range(digits: Source) -> None:
 
 
 def test_mistakes(digits: Source, refusal: Callable[..., str]) -> None:
-    with pytest.raises(UserError, match="must have both ends in steps, or none, got 2epochs 20steps"):
+    with pytest.raises(UserError, match="must have both ends in steps or neither, got 2epochs 20steps"):
         warmup_range_of([Amount(2, "epochs"), Amount(20, "steps")], digits, 300)
     assert "`warmup_epochs` must be LOW HIGH with LOW <= HIGH" in refusal(main, ["--warmup-range", "20steps", "0"])
     both = ["--warmup-range", "0", "20steps", "--warmup-epochs-range", "0", "1"]

@@ -43,5 +43,5 @@ def test_bad_input_is_refused_in_one_line(make_config: Make, digits: Source) -> 
         with pytest.raises(UserError, match="`rescaling` must be a power of two other than 1"):
             make_config(rescaling=factor)
     tanh = make_config(rescaling=8.0, model_options='{"activation": "tanh", "widths": [16]}')
-    with pytest.raises(UserError, match="`rescaling` must be none for this network"):
+    with pytest.raises(UserError, match="`--rescalings` must be none for this network"):
         check_trial(tanh, digits)

@@ -94,7 +94,7 @@ def test_what_cannot_work_is_named() -> None:
         UserError, match=r"must be a function of \(input_shape, num_classes\), got adapted_code:keyword"
     ):
         build_model("adapted_code:keyword_only", (7,), 3)
-    with pytest.raises(UserError, match=r"at batch size 1, got adapted_code:batch_norm, which raises ValueError"):
+    with pytest.raises(UserError, match=r"adapted_code:batch_norm cannot train at batch size 1: it raises ValueError"):
         check_trials([config_of(source, "adapted_code:batch_norm", batch_size=1)], source, None, None, 1)
     check_trial(config_of(source, "adapted_code:batch_norm"), source)
     with pytest.raises(UserError, match="must return one array of inputs, got a dictionary"):

@@ -203,13 +203,13 @@ def test_a_sweep_on_s3(s3: S3, digits: Source, capsys: pytest.CaptureFixture[str
     assert SECRET not in first.stdout + first.stderr
 
     assert main(["--results", uri, *SMALL, "--seeds", "0"]) == 2
-    assert "--resume goes on with them" in capsys.readouterr().err
+    assert "--resume continues with them" in capsys.readouterr().err
     assert main(["--results", uri, *SMALL, "--seeds", "0", "--resume"]) == 0  # nothing to do, no Ray
     with hold(folder):
         assert is_held(folder)
         assert main(["--results", uri, *SMALL, "--seeds", "0", "--resume"]) == 2
         error = capsys.readouterr().err
-        assert "`name` must not be in use by another sweep" in error
+        assert "`--name`: another sweep is using" in error
         assert error.count("\n") == 1
     assert not is_held(folder)
     (folder / "trials.parquet").unlink()
@@ -229,7 +229,7 @@ def test_a_lease_that_nobody_renews_is_taken_over(s3: S3, monkeypatch: pytest.Mo
         other = folder / ".lease-other"
         write_atomically(other, holder if isinstance(holder, bytes) else json.dumps(holder).encode())
         if way_out is None:
-            with pytest.raises(UserError, match="must not be in use by another sweep"), hold(folder):
+            with pytest.raises(UserError, match="another sweep is using"), hold(folder):
                 pass
             assert [path.name for path in folder.iterdir()] == [".lease-other"]
             with monkeypatch.context() as later, hold_after(later, folder):

@@ -218,7 +218,7 @@ def test_a_switch_resets_the_state_of_all_workers(make_config: Make, digits: Sou
         (LOCAL | {"batch_schedule": "1:2,2:64"}, r"`local_workers` must be at most the batch size \(2\), got 4"),
         (LOCAL | {"noise_scale": "all"}, "`noise_scale` must be left out with `local_workers`"),
         (LOCAL | {"optimizer": "lbfgs", "batch_size": 300}, "`local_workers` must be left out for lbfgs"),
-        (LOCAL | {"trial": "a:B"}, "`local_workers` must be left out with a trial of your own"),
+        (LOCAL | {"trial": "a:B"}, "`local_workers` has no effect with --trial"),
         (
             LOCAL | {"optimizer": "sgd", "momentum_correction": False},
             "`momentum_correction` must be left out with local_workers",
@@ -233,7 +233,7 @@ def test_bad_values(make_config: Make, change: dict[str, Any], message: str) -> 
 def test_parts_of_one_example_do_not_go_with_batch_norm(make_config: Make, digits: Source) -> None:
     """Said before the first trial, as at batch size 1."""
     config = make_config(**BATCH_NORM, batch_size=4, **LOCAL)
-    with pytest.raises(UserError, match="`model` must train at batch size 1"):
+    with pytest.raises(UserError, match="cannot train at batch size 1"):
         check_trials([config], digits, None, None, 1)
     check_trials([dataclasses.replace(config, batch_size=8)], digits, None, None, 1)
 
