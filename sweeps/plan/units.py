@@ -100,7 +100,9 @@ def switch_epoch_of(
 
 def _windows(tokens: int, window: int | None) -> int:
     if window is None:
-        raise UserError("`--batch-tokens` has no meaning for this dataset, which has no tokens; use --batch-sizes")
+        raise UserError(
+            "`--batch-tokens` has no meaning for this dataset, which has no tokens; give the batch in examples"
+        )
     if tokens % window:
         least = max(window, tokens // window * window)
         raise UserError(

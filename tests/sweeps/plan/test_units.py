@@ -123,7 +123,7 @@ def test_every_script_takes_batches_of_tokens(refusal: Refuse, tmp_path: Path, s
     """Of the data of each: windows are known once it is read, so the refusal shows that they are looked for."""
     results = [] if script is throughput else ["--results", str(tmp_path), "--dry-run"]
     arguments = ["--dataset", "digits", "--batch-tokens", *sizes.split(), *results]
-    assert "`batch-tokens` must be left out for this dataset, which has no tokens" in refusal(script.main, arguments)
+    assert "`--batch-tokens` has no meaning for this dataset, which has no tokens" in refusal(script.main, arguments)
     option = "--batch-size" if script in (branched_batch, scaling_rules) else "--batch-sizes"
     both = ["--batch-tokens", *sizes.split(), option, *sizes.split()]
     assert f"argument {option}: not allowed with argument --batch-tokens" in refusal(script.main, both)
