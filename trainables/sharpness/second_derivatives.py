@@ -13,7 +13,8 @@ agrees is enough.
 Trap: gradients jump at the kinks of ReLU and max pooling. Where a step crosses a kink, the difference has a part that H
 rightly does not have. A few kinks add O(1 / h), which changes from step to step. Many kinks add about the same at every
 step, up to sampling noise. So H is refused only where the two shortest steps agree with each other a hundred times
-better than with H.
+better than with H. Where weight decay has shrunk all weights of a ReLU unit to almost nothing, every step crosses its
+kink, with the same difference at each. So what v refuses is tried again along v * |x|, which moves small weights less.
 """
 
 import math
@@ -43,7 +44,7 @@ def check_hessian(params: Tensor, product: Map, gradient: Map, suspects: Callabl
     asymmetry = abs(_dot(v, hu) - _dot(u, hv)) * math.sqrt(params.numel())  # of random vectors' products
     if lengths > 0 and asymmetry > least_seen(params.dtype) * lengths:
         raise _refusal(f"v'Hu and u'Hv differ by {asymmetry / lengths:.1%} of their size", suspects())
-    error = _lasting_error(params, v, hv, gradient)
+    error = _lasting_error(params, v, hv, product, gradient)
     if error is not None:
         raise _refusal(f"Hv and the difference of two gradients differ by {error:.1%}", suspects())
 
@@ -51,7 +52,7 @@ def check_hessian(params: Tensor, product: Map, gradient: Map, suspects: Callabl
 def check_jacobian(params: Tensor, product: Map, outputs: Map, suspects: Callable[[], list[str]]) -> None:
     """Raise ValueError if `product`, v -> J v at `params` (n,), is not the derivative of `outputs`, x -> z."""
     v = _unit(random_normal(params, torch.Generator().manual_seed(0)))
-    error = _lasting_error(params, v, product(v), outputs)
+    error = _lasting_error(params, v, product(v), product, outputs)
     if error is not None:
         raise _refusal(f"Jv and the difference of two outputs differ by {error:.1%}", suspects())
 
@@ -85,8 +86,19 @@ def least_seen(dtype: torch.dtype) -> float:
     return max(SEEN, math.sqrt(math.sqrt(torch.finfo(dtype).eps)))
 
 
-def _lasting_error(params: Tensor, vector: Tensor, product: Tensor, function: Map) -> float | None:
-    """Return the relative error of `product` against differences of `function` along `vector`, None if it is right."""
+def _lasting_error(params: Tensor, vector: Tensor, along: Tensor, product: Map, function: Map) -> float | None:
+    """Return the relative error of `along`, the product with `vector`, against differences of `function`.
+
+    None if it is right along `vector`, or along `vector` times the sizes of `params`.
+    """
+    error = _error_along(params, vector, along, function)
+    if error is None or not bool(params.any()):
+        return error
+    relative = _unit(vector * params.abs())
+    return _error_along(params, relative, product(relative), function)
+
+
+def _error_along(params: Tensor, vector: Tensor, product: Tensor, function: Map) -> float | None:
     if not bool(product.isfinite().all()):
         return None
     scale = math.sqrt(torch.finfo(params.dtype).eps) * (_length(params) or 1.0)

@@ -180,6 +180,19 @@ def test_kinks_are_not_refused(seed: int, steps: int) -> None:
         Objective(lambda p, own=own, all_of=examples: own.of_examples(p, all_of)).certify(own.params)  # type: ignore[misc]
 
 
+@pytest.mark.parametrize("size", [1e-9, 1e-20])
+def test_units_that_weight_decay_has_shrunk_are_not_refused(size: float) -> None:
+    """Their kink is nearer than the shortest step, and the difference across it is the same at every step."""
+    model = relu_network(1, 20)
+    first, second = (cast(nn.Linear, model[place]) for place in (0, 2))
+    with torch.no_grad():
+        for part in (first.weight[:15], first.bias[:15], second.weight[:, :15]):
+            part *= size
+    loss = ModelLoss(model, INPUTS, LABELS)
+    loss.certify(loss.params)
+    assert loss.certified == {"hessian"}
+
+
 @pytest.mark.parametrize("options", [{"batch_norm": "batch", "batch_size": 10}, {"batch_norm": "recalibrated"}])
 def test_batch_norm_is_not_refused(options: dict[str, Any]) -> None:
     torch.manual_seed(0)
