@@ -219,7 +219,7 @@ class TrialConfig(Measuring, Duration, LineSearch, Remedies):
         if (smallest := min(size for size in sizes if size is not None)) < (self.local_workers or 1):
             raise UserError(f"`local_workers` must be at most the batch size ({smallest}), got {self.local_workers}")
         if self.layer_adaptation and self.optimizer not in ("adam", "sgd"):
-            raise UserError(f"`layer_adaptation` must be with sgd (LARS) or adam (LAMB), got {self.optimizer}")
+            raise UserError(f"`layer_adaptation` needs the optimizer sgd (LARS) or adam (LAMB), got {self.optimizer}")
         if not self.momentum_correction and self.optimizer != "sgd":
             raise UserError(
                 f"`momentum_correction` must be left out for {self.optimizer}; only sgd has a velocity to correct"

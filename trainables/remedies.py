@@ -132,18 +132,18 @@ class Remedies:
         factor = self.decay_factor
         require("decay_factor", factor, factor is None or 0 < factor < 1, "be between 0 and 1")
         if self.decay == "step" and not self.decay_epochs:
-            raise UserError("`decay_epochs` must be given with decay=step, such as 30,60, got none")
+            raise UserError("`decay=step` needs decay_epochs, such as decay_epochs=30,60")
         if self.decay != "step" and (self.decay_factor or self.decay_by):
-            raise UserError(f"`decay` must be step for decay_factor and decay_by, got {self.decay}")
+            raise UserError(f"`decay_factor` and `decay_by` need decay=step, got {self.decay or 'no decay'}")
         share, floor = self.decay_share, self.decay_floor
         require("decay_share", share, share is None or 0 < share <= 1, "be above 0 and at most 1")
         require("decay_floor", floor, 0 <= floor < 1, "be in [0, 1)")
         if share is not None and self.decay != "wsd":
-            raise UserError(f"`decay` must be wsd for decay_share, got {self.decay}")
+            raise UserError(f"`decay_share` needs decay=wsd, got {self.decay or 'no decay'}")
         if floor and self.decay not in ("cosine", "linear", "wsd"):
-            raise UserError(f"`decay` must be cosine, linear or wsd for decay_floor, got {self.decay}")
+            raise UserError(f"`decay_floor` needs decay=cosine, linear or wsd, got {self.decay or 'no decay'}")
         if self.decay is None and self.decay_epochs:
-            raise UserError("`decay` must be given with decay_epochs, got none")
+            raise UserError("`decay_epochs` needs a decay, such as decay=cosine")
         if (self.learning_rate_scaling or self.same_steps) and self.base_batch_size is None:
             raise UserError("`base_batch_size` must be given with learning_rate_scaling and same_steps, got none")
         require(

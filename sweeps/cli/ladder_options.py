@@ -114,7 +114,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
 
 def _rung(name: str, given: Mapping[str, Any], common: Sequence[float]) -> Rung:
     if name in FULL_BATCH_OPTIMIZERS:
-        raise UserError(f"must take batches, got {name}, which takes the whole training set")
+        raise UserError(f"{name} takes the whole training set at each step; choose optimizers that take batches")
     low, high = (TIMES.get(name, 1.0) * end for end in common)
     ranges = {"learning_rate": (low, high)}
     options, remedies, momentum = {}, [], None

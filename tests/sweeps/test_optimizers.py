@@ -37,7 +37,7 @@ def test_names_begin_settings() -> None:
         (["--optimizer", "adamw", "beta=0.9"], "adamw has no option beta; did you mean betas?"),
         (["--optimizer", "adamw", "betas=0.9,1.5"], "Invalid beta parameter at index 1: 1.5"),
         (["--optimizer", "adamw", "--momentum", "0.9"], "`--momentum 0.9` has no effect with --optimizer adamw"),
-        (["--optimizer", "adamw", "--remedies", "layer_adaptation=true"], "`layer_adaptation` must be with sgd"),
+        (["--optimizer", "adamw", "--remedies", "layer_adaptation=true"], "`layer_adaptation` needs the optimizer sgd"),
         (["--parameter-groups", "head"], "must be PATTERN:KEY=VALUE"),
         (["--parameter-groups", "heads.*:lr=2x"], "no parameter is named heads.*"),
     ],

@@ -71,8 +71,8 @@ def _read_torchvision(name: str, layout_name: str, root: Path, download: bool, n
     except Exception as error:  # torchvision raises many kinds on a damaged file
         way_out = "--data-dir names another folder" if download else "--download fetches it"
         raise UserError(
-            f"`dataset` {name} must lie whole in torchvision's layout under {root}, "
-            f"got {quoted(error) or type(error).__name__!r}; {way_out}"
+            f"`dataset` {name} is not complete in torchvision's layout under {root} "
+            f"({quoted(error) or type(error).__name__!r}); {way_out}"
         ) from error
     return Source(
         name,

@@ -222,9 +222,7 @@ def _trial_of(weights: Path) -> tuple[TrialConfig, Row]:
             epochs = [epoch for epoch in tables.epochs.to_pylist() if epoch["trial_id"] == weights.stem]
             last = max(epochs, key=lambda row: float(row["epoch"])) if epochs else {}
             return config_of(row), last
-    raise UserError(
-        f"`weights` must be those of a trial in the tables beside them, got {weights}; or give --model and --dataset"
-    )
+    raise UserError(f"`weights`: {weights} belongs to no trial in the tables of its folder; give --model and --dataset")
 
 
 def _device(name: str) -> torch.device:

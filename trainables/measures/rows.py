@@ -172,7 +172,7 @@ def flatness(loss: ModelLoss, _: Context | None) -> list[Row]:
         if len(size) >= 2:
             found = name, slice(begin, end), size
     if found is None:
-        raise UserError("`measures` must be without relative_flatness for a model that has no weight matrix")
+        raise UserError("`relative_flatness` needs a model with a weight matrix")
     name, layer, shape = found
     result = relative_flatness(loss, loss.params, layer=layer, shape=shape, seed=SEED)
     return [{"method": "deflated", "space": name, **_columns(result)}]
@@ -187,8 +187,7 @@ def evidence(loss: ModelLoss, _: Context | None) -> list[Row]:
     """`stderr` is that of the spectrum's term."""
     if not loss.task.is_likelihood:
         raise UserError(
-            f"`measures` must be without laplace_log_evidence for the task {loss.task.name}, whose loss is no "
-            "log-likelihood"
+            f"`laplace_log_evidence` needs a log-likelihood, and the loss of the task {loss.task.name} is none"
         )
     spectrum, n, examples = spectral_density(loss, loss.params, seed=SEED), len(loss.params), loss.examples
     center = loss.value(loss.params)

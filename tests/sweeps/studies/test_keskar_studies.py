@@ -40,7 +40,7 @@ def test_the_thresholds_trials(tmp_path: Path, capsys: pytest.CaptureFixture[str
     ("script", "wrong", "said"),
     [
         (keskar_tables, ["--scale", "paper", "--networks", "mlp"], "`--networks` must be among f1"),
-        (keskar_tables, ["--scale", "paper", "--networks", "f1"], "`dataset` mnist must lie whole"),
+        (keskar_tables, ["--scale", "paper", "--networks", "f1"], "`dataset` mnist is not complete"),
         (keskar_tables, ["--model-options", "width=8"], "`--model-options` must be for one network"),
         (minima, ["--batch-sizes", "300", "16"], "`--batch-sizes` must be a small one and a larger one"),
     ],

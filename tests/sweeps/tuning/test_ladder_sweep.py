@@ -184,7 +184,7 @@ def test_batches_that_grow_are_an_entry_with_a_range_around_one() -> None:
         (["--optimizer", "sgd", "lr=0.1"], "--optimizer: lr must be a range LOW,HIGH of learning rates"),
         (["--optimizer", "sgd", "lr=1,0.1", "adamw"], "lr must be LOW,HIGH with 0 < LOW <= HIGH, got 1,0.1"),
         (["--optimizer", "sgd", "momentum=much"], "--optimizer: momentum of sgd must be a number, got much"),
-        (["--optimizer", "lbfgs", "sgd"], "--optimizer: must take batches, got lbfgs"),
+        (["--optimizer", "lbfgs", "sgd"], "--optimizer: lbfgs takes the whole training set"),
         (["--optimizer", "sgd", "progressive_lbfgs", "clip_norm=1"], "`clip_norm` must be left out for progress"),
         (["--optimizer", "adamw", "sgd", "sam_radius=wide"], "`sam_radius` must be a number, got wide"),
         (["--optimizer", "sgd", "adamw", "beta=1"], "`optimizer`: adamw has no option beta; did you mean betas?"),

@@ -145,7 +145,7 @@ def test_mnist_truncated(tmp_path: Path) -> None:
     write_mnist(tmp_path)
     file = tmp_path / "MNIST" / "raw" / "train-images-idx3-ubyte"
     file.write_bytes(file.read_bytes()[:-100])
-    with pytest.raises(UserError, match="`dataset` mnist must lie whole in torchvision's layout"):
+    with pytest.raises(UserError, match="`dataset` mnist is not complete in torchvision's layout"):
         load_source("mnist", root=tmp_path)
 
 
@@ -157,7 +157,7 @@ def test_mnist_truncated(tmp_path: Path) -> None:
 def test_mnist_damaged(tmp_path: Path, file: str, content: bytes) -> None:
     write_mnist(tmp_path)
     (tmp_path / "MNIST" / "raw" / file).write_bytes(content)
-    with pytest.raises(UserError, match="`dataset` mnist must") as error:
+    with pytest.raises(UserError, match="`dataset` mnist is not complete") as error:
         load_source("mnist", root=tmp_path)
     assert "\n" not in str(error.value)
 
@@ -187,7 +187,7 @@ def write_cifar100(root: Path) -> np.ndarray:
 
 def test_cifar100_layout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pixels = write_cifar100(tmp_path)
-    with pytest.raises(UserError, match="`dataset` cifar100 must lie whole in torchvision's layout"):
+    with pytest.raises(UserError, match="`dataset` cifar100 is not complete in torchvision's layout"):
         load_source("cifar100", root=tmp_path)  # the checksums are not those published
     files = {name: (tmp_path / "cifar-100-python" / name).read_bytes() for name in ("train", "test", "meta")}
     sums = {name: hashlib.md5(content).hexdigest() for name, content in files.items()}

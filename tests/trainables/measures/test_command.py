@@ -131,7 +131,7 @@ def test_mistakes(sweep: tuple[Path, Record], tmp_path: Path, capsys: pytest.Cap
         ([str(weights), "--examples", "301"], "`examples` must be between 1 and the 300"),
         ([str(broken)], "`weights` must be a state_dict"),
         ([str(tmp_path / "absent.pt")], "`weights` must be a state_dict"),
-        ([str(foreign)], "`weights` must be those of a trial"),
+        ([str(foreign)], "belongs to no trial in the tables"),
         ([str(foreign), "--model", "mlp", "--dataset", "digits"], "`weights` must fit the model mlp"),
         ([str(foreign), "--model", "mlp"], "`dataset` must be given with `model`"),
         (

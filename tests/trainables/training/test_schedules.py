@@ -133,8 +133,8 @@ def test_functions_that_are_refused(users_schedules: Path, digits: Source, name:
     ("changes", "reason"),
     [
         ({"decay": "wsd", "decay_share": 0.0}, "`decay_share` must be above 0"),
-        ({"decay": "linear", "decay_share": 0.5}, "`decay` must be wsd for decay_share"),
-        ({"decay": "step", "decay_epochs": "2", "decay_floor": 0.1}, "`decay` must be cosine, linear or wsd for"),
+        ({"decay": "linear", "decay_share": 0.5}, "`decay_share` needs decay=wsd"),
+        ({"decay": "step", "decay_epochs": "2", "decay_floor": 0.1}, "`decay_floor` needs decay=cosine, linear or wsd"),
         ({"decay": "linear", "target_loss": 0.1}, "`decay` linear needs its length with a target"),
         ({"decay": "wsd", "target_metric": 0.9}, "`decay` wsd needs its length with a target"),
         ({"decay": "step", "decay_epochs": "2,30steps"}, "`decay_epochs` must be rising"),

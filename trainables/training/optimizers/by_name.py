@@ -100,7 +100,7 @@ def check_optimizer(config: TrialConfig, model: nn.Module) -> None:
         raise UserError(f"`optimizer`: {config.optimizer} cannot train: {kind}: {one_line(error)}") from error
     if not all(torch.equal(straight[name], value) for name, value in model.state_dict().items()):
         raise UserError(
-            f"`optimizer`: {config.optimizer} goes on differently from its saved state, so trials cannot be resumed; "
+            f"`optimizer`: {config.optimizer} continues differently from its saved state, so trials cannot be resumed; "
             "its state_dict must hold all that a step depends on"
         )
 

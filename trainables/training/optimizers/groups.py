@@ -70,7 +70,7 @@ def groups_of(config: TrialConfig, model: nn.Module, adamw_ratio: float = 1.0) -
         if (chosen := of_pattern.pop("optimizer", None)) is not None:
             by_adamw = chosen == "adamw"
             if not by_adamw and parameter.ndim != 2:
-                raise UserError(f"`parameter_groups`: muon takes matrices alone, got {name}, {tuple(parameter.shape)}")
+                raise UserError(f"`parameter_groups`: muon takes only matrices, got {name}, {tuple(parameter.shape)}")
         own = 0.0 if name in spared else config.weight_decay
         base = config.learning_rate * (adamw_ratio if by_adamw else 1.0)
         group = Group(

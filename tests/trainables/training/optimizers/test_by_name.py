@@ -242,7 +242,7 @@ def test_a_group_can_choose_adamw_for_muon(make_config: Make) -> None:
         ({"optimizer": "muon", "optimizer_options": '{"adamw_lr_ratio": 0}'}, "must be a number above 0, got 0"),
         ({"optimizer": "muon", "optimizer_options": '{"adjust_lr_fn": "best"}'}, "best is not supported"),
         ({"optimizer": "muon", "parameter_groups": "hidden.weight:adamw_eps=1"}, "this group must be Muon's"),
-        ({"optimizer": "muon", "parameter_groups": "norm.weight:optimizer=muon"}, "muon takes matrices alone"),
+        ({"optimizer": "muon", "parameter_groups": "norm.weight:optimizer=muon"}, "muon takes only matrices"),
         ({"optimizer": "adam", "parameter_groups": "norm.weight:optimizer=muon"}, "is for muon alone"),
         ({"parameter_groups": "heads.*:lr=10x"}, "no parameter is named heads"),
         ({"parameter_groups": "head.*:rate=10x"}, "adam has no option rate"),
@@ -294,7 +294,7 @@ class Unsaveable(torch.optim.SGD):
 
 
 @pytest.mark.parametrize(
-    ("own", "message"), [("Forgetful", "goes on differently from its saved state"), ("Unsaveable", "cannot train")]
+    ("own", "message"), [("Forgetful", "continues differently from its saved state"), ("Unsaveable", "cannot train")]
 )
 def test_an_optimizer_that_cannot_be_resumed_is_refused(make_config: Make, own: str, message: str) -> None:
     with pytest.raises(UserError, match=message):
