@@ -183,7 +183,9 @@ class TrialConfig(Measuring, Duration, LineSearch, Remedies):
         parts += [name for name in PARTS_OF_UPDATE if getattr(self, name) != OFF[name]]
         parts += [name for name in self.measures.split(",") if name in OF_STEPS]
         if parts:
-            raise UserError(f"`{parts[0]}` has no effect with --trial, because your own step replaces it; leave it out")
+            raise UserError(
+                f"`{parts[0]}` cannot be used with --trial, because your own step replaces it; leave it out"
+            )
 
     def _check_combinations(self) -> None:
         """Parts that cannot act together, each in one line."""

@@ -218,7 +218,7 @@ def test_a_switch_resets_the_state_of_all_workers(make_config: Make, digits: Sou
         (LOCAL | {"batch_schedule": "1:2,2:64"}, r"`local_workers` must be at most the batch size \(2\), got 4"),
         (LOCAL | {"noise_scale": "all"}, "`noise_scale` must be left out with `local_workers`"),
         (LOCAL | {"optimizer": "lbfgs", "batch_size": 300}, "`local_workers` must be left out for lbfgs"),
-        (LOCAL | {"trial": "a:B"}, "`local_workers` has no effect with --trial"),
+        (LOCAL | {"trial": "a:B"}, "`local_workers` cannot be used with --trial"),
         (
             LOCAL | {"optimizer": "sgd", "momentum_correction": False},
             "`momentum_correction` must be left out with local_workers",

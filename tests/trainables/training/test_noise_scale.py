@@ -289,7 +289,7 @@ def test_what_is_refused(make_config: Make, digits: Source) -> None:
         ({"noise_scale": "normalization"}, "`noise_scale` normalization needs trainable layers of supported types"),
         ({"noise_scale": "some"}, "`noise_scale` must be one of normalization, all"),
         ({"noise_batch_size": 16}, "`noise_scale` must be left out with `noise_batch_size`"),
-        ({"trial": "module:Class"}, "`noise_scale` has no effect with --trial"),
+        ({"trial": "module:Class"}, "`noise_scale` cannot be used with --trial"),
     ):
         with pytest.raises(UserError, match=message):
             Trial(make_config(**{"noise_scale": "all", **changes}), digits)

@@ -157,16 +157,16 @@ def test_a_loss_and_metric_of_ones_own(digits: Source) -> None:
     ("trial", "changes", "reason"),
     [
         ("own_steps_of_test:Missing", {}, "`trial` must be an importable"),
-        ("own_steps_of_test:Sgd", {"remedies": [{"sam_radius": 0.1}]}, "`sam_radius` must be left out with a trial of"),
+        ("own_steps_of_test:Sgd", {"remedies": [{"sam_radius": 0.1}]}, "`sam_radius` cannot be used with --trial"),
         (
             "own_steps_of_test:Sgd",
             {"optimizers": [("lbfgs", {})], "batch_sizes": [300]},
-            "`optimizer lbfgs` must be left out",
+            "`optimizer lbfgs` cannot be used with --trial",
         ),
         (
             "own_steps_of_test:Sgd",
             {"measures": ("stability",)},
-            "`stability` must be left out with a trial",
+            "`stability` cannot be used with --trial",
         ),
     ],
 )
