@@ -49,7 +49,7 @@ def test_a_database_that_stays_locked_is_an_error(tmp_path: Path, monkeypatch: p
             "cannot be imported (AttributeError: module 'protobuf'",
         ),
         (ModuleNotFoundError("No module named 'sqlalchemy'", name="sqlalchemy"), "cannot be imported (ModuleNotFound"),
-        (ModuleNotFoundError("No module named 'mlflow'", name="mlflow"), "must name a tracker that is installed"),
+        (ModuleNotFoundError("No module named 'mlflow'", name="mlflow"), "this tracker is not installed"),
     ],
 )
 def test_a_broken_tracker(error: Exception, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
