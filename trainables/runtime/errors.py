@@ -5,11 +5,13 @@ it as it is and exits with status 2. Everything else that is raised is a defect 
 """
 
 import difflib
+import traceback
 from collections.abc import Iterable
 
 from trainables.runtime.text import printable
 
 LONGEST_REASON = 500  # characters of a reason that is kept in a table
+LONGEST_TRACEBACK = 200  # lines, of which a deep recursion has thousands
 
 
 class UserError(ValueError):
@@ -41,6 +43,16 @@ def text_of(error: object) -> str:
 def one_line(error: object) -> str:
     """The message in a single, printable line, also where it quotes what a user's own code has raised."""
     return printable(" ".join(line.strip() for line in text_of(error).splitlines() if line.strip()))
+
+
+def traceback_of(error: BaseException) -> str:
+    """The traceback of `error` as a table keeps it, its last line the whole message; long ones are cut."""
+    lines = "".join(traceback.format_exception(error)).splitlines()
+    if len(lines) > LONGEST_TRACEBACK:
+        lines = [*lines[: LONGEST_TRACEBACK // 2], "...", *lines[-LONGEST_TRACEBACK // 2 :]]
+    if len(text_of(error).splitlines()) > 1:
+        lines.append(f"{type(error).__name__}: {one_line(error)}")
+    return "\n".join(lines) + "\n"
 
 
 def file_error(error: OSError) -> str:

@@ -16,7 +16,6 @@ Why it is as it is (Ray 2.50 to 2.60):
 from __future__ import annotations
 
 import time
-import traceback
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -28,6 +27,7 @@ from trainables.data import Source
 from trainables.records.running import RunningCurves, remove_running
 from trainables.records.tables import Record, Tables, read_tables, record_of, write_record
 from trainables.records.unmeasured import Unmeasured, remove_unmeasured, take_unmeasured
+from trainables.runtime.errors import traceback_of
 from trainables.runtime.memory import free_memory, give_back, is_out_of_memory, limit_memory
 from trainables.runtime.time_limit import time_limit
 from trainables.storage.checkpoint import remove_checkpoint
@@ -112,10 +112,10 @@ class TuneTrial(tune.Trainable):  # type: ignore[misc]
             seconds = self._placement.trial_timeout
             with time_limit(self._seconds_left(), f"took more than the {seconds} s of --trial-timeout"):
                 record, failure = self._advance(), None
-        except (Exception, SystemExit) as error:
+        except BaseException as error:  # a user's code may raise any, KeyboardInterrupt too
             if hasattr(error, "ray_terminate_msg"):  # Ray ends this worker: no fault of the trial
                 raise
-            record, failure = None, (traceback.format_exc(), is_out_of_memory(error))
+            record, failure = None, (traceback_of(error), is_out_of_memory(error))
         if failure is not None:  # and what the error's traceback referred to is free again
             record = self._after(*failure)
         if record is None:
