@@ -154,3 +154,9 @@ def test_the_estimate_tells_measures_from_training(make_config: Make, digits: So
     none, some = (found.measure_seconds[config.trial_id] for config in configs)
     assert none == 0
     assert 0 < some < found.trial_seconds[configs[1].trial_id]
+
+
+def test_the_estimate_counts_the_raw_weights_beside_an_average(make_config: Make, digits: Source) -> None:
+    plain, averaged = (make_config(measures="hessian_trace", average=average) for average in (None, "ema"))
+    found = estimate([plain, averaged], digits, threads=1).measure_seconds
+    assert found[averaged.trial_id] == 2 * found[plain.trial_id] > 0
