@@ -16,12 +16,14 @@ without such has none. PTB by characters comes as words of one letter (`ptb.char
 At level `bpe` the tokens and the vocabulary are those of `tokenizer`, a tokenizer.json of the `tokenizers` library.
 """
 
+import sys
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from trainables.data.dataset import Source
 from trainables.data.files import require_regular
@@ -54,7 +56,7 @@ def read_text(
     else:
         train, test = _read_parts(root, lambda file: _tokens(file, level))
         ids = _vocabulary(train, test, level)
-        parts = [np.array([ids.get(token, ids.get(UNKNOWN)) for token in part], np.int64) for part in (train, test)]
+        parts = [_numbers(part, ids) for part in (train, test)]
         vocabulary = len(ids)
     (train_inputs, train_labels), (test_inputs, test_labels) = (
         windows(tokens, context, part) for tokens, part in zip(parts, ("training", "test"), strict=True)
@@ -62,15 +64,26 @@ def read_text(
     return Source("text", train_inputs, train_labels, test_inputs, test_labels, vocabulary, task="language")
 
 
-def _vocabulary(train: list[str], test: list[str], level: str) -> dict[str, int]:
+def _vocabulary(train: Sequence[str], test: Sequence[str], level: str) -> dict[str, int]:
     """The numbers of the tokens that are known."""
-    counts = Counter(train)
     if level == "word":
+        counts = Counter(train)
         least = 1 if UNKNOWN in counts else 2
         known = {word for word, count in counts.items() if count >= least} | {UNKNOWN}
     else:
-        known = set(counts) | ({UNKNOWN} if set(test) - set(counts) else set())
+        known = set(train)
+        known |= {UNKNOWN} if set(test) - known else set()
     return {token: index for index, token in enumerate(sorted(known))}
+
+
+def _numbers(part: Sequence[str], ids: dict[str, int]) -> NDArray[np.int64]:
+    """The numbers of the tokens of a part; those of characters by a table of all code points, as a text is long."""
+    if not isinstance(part, str):
+        return np.array([ids.get(token, ids.get(UNKNOWN)) for token in part], np.int64)
+    table = np.full(sys.maxunicode + 1, ids.get(UNKNOWN, 0), np.int64)
+    characters = [token for token in ids if token != UNKNOWN]
+    table[[ord(token) for token in characters]] = [ids[token] for token in characters]
+    return table[np.frombuffer(part.encode("utf-32-le"), np.uint32)]
 
 
 def _read_parts(root: Path, tokens_of: Callable[[Path], Any]) -> tuple[Any, Any]:
@@ -96,8 +109,8 @@ def _one_file(root: Path, part: str) -> Path:
     return found[0]
 
 
-def _tokens(file: Path, level: str) -> list[str]:
-    return list(read_file(file)) if level == "char" else words(read_file(file))
+def _tokens(file: Path, level: str) -> Sequence[str]:
+    return read_file(file) if level == "char" else words(read_file(file))
 
 
 def read_file(file: Path) -> str:

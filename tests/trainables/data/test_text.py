@@ -66,6 +66,21 @@ def test_unknown_characters(tmp_path: Path) -> None:
     assert decoded(source.test_inputs, ["<unk>", "a", "b"]) == ["a", "b", "<unk>", "a"]
 
 
+def test_characters_of_all_planes_are_numbered_as_they_sort(tmp_path: Path) -> None:
+    """`<unk>` sorts between `<` and `=`; the numbers are those of a dictionary, one character after the other."""
+    characters = [chr(code) for code in (10, 32, 59, 60, 61, 97, 0xE4, 0x20AC, 0xFFFD, 0x10000, 0x1F600, 0x10FFFF)]
+    train, test = ("".join(np.random.default_rng(seed).choice(characters, 400)) for seed in (0, 1))
+    for unseen in ("", "\U0001f601?"):
+        source = read(write(tmp_path, train=train, test=f"{test}{unseen}"), context=2)
+        vocabulary = sorted({*characters, *(["<unk>"] if unseen else [])})
+        ids = {token: index for index, token in enumerate(vocabulary)}
+        assert source.num_classes == len(vocabulary)
+        for inputs, text in ((source.inputs, train), (source.test_inputs, f"{test}{unseen}")):
+            assert inputs is not None
+            expected = [ids.get(character, ids.get("<unk>")) for character in text]
+            assert inputs.ravel().tolist() == expected[: inputs.size]
+
+
 def test_a_vocabulary_that_was_cut_already(tmp_path: Path) -> None:
     """As in PTB, where 30 words occur once: with `<unk>` in the training part every word is known."""
     source = read(write(tmp_path, train="a b <unk>\nrare a\n", test="a rarest\nb\n"), level="word", context=2)
