@@ -124,6 +124,9 @@ def read_events(
 
     `columns` renames hyperparameters, and `named` are the settings among them.
     """
+    folders = sorted({file.parent for file in source.rglob(EVENTS)})
+    for folder in folders:
+        _check_events(folder)
     try:
         from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
     except ImportError as error:
@@ -131,8 +134,7 @@ def read_events(
     rows: list[dict[str, Any]] = []
     about: dict[str, dict[str, Any]] = {}
     tags: set[str] = set()
-    for folder in sorted({file.parent for file in source.rglob(EVENTS)}):
-        _check_events(folder)
+    for folder in folders:
         run = str(folder.relative_to(source))
         events = EventAccumulator(str(folder), size_guidance={"scalars": 0}).Reload()
         about[run] = _hyperparameters(events)
