@@ -22,6 +22,7 @@ from trainables.records.schemas import STATUSES
 COLUMNS = 80  # of an output that is no terminal
 LEAST_COLUMNS = 40  # below which a terminal wraps the lines itself
 WIDEST = 1e6  # the ratio of an interval's ends beyond which they are not printed
+NARROW = 0.3  # of the value: two digits would hide on which side of 1 an end is
 
 
 def summary_lines(sweep: Sweep, width: int = COLUMNS) -> list[str]:
@@ -75,13 +76,19 @@ def completed(trials: int, attempted: int) -> str:
 
 
 def with_interval(mean: Mean | None) -> str:
-    """A sharpness with its interval: `0.115 [0.082, 0.16]`; an interval too wide to tell anything is named so."""
+    """A sharpness with its interval: `0.115 [0.082, 0.16]`; an interval too wide to tell anything is named so.
+
+    The ends of a narrow interval have three digits: `1.04 [0.998, 1.08]`.
+    """
     if mean is None:
         return "–"
     if mean.interval and mean.interval.low > 0 and mean.interval.high / WIDEST > mean.interval.low:
         return f"{three_digits(mean.value)} [over 6 decades]"
-    ends = f" [{_two_digits(mean.interval.low)}, {_two_digits(mean.interval.high)}]" if mean.interval else ""
-    return f"{three_digits(mean.value)}{ends}"
+    if mean.interval is None:
+        return three_digits(mean.value)
+    is_narrow = mean.interval.high - mean.interval.low < NARROW * abs(mean.value)
+    low, high = map(three_digits if is_narrow else _two_digits, (mean.interval.low, mean.interval.high))
+    return f"{three_digits(mean.value)} [{low}, {high}]"
 
 
 def _table(sweep: Sweep, width: int) -> list[str]:

@@ -134,7 +134,6 @@ def averaging_rows(sweep: Sweep) -> list[tuple[list[str], tuple[str, ...]]]:
             [
                 row.name,
                 str(row.batch_size),
-                str(row.trials),
                 plus_minus(sweep.metric, row.gain),
                 *map(with_interval, (row.train_loss_ratio, row.box_sharpness_ratio, row.max_eig_ratio)),
             ],

@@ -168,7 +168,7 @@ def _remedies(sweep: Sweep) -> Table:
 
 def _averaging(sweep: Sweep) -> Table:
     gain = sweep.metric.difference_label("gain")
-    head = ["average", "batch size", "trials", gain, "train loss", "box sharpness", "largest eigenvalue"]
+    head = ["average", "batch size", gain, "train loss", "box sharpness", "largest eigenvalue"]
     rows = tables.averaging_rows(sweep)
     return _table("Averages", head, ({"cells": cells, "where": {"trial_id": list(keys)}} for cells, keys in rows))
 

@@ -21,7 +21,8 @@ from analysis.reporting.answer import (
     remedy_sentence,
 )
 from analysis.reporting.headline import cards
-from analysis.reporting.summary import summary_lines
+from analysis.reporting.summary import summary_lines, with_interval
+from analysis.stats.means import Interval, Mean
 from trainables.records.tables import Record
 
 
@@ -202,3 +203,11 @@ def test_all_failed(write_sweep: Callable[..., Path]) -> None:
     text = "\n".join(summary_lines(load_sweep(write_sweep([failed("boom"), failed("bang", seed=1)]))))
     assert "0 completed, 0 diverged, 2 failed" in text
     assert "No trial without a switch or a remedy has completed" in text
+
+
+@pytest.mark.parametrize(
+    ("ends", "text"),
+    [((0.9982, 1.0811), "1.04 [0.998, 1.08]"), ((0.62, 1.78), "1.04 [0.62, 1.8]"), (None, "1.04")],
+)
+def test_the_ends_of_a_narrow_interval_are_on_their_side_of_one(ends: tuple[float, float] | None, text: str) -> None:
+    assert with_interval(Mean(1.04, None if ends is None else Interval(*ends), 4, 4)) == text
