@@ -133,7 +133,7 @@ def test_a_sweep_of_a_cell_in_a_thread(
     assert len(found[0].trials) == 4
     assert found[0].trials["model"].str.fullmatch(r"cell_[0-9a-f]{12}:build").all()
     assert (tmp_path / "notebook_code").is_dir()
-    with pytest.raises(lbs.UserError, match="which has results"):
+    with pytest.raises(lbs.UserError, match="already has results"):
         lbs.run_sweep(name="cell", results=tmp_path, model=notebook.build, **options)
     again = lbs.run_sweep(name="cell", results=tmp_path, model=notebook.build, resume=True, **options)
     assert again.trials["finished_at"].tolist() == found[0].trials["finished_at"].tolist()  # trained once
