@@ -132,10 +132,12 @@ def run_study(
     options: argparse.Namespace,
     finish: Finish,
     begin: Callable[[Path, Console], None] | None = None,
+    since: float | None = None,
 ) -> int:
     """Runs those of `configs` on `source` that are missing in the folder of `options` (sweeps.cli.arguments.add_run),
     then `finish`; returns the exit status. `begin` is called before the first trial, when the folder is held by this
-    process. Raises UserError for what cannot run, before anything is written.
+    process. The answer tells the time from `since` (time.monotonic), None: from the end of the check.
+    Raises UserError for what cannot run, before anything is written.
     """
     placement = placement_of(options, source)
     folder = (options.results / options.name).expanduser().absolute()
@@ -157,7 +159,7 @@ def run_study(
             warn(passed())
             _dry_run(console, configs, source, folder, placement, lists=options.dry_run == "list")
             return 0
-        started = time.monotonic()
+        started = time.monotonic() if since is None else since
         held.enter_context(exclusive_results_folder(folder, resume=options.resume))
         if begin is not None:
             begin(folder, talk)

@@ -8,6 +8,7 @@ they are paired with by seed. Only plain trials are added: remedies and switches
 
 import argparse
 import dataclasses
+import time
 from collections.abc import Sequence
 from functools import partial
 
@@ -48,11 +49,13 @@ def run_until_decided(options: argparse.Namespace) -> int:
     sizes = sorted({config.batch_size for config in first if config.trial_id in plain})
     if len(sizes) < 2:
         raise UserError("`--batch-sizes` must be two or more, each also without a remedy, for --until-decided")
+    since = time.monotonic()
     while True:
         ended = is_ended(design, sizes)
         finish = report_and_answer if ended else partial(_take_look, design, sizes)
         begin = partial(_begin, design)
-        status = max(status, run_study(trials_until(grid, source, design), source, options, finish, begin=begin))
+        configs = trials_until(grid, source, design)
+        status = max(status, run_study(configs, source, options, finish, begin=begin, since=since))
         if ended or options.dry_run or status > 1:
             return status
         before, design = design, read_design(folder) or design

@@ -9,7 +9,7 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
-from analysis.data.sequential_design import SequentialDesign
+from analysis.data.sequential_design import SequentialDesign, read_design
 from sweeps.batch_grid import main
 from sweeps.plan.grid import Grid
 from sweeps.studies.until_decided import design_of, is_ended, trials_until
@@ -105,6 +105,23 @@ def test_results_that_were_seen_are_not_made_sequential(tmp_path: Path) -> None:
     (tmp_path / "trials.parquet").touch()
     with pytest.raises(UserError, match="seen before any look was planned"):
         design_of(options(resume=True), tmp_path)
+
+
+def test_every_look_tells_the_time_since_the_command_began(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    told = []
+
+    def look(*_: object, since: float, **__: object) -> int:
+        told.append(since)
+        found = read_design(tmp_path / "tiny") or DESIGN
+        (tmp_path / "tiny").mkdir(exist_ok=True)
+        taken = dataclasses.replace(found, taken=found.taken + 1)
+        (tmp_path / "tiny" / "sequential.json").write_bytes(taken.as_json().encode())
+        return 0
+
+    monkeypatch.setattr("sweeps.studies.until_decided.run_study", look)
+    assert main([*TINY, str(tmp_path), "--seeds", "0", "1", "--until-decided", "--max-replicates", "6"]) == 0
+    assert len(told) == 3
+    assert len(set(told)) == 1
 
 
 @pytest.mark.slow
