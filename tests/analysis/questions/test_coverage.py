@@ -13,7 +13,7 @@ from simulations.quadratic_sweeps import EVEN, PLAIN
 from analysis.data.load import attempted, comparable
 from analysis.data.runs import read_results
 
-RUNS = 50  # as many as a slow test can afford; benchmarks/coverage.py makes 1000
+RUNS = 30  # as many as a slow test can afford; benchmarks/coverage.py makes 1000
 QUADRATIC_RUNS = 15
 STATEMENTS: tuple[Statement, ...] = (*GAPS, *CORRELATIONS, *CRITICAL_BATCH, *NOISY_QUADRATIC)
 OTHERS = (*GAPS, *CORRELATIONS, *CRITICAL_BATCH)
