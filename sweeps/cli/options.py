@@ -14,6 +14,7 @@ from sweeps.cli.arguments import (
     add_run,
     add_shifts,
     amount,
+    batch_tokens,
     examples,
     integer,
     integer_or_none,
@@ -121,11 +122,20 @@ def _parser() -> Parser:
         metavar="N",
         help="seeds of the data splits; every seed is trained on every split (default: one split per seed)",
     )
-    grid.add_argument(
+    switched = grid.add_mutually_exclusive_group()
+    switched.add_argument(
         "--switch-batch-size",
         type=integer(1),
         metavar="N",
         help="batch size after the switch (default: the largest of --batch-sizes)",
+    )
+    switched.add_argument(
+        "--switch-batch-tokens",
+        dest="switch_batch_size",
+        type=batch_tokens,
+        default=argparse.SUPPRESS,
+        metavar="N",
+        help="or tokens per optimizer step after the switch",
     )
     grid.add_argument(
         "--switch-learning-rate",

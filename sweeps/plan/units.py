@@ -35,13 +35,14 @@ def resolved(grid: "Grid", source: Source) -> "Grid":
     )
 
 
-def batch_sizes_of(given: Iterable[int | Amount], source: Source) -> list[int]:
+def batch_sizes_of(given: Iterable[int | Amount], source: Source, option: str = "--batch-tokens") -> list[int]:
     """The examples of each batch that the options of `sweeps.cli.arguments.add_batch_sizes` name, such as 2048 tokens.
 
-    Raises UserError for tokens of a dataset without them, and for those that are no whole windows.
+    Raises UserError, which names the `option`, for tokens of a dataset without them, and for those that are no whole
+    windows.
     """
     window = tokens_of_example(source)
-    return [one if isinstance(one, int) else _windows(int(one.value), window) for one in given]
+    return [one if isinstance(one, int) else _windows(int(one.value), window, option) for one in given]
 
 
 def tokens_of_example(source: Source) -> int | None:
@@ -98,15 +99,13 @@ def switch_epoch_of(
     return int(epochs) if epochs == int(epochs) else epochs
 
 
-def _windows(tokens: int, window: int | None) -> int:
+def _windows(tokens: int, window: int | None, option: str) -> int:
     if window is None:
-        raise UserError(
-            "`--batch-tokens` has no meaning for this dataset, which has no tokens; give the batch in examples"
-        )
+        raise UserError(f"`{option}` has no meaning for this dataset, which has no tokens; give the batch in examples")
     if tokens % window:
         least = max(window, tokens // window * window)
         raise UserError(
-            f"`--batch-tokens` must be a multiple of the window, {window} tokens, such as {least} or {least + window}, "
+            f"`{option}` must be a multiple of the window, {window} tokens, such as {least} or {least + window}, "
             f"got {tokens}"
         )
     return tokens // window

@@ -272,6 +272,8 @@ def grid_of(options: argparse.Namespace, source: Source) -> Grid:
         warn(
             ["the test set decides when trials end (--target-metric); --validation-size N decides by held-out examples"]
         )
+    switch_sizes = [options.switch_batch_size] if options.switch_batch_size else []
+    switch_sizes = batch_sizes_of(switch_sizes, source, "--switch-batch-tokens")
     return Grid(
         batch_sizes=batch_sizes_of(options.batch_sizes, source),
         learning_rates=options.learning_rates,
@@ -280,7 +282,7 @@ def grid_of(options: argparse.Namespace, source: Source) -> Grid:
         seeds=options.seeds,
         split_seeds=options.split_seeds,
         remedies=options.remedies,
-        switch_batch_size=options.switch_batch_size,
+        switch_batch_size=next(iter(switch_sizes), None),
         switch_learning_rate=options.switch_learning_rate,
         switch_optimizer_state=options.switch_optimizer_state,
         trial=options.trial,

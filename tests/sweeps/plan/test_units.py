@@ -129,6 +129,17 @@ def test_every_script_takes_batches_of_tokens(refusal: Refuse, tmp_path: Path, s
     assert f"argument {option}: not allowed with argument --batch-tokens" in refusal(script.main, both)
 
 
+def test_a_switch_to_a_batch_of_tokens(text: Source, refusal: Refuse) -> None:
+    words = ["--batch-tokens", "32", "64", "--switch-epochs", "1", "--epochs", "3", "--model", "lstm"]
+    sizes = ["--train-size", "200", "--test-size", "20", "--switch-batch-tokens"]
+    found = grid_of(parse([*words, *sizes, "256"]), text)
+    assert (found.batch_sizes, found.switch_batch_size) == ([4, 8], 32)
+    with pytest.raises(UserError, match="`--switch-batch-tokens` must be a multiple of the window, 8 tokens"):
+        grid_of(parse([*words, *sizes, "20"]), text)
+    without = ["--switch-epochs", "none", "--switch-batch-tokens", "256", "--dry-run"]
+    assert "`--switch-batch-tokens 256` has no effect without a switch" in refusal(batch_grid.main, without)
+
+
 def test_a_base_batch_of_tokens_is_multiplied_in_examples(text: Source) -> None:
     words = "--batch-tokens 32 --factors 2 4 --model lstm --seeds 0 1 --train-size 200 --test-size 20"
     rules = scaling_options.parse([*words.split(), "--validation-size", "20", "--tuning-seeds", "9"])
