@@ -148,7 +148,8 @@ def _stamp(file: os.PathLike[str] | str) -> tuple[str, int, int, int, int]:
         found = os.stat(file)  # noqa: PTH116, a path object for each of a million files takes seconds
     except OSError as error:
         raise UserError(f"`data-dir` must hold files that can be read, got {file} ({error.strerror})") from error
-    return os.fspath(file), found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino
+    whole = os.path.abspath(file)  # noqa: PTH100, as above
+    return whole, found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino
 
 
 def _digest(parts: Iterable[Any]) -> str:

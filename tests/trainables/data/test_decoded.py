@@ -245,6 +245,14 @@ def test_an_entry_that_another_process_made_in_the_meantime_is_kept(
         assert facts.is_file()
 
 
+def test_relative_and_absolute_paths_share_an_entry(own: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.chdir(tmp_path)
+    with cache.cache_in(own):
+        entries = [cache.Entry.of("arrays", root, [root / "file"], {}).path for root in (tmp_path, Path())]
+    assert entries[0] == entries[1]
+
+
 def test_an_interrupted_decoding_goes_on(own: Path, tmp_path: Path, decodes: list[str]) -> None:
     root = tmp_path / "data"
     write_folder(root)
