@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from trainables.data.rows import Examples
+from trainables.data.rows import Examples, tensor_of
 from trainables.runtime.errors import UserError
 from trainables.runtime.float32 import large_products
 from trainables.runtime.in_place import WAY_OUT, changes
@@ -94,6 +94,6 @@ def _chunk_size(model: nn.Module, inputs: Examples) -> int:
         least = 1 if inputs.device.type == "cpu" else LEAST_ON_DEVICE
         return max(least, CHUNK_NUMBERS // max(1, inputs[0].numel()))
     with torch.no_grad():
-        outputs = sum(tensor.numel() for tensor in tensors_of(model(inputs[:1])))
+        outputs = sum(tensor.numel() for tensor in tensors_of(model(tensor_of(inputs[:1]))))
     size = CHUNK_NUMBERS // (max(1, inputs[0].numel()) * TOKEN_NUMBERS)
     return max(1, min(size, OUTPUT_NUMBERS // max(1, outputs)))

@@ -11,6 +11,8 @@ import torch
 from trainables.data import Source
 from trainables.data import rows as rows_module
 from trainables.data.rows import Rows, Scaling, rows_of, tensor_of
+from trainables.tasks.by_name import load_task
+from trainables.training.evaluate import evaluate
 
 GENERATOR = np.random.default_rng(3)
 PIXELS = GENERATOR.integers(0, 256, (40, 3, 4, 5), dtype=np.uint8)
@@ -96,6 +98,17 @@ def test_the_fingerprint_is_that_of_the_values(monkeypatch: pytest.MonkeyPatch) 
     small = Source("x", tokens.astype(np.uint16), tokens.astype(np.uint16), None, None, 4)
     assert small.of_tokens
     assert small.fingerprint == Source("x", tokens, tokens, None, None, 4).fingerprint
+
+
+def test_stored_tokens_are_evaluated_as_those_in_memory() -> None:
+    tokens = torch.from_numpy(LABELS.reshape(-1, 4).astype(np.uint16))
+    torch.manual_seed(0)
+    model = torch.nn.Embedding(4, 4)
+    stored, plain = (
+        evaluate(model, inputs, inputs, task=load_task("language"))
+        for inputs in (Rows(tokens, None, None), tokens.to(torch.int64))
+    )
+    assert stored.loss == plain.loss > 0
 
 
 def test_a_device_has_one_copy_for_all_splits(monkeypatch: pytest.MonkeyPatch) -> None:
