@@ -26,7 +26,7 @@ from trainables.data.decoded import EncodedImages, image_source
 from trainables.data.files import readable
 from trainables.data.hub_layout import WORDS, Part
 from trainables.data.parquet import TableFile, read_parts
-from trainables.data.windows import windows
+from trainables.data.windows import require_context, windows
 from trainables.runtime.errors import UserError, quoted
 
 EXPECTED = "a folder that `datasets` has saved, with dataset_dict.json"
@@ -119,8 +119,7 @@ def _schema(file: Path) -> pa.Schema:
 
 
 def _tokens(root: Path, parts: list[Part], column: str, context: object, vocabulary: object) -> Source:
-    if type(context) is not int or context < 1:
-        raise UserError(f"`context` must be a positive integer, got {context!r}")
+    length = require_context(context)
     if vocabulary is not None and (type(vocabulary) is not int or vocabulary < 2):
         raise UserError(f"`vocabulary` must be an integer of 2 or more, got {vocabulary!r}")
     entry = Entry.of("arrow", root, [file for part in parts for file in part.files], {"tokens": column})
@@ -136,7 +135,7 @@ def _tokens(root: Path, parts: list[Part], column: str, context: object, vocabul
     if vocabulary is not None and largest >= vocabulary:
         raise UserError(f"`vocabulary` must be larger than the token ids, got {vocabulary} and {largest} in {root}")
     (train, train_labels), (test, test_labels) = (
-        windows(np.memmap(path, np.uint32, "r"), context, name)
+        windows(np.memmap(path, np.uint32, "r"), length, name)
         for path, name in zip(paths, ("training", "test"), strict=True)
     )
     classes = vocabulary or 1 + largest

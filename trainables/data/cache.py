@@ -18,7 +18,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
@@ -77,19 +77,36 @@ class Entry:
             return None
         return found if isinstance(found, dict) else None
 
+    def file(self, name: str) -> Path:
+        """The file of the array kept as `name`."""
+        return self.path / f"{name}.npy"
+
     def array(self, name: str) -> NDArray[Any]:
-        """The array kept as `name`. Raises OSError or ValueError where there is none that is whole."""
-        array: NDArray[Any] = np.load(self.path / f"{name}.npy", allow_pickle=False)
+        """The array kept as `name`, mapped. Raises OSError or ValueError where there is none that is whole."""
+        array: NDArray[Any] = np.load(self.file(name), mmap_mode="r", allow_pickle=False)
         return array
+
+    def fingerprint(self, of: str, find: Callable[[], str]) -> str:
+        """What `find` returns, kept under the name `of`."""
+        known = (self.facts() or {}).get("fingerprints", {})
+        if of not in known:
+            known[of] = find()
+            with self.locked():
+                self.keep({"fingerprints": known})
+        return str(known[of])
 
     def keep(self, facts: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]] | None = None) -> None:
         """Keeps `arrays`, and then `facts` beside those that are there; to be called inside `locked`."""
-        with told(self.path):
-            for name, array in (arrays or {}).items():
+        arrays = arrays or {}
+        with told(self.path, sum(array.nbytes for array in arrays.values())):
+            for name, array in arrays.items():
                 temporary = self.path / f".{name}.{os.getpid()}.tmp"
-                with temporary.open("wb") as file:
-                    np.save(file, array, allow_pickle=False)
-                temporary.replace(self.path / f"{name}.npy")
+                try:
+                    with temporary.open("wb") as file:
+                        np.save(file, array, allow_pickle=False)
+                    temporary.replace(self.file(name))
+                finally:
+                    temporary.unlink(missing_ok=True)
             write_atomically(self.path / FACTS, json.dumps({**(self.facts() or {}), **facts}).encode())
 
     @contextlib.contextmanager

@@ -87,7 +87,7 @@ def image_source(
     labels: Sequence[NDArray[np.int64]] | None = None
     if facts is not None:
         try:
-            labels = [entry.array(f"{part}_labels") for part in PARTS]
+            labels = [np.array(entry.array(f"{part}_labels")) for part in PARTS]
         except (OSError, ValueError, EOFError):
             facts = None
     parts: Sequence[EncodedImages] | None = None
@@ -156,13 +156,12 @@ class Decoded:
 
     def fingerprint(self, scaling: str, find: Callable[[], str]) -> str:
         """What `find` finds of all images, kept in the entry."""
-        known = (self.entry.facts() or {}).get("fingerprints", {})
-        if scaling not in known:
+
+        def found() -> str:
             self.ensure([None] * len(PARTS))
-            known[scaling] = find()
-            with self.entry.locked():
-                self.entry.keep({"fingerprints": known})
-        return str(known[scaling])
+            return find()
+
+        return self.entry.fingerprint(scaling, found)
 
     def ensure(self, wanted: Sequence[NDArray[np.int64] | None]) -> None:
         """Decodes those of the `wanted` images of each part that are not there; None: all of the part.

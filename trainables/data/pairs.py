@@ -16,18 +16,23 @@ says what a token is on both sides: a character, a word between white space, or 
 An example is (2, T) token ids: the source with `<eos>` behind it, and the target with `<bos>` before it, both filled up
 with `<pad>` to the longest. Its labels (T,) are the target with `<eos>` behind it, then -100, which weighs nothing.
 Pairs longer than `longest` tokens on either side are left out.
+
+The arrays are kept in the cache and mapped (trainables.data.kept_tokens).
 """
 
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from trainables.data.dataset import Source
+from trainables.data.cache import Entry
+from trainables.data.dataset import ARRAYS, Source
+from trainables.data.kept_tokens import Arrays, kept_tokens
 from trainables.data.text import LEVELS, read_file
-from trainables.data.tokenizer import Tokenizer, tokenizer_for
+from trainables.data.tokenizer import Tokenizer, tokenizer_file
 from trainables.runtime.errors import UserError, quoted
 
 SPECIAL = ("<pad>", "<bos>", "<eos>", "<unk>")
@@ -50,7 +55,7 @@ def read_pairs(
     tokenizer: str | None = None,
     longest: int | None = None,
 ) -> Source:
-    """Inputs (N, 2, T) int64 token ids, labels (N, T), -100 where there is none; classes are the vocabulary.
+    """Inputs (N, 2, T) token ids, labels (N, T), -100 where there is none; classes are the vocabulary.
 
     Raises UserError for files that are missing, not aligned or of another layout, and where no pair is left.
     """
@@ -63,17 +68,31 @@ def read_pairs(
     for name, key in (("source", source), ("target", target)):
         if not isinstance(key, str):
             raise UserError(f"`{name}` must be a name, got {key!r}")
-    encoder = tokenizer_for("bpe" if "bpe" in levels else level, tokenizer)
-    parts = _read_parts(root, source, target)
-    encode, vocabulary = _encoder(parts[0], levels, encoder)
-    pairs = [_short((encode(texts[0], 0), encode(texts[1], 1)), longest) for texts in parts]
-    for part, (sources, _) in zip(("training", "test"), pairs, strict=False):
-        if not sources:
-            raise UserError(f"`data-dir` must hold {part} pairs of at most {longest} tokens, got none in {root}")
-    length = 1 + max(len(ids) for sides in pairs for side in sides for ids in side)
-    (inputs, labels), *test = (_examples(*sides, length) for sides in pairs)
-    test_inputs, test_labels = test[0] if test else (None, None)
-    return Source("pairs", inputs, labels, test_inputs, test_labels, vocabulary, task="language")
+    own = tokenizer_file("bpe" if "bpe" in levels else level, tokenizer)
+    files = _files(root, source, target)
+    read = [file for part in files for file in part] + ([] if own is None else [own])
+    options = {"keys": (source, target), "levels": levels, "tokenizer": own and str(own.absolute()), "longest": longest}
+
+    def tokenize() -> tuple[Arrays, int]:
+        parts = [_texts(part, source, target) for part in files]
+        encode, vocabulary = _encoder(parts[0], levels, None if own is None else Tokenizer(own))
+        pairs = [_short((encode(texts[0], 0), encode(texts[1], 1)), longest) for texts in parts]
+        for part, (sources, _) in zip(("training", "test"), pairs, strict=False):
+            if not sources:
+                raise UserError(f"`data-dir` must hold {part} pairs of at most {longest} tokens, got none in {root}")
+        length = 1 + max(len(ids) for sides in pairs for side in sides for ids in side)
+        kind = np.int16 if vocabulary <= 2**15 else np.int32  # labels are negative where there is none
+        arrays = [array for sides in pairs for array in _examples(*sides, length, kind)]
+        return dict(zip(ARRAYS, arrays, strict=False)), vocabulary
+
+    entry = Entry.of("pairs", root, read, options)
+    arrays, vocabulary = kept_tokens(entry, tokenize)
+    inputs, labels, test_inputs, test_labels = map(arrays.get, ARRAYS)
+    assert inputs is not None
+    assert labels is not None
+    found = Source("pairs", inputs, labels, test_inputs, test_labels, vocabulary, task="language", is_checked=True)
+    vars(found)["fingerprint"] = entry.fingerprint("pairs", lambda: found.fingerprint)
+    return found
 
 
 def _encoder(
@@ -105,9 +124,9 @@ def _short(sides: tuple[Ids, Ids], longest: int | None) -> tuple[Ids, Ids]:
     return [one for one, _ in kept], [other for _, other in kept]
 
 
-def _examples(sources: Ids, targets: Ids, length: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    inputs = np.full((len(sources), 2, length), PAD, dtype=np.int64)
-    labels = np.full((len(sources), length), NO_LABEL, dtype=np.int64)
+def _examples(sources: Ids, targets: Ids, length: int, kind: Any) -> tuple[NDArray[Any], NDArray[Any]]:
+    inputs = np.full((len(sources), 2, length), PAD, dtype=kind)
+    labels = np.full((len(sources), length), NO_LABEL, dtype=kind)
     inputs[:, 1, 0] = BOS
     for row, (own, other) in enumerate(zip(sources, targets, strict=True)):
         inputs[row, 0, : len(own) + 1] = [*own, EOS]
@@ -116,23 +135,24 @@ def _examples(sources: Ids, targets: Ids, length: int) -> tuple[NDArray[np.int64
     return inputs, labels
 
 
-def _read_parts(root: Path, source: str, target: str) -> list[Texts]:
-    """The texts of the training and the test part, or of the one pool."""
+def _files(root: Path, source: str, target: str) -> list[list[Path]]:
+    """The files of the training and the test part, or of the one pool: one of JSON lines, or two that are aligned."""
     if root.is_file() and root.suffix in LINES:
-        return [_of_lines(root, source, target)]
+        return [[root]]
     if not root.is_dir():
         raise UserError(f"`data-dir` must be a .jsonl file, or a folder with pairs, got {root}")
     names = [file.name for file in root.iterdir()]
     in_lines = any(name.endswith(LINES) for name in names)
     endings = LINES if in_lines else (f".{source}",)
     parts = ("train", "test") if any("train" in name and name.endswith(endings) for name in names) else ("",)
-    if in_lines:
-        return [_of_lines(_one_file(root, part, LINES), source, target) for part in parts]
-    return [_aligned(root, part, source, target) for part in parts]
+    sides = [LINES] if in_lines else [(f".{source}",), (f".{target}",)]
+    return [[_one_file(root, part, side) for side in sides] for part in parts]
 
 
-def _aligned(root: Path, part: str, source: str, target: str) -> Texts:
-    files = [_one_file(root, part, (f".{ending}",)) for ending in (source, target)]
+def _texts(files: list[Path], source: str, target: str) -> Texts:
+    """The texts of one part."""
+    if len(files) == 1:
+        return _of_lines(files[0], source, target)
     own, other = (read_file(file).removesuffix("\n").split("\n") for file in files)
     if len(own) != len(other):
         raise UserError(

@@ -14,21 +14,25 @@ and keeps every word, as PTB with its 10000. A character that only the test part
 without such has none. PTB by characters comes as words of one letter (`ptb.char.train.txt`): read it at level `word`.
 
 At level `bpe` the tokens and the vocabulary are those of `tokenizer`, a tokenizer.json of the `tokenizers` library.
+
+The ids are kept in the cache (trainables.data.kept_tokens); inputs and labels are views of a mapped file.
 """
 
 import sys
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from trainables.data.cache import Entry
 from trainables.data.dataset import Source
 from trainables.data.files import require_regular
-from trainables.data.tokenizer import tokenizer_for
-from trainables.data.windows import windows
+from trainables.data.kept_tokens import Arrays, id_type, kept_tokens
+from trainables.data.tokenizer import Tokenizer, tokenizer_file
+from trainables.data.windows import require_context, windows
 from trainables.runtime.errors import UserError
 
 LEVELS = ("char", "word", "bpe")
@@ -41,27 +45,36 @@ END = "<eos>"
 def read_text(
     root: Path, download: bool, *, level: str = "char", context: int = 64, tokenizer: str | None = None
 ) -> Source:
-    """Inputs (N, context) int64 token ids, labels (N, context) the same a token later; classes are the vocabulary.
+    """Inputs (N, context) token ids, labels (N, context) the same a token later; classes are the vocabulary.
 
     Raises UserError for files that are missing or no UTF-8, and for a part with fewer than `context` + 1 tokens.
     """
     if level not in LEVELS:
         raise UserError(f"`level` must be one of {', '.join(LEVELS)}, got {level!r}")
-    if type(context) is not int or context < 1:
-        raise UserError(f"`context` must be a positive integer, got {context!r}")
-    encoder = tokenizer_for(level, tokenizer)
-    if encoder is not None:
-        parts = list(_read_parts(root, lambda file: encoder.encode([read_file(file)])[0]))
-        vocabulary = encoder.vocabulary
-    else:
-        train, test = _read_parts(root, lambda file: _tokens(file, level))
-        ids = _vocabulary(train, test, level)
-        parts = [_numbers(part, ids) for part in (train, test)]
-        vocabulary = len(ids)
-    (train_inputs, train_labels), (test_inputs, test_labels) = (
-        windows(tokens, context, part) for tokens, part in zip(parts, ("training", "test"), strict=True)
+    require_context(context)
+    own = tokenizer_file(level, tokenizer)
+    files = _files(root)
+    read = files if own is None else [*files, own]
+    entry = Entry.of("text", root, read, {"level": level, "tokenizer": own and str(own.absolute())})
+    parts, vocabulary = kept_tokens(entry, lambda: _tokenized(files, level, own))
+    (train, train_labels), (test, test_labels) = (
+        windows(parts[name], context, part) for name, part in (("train", "training"), ("test", "test"))
     )
-    return Source("text", train_inputs, train_labels, test_inputs, test_labels, vocabulary, task="language")
+    source = Source("text", train, train_labels, test, test_labels, vocabulary, task="language", is_checked=True)
+    vars(source)["fingerprint"] = entry.fingerprint(str(context), lambda: source.fingerprint)
+    return source
+
+
+def _tokenized(files: list[Path], level: str, tokenizer: Path | None) -> tuple[Arrays, int]:
+    """The ids of the training and the test part, and the size of the vocabulary."""
+    if tokenizer is not None:
+        encoder = Tokenizer(tokenizer)
+        train, test = _parts([encoder.encode([read_file(file)])[0] for file in files])
+        kind = id_type(encoder.vocabulary)
+        return {"train": train.astype(kind), "test": test.astype(kind)}, encoder.vocabulary
+    train, test = _parts([read_file(file) if level == "char" else words(read_file(file)) for file in files])
+    ids = _vocabulary(train, test, level)
+    return {"train": _numbers(train, ids), "test": _numbers(test, ids)}, len(ids)
 
 
 def _vocabulary(train: Sequence[str], test: Sequence[str], level: str) -> dict[str, int]:
@@ -76,26 +89,32 @@ def _vocabulary(train: Sequence[str], test: Sequence[str], level: str) -> dict[s
     return {token: index for index, token in enumerate(sorted(known))}
 
 
-def _numbers(part: Sequence[str], ids: dict[str, int]) -> NDArray[np.int64]:
+def _numbers(part: Sequence[str], ids: dict[str, int]) -> NDArray[Any]:
     """The numbers of the tokens of a part; those of characters by a table of all code points, as a text is long."""
+    kind, unknown = id_type(len(ids)), ids.get(UNKNOWN, 0)
     if not isinstance(part, str):
-        return np.array([ids.get(token, ids.get(UNKNOWN)) for token in part], np.int64)
-    table = np.full(sys.maxunicode + 1, ids.get(UNKNOWN, 0), np.int64)
+        return np.fromiter((ids.get(token, unknown) for token in part), kind, len(part))
+    table = np.full(sys.maxunicode + 1, unknown, kind)
     characters = [token for token in ids if token != UNKNOWN]
     table[[ord(token) for token in characters]] = [ids[token] for token in characters]
     return table[np.frombuffer(part.encode("utf-32-le"), np.uint32)]
 
 
-def _read_parts(root: Path, tokens_of: Callable[[Path], Any]) -> tuple[Any, Any]:
-    """The tokens of the training and the test part."""
+def _files(root: Path) -> list[Path]:
+    """The files of the training and the test part, or the one file of both."""
     if root.is_dir():
-        train, test = (tokens_of(_one_file(root, part)) for part in ("train", "test"))
-        return train, test
+        return [_one_file(root, part) for part in ("train", "test")]
     if not root.is_file():
         raise UserError(f"`data-dir` must be a text file, or a folder with a train and a test text, got {root}")
-    tokens = tokens_of(root)
-    cut = len(tokens) - round(TEST_SHARE * len(tokens))
-    return tokens[:cut], tokens[cut:]
+    return [root]
+
+
+def _parts(tokens: list[Any]) -> list[Any]:
+    """The tokens of the training and the test part, from those of the files."""
+    if len(tokens) == 2:
+        return tokens
+    cut = len(tokens[0]) - round(TEST_SHARE * len(tokens[0]))
+    return [tokens[0][:cut], tokens[0][cut:]]
 
 
 def _one_file(root: Path, part: str) -> Path:
@@ -107,10 +126,6 @@ def _one_file(root: Path, part: str) -> Path:
             "name the file, or put the two into a folder of their own"
         )
     return found[0]
-
-
-def _tokens(file: Path, level: str) -> Sequence[str]:
-    return read_file(file) if level == "char" else words(read_file(file))
 
 
 def read_file(file: Path) -> str:

@@ -25,7 +25,7 @@ from trainables.data.cache import Entry, told
 from trainables.data.dataset import Source
 from trainables.data.files import Walk, readable
 from trainables.data.rows import chunks
-from trainables.data.windows import windows
+from trainables.data.windows import require_context, windows
 from trainables.runtime.errors import UserError, quoted
 
 TEST_SHARE = 0.1
@@ -49,8 +49,7 @@ def read_tokens(
     Raises UserError for files that are missing, truncated or hold ids outside of the vocabulary, and for a part with
     fewer than `context` + 1 tokens.
     """
-    if type(context) is not int or context < 1:
-        raise UserError(f"`context` must be a positive integer, got {context!r}")
+    length = require_context(context)
     if vocabulary is not None and (type(vocabulary) is not int or vocabulary < 2):
         raise UserError(f"`vocabulary` must be an integer of 2 or more, got {vocabulary!r}")
     if dtype not in TYPES:
@@ -74,7 +73,7 @@ def read_tokens(
         cut = len(parts[0]) - round(TEST_SHARE * len(parts[0]))
         parts = [parts[0][:cut], parts[0][cut:]]
     (train, train_labels), (test, test_labels) = (
-        windows(tokens, context, name) for tokens, name in zip(parts, ("training", "test"), strict=True)
+        windows(tokens, length, name) for tokens, name in zip(parts, ("training", "test"), strict=True)
     )
     classes = vocabulary or 1 + max(facts["largest"])
     source = Source("tokens", train, train_labels, test, test_labels, classes, task="language", is_checked=True)

@@ -15,10 +15,10 @@ from trainables.runtime.errors import UserError, one_line, quoted
 class Tokenizer:
     """The tokenizer in `file`; `vocabulary` is the number of its tokens.
 
-    Raises UserError where there is no such file, it is no tokenizer, or the library is not installed.
+    Raises UserError where it is no tokenizer, or the library is not installed.
     """
 
-    def __init__(self, file: str) -> None:
+    def __init__(self, file: Path) -> None:
         try:
             from tokenizers import Tokenizer as FromFile
         except ImportError as error:
@@ -26,13 +26,7 @@ class Tokenizer:
                 f"`level` bpe needs tokenizers, which cannot be imported ({one_line(error)}); "
                 "pip install 'large-batch-sweeps[hf]'"
             ) from error
-        self._file = Path(file).expanduser()
-        try:
-            is_file = self._file.is_file()
-        except (OSError, ValueError):  # a NUL in the name, or one that is too long
-            is_file = False
-        if not is_file:
-            raise UserError(f"`tokenizer` must be a tokenizer.json, got no file {quoted(self._file)}")
+        self._file = file
         try:
             self._own: Any = FromFile.from_file(str(self._file))
         except Exception as error:  # of a library in Rust
@@ -81,10 +75,22 @@ class Tokenizer:
         return next((one for one in shown if not self._own.encode(one, add_special_tokens=False).ids), min(lost))
 
 
-def tokenizer_for(level: str, file: str | None) -> Tokenizer | None:
-    """The tokenizer of level bpe, None for other levels. Raises UserError where one is given without the other."""
+def tokenizer_file(level: str, file: str | None) -> Path | None:
+    """The tokenizer.json of level bpe, None for other levels.
+
+    Raises UserError where there is no such file, and where one is given without the other.
+    """
     if not isinstance(file, str | None):
         raise UserError(f"`tokenizer` must be a tokenizer.json, got {file!r}")
     if (level == "bpe") != (file is not None):
         raise UserError(f"`tokenizer` must be a tokenizer.json with level=bpe, and only then, got {file} with {level}")
-    return None if file is None else Tokenizer(file)
+    if file is None:
+        return None
+    path = Path(file).expanduser()
+    try:
+        is_file = path.is_file()
+    except (OSError, ValueError):  # a NUL in the name, or one that is too long
+        is_file = False
+    if not is_file:
+        raise UserError(f"`tokenizer` must be a tokenizer.json, got no file {quoted(path)}")
+    return path

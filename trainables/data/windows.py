@@ -7,6 +7,13 @@ from numpy.typing import NDArray
 from trainables.runtime.errors import UserError
 
 
+def require_context(context: object) -> int:
+    """`context`. Raises UserError where it is no positive integer."""
+    if type(context) is not int or context < 1:
+        raise UserError(f"`context` must be a positive integer, got {context!r}")
+    return context
+
+
 def windows(tokens: NDArray[Any], context: int, part: str) -> tuple[NDArray[Any], NDArray[Any]]:
     """Views (N, context) of the tokens (L,) and of those that follow. Raises UserError where there is no window."""
     count = (len(tokens) - 1) // context
