@@ -160,6 +160,7 @@ CASES: list[tuple[str, str, str]] = [
     (GRID, "--dataset users_code:good_data --download", "`--download` has no effect with --dataset users_code"),
     (GRID, "--dataset text --download", "`--download` has no effect with --dataset text; it fetches cifar10, cifar100"),
     (GRID, "--cache-dir {bad}", "has no effect with --dataset digits, which keeps nothing there"),
+    (GRID, "--dataset text --data-dir {bad}/text.txt --cache-dir {bad}/text.txt", "is not writable (File exists)"),
     (GRID, "--remedies base_batch_size=16", "`base_batch_size=16` has no effect without learning_rate_scaling"),
     # a dataset of the user's own
     (GRID, "--dataset sys:exit", "`dataset` sys:exit must return"),

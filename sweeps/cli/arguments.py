@@ -103,7 +103,7 @@ def add_data(parser: Parser, *, dataset: str) -> None:
         "--cache-dir",
         type=Path,
         metavar="DIR",
-        help="where decoded images are kept between runs (default: $XDG_CACHE_HOME/large-batch-sweeps, or ~/.cache)",
+        help="where decoded images and token ids are kept (default: $XDG_CACHE_HOME/large-batch-sweeps, or ~/.cache)",
     )
     data.add_argument("--download", action="store_true", help="fetch mnist, cifar10 or cifar100 into --data-dir")
     data.add_argument(

@@ -11,7 +11,7 @@ from trainables.runtime.importing import is_import_path
 from trainables.units import Amount
 
 OF_NO_FILES = {"digits", "noisy_quadratic"}
-CACHED = {"parquet", "image_folder", "arrow", "arrays", "tokens"}
+CACHED = {"parquet", "image_folder", "arrow", "arrays", "pairs", "text", "tokens"}
 DOWNLOADED = {"mnist", "cifar10", "cifar100"}
 
 
