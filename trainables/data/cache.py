@@ -21,7 +21,7 @@ import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextvars import ContextVar
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -100,13 +100,8 @@ class Entry:
         arrays = arrays or {}
         with told(self.path, sum(array.nbytes for array in arrays.values())):
             for name, array in arrays.items():
-                temporary = self.path / f".{name}.{os.getpid()}.tmp"
-                try:
-                    with temporary.open("wb") as file:
-                        np.save(file, array, allow_pickle=False)
-                    temporary.replace(self.file(name))
-                finally:
-                    temporary.unlink(missing_ok=True)
+                with replacing(self.file(name)) as file:
+                    np.save(file, array, allow_pickle=False)
             write_atomically(self.path / FACTS, json.dumps({**(self.facts() or {}), **facts}).encode())
 
     @contextlib.contextmanager
@@ -148,6 +143,18 @@ def told(folder: Path, needed: int = 0) -> Iterator[None]:
             f"`cache-dir` {folder.parent} is {what} ({error.strerror or error}); "
             "--cache-dir names a folder on another disk"
         ) from error
+
+
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[BinaryIO]:
+    """A file to write to. It takes the place of `path` at the end of the block, or is removed if the block fails."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with temporary.open("wb") as file:
+            yield file
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def _private(folder: Path) -> Path:

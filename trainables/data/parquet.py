@@ -1,8 +1,12 @@
-"""Image classification from Parquet files, as they lie on the Hugging Face Hub or are written for oneself.
+"""Images, or lists of tokens, from Parquet files, as they lie on the Hugging Face Hub or are written for oneself.
 
-Which files are which split is decided by their names (trainables/data/hub_layout.py). Each has a column of encoded
-images, struct<bytes, ...> or binary, and one of labels: integers from 0, or names, which are numbered by their order in
-the alphabet. What a file does not say is chosen by option, and the error names the choices:
+Which files are which split is decided by their names (trainables/data/hub_layout.py). Files with a column `input_ids`,
+or with the option `tokens=COLUMN`, are data for a language model (trainables/data/token_columns.py); `context` and
+`vocabulary` are the options of token files.
+
+For image classification each file has a column of encoded images, struct<bytes, ...> or binary, and one of labels:
+integers from 0, or names, which are numbered by their order in the alphabet. What a file does not say is chosen by
+option, and the error names the choices:
 
     --dataset-options image=img label=fine_label split=validation config=plain_text
 
@@ -12,7 +16,6 @@ it says how many there are. What the images become, and the options `size`, `mea
 trainables/data/images.py.
 """
 
-import contextlib
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -21,18 +24,17 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from trainables.data.dataset import Source
 from trainables.data.decoded import EncodedImages, image_source
-from trainables.data.files import readable
 from trainables.data.hub_layout import Part, choose_parts
+from trainables.data.tables import TableFile
+from trainables.data.token_columns import column_source, token_column
 from trainables.runtime.errors import UserError, quoted
 
 IMAGE_COLUMNS = ("image", "img")
 LABEL_COLUMNS = ("label", "labels")
-ROWS_AT_ONCE = 256
 UNLABELLED = -1  # the label of a split whose labels are kept secret
 LARGEST_LABEL = 2**31  # a class number beyond it is something else
 
@@ -48,12 +50,20 @@ def read_parquet(
     size: object = None,
     mean: object = None,
     std: object = None,
+    tokens: object = None,
+    context: object = 1024,
+    vocabulary: object = None,
 ) -> Source:
-    """Inputs (N, C, H, W), decoded into the cache, labels (N,).
+    """Inputs (N, C, H, W), decoded into the cache, and labels (N,); or windows of tokens.
 
     Raises UserError, naming the file and the choices, where the files do not say what is meant or cannot be read.
     """
     train, test, splits = choose_parts(root, split, config)
+    of_images = {"image": image, "label": label, "size": size, "mean": mean, "std": std}
+    column = token_column(TableFile(train.files[0]).names, tokens, of_images)
+    if column is not None:
+        parts = [train.files, test.files]
+        return column_source("parquet", root, parts, column, TableFile, context=context, vocabulary=vocabulary)
     options = {"image": image, "label": label, "split": split, "config": config}
 
     def read() -> tuple[list[EncodedImages], list[NDArray[np.int64]], int]:
@@ -69,12 +79,11 @@ def read_parts(
     splits: list[str],
     image: object,
     label: object,
-    open_file: type["TableFile"] | None = None,
+    open_file: type[TableFile] = TableFile,
 ) -> tuple[list[EncodedImages], list[NDArray[np.int64]], int]:
     """The images and labels of the training and the test part, and the number of classes."""
     train, test = chosen
-    open_file = open_file or TableFile
-    parts = [[open_file(path, image, label) for path in part.files] for part in (train, test)]
+    parts = [[ImageTable(open_file(path), image, label) for path in part.files] for part in (train, test)]
     names = [file.class_names for files in parts for file in files]
     if any(found != names[0] for found in names):
         raise UserError(f"`data-dir` must hold files that name the same classes, got others than in {train.files[0]}")
@@ -111,7 +120,7 @@ def read_parts(
 class _Images:
     """The images of all files of a part."""
 
-    def __init__(self, files: list["TableFile"]) -> None:
+    def __init__(self, files: list["ImageTable"]) -> None:
         self._files = files
 
     def __len__(self) -> int:
@@ -128,16 +137,13 @@ class _Images:
             first = last
 
 
-class TableFile:
-    """One file of a table, its columns chosen; the images are read a few rows at a time."""
+class ImageTable:
+    """The images and labels of one file; the images are read a few rows at a time."""
 
-    kind = "Parquet"
-
-    def __init__(self, path: Path, image: object, label: object) -> None:
-        readable(path, f"whole {self.kind} files")
-        self._path = path
-        with self._reading():
-            self._schema, self._groups = self._open()
+    def __init__(self, file: TableFile, image: object, label: object) -> None:
+        self._file = file
+        self._kind, self._path, self._schema = file.kind, file.path, file.schema
+        with file.reading():
             self._image = self._column("image", image, IMAGE_COLUMNS, _holds_images, "struct<bytes> or binary")
             self._label = self._column("label", label, LABEL_COLUMNS, self._holds_labels, "an integer or text")
 
@@ -149,14 +155,14 @@ class TableFile:
         return tuple(str(name) for name in names) if isinstance(names, list) and names else None
 
     def labels(self) -> list[int] | list[str]:
-        with self._reading():
-            column = self._read(self._label)
+        with self._file.reading():
+            column = self._file.read(self._label)
             kind = _value_type(column.type)
             if column.null_count == len(column):
                 return [UNLABELLED] * len(column)
             if column.null_count:
                 raise UserError(
-                    f"`data-dir` must hold {self.kind} without missing labels, got {column.null_count} in {self._path}"
+                    f"`data-dir` must hold {self._kind} without missing labels, got {column.null_count} in {self._path}"
                 )
             if not _is_text(kind) and len(column):
                 low, high = (pc.min_max(column.cast(kind))[name].as_py() for name in ("min", "max"))
@@ -169,36 +175,22 @@ class TableFile:
             return found
 
     def __len__(self) -> int:
-        return sum(self._groups)
+        return sum(self._file.groups)
 
     def images(self, rows: NDArray[np.int64] | None = None) -> Iterator[tuple[str, bytes]]:
         """The name and the encoded bytes of each image, or of those in `rows`, which ascend."""
         first = 0
-        for index, count in enumerate(self._groups):
+        for index, count in enumerate(self._file.groups):
             last = first + count
             own = np.arange(first, last) if rows is None else rows[(first <= rows) & (rows < last)]
             if len(own):
                 yield from self._of_group(index, first, own)
             first = last
 
-    def _open(self) -> tuple[pa.Schema, list[int]]:
-        """Opens the file; its schema, and the number of rows of each group that is read in one go."""
-        self._file = pq.ParquetFile(self._path)
-        metadata = self._file.metadata
-        return self._file.schema_arrow, [metadata.row_group(index).num_rows for index in range(metadata.num_row_groups)]
-
-    def _read(self, column: str) -> pa.ChunkedArray:
-        return self._file.read(columns=[column]).column(column)
-
-    def _batches(self, index: int, column: str) -> Iterator[pa.Array]:
-        """`column` of one group, in pieces."""
-        batches = self._file.iter_batches(batch_size=ROWS_AT_ONCE, columns=[column], row_groups=[index])
-        return (batch.column(0) for batch in batches)
-
     def _of_group(self, index: int, row: int, wanted: NDArray[np.int64]) -> Iterator[tuple[str, bytes]]:
-        pieces = self._batches(index, self._image)
+        pieces = self._file.batches(index, self._image)
         while True:
-            with self._reading():
+            with self._file.reading():
                 piece = next(pieces, None)
                 if piece is None:
                     return
@@ -230,16 +222,16 @@ class TableFile:
             chosen = chosen or [field.name for field in fields if what == "label" and _is_label(field.type)]
             way_out = f"--dataset-options {what}={(chosen or names or ['NAME'])[0]}"
             raise UserError(
-                f"`data-dir` must hold {self.kind} with columns image and label, got {_shown(names)} in {self._path}; "
+                f"`data-dir` must hold {self._kind} with columns image and label, got {_shown(names)} in {self._path}; "
                 f"{way_out} chooses the {what}" + (f", one of {_shown(chosen)}" if chosen else "")
             )
         if names.count(chosen[0]) > 1:
-            raise UserError(f"`data-dir` must hold {self.kind} with one {what}, got {chosen[0]} twice in {self._path}")
+            raise UserError(f"`data-dir` must hold {self._kind} with one {what}, got {chosen[0]} twice in {self._path}")
         field = self._schema.field(chosen[0])
         if not (_holds_images(field) if what == "image" else _is_label(field.type)):
             kind = quoted(str(field.type))
             raise UserError(
-                f"`data-dir` must hold {self.kind} whose {chosen[0]} is {kinds}, got {kind} in {self._path}"
+                f"`data-dir` must hold {self._kind} whose {chosen[0]} is {kinds}, got {kind} in {self._path}"
             )
         return chosen[0]
 
@@ -255,18 +247,6 @@ class TableFile:
         except (KeyError, TypeError, ValueError, RecursionError):
             return {}
         return found if isinstance(found, dict) else {}
-
-    @contextlib.contextmanager
-    def _reading(self) -> Iterator[None]:
-        try:
-            yield
-        except (pa.ArrowException, OSError, MemoryError, ValueError, KeyError) as error:
-            if isinstance(error, UserError):
-                raise
-            reason = quoted(error)
-            raise UserError(
-                f"`data-dir` must hold whole {self.kind} files, got {self._path}, which cannot be read ({reason})"
-            ) from error
 
 
 def _holds_images(field: pa.Field) -> bool:

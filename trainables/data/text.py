@@ -32,11 +32,10 @@ from trainables.data.dataset import Source
 from trainables.data.files import require_regular
 from trainables.data.kept_tokens import Arrays, id_type, kept_tokens
 from trainables.data.tokenizer import Tokenizer, tokenizer_file
-from trainables.data.windows import require_context, windows
+from trainables.data.windows import train_and_test, window_options, windows
 from trainables.runtime.errors import UserError
 
 LEVELS = ("char", "word", "bpe")
-TEST_SHARE = 0.1
 ENDINGS = (".txt", ".tokens")
 UNKNOWN = "<unk>"
 END = "<eos>"
@@ -51,7 +50,7 @@ def read_text(
     """
     if level not in LEVELS:
         raise UserError(f"`level` must be one of {', '.join(LEVELS)}, got {level!r}")
-    require_context(context)
+    window_options(context)
     own = tokenizer_file(level, tokenizer)
     files = _files(root)
     read = files if own is None else [*files, own]
@@ -69,10 +68,10 @@ def _tokenized(files: list[Path], level: str, tokenizer: Path | None) -> tuple[A
     """The ids of the training and the test part, and the size of the vocabulary."""
     if tokenizer is not None:
         encoder = Tokenizer(tokenizer)
-        train, test = _parts([encoder.encode([read_file(file)])[0] for file in files])
+        train, test = train_and_test([encoder.encode([read_file(file)])[0] for file in files])
         kind = id_type(encoder.vocabulary)
         return {"train": train.astype(kind), "test": test.astype(kind)}, encoder.vocabulary
-    train, test = _parts([read_file(file) if level == "char" else words(read_file(file)) for file in files])
+    train, test = train_and_test([read_file(file) if level == "char" else words(read_file(file)) for file in files])
     ids = _vocabulary(train, test, level)
     return {"train": _numbers(train, ids), "test": _numbers(test, ids)}, len(ids)
 
@@ -107,14 +106,6 @@ def _files(root: Path) -> list[Path]:
     if not root.is_file():
         raise UserError(f"`data-dir` must be a text file, or a folder with a train and a test text, got {root}")
     return [root]
-
-
-def _parts(tokens: list[Any]) -> list[Any]:
-    """The tokens of the training and the test part, from those of the files."""
-    if len(tokens) == 2:
-        return tokens
-    cut = len(tokens[0]) - round(TEST_SHARE * len(tokens[0]))
-    return [tokens[0][:cut], tokens[0][cut:]]
 
 
 def _one_file(root: Path, part: str) -> Path:

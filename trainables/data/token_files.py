@@ -21,14 +21,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from trainables.data.cache import Entry, told
+from trainables.data.cache import Entry, replacing, told
 from trainables.data.dataset import Source
 from trainables.data.files import Walk, readable
 from trainables.data.rows import chunks
-from trainables.data.windows import require_context, windows
+from trainables.data.windows import token_source, window_options
 from trainables.runtime.errors import UserError, quoted
 
-TEST_SHARE = 0.1
 ENDINGS = (".bin", ".npy")
 TEST_WORDS = ("test", "val")
 TYPES = ("uint16", "uint32")
@@ -49,9 +48,7 @@ def read_tokens(
     Raises UserError for files that are missing, truncated or hold ids outside of the vocabulary, and for a part with
     fewer than `context` + 1 tokens.
     """
-    length = require_context(context)
-    if vocabulary is not None and (type(vocabulary) is not int or vocabulary < 2):
-        raise UserError(f"`vocabulary` must be an integer of 2 or more, got {vocabulary!r}")
+    length, classes = window_options(context, vocabulary)
     if dtype not in TYPES:
         raise UserError(f"`dtype` must be one of {', '.join(TYPES)}, got {dtype!r}")
     files = _files(root)
@@ -65,21 +62,9 @@ def read_tokens(
         facts = _looked_at(mapped)
         with entry.locked():
             entry.keep(facts)
-    for file, largest in zip(every, facts["largest"], strict=True):
-        if vocabulary is not None and largest >= vocabulary:
-            raise UserError(f"`vocabulary` must be larger than the token ids, got {vocabulary} and {largest} in {file}")
     parts = [_joined(part, entry, name) for part, name in zip(mapped, ("train", "test"), strict=False)]
-    if len(parts) == 1:
-        cut = len(parts[0]) - round(TEST_SHARE * len(parts[0]))
-        parts = [parts[0][:cut], parts[0][cut:]]
-    (train, train_labels), (test, test_labels) = (
-        windows(tokens, length, name) for tokens, name in zip(parts, ("training", "test"), strict=True)
-    )
-    classes = vocabulary or 1 + max(facts["largest"])
-    source = Source("tokens", train, train_labels, test, test_labels, classes, task="language", is_checked=True)
-    named = f"{facts['digests']} {context} {classes}"
-    vars(source)["fingerprint"] = hashlib.sha256(named.encode()).hexdigest()[:16]
-    return source
+    largest = dict(zip(every, facts["largest"], strict=True))
+    return token_source("tokens", parts, length, classes, facts["digests"], largest)
 
 
 def _files(root: Path) -> list[list[Path]]:
@@ -178,11 +163,8 @@ def _joined(part: list[Tokens], entry: Entry, name: str) -> Tokens:
         raise UserError(f"`data-dir` must hold {name} tokens of one type, got {part[0].dtype} and others")
     size, path = sum(tokens.nbytes for tokens in part), entry.path / f"{name}.tokens"
     if not path.exists() or path.stat().st_size != size:
-        with entry.locked(), told(entry.path, size):
-            temporary = path.with_suffix(".tmp")
-            with temporary.open("wb") as file:
-                for tokens in part:
-                    for chunk in chunks(tokens):
-                        file.write(np.ascontiguousarray(chunk).data)
-            temporary.replace(path)
+        with entry.locked(), told(entry.path, size), replacing(path) as file:
+            for tokens in part:
+                for chunk in chunks(tokens):
+                    file.write(np.ascontiguousarray(chunk).data)
     return np.memmap(path, part[0].dtype, "r")
