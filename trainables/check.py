@@ -149,7 +149,7 @@ def check_parts(configs: Iterable[TrialConfig], source: Source, micro_batch_size
     of a type that workers cannot share."""
     data = _zeros(source)
     models: dict[tuple[str, str], nn.Module] = {}
-    for config in (config.canonical() for config in configs):
+    for config in configs:
         key = config.model, config.model_options
         if key not in models:
             with torch.random.fork_rng(devices=[]):

@@ -229,7 +229,12 @@ class TrialConfig(Measuring, Duration, LineSearch, Remedies):
         self.check_line_search()
 
     def canonical(self) -> "TrialConfig":
-        """The one form shared by all configurations that describe this same run."""
+        """The one form shared by all configurations that describe this same run.
+
+        Construction does not apply it, because a configuration may be changed further, and what has no effect in it may
+        have one then: the check tries ghost batch norm, which batches of two examples do not need, on two examples.
+        `trial_id`, every row, `Trial` and `sweeps.studies.study.run_study` apply it.
+        """
         changes: dict[str, Any] = self.canonical_amounts()
         if self.optimizer != "sgd":
             changes["momentum"] = None

@@ -73,7 +73,7 @@ class ScalingRule:
             ) from error
         if changes is None:
             return None
-        return dataclasses.replace(config, batch_size=batch_size, **changes).canonical()
+        return dataclasses.replace(config, batch_size=batch_size, **changes)
 
 
 def _keep(config: TrialConfig, k: float) -> Changes:

@@ -243,7 +243,7 @@ def _optimizer(config: TrialConfig) -> tuple[list[str], str]:
     # Without weight decay the script says so: PyTorch's default for AdamW is 0.01.
     given = {"weight_decay": config.weight_decay, **options} if config.weight_decay or name in DECOUPLED else options
     if name == "sgd":
-        given = {"momentum": config.canonical().momentum, **given}
+        given = {"momentum": config.momentum, **given}
     arguments = "".join(f", {key}={value!r}" for key, value in given.items())
     spares_some = name in WITH_L2 and options.get("decoupled_weight_decay", False)
     is_plain = not config.layer_adaptation and config.parameter_groups is None and not spares_some

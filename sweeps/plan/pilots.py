@@ -180,7 +180,7 @@ def _measured_loss(config: TrialConfig, training: Training, examples: int) -> Mo
     """The loss in the arithmetic in which measures spend their time; whether float32 agrees is not asked."""
     is_large = sum(parameter.numel() for parameter in training.model.parameters()) >= LARGE_NETWORK
     dtype = config.measure_dtype if config.measure_dtype != "auto" else "float32" if is_large else "float64"
-    batch_size = config.canonical().measure_batch_size
+    batch_size = config.canonical_measure_batch_size
     batch_size = None if batch_size is None else min(batch_size, examples)
     mode = config.measure_batch_norm
     loss = loss_of(

@@ -67,7 +67,7 @@ class Passes:
         while True:
             few = dataclasses.replace(
                 with_few_examples(config, self.updates * config.batch_size), batch_size=config.batch_size
-            ).canonical()
+            )
             self._training = Trial(few, source, device, workers).training
             self.run_once()
             self._seconds = self.run_once()

@@ -92,7 +92,7 @@ def _work(
 
 
 def _steps(config: TrialConfig, source: Source, workers: Workers, seconds: float) -> list[dict[str, float]]:
-    own = dataclasses.replace(config, batch_size=math.ceil(config.batch_size / workers.count)).canonical()
+    own = dataclasses.replace(config, batch_size=math.ceil(config.batch_size / workers.count))
     alone = Passes(own, source, CPU, updates=1) if workers.rank == 0 else None
     together = Passes(config, source, CPU, workers, updates=1)
     passes = int(workers.sum(torch.tensor(alone.passes_in(seconds / REPEATS) if alone else 0)))

@@ -109,7 +109,7 @@ class Branches:
             {**decay, "decay_by": "seesaw"},
         )
         trunks = self._trunks(range(first, first + len(options.seeds)), length)
-        return [dataclasses.replace(trunk, **way).canonical() for trunk in trunks for way in ways]
+        return [dataclasses.replace(trunk, **way) for trunk in trunks for way in ways]
 
     def _trunks(self, seeds: Sequence[int], length: float) -> list[TrialConfig]:
         own = argparse.Namespace(**{**vars(self.options), "seeds": seeds, "epochs": None})
@@ -129,7 +129,7 @@ class Branches:
                 switch_learning_rate=self.rule,
                 switch_optimizer_state="keep",
                 **changes,
-            ).canonical()
+            )
 
         sizes = [factor * trunk.batch_size for factor in sorted(set(self.options.factors))]
         return [

@@ -139,6 +139,7 @@ def run_study(
     process. The answer tells the time from `since` (time.monotonic), None: from the end of the check.
     Raises UserError for what cannot run, before anything is written.
     """
+    configs = [config.canonical() for config in configs]
     placement = placement_of(options, source)
     folder = (options.results / options.name).expanduser().absolute()
     talk, console = consoles(plain=options.plain, quiet=options.quiet)

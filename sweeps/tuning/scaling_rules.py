@@ -65,11 +65,7 @@ def judging_trials(options: argparse.Namespace, settings: list[TrialConfig]) -> 
         for seed in options.seeds
         for setting in settings
     ]
-    return list({trial.trial_id: trial for trial in map(_checked, trials)}.values())
-
-
-def _checked(trial: TrialConfig) -> TrialConfig:
-    return with_checked_optimizer(trial).canonical()
+    return list({trial.trial_id: trial for trial in map(with_checked_optimizer, trials)}.values())
 
 
 def _words(rules: Any) -> str:

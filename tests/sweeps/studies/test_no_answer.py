@@ -1,5 +1,6 @@
 """Runs whose trials give no answer: all of them failed, or what others are compared with did."""
 
+import dataclasses
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -50,6 +51,24 @@ def run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, statuses: list[str]) ->
     monkeypatch.setattr(study, "checking", unchecked)
     monkeypatch.setattr(launch, "run_trials", run_trials)
     return run_study(configs, source, options, finish)
+
+
+def test_trials_are_brought_to_their_canonical_form(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Whatever made the configurations: a switch after the last epoch is none, in labels and in counts too."""
+    options = parse(["--dry-run", "--results", str(tmp_path)])
+    source = source_of(options, "digits")
+    (config, *_) = expand(grid_of(options, source), source)
+    seen: list[TrialConfig] = []
+
+    def dry_run(_: Any, configs: list[TrialConfig], *__: Any, **___: Any) -> None:
+        seen.extend(configs)
+
+    monkeypatch.setattr(study, "checking", unchecked)
+    monkeypatch.setattr(study, "_dry_run", dry_run)
+    never = dataclasses.replace(config, switch_epoch=1000, switch_batch_size=300)
+    assert never != config
+    assert run_study([never], source, options, lambda *_: None) == 0
+    assert seen == [config]
 
 
 def test_all_failed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
