@@ -209,9 +209,11 @@ class _EnoughEvaluations(BaseException):  # no Exception, which measures may cat
 
 
 class _BriefLoss(ModelLoss):
-    """A ModelLoss that can be evaluated only a few times."""
+    """`loss`, which can be evaluated only a few times."""
 
-    _count = 0
+    def __init__(self, loss: ModelLoss) -> None:
+        vars(self).update(vars(loss))
+        self._count = 0
 
     @property
     def evaluations(self) -> int:
@@ -243,10 +245,7 @@ class _BriefTrial(Trial):
 
     def _bound(self) -> ModelLoss | OwnLoss:
         loss = super()._bound()
-        if type(loss) is ModelLoss:
-            vars(loss).pop("evaluations", None)
-            loss.__class__ = _BriefLoss
-        return loss
+        return _BriefLoss(loss) if isinstance(loss, ModelLoss) else loss
 
     def _rows(self, name: str, loss: ModelLoss | OwnLoss | str) -> list[Row]:
         if isinstance(loss, ModelLoss):

@@ -8,7 +8,6 @@ What is not worth sharing each worker does by itself: fewer batches than workers
 all data is one chunk. `of_examples` is of all the data, too.
 """
 
-import copy
 from collections.abc import Iterator
 
 import torch
@@ -20,20 +19,16 @@ from trainables.training.parallel import Workers
 
 def share(loss: ModelLoss, workers: Workers) -> ModelLoss:
     """`loss`, computed by all of `workers` together; each has to call this with the same loss."""
-    if workers.count == 1:
-        return loss
-    shared = copy.copy(loss)
-    shared.__class__ = SharedLoss
-    assert isinstance(shared, SharedLoss)
-    shared.workers = workers
-    shared._cut()
-    return shared
+    return loss if workers.count == 1 else SharedLoss(loss, workers)
 
 
 class SharedLoss(ModelLoss):
-    """A ModelLoss, each of whose sums over examples is shared by `workers`."""
+    """`loss`, each of whose sums over examples is shared by `workers`; the model and the data are the same."""
 
-    workers: Workers
+    def __init__(self, loss: ModelLoss, workers: Workers) -> None:
+        vars(self).update(vars(loss))
+        self.workers = workers
+        self._cut()
 
     def _cut(self) -> None:
         super()._cut()
