@@ -31,7 +31,7 @@ from trainables.models.of_config import build
 from trainables.optimizer_settings import OPTIMIZERS
 from trainables.records.tables import Row
 from trainables.runtime.compiled import uncompiled
-from trainables.runtime.errors import UserError, one_line, quoted, text_of
+from trainables.runtime.errors import UserError, quoted, reason_of, text_of
 from trainables.runtime.in_place import kept
 from trainables.runtime.seeds import preserve_rng
 from trainables.runtime.time_limit import time_limit
@@ -186,7 +186,7 @@ def failing_measures(
                     trial.train()
                     trial.measure()
         except Exception as error:  # of these examples: the training itself has been checked
-            yield f"measures on {config.model} could not be tried: {type(error).__name__}: {one_line(error)}"
+            yield f"measures on {config.model} could not be tried: {reason_of(error)}"
             continue
         names: dict[str, list[str]] = {}
         for row in trial.measures:

@@ -27,7 +27,7 @@ from trainables.models.fingerprints import count_parameters, weights_digest
 from trainables.records.provenance import identity_of, place_of
 from trainables.records.schemas import RAW, RAW_COLUMNS
 from trainables.records.tables import RESULTS, Record, Row, gap
-from trainables.runtime.errors import LONGEST_REASON, one_line
+from trainables.runtime.errors import LONGEST_REASON, one_line, reason_of
 from trainables.runtime.memory import SMALLER, free_memory, is_out_of_memory
 from trainables.runtime.seeds import derive_seed, seeded
 from trainables.runtime.time_limit import TimeLimitError
@@ -269,8 +269,8 @@ class Trial:
             if self.training.workers.count > 1 and not self.measures_alone:
                 raise MeasuringError(one_line(error)) from error
             traceback.print_exc()
-            kind = "out of memory" if (ran_out := is_out_of_memory(error)) else type(error).__name__
-            reason = f"{kind}: {one_line(error)}"[:LONGEST_REASON]
+            ran_out = is_out_of_memory(error)
+            reason = (f"out of memory: {one_line(error)}" if ran_out else reason_of(error))[:LONGEST_REASON]
         if ran_out:  # and what the error's traceback referred to is free again
             free_memory()
         return reason

@@ -28,7 +28,7 @@ from analysis.reporting.page import embeddable_json, page_html
 from analysis.reporting.page.data import empty_data, statistics_data, trial_data
 from analysis.reporting.page.running import NOTHING, running_data
 from trainables.records.tables import no_sweep
-from trainables.runtime.errors import UserError
+from trainables.runtime.errors import UserError, reason_of
 from trainables.storage.folders import AnyPath
 from trainables.storage.lease import is_held
 
@@ -81,8 +81,7 @@ class LiveData:
             self._seen = state
         except Exception as error:  # whatever a folder that is being written, or a hostile one, may cause
             self._seen = None
-            reason = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
-            self._data = {**self._data, "message": f"Cannot be read now, trying again: {' '.join(reason.split())}"}
+            self._data = {**self._data, "message": f"Cannot be read now, trying again: {reason_of(error)}"}
             self._publish()
 
     def keep_looking(self, stop: threading.Event) -> None:

@@ -18,7 +18,7 @@ from trainables.data import Source
 from trainables.measures.costs import gradients
 from trainables.measuring import ALONG_THE_RUN
 from trainables.remedies import REMEDIES
-from trainables.runtime.errors import UserError, one_line
+from trainables.runtime.errors import UserError, reason_of
 from trainables.runtime.last_words import told_if_ended
 from trainables.training.schedule import batch_size_at
 
@@ -81,7 +81,7 @@ def _refused(label: str) -> Iterator[None]:
     except UserError:
         raise
     except (Exception, SystemExit) as error:
-        raise UserError(f"{must}, got {type(error).__name__}: {one_line(error)} from {label}") from error
+        raise UserError(f"{must}, got {reason_of(error)} from {label}") from error
 
 
 @dataclass(frozen=True)

@@ -45,13 +45,18 @@ def one_line(error: object) -> str:
     return printable(" ".join(line.strip() for line in text_of(error).splitlines() if line.strip()))
 
 
+def reason_of(error: BaseException) -> str:
+    """Why something failed, in one line: a UserError in its own words, any other error after the name of its class."""
+    return one_line(error) if isinstance(error, UserError) else f"{type(error).__name__}: {one_line(error)}"
+
+
 def traceback_of(error: BaseException) -> str:
-    """The traceback of `error` as a table keeps it, its last line the whole message; long ones are cut."""
+    """The traceback of `error` as a table keeps it, its last line the whole reason; long ones are cut."""
     lines = "".join(traceback.format_exception(error)).splitlines()
     if len(lines) > LONGEST_TRACEBACK:
         lines = [*lines[: LONGEST_TRACEBACK // 2], "...", *lines[-LONGEST_TRACEBACK // 2 :]]
-    if len(text_of(error).splitlines()) > 1:
-        lines.append(f"{type(error).__name__}: {one_line(error)}")
+    if isinstance(error, UserError) or len(text_of(error).splitlines()) > 1:
+        lines.append(reason_of(error))
     return "\n".join(lines) + "\n"
 
 

@@ -40,6 +40,7 @@ from ray.train.torch import TorchConfig, TorchTrainer, get_device
 from trainables.config import TrialConfig
 from trainables.records.tables import Record, write_record
 from trainables.records.unmeasured import Unmeasured
+from trainables.runtime.errors import text_of, traceback_of
 from trainables.runtime.memory import is_out_of_memory, limit_memory
 from trainables.runtime.process import prepare_process
 from trainables.storage.folders import AnyPath, arrow_path, place
@@ -77,18 +78,19 @@ class ParallelTrial(TuneTrial):
                 self._fit(deaths + self._ran_out_of_memory + measures_alone, measures_alone)
                 return self._record()
             except ray.train.WorkerGroupError as error:
-                failures = list(error.worker_failures.values())
+                failures = [failure for _, failure in sorted(error.worker_failures.items())]
                 if not measures_alone and any(isinstance(failure, MeasuringError) for failure in failures):
                     measures_alone = True
                     continue
-                short = [failure for failure in failures if isinstance(failure, RanOutOfMemoryError)]
+                short = [failure for failure in failures if isinstance(failure, WorkerError) and failure.is_short]
                 smaller = min((one.smaller for one in short if one.smaller is not None), default=None)
+                own = [failure for failure in failures if not _is_loss_of_a_worker(failure)]
                 if smaller is not None and not self._ran_out_of_memory:
                     self._micro_batch_size, self._ran_out_of_memory = smaller, True
                 elif short:
-                    return self._failed(str(error) + out_of_memory(self._micro_batch_size))
-                elif deaths == DEATHS_ALLOWED or not all(map(_is_loss_of_a_worker, failures)):
-                    return self._failed(str(error))
+                    return self._failed(_text_of(short[0]) + out_of_memory(self._micro_batch_size))
+                elif deaths == DEATHS_ALLOWED or own:
+                    return self._failed(_text_of((own or failures)[0]))
                 else:
                     deaths += 1
 
@@ -125,16 +127,32 @@ class ParallelTrial(TuneTrial):
         return Record(content["trial"], content["epochs"], content["measures"])
 
 
-class RanOutOfMemoryError(Exception):
-    """A worker was refused memory; with `smaller` as micro-batch size, if not None, it is worth another try."""
+class WorkerError(Exception):
+    """What a trial raised in a worker, as the text of its traceback: not every exception of a user can be pickled.
 
-    def __init__(self, smaller: int | None) -> None:
-        super().__init__(smaller)
-        self.smaller = smaller
+    `is_loss`: another worker is gone, so the trial may go on from its checkpoint. `is_short`: it was refused memory;
+    with `smaller` as micro-batch size, if not None, it is worth another try.
+    """
+
+    def __init__(self, text: str, is_loss: bool = False, is_short: bool = False, smaller: int | None = None) -> None:
+        super().__init__(text, is_loss, is_short, smaller)
+        self.text, self.is_loss, self.is_short, self.smaller = text, is_loss, is_short, smaller
 
 
 def work_together(settings: dict[str, Any]) -> None:
-    """What each worker does: the whole trial, its share of every batch. The first keeps checkpoint and record."""
+    """What each worker does. Raises MeasuringError where a measure failed, and otherwise WorkerError."""
+    try:
+        _train_and_measure(settings)
+    except (MeasuringError, WorkerError):
+        raise
+    except BaseException as error:  # a user's code may raise any
+        if hasattr(error, "ray_terminate_msg"):  # Ray ends this worker: no fault of the trial
+            raise
+        raise WorkerError(traceback_of(error), _is_of_the_group(error)) from None
+
+
+def _train_and_measure(settings: dict[str, Any]) -> None:
+    """The whole trial, with this worker's share of every batch. The first worker keeps checkpoint and record."""
     placement: TrialPlacement = settings["placement"]
     prepare_process(placement.cpus_per_trial)
     workers = _join(uses_gpu=placement.gpus > 0)
@@ -160,12 +178,13 @@ def work_together(settings: dict[str, Any]) -> None:
             trial.save(checkpoint)  # a measure that fails ends all workers
         trial.measure()
     except MeasuringError as error:
-        if error.__cause__ and _is_loss_of_a_worker(error.__cause__):
+        if error.__cause__ and _is_of_the_group(error.__cause__):
             raise error.__cause__ from None
         raise
     except Exception as error:
         if is_out_of_memory(error):
-            raise RanOutOfMemoryError(trial.smaller_micro_batch() if trial else None) from error
+            smaller = trial.smaller_micro_batch() if trial else None
+            raise WorkerError(traceback_of(error), is_short=True, smaller=smaller) from None
         raise
     if workers.rank == 0:
         record = trial.record()
@@ -221,9 +240,17 @@ def _join(uses_gpu: bool) -> Workers:
     return Workers.of_process_group(get_device() if uses_gpu else torch.device("cpu"))
 
 
+def _is_of_the_group(error: BaseException) -> bool:
+    """Whether `error` is of the process group, which fails in a worker where another one is lost."""
+    text = text_of(error).lower()
+    return isinstance(error, dist.DistError) or (isinstance(error, RuntimeError) and any(one in text for one in _LOST))
+
+
 def _is_loss_of_a_worker(failure: BaseException) -> bool:
-    """Whether Ray lost a worker, or another worker felt it: an error of the process group."""
-    of_ray = type(failure).__module__.split(".")[0] == "ray"
-    text = str(failure).lower()
-    of_group = isinstance(failure, RuntimeError) and any(name in text for name in _LOST)
-    return of_ray or of_group or isinstance(failure, dist.DistError)
+    """Whether Ray lost a worker, or another worker noticed it."""
+    is_of_ray = type(failure).__module__.split(".")[0] == "ray"
+    return is_of_ray or (isinstance(failure, WorkerError) and failure.is_loss)
+
+
+def _text_of(failure: BaseException) -> str:
+    return failure.text if isinstance(failure, WorkerError) else traceback_of(failure)

@@ -1,14 +1,22 @@
-"""A user's code that goes wrong after the check, in the middle of a training, fails its own trial and no other."""
+"""A user's code that goes wrong after the check, in the middle of a training, fails its own trial and no other.
 
+Under both adapters, in one process each: what a worker of a trial raises is pickled, as between processes.
+"""
+
+import pickle
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from ray.train import WorkerGroupError
 
 from trainables.config import TrialConfig
 from trainables.data import Source
 from trainables.records.tables import read_tables
+from trainables.training.parallel import Workers
+from trainables.tune import parallel_trial
+from trainables.tune.parallel_trial import ParallelTrial
 from trainables.tune.trial_placement import TrialPlacement
 from trainables.tune.tune_trial import TuneTrial
 
@@ -20,12 +28,15 @@ from trainables.models.of_config import build
 class Odd(BaseException): pass
 class Silent(Exception):
     def __str__(self): raise ValueError
+class OfTwo(Exception):
+    def __init__(self, one, other): super().__init__(f"{one} and {other}")
 def deep(): deeper()
 def deeper(): deep()
 def fails(error): raise error
 FAULTS = [lambda: None, lambda: fails(ValueError("too\\nlate")), lambda: sys.exit("enough"), deep,
           lambda: fails(KeyboardInterrupt()), lambda: fails(Odd("odd")), lambda: fails(Silent()),
-          lambda: fails(StopIteration("end")), lambda: fails(GeneratorExit("end"))]
+          lambda: fails(StopIteration("end")), lambda: fails(GeneratorExit("end")), lambda: fails(OfTwo(1, 2)),
+          lambda: fails(RuntimeError("the store is full"))]
 calls = 0
 
 def late(number):
@@ -59,22 +70,40 @@ def decay(progress):
     return 1.0
 """
 NAMES = ("", "ValueError: too late", "SystemExit: enough", "RecursionError", "KeyboardInterrupt", "Odd: odd", "Silent",
-         "StopIteration", "GeneratorExit")  # fmt: skip
+         "StopIteration: end", "GeneratorExit: end", "OfTwo: 1 and 2", "RuntimeError: the store is full")  # fmt: skip
 
 
-@pytest.fixture
-def drive(tmp_path: Path, digits: Source, monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[dict[str, Any]]]:
+class Trainer:
+    """A TorchTrainer whose workers are one, in this process."""
+
+    def __init__(self, work: Callable[[dict[str, Any]], None], *, train_loop_config: dict[str, Any], **_: Any) -> None:
+        self._work, self._settings = work, train_loop_config
+
+    def fit(self) -> None:
+        try:
+            self._work(self._settings)
+        except Exception as error:
+            raise WorkerGroupError("all\nthat Ray says", {0: pickle.loads(pickle.dumps(error))}) from None
+
+
+@pytest.fixture(params=[TuneTrial, ParallelTrial])
+def drive(
+    request: pytest.FixtureRequest, tmp_path: Path, digits: Source, monkeypatch: pytest.MonkeyPatch
+) -> Callable[..., list[dict[str, Any]]]:
     """Runs trials one after another in one process, as Tune does in a worker; returns their rows in this order."""
     (tmp_path / "late_faults.py").write_text(CODE)
     monkeypatch.syspath_prepend(str(tmp_path))
     monkeypatch.setattr("ray.get", lambda reference: reference)
+    monkeypatch.setattr(parallel_trial, "TorchTrainer", Trainer)
+    monkeypatch.setattr(parallel_trial, "remove_orphaned_groups", lambda: None)
+    monkeypatch.setattr(parallel_trial, "_join", lambda uses_gpu: Workers())
 
     def run(*trials: TrialConfig) -> list[dict[str, Any]]:
         for part in ("trials", "checkpoints"):
             (tmp_path / part).mkdir()
         configs = {trial.trial_id: trial for trial in trials}
         about = {"configs": configs, "source": digits, "folder": str(tmp_path), "placement": TrialPlacement()}
-        worker = TuneTrial(config={**about, "trial_id": trials[0].trial_id})
+        worker = request.param(config={**about, "trial_id": trials[0].trial_id})
         for trial in trials:
             assert worker.reset_config({**about, "trial_id": trial.trial_id})
             while not worker.step()["done"]:
@@ -102,6 +131,13 @@ def test_a_step(
     trials = [make_config(trial="late_faults:Step", measures="", seed=seed) for seed in (fault, 0)]
     for row, name in zip(drive(*trials), (NAMES[fault], ""), strict=True):
         check(row, name)
+
+
+def test_a_schedule_fails_in_the_words_of_the_error(
+    drive: Callable[..., list[dict[str, Any]]], make_config: Callable[..., TrialConfig]
+) -> None:
+    (failed,) = drive(make_config(measures="", epochs=20, decay="late_faults:decay"))
+    assert failed["error"].splitlines()[-1].startswith("`decay` late_faults:decay raises ValueError at 0.")
 
 
 @pytest.mark.parametrize(
