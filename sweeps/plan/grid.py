@@ -104,6 +104,14 @@ class Grid:
                     raise UserError(f"`remedies` must be made of {', '.join(REMEDIES)}, got {name!r}")
 
 
+IN_ANOTHER_FORM = {  # than in a trial
+    "train_size", "test_size", "model", "model_options", "parameter_groups", "warmup_epochs", "switch_batch_size",
+    "switch_optimizer_state", "measure_examples", "measures", "shifts",
+}  # fmt: skip
+_GRIDS, _TRIALS = ({field.name for field in dataclasses.fields(kind)} for kind in (Grid, TrialConfig))
+SHARED = (_GRIDS & _TRIALS) - IN_ANOTHER_FORM  # by all trials, as the grid has them
+
+
 def expand(grid: Grid, source: Source) -> list[TrialConfig]:
     """The distinct trials of `grid` on `source`; raises UserError for the first value out of range."""
     grid = resolved(grid, source)
@@ -123,6 +131,7 @@ def expand(grid: Grid, source: Source) -> list[TrialConfig]:
     model_fingerprint = fingerprint_of(model, model_options, source, grid.build_timeout)
     trial_fingerprint = fingerprint_of_trial(grid.trial)
     task_fingerprint = fingerprint_of_task(source.task)
+    shared = {name: getattr(grid, name) for name in SHARED}
     replicates = [
         (seed, split_seed)
         for seed in grid.seeds
@@ -142,10 +151,8 @@ def expand(grid: Grid, source: Source) -> list[TrialConfig]:
             train_size=train_size,
             test_size=test_size,
             split_seed=split_seed if drawn else None,
-            validation_size=grid.validation_size,
             task=None if source.task == source.dataset_task else source.task,
             task_fingerprint=task_fingerprint,
-            trial=grid.trial,
             trial_fingerprint=trial_fingerprint,
             model=model,
             model_options=model_options_json(model_options),
@@ -155,33 +162,17 @@ def expand(grid: Grid, source: Source) -> list[TrialConfig]:
             optimizer_fingerprint=optimizer_fingerprint(name),
             parameter_groups=" ".join(grid.parameter_groups) or None,
             learning_rate=learning_rate,
-            momentum=grid.momentum,
-            weight_decay=grid.weight_decay,
             batch_size=batch_size,
             **warmup_of(warmup, source, train_size),
             switch_epoch=switch_epoch,
             switch_batch_size=None if switch_epoch is None else grid.switch_batch_size or max(grid.batch_sizes),
-            switch_learning_rate=grid.switch_learning_rate,
             switch_optimizer_state=None if switch_epoch is None else grid.switch_optimizer_state,
-            epochs=grid.epochs,
-            budget=grid.budget,
-            evaluate_every=grid.evaluate_every,
-            target_loss=grid.target_loss,
-            target_metric=grid.target_metric,
-            target_test_loss=grid.target_test_loss,
-            precision=grid.precision,
             seed=seed,
             measure_examples=measure_examples,
-            measure_dtype=grid.measure_dtype,
-            measure_batch_norm=grid.measure_batch_norm,
-            measure_batch_size=grid.measure_batch_size,
-            measure_every=grid.measure_every,
-            measure_share=grid.measure_share,
-            shifts=",".join(name for name in SHIFTS if name in grid.shifts) or None,
-            rescaling=grid.rescaling,
-            noise_scale=grid.noise_scale,
-            **with_base_batch_size(remedy, grid),
             measures=measures,
+            shifts=",".join(name for name in SHIFTS if name in grid.shifts) or None,
+            **shared,
+            **with_base_batch_size(remedy, grid),
         )
         config = with_checked_optimizer(config).canonical()
         trials.setdefault(config.trial_id, config)

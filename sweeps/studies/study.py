@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
@@ -46,6 +46,7 @@ class Ending:
     write: Callable[[], object]
 
 
+OF_STUDIES = {"target_test_loss", "rescaling"}  # fields of the grid without an option of batch_grid.py
 Finish = Callable[[Path, Console], Ending | None]  # prints the details, and writes where it returns no Ending
 
 
@@ -275,45 +276,16 @@ def grid_of(options: argparse.Namespace, source: Source) -> Grid:
         )
     switch_sizes = [options.switch_batch_size] if options.switch_batch_size else []
     switch_sizes = batch_sizes_of(switch_sizes, source, "--switch-batch-tokens")
-    return Grid(
-        batch_sizes=batch_sizes_of(options.batch_sizes, source),
-        learning_rates=options.learning_rates,
-        warmup_epochs=options.warmup_epochs,
-        switch_epochs=options.switch_epochs,
-        seeds=options.seeds,
-        split_seeds=options.split_seeds,
-        remedies=options.remedies,
-        switch_batch_size=next(iter(switch_sizes), None),
-        switch_learning_rate=options.switch_learning_rate,
-        switch_optimizer_state=options.switch_optimizer_state,
-        trial=options.trial,
-        model=options.model,
-        model_options=dict(options.model_options),
-        build_timeout=options.trial_timeout,
-        optimizers=options.optimizer,
-        parameter_groups=options.parameter_groups,
-        momentum=options.momentum,
-        weight_decay=options.weight_decay,
-        epochs=options.epochs,
-        budget=options.budget,
-        evaluate_every=options.evaluate_every,
-        schedule=options.schedule,
-        target_loss=options.target_loss,
-        target_metric=options.target_metric,
-        precision=options.precision,
-        train_size=options.train_size,
-        test_size=options.test_size,
-        validation_size=options.held_out,
-        measure_examples=options.measure_examples,
-        measure_dtype=options.measure_dtype,
-        measures=options.measures,
-        measure_batch_norm=options.measure_batch_norm,
-        measure_batch_size=options.measure_batch_size,
-        measure_every=options.measure_every,
-        measure_share=options.measure_share,
-        shifts=options.shifts,
-        noise_scale=options.noise_scale,
-    )
+    renamed: dict[str, Any] = {
+        "batch_sizes": batch_sizes_of(options.batch_sizes, source),
+        "switch_batch_size": next(iter(switch_sizes), None),
+        "model_options": dict(options.model_options),
+        "build_timeout": options.trial_timeout,
+        "optimizers": options.optimizer,
+        "validation_size": options.held_out,
+    }
+    others = {field.name for field in dataclasses.fields(Grid)} - renamed.keys() - OF_STUDIES
+    return Grid(**renamed, **{name: getattr(options, name) for name in others})
 
 
 def _dry_run(

@@ -1,14 +1,20 @@
 """The grid: every distinct combination once, in an order that serves a sweep that is interrupted."""
 
+import dataclasses
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from sweeps.plan.grid import Grid, expand
+from sweeps.cli.options import parse
+from sweeps.plan import grid as plan
+from sweeps.plan.grid import SHARED, Grid, expand
 from sweeps.plan.users_network import with_absolute_paths
+from sweeps.studies.study import grid_of
+from trainables.config import TrialConfig
 from trainables.data import Source, load_source
+from trainables.remedies import REMEDIES
 from trainables.runtime.errors import UserError
 
 
@@ -61,6 +67,24 @@ def test_a_fixed_split_is_no_axis(digits: Source) -> None:
     assert len(trials) == 2
     assert {trial.split_seed for trial in trials} == {None}
     assert len(expand(grid(split_seeds=[5, 6, 7], train_size=400), fixed)) == 6
+
+
+def test_no_field_of_a_trial_is_forgotten(digits: Source, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A new one is given to every trial, and has an option: else `grid_of` fails."""
+    given = set(REMEDIES)
+
+    def noted(**fields: Any) -> TrialConfig:
+        given.update(fields)
+        return TrialConfig(**fields)
+
+    monkeypatch.setattr(plan, "TrialConfig", noted)
+    expand(grid_of(parse(["--warmup", "0", "3steps"]), digits), digits)
+    assert {field.name for field in dataclasses.fields(TrialConfig)} - given == {"switch_order_seed"}  # of branches
+
+
+def test_the_grid_has_the_defaults_of_a_trial() -> None:
+    own, of_trial = ({field.name: field.default for field in dataclasses.fields(kind)} for kind in (Grid, TrialConfig))
+    assert {name for name in SHARED if own[name] != of_trial[name]} == {"measure_dtype", "switch_learning_rate"}
 
 
 def test_switch_batch_size(digits: Source) -> None:
