@@ -51,7 +51,7 @@ class Count:
         self.done: Counter[str] = Counter()
         self.complaints: list[str] = []
         self.repeated = 0.0  # seconds
-        self.half_written = self.resumes = self.trials = self.lost = 0
+        self.half_written = self.resumes = self.trials = self.lost = self.taken_up = 0
 
     def add(self, kind: str) -> None:
         self.done[kind] += 1

@@ -147,10 +147,10 @@ class Faults:
 
     def _check(self, sweep: Sweep, expected: Numbers) -> None:
         """Nothing lost, nothing doubled, nothing changed, nothing left over."""
-        found, complain = numbers(sweep.folder), self.count.complain
+        found, count, complain = numbers(sweep.folder), self.count, self.count.complain
         known, wanted = ({json.loads(row)["trial_id"] for row in rows["trials"]} for rows in (found, expected))
-        self.count.trials += len(wanted)
-        self.count.lost += len(wanted - known)
+        count.trials += len(wanted)
+        count.lost += len(wanted - known)
         for table, rows in expected.items():
             if rows != found[table]:
                 different = len(set(rows) ^ set(found[table]))
@@ -160,6 +160,7 @@ class Faults:
         if left:
             complain(f"{sweep.folder}: left over: {', '.join(sorted({file.name for file in left}))}")
         resumed = pq.read_table(sweep.folder / "trials.parquet", columns=["trial_id", "resumed_epoch"]).to_pylist()
+        count.taken_up += sum(row["resumed_epoch"] is not None for row in resumed)
         afresh = sweep.damaged & {row["trial_id"] for row in resumed if row["resumed_epoch"] is None}
         if afresh:
             complain(f"{sweep.folder}: the checkpoint before the damaged one was not used by {', '.join(afresh)}")
@@ -170,6 +171,7 @@ class Faults:
         for kind, times in sorted(count.done.items()):
             print(f"{times:6d}  {kind}")
         print(f"{count.resumes:6d}  times --resume")
+        print(f"{count.taken_up:6d}  trials went on from a checkpoint")
         print(f"{count.lost:6d}  of {count.trials} trials lost")
         print(f"{count.repeated:6.0f}  seconds of work repeated, in {seconds:.0f} s")
         print("\n".join(count.complaints) or "every row is there once, with the numbers of an undisturbed run")

@@ -1,5 +1,6 @@
 """A short run of tests/faults.py: each kind of fault once or twice, but for those that need a data-parallel trial."""
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -31,5 +32,8 @@ def test_nothing_is_lost() -> None:
     command += ["--only", "machine", "disk", "nodes"]
     result = subprocess.run(command, capture_output=True, text=True, timeout=900, check=False)
     assert result.returncode == 0, result.stdout + result.stderr
-    assert "0  of " in result.stdout
+    taken_up = re.search(r"(\d+)  trials went on from a checkpoint", result.stdout)
+    assert taken_up
+    assert int(taken_up[1]) > 0
+    assert re.search(r"^ +0  of \d+ trials lost", result.stdout, re.MULTILINE)
     assert "every row is there once, with the numbers of an undisturbed run" in result.stdout

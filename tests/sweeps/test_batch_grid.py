@@ -10,11 +10,10 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -133,13 +132,6 @@ def assert_same_numbers(results: Path, axes: dict[str, Any], source: Source) -> 
         assert ordered(table(results, name)) == ordered(rows)
 
 
-def workers_of(driver: subprocess.Popen[str]) -> Iterator[psutil.Process]:
-    """The processes of Tune's actors that this driver has started."""
-    for process in psutil.Process(driver.pid).children(recursive=True):
-        if "ray::TuneTrial" in " ".join(process.cmdline()):
-            yield process
-
-
 def wait_for(condition: Any, driver: subprocess.Popen[str], seconds: float = 240) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
@@ -194,33 +186,6 @@ def test_a_sweep_that_is_widened(
     assert_same_numbers(tmp_path, wider, digits)
     after = pq.read_table(tmp_path / "test" / "trials.parquet")["finished_at"].to_pylist()
     assert after[:6] == before  # not run again
-
-
-@pytest.mark.slow
-def test_a_killed_worker_and_a_killed_driver_lose_nothing(tmp_path: Path, digits: Source) -> None:
-    folder, axes = tmp_path / "test", {**LONG, "epochs": 400}  # seconds for each trial
-    driver = start(tmp_path, axes, "--checkpoint-seconds", "0")
-    try:
-        wait_for(lambda: list((folder / "checkpoints").glob("*.pt")), driver)
-        next(workers_of(driver)).kill()
-        wait_for(lambda: list((folder / "trials").glob("*.json")), driver)
-        over = {file.stem for file in (folder / "trials").glob("*.json")}
-        wait_for(lambda: {file.stem for file in (folder / "checkpoints").glob("*.pt")} - over, driver)
-        driver.kill()
-        driver.wait()
-    finally:
-        if driver.poll() is None:
-            driver.kill()
-    finished = {file.stem for file in (folder / "trials").glob("[!.]*.json")}
-    assert finished
-    assert len(finished) < 3
-    resumed = run(tmp_path, axes, "--resume")
-    assert resumed.returncode == 0, resumed.stdout + resumed.stderr
-    assert_same_numbers(tmp_path, axes, digits)
-    rows = pq.read_table(folder / "trials.parquet").to_pylist()
-    assert any(row["resumed_epoch"] for row in rows)  # a checkpoint was really taken up
-    assert not list(folder.rglob(".*.tmp"))
-    assert not list((folder / "checkpoints").iterdir())
 
 
 @pytest.mark.slow
