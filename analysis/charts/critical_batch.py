@@ -7,12 +7,12 @@ from matplotlib.figure import Figure
 
 from analysis.charts.style import GREY, batch_size_colours, footnote, legend_key, log_axis, new_figure
 from analysis.data.load import Sweep
-from analysis.questions.critical_batch import critical_batch, shown
+from analysis.questions.critical_batch import batch_shown, critical_batch, shown
 
 
 def critical_batch_figure(sweep: Sweep) -> Figure:
     """Examples against steps, and steps against batch size, with the fit. Raises UserError as `critical_batch`."""
-    found, examples = critical_batch(sweep), sweep.batch_unit.examples
+    found, unit = critical_batch(sweep), sweep.batch_unit
     colours = batch_size_colours([row.batch_size for row in found.rows])
     with new_figure(height=3.2) as figure:
         trade, steps = figure.subplots(1, 2)
@@ -48,23 +48,23 @@ def critical_batch_figure(sweep: Sweep) -> Figure:
         log_axis(trade, "x")
         log_axis(steps, "x")
         trade.set_xlabel(f"steps to a training loss of {found.target_loss:g}")
-        trade.set_ylabel(f"{examples} to this loss")
-        steps.set_xlabel(f"mean size of the batches, {examples} / steps")
+        trade.set_ylabel(f"{unit.examples} to this loss")
+        steps.set_xlabel(f"mean size of the batches, {unit.examples} / steps")
         steps.set_ylabel("steps to this loss")
         keys = [legend_key(f"{size}", marker="o", color=colour) for size, colour in colours.items()]
         if any(row.at_edge for row in found.rows):
             keys.append(legend_key("best learning rate at the end of the grid", marker="D", color=GREY))
         if found.noise_epochs:
             keys.append(legend_key("gradient noise scale", marker="*", color=GREY))
-        figure.legend(handles=keys, loc="outside upper center", ncols=len(keys), frameon=False, title="batch size")
+        figure.legend(handles=keys, loc="outside upper center", ncols=len(keys), frameon=False, title=unit.label)
         critical = "Dashed: critical batch size" if is_known else "Critical batch size, not drawn:"
         smaller = any(size < 0.95 * row.batch_size for row, size in zip(found.rows, sizes, strict=True))
         last = " Batches are on average smaller than asked for, as the last of an epoch is." if smaller else ""
         footnote(
             figure,
             "Line: the law S = S_min (1 + B_crit / B). It misses the points by "
-            f"{100 * np.expm1(found.misfit):.0f} % on average (thick bars). {critical} {shown(found.b_crit)}.{last} "
-            f"Geometric means and 95 % intervals over {found.b_crit.replicates} replicates at each batch size's "
-            "fastest setting.",
+            f"{100 * np.expm1(found.misfit):.0f} % on average (thick bars). "
+            f"{critical} {batch_shown(found.b_crit, unit)}.{last} Geometric means and 95 % intervals over "
+            f"{found.b_crit.replicates} replicates at each batch size's fastest setting.",
         )
     return figure

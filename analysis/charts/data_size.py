@@ -6,7 +6,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from analysis.charts.style import GREY, LINE_COLOURS, footnote, legend_key, log_axis, new_figure
+from analysis.charts.style import GREY, LINE_COLOURS, footnote, legend_key, log_axis, new_figure, two_lines
 from analysis.questions.data_size import QUANTITIES, DataSizes, Scaling
 from analysis.stats.wording import fixed
 
@@ -15,7 +15,8 @@ FARTHEST = 30.0  # an interval that is wider, as a factor to either side of its 
 
 def data_size_figure(found: DataSizes, wanted: Sequence[int] = ()) -> Figure:
     """A panel for each quantity. A law goes beyond the sizes measured, to those `wanted`, only where it may."""
-    colour, other = LINE_COLOURS[:2]
+    (colour, other), unit = LINE_COLOURS[:2], found.batch_unit
+    of_batch = "" if unit.tokens is None else f" [{unit.examples}]"
     with new_figure(height=2.9) as figure:
         for axes, scaling in zip(figure.subplots(1, len(found.scalings)), found.scalings, strict=True):
             _law(axes, scaling, wanted)
@@ -32,8 +33,9 @@ def data_size_figure(found: DataSizes, wanted: Sequence[int] = ()) -> Figure:
                 axes.plot(scaling.sizes, predicted, "D", color=other, markerfacecolor="none", markersize=7)
             log_axis(axes, "x", at=[*found.found, *_beyond(scaling, wanted)])
             log_axis(axes, "y")
-            axes.set_xlabel("training examples")
-            axes.set_ylabel(QUANTITIES[scaling.name])
+            axes.set_xlabel(f"training {unit.examples}")
+            label = QUANTITIES[scaling.name].replace("examples", unit.examples)
+            axes.set_ylabel(two_lines(label + of_batch * (scaling.name == "b_crit")))
             axes.set_title(_title(scaling, wanted))
         keys = [
             legend_key("measured", marker="o", color=colour),

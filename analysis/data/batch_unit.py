@@ -3,6 +3,7 @@
 An example of a language model is a sequence of T tokens, so a batch of B examples has B T tokens.
 """
 
+from collections.abc import Collection
 from dataclasses import dataclass
 
 import pandas as pd
@@ -35,9 +36,10 @@ class BatchUnit:
     def per_example(self) -> int:
         return self.tokens or 1
 
-    def batch(self, size: int) -> str:
-        """`32`, or `32 (1024 tokens)`."""
-        return f"{size}" if self.tokens is None else f"{size} ({size * self.tokens} tokens)"
+    def batch(self, size: int, *notes: str) -> str:
+        """`32`, or `32 (1024 tokens)`, with further notes: `32 (1024 tokens, 1 diverged)`."""
+        told = ([] if self.tokens is None else [f"{size * self.tokens} tokens"]) + list(notes)
+        return f"{size} ({', '.join(told)})" if told else f"{size}"
 
 
 EXAMPLES = BatchUnit()
@@ -46,6 +48,10 @@ EXAMPLES = BatchUnit()
 def batch_unit_of(trials: pd.DataFrame) -> BatchUnit:
     """The unit of trials with the columns `examples` and `tokens` of trials.parquet."""
     begun = trials[trials["examples"] > 0]
-    found = (begun["tokens"] / begun["examples"]).unique().tolist()
-    one = found[0] if len(found) == 1 else 0.0
+    return unit_of_ratios((begun["tokens"] / begun["examples"]).unique().tolist())
+
+
+def unit_of_ratios(found: Collection[float]) -> BatchUnit:
+    """The unit of trials by their distinct numbers of tokens for an example, 0 or NaN where there are none."""
+    one = next(iter(found)) if len(found) == 1 else 0.0
     return BatchUnit(int(one) if one >= 1 and one == int(one) else None)

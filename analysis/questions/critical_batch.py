@@ -33,6 +33,7 @@ from functools import lru_cache
 import numpy as np
 import pandas as pd
 
+from analysis.data.batch_unit import BatchUnit
 from analysis.data.load import NOT_TRAINING, REPLICATE, Sweep, attempted, axes
 from analysis.data.replicates import LEAST_REPLICATES, Cells, Estimate, cells, over_replicates, weighted_mean
 from analysis.questions.noise_scales import NoiseScales, factor_sentence, noise_scales, noise_sentence
@@ -231,12 +232,12 @@ def critical_batch_sentence(sweep: Sweep) -> str:
     where = " (beyond the batch sizes tried: a rough guess)" if found.extrapolated else ""
     told = any(one.interval is not None for one in (found.b_crit, found.s_min, found.e_min))
     unit = sweep.batch_unit
-    in_tokens = "" if unit.tokens is None else f" sequences, in tokens {shown(found.b_crit.times(unit.tokens))}"
     text = (
-        f"To a training loss of {found.target_loss:g} the critical batch size is {shown(found.b_crit)}{in_tokens}"
-        f"{where}: far below it a doubling of the batch halves the steps, far beyond it doubles the {unit.of_data}. "
-        f"At least {shown(found.s_min)} steps and {shown(found.e_min.times(unit.per_example))} {unit.of_data} are "
-        f"needed. The law misses the measured steps by {100 * np.expm1(found.misfit):.0f} % on average"
+        f"To a training loss of {found.target_loss:g} the critical batch size is "
+        f"{batch_shown(found.b_crit, unit)}{where}: far below it a doubling of the batch halves the steps, far beyond "
+        f"it doubles the {unit.of_data}. At least {shown(found.s_min)} steps and "
+        f"{shown(found.e_min.times(unit.per_example))} {unit.of_data} are needed. The law misses the measured steps by "
+        f"{100 * np.expm1(found.misfit):.0f} % on average"
         f"{', which the 95 % intervals include' if told else ''}."
     )
     for batches, what in (
@@ -245,10 +246,11 @@ def critical_batch_sentence(sweep: Sweep) -> str:
         (_batches(found, "is_bound"), "The loss was reached before it was first looked at, so steps are upper bounds, "
                                       "at batch {}."),
     ):  # fmt: skip
-        text += " " + what.format(", ".join(map(str, batches))) if batches else ""
+        text += " " + what.format(", ".join(map(unit.batch, batches))) if batches else ""
     if found.missed:
         named = [
-            f"batch {one.batch_size}{one.setting and f' at {one.setting}'} ({one.reached} of {one.replicates})"
+            f"batch {unit.batch(one.batch_size)}{one.setting and f' at {one.setting}'} "
+            f"({one.reached} of {one.replicates})"
             for one in found.missed[:MOST_NAMED]
         ]
         rest = len(found.missed) - len(named)
@@ -262,6 +264,13 @@ def critical_batch_sentence(sweep: Sweep) -> str:
 
 def _batches(found: CriticalBatch, flag: str) -> list[int]:
     return [row.batch_size for row in found.rows if getattr(row, flag)]
+
+
+def batch_shown(estimate: Estimate, unit: BatchUnit) -> str:
+    """A batch size in examples, or as `13 [11, 15] sequences, in tokens 416 [352, 480]`."""
+    if unit.tokens is None:
+        return shown(estimate)
+    return f"{shown(estimate)} sequences, in tokens {shown(estimate.times(unit.tokens))}"
 
 
 def shown(estimate: Estimate) -> str:

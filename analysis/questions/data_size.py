@@ -14,9 +14,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from analysis.data.batch_unit import EXAMPLES, BatchUnit
 from analysis.data.load import Sweep
 from analysis.data.replicates import LEAST_REPLICATES, Estimate
-from analysis.questions.critical_batch import CriticalBatch, critical_batch, shown
+from analysis.questions.critical_batch import CriticalBatch, batch_shown, critical_batch, shown
 from analysis.stats.pairs import Floats
 from analysis.stats.power_law import LEAST_POINTS, PowerLaw, fit_power_law
 from analysis.stats.wording import fixed, plain_number
@@ -60,6 +61,7 @@ class DataSizes:
     found: dict[int, CriticalBatch]
     without: tuple[int, ...]
     scalings: tuple[Scaling, ...]
+    batch_unit: BatchUnit
 
 
 def data_sizes(sweeps: Sequence[Sweep], loss: float | None = None) -> DataSizes:
@@ -74,7 +76,9 @@ def data_sizes(sweeps: Sequence[Sweep], loss: float | None = None) -> DataSizes:
     if not found or loss is None:
         raise UserError("`results` must hold a training-set size with a critical batch size, got none in the folders")
     without = tuple(size for size in parts if size not in found)
-    return DataSizes(loss, found, without, tuple(_scaling(name, found) for name in QUANTITIES))
+    units = {part.batch_unit for part in parts.values()}
+    unit = units.pop() if len(units) == 1 else EXAMPLES
+    return DataSizes(loss, found, without, tuple(_scaling(name, found) for name in QUANTITIES), unit)
 
 
 def _by_size(sweeps: Sequence[Sweep]) -> dict[int, Sweep]:
@@ -114,32 +118,38 @@ def _is_determined(estimate: Estimate) -> bool:
 
 def lines(found: DataSizes, wanted: Sequence[int] = ()) -> list[str]:
     """The answer in words, with what each law says at the `wanted` numbers of training examples."""
-    text = [f"To a training loss of {found.loss:g}:"]
+    text, unit = [f"To a training loss of {found.loss:g}:"], found.batch_unit
     for size, one in found.found.items():
-        values = ", ".join(f"{words} {shown(getattr(one, name))}" for name, words in QUANTITIES.items())
-        text.append(f"  {size} training examples: {values}")
+        values = (
+            f"critical batch size {batch_shown(one.b_crit, unit)}",
+            f"{QUANTITIES['s_min']} {shown(one.s_min)}",
+            f"{_in_tokens('e_min', unit)} {shown(one.e_min.times(unit.per_example))}",
+        )
+        text.append(f"  {size} training {unit.examples}: {', '.join(values)}")
     if found.without:
         text.append(f"  without a critical batch size to this loss: {', '.join(map(str, found.without))}")
     for scaling in found.scalings:
-        text += _law_lines(scaling, wanted)
+        text += _law_lines(scaling, wanted, unit)
     return text
 
 
-def _law_lines(scaling: Scaling, wanted: Sequence[int]) -> list[str]:
-    words, law = QUANTITIES[scaling.name], scaling.law
+def _law_lines(scaling: Scaling, wanted: Sequence[int], unit: BatchUnit) -> list[str]:
+    words, law = _in_tokens(scaling.name, unit), scaling.law
+    factor = unit.per_example if scaling.name == "e_min" else 1
+    example = unit.examples.split()[0]  # `examples` or `sequences`
     if law is None:
         return [f"No power law of the {words}: {scaling.refusal}."]
     low, high = law.exponent_interval.low, law.exponent_interval.high
     typical, worst = (np.exp(f(np.abs(np.log(law.misses)))) for f in (_root_mean_square, np.max))
     shown = "significant" if low > 0 or high < 0 else "not significant"
     text = [
-        f"The {words} changes as (training examples)^{fixed(law.exponent)} (95 % CI {fixed(low)} to "
+        f"The {words} changes as (training {example})^{fixed(law.exponent)} (95 % CI {fixed(low)} to "
         f"{fixed(high)}: {shown}; {law.points} sizes). A size that is left out is missed by a factor of "
         f"{typical:.2f} on average, at most {worst:.2f}."
     ]
     for size in wanted:
         if scaling.refusal is not None:
-            text.append(f"  at {size} examples: withheld, as {scaling.refusal}")
+            text.append(f"  at {size} {example}: withheld, as {scaling.refusal}")
             continue
         ends = law.interval(size)
         far = ""
@@ -147,11 +157,16 @@ def _law_lines(scaling: Scaling, wanted: Sequence[int]) -> list[str]:
             far = f"; {plain_number(size / max(scaling.sizes))} times the largest size"
         elif size < min(scaling.sizes):
             far = f"; {plain_number(size / min(scaling.sizes))} times the smallest size"
-        text.append(
-            f"  at {size} examples: {plain_number(law.at(size))} (95 % prediction interval "
-            f"{plain_number(ends.low)} to {plain_number(ends.high)}{far})"
-        )
+        value, *bounds = (plain_number(factor * one) for one in (law.at(size), ends.low, ends.high))
+        if scaling.name == "b_crit" and unit.tokens is not None:
+            value += f" sequences, {plain_number(unit.tokens * law.at(size))} tokens"
+        text.append(f"  at {size} {example}: {value} (95 % prediction interval {' to '.join(bounds)}{far})")
     return text
+
+
+def _in_tokens(name: str, unit: BatchUnit) -> str:
+    """The words of a quantity, with amounts of data in tokens where they are known."""
+    return QUANTITIES[name].replace("examples", unit.of_data)
 
 
 def _root_mean_square(values: Floats) -> float:

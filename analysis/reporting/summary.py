@@ -92,29 +92,22 @@ def with_interval(mean: Mean | None) -> str:
 
 
 def _table(sweep: Sweep, width: int) -> list[str]:
-    metric = sweep.metric
-    tokens = sweep.batch_unit.tokens
+    metric, batch = sweep.metric, sweep.batch_unit.batch
     unit = metric.label().removeprefix(f"test {metric.noun}").strip()
     rows: list[tuple[str, ...]] = [
         ("batch", "trials", f"test {metric.noun}", "large-batch", "box sharpness", "largest"),
-        (
-            "size" if tokens is None else "size (tokens)",
-            "",
-            unit,
-            metric.difference_label("gap", short=True),
-            "strong 1e-3 [%]",
-            "eigenvalue",
-        ),
+        ("size", "", unit, metric.difference_label("gap", short=True), "strong 1e-3 [%]", "eigenvalue"),
     ]
     found = by_batch_size(sweep)
     for row in found:
         gap = "reference" if row.is_reference else plus_minus(metric, row.gap)
-        size = f"{row.batch_size}" if tokens is None else f"{row.batch_size} ({row.batch_size * tokens})"
-        counted = size, completed(row.trials, row.attempted)
+        counted = batch(row.batch_size), completed(row.trials, row.attempted)
         sharpness = with_interval(row.box_sharpness), with_interval(row.max_eig)
         rows.append((*counted, plus_minus(metric, row.level), gap, *sharpness))
     lines = text_table(rows, right=2, width=width)
-    off_target = [f"{row.off_target} of {row.trials} at batch {row.batch_size}" for row in found if row.off_target]
+    off_target = [
+        f"{row.off_target} of {row.trials} at batch {batch(row.batch_size)}" for row in found if row.off_target
+    ]
     note = _basis(sweep, [row.level for row in found])
     return [*lines, *_wrap(note + (f" Off target: {', '.join(off_target)}." if off_target else ""), width)]
 

@@ -133,7 +133,7 @@ def averaging_rows(sweep: Sweep) -> list[tuple[list[str], tuple[str, ...]]]:
         (
             [
                 row.name,
-                str(row.batch_size),
+                sweep.batch_unit.batch(row.batch_size),
                 plus_minus(sweep.metric, row.gain),
                 *map(with_interval, (row.train_loss_ratio, row.box_sharpness_ratio, row.max_eig_ratio)),
             ],
@@ -202,11 +202,10 @@ def free_batch_rows(sweep: Sweep) -> list[tuple[int, list[str]]]:
 
 def _counted(row: BatchSizeRow | Remedy, unit: BatchUnit) -> str:
     """The batch size, with its tokens and what is missing or off target."""
-    notes = [] if unit.tokens is None else [f"{row.batch_size * unit.tokens} tokens"]
-    notes += [f"{row.trials} of {row.attempted} trials"] if row.trials < row.attempted else []
+    notes = [f"{row.trials} of {row.attempted} trials"] if row.trials < row.attempted else []
     notes += [f"{row.diverged} diverged"] if row.diverged else []
     notes += [f"{row.off_target} off target"] if row.off_target else []
-    return f"{row.batch_size} ({', '.join(notes)})" if notes else str(row.batch_size)
+    return unit.batch(row.batch_size, *notes)
 
 
 def telling_axes(sweep: Sweep) -> list[str]:

@@ -13,6 +13,7 @@ from typing import Any
 
 from rich.table import Table
 
+from analysis.data.batch_unit import unit_of_ratios
 from analysis.data.metric import ACCURACY, Metric
 from trainables.config import NUMBERS_VERSION, TrialConfig
 from trainables.records.matching import is_plain, reference_of, smallest_of_studies, study_of
@@ -55,6 +56,7 @@ class BatchSizeTable:
         self._metric = ACCURACY
         self._done: dict[str, int] = {}
         self._plain: dict[int, dict[str, _Plain]] = {}
+        self._tokens: set[float] = set()  # of an example, in the trials that have ended
         for row in ended:
             self._add(row["trial_id"], row)
 
@@ -65,6 +67,8 @@ class BatchSizeTable:
     def _add(self, key: str, row: Row) -> None:
         size = row["batch_size"]
         self._done[key] = size
+        if (row.get("examples") or 0) > 0:
+            self._tokens.add((row.get("tokens") or 0) / row["examples"])
         value = row.get("test_accuracy") if row.get("test_metric") is None else row["test_metric"]
         if row.get("status") == "completed" and _counts(row) and value is not None:
             self._metric = Metric.of_row(row)
@@ -97,7 +101,7 @@ class BatchSizeTable:
         """The rows as they are shown; None where nothing is planned."""
         if not self._planned:
             return None
-        metric = self._metric
+        metric, unit = self._metric, unit_of_ratios(self._tokens)
         caption = "means of trials without a switch or remedy" if self._has_others else None
         table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold", caption=caption)
         gap = metric.difference_label("gap", short=True)
@@ -109,7 +113,7 @@ class BatchSizeTable:
                 NONE_YET if row.gap is None else metric.signed(row.gap),
                 NONE_YET if row.sharpness is None else f"{row.sharpness:.3g}",
             ]
-            table.add_row(str(row.batch_size), f"{row.done}/{row.planned}", *shown)
+            table.add_row(unit.batch(row.batch_size), f"{row.done}/{row.planned}", *shown)
         return table
 
 

@@ -5,6 +5,7 @@ import math
 import os
 
 from analysis.cli.text_table import text_table
+from analysis.data.batch_unit import BatchUnit
 from analysis.data.load import load_sweep
 from analysis.data.metric import Metric
 from analysis.questions.replicates_needed import FreeUpTo, Needed, Plan, free_up_to, replicates_needed
@@ -33,7 +34,7 @@ def run_plan(options: argparse.Namespace) -> int:
         workers_per_trial=options.workers_per_trial,
     )
     _, console = consoles(plain=options.plain, quiet=options.quiet)
-    for line in plan_lines(found, sweep.metric, str(folder), at_once):
+    for line in plan_lines(found, sweep.metric, sweep.batch_unit, str(folder), at_once):
         console.print(line, soft_wrap=True)
     return 0
 
@@ -50,7 +51,7 @@ def trials_at_once(
     return max(1, workers // workers_per_trial)
 
 
-def plan_lines(found: Plan, metric: Metric, folder: str, at_once: int) -> list[str]:
+def plan_lines(found: Plan, metric: Metric, unit: BatchUnit, folder: str, at_once: int) -> list[str]:
     """The plan in words and a table; `at_once`: how many trials run side by side."""
     counts = sorted({row.lost.replicates for row in found.rows})
     counted = f"{counts[0]}" if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
@@ -67,7 +68,7 @@ def plan_lines(found: Plan, metric: Metric, folder: str, at_once: int) -> list[s
         time = "–" if count is None else _time(found.seconds({row.batch_size: count}), at_once)
         table.append(
             (
-                str(row.batch_size),
+                unit.batch(row.batch_size),
                 _loss(metric, row.lost.value, row.lost.interval),
                 f"{metric.number(row.deviation)}, {metric.number(row.safe_deviation)}",
                 _counts(row.if_nothing),
@@ -84,11 +85,11 @@ def plan_lines(found: Plan, metric: Metric, folder: str, at_once: int) -> list[s
     ]
     for size, (diverged, tried) in found.diverged.items():
         lines.append(
-            f"Batch {size}: {diverged} of {tried} trials of the pilot diverged where the smallest batch completed. No "
-            "number of replicates shows such a batch size to be free."
+            f"Batch {unit.batch(size)}: {diverged} of {tried} trials of the pilot diverged where the smallest batch "
+            "completed. No number of replicates shows such a batch size to be free."
         )
     lines += [
-        f"Batch {size} is left out: it {why} in the pilot, so its standard deviation is unknown."
+        f"Batch {unit.batch(size)} is left out: it {why} in the pilot, so its standard deviation is unknown."
         for size, why in found.without_spread.items()
     ]
     if caps := {row.batch_size: row.if_nothing.safe for row in found.rows if row.if_nothing.safe is not None}:
@@ -100,7 +101,7 @@ def plan_lines(found: Plan, metric: Metric, folder: str, at_once: int) -> list[s
             "--seeds and another --name, because the pilot's results have been seen."
         )
     if (claim := free_up_to(found)) is not None:
-        lines.append(_power_of_all(claim, found.power))
+        lines.append(_power_of_all(claim, found.power, unit))
     sequential = [row.if_nothing.safe_cap for row in found.rows if row.if_nothing.safe_cap is not None]
     if sequential:
         lines.append(
@@ -110,7 +111,7 @@ def plan_lines(found: Plan, metric: Metric, folder: str, at_once: int) -> list[s
     return lines
 
 
-def _power_of_all(claim: FreeUpTo, wanted: float) -> str:
+def _power_of_all(claim: FreeUpTo, wanted: float, unit: BatchUnit) -> str:
     *smaller, largest = claim.batch_sizes
     least = math.floor(100 * claim.power + ROUNDING)
     more = ""
@@ -118,8 +119,8 @@ def _power_of_all(claim: FreeUpTo, wanted: float) -> str:
         count = f"over {MOST_REPLICATES}" if claim.needed is None else f"{claim.needed}"
         more = f"; {100 * wanted:g} % needs {count} replicates"
     return (
-        f'The power is for each batch size on its own. "Free up to batch {largest}" also needs batch '
-        f"{', '.join(map(str, smaller))} to be free: with {claim.replicates} replicates its power is at least "
+        f'The power is for each batch size on its own. "Free up to batch {unit.batch(largest)}" also needs batch '
+        f"{', '.join(map(unit.batch, smaller))} to be free: with {claim.replicates} replicates its power is at least "
         f"{least} % (Bonferroni){more}."
     )
 

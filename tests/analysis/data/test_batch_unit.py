@@ -1,5 +1,6 @@
 """Batch sizes and amounts of data in tokens: when they are known, and that answers and figures of one law say them."""
 
+import itertools
 from collections.abc import Callable
 from pathlib import Path
 
@@ -7,14 +8,19 @@ import numpy as np
 import pandas as pd
 import pytest
 from made_up import grid, law
+from matplotlib.text import Text
 
 from analysis.charts.batch_size_curves import batch_size_curves
+from analysis.charts.critical_batch import critical_batch_figure
+from analysis.charts.data_size import data_size_figure
 from analysis.charts.time_to_result import time_to_result_figure
 from analysis.data.batch_unit import EXAMPLES, BatchUnit, batch_unit_of
 from analysis.data.load import Sweep, load_sweep
 from analysis.data.replicates import Estimate
 from analysis.data.runs import read_results
 from analysis.questions.critical_batch import critical_batch_sentence
+from analysis.questions.data_size import data_sizes
+from analysis.questions.data_size import lines as lines_of_sizes
 from analysis.questions.steps_to_result import lines, steps_to_result
 from analysis.questions.sweep_parts import sweep_parts
 from analysis.questions.time_to_result import lines as time_lines
@@ -54,6 +60,8 @@ def test_the_tokens_of_an_example(examples: list[float], tokens: list[float], un
 
 def test_words() -> None:
     assert (EXAMPLES.batch(32), BatchUnit(64).batch(32)) == ("32", "32 (2048 tokens)")
+    assert EXAMPLES.batch(32, "1 diverged", "2 off target") == "32 (1 diverged, 2 off target)"
+    assert BatchUnit(64).batch(32, "1 diverged") == "32 (2048 tokens, 1 diverged)"
     assert (EXAMPLES.label, BatchUnit(64).label) == ("batch size [examples]", "batch size [sequences of 64 tokens]")
     assert Estimate(3.0, Interval(1.0, np.inf), 4).times(8) == Estimate(24.0, Interval(8.0, np.inf), 4)
     assert Estimate(3.0, None, 2).times(8) == Estimate(24.0, None, 2)
@@ -61,6 +69,20 @@ def test_words() -> None:
 
 def critical(sweep: Sweep) -> list[str]:
     return [critical_batch_sentence(sweep)]
+
+
+def critical_figure(sweep: Sweep) -> list[str]:
+    figure = critical_batch_figure(sweep)
+    return [
+        *(" ".join(text.get_text().split()) for text in figure.findobj(Text)),
+        figure.legends[0].get_title().get_text(),
+    ]
+
+
+def sizes(sweep: Sweep) -> list[str]:
+    found = data_sizes([sweep])
+    labels = [(axes.get_xlabel(), axes.get_ylabel()) for axes in data_size_figure(found).axes]
+    return [*lines_of_sizes(found), *itertools.chain(*labels)]
 
 
 def steps(sweep: Sweep) -> list[str]:
@@ -88,6 +110,14 @@ def times(sweep: Sweep) -> list[str]:
         (critical, "critical batch size is 100 [", "critical batch size is 100 ["),
         (critical, "doubles the examples", "] sequences, in tokens 3200 ["),
         (critical, "and 5000 [", "and 160000 ["),
+        (critical_figure, "Dashed: critical batch size 100 [", "] sequences, in tokens 3200 ["),
+        (critical_figure, "batch size [examples]", "batch size [sequences of 32 tokens]"),
+        (sizes, " training examples: critical batch size 100 [", " training sequences of 32 tokens: critical batch"),
+        (sizes, "least number of examples 5000 [", "least number of tokens 160000 ["),
+        (sizes, "critical batch size 100 [", "] sequences, in tokens 3200 ["),
+        (sizes, "training examples", "training sequences of 32 tokens"),
+        (sizes, "least number of examples", "least number of sequences of 32 tokens"),
+        (sizes, "critical batch size", "critical batch size\n[sequences of 32 tokens]"),
         (steps, "  batch 8: 680 (", "  batch 8 (256 tokens): 680 ("),
         (steps, " steps, 5440 (", " steps, 174000 ("),
         (steps, "B_crit is 101 (95 %: 99.8 to", "B_crit is 101 sequences (3230 tokens; 95 %: 3190 to"),
@@ -120,7 +150,7 @@ def cells(sweep: Sweep) -> list[str]:
     [
         (lambda sweep: [cost_sentence(sweep)], ["to batch 16 (512 tokens) within", "batch 512 (16384 tokens) loses"]),
         (headline_lines, ["batch 512 (16384 tokens) loses"]),
-        (lambda sweep: summary_lines(sweep, 200), ["size (tokens)", "512 (16384)"]),
+        (lambda sweep: summary_lines(sweep, 200), ["512 (16384 tokens)"]),
         (cells, ["64 (2048 tokens)"]),
         (
             lambda sweep: [axes.get_xlabel() for axes in batch_size_curves(sweep).axes],

@@ -96,6 +96,11 @@ def test_the_report_has_a_table_of_them(write_sweep: Callable[..., Path], titles
     assert cells == ["average=ema average_decay=0.9", "256", "1.00 ± 1.30", "0.500", "0.250", "–"]
     assert sorted(keys) == sorted(sweep.trials["trial_id"])
     assert "Averages of the weights" in titles(sweep)
+    of_tokens = averaged()
+    for entry in of_tokens:
+        entry.trial.update(examples=100, tokens=3200)
+    ((cells, _),) = averaging_rows(load_sweep(write_sweep(of_tokens, "tokens")))
+    assert cells[1] == "256 (8192 tokens)"
     assert lbs.averaging(lbs.SweepResults(sweep))["gain"].tolist() == pytest.approx([0.01])
 
 

@@ -9,9 +9,10 @@ from made_up import record
 from scipy import stats
 
 from analysis.charts.data_size import data_size_figure
+from analysis.data.batch_unit import BatchUnit
 from analysis.data.load import load_sweep
 from analysis.data_size import main
-from analysis.questions.data_size import QUANTITIES, Scaling, data_sizes, lines
+from analysis.questions.data_size import QUANTITIES, DataSizes, Scaling, data_sizes, lines
 from analysis.stats.power_law import fit_power_law
 from trainables.records.tables import Record
 from trainables.runtime.errors import UserError
@@ -140,6 +141,22 @@ def test_the_figure_shows_what_is_said(write_sweep: Write) -> None:
     assert "times" not in above
     few = data_sizes([load_sweep(write_sweep([one for size in SIZES[:2] for one in study(size, 20.0)], "few"))])
     assert data_size_figure(few).axes[0].get_title() == "no law: too few sizes"
+
+
+def test_laws_of_a_language_model_are_told_in_tokens() -> None:
+    """2 N^0.5 at N = 40000 is 400, of sequences of 32 tokens 12800 tokens."""
+    values = 2 * X**0.5
+    scalings = tuple(Scaling(name, tuple(map(int, X)), tuple(values), fit_power_law(X, values)) for name in QUANTITIES)
+    critical, steps, data = (
+        lines(DataSizes(0.1, {}, (), (scaling,), BatchUnit(32)), [40_000])[1:] for scaling in scalings
+    )
+    assert critical[0].startswith("The critical batch size changes as (training sequences)^0.50 (")
+    assert critical[1].startswith(
+        "  at 40000 sequences: 400 sequences, 12800 tokens (95 % prediction interval 400 to 400;"
+    )
+    assert steps[1].startswith("  at 40000 sequences: 400 (95 % prediction interval 400 to 400;")
+    assert data[0].startswith("The least number of tokens changes as (training sequences)^0.50 (")
+    assert data[1].startswith("  at 40000 sequences: 12800 (95 % prediction interval 12800 to 12800;")
 
 
 def test_withheld(write_sweep: Write) -> None:

@@ -8,6 +8,7 @@ import pytest
 from made_up import judged_by, record
 from narrow import not_none
 
+from analysis.data.batch_unit import BatchUnit
 from analysis.data.load import Sweep, load_sweep
 from analysis.questions.replicates_needed import free_up_to, replicates_needed
 from analysis.stats.power import cap_for, power, replicates_for, replicates_for_all
@@ -75,7 +76,7 @@ def test_batch_sizes_that_diverged_are_told(write_sweep: Callable[..., Path]) ->
     found = replicates_needed(sweep, 0.8, 4)
     assert [(row.batch_size, row.lost.replicates) for row in found.rows] == [(32, 4), (64, 3)]
     assert found.diverged == {64: (1, 4), 256: (4, 4)}
-    said = "\n".join(plan_lines(found, sweep.metric, "pilot", 1))
+    said = "\n".join(plan_lines(found, sweep.metric, sweep.batch_unit, "pilot", 1))
     assert "Pilot: pilot, 3 to 4 replicates. " in said
     assert "Batch 64: 1 of 4 trials of the pilot diverged where the smallest batch completed. No number of" in said
     assert "Batch 256: 4 of 4 trials of the pilot diverged" in said
@@ -100,7 +101,7 @@ def test_a_batch_size_without_a_standard_deviation_is_left_out(write_sweep: Call
     found = replicates_needed(sweep, 0.8, 4)
     assert [row.batch_size for row in found.rows] == [64]
     assert found.seconds({64: 10}) is None
-    said = "\n".join(plan_lines(found, sweep.metric, "pilot", 1))
+    said = "\n".join(plan_lines(found, sweep.metric, sweep.batch_unit, "pilot", 1))
     assert "Batch 256 is left out: it has one replicate in the pilot, so its standard deviation is unknown." in said
     assert "unknown" in said.split("\n")[3]
     assert "about" not in said
@@ -130,12 +131,15 @@ def test_free_up_to_needs_the_smaller_batch_sizes_too(write_sweep: Callable[...,
     assert (claim.batch_sizes, claim.replicates) == ((32, 64), count)
     assert claim.power == pytest.approx(1 - 2 * (1 - power(count, effect)), abs=1e-9)
     assert claim.needed == replicates_for_all([effect, effect], 0.8) == replicates_for(effect, 0.9)
-    said = plan_lines(plan, sweep.metric, "pilot", 1)
+    said = plan_lines(plan, sweep.metric, sweep.batch_unit, "pilot", 1)
     assert (
         'The power is for each batch size on its own. "Free up to batch 64" also needs batch 32 to be free: with '
         f"{count} replicates its power is at least {int(100 * claim.power)} % (Bonferroni); 80 % needs {claim.needed} "
         "replicates."
     ) in said
+    in_tokens = "\n".join(plan_lines(plan, sweep.metric, BatchUnit(32), "pilot", 1))
+    assert '"Free up to batch 64 (2048 tokens)" also needs batch 32 (1024 tokens) to be free' in in_tokens
+    assert "\n32 (1024 tokens) " in in_tokens
     both = f"To test all of them: {count} replicates, about {duration(count * 3 * 3.0)}. "  # three sizes, 3 s a trial
     assert any(line.startswith(both) for line in said)
 

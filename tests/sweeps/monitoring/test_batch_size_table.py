@@ -5,6 +5,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from narrow import not_none
 from rich.console import Console
 
 from sweeps.monitoring.batch_size_table import BatchSizeTable, Cells
@@ -82,3 +83,15 @@ def test_where_lower_is_better_a_higher_loss_is_a_gap(make_config: Make) -> None
     assert max(map(len, lines)) <= 80
     assert "loss [nats" in "".join(lines[:-2])
     assert lines[-1].split() == ["300", "2/2", "1.75", "+0.25", "–"]
+
+
+def test_batch_sizes_are_told_in_tokens_once_a_trial_has_ended(make_config: Make) -> None:
+    configs = configs_of(make_config)
+    failed = {**vars(configs[16, 0]), "trial_id": configs[16, 0].trial_id, "status": "failed", "remedy": "none",
+              "numbers_version": NUMBERS_VERSION, "examples": float("nan"), "tokens": float("nan")}  # fmt: skip
+    for tokens, shown in ((3200, "300 (9600 tokens)"), (None, "300")):
+        table = BatchSizeTable([configs[16, 1], configs[300, 0]], [failed])
+        sizes = [list(not_none(table.table()).columns[0].cells)]
+        table.add(configs[300, 0], {**result(0.9), "examples": 100, "tokens": tokens})
+        sizes.append(list(not_none(table.table()).columns[0].cells))
+        assert [size[1] for size in sizes] == ["300", shown]
