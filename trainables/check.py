@@ -10,7 +10,6 @@ import dataclasses
 import itertools
 import json
 import math
-import os
 import pickle
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -33,6 +32,7 @@ from trainables.records.tables import Row
 from trainables.runtime.compiled import uncompiled
 from trainables.runtime.errors import UserError, quoted, reason_of, text_of
 from trainables.runtime.in_place import kept
+from trainables.runtime.own_process import answer_file, end_at_once
 from trainables.runtime.seeds import preserve_rng
 from trainables.runtime.time_limit import time_limit
 from trainables.sharpness import ModelLoss
@@ -351,15 +351,14 @@ def _zeros(source: Source) -> Dataset:
 
 
 def main() -> NoReturn:
-    """Reads the pickled arguments of `check_trials` from standard input, answers on standard output and ends the
-    process at once: PyTorch would take half a second to be taken down.
+    """Reads the pickled arguments of `check_trials` from standard input and answers, in a process of `own_process`.
 
     The answer is a line of JSON with the message of the UserError, or "", and then one for each of `failing_measures`.
     Between them are objects with the `model` that is tried next, for whoever finds that it has ended the process.
     """
     arguments = pickle.load(sys.stdin.buffer)  # noqa: S301, from the sweep that started this process
     configs, source, timeout, *others = arguments
-    answer = sys.stdout
+    answer = answer_file()
 
     def say(text: str | dict[str, str]) -> None:
         answer.write(json.dumps(text) + "\n")
@@ -368,16 +367,15 @@ def main() -> NoReturn:
     def begin(config: TrialConfig) -> None:
         say({"model": config.model})
 
-    with contextlib.redirect_stdout(sys.stderr):  # what a user's model prints is no answer
-        try:
-            source = _few(configs, source)
-            check_trials(configs, source, timeout, *others, begin=begin)
-        except UserError as error:
-            say(str(error))
-        else:
-            say("")
-            for line in itertools.chain(
-                uncovered_parameters(configs, source), failing_measures(configs, source, timeout, begin)
-            ):
-                say(line)
-    os._exit(0)
+    try:
+        source = _few(configs, source)
+        check_trials(configs, source, timeout, *others, begin=begin)
+    except UserError as error:
+        say(str(error))
+    else:
+        say("")
+        for line in itertools.chain(
+            uncovered_parameters(configs, source), failing_measures(configs, source, timeout, begin)
+        ):
+            say(line)
+    end_at_once()

@@ -7,9 +7,6 @@ import contextlib
 import dataclasses
 import json
 import pickle
-import subprocess
-import sys
-import tempfile
 from collections.abc import Callable, Iterator, Sequence
 
 from sweeps.session.placement import Placement
@@ -18,7 +15,7 @@ from trainables.data import Source
 from trainables.data.dataset import EXAMPLES
 from trainables.data.streams import StreamSource
 from trainables.runtime.errors import LONGEST_REASON, UserError
-from trainables.runtime.importing import importing_alike
+from trainables.runtime.own_process import beside
 from trainables.tasks.names import OF_CLASS_NUMBERS
 
 COMMAND = "from trainables.check import main; main()"
@@ -43,24 +40,12 @@ def checking(configs: Sequence[TrialConfig], source: Source, placement: Placemen
         )
     labels = () if source.task in OF_CLASS_NUMBERS else (source.labels, source.test_labels)
     limits = placement.trial_timeout, placement.micro_batch_size, placement.workers_per_trial
-    with contextlib.ExitStack() as files:
-        # Files, not pipes, for nobody reads or writes at the other end yet.
-        arguments, answer, log = (files.enter_context(tempfile.TemporaryFile()) for _ in range(3))
-        pickle.dump((configs, few, *limits, labels), arguments)
-        arguments.seek(0)
-        process = subprocess.Popen(  # noqa: S603, a constant
-            [sys.executable, "-c", COMMAND],
-            stdin=arguments,
-            stdout=answer,
-            stderr=log,
-            env=importing_alike(),
-            start_new_session=True,  # an interruption is for this process alone, which then ends that one
-        )
+    arguments = configs, few, *limits, labels
+    with beside(COMMAND, lambda given: pickle.dump(arguments, given)) as process:
 
         def passed() -> list[str]:
-            status = process.wait()
-            answer.seek(0)
-            said = [json.loads(line) for line in answer.read().decode().splitlines()]
+            status, answer = process.wait()
+            said = [json.loads(line) for line in answer.splitlines()]
             answers = [line for line in said if isinstance(line, str)]
             refusal, failing = (answers[0], answers[1:]) if answers else (None, [])
             tried = [line["model"] for line in said if isinstance(line, dict)] or [configs[0].model]
@@ -68,8 +53,7 @@ def checking(configs: Sequence[TrialConfig], source: Source, placement: Placemen
                 raise UserError(refusal)
             if not status:
                 return failing
-            log.seek(0)
-            last = (log.read().decode(errors="replace").strip().splitlines() or ["nothing said"])[-1][:LONGEST_REASON]
+            last = process.last_line()[:LONGEST_REASON]
             if refusal is None:
                 raise UserError(
                     f"`--model` {tried[-1]} cannot train on two examples: its process ended with status {status}: "
@@ -77,8 +61,4 @@ def checking(configs: Sequence[TrialConfig], source: Source, placement: Placemen
                 )
             return [*failing, f"measuring {tried[-1]} ended its process with status {status}: {last}"]
 
-        try:
-            yield passed
-        finally:
-            process.kill()
-            process.wait()
+        yield passed

@@ -1,7 +1,7 @@
-"""Calls a function in a new process: for a user's code, which may end the process that runs it.
+"""Runs code in a new process: for a user's code, which may end the process that runs it.
 
-What it prints is kept from the terminal. A new process has imported nothing yet, so what the function finds out does
-not depend on the caller.
+What it prints is kept from the terminal. A new process has imported nothing yet, so what the code finds out does not
+depend on the caller. `call` waits for one function; whoever has more to do meanwhile takes `beside`.
 """
 
 import contextlib
@@ -12,12 +12,70 @@ import signal
 import subprocess
 import sys
 import tempfile
-from typing import Any, NoReturn
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import IO, Any, NoReturn
 
 from trainables.runtime.errors import UserError, one_line, quoted
 from trainables.runtime.importing import importing_alike
 
 COMMAND = "from trainables.runtime.own_process import main; main()"
+
+
+@dataclass(frozen=True)
+class OwnProcess:
+    """A process that was started by `beside`."""
+
+    _process: "subprocess.Popen[bytes]"
+    _answer: IO[bytes]
+    _log: IO[bytes]
+
+    def wait(self) -> tuple[int, str]:
+        """Its status, and what it has written to `answer_file`."""
+        status = self._process.wait()
+        self._answer.seek(0)
+        return status, self._answer.read().decode()
+
+    def last_line(self) -> str:
+        """The last line that it has printed."""
+        self._log.seek(0)
+        return (self._log.read().decode(errors="replace").strip().splitlines() or ["nothing said"])[-1]
+
+
+@contextlib.contextmanager
+def beside(code: str, give: Callable[[IO[bytes]], object]) -> Iterator[OwnProcess]:
+    """Runs the Python `code` beside the block, which may wait for it; it reads what `give` writes into a file."""
+    with contextlib.ExitStack() as files:
+        # Files, not pipes, for nobody reads or writes at the other end yet.
+        given, answer, log = (files.enter_context(tempfile.TemporaryFile()) for _ in range(3))
+        give(given)
+        given.seek(0)
+        process = subprocess.Popen(  # noqa: S603, a constant
+            [sys.executable, "-P", "-c", code],
+            stdin=given,
+            stdout=answer,
+            stderr=log,
+            env=importing_alike(),
+            start_new_session=True,  # an interruption is for this process alone, which then ends that one
+        )
+        try:
+            yield OwnProcess(process, answer, log)
+        finally:
+            process.kill()
+            process.wait()
+
+
+def answer_file() -> IO[str]:
+    """In a process of `beside`: standard output, for the answer alone. What users' code prints is in the log now."""
+    answer = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)
+    sys.stdout = sys.stderr  # unbuffered, for users' code may end the process
+    return answer
+
+
+def end_at_once() -> NoReturn:
+    """In a process of `beside`, after the answer: PyTorch would take half a second to be taken down."""
+    os._exit(0)
 
 
 def call(function: str, *arguments: Any, who: str) -> Any:
@@ -26,29 +84,11 @@ def call(function: str, *arguments: Any, who: str) -> Any:
     Raises UserError as the function does, also for any other exception, and where the process ends without an answer:
     the message says so of `who`.
     """
-    with contextlib.ExitStack() as files:
-        given, answer, log = (files.enter_context(tempfile.TemporaryFile()) for _ in range(3))
-        given.write(json.dumps([function, arguments]).encode())
-        given.seek(0)
-        process = subprocess.Popen(  # noqa: S603, a constant
-            [sys.executable, "-P", "-c", COMMAND],
-            stdin=given,
-            stdout=answer,
-            stderr=log,
-            env=importing_alike(),
-            start_new_session=True,  # an interruption is for this process alone, which then ends that one
-        )
-        try:
-            status = process.wait()
-        finally:
-            process.kill()
-            process.wait()
-        answer.seek(0)
-        said = answer.read()
+    with beside(COMMAND, lambda given: given.write(json.dumps([function, arguments]).encode())) as process:
+        status, said = process.wait()
         if not said:
-            log.seek(0)
-            last = (log.read().decode(errors="replace").strip().splitlines() or ["nothing said"])[-1]
-            raise UserError(f"{who} must not end the process that runs it, got {ending(status)}: {quoted(last)}")
+            last = quoted(process.last_line())
+            raise UserError(f"{who} must not end the process that runs it, got {ending(status)}: {last}")
     found = json.loads(said)
     if "refused" in found:
         raise UserError(found["refused"])
@@ -63,10 +103,9 @@ def ending(status: int) -> str:
 
 
 def main() -> NoReturn:
-    """Answers a `call`, and ends the process at once: PyTorch would take half a second to be taken down."""
+    """Answers a `call`."""
     function, arguments = json.load(sys.stdin)
-    answer = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)  # what a user's code prints is no answer
+    answer = answer_file()
     module, _, name = function.partition(":")
     try:
         found = {"result": getattr(importlib.import_module(module), name)(*arguments)}
@@ -76,4 +115,4 @@ def main() -> NoReturn:
         found = {"refused": f"{function} must not fail, got {type(error).__name__}: {one_line(error)}"}
     json.dump(found, answer)
     answer.flush()
-    os._exit(0)
+    end_at_once()
