@@ -2,8 +2,8 @@
 
 The arrays of an entry are .npy files of the smallest type that holds the vocabulary. All processes of a machine map
 them and share one copy. A broken entry is rebuilt: each file must have the size and the time of change that the facts
-of the entry say. Trap: the arrays of a text do not depend on `context`, but its fingerprint does; an entry keeps one
-fingerprint for each context.
+of the entry say. The arrays of a text do not depend on `context`, but its fingerprint does; an entry keeps one
+fingerprint for each context. Trap: whoever changes the ids that a text has must raise FORMAT in trainables.data.cache.
 """
 
 from collections.abc import Callable, Mapping
