@@ -41,7 +41,7 @@ class _Output(io.TextIOBase):
         return str(self._stream.encoding)
 
     def isatty(self) -> bool:
-        return bool(self._stream.isatty())
+        return not self._stream.closed and bool(self._stream.isatty())  # colorama asks at exit
 
     def fileno(self) -> int:
         return int(self._stream.fileno())

@@ -55,3 +55,16 @@ def test_an_output_without_space(goes_on: bool) -> None:
 def test_no_output_at_all() -> None:
     result = run(">&-", PRINTING.format(goes_on=True))
     assert (result.returncode, result.stderr) == (0, "went on\n")
+
+
+def test_whoever_keeps_it_may_ask_about_it_when_it_is_closed() -> None:
+    """As colorama does at exit, where something has closed the output that it was imported with."""
+    code = """
+import sys
+from trainables.runtime.output import reliable_output
+with reliable_output("program", goes_on=True):
+    kept = sys.stderr
+sys.stderr.close()
+print(kept.isatty())
+"""
+    assert run("", code).stdout == "False\n"
