@@ -19,6 +19,7 @@ from trainables.runtime.errors import UserError
 from trainables.runtime.importing import importing_alike
 
 PROGRAM = "batch_grid.py"
+COMMAND = (sys.executable, "-P", "-m", "sweeps.batch_grid")
 SECONDS_TO_END = 60.0
 OF_CODE = ("model", "dataset", "task", "schedule", "trial")  # options that take code of one's own
 NEGATED = {"dashboard": "--no-dashboard", "reuse_actors": "--own-actors"}
@@ -45,7 +46,7 @@ def run_sweep(*, name: str = "batch_grid", results: str | Path = "results", **op
         if callable(options.get(option)):
             options[option], written = _path_of(options[option], folder / "notebook_code")
             search += [str(written)] if written else []
-    command = [sys.executable, "-m", "sweeps.batch_grid", "--name", name, "--results", str(folder), *words(options)]
+    command = [*COMMAND, "--name", name, "--results", str(folder), *words(options)]
     environment = importing_alike()
     environment["PYTHONPATH"] = ":".join([*search, environment["PYTHONPATH"]])
     status, last = _run(command, environment)
@@ -63,9 +64,13 @@ def run_sweep(*, name: str = "batch_grid", results: str | Path = "results", **op
 
 def show_options() -> None:
     """Print every option of `run_sweep` as the command has it: `--batch-sizes` is the argument `batch_sizes`."""
-    command = [sys.executable, "-m", "sweeps.batch_grid", "--help-all"]
     done = subprocess.run(  # noqa: S603, this project's own command
-        command, env=importing_alike(), stdin=subprocess.DEVNULL, capture_output=True, text=True, encoding="utf-8"
+        [*COMMAND, "--help-all"],
+        env=importing_alike(),
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        encoding="utf-8",
     )
     if done.returncode:
         raise SweepError(done.stderr.strip().splitlines()[-1])

@@ -61,7 +61,7 @@ def _folder(sweep: Sweep) -> AnyPath | None:
 @lru_cache(maxsize=4)
 def _process(folder: AnyPath | None) -> "subprocess.Popen[str]":
     return subprocess.Popen(  # noqa: S603, arguments of our own
-        [sys.executable, "-m", "trainables.measures.rescaled_network", *([str(folder)] if folder else [])],
+        [sys.executable, "-P", "-m", "trainables.measures.rescaled_network", *([str(folder)] if folder else [])],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

@@ -111,8 +111,10 @@ def test_a_mistake_is_an_exception_with_the_commands_sentence(
 
 @pytest.mark.slow
 def test_a_sweep_of_a_cell_in_a_thread(
-    notebook: types.ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    notebook: types.ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "random.py").write_text("raise ImportError('this is no random')")  # not to be taken for Python's own
     options = {
         "batch_sizes": [32, 150], "learning_rates": [0.01], "warmup_epochs": [0], "switch_epochs": [None],
         "seeds": [0, 1], "epochs": 2, "train_size": 150, "measures": ["none"], "dashboard": False, "quiet": True,

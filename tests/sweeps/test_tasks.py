@@ -86,6 +86,8 @@ def test_a_trial_of_every_task(name: str) -> None:
 
 @pytest.mark.slow
 def test_a_sweep_of_a_task_of_ones_own(tmp_path: Path) -> None:
+    """In a folder with a file named like a module of Python's own, which nothing may import in its place."""
+    (tmp_path / "random.py").write_text("raise ImportError('this is no random')")
     run = subprocess.run(
         [sys.executable, str(ROOT / "sweeps" / "batch_grid.py"), "--results", "results", "--name", "own", "--dataset",
          "sets_of_user:prices", "--task", "sets_of_user:Huber", "--batch-sizes", "8", "48", "--learning-rates", "0.01",
