@@ -165,4 +165,5 @@ def _wrap(text: str, width: int) -> list[str]:
 
 
 def _two_digits(value: float) -> str:
-    return plain_number(float(f"{value:.2g}"))
+    """As three_digits, with two: 0.58, 5.0, 12."""
+    return f"{value:#.2g}".removesuffix(".") if 1e-4 < abs(value) < 10 else plain_number(float(f"{value:.2g}"))
