@@ -147,7 +147,8 @@ def steps_to_result(
 def threshold_batch(results: SweepResults) -> pd.DataFrame:
     """The batch size from which on the metric falls, in one row: `threshold`, `slope` per doubling and `fall`.
 
-    `threshold` is null without a clear fall; `is_located` says whether its interval leaves out most batch sizes.
+    `threshold` is null without a clear fall; `is_located` says whether it lies
+    beyond the smallest batch and its interval leaves out most batch sizes.
     """
     found = threshold.threshold_batch(results.sweep)
     return frame_of([found]).assign(is_located=found.is_located)

@@ -94,20 +94,20 @@ def keskar_figure4(sweep: Sweep) -> Figure:
         right.set_ylabel("box sharpness, epsilon 1e-3 [%]")
         if means["box_sharpness"] or means["box_sharpness_paper"]:
             log_axis(right, "y")
-            right.legend(frameon=False, title="method")
+            right.legend(frameon=False, title="method", loc="best")  # the default, which warns on a busy machine
         text = note(list(means[metric.column].values()), frame, sweep.trials, by=("batch_size",))
         footnote(figure, text + drawn_threshold)
     return figure
 
 
 def _threshold(axes: Axes, sweep: Sweep, sizes: list[int]) -> str:
-    """Draws the broken line, the threshold and its interval where accuracy clearly falls; returns what they are."""
+    """Draws the broken line, the threshold and its interval where there is one; returns what they are, or why not."""
     try:
         found = threshold_batch(sweep)
     except UserError:
         return ""
     if found.threshold is None or not found.is_located:
-        return ""
+        return f" {threshold_sentence(sweep)}"
     curve = np.geomspace(sizes[0], sizes[-1], 300)
     beyond = np.maximum(0.0, np.log2(curve / found.threshold.value))
     unit = sweep.metric.sign * sweep.metric.factor
@@ -134,7 +134,7 @@ def write_figure4(sweep: Sweep) -> list[object]:
     lines = [f"batch size  {heads[0]:<{wide[0]}}  {heads[1]:<{wide[1]}}  box sharpness strong / paper [%]"]
     for size, level in means[metric.column].items():
         gap, strong, paper = (means[name].get(size) for name in list(shown)[1:])
-        cells = plus_minus(metric, level), plus_minus(metric, gap)
+        cells = plus_minus(metric, level), plus_minus(metric, gap) if size != min(means[metric.column]) else "reference"
         lines.append(f"{size:>10}  {cells[0]:<{wide[0]}}  {cells[1]:<{wide[1]}}  {_value(strong)} / {_value(paper)}")
     return [*lines, threshold_sentence(sweep), *paths, table]
 

@@ -59,8 +59,9 @@ class ThresholdBatch:
 
     @property
     def is_located(self) -> bool:
-        """Whether there is a threshold whose interval leaves out most of the batch sizes tried; true without one."""
-        if self.threshold is None:
+        """Whether there is a threshold beyond the smallest batch, and its interval leaves out most of the batch sizes
+        tried; true without an interval."""
+        if self.threshold is None or self.threshold.value <= min(self.points):
             return False
         ends = self.threshold.interval
         tried = np.log(max(self.points) / min(self.points))

@@ -14,6 +14,7 @@ from scipy import stats
 from analysis.charts.free_batch import free_batch_figure
 from analysis.charts.threshold_batch import threshold_figure
 from analysis.data.load import load_sweep
+from analysis.paper.keskar_figure4 import keskar_figure4
 from analysis.questions.free_batch import free_batch
 from analysis.questions.threshold_batch import fit_threshold, threshold_batch, threshold_sentence
 from trainables.records.tables import Record
@@ -175,6 +176,20 @@ def test_a_threshold_that_could_be_nearly_anywhere_is_withheld(write_sweep: Call
     assert threshold_sentence(sweep).startswith("No threshold batch size can be given: test accuracy falls")
     figure = threshold_figure(sweep)
     assert len(figure.axes[0].lines) == 1  # the points alone
+
+
+def test_a_fall_from_the_smallest_batch_on_is_no_threshold(write_sweep: Callable[..., Path]) -> None:
+    sweep = load_sweep(write_sweep(falling(16, 0.0002)))
+    found = threshold_batch(sweep)
+    assert not_none(found.threshold).value == 16
+    assert not found.is_located
+    assert threshold_sentence(sweep).startswith(
+        "No threshold batch size: test accuracy falls from the smallest, 16, on"
+    )
+    assert len(threshold_figure(sweep).axes[0].lines) == 1  # the points alone
+    figure = keskar_figure4(sweep)
+    assert not [line for line in figure.axes[0].lines if line.get_linestyle() == "--"]
+    assert "No threshold batch size" in " ".join(figure.get_supxlabel().split())
 
 
 def test_a_threshold_of_survivors_says_of_how_many(write_sweep: Callable[..., Path]) -> None:
