@@ -7,6 +7,8 @@ runs once the loss is small and falls along small-batch runs, and the small batc
 start as the large one.
 """
 
+from dataclasses import dataclass
+
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
@@ -72,6 +74,35 @@ def at_losses(moments: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(found, columns=["trial_id", "batch_size", "replicate", "matched_set", "level", COLUMN])
 
 
+@dataclass(frozen=True)
+class SharedLosses:
+    """Box sharpness [%] of the small and the large of two batch `sizes` where both are at the same training loss.
+
+    `rows`: the loss, both means, and the ratio of the large batch's to the small one's, paired. `moments`: `at_losses`.
+    """
+
+    sizes: tuple[int, int]
+    rows: list[tuple[float, Mean | None, Mean | None, Mean]]
+    moments: pd.DataFrame
+
+    def of(self, size: int) -> pd.DataFrame:
+        return self.moments[self.moments["batch_size"] == size]
+
+
+def at_shared_losses(sweep: Sweep) -> SharedLosses:
+    """Both batches at those of LOSSES that some replicate shares. Raises UserError as `along`."""
+    moments = along(sweep)
+    sizes = int(moments["batch_size"].min()), int(moments["batch_size"].max())
+    found = SharedLosses(sizes, [], at_losses(moments))
+    for level in LOSSES:
+        small, large = (found.of(size)[found.of(size)["level"] == level] for size in sizes)
+        ratio = paired_difference(large, small, COLUMN, scale="log")
+        if ratio is not None:
+            first, last = (mean_over_replicates(part, COLUMN, scale="log") for part in (small, large))
+            found.rows.append((level, first, last, ratio))
+    return found
+
+
 def evolution(sweep: Sweep) -> Figure:
     """Sharpness against training loss, and distance from the start against it; a line per trial."""
     moments = along(sweep)
@@ -109,21 +140,12 @@ def distance_ratio(sweep: Sweep) -> Mean | None:
 def report(folder: AnyPath) -> list[str]:
     """Writes figure and table; returns the lines of the answer."""
     sweep = load_sweep(folder)
-    moments = along(sweep)
+    found = at_shared_losses(sweep)
+    first, last = found.sizes
     save(evolution(sweep), folder, "evolution")
-    frame = at_losses(moments)
-    first, last = int(moments["batch_size"].min()), int(moments["batch_size"].max())
-    small, large = frame[frame["batch_size"] == first], frame[frame["batch_size"] == last]
-    rows: list[tuple[float, Mean | None, Mean | None, Mean]] = []
-    for level in LOSSES:
-        pair = small[small["level"] == level], large[large["level"] == level]
-        ratio = paired_difference(pair[1], pair[0], COLUMN, scale="log")
-        if ratio is not None:
-            first_mean, last_mean = (mean_over_replicates(part, COLUMN, scale="log") for part in pair)
-            rows.append((level, first_mean, last_mean, ratio))
-    write_table(folder, "evolution", ["train_loss", f"batch_{first}", f"batch_{last}", "ratio"], rows)
+    write_table(folder, "evolution", ["train_loss", f"batch_{first}", f"batch_{last}", "ratio"], found.rows)
     table = [["training loss", f"batch {first} [%]", f"batch {last} [%]", "ratio", "runs"]]
-    for level, *means, ratio in rows:
+    for level, *means, ratio in found.rows:
         table.append(
             [f"{level:g}", *(with_interval(mean) for mean in means), with_interval(ratio), str(ratio.replicates)]
         )
@@ -132,8 +154,8 @@ def report(folder: AnyPath) -> list[str]:
         f"Box sharpness, epsilon 1e-3, strong; ratio: batch {last} over {first}, paired, 95 % t-intervals.",
         "",
     ]
-    levels = [row[0] for row in rows]
-    sentences = [*_course(first, small, levels), *_course(last, large, levels)]
+    levels = [row[0] for row in found.rows]
+    sentences = [*_course(first, found.of(first), levels), *_course(last, found.of(last), levels)]
     if not levels:
         sentences = ["The two batches share no training loss, so their sharpness cannot be compared."]
     return [*lines, *wrapped(*sentences, *_distance(distance_ratio(sweep), first, last))]

@@ -6,6 +6,9 @@ loss and still tests clearly worse.
 """
 
 import dataclasses
+from collections.abc import Sequence
+
+from matplotlib.figure import Figure
 
 from analysis.charts.style import save
 from analysis.cli.text_table import text_table
@@ -55,13 +58,19 @@ def by_optimizer(sweep: Sweep) -> list[Comparison]:
     ]
 
 
+def optimizers_figure(rows: Sequence[Comparison]) -> Figure:
+    """Gap and sharpness ratio of each of the rows of `by_optimizer` against the first."""
+    first, *others = rows
+    named = [dataclasses.replace(row, name=f"{row.name}, batch {row.batch_size}") for row in others]
+    return gap_and_ratio(named, _named(first))
+
+
 def report(folder: AnyPath) -> list[str]:
     """Writes figure and table; returns the lines of the answer."""
     sweep = load_sweep(folder)
     first, *others = rows = by_optimizer(sweep)
-    reference = f"{first.name} at batch {first.batch_size}"
-    named = [dataclasses.replace(row, name=f"{row.name}, batch {row.batch_size}") for row in others]
-    save(gap_and_ratio(named, reference), folder, "optimization_issue")
+    reference = _named(first)
+    save(optimizers_figure(rows), folder, "optimization_issue")
     write_table(folder, "optimization_issue", fields(sweep.metric), [cells(row) for row in rows])
     table = [[*header(sweep.metric), "train loss"], *([*described(row), with_interval(row.train_loss)] for row in rows)]
     lines = [
@@ -74,6 +83,10 @@ def report(folder: AnyPath) -> list[str]:
     ]
     full = [row for row in others if row.name in [NAMES[name] for name in FULL_BATCH_OPTIMIZERS]]
     return lines + wrapped(*(_sentence(row, reference) for row in full))
+
+
+def _named(reference: Comparison) -> str:
+    return f"{reference.name} at batch {reference.batch_size}"
 
 
 def _sentence(row: Comparison, reference: str) -> str:

@@ -1,0 +1,135 @@
+"""The tables of pages 2 and 4 to 8, from the results kept in docs/paper/data: sweeps of 300 images of digits.
+
+Every function yields the lines of one Markdown table. Intervals are 95 % t-intervals over replicates.
+"""
+
+from collections.abc import Callable, Iterator
+
+from kept import head, kept_sweep, line
+from matplotlib.figure import Figure
+
+from analysis.charts.switch_point import switch_point
+from analysis.paper.comparison import Comparison, answered, gap_and_ratio, points
+from analysis.paper.evolution import at_shared_losses, evolution
+from analysis.paper.keskar_figure4 import by_batch_size, keskar_figure4
+from analysis.paper.optimization_issue import by_optimizer, optimizers_figure
+from analysis.paper.paper_remedies import against_small
+from analysis.paper.resilience import resilience
+from analysis.paper.warm_start import warm_starts
+from analysis.reporting.summary import plus_minus, with_interval
+from analysis.stats.wording import three_digits
+
+REMEDIES = {  # by their field
+    "input_adversary": "adversarial inputs",
+    "weight_adversary": "robust training (weights)",
+    "proximal": "conservative (proximal)",
+    "augmentation": "augmentation",
+}
+VARIANTS = {
+    "activation gelu": "GELU",
+    "activation tanh": "tanh",
+    "batch_norm on": "batch norm",
+    "dropout 0.3": "dropout 0.3",
+    "optimizer adagrad": "Adagrad",
+    "optimizer sgd": "SGD, momentum 0.9",
+    "widths 128": "1 hidden layer of 128",
+    "widths 128-128-128-128": "4 hidden layers of 128",
+    "widths 256-256": "2 hidden layers of 256",
+    "widths 32-32": "2 hidden layers of 32",
+}
+
+
+def threshold_table() -> Iterator[str]:
+    sweep = kept_sweep("digits_threshold")
+    means, smallest = by_batch_size(sweep), int(sweep.trials["batch_size"].min())
+    columns = "box sharpness, strong [%] | by `paper` [%]"
+    yield from head(f"batch size | test accuracy [%] | gap to batch {smallest} [points] | {columns}")
+    for size, level in means[sweep.metric.column].items():
+        gap = "reference" if size == smallest else plus_minus(sweep.metric, means["large_batch_gap"][size])
+        sharpness = [three_digits(means[name][size].value) for name in ("box_sharpness", "box_sharpness_paper")]
+        yield line(size, plus_minus(sweep.metric, level), gap, *sharpness)
+
+
+def warm_start_table() -> Iterator[str]:
+    found = warm_starts(kept_sweep("digits_warm_start"))
+    columns = "gain over batch 300 [points] | box sharpness [%] | ratio to batch 16"
+    yield from head(f"switch epoch | test accuracy [%] | gap to batch 16 [points] | {columns}")
+    for row, gain in found:
+        name = row.name.replace("(large batch)", "(batch 300 alone)").replace("(small batch)", "(batch 16 alone)")
+        gained = "" if gain is None else points(row.metric, gain)
+        ratio = "1" if row.is_reference else with_interval(row.ratio)
+        yield line(_starred(name, row), *_accuracy(row), gained, with_interval(row.box_sharpness), ratio)
+
+
+def evolution_table() -> Iterator[str]:
+    found = at_shared_losses(kept_sweep("digits_evolution"))
+    small, large = found.sizes
+    yield from head(f"training loss | batch {small} [%] | batch {large} [%] | ratio {large} / {small}")
+    for loss, *means, ratio in found.rows:
+        yield line(f"{loss:g}", *map(with_interval, means), with_interval(ratio))
+
+
+def remedies_table() -> Iterator[str]:
+    found = against_small(kept_sweep("digits_remedies"))
+    large, metric = found[0][0].batch_size, found[0][0].metric
+    columns = "gain over plain [points] | box sharpness, ratio to batch 16 | ratio to plain"
+    yield from head(f"batch {large} with | test accuracy [%] | gap to batch 16 [points] | {columns}")
+    for row, remedy in found:
+        name = "nothing" if remedy is None else REMEDIES[row.name.partition("=")[0]]
+        gain = "" if remedy is None else points(metric, remedy.gain)
+        flatter = "" if remedy is None else with_interval(remedy.box_sharpness_ratio)
+        yield line(_starred(name, row), *_accuracy(row), gain, with_interval(row.ratio), flatter)
+
+
+def optimizers_table() -> Iterator[str]:
+    rows = by_optimizer(kept_sweep("digits_optimizers"))
+    first = rows[0]
+    gap = f"gap to {first.name} at {first.batch_size} [points]"
+    yield from head(f"optimizer | batch | train loss | test accuracy [%] | {gap} | box sharpness [%] | ratio")
+    for row in rows:
+        loss = "–" if row.train_loss is None else f"{row.train_loss.value:.1e}".replace("e-0", "e-")
+        ratio = "1" if row.is_reference else with_interval(row.ratio)
+        about = _starred(row.name, row), row.batch_size, loss
+        yield line(*about, *_accuracy(row), with_interval(row.box_sharpness), ratio)
+
+
+def resilience_table() -> Iterator[str]:
+    rows = resilience(kept_sweep("digits_resilience"))
+    yield from head("variant | large-batch gap [points] | box sharpness, ratio 300 / 16 | less accurate | sharper")
+    for row in rows:
+        name = _starred(VARIANTS.get(row.name, row.name), row)
+        verdicts = [answered(side).replace("not clear", "not significant") for side in (row.worse, row.sharper)]
+        verdicts[0] = "no, more accurate" if row.worse is False else verdicts[0]
+        yield line(name, points(row.metric, row.gap), with_interval(row.ratio), *verdicts)
+
+
+PARTS: dict[str, dict[str, Callable[[], Iterator[str]]]] = {
+    "2-threshold.md": {"threshold": threshold_table},
+    "4-warm-start.md": {"warm start": warm_start_table},
+    "5-evolution.md": {"evolution": evolution_table},
+    "6-remedies.md": {"remedies": remedies_table},
+    "7-optimization.md": {"optimizers": optimizers_table},
+    "8-resilience.md": {"resilience": resilience_table},
+}
+
+
+def figures() -> Iterator[tuple[str, Figure]]:
+    """The figures of these pages, by their names in docs/figures."""
+    yield "keskar_figure4", keskar_figure4(kept_sweep("digits_threshold"))
+    yield "warm_start", switch_point(kept_sweep("digits_warm_start"))
+    yield "evolution", evolution(kept_sweep("digits_evolution"))
+    remedies = [row for row, _ in against_small(kept_sweep("digits_remedies"))]
+    yield "paper_remedies", gap_and_ratio(remedies, "plain training at the smallest batch")
+    yield "optimization_issue", optimizers_figure(by_optimizer(kept_sweep("digits_optimizers")))
+    yield (
+        "resilience",
+        gap_and_ratio(resilience(kept_sweep("digits_resilience")), "the smallest batch of the same variant"),
+    )
+
+
+def _accuracy(row: Comparison) -> tuple[str, str]:
+    return plus_minus(row.metric, row.level), "reference" if row.is_reference else points(row.metric, row.gap)
+
+
+def _starred(name: str, row: Comparison) -> str:
+    return f"{name} *" if row.off_target else name
