@@ -290,14 +290,14 @@ def add_batch_sizes(
     )
     sizes.add_argument(
         "--batch-tokens",
-        type=batch_tokens,
+        type=_batch_tokens,
         default=argparse.SUPPRESS,
         help="or tokens per optimizer step: whole windows of the text",
         **common,
     )
 
 
-def batch_tokens(text: str) -> Amount:
+def _batch_tokens(text: str) -> Amount:
     return Amount(integer(1)(text), "tokens")
 
 

@@ -14,7 +14,6 @@ from sweeps.cli.arguments import (
     add_run,
     add_shifts,
     amount,
-    batch_tokens,
     examples,
     integer,
     integer_or_none,
@@ -131,9 +130,7 @@ def _parser() -> Parser:
     )
     switched.add_argument(
         "--switch-batch-tokens",
-        dest="switch_batch_size",
-        type=batch_tokens,
-        default=argparse.SUPPRESS,
+        type=integer(1),
         metavar="N",
         help="or tokens per optimizer step after the switch",
     )
@@ -356,6 +353,7 @@ def add_sharpness(parser: Parser) -> None:
 NOT_ASKED: dict[str, Any] = {  # axes of batch_grid.py in studies of fixed batches without a switch, a split per seed
     "switch_epochs": [None],
     "switch_batch_size": None,
+    "switch_batch_tokens": None,
     "switch_learning_rate": "keep",
     "switch_optimizer_state": "reset",
     "split_seeds": None,

@@ -8,7 +8,6 @@ from trainables.config import SWITCH_LEARNING_RATES, SWITCH_OPTIMIZER_STATES
 from trainables.measuring import MEASURE_BATCH_NORMS, MEASURE_DTYPES
 from trainables.runtime.errors import UserError
 from trainables.runtime.importing import is_import_path
-from trainables.units import Amount
 
 OF_NO_FILES = {"digits", "noisy_quadratic"}
 CACHED = {"parquet", "image_folder", "arrow", "arrays", "pairs", "text", "tokens"}
@@ -44,6 +43,7 @@ def refuse_options_without_effect(options: argparse.Namespace) -> None:
     rules = [
         ("momentum", None, not others, f"with --optimizer {' '.join(others)}; --optimizer sgd uses it{own}"),
         ("switch_batch_size", None, switches, "without a switch; add --switch-epochs N"),
+        ("switch_batch_tokens", None, switches, "without a switch; add --switch-epochs N"),
         ("switch_learning_rate", SWITCH_LEARNING_RATES[0], scales, "without a switch; add --switch-epochs N"),
         ("switch_optimizer_state", SWITCH_OPTIMIZER_STATES[0], switches, "without a switch; add --switch-epochs N"),
         ("measure_batch_size", None, of_batch, "without --measure-batch-norm batch"),
@@ -55,8 +55,7 @@ def refuse_options_without_effect(options: argparse.Namespace) -> None:
     ]
     for name, default, has_effect, reason in rules:
         if (value := getattr(options, name)) != default and not has_effect:
-            option = f"{name} {value}" if not isinstance(value, Amount) else f"switch_batch_tokens {value.value}"
-            raise UserError(f"`--{option.replace('_', '-')}` has no effect {reason}")
+            raise UserError(f"`--{name.replace('_', '-')} {value}` has no effect {reason}")
     for remedy in options.remedies:
         both = {**options.schedule, **remedy}
         if "base_batch_size" in remedy and not (both.get("learning_rate_scaling") or both.get("same_steps")):

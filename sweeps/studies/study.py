@@ -32,7 +32,7 @@ from trainables.measures.costs import cost_line
 from trainables.runtime.errors import UserError
 from trainables.runtime.text import duration
 from trainables.storage.folders import AnyPath, redact_credentials, write_atomically
-from trainables.units import in_examples
+from trainables.units import Amount, in_examples
 
 if TYPE_CHECKING:
     from trainables.records.tables import Tables
@@ -274,11 +274,12 @@ def grid_of(options: argparse.Namespace, source: Source) -> Grid:
         warn(
             ["the test set decides when trials end (--target-metric); --validation-size N decides by held-out examples"]
         )
-    switch_sizes = [options.switch_batch_size] if options.switch_batch_size else []
-    switch_sizes = batch_sizes_of(switch_sizes, source, "--switch-batch-tokens")
+    switch_size, tokens = options.switch_batch_size, options.switch_batch_tokens
+    if tokens is not None:
+        (switch_size,) = batch_sizes_of([Amount(tokens, "tokens")], source, "--switch-batch-tokens")
     renamed: dict[str, Any] = {
         "batch_sizes": batch_sizes_of(options.batch_sizes, source),
-        "switch_batch_size": next(iter(switch_sizes), None),
+        "switch_batch_size": switch_size,
         "model_options": dict(options.model_options),
         "build_timeout": options.trial_timeout,
         "optimizers": options.optimizer,
