@@ -121,10 +121,8 @@ def figures() -> Iterator[tuple[str, Figure]]:
     remedies = [row for row, _ in against_small(kept_sweep("digits_remedies"))]
     yield "paper_remedies", gap_and_ratio(remedies, "plain training at the smallest batch")
     yield "optimization_issue", optimizers_figure(by_optimizer(kept_sweep("digits_optimizers")))
-    yield (
-        "resilience",
-        gap_and_ratio(resilience(kept_sweep("digits_resilience")), "the smallest batch of the same variant"),
-    )
+    variants = resilience(kept_sweep("digits_resilience"))
+    yield "resilience", gap_and_ratio(variants, "the smallest batch of the same variant")
 
 
 def _accuracy(row: Comparison) -> tuple[str, str]:
