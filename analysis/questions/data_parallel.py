@@ -31,6 +31,7 @@ import numpy as np
 import pandas as pd
 from scipy import optimize
 
+from analysis.data.batch_unit import EXAMPLES, BatchUnit
 from analysis.data.load import Sweep
 from analysis.questions.time_to_result import TimeToResult, cost, shown
 from analysis.stats.means import Mean, mean_over_replicates
@@ -243,7 +244,9 @@ def on_devices(step: Step, seconds: Mean) -> Mean:
     return seconds.times(step.most / step.single)
 
 
-def step_lines(steps: Sequence[Step], size: float, link: Link, part: str = "") -> list[str]:
+def step_lines(
+    steps: Sequence[Step], size: float, link: Link, part: str = "", *, unit: BatchUnit = EXAMPLES
+) -> list[str]:
     """The link, and a line for each step; `part` of the sweep, where it has several."""
     overhead = max(step.overhead for step in steps)
     more = f", {_milliseconds(overhead)} ms of overhead per step" if overhead else ""
@@ -255,7 +258,7 @@ def step_lines(steps: Sequence[Step], size: float, link: Link, part: str = "") -
     for step in steps:
         guess = "" if step.is_measured else " (guess: fewer examples per device than measured)"
         text.append(
-            f"  batch {step.batch_size} on {_counted(step.devices)}: {_milliseconds(step.most)} ms, "
+            f"  {_named(step, unit)}: {_milliseconds(step.most)} ms, "
             f"{_milliseconds(step.least)} ms with overlap; speedup {step.single / step.most:.2f}, "
             f"efficiency {100 * step.efficiency:.0f} %{guess}"
         )
@@ -269,6 +272,8 @@ def goal_lines(
     price_per_hour: float | None,
     currency: str = "$",
     part: str = "",
+    *,
+    unit: BatchUnit = EXAMPLES,
 ) -> list[str]:
     """Time and cost to the goal on several devices, the fastest and the cheapest; the price is per device."""
     on_one = {row.batch_size: row.seconds for row in found.rows_of(part)}
@@ -286,17 +291,17 @@ def goal_lines(
             price = f"{currency}{shown(cost(paid, price_per_hour))}"
         least = plain_number(seconds.value * step.least / step.most)
         text.append(
-            f"  batch {step.batch_size} on {_counted(step.devices)}: {shown(seconds)} s, {price} "
+            f"  {_named(step, unit)}: {shown(seconds)} s, {price} "
             f"({least} s with full overlap)"
         )
     fastest = min(times, key=lambda one: one[1].value)[0]
     cheapest = min(times, key=lambda one: one[1].value * one[0].devices)[0]
     overlapped = min(times, key=lambda one: one[1].value * one[0].least / one[0].most)[0]
-    also = "" if overlapped is fastest else f" (with full overlap {_named(overlapped)})"
-    return [*text, f"Fastest: {_named(fastest)}{also}. Cheapest: {_named(cheapest)}."]
+    also = "" if overlapped is fastest else f" (with full overlap {_named(overlapped, unit)})"
+    return [*text, f"Fastest: {_named(fastest, unit)}{also}. Cheapest: {_named(cheapest, unit)}."]
 
 
-def check_lines(model: WorkerModel) -> list[str]:
+def check_lines(model: WorkerModel, *, unit: BatchUnit = EXAMPLES) -> list[str]:
     """What was fitted, then each step as predicted and as measured."""
     text = [
         f"Model against workers on this machine: link fitted to {model.sums} all-reduces "
@@ -307,7 +312,7 @@ def check_lines(model: WorkerModel) -> list[str]:
     for step in model.steps:
         shared = f" ({step.stretch:g} processes per core)" if step.stretch > 1 else ""
         text.append(
-            f"  batch {step.batch_size} on {step.workers} workers{shared}: predicted "
+            f"  batch {unit.batch(step.batch_size)} on {step.workers} workers{shared}: predicted "
             f"{_milliseconds(step.predicted.value)} ms, measured {_milliseconds(step.measured.value)} ms, ratio "
             f"{shown(step.ratio)}; without overhead {plain_number(step.bare_ratio.value)}"
         )
@@ -337,8 +342,8 @@ def _counted(devices: int) -> str:
     return f"{devices} device{'s' if devices > 1 else ''}"
 
 
-def _named(step: Step) -> str:
-    return f"batch {step.batch_size} on {_counted(step.devices)}"
+def _named(step: Step, unit: BatchUnit) -> str:
+    return f"batch {unit.batch(step.batch_size)} on {_counted(step.devices)}"
 
 
 def _milliseconds(seconds: float) -> str:

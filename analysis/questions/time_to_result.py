@@ -222,7 +222,7 @@ def lines(
     what = "Fastest" if price_per_hour is None else "Fastest and cheapest"
     for left_out, why in ((found.without_goal, "the goal is not reached"), (found.without_throughput, "no throughput")):
         for part, sizes in left_out.items():
-            said = place(part, ", ".join(map(str, sizes))) if sizes else part
+            said = place(part, ", ".join(map(unit.batch, sizes))) if sizes else part
             text.append(f"  {said}: left out, {why}")
     return [
         *text,

@@ -75,9 +75,9 @@ def run_throughput(options: argparse.Namespace) -> list[object]:
 def _several_devices(
     options: argparse.Namespace, measured: _Measured, found: Sequence[TimeToResult] = (), metric: str = ""
 ) -> Iterator[str]:
-    model = measured.model
+    model, unit = measured.model, measured.unit
     if model is not None:
-        yield from check_lines(model)
+        yield from check_lines(model, unit=unit)
     if options.devices is None:
         return
     link = model.link if model else Link(options.latency, options.bandwidth)
@@ -86,9 +86,9 @@ def _several_devices(
         if not throughput:
             continue
         steps = data_parallel_steps(throughput, measured.gradient_bytes, link, [*throughput], options.devices, overhead)
-        yield from step_lines(steps, measured.gradient_bytes, link, part)
+        yield from step_lines(steps, measured.gradient_bytes, link, part, unit=unit)
         for one in found:
-            yield from goal_lines(steps, one, metric, options.price_per_hour, part=part)
+            yield from goal_lines(steps, one, metric, options.price_per_hour, part=part, unit=unit)
     if model is None:
         yield model_error_line(None)
 

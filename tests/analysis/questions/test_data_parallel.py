@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 from made_up import law
 
+from analysis.data.batch_unit import BatchUnit
 from analysis.data.load import load_sweep
 from analysis.questions.data_parallel import (
     Link,
@@ -108,6 +109,8 @@ def test_steps_by_hand() -> None:
     assert step_lines(steps, 4e6, Link(0.0, 1e9))[2] == (
         "  batch 64 on 2 devices: 12 ms, 8 ms with overlap; speedup 1.00, efficiency 50 %"
     )
+    in_tokens = step_lines(steps, 4e6, Link(0.0, 1e9), unit=BatchUnit(32))[2]
+    assert in_tokens.startswith("  batch 64 (2048 tokens) on 2 devices: 12 ms, ")
 
 
 def test_the_largest_share_decides() -> None:
@@ -145,6 +148,8 @@ def test_time_and_cost_to_a_goal() -> None:
     assert text[-1] == (
         "Fastest: batch 64 on 1 device (with full overlap batch 64 on 2 devices). Cheapest: batch 64 on 1 device."
     )
+    in_tokens = goal_lines(steps, to_result(row(64, on_one)), "test loss", 3.0, unit=BatchUnit(32))
+    assert in_tokens[-1].endswith("Cheapest: batch 64 (2048 tokens) on 1 device.")
     plain = goal_lines(steps, to_result(row(64, on_one)), "test loss", None)
     assert "8400 (4200 to 16800) device-seconds" in plain[2]
     assert goal_lines(steps, to_result(row(16, on_one)), "test loss", None) == []
