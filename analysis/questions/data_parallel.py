@@ -290,10 +290,7 @@ def goal_lines(
         if price_per_hour is not None:
             price = f"{currency}{shown(cost(paid, price_per_hour))}"
         least = plain_number(seconds.value * step.least / step.most)
-        text.append(
-            f"  {_named(step, unit)}: {shown(seconds)} s, {price} "
-            f"({least} s with full overlap)"
-        )
+        text.append(f"  {_named(step, unit)}: {shown(seconds)} s, {price} ({least} s with full overlap)")
     fastest = min(times, key=lambda one: one[1].value)[0]
     cheapest = min(times, key=lambda one: one[1].value * one[0].devices)[0]
     overlapped = min(times, key=lambda one: one[1].value * one[0].least / one[0].most)[0]

@@ -12,6 +12,7 @@ import argparse
 import re
 import sys
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 
 import exhibits_on_digits
 import tables_of_networks
@@ -21,12 +22,16 @@ FIGURES = HERE.parent / "figures"
 PAGES = {**tables_of_networks.PARTS, **exhibits_on_digits.PARTS}
 
 
+def _with_body(body: str, marked: re.Match[str]) -> str:
+    return f"{marked[1]}{body}\n{marked[2]}"
+
+
 def rebuilt(page: str, parts: Mapping[str, Callable[[], Iterator[str]]]) -> str:
     """The text of `page` with its generated parts written anew. Raises SystemExit where it lacks one."""
     for name, lines in parts.items():
         marked = re.compile(rf"(<!-- generated: {name} -->\n).*?(<!-- end of {name} -->)", re.DOTALL)
         body = "\n".join(lines())
-        page, count = marked.subn(lambda match, body=body: match[1] + body + "\n" + match[2], page)
+        page, count = marked.subn(partial(_with_body, body), page)
         if count != 1:
             raise SystemExit(f"the page must have one part `{name}`, got {count}")
     return page

@@ -1,7 +1,7 @@
 """The tables of page 1 and its figure, from the results kept in docs/paper/data: the networks at several sizes."""
 
 from collections.abc import Callable, Iterator
-from functools import cache
+from functools import cache, partial
 
 import pandas as pd
 from kept import head, kept_sweep, line
@@ -54,7 +54,7 @@ def accuracy_table() -> Iterator[str]:
                 network,
                 run,
                 *cells,
-                effect_text(*test[["effect", "effect_low", "effect_high"]], "{:.2f}".format),
+                effect_text(test["effect"], test["effect_low"], test["effect_high"], "{:.2f}".format),
                 verdict_text(test),
             )
 
@@ -105,9 +105,9 @@ def stopping_table() -> Iterator[str]:
     trials = comparable(sweep)
     sizes = sorted(trials["batch_size"].unique())
     paper = [accuracy().loc[("F1", end), "train_accuracy"] / 100 for end in ("SB", "LB")]
-    rules = {
+    rules: dict[str, list[Callable[[pd.DataFrame], pd.Series]]] = {
         f"at the paper's train accuracy ({100 * paper[0]:.2f} and {100 * paper[1]:.2f} %)": [
-            lambda epochs, least=least: epochs["train_accuracy"] >= least for least in paper
+            partial(_is_accurate, least) for least in paper
         ],
         "at a train loss of 0.01": [lambda epochs: epochs["train_loss"] <= 0.01] * 2,
         "at a train loss of 0.002": [lambda epochs: epochs["train_loss"] <= 0.002] * 2,
@@ -133,6 +133,10 @@ def _spread(mean: float, deviation: float) -> str:
 def _ends(mean: Mean) -> tuple[float | None, float | None]:
     """Those of the interval; none of one seed."""
     return (None, None) if mean.interval is None else (mean.interval.low, mean.interval.high)
+
+
+def _is_accurate(least: float, epochs: pd.DataFrame) -> pd.Series:
+    return epochs["train_accuracy"] >= least
 
 
 def _first(sweep: Sweep, trials: pd.DataFrame, rule: Callable[[pd.DataFrame], pd.Series]) -> pd.DataFrame:
