@@ -17,7 +17,9 @@ from functools import lru_cache
 
 from analysis.data.load import Sweep
 from analysis.stats.wording import plain_number
+from trainables.runtime.errors import UserError
 from trainables.runtime.importing import importing_alike
+from trainables.runtime.own_process import ending
 from trainables.storage.folders import AnyPath
 
 
@@ -49,7 +51,10 @@ def begin_rescaling(sweep: Sweep) -> None:
 
 
 def rescaling(sweep: Sweep) -> Rescaling:
-    """The counter-example on a network of the sweep, or on a small one; about three seconds."""
+    """The counter-example on a network of the sweep, or on a small one; about three seconds.
+
+    Raises UserError where the process that computes it fails, such as for lack of memory.
+    """
     return _rescaling(_folder(sweep))
 
 
@@ -74,7 +79,9 @@ def _rescaling(folder: AnyPath | None) -> Rescaling:
     process = _process(folder)
     found, errors = process.communicate()
     if process.returncode:
-        raise RuntimeError(errors)
+        _process.cache_clear()
+        last = (errors.strip().splitlines() or ["nothing said"])[-1]
+        raise UserError(f"the rescaled network could not be computed ({ending(process.returncode)}: {last})")
     content = json.loads(found)
     rows = tuple(Rescaled(*row) for row in content.pop("rows"))
     return Rescaling(rows=rows, **content)

@@ -21,6 +21,7 @@ from analysis.reporting.page.means import batch_size_charts, switch_charts
 from analysis.reporting.summary import flag_counts
 from analysis.stats.rank_correlation import Correlation
 from analysis.stats.wording import correlation_text
+from trainables.runtime.errors import UserError
 
 Section = dict[str, Any]
 Table = dict[str, Any]
@@ -222,24 +223,28 @@ def _importance(sweep: Sweep) -> Section:
     return _section("Which hyperparameter matters", [IMPORTANCE_NOTE], tables=found, findings=sentences)
 
 
+def _counter_example(sweep: Sweep) -> Table:
+    head = ["measure", "before", "after rescaling", "ratio"]
+    try:
+        found = rescaling(sweep)
+    except UserError as error:
+        return _table("The counter-example is missing", head, [{"cells": [str(error), "–", "–", "–"]}])
+    changes = ([row.measure, *map(tables.shown, (row.before, row.after, row.ratio))] for row in found.rows)
+    return _table(f"The counter-example. {rescaling_sentence(found)}", head, ({"cells": cells} for cells in changes))
+
+
 def _correlations(sweep: Sweep) -> list[Table]:
     if comparable(sweep).empty:
         return []
     kendall = tables.kendall_table(sweep)
     where = {**COMPARED, "off_target": False}
-    found = rescaling(sweep)
-    changes = ([row.measure, *map(tables.shown, (row.before, row.after, row.ratio))] for row in found.rows)
     return [
         _table(
             f"Granulated Kendall coefficient with the {sweep.metric.error}, by axis",
             ["measure", *kendall["axes"], "mean"],
             ({"cells": cells, "where": where} for cells in kendall["rows"]),
         ),
-        _table(
-            f"The counter-example. {rescaling_sentence(found)}",
-            ["measure", "before", "after rescaling", "ratio"],
-            ({"cells": cells} for cells in changes),
-        ),
+        _counter_example(sweep),
         _table(
             "Spearman’s correlation of every measure with every target, 95 % t-intervals over replicates",
             ["target", "measure", "view", "rho", "trials", "replicates"],

@@ -15,7 +15,8 @@ from analysis.charts.leaderboard import leaderboard_figure
 from analysis.data.load import BOX_STRONG, Sweep, comparable, load_sweep, measures_of
 from analysis.questions.association import associate, beyond_hyperparameters
 from analysis.questions.leaderboard import leaderboard, leaderboard_frame, leaderboard_lines
-from analysis.questions.rescaling import rescaling, rescaling_sentence
+from analysis.questions.rescaling import _process, _rescaling, rescaling, rescaling_sentence
+from analysis.reporting.page.sections import sections
 from analysis.stats.rank_correlation import granulated_kendall
 from trainables.records.tables import Record
 from trainables.runtime.errors import UserError
@@ -150,6 +151,13 @@ def test_what_cannot_be_ranked(write_sweep: Callable[..., Path]) -> None:
         leaderboard(sweep, "sharpness")
 
 
+@pytest.fixture
+def forgotten_rescaling() -> None:
+    """As in a new process."""
+    for found in (_process, _rescaling):
+        found.cache_clear()
+
+
 def test_one_function_two_sharpnesses(sweep: Sweep) -> None:
     """The eigenvalues of the rescaled network are others, its predictions are not (Dinh et al. 2017)."""
     found = rescaling(sweep)
@@ -161,3 +169,18 @@ def test_one_function_two_sharpnesses(sweep: Sweep) -> None:
     assert adaptive.ratio == pytest.approx(1, rel=1e-6)
     assert eig.ratio == pytest.approx(eig.after / eig.before)
     assert "leave every prediction as it is" in rescaling_sentence(found)
+
+
+def test_a_page_without_the_rescaled_network(
+    sweep: Sweep, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, forgotten_rescaling: None
+) -> None:
+    """Where its process fails the page says why, and has the rest."""
+    (tmp_path / "torch.py").write_text("raise ImportError('no space left')")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(UserError, match=r"could not be computed \(exit status 1: ImportError: no space left\)"):
+        rescaling(sweep)
+    shown = {table["caption"]: table for section in sections(sweep) for table in section["tables"]}
+    assert "no space left" in shown["The counter-example is missing"]["rows"][0]["cells"][0]
+    assert any(caption.startswith("Spearman") for caption in shown)
+    monkeypatch.undo()
+    assert rescaling(sweep).function_error < 1e-12
