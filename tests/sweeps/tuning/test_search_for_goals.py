@@ -162,7 +162,10 @@ def test_mistakes_get_one_line(tmp_path: Path, refusal: Callable[..., str], opti
 
 @pytest.mark.slow
 def test_a_real_run_that_is_widened(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    """A goal that nothing reaches has one line, the other its answer; a wider run trains nothing again."""
+    """A goal that nothing reaches has one line, the other its answer; a wider run trains nothing again.
+
+    Momentum is searched too, and is that of the trials.
+    """
     command = [
         sys.executable,
         str(SCRIPT),
@@ -174,7 +177,8 @@ def test_a_real_run_that_is_widened(tmp_path: Path, capfd: pytest.CaptureFixture
         "--plain",
         *QUICK,
     ]
-    command += ["--metric", "accuracy", "--learning-rate-range", "0.01", "0.1", "--goal", "0.4", "0.999"]
+    command += ["--metric", "accuracy", "--goal", "0.4", "0.999"]
+    command += "--optimizer sgd --learning-rate-range 0.1 1 --momentum-range 0.5 0.9".split()  # noqa: SIM905
     planned = subprocess.run([*command, "--dry-run"], capture_output=True, text=True, timeout=300, check=False)
     assert planned.returncode == 0, planned.stderr
     assert "batch 30: 4 trials of tuning" in planned.stdout
@@ -185,6 +189,10 @@ def test_a_real_run_that_is_widened(tmp_path: Path, capfd: pytest.CaptureFixture
     assert "0 of 8 settings reach test_accuracy >= 0.999, so its steps are not known" in first.stdout
     kept = {row["trial_id"]: row for row in pq.read_table(tmp_path / "x" / "trials.parquet").to_pylist()}
     assert {row["target_metric"] for row in kept.values()} == {0.999}
+    assert ", momentum 0." in first.stdout
+    tuning = pq.read_table(tmp_path / "x" / "tuning.parquet").to_pylist()
+    assert [kept[row["trial_id"]]["momentum"] for row in tuning] == [row["momentum"] for row in tuning]
+    assert all(0.5 <= row["momentum"] <= 0.9 for row in tuning)
     wider = [*command, "--resume", "--trials", "5", "--batch-sizes", "30", "100", "300"]
     second = subprocess.run(wider, capture_output=True, text=True, timeout=600, check=False)
     assert second.returncode == 0, second.stdout + second.stderr
@@ -192,6 +200,7 @@ def test_a_real_run_that_is_widened(tmp_path: Path, capfd: pytest.CaptureFixture
     assert all(rows[key]["finished_at"] == row["finished_at"] for key, row in kept.items())
     assert "  batch 100: " in second.stdout
     about = json.loads((tmp_path / "x" / "tuning.json").read_text())
+    assert about["space"]["momentum"] == [0.5, 0.9]
     assert about["goals"] == {"column": "test_accuracy", "direction": "higher", "values": [0.4, 0.999]}
     assert analysis_main([str(tmp_path / "x")]) == 0
     assert "0 of 15 settings reach test_accuracy >= 0.999" in capfd.readouterr().out

@@ -1,10 +1,7 @@
-"""Momentum and betas in the search: how they are drawn, where they are set, what is found. All but the last test run
-without Ray."""
+"""Momentum and betas in the search: how they are drawn, where they are set, what is found. No test runs Ray."""
 
 import json
 import math
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -32,7 +29,6 @@ from trainables.config import TrialConfig
 from trainables.data import Source, load_source
 from trainables.runtime.errors import UserError
 
-SCRIPT = Path(__file__).parents[3] / "sweeps" / "steps_to_result.py"
 KEPT = Path(__file__).parents[3] / "docs" / "kept" / "steps_to_result_digits"
 FIXED: dict[str, Any] = {"warmup_epochs": (0.0, 0.0), "weight_decay": (0.0, 0.0)}
 SMALL = "--batch-sizes 30 300 --train-size 300 --model-options widths=8 --seeds 0 1".split()  # noqa: SIM905
@@ -248,27 +244,3 @@ def test_it_finds_the_momentum_of_the_noisy_quadratic(tmp_path: Path) -> None:
         assert 0.85 * best < row.steps.value < plain
         assert best < 0.6 * plain
         assert ", momentum 0." in row.setting
-
-
-@pytest.mark.slow
-def test_a_real_run_that_is_resumed(tmp_path: Path) -> None:
-    command = [sys.executable, str(SCRIPT), "--results", str(tmp_path), "--name", "x", "--no-dashboard", "--plain"]
-    command += [*SMALL, "--trials", "3", "--epochs", "3", "--metric", "accuracy", "--goal", "0.2"]
-    command += "--optimizer sgd --learning-rate-range 0.1 1 --momentum-range 0.5 0.9".split()  # noqa: SIM905
-    first = subprocess.run(command, capture_output=True, text=True, timeout=900, check=False)
-    assert first.returncode == 0, first.stdout + first.stderr
-    assert "batch 30: " in first.stdout
-    assert ", momentum 0." in first.stdout
-    kept = {row["trial_id"]: row for row in pq.read_table(tmp_path / "x" / "trials.parquet").to_pylist()}
-    tuning = pq.read_table(tmp_path / "x" / "tuning.parquet").to_pylist()
-    assert [kept[row["trial_id"]]["momentum"] for row in tuning] == [row["momentum"] for row in tuning]
-    assert all(0.5 <= row["momentum"] <= 0.9 for row in tuning)
-    assert json.loads((tmp_path / "x" / "tuning.json").read_text())["space"]["momentum"] == [0.5, 0.9]
-    second = subprocess.run(
-        [*command, "--resume", "--trials", "4"], capture_output=True, text=True, timeout=900, check=False
-    )
-    assert second.returncode == 0, second.stdout + second.stderr
-    rows = {row["trial_id"]: row for row in pq.read_table(tmp_path / "x" / "trials.parquet").to_pylist()}
-    assert all(rows[key]["finished_at"] == row["finished_at"] for key, row in kept.items())
-    wider = pq.read_table(tmp_path / "x" / "tuning.parquet").to_pylist()
-    assert {row["trial_id"] for row in tuning} < {row["trial_id"] for row in wider}
