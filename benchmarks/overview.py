@@ -73,6 +73,7 @@ def about(note: str) -> dict[str, Any]:
     """Where and when, as far as a reader needs it to judge a figure."""
     return {
         "processor": processor(),
+        "vector_instructions": vector_instructions(),
         "cores": len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count(),
         "python": platform.python_version(),
         **{name: version(name) for name in ("torch", "ray", "scipy")},
@@ -83,11 +84,20 @@ def about(note: str) -> dict[str, Any]:
 
 def processor() -> str:
     """The name of the processor."""
-    names = Path("/proc/cpuinfo")
-    lines = names.read_text().splitlines() if names.exists() else []
-    return next(
-        (line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.processor()
-    )
+    return _of_cpuinfo("model name") or platform.processor()
+
+
+def vector_instructions() -> str:
+    """The widest that the processor has: one name stands for processors with and without AVX-512."""
+    flags = _of_cpuinfo("flags").split()
+    return next((name for flag, name in (("avx512f", "AVX-512"), ("avx2", "AVX2")) if flag in flags), "")
+
+
+def _of_cpuinfo(key: str) -> str:
+    """What Linux says of the first processor; empty elsewhere."""
+    file = Path("/proc/cpuinfo")
+    lines = file.read_text().splitlines() if file.exists() else []
+    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith(key)), "")
 
 
 def summary(name: str, part: dict[str, Any]) -> str:
