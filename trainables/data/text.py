@@ -68,7 +68,7 @@ def _tokenized(files: list[Path], level: str, tokenizer: Path | None) -> tuple[A
     """The ids of the training and the test part, and the size of the vocabulary."""
     if tokenizer is not None:
         encoder = Tokenizer(tokenizer)
-        train, test = train_and_test([encoder.encode([read_file(file)])[0] for file in files])
+        train, test = train_and_test([encoder.encode_long(read_file(file)) for file in files])
         kind = id_type(encoder.vocabulary)
         return {"train": train.astype(kind), "test": test.astype(kind)}, encoder.vocabulary
     train, test = train_and_test([read_file(file) if level == "char" else words(read_file(file)) for file in files])

@@ -3,6 +3,8 @@
 The library is an optional extra, imported where a tokenizer is asked for.
 """
 
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +12,45 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trainables.runtime.errors import UserError, one_line, quoted
+
+PIECE = 2**18  # characters: the library takes about 170 bytes for each character that it encodes at once
+OVERLAP = 2**10  # characters, on each side of where two pieces meet
+TOGETHER = 8  # pieces, on several threads
+
+
+@dataclass(frozen=True)
+class _Encoded:
+    """The ids of the tokens of a piece of a text, and the places in the text where each begins and ends."""
+
+    ids: NDArray[np.int64]
+    begins: NDArray[np.int64]
+    ends: NDArray[np.int64]
+
+    def moved(self, places: int) -> "_Encoded":
+        return _Encoded(self.ids, self.begins + places, self.ends + places)
+
+    def inside(self, low: int, high: int) -> "_Encoded":
+        """The tokens between two places."""
+        return self._of((self.begins >= low) & (self.ends <= high))
+
+    def before(self, place: int) -> "_Encoded":
+        return self._of(self.begins < place)
+
+    def since(self, place: int) -> "_Encoded":
+        return self._of(self.begins >= place)
+
+    def _of(self, chosen: NDArray[np.bool_]) -> "_Encoded":
+        return _Encoded(self.ids[chosen], self.begins[chosen], self.ends[chosen])
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def equals(self, other: "_Encoded") -> bool:
+        mine, theirs = (np.stack([one.ids, one.begins, one.ends]) for one in (self, other))
+        return np.array_equal(mine, theirs)
+
+
+_NOTHING = _Encoded(*(np.empty(0, np.int64) for _ in range(3)))
 
 
 class Tokenizer:
@@ -40,29 +81,70 @@ class Tokenizer:
 
         Raises UserError for ids outside of the vocabulary, and for characters that have no token.
         """
+        found = self._encoded(texts)
+        for text, one in zip(texts, found, strict=True):
+            self._check(text, one)
+        return [one.ids for one in found]
+
+    def encode_long(self, text: str) -> NDArray[np.int64]:
+        """`encode` of one text, in pieces: with less memory for a long one, and on several threads.
+
+        Neighbouring pieces overlap. They are joined in the middle of the overlap, where both have the same tokens at
+        the same places. Where they do not, as the tokens depend on text far away, the text is encoded as a whole.
+        """
+        joined: list[NDArray[np.int64]] = []
+        begin, last = 0, _NOTHING  # the tokens of the piece before, and where the first of them begins
+        for cut, own in self._pieces(text):
+            if cut:
+                middle = (cut - OVERLAP // 2, cut + OVERLAP // 2)
+                shared = own.inside(*middle)
+                if not len(shared) or not shared.equals(last.inside(*middle)):
+                    return self.encode([text])[0]
+                end = int(shared.begins[0])
+                joined.append(self._check(text[begin:end], last.before(end).moved(-begin)).ids)
+                begin, own = end, own.since(end)
+            last = own
+        joined.append(self._check(text[begin:], last.moved(-begin)).ids)
+        return np.concatenate(joined)
+
+    def _pieces(self, text: str) -> Iterator[tuple[int, _Encoded]]:
+        """Where each piece of the text begins, and its tokens and those of the overlaps on both sides."""
+        places = range(0, len(text), PIECE)
+        for first in range(0, len(places), TOGETHER):
+            cuts = places[first : first + TOGETHER]
+            starts = [max(cut - OVERLAP, 0) for cut in cuts]
+            texts = [text[start : cut + PIECE + OVERLAP] for start, cut in zip(starts, cuts, strict=True)]
+            for cut, start, found in zip(cuts, starts, self._encoded(texts), strict=True):
+                yield cut, found.moved(start)
+
+    def _encoded(self, texts: list[str]) -> list[_Encoded]:
         found = []
-        for text, encoding in zip(texts, self._own.encode_batch(texts, add_special_tokens=False), strict=True):
-            ids = np.array(encoding.ids, dtype=np.int64)
-            if ids.max(initial=0) >= self.vocabulary:
-                raise UserError(
-                    f"`tokenizer` must have ids from 0 to {self.vocabulary - 1} for its {self.vocabulary} tokens, "
-                    f"got {ids.max()} in {self._file}"
-                )
-            if len(ids) == 0 and text.strip():
-                raise UserError(f"`tokenizer` must know the text, got no token for {text[:20]!r} in {self._file}")
-            if (lost := self._lost(text, encoding.offsets)) is not None:
-                raise UserError(
-                    f"`tokenizer` must have a token for every character, or one for unknown text, got none for "
-                    f"{lost!r} in {self._file}"
-                )
-            found.append(ids)
+        for encoding in self._own.encode_batch(texts, add_special_tokens=False):
+            begins, ends = np.array(encoding.offsets, dtype=np.int64).reshape(-1, 2).T
+            found.append(_Encoded(np.array(encoding.ids, dtype=np.int64), begins, ends))
         return found
 
-    def _lost(self, text: str, offsets: list[tuple[int, int]]) -> str | None:
+    def _check(self, text: str, found: _Encoded) -> _Encoded:
+        """`found`, the tokens of `text`. Raises UserError as `encode`."""
+        most = found.ids.max(initial=0)
+        if most >= self.vocabulary:
+            raise UserError(
+                f"`tokenizer` must have ids from 0 to {self.vocabulary - 1} for its {self.vocabulary} tokens, "
+                f"got {most} in {self._file}"
+            )
+        if not len(found) and text.strip():
+            raise UserError(f"`tokenizer` must know the text, got no token for {text[:20]!r} in {self._file}")
+        if (lost := self._lost(text, found)) is not None:
+            raise UserError(
+                f"`tokenizer` must have a token for every character, or one for unknown text, got none for "
+                f"{lost!r} in {self._file}"
+            )
+        return found
+
+    def _lost(self, text: str, found: _Encoded) -> str | None:
         """A character that no token covers; None where these are spaces, or what the tokenizer is made to remove."""
-        starts = np.zeros(len(text) + 1, dtype=np.int64)
-        for place, change in zip(np.array(offsets, dtype=np.int64).reshape(-1, 2).T, (1, -1), strict=True):
-            np.add.at(starts, place, change)
+        count = len(text) + 1
+        starts = np.bincount(found.begins, minlength=count) - np.bincount(found.ends, minlength=count)
         uncovered = np.flatnonzero(np.cumsum(starts)[:-1] <= 0)
         lost = {text[place] for place in uncovered.tolist()}
         lost = {one for one in lost if one.isprintable() and not one.isspace()}

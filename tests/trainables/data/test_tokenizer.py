@@ -4,11 +4,13 @@ import json
 import sys
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
 
 from trainables.data import Source, load_source
+from trainables.data.tokenizer import Tokenizer
 from trainables.runtime.errors import UserError
 
 TEXT = "low lower lowest new newer newest wide wider widest\n" * 12
@@ -108,3 +110,46 @@ def test_tokens_that_never_occur_are_seen_in_the_fingerprint() -> None:
         return Source("own", ids, (ids + 1) % 12, None, None, vocabulary, task="language").fingerprint
 
     assert len({fingerprint(size) for size in (12, 13, 20)}) == 3
+
+
+KINDS: dict[str, tuple[str, dict[str, Any], str | None, str | None]] = {  # model, trainer's options, and what is before
+    "BPE by bytes": ("BPE", {"vocab_size": 300}, "ByteLevel", None),
+    "BPE by words": ("BPE", {"vocab_size": 60}, "Whitespace", "NFD"),
+    "unigram": ("Unigram", {"vocab_size": 60, "unk_token": "<unk>"}, "Metaspace", "NFC"),
+    "word pieces": ("WordPiece", {"vocab_size": 60}, "BertPreTokenizer", "BertNormalizer"),
+    "words": ("WordLevel", {}, "WhitespaceSplit", None),
+    "BPE of the text as a whole": ("BPE", {"vocab_size": 60}, None, None),
+}
+LONG = TEXT + "na\u00efve caf\u00e9 \U0001f600\U0001f601   \n\n\n lowest\u00a0wide " * 40 + TEXT
+
+
+@pytest.mark.parametrize("kind", list(KINDS))
+def test_a_long_text_in_pieces_has_the_tokens_of_the_whole(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where tokens depend on where a long word begins: that text is encoded as a whole."""
+    library = pytest.importorskip("tokenizers")
+    model, options, pre_tokenizer, normalizer = KINDS[kind]
+    unknown = {} if model == "Unigram" else {"unk_token": "<unk>"}
+    own = library.Tokenizer(getattr(library.models, model)(**unknown))
+    if pre_tokenizer is not None:
+        own.pre_tokenizer = getattr(library.pre_tokenizers, pre_tokenizer)()
+    if normalizer is not None:
+        own.normalizer = getattr(library.normalizers, normalizer)()
+    words = LONG + "a" * 2000
+    trainer = {"BPE": "BpeTrainer"}.get(model, f"{model}Trainer")
+    how = getattr(library.trainers, trainer)(show_progress=False, special_tokens=["<unk>"], **options)
+    own.train_from_iterator([words], how)
+    own.save(str(tmp_path / "tokenizer.json"))
+    used, as_a_whole = Tokenizer(tmp_path / "tokenizer.json"), Mock()
+    as_a_whole.side_effect = used.encode
+    monkeypatch.setattr(used, "encode", as_a_whole)
+    for piece, overlap in ((101, 40), (1000, 100), (10**6, 40)):
+        monkeypatch.setattr("trainables.data.tokenizer.PIECE", piece)
+        monkeypatch.setattr("trainables.data.tokenizer.OVERLAP", overlap)
+        assert used.encode_long(LONG).tolist() == own.encode(LONG).ids
+    as_a_whole.assert_not_called()
+    monkeypatch.setattr("trainables.data.tokenizer.PIECE", 700)
+    assert used.encode_long(words).tolist() == own.encode(words).ids
+    as_a_whole.assert_called()
+    assert used.encode_long("").tolist() == []
