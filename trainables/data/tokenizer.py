@@ -16,6 +16,7 @@ from trainables.runtime.errors import UserError, one_line, quoted
 PIECE = 2**18  # characters: the library takes about 170 bytes for each character that it encodes at once
 OVERLAP = 2**10  # characters, on each side of where two pieces meet
 TOGETHER = 8  # pieces, on several threads
+AT_ONCE = 4096  # texts
 
 
 @dataclass(frozen=True)
@@ -81,10 +82,11 @@ class Tokenizer:
 
         Raises UserError for ids outside of the vocabulary, and for characters that have no token.
         """
-        found = self._encoded(texts)
-        for text, one in zip(texts, found, strict=True):
-            self._check(text, one)
-        return [one.ids for one in found]
+        found: list[NDArray[np.int64]] = []
+        for first in range(0, len(texts), AT_ONCE):
+            some = texts[first : first + AT_ONCE]
+            found += [self._check(text, one).ids for text, one in zip(some, self._encoded(some), strict=True)]
+        return found
 
     def encode_long(self, text: str) -> NDArray[np.int64]:
         """`encode` of one text, in pieces: with less memory for a long one, and on several threads.

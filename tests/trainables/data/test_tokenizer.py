@@ -53,6 +53,13 @@ def test_pairs_have_its_ids_behind_their_own(tmp_path: Path, tokenizer: Any) -> 
     assert source.labels[0].tolist() == [*(4 + letters.index(letter) for letter in "newest"), 2]
 
 
+def test_many_texts_are_encoded_some_at_once(tmp_path: Path, tokenizer: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("trainables.data.tokenizer.AT_ONCE", 2)
+    found = Tokenizer(tmp_path / "tokenizer.json").encode(TEXT.split()[:5])
+    tokenizer.no_truncation()
+    assert [ids.tolist() for ids in found] == [tokenizer.encode(word).ids for word in TEXT.split()[:5]]
+
+
 def test_what_does_not_match(tmp_path: Path, tokenizer: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     file = tmp_path / "tokenizer.json"
 
