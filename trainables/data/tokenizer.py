@@ -3,6 +3,8 @@
 The library is an optional extra, imported where a tokenizer is asked for.
 """
 
+import sys
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,11 +14,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trainables.runtime.errors import UserError, one_line, quoted
+from trainables.runtime.text import duration
 
 PIECE = 2**18  # characters: the library takes about 170 bytes for each character that it encodes at once
 OVERLAP = 2**10  # characters, on each side of where two pieces meet
 TOGETHER = 8  # pieces, on several threads
 AT_ONCE = 4096  # texts
+SAID_EVERY = 10.0  # seconds of encoding a long text
 
 
 @dataclass(frozen=True)
@@ -112,12 +116,18 @@ class Tokenizer:
     def _pieces(self, text: str) -> Iterator[tuple[int, _Encoded]]:
         """Where each piece of the text begins, and its tokens and those of the overlaps on both sides."""
         places = range(0, len(text), PIECE)
+        started = said = time.monotonic()
         for first in range(0, len(places), TOGETHER):
             cuts = places[first : first + TOGETHER]
             starts = [max(cut - OVERLAP, 0) for cut in cuts]
             texts = [text[start : cut + PIECE + OVERLAP] for start, cut in zip(starts, cuts, strict=True)]
             for cut, start, found in zip(cuts, starts, self._encoded(texts), strict=True):
                 yield cut, found.moved(start)
+            done = (cuts[-1] + PIECE) / len(text)
+            if time.monotonic() - said > SAID_EVERY and done < 1:
+                said = time.monotonic()
+                left = duration((said - started) * (1 / done - 1))
+                print(f"Tokenized {100 * done:.0f} % of the text, {left} left", file=sys.stderr, flush=True)
 
     def _encoded(self, texts: list[str]) -> list[_Encoded]:
         found = []

@@ -132,7 +132,7 @@ LONG = TEXT + "na\u00efve caf\u00e9 \U0001f600\U0001f601   \n\n\n lowest\u00a0wi
 
 @pytest.mark.parametrize("kind", list(KINDS))
 def test_a_long_text_in_pieces_has_the_tokens_of_the_whole(
-    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Also where tokens depend on where a long word begins: that text is encoded as a whole."""
     library = pytest.importorskip("tokenizers")
@@ -156,6 +156,12 @@ def test_a_long_text_in_pieces_has_the_tokens_of_the_whole(
         monkeypatch.setattr("trainables.data.tokenizer.OVERLAP", overlap)
         assert used.encode_long(LONG).tolist() == own.encode(LONG).ids
     as_a_whole.assert_not_called()
+    assert capsys.readouterr().err == ""
+    monkeypatch.setattr("trainables.data.tokenizer.SAID_EVERY", 0)
+    monkeypatch.setattr("trainables.data.tokenizer.TOGETHER", 1)
+    monkeypatch.setattr("trainables.data.tokenizer.PIECE", len(LONG) // 2 + 1)
+    used.encode_long(LONG)
+    assert capsys.readouterr().err == "Tokenized 50 % of the text, 0 s left\n"
     monkeypatch.setattr("trainables.data.tokenizer.PIECE", 700)
     assert used.encode_long(words).tolist() == own.encode(words).ids
     as_a_whole.assert_called()
