@@ -30,7 +30,7 @@ from trainables.data.dataset import Dataset, Source
 from trainables.data.image_files import read_image_folder
 from trainables.data.mapped import Origin
 from trainables.data.noisy_quadratic import read_noisy_quadratic
-from trainables.data.own_arrays import real_numbers
+from trainables.data.own_arrays import as_type, real_numbers
 from trainables.data.pairs import read_pairs
 from trainables.data.parquet import read_parquet
 from trainables.data.rows import Scaling, require_exact
@@ -154,6 +154,13 @@ def _from_function(name: str, options: dict[str, Any], task: str | None) -> Sour
         ) from error
     if train_inputs is None or train_labels is None:
         raise UserError(f"`dataset` {name} must return training inputs and labels, got None")
+    if (test_inputs is None) != (test_labels is None):
+        missing = "inputs" if test_inputs is None else "labels"
+        raise UserError(f"`dataset` {name} must return test inputs and test labels, or None for both, got no {missing}")
+    parts = train_inputs, train_labels, test_inputs, test_labels
+    for what, part in zip(("inputs", "labels") * 2, parts, strict=True):
+        if part is not None and part.ndim == 0:
+            raise UserError(f"`dataset` {name} must return {what} for each example, got the single number {part}")
     if declared is not None and not (declared in TASKS or (isinstance(declared, str) and is_import_path(declared))):
         raise UserError(
             f"`dataset` {name} must return a task as its fifth value, one of {', '.join(TASKS)} or "
@@ -183,11 +190,11 @@ def _from_function(name: str, options: dict[str, Any], task: str | None) -> Sour
             return inputs
         if not is_tokens:
             require_exact(name, inputs)
-        return inputs.astype(np.int64 if is_tokens else np.float32, copy=False)
+        return as_type(np.int64 if is_tokens else np.float32, inputs)
 
     def kept_labels(labels: NDArray[Any]) -> NDArray[Any]:
         is_class = np.issubdtype(labels.dtype, np.integer) or labels.dtype == bool
-        return labels.astype(np.int64) if is_class and used != "multilabel" else labels.astype(np.float32)
+        return as_type(np.int64 if is_class and used != "multilabel" else np.float32, labels)
 
     own = declared or ("language" if is_tokens and train_labels.shape == train_inputs.shape else TASKS[0])
     source = Source(
@@ -221,7 +228,7 @@ def is_drawn_anew(source: Source) -> bool:
 def _classes(arrays: list[NDArray[Any]]) -> int:
     """One more than the largest class number; of other labels, how many an example has."""
     labels = arrays[0]
-    if not np.issubdtype(labels.dtype, np.integer) or any(len(array) and array.min() < PADDED for array in arrays):
+    if not np.issubdtype(labels.dtype, np.integer) or any(array.min(initial=0) < PADDED for array in arrays):
         return int(np.prod(labels.shape[1:], dtype=np.int64))
     return 1 + max(int(ids.max(initial=0)) for ids in arrays)
 

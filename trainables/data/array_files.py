@@ -20,6 +20,7 @@ from trainables.data.cache import Entry
 from trainables.data.dataset import Source
 from trainables.data.files import readable
 from trainables.data.images import numbers
+from trainables.data.own_arrays import as_type
 from trainables.data.rows import Scaling, chunks
 from trainables.runtime.errors import UserError, quoted
 
@@ -55,7 +56,7 @@ def read_arrays(
     is_class = is_integer and not is_marked
     if not is_tokens:
         kind = np.int64 if is_class else np.float32
-        labels, test_labels = (None if part is None else part.astype(kind) for part in (labels, test_labels))
+        labels, test_labels = (None if part is None else as_type(kind, part) for part in (labels, test_labels))
     entry = Entry.of("arrays", root, files, {"tokens": is_tokens})
     facts = entry.facts() or {}
     of_classes = [array for array in (labels, test_labels) if array is not None and is_class]
@@ -98,7 +99,7 @@ def _mapped(file: Path) -> NDArray[Any]:
 
 
 def _largest(array: NDArray[Any]) -> int:
-    return max((int(chunk.max()) for chunk in chunks(array)), default=0)
+    return max((int(chunk.max(initial=0)) for chunk in chunks(array)), default=0)
 
 
 def _digest(array: NDArray[Any]) -> str:

@@ -20,8 +20,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trainables.data.mapped import Origin, Place
+from trainables.data.own_arrays import as_type
 from trainables.data.rows import (
     CHUNK,
+    NONE,
     Examples,
     Scaling,
     Stored,
@@ -158,6 +160,12 @@ class Source:
         for part, inputs, labels in pairs:
             if len(inputs) == 0:
                 raise UserError(f"`dataset` {self.name} must hold {part} examples, got none")
+            for what, array in (("inputs", inputs), ("labels", labels)):
+                if 0 in array.shape[1:]:
+                    raise UserError(
+                        f"`dataset` {self.name} must have {what} with at least one number each, got the shape "
+                        f"{array.shape} in the {part} set"
+                    )
             of_tokens = self.of_tokens
             if self.task not in OF_CLASS_NUMBERS:
                 self._check_numbers(inputs, labels, part)
@@ -170,14 +178,17 @@ class Source:
             if self.is_checked:
                 continue
             low, high = range_of(labels, PADDED if self.task == "language" else None)
+            if (low, high) == NONE:
+                raise UserError(
+                    f"`dataset` {self.name} must have labels in the {part} set, got only {PADDED} (padding)"
+                )
             if low < 0 or high >= self.num_classes:
                 raise UserError(
                     f"`dataset` {self.name} must have labels from 0 to {self.num_classes - 1}, "
                     f"got {low} to {high} in the {part} set; leave out what has no label"
                 )
-            is_float = np.issubdtype(inputs.dtype, np.floating)
-            if is_float and self.decoded is None and not all(np.isfinite(chunk).all() for chunk in chunks(inputs)):
-                raise UserError(f"`dataset` {self.name} must have finite inputs, got NaN or infinity in the {part} set")
+            if self.decoded is None:
+                self._require_finite("inputs", inputs, part)
             low, high = range_of(inputs) if of_tokens else (0, 0)
             if low < 0 or high >= self.num_classes:
                 raise UserError(
@@ -192,10 +203,16 @@ class Source:
                 f"`dataset` {self.name} must have labels for each {part} input, "
                 f"got inputs of shape {inputs.shape} and labels of shape {labels.shape}"
             )
-        unchecked = (("inputs", inputs), ("labels", labels)) if not self.is_checked else ()
-        for what, array in unchecked:
-            if not all(np.isfinite(chunk).all() for chunk in chunks(array)):
-                raise UserError(f"`dataset` {self.name} must have finite {what}, got NaN or infinity in the {part} set")
+        for what, array in (("inputs", inputs), ("labels", labels)) if not self.is_checked else ():
+            self._require_finite(what, array, part)
+
+    def _require_finite(self, what: str, array: Stored, part: str) -> None:
+        """Raises UserError for NaN and for what is infinite as float32."""
+        for chunk in chunks(array) if np.issubdtype(array.dtype, np.floating) else ():
+            if not np.isfinite(as_type(np.float32, chunk)).all():
+                raise UserError(
+                    f"`dataset` {self.name} must have finite {what}, got NaN or infinity in the {part} set as float32"
+                )
 
     @property
     def input_shape(self) -> tuple[int, ...]:

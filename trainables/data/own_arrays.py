@@ -28,9 +28,17 @@ def real_numbers(name: str, what: str, part: Any) -> NDArray[Any]:
         raise UserError(f"`dataset` {name} must return {what} without masked values; fill them or leave them out")
     else:
         array = np.asarray(part)
-    if array.dtype.kind == "O" and all(isinstance(value, numbers.Real) for value in array.flat):
-        return array.astype(np.float64)
+    if array.dtype.kind == "O":
+        for numeric, dtype in ((numbers.Integral, np.int64), (numbers.Real, np.float64)):
+            if all(isinstance(value, numeric) for value in array.flat):
+                return array.astype(dtype)
     if array.dtype.kind not in "biuf":
         kind = KINDS.get(array.dtype.kind, f"of shape {array.shape}")
         raise UserError(f"`dataset` {name} must return {what} that are numbers, got {array.dtype}, {kind}")
     return array
+
+
+def as_type(dtype: Any, array: NDArray[Any]) -> NDArray[Any]:
+    """`array` in `dtype`, itself where it is; what float32 does not hold becomes infinity, which a Source refuses."""
+    with np.errstate(over="ignore"):
+        return array.astype(dtype, copy=False)

@@ -34,6 +34,7 @@ Examples: TypeAlias = "Tensor | Rows"
 COPIED = 2**26  # bytes of values: fewer are copied out of what is stored, which saves a fifth of a small step
 CHUNK = 2**22  # numbers that are looked at together, so that no check or digest needs a copy of all
 EXACT = 2**24  # float32 holds all integers up to it
+NONE = -1, -1  # the range of no numbers
 RESIDENT_SHARE = 4  # stored examples that take at most this part of a GPU's memory are kept there, once per process
 
 
@@ -203,9 +204,11 @@ def is_resident(examples: Examples) -> bool:
 
 
 def as_tensor(stored: Stored) -> Tensor:
-    """`stored` itself as a tensor. Trap: it may be read-only, and nothing may write to it."""
+    """`stored` itself as a tensor, or a copy where it runs backwards. Trap: it may be read-only: never write to it."""
     import torch
 
+    if min(stored.strides, default=0) < 0:  # which tensors cannot
+        stored = np.ascontiguousarray(stored)
     with warnings.catch_warnings():  # shared and mapped arrays are read-only; nothing here writes to them
         warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
         return torch.from_numpy(stored)
@@ -230,9 +233,9 @@ def require_exact(name: str, inputs: Stored) -> None:
 
 
 def range_of(array: Stored, padding: int | None = None) -> tuple[Any, Any]:
-    """The smallest and the largest number but for `padding`; -1 twice where there is no other."""
+    """The smallest and the largest number but for `padding`; NONE where there is no other."""
     known = (chunk if padding is None else chunk[chunk != padding] for chunk in chunks(array))
-    found = [(chunk.min(), chunk.max()) for chunk in known if chunk.size] or [(-1, -1)]
+    found = [(chunk.min(), chunk.max()) for chunk in known if chunk.size] or [NONE]
     return min(low for low, _ in found), max(high for _, high in found)
 
 

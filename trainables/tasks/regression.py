@@ -61,7 +61,12 @@ class Regression(Task):
     def check_labels(self, labels: Tensor, part: str) -> None:
         _check_finite(labels, part)
         if part == "training" and not bool((_columns(labels) != _columns(labels)[:1]).any(0).all()):
-            raise UserError("`labels` must vary for regression, got constant ones in the training set")
+            raise UserError("`labels` must vary for regression as float32, got constant ones in the training set")
+        if (lost := labels[labels.float().to(labels.dtype) != labels]).numel():
+            raise UserError(
+                f"`labels` must be numbers that float32 holds, got {lost[0]} in the {part} set; subtract a constant or "
+                "scale them"
+            )
 
 
 def _columns(tensor: Tensor) -> Tensor:

@@ -71,7 +71,7 @@ def test_what_a_dataset_declares(name: str, task: str, kind: type, shape: tuple[
         ("holes", None, "finite labels, got NaN or infinity in the training set"),
         ("short", None, "labels for each training input, got inputs of shape"),
         ("words", None, "labels that are numbers, got <U1"),
-        ("empty", None, "labels from 0 to 1, got -1 to -1 in the training set"),
+        ("empty", None, r"labels in the training set, got only -100 \(padding\)"),
         ("numbers", "classification", "must return integer labels"),
         ("classes", "language", "`task` language must be given for a dataset of tokens"),
         ("classes", "clustering", "`task` must be one of classification, .*, got 'clustering'"),

@@ -1,4 +1,4 @@
-"""What would lose something as float32 or a class number is refused: complex, masked, dates, text, large integers."""
+"""Arrays that would lose something as float32 or class numbers are refused, and so are those without a number."""
 
 from pathlib import Path
 
@@ -36,8 +36,24 @@ class Stream:
 def stream_of_complex(): return Stream(np.ones(2) * 1j)
 def stream_of_ids(): return Stream(np.array([2**25, 1]))
 
+def one_input(): return 3.0, np.arange(20), None, None
+def one_label(): return np.ones((20, 2)), np.int64(1), None, None
+def test_inputs_alone(): return *made()[:2], np.ones((5, 2)), None
+def test_labels_alone(): return *made()[:2], None, np.arange(5) % 2
+def empty_inputs(): return made(np.ones((20, 3, 0)))
+def empty_labels(): return *made(labels=np.ones((20, 0))), "regression"
+def empty_tokens(): return made(np.ones((20, 0), int), np.ones((20, 0), int))
+def beyond_float32(): return made(np.full((20, 2), 1e300))
+def mapped_beyond_float32():
+    found = np.memmap("numbers", np.float64, "w+", shape=(20, 2))
+    found[:] = 1e300
+    return made(found)
+def labels_beyond_float32(): return *made(labels=np.full(20, -1e300)), "regression"
+
 def mask_without_effect(): return made(np.ma.masked_less(np.arange(40.0).reshape(20, 2), -1))
 def numbers_as_objects(): return made(np.array([[1, 2.5]] * 20, dtype=object))
+def labels_as_objects(): return made(labels=np.array([0, 1] * 10, dtype=object))
+def backwards(): return made(np.arange(40.0, dtype="f4").reshape(20, 2)[::-1], (np.arange(20) % 2)[::-1])
 def ids(): return made(np.arange(40).reshape(20, 2))
 def booleans(): return made(np.ones((20, 2), bool))
 def halves(): return made(np.ones((20, 2), np.float16))
@@ -68,18 +84,35 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         ("mapped_ids", "got 16777216 to 16777255"),
         ("stream_of_complex", ", complex numbers"),
         ("stream_of_ids", "got 1 to 33554432"),
+        ("one_input", "inputs for each example, got the single number 3.0"),
+        ("one_label", "labels for each example, got the single number 1"),
+        ("test_inputs_alone", "or None for both, got no labels"),
+        ("test_labels_alone", "or None for both, got no inputs"),
+        ("empty_inputs", r"inputs with at least one number each, got the shape \(20, 3, 0\)"),
+        ("empty_labels", r"labels with at least one number each, got the shape \(20, 0\)"),
+        ("empty_tokens", "2 classes or more"),
+        ("beyond_float32", "finite inputs, got NaN or infinity in the training set as float32"),
+        ("mapped_beyond_float32", "finite inputs, got NaN or infinity in the training set as float32"),
+        ("labels_beyond_float32", "finite labels, got NaN or infinity in the training set as float32"),
     ],
 )
+@pytest.mark.filterwarnings("error")
 def test_what_would_be_lost(name: str, told: str) -> None:
     with pytest.raises(UserError, match=f"^`dataset` code_of_arrays:{name} must (return|have) .*{told}"):
         load_source(f"code_of_arrays:{name}")
 
 
-@pytest.mark.parametrize("name", ["mask_without_effect", "numbers_as_objects", "ids", "booleans", "halves"])
+@pytest.mark.parametrize(
+    "name",
+    ["mask_without_effect", "numbers_as_objects", "labels_as_objects", "backwards", "ids", "booleans", "halves"],
+)
 def test_what_is_kept(name: str) -> None:
     source = load_source(f"code_of_arrays:{name}")
     assert source.inputs.shape == (20, 2)
     assert np.isfinite(source.inputs).all()
+    data = source.split(15, 5, 0)
+    drawn = np.concatenate([np.asarray(data.train_inputs), np.asarray(data.test_inputs)])
+    np.testing.assert_array_equal(np.sort(drawn, axis=0), np.sort(source.inputs, axis=0))
 
 
 def test_mapped_arrays(tmp_path: Path) -> None:

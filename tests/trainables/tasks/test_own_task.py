@@ -211,6 +211,7 @@ def test_outputs_of_every_kind() -> None:
 
 LABELS: dict[str, tuple[str, Any, str]] = {
     "classes of regression": ("regression", np.array([1.0, np.inf] * 5), "must be finite"),
+    "dates": ("regression", np.arange(10) + 2**24, "numbers that float32 holds, got 16777217 in the training set"),
     "constant": ("regression", np.ones(10), "must vary for regression"),
     "three": ("binary", np.arange(10) % 3, "must be 0 or 1 for the task binary, got 0 to 2"),
     "one": ("binary", np.zeros(10, int), "got only 0 in the training set; AUC needs both"),
