@@ -113,11 +113,14 @@ def check_trial(config: TrialConfig, source: Source) -> None:
 
 @contextlib.contextmanager
 def _watched(model: nn.Module) -> Iterator[None]:
-    """Raises UserError where `model` changes its inputs in place, in training too: several passes share a batch."""
+    """Raises UserError where `model` changes its inputs in place, in training too, which several passes share, or has
+    other parameters after a pass than before, which no optimizer knows.
+    """
     if type(model).__module__.startswith("trainables."):
         yield
         return
     seen: list[contextlib.ExitStack] = []
+    parameters = list(model.parameters())
 
     def begin(module: nn.Module, arguments: Any) -> None:
         seen.append(contextlib.ExitStack())
@@ -125,6 +128,9 @@ def _watched(model: nn.Module) -> Iterator[None]:
 
     def end(module: nn.Module, arguments: Any, outputs: Any) -> None:
         seen.pop().close()
+        found = {name: any(one is own for own in parameters) for name, one in model.named_parameters()}
+        if new := [name for name, is_known in found.items() if not is_known]:
+            raise UserError(f"`model` must make its parameters before training, got a new {new[0]} in a training pass")
 
     hooks = model.register_forward_pre_hook(begin, prepend=True), model.register_forward_hook(end)
     try:
@@ -339,7 +345,8 @@ def _few(configs: Iterable[TrialConfig], source: Source) -> Source:
         data = source.split(*split)
     inputs, labels = (tensor_of(part[:EXAMPLES]).numpy() for part in (data.train_inputs, data.train_labels))
     own = None if source.task == source.dataset_task else source.dataset_task
-    return Source(source.name, inputs, labels, None, None, source.num_classes, task=source.task, own_task=own)
+    about = source.name, inputs, labels, None, None, source.num_classes
+    return Source(*about, task=source.task, own_task=own, is_checked=True)
 
 
 def _zeros(source: Source) -> Dataset:

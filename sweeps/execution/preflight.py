@@ -35,9 +35,8 @@ def checking(configs: Sequence[TrialConfig], source: Source, placement: Placemen
     """Checks `configs` beside the block; what is yielded waits for the outcome, and is like `check`."""
     few = source  # whose images, those that the trials need, the other process decodes
     if source.decoded is None and not isinstance(source, StreamSource):
-        few = dataclasses.replace(
-            source, inputs=source.inputs[:EXAMPLES], labels=source.labels[:EXAMPLES], test_inputs=None, test_labels=None
-        )
+        first, own = source.inputs[:EXAMPLES], source.labels[:EXAMPLES]
+        few = dataclasses.replace(source, inputs=first, labels=own, test_inputs=None, test_labels=None, is_checked=True)
     labels = () if source.task in OF_CLASS_NUMBERS else (source.labels, source.test_labels)
     limits = placement.trial_timeout, placement.micro_batch_size, placement.workers_per_trial
     arguments = configs, few, *limits, labels

@@ -22,6 +22,7 @@ from trainables.models.libraries import library_model, library_of
 from trainables.models.lstm import lstm
 from trainables.models.mlp import mlp
 from trainables.models.noisy_quadratic import noisy_quadratic
+from trainables.models.parameters import check_parameters, state_of
 from trainables.models.resnet import resnet
 from trainables.models.seq2seq import seq2seq
 from trainables.models.vit import vit
@@ -90,12 +91,14 @@ def build_model(
         if name in MODELS:  # a third off a step of C1; a network of your own may have views that it would break
             model = model.to(memory_format=torch.channels_last)
         if isinstance(model, nn.Module):
-            _check_parts(model)
+            check_parameters(model)
         with torch.random.fork_rng(devices=[]), uncompiled():
-            inputs = torch.zeros(2, *input_shape, dtype=input_dtype)
+            inputs = torch.zeros(3, *input_shape, dtype=input_dtype)
             if name not in MODELS and isinstance(model, nn.Module):
-                adapt(model, inputs, keeps_outputs=is_own_task)
-            _check_logits(model, inputs, num_classes, is_own_task)
+                adapt(model, inputs[:2], keeps_outputs=is_own_task)
+            is_own = is_import_path(name) and library_of(name) is None
+            for count in (2, 3) if is_own else (2,):  # one of them may be the size of another dimension
+                _check_logits(model, inputs[:count], num_classes, is_own_task)
     except UserError:
         raise
     except (Exception, SystemExit) as error:
@@ -107,36 +110,25 @@ def build_model(
     return model
 
 
-def _check_parts(model: nn.Module) -> None:
-    """Raises UserError for TorchScript, whose parameters nothing here can replace, and for complex parameters."""
-    for name, module in model.named_modules():
-        if isinstance(module, torch.jit.ScriptModule):
-            raise UserError(
-                f"`model` must be made of torch.nn.Module, got TorchScript (torch.jit){f' in {name}' if name else ''}; "
-                "return the module that was scripted or traced"
-            )
-    for name, parameter in model.named_parameters():
-        if parameter.is_complex():
-            raise UserError(
-                f"`model` must have real parameters, got {name} of type {str(parameter.dtype).removeprefix('torch.')}; "
-                "keep it as a real tensor with torch.view_as_real and take torch.view_as_complex of that in forward"
-            )
-
-
 def _check_logits(model: nn.Module, inputs: torch.Tensor, num_classes: int, is_own_task: bool) -> None:
     if not isinstance(model, nn.Module):
         raise UserError(f"`model` must build a torch.nn.Module, got {type(model).__name__}")
     if not any(parameter.requires_grad for parameter in model.parameters()):
         raise UserError("`model` must have parameters that require gradients, got none; unfreeze those to train")
     was_training = model.training
+    before = state_of(model)
     with torch.no_grad(), kept("`model`", "inputs", inputs, exact=True):
         logits = model.eval()(inputs)
+    if state_of(model) != before:
+        raise UserError("`model` must not change its parameters in evaluation mode; change them in training alone")
     model.train(was_training)
     if is_own_task:
         return
     units = inputs.shape[:1] if inputs.is_floating_point() else (len(inputs), inputs.shape[-1])
     expected = (*units, num_classes)
     allowed = (expected, units, (*units, 2)) if num_classes == 1 else (expected,)  # one number, or two logits
-    if not isinstance(logits, torch.Tensor) or logits.shape not in allowed:
+    if not isinstance(logits, torch.Tensor) or logits.shape not in allowed or not logits.is_floating_point():
         got = tuple(logits.shape) if isinstance(logits, torch.Tensor) else type(logits).__name__
-        raise UserError(f"`model` must map 2 inputs to logits of shape {expected}, got {got}")
+        if isinstance(logits, torch.Tensor) and not logits.is_floating_point():
+            got = f"{str(logits.dtype).removeprefix('torch.')}, which has no gradient"
+        raise UserError(f"`model` must map {len(inputs)} inputs to logits of shape {expected}, got {got}")

@@ -136,7 +136,8 @@ def weights_digest(model: nn.Module) -> str:
             values = torch.view_as_real(values) if values.is_complex() else values
             flat = values.double().flatten().numpy()
         bits = np.random.Generator(np.random.PCG64(derive_seed(0, name))).integers(0, 2, flat.size, np.int8)
-        length, projection = float(np.linalg.norm(flat)), float(flat @ (2.0 * bits - 1))
+        with np.errstate(all="ignore"):  # weights may be infinite
+            length, projection = float(np.linalg.norm(flat)), float(flat @ (2.0 * bits - 1))
         if length > 0 and math.isfinite(length):
             digest.update(f"{length:.{DIGITS - 1}e} {round(projection / length, DIRECTION_DIGITS) + 0.0}".encode())
         else:

@@ -1,5 +1,6 @@
 """The check before the first trial, in a process of its own: neither a model nor PyTorch can hurt the driver."""
 
+import contextlib
 import dataclasses
 import subprocess
 import sys
@@ -10,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from sweeps.execution.preflight import check
+from sweeps.execution.preflight import check, checking
 from sweeps.session.placement import Placement
 from trainables.check import check_trials, failing_measures
 from trainables.config import TrialConfig
@@ -68,6 +69,47 @@ scripted = lambda shape, classes: torch.jit.script(plain(shape, classes))
 traced = lambda shape, classes: torch.jit.trace(plain(shape, classes), torch.zeros(2, *shape))
 partly = lambda shape, classes: nn.Sequential(nn.Flatten(), torch.jit.script(nn.Linear(64, classes)))
 
+def _made(change):
+    def build(shape, classes):
+        net = plain(shape, classes)
+        net.extra = nn.Parameter(torch.zeros(3), requires_grad=False)  # of no layer
+        change(net)
+        return net
+    return build
+
+integers = _made(lambda net: setattr(net, "extra", nn.Parameter(torch.arange(3), requires_grad=False)))
+sparse = _made(lambda net: setattr(net, "extra", nn.Parameter(torch.eye(3).to_sparse())))
+repeated = _made(lambda net: setattr(net[1], "bias", nn.Parameter(torch.zeros(1).expand(8))))
+overlapping = _made(lambda net: setattr(net[1], "bias", nn.Parameter(net[1].weight.detach()[0, :8])))
+beside = _made(lambda net: setattr(net, "extra", nn.Parameter(torch.zeros(2, 3)[1])))
+without_numbers = _made(lambda net: setattr(net, "extra", nn.Parameter(torch.zeros(0, 3))))
+inference = torch.inference_mode()(plain)
+
+class Grows(nn.Sequential):
+    def forward(self, x):
+        if self.training and len(self) == 2:
+            self.append(nn.Linear(self[1].out_features, self[1].out_features))
+        return super().forward(x)
+
+class Forgets(nn.Sequential):
+    def forward(self, x):
+        with torch.no_grad():
+            self[1].weight *= 0.9
+        return super().forward(x)
+
+class OfTwo(nn.Sequential):
+    def forward(self, x):
+        return super().forward(x)[:2]
+
+class Rounds(nn.Sequential):
+    def forward(self, x):
+        return super().forward(x).long()
+
+grows, forgets, of_two, rounds = (
+    lambda shape, classes, kind=kind: kind(nn.Flatten(), nn.Linear(64, classes))
+    for kind in (Grows, Forgets, OfTwo, Rounds)
+)
+
 class Complex(nn.Module):
     def __init__(self, classes):
         super().__init__()
@@ -105,6 +147,16 @@ def test_the_labels_of_all_examples_are_looked_at(make_config: Make, digits: Sou
         check([config], dataclasses.replace(digits, labels=labels, task="binary"), Placement())
 
 
+def test_the_few_examples_need_no_labels(make_config: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first examples of a language model's data may be padding alone."""
+    monkeypatch.setattr("sweeps.execution.preflight.beside", lambda *_: contextlib.nullcontext())
+    tokens = np.arange(40).reshape(20, 2) % 5
+    labels = np.where(np.arange(20)[:, None] < EXAMPLES, -100, tokens)
+    source = Source("made up", tokens, labels, None, None, 5, task="language")
+    with checking([make_config()], source, Placement()):
+        pass
+
+
 def test_a_model_that_ends_its_process_is_refused(make_config: Make, digits: Source) -> None:
     """Those that raise, hang or do not fit: tests/test_bad_input.py."""
     config = make_config(model="checked_models:exits", model_options="{}")
@@ -131,14 +183,26 @@ def test_a_compiled_model_is_not_compiled_to_be_checked(make_config: Make, digit
         ("traced", r"got TorchScript \(torch.jit\); return the module"),
         ("partly", r"got TorchScript \(torch.jit\) in 1; return the module"),
         ("complex_", "must have real parameters, got weight of type complex64"),
+        ("integers", "must have floating-point parameters, got extra of type int64; make it a buffer"),
+        ("sparse", "must have dense parameters, got extra of layout sparse_coo"),
+        ("repeated", "must have parameters without repeated memory, got 1.bias"),
+        ("overlapping", "must have parameters that share no memory, got 1.(bias|weight) and 1.(bias|weight)"),
+        ("inference", r"must be built outside of torch.inference_mode, got 1.weight"),
+        ("grows", "must make its parameters before training, got a new 2.weight in a training pass"),
+        ("forgets", "must not change its parameters in evaluation mode"),
+        ("of_two", r"must map 3 inputs to logits of shape \(3, 10\), got \(2, 10\)"),
+        ("rounds", r"must map 2 inputs to logits of shape \(2, 10\), got int64, which has no gradient"),
     ],
 )
-def test_models_whose_parameters_cannot_be_replaced(
-    make_config: Make, digits: Source, model: str, message: str
-) -> None:
+def test_models_that_cannot_be_trained_or_measured(make_config: Make, digits: Source, model: str, message: str) -> None:
     config = make_config(model=f"checked_models:{model}", model_options="{}")
     with pytest.raises(UserError, match=message):
         check_trials([config], digits, None, None, 1)
+
+
+@pytest.mark.parametrize("model", ["beside", "without_numbers"])
+def test_models_with_unusual_parameters(make_config: Make, digits: Source, model: str) -> None:
+    check_trials([make_config(model=f"checked_models:{model}", model_options="{}")], digits, None, None, 1)
 
 
 def test_the_driver_does_without_pytorch() -> None:
