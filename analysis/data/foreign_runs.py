@@ -22,7 +22,7 @@ import pandas as pd
 from analysis.data.batch_sizes import with_batch_size
 from analysis.data.column_names import WANDB
 from analysis.data.metric import Direction
-from analysis.data.runs import Runs, read_frame, read_table, renamed
+from analysis.data.runs import Runs, read_frame, read_table, renamed, require_one_row_each
 from analysis.data.settings import choose_settings
 from trainables.runtime.errors import UserError, one_line, quoted
 from trainables.storage.folders import NotAFileError, check_is_file, is_there, read_file
@@ -40,7 +40,7 @@ def read_wandb(
     named: Sequence[str] | None = None,
 ) -> Runs:
     """A chart's export and the runs table's export; `columns` renames those of the table, `named` are its settings."""
-    wide, table = read_table(chart), read_table(runs)
+    wide, table = read_table(chart), read_table(runs, texts=["Name"])
     if "Name" not in table:
         raise UserError(f"`runs` must be W&B's export of the runs table, with a column Name, got {runs.name}")
     table = renamed(runs, table, {"Name": "Name", **(columns or {})})
@@ -56,6 +56,7 @@ def read_wandb(
         )
     long = wide.melt(step, own, "run", metric).dropna(subset=metric).rename(columns={step: "step"})
     long["run"] = long["run"].str.removesuffix(ending)
+    require_one_row_each(chart, long)
     about = table.set_index("Name")
     missing = sorted(set(long["run"]) - set(about.index))
     if missing:
@@ -92,6 +93,7 @@ def read_studies(source: Path, metric: str, direction: Direction | None, named: 
                     f"{', '.join(name for name in curve if name != 'step')}"
                 )
             rows.append(curve[["step", metric]].assign(run=run))
+            require_one_row_each(file.parent / "measurements.csv", rows[-1].dropna(subset=metric))
             about.append({"batch_size": size, **_parameters(found, file), "run": run})
     if not rows:
         raise UserError(f"`source` must hold trials that are COMPLETE, got none in {source}")

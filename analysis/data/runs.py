@@ -33,10 +33,11 @@ from analysis.data.metric import Direction
 from analysis.data.settings import choose_settings
 from analysis.stats.wording import setting_value
 from trainables.records.matching import MATCHED
-from trainables.runtime.errors import UserError, one_line
+from trainables.runtime.errors import UserError, one_line, quoted
 from trainables.storage.folders import AnyPath, check_is_file
 
 NEEDED = ("batch_size", "step")
+OURS = (*NEEDED, "run", "seed")
 LARGEST = 2.0**53  # up to which floating-point numbers count whole steps and examples
 
 
@@ -90,9 +91,10 @@ def read_frame(
         settings, notes = choose_settings(source, _constant_columns(frame, metric), named)
     else:
         settings = about
-    if metric not in frame:
-        numbers = [name for name in frame.select_dtypes("number") if name not in (*NEEDED, "run", "seed")]
-        raise UserError(f"`metric` must be a column of {source.name}, got {metric!r}; such as {', '.join(numbers[:8])}")
+    if metric not in frame or metric in OURS:
+        numbers = [name for name in frame.select_dtypes("number") if name not in OURS]
+        some = f"such as {', '.join(numbers[:8])}" if numbers else "there is no other column of numbers"
+        raise UserError(f"`metric` must be a column of results in {source.name}, got {metric!r}; {some}")
     if "batch_size" not in settings:
         raise UserError(
             f"`source` must have a column 'batch_size', the same all along a run, got none in {source.name}"
@@ -104,6 +106,10 @@ def read_frame(
         raise UserError(f"`batch_size` must be whole numbers above 0, up to 2^53, in {source.name}, got {got}")
     steps = pd.to_numeric(frame["step"], errors="coerce")
     values = pd.to_numeric(frame[metric], errors="coerce").astype("float64")
+    if (bad := values.isna() & frame[metric].notna()).any():
+        raise UserError(
+            f"`metric` {metric} must be numbers in {source.name}, got {quoted(frame.loc[bad, metric].iloc[0])}"
+        )
     bad = values.notna() & ~steps.between(0, LARGEST)
     if bad.any():
         raise UserError(f"`step` must be numbers from 0 to 2^53 in {source.name}, got {frame.loc[bad, 'step'].iloc[0]}")
@@ -126,7 +132,7 @@ def read_frame(
     found = found.sort_index()
     found["replicate"] = _replicates(found, settings.get("seed"))
     found["changes_size"] = False
-    said = (*notes, *_without_seed(found, settings))
+    said = (*notes, *_without_seed(found, settings), *_mixed_units(curves, metric))
     return Runs(source, metric, direction or direction_of(metric), found, curves, said)
 
 
@@ -183,14 +189,21 @@ def _one_row_each(source: AnyPath, frame: pd.DataFrame) -> pd.DataFrame:
     if "run" not in frame:
         others = [name for name in frame if name != "step" and not _is_metric(frame[name])]
         frame = frame.assign(run=frame.groupby(others, dropna=False, sort=True).ngroup())
-    repeated = frame.duplicated(["run", "step"])
-    if repeated.any():
-        row = frame[repeated].iloc[0]
-        raise UserError(
-            f"`source` must have one row for each run and step, got several for run {row['run']!r} at step "
-            f"{row['step']} in {source.name}; a column `run` tells runs apart"
-        )
+    elif missing := frame["run"].isna().sum():
+        raise UserError(f"`run` must be given in every row of {source.name}, got none in {missing}")
+    require_one_row_each(source, frame)
     return frame
+
+
+def require_one_row_each(source: AnyPath, frame: pd.DataFrame) -> None:
+    """Raises UserError where a run has a step twice."""
+    repeated = frame[frame.duplicated(["run", "step"])]
+    if len(repeated):
+        run, step = (repeated[name].iloc[0] for name in ("run", "step"))
+        raise UserError(
+            f"`source` must have one row for each run and step, got several for run {str(run)!r} at step {step} in "
+            f"{source.name}; a column `run` tells runs apart"
+        )
 
 
 def read_results(sweep: Sweep, metric: str, direction: Direction | None, *, with_remedies: bool = False) -> Runs:
@@ -218,25 +231,34 @@ def is_results(source: Path) -> bool:
     return (source / "trials.parquet").is_file() or any((source / "trials").glob("[!.]*.json"))
 
 
-def read_table(source: Path) -> pd.DataFrame:
-    """The rows of a CSV file. Raises UserError where it is none."""
+def read_table(source: Path, *, texts: Sequence[str] = ()) -> pd.DataFrame:
+    """The rows of a CSV file; `texts`: columns that are no numbers. Raises UserError where it is none."""
     try:
         check_is_file(source)
-        frame = pd.read_csv(source)
+        frame = pd.read_csv(source, dtype=dict.fromkeys(texts, str))
+        header = pd.read_csv(source, header=None, nrows=1, dtype=str).iloc[0].dropna()  # pandas renames what is twice
     except (OSError, ValueError, pd.errors.ParserError) as error:
         raise UserError(f"`source` must be a CSV file, got {source} ({one_line(error)})") from error
     if frame.empty:
         raise UserError(f"`source` must have rows, got none in {source.name}")
+    if header.duplicated().any():
+        raise UserError(
+            f"`source` must have each column once, got {header[header.duplicated()].iloc[0]!r} twice in {source.name}"
+        )
     return frame
 
 
 def direction_of(metric: str) -> Direction:
     """Which values of `metric` are better, by its name. Raises UserError where the name does not say."""
-    words = set(re.split(r"[^a-z0-9]+", metric.lower()))
+    words = _words(metric)
     for direction, known in (("lower", LOWER), ("higher", HIGHER)):
         if not words.isdisjoint(known):
             return direction  # type: ignore[return-value]
     raise UserError(f"`direction` must be given for a metric named {metric!r}: --direction lower or higher")
+
+
+def _words(metric: str) -> set[str]:
+    return set(re.split(r"[^a-z0-9]+", metric.lower()))
 
 
 def _is_metric(column: pd.Series) -> bool:
@@ -281,11 +303,20 @@ def _without_seed(about: pd.DataFrame, settings: pd.DataFrame) -> tuple[str, ...
     )
 
 
+def _mixed_units(curves: pd.DataFrame, metric: str) -> tuple[str, ...]:
+    """A note where accuracies of some runs look like fractions and those of others like percentages."""
+    best = curves.groupby("run")["value"].max()
+    fractions = int((best <= 1).sum())
+    if _words(metric).isdisjoint(("acc", "accuracy")) or fractions in (0, len(best)):
+        return ()
+    return (f"{metric} stays at or below 1 in {fractions} of {len(best)} runs: are all in the same unit?",)
+
+
 def names_of(texts: Sequence[str]) -> dict[str, str]:
     """`OURS=THEIRS` pairs as a mapping. Raises UserError for others."""
     pairs = [text.partition("=") for text in texts]
     for ours, sign, theirs in pairs:
-        if not sign or ours not in ("run", "seed", *NEEDED) or not theirs:
+        if not sign or ours not in OURS or not theirs:
             raise UserError(
                 f"`column` must be run=NAME, seed=NAME, batch_size=NAME or step=NAME, got {ours}{sign}{theirs}"
             )

@@ -130,6 +130,13 @@ def test_exports_of_wandb(tmp_path: Path, rows: pd.DataFrame) -> None:
         read_wandb(tmp_path / "chart.csv", tmp_path / "table.csv", "val/loss", None)
 
 
+@pytest.mark.parametrize(("best", "notes"), [((0.9, 0.8), 0), ((90.0, 80.0), 0), ((90.0, 0.8), 1)])
+def test_fractions_beside_percentages_are_told(best: tuple[float, float], notes: int) -> None:
+    frame = pd.DataFrame({"run": ["a", "b"], "batch_size": [8, 16], "step": 1, "val_acc": best})
+    found = read_frame(Path("runs"), frame, "val_acc", None).notes
+    assert list(found) == ["val_acc stays at or below 1 in 1 of 2 runs: are all in the same unit?"] * notes
+
+
 def test_the_published_layout(tmp_path: Path, rows: pd.DataFrame) -> None:
     for size, of_size in rows.groupby("batch_size"):
         (tmp_path / str(size)).mkdir()
@@ -287,6 +294,31 @@ BAD = {
         "run,batch_size,step,val_loss\na,8,1,0.5\na,8,1,0.6\n",
         ["--metric", "val_loss"],
         "one row for each run and step",
+    ),
+    "a value that is no number": (
+        "run,batch_size,step,val_loss\na,8,1,0.5\na,8,2,40%\n",
+        ["--metric", "val_loss"],
+        "`metric` val_loss must be numbers in runs.csv, got 40%",
+    ),
+    "a row of no run": (
+        "run,batch_size,step,val_loss\na,8,1,0.5\n,8,2,0.4\n",
+        ["--metric", "val_loss"],
+        "`run` must be given in every row of runs.csv, got none in 1",
+    ),
+    "a column twice": (
+        "run,batch_size,step,val_loss,val_loss\na,8,1,0.5,0.4\n",
+        ["--metric", "val_loss"],
+        "must have each column once, got 'val_loss' twice",
+    ),
+    "a metric that is none": (
+        "run,batch_size,step,val_loss\na,8,1,0.5\n",
+        ["--metric", "batch_size"],
+        "`metric` must be a column of results in runs.csv, got 'batch_size'; such as val_loss",
+    ),
+    "runs that nothing tells apart": (
+        "batch_size,step,val_loss\n8,1,0.5\n8,1,0.4\n",
+        ["--metric", "val_loss"],
+        "got several for run '0' at step 1 in",
     ),
     "empty": ("run,batch_size,step,val_loss\n", ["--metric", "val_loss"], "must have rows"),
     "nothing at all": ("", ["--metric", "val_loss"], "must be a CSV file"),
