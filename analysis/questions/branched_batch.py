@@ -221,7 +221,7 @@ def lines(found: BranchedBatch) -> list[str]:
     for point in found.points:
         branches = f"branches of {_epochs(point.window)}"
         start = f"After {_epochs(point.at)}{_tokens(found, point.at)} (loss {point.loss.value:.4g}; {branches})"
-        text.append(f"{start}: {boundary_words(point.boundary, batch)}.")
+        text.append(f"{start}, within the margin: {boundary_words(point.boundary, batch)}.")
         for branch in point.branches:
             excess = f"{branch.diverged} runs diverged" if branch.excess is None else _signed(branch.excess)
             text.append(f"  batch {batch(branch.batch_size)}: {excess}")

@@ -78,7 +78,7 @@ class CriticalBatch:
     """The fit, its data, and the batch sizes left out as no setting reached the loss in every replicate.
 
     `missed`: the settings that did not reach it in every replicate. `misfit`: the root mean square of the residuals of
-    log S. `extrapolated`: B_crit lies beyond the batch sizes tried. An interval may be open: from 0, or to infinity.
+    log S. `extrapolated`: B_crit is outside the batch sizes tried. An interval may be open: from 0, or to infinity.
     `noise_factor`: B_crit over the geometric mean of the rows' noise scales; None where none is known.
     """
 
@@ -229,7 +229,7 @@ def critical_batch_sentence(sweep: Sweep) -> str:
         found = critical_batch(sweep)
     except NotEnoughError as error:
         return error.sentence
-    where = " (beyond the batch sizes tried: a rough guess)" if found.extrapolated else ""
+    where = " (outside the batch sizes tried: a rough guess)" if found.extrapolated else ""
     told = any(one.interval is not None for one in (found.b_crit, found.s_min, found.e_min))
     unit = sweep.batch_unit
     text = (

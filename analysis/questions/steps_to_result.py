@@ -208,12 +208,12 @@ def lines(runs: Runs, found: StepsToResult) -> list[str]:
             text.append(f"  batch {unit.batch(row.batch_size)}: {why_no_steps(row)} ({share})")
             continue
         assert row.examples is not None
-        bound = ", at most: there at the first evaluation" if row.is_bound else ""
+        bound = "; at most, as the first evaluation was already there" if row.is_bound else ""
         setting = f" at {row.setting}" if row.setting else ""
         data = f"{mean_words(row.examples.times(unit.per_example))} {unit.of_data}"
         needed = f"{mean_words(row.steps)} steps, {data}{setting} ({share}{bound})"
         text.append(f"  batch {unit.batch(row.batch_size)}: {needed}")
-    text.append(f"By the law of McCandlish et al. {critical_words(found, unit)}.")
+    text.append(f"Critical batch size by the law of McCandlish et al.: {critical_words(found, unit)}.")
     more = f"{100 * (OVERHEAD - 1):.0f} % more {unit.of_data}"
     if sum(row.steps is not None for row in found.rows) < 2:
         return [*text, "One batch size alone reaches it in every replicate, so none is compared with it."]
@@ -256,7 +256,7 @@ def equal_examples_line(runs: Runs, found: EqualExamples) -> str:
     worse = [difference or mean for _, mean, difference in found.rows]
     why = _why_no_interval(worse)
     shown = boundary_words(found.boundary, unit.batch)
-    return f"{text} No worse than the smallest batch by {found.margin:g}: {shown}{why}."
+    return f"{text} Within {found.margin:g} of the smallest batch: {shown}{why}."
 
 
 def equal_examples_words(runs: Runs, margin: float) -> str:
@@ -333,7 +333,7 @@ def critical_words(found: StepsToResult, unit: BatchUnit) -> str:
     of_data, guess = critical.times(unit.per_example), ""
     interval = of_data.interval
     if sizes and not min(sizes) <= critical.value <= max(sizes):
-        guess = ", beyond the batch sizes that reach the goal: a rough guess"
+        guess = ", outside the batch sizes that reach the goal: a rough guess"
     start, tokens = f"B_crit is {plain_number(critical.value)} (", ""
     if unit.tokens is not None:
         start = f"B_crit is {plain_number(critical.value)} sequences ({plain_number(of_data.value)} tokens; "
@@ -341,7 +341,9 @@ def critical_words(found: StepsToResult, unit: BatchUnit) -> str:
     if interval is None:
         why = "its replicates and the law leave it open" if critical.replicates >= 3 else "fewer than 3 replicates"
         return f"{start}no interval: {why}){guess}"
-    ends = f"{plain_number(interval.low)} to {'infinity' if np.isinf(interval.high) else plain_number(interval.high)}"
+    ends = f"{plain_number(interval.low)} to {plain_number(interval.high)}"
+    if np.isinf(interval.high):
+        ends = f"above {plain_number(interval.low)}"
     return f"{start}95 %: {ends}{tokens}){guess}"
 
 

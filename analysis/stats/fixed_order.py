@@ -47,12 +47,12 @@ def boundary(rows: Sequence[tuple[int, Mean | None]], most: float) -> Boundary:
 
 
 def boundary_words(found: Boundary, batch: Callable[[int], str] = str) -> str:
-    """The boundary as a clause; `batch` names a batch size."""
-    guess, within, beyond = "no batch size beyond the smallest", "none shown to be", "none shown to be beyond it"
+    """The boundary as a clause that follows the limit and a colon; `batch` names a batch size."""
+    guess, within, beyond = "no larger batch size", "significant for none", "none significantly beyond it"
     if found.best_guess is not None:
         guess = f"up to batch {batch(found.best_guess)}"
     if found.within is not None:
-        within = f"shown up to batch {batch(found.within)}"
+        within = f"significant up to batch {batch(found.within)}"
     if found.beyond is not None:
-        beyond = f"shown to be beyond it from batch {batch(found.beyond)} on"
+        beyond = f"significantly beyond it from batch {batch(found.beyond)} on"
     return f"{guess} by the means; {within}; {beyond}"

@@ -87,7 +87,8 @@ def test_what_is_shown_at_each_branch_point(tmp_path: Path) -> None:
     assert first.noise.value == pytest.approx(0, abs=1e-12)
     assert not first.differs_from_itself
     text = "\n".join(lines(found))
-    assert "After 1 epoch (loss 2.5; branches of 1 epoch): up to batch 32 by the means; shown up to batch 32" in text
+    start = "After 1 epoch (loss 2.5; branches of 1 epoch), within the margin: "
+    assert f"{start}up to batch 32 by the means; significant up to batch 32" in text
     assert "batch 64: +0.5000 (95 % CI +0.49" in text
     assert branched_batch_figure(found).axes
 

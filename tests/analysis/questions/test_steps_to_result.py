@@ -1,5 +1,6 @@
 """Steps to a result: against the noisy quadratic's exact steps, by hand, and in simulated runs of known truth."""
 
+import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -9,14 +10,18 @@ import pandas as pd
 import pytest
 from narrow import not_none
 
+from analysis.data.batch_unit import EXAMPLES
+from analysis.data.replicates import Estimate
 from analysis.data.runs import Runs, read_frame
 from analysis.questions.steps_to_result import (
+    critical_words,
     default_goal,
     equal_examples,
     equal_examples_line,
     lines,
     steps_to_result,
 )
+from analysis.stats.means import Interval
 from analysis.stats.noisy_quadratic import NoisyQuadratic, Rule, losses, steps_to_goal
 from trainables.runtime.errors import UserError
 
@@ -69,7 +74,7 @@ def test_the_words_say_what_was_found(quadratic: Runs) -> None:
     assert "batch 256:" in text
     assert "B_crit is" in text
     assert "fewer than 3 replicates" in text
-    assert "none shown to be; none shown to be beyond it" in text
+    assert "significant for none; none significantly beyond it" in text
 
 
 def test_a_goal_that_no_setting_reaches(quadratic: Runs) -> None:
@@ -171,7 +176,7 @@ def test_equal_examples_against_the_margin(tmp_path: Path) -> None:
     assert values == pytest.approx([0.961, 1.001, 1.321])
     assert not_none(found.rows[1][2]).value == pytest.approx(0.04)
     assert found.boundary.best_guess == 8
-    assert "No worse than the smallest batch by 0.1: up to batch 8 by the means" in equal_examples_line(runs, found)
+    assert "Within 0.1 of the smallest batch: up to batch 8 by the means" in equal_examples_line(runs, found)
     with pytest.raises(UserError, match="`margin` must be a number above 0"):
         equal_examples(runs, 0)
 
@@ -217,7 +222,7 @@ def test_a_run_that_diverged_is_at_no_goal_from_there_on(tmp_path: Path) -> None
     ("sizes", "seeds", "steps", "examples"),
     [
         ((16,), 3, "One batch size alone reaches it in every replicate, so none is compared with it.", None),
-        ((16, 64), 1, "none shown to be beyond it (no intervals: one replicate).", "one replicate)."),
+        ((16, 64), 1, "none significantly beyond it (no intervals: one replicate).", "one replicate)."),
         ((16, 64), 3, "beyond it (no intervals: all replicates agree exactly).", "all replicates agree exactly)."),
     ],
 )
@@ -264,4 +269,6 @@ def test_a_critical_batch_beyond_the_sizes_is_called_a_guess(tmp_path: Path) -> 
     found = steps_to_result(runs, 0.8)
     assert found.critical is not None
     assert found.critical.value < 1
-    assert "beyond the batch sizes that reach the goal: a rough guess." in "\n".join(lines(runs, found))
+    assert "outside the batch sizes that reach the goal: a rough guess." in "\n".join(lines(runs, found))
+    is_open = dataclasses.replace(found, critical=Estimate(20.0, Interval(5.0, np.inf), 3))
+    assert critical_words(is_open, EXAMPLES) == "B_crit is 20 (95 %: above 5)"

@@ -24,8 +24,8 @@ def test_the_page_shows_the_kept_results(name: str, tmp_path: Path, capsys: pyte
     assert (len(at_points), len(ways)) == ({"digits": 4, "gpt": 3}[name], 4)
     for _, by_means, _, beyond in at_points:
         tokens = r"(?: \(\d+ tokens\))?"
-        guess = f"up to batch {by_means}{tokens}" if by_means.isdigit() else "no batch size beyond the smallest"
-        limit = "none shown to be beyond it"
+        guess = f"up to batch {by_means}{tokens}" if by_means.isdigit() else "no larger batch size"
+        limit = "none significantly beyond it"
         if beyond != "none":
             limit = f"beyond it from batch {beyond.split()[-1]}{tokens} on"
         assert re.search(f"{guess} by the means[^:]*; {limit}|{guess} by the means[^:]*{limit}", said)
