@@ -121,13 +121,14 @@ def _run_lines(sweep: Sweep, width: int, most: int) -> list[str]:
 
 
 def _longest(trials: pd.DataFrame) -> str:
-    """How long trials train at most: `up to 2, 5 epochs or 450 examples`; empty where no trial says it."""
+    """How long trials train: `2, 5 epochs or 450 examples`, `up to 9 epochs` with a target; empty if none says."""
     epochs = sorted(trials["epochs"].dropna().unique().tolist())
     budgets = [read_amount("budget", text) for text in trials["budget"].dropna().unique()]
     lengths = [f"{_values(epochs)} epochs"] if epochs else []
     for unit in sorted({budget.unit for budget in budgets}):
         lengths.append(f"{_values(sorted(budget.value for budget in budgets if budget.unit == unit))} {unit}")
-    return f"up to {' or '.join(lengths)}" if lengths else ""
+    most = "up to " if lengths and trials[["target_metric", "target_test_loss"]].notna().any(axis=None) else ""
+    return f"{most}{' or '.join(lengths)}"
 
 
 def cards(sweep: Sweep) -> list[Card]:
@@ -210,7 +211,7 @@ def _size_verdict(metric: Metric, found: FreeBatch, last: Loss, unit: BatchUnit)
         within = f"{_number(metric, found.margin)} {metric.unit}".strip()
         return f"Batch {last.batch_size} is as good as {found.reference}, within {within}"
     if last.lost.interval.low > 0:
-        return f"Batch {last.batch_size} generalizes worse than {found.reference}{_free(found, last, unit)}"
+        return f"Batch {last.batch_size} is worse than {found.reference}{_free(found, last, unit)}"
     upper = f"{_number(metric, last.lost.interval.high)} {metric.unit}".strip()
     most = f"batch {last.batch_size} may lose up to {upper}"
     return f"Undecided: {most}{_free(found, last, unit)}"

@@ -68,7 +68,7 @@ def test_a_loss_at_one_learning_rate_is_told_with_the_rate(write_sweep: Callable
 @pytest.mark.parametrize(
     ("lost", "verdict"),
     [
-        (0.017, "Batch 300 generalizes worse than 16; free up to 64"),
+        (0.017, "Batch 300 is worse than 16; free up to 64"),
         (0.0, "Batch 300 is as good as 16, within 0.50 points"),
         (-0.01, "Batch 300 is as good as 16, within 0.50 points"),
     ],
@@ -160,9 +160,11 @@ def test_the_run_line_says_how_long_trials_are(write_sweep: Callable[..., Path])
         for epochs, budget in lengths
         for seed in (0, 1)
     ]
-    assert " · up to 2, 5 epochs or 90, 100 steps · 2 seeds · " in run_line(load_sweep(write_sweep(records)))
+    assert " · 2, 5 epochs or 90, 100 steps · 2 seeds · " in run_line(load_sweep(write_sweep(records)))
     only = [record(epochs=None, budget="700examples", target_loss=None)]
-    assert " · up to 700 examples · 1 seed · " in run_line(load_sweep(write_sweep(only, "only")))
+    assert " · 700 examples · 1 seed · " in run_line(load_sweep(write_sweep(only, "only")))
+    ends_earlier = [record(epochs=9, target_loss=None, target_metric=0.9)]
+    assert " · up to 9 epochs · 1 seed · " in run_line(load_sweep(write_sweep(ends_earlier, "target")))
 
 
 def test_the_run_line_cuts_long_values(write_sweep: Callable[..., Path]) -> None:
