@@ -189,7 +189,7 @@ def run_study(
             ending = finish(folder, console)
         except UserError as error:
             return without_answer(error, say_failures(tables, trial_ids))
-        talk.print(f"Answered after {duration(time.monotonic() - started)}.", soft_wrap=True)
+        talk.print(f"Trained and evaluated in {duration(time.monotonic() - started)}.", soft_wrap=True)
         say_failed_measures(tables)
         status = 1 if say_failures(tables, trial_ids) else 0
         if ending is not None:
@@ -315,7 +315,7 @@ def _dry_run(
     console.print(f"{len(configs)} trials, {len(configs) - len(missing)} of them done already{to_measure} in {folder}")
     if times is not None:
         bound = " at most: trials that reach the target loss end earlier" if times.is_bound else ""
-        console.print(f"about {duration(times.seconds)}{bound} (pilots on this machine's CPU)")
+        console.print(f"about {duration(times.seconds)}{bound} (from short trials on this machine's CPU)")
         if cost := cost_line(missing[0]):
             measuring, whole = math.fsum(times.measure_seconds.values()), math.fsum(times.trial_seconds.values())
             console.print(cost, soft_wrap=True)

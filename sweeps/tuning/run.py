@@ -309,4 +309,4 @@ def _dry_run(console: Console, plan: Plan, folder: AnyPath, placement: Placement
     times = estimate(configs, plan.source, threads=int(placement.cpus_per_trial))
     bound = " at most: trials that reach the target loss or are stopped end earlier" if times.is_bound else ""
     if plan.budget.trials:
-        console.print(f"about {duration(times.seconds)}{bound} (pilots on this machine's CPU) -> {folder}")
+        console.print(f"about {duration(times.seconds)}{bound} (from short trials on this machine's CPU) -> {folder}")
