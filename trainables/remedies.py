@@ -1,44 +1,7 @@
 """What a trial may do beyond plain training at one batch size: every remedy tried against the large-batch gap.
 
-Each is a field that is off by default, so any of them can be combined, and each is one part of the loop:
-
-    learning_rate_scaling  peak rate times batch_size / base_batch_size (`linear`, Goyal et al. 2017, arXiv
-                           1706.02677) or its root (`sqrt`, Hoffer et al. 2017, arXiv 1705.08741)
-    same_steps             as many steps as base_batch_size has in these epochs, rounded up to whole epochs (Hoffer et
-                           al.); only where trials end after a fixed number of epochs, not at a target loss
-    batch_schedule         "5:64,10:256": batch 64 once 5 epochs are done, 256 once 10 are; "500steps:64" in steps
-    decay                  of the learning rate after the warmup, to the share decay_floor of the peak (default 0):
-                           `cosine`; `linear`; `wsd`, warmup-stable-decay (Hu et al. 2024, arXiv 2404.06395), linear
-                           over the last decay_share of the trial (default 0.2); or your own `package.module:function`
-                           of the progress in [0, 1]. Each takes the whole trial, or decay_epochs, where the trial then
-                           ends (needed with a target). `step`: times decay_factor after each of decay_epochs
-    decay_by               `batch_size` divides the batch size by decay_factor instead (Smith et al. 2018, arXiv
-                           1711.00489); when it cannot grow further the learning rate decays for the rest. `seesaw`
-                           does so and multiplies the learning rate by the root of decay_factor: where a schedule
-                           halves the rate, it is divided by sqrt(2) and the batch doubles (Meterez et al. 2025,
-                           arXiv 2510.14717)
-    momentum_correction    False keeps an SGD velocity that has absorbed the old learning rate (Goyal et al., remark 2);
-                           PyTorch's form is corrected by construction
-    layer_adaptation       LARS with sgd (You et al. 2017, arXiv 1708.03888), LAMB with adam (arXiv 1904.00962)
-    ghost_batch_size       batch norm over groups of so many examples (Hoffer et al.)
-    noise_batch_size       gradient noise matched to this smaller batch (Hoffer et al.)
-    sam_radius             gradients at the worst point near by, SAM (Foret et al. 2021, arXiv 2010.01412);
-                           with sam_adaptive ASAM (Kwon et al. 2021, arXiv 2102.11600)
-    clip_norm              the gradient's l2 norm at most this
-    label_smoothing        targets mixed with the uniform distribution
-    augmentation           `paper` (flips, rotations, shifts) or `crop_flip`
-    gradient_penalty       times the squared gradient norm of each group of penalty_batch_size examples (Novack et al.
-                           2023, arXiv 2211.15853); of a full batch: Geiping et al. 2022, arXiv 2109.14119
-    svrg_every             variance-reduced gradients with an anchor after so much training, such as 1epochs or 50steps,
-                           SVRG (Johnson and Zhang 2013, NeurIPS 26)
-    average                of the weights, in place of the last ones: `ema` with average_decay an update (default 0.99),
-                           `swa` over the ends of epochs after average_from epochs (default 0; Izmailov et al. 2018,
-                           arXiv 1803.05407), `lawa` over the last average_last ends of epochs (default 6; Kaddour
-                           2022, arXiv 2209.14981)
-    local_workers          post-local SGD: after local_from epochs (default 0) the batch is cut into so many parts, each
-                           with weights and an optimizer of its own that are averaged after every local_steps steps
-                           (Lin et al. 2020, arXiv 1808.07217)
-    proximal, weight_adversary, input_adversary   conservative, robust and adversarial training (Keskar et al. 2017)
+Each is a field that is off by default, so any of them can be combined, and each is one part of the loop.
+docs/remedies.md says what each field does, with its source.
 """
 
 import difflib
@@ -198,6 +161,7 @@ class Remedies:
 
 
 REMEDIES = tuple(field.name for field in fields(Remedies))
+GIVEN = tuple(name for name in REMEDIES if name != "decay_fingerprint")  # the fields that a user sets
 PARTS_OF_UPDATE = (
     "momentum_correction", "layer_adaptation", "ghost_batch_size", "noise_batch_size", "sam_radius", "clip_norm",
     "label_smoothing", "augmentation", "proximal", "weight_adversary", "input_adversary", "gradient_penalty",
@@ -269,9 +233,9 @@ def read_remedy(text: str, after: str = "VALUE") -> dict[str, Any]:
     remedy: dict[str, Any] = {}
     for part in re.split(r",(?=[a-z_]+=)", text) if text.lower() != "none" else []:
         name, equals, value = part.partition("=")
-        if not equals or name not in REMEDIES:
-            close = difflib.get_close_matches(name, REMEDIES, n=1)
-            way_out = f"did you mean {close[0]}={value or after}?" if close else f"the fields are {', '.join(REMEDIES)}"
+        if not equals or name not in GIVEN:
+            close = difflib.get_close_matches(name, GIVEN, n=1)
+            way_out = f"did you mean {close[0]}={value or after}?" if close else f"the fields are {', '.join(GIVEN)}"
             raise UserError(f"`remedies` must be none or FIELD=VALUE,..., got {text}; {way_out}")
         kind = _KINDS[name]
         try:

@@ -18,7 +18,7 @@ from sweeps.cli.arguments import number
 from sweeps.cli.steps_options import add_goal_search, checked
 from sweeps.cli.values import Optimizers
 from trainables.optimizer_settings import FULL_BATCH_OPTIMIZERS, MOMENTS, PROGRESSIVE
-from trainables.remedies import REMEDIES, read_remedy
+from trainables.remedies import GIVEN, read_remedy
 from trainables.runtime.errors import UserError
 from trainables.runtime.parser import Parser
 
@@ -127,7 +127,7 @@ def _rung(name: str, given: Mapping[str, Any], common: Sequence[float]) -> Rung:
             if isinstance(value, bool) or not isinstance(value, int | float):
                 raise UserError(f"momentum of sgd must be a number, got {value}")
             momentum = float(value)
-        elif key in REMEDIES:
+        elif key in GIVEN:
             remedies.append(f"{key}={_text(value)}")
         else:
             options[key] = value

@@ -31,7 +31,7 @@ from trainables.config import (
 from trainables.measures.costs import LEAST_EXAMPLES, SHARE
 from trainables.measuring import MEASURE_BATCH_NORMS, MEASURE_DTYPES, NOISE_SCALES, PAPER_EVALUATION_BATCH
 from trainables.optimizer_settings import OF_TORCH, OPTIMIZERS
-from trainables.remedies import REMEDIES
+from trainables.remedies import GIVEN
 from trainables.runtime.options import KeyValues
 from trainables.runtime.parser import Parser
 
@@ -181,7 +181,7 @@ def add_remedies(group: Any) -> None:
         default=[{}],
         metavar="FIELD=VALUE,...",
         help="remedies to compare: none, or fields joined by commas, such as none sam_radius=0.05 "
-        f"ghost_batch_size=16,learning_rate_scaling=sqrt; the fields: {', '.join(REMEDIES)} (docs/remedies.md)",
+        f"ghost_batch_size=16,learning_rate_scaling=sqrt; the fields: {', '.join(GIVEN)} (docs/remedies.md)",
     )
 
 

@@ -22,7 +22,7 @@ from trainables.data import Source
 from trainables.measures.costs import GRADIENTS, default_examples, unknown_measure
 from trainables.measuring import MEASURE_DTYPES, SHIFTS
 from trainables.optimizer_settings import OptimizerSetting, canonical_options
-from trainables.remedies import REMEDIES
+from trainables.remedies import GIVEN
 from trainables.runtime.errors import UserError
 from trainables.units import Amount, epochs_after, read_amount
 
@@ -100,8 +100,8 @@ class Grid:
             if "decay" in remedy and "decay" in self.schedule and remedy is not self.schedule:
                 raise UserError("`--schedule` and a decay in --remedies both set the schedule; leave out one of them")
             for name in remedy:
-                if name not in REMEDIES:
-                    raise UserError(f"`remedies` must be made of {', '.join(REMEDIES)}, got {name!r}")
+                if name not in GIVEN:
+                    raise UserError(f"`remedies` must be made of {', '.join(GIVEN)}, got {name!r}")
 
 
 IN_ANOTHER_FORM = {  # than in a trial

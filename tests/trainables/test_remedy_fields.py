@@ -3,7 +3,9 @@
 import copy
 import functools
 import math
+import re
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,7 +17,7 @@ from trainables.config import TrialConfig
 from trainables.data import Source
 from trainables.models import build_model
 from trainables.records.tables import large_batch_gaps, remedies
-from trainables.remedies import REMEDIES, base_remedies, read_remedy, remedy_of
+from trainables.remedies import GIVEN, REMEDIES, base_remedies, read_remedy, remedy_of
 from trainables.runtime.errors import UserError
 from trainables.tasks.classification import cross_entropy
 from trainables.training.batches import epoch_batches
@@ -38,9 +40,15 @@ def test_reading() -> None:
     }
 
 
+def test_the_manual_lists_every_field() -> None:
+    _, _, part = (Path(__file__).parents[2] / "docs" / "remedies.md").read_text().partition("## All remedies")
+    assert tuple(re.findall(r"^\| `(\w+)` \|", part, re.MULTILINE)) == GIVEN
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
+        ("decay_fingerprint=1", "the fields are learning_rate_scaling, "),
         ("sam_raduis=0.1", "did you mean sam_radius=0.1?"),
         ("sam_radius", "must be none or FIELD=VALUE"),
         ("sam_radius=big", "`sam_radius` must be a number, got big"),
