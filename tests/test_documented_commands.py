@@ -4,6 +4,7 @@ A command that is none of these fails, so that somebody decides how a new one is
 """
 
 import io
+import itertools
 import json
 import re
 import runpy
@@ -115,6 +116,12 @@ def write_data(folder: Path) -> None:
     (folder / "DIR").mkdir()
     buffer = io.BytesIO()
     Image.fromarray(generator.integers(0, 256, (32, 32, 3), np.uint8)).save(buffer, "png")
+    for part, label, count in itertools.product(("train", "test"), ("cat", "dog"), range(256)):
+        (folder / "photos" / part / label).mkdir(parents=True, exist_ok=True)
+        (folder / "photos" / part / label / f"{count}.png").write_bytes(buffer.getvalue())
+    for part in ("train", "val"):
+        (folder / "tokens").mkdir(exist_ok=True)
+        generator.integers(0, 256, 120_000, np.uint16).tofile(folder / "tokens" / f"{part}.bin")
     for part, count in (("train", 5000), ("test", 2000)):
         rows = {"image": [{"bytes": buffer.getvalue(), "path": None}] * count, "label": [*range(10)] * (count // 10)}
         pq.write_table(pa.table(rows), folder / "DIR" / f"{part}.parquet")
