@@ -87,7 +87,7 @@ CASES: list[tuple[str, str, str]] = [
     (GRID, "--test-size 99999", "`test_size` must be between 1 and"),
     (GRID, "--measures sharpness", "`measures` must be among"),
     (GRID, "--measure-batch-norm batch --measure-batch-size 1", "--measure-batch-size: must be a whole number of 2"),
-    (GRID, "--measure-every 2 --measure-share 0.1", "`measure_every` must be left out with `measure_share`"),
+    (GRID, "--measure-every 2 --measure-share 0.1", "`measure_every` cannot be used with `measure_share`"),
     (GRID, "--measure-dtype float16", "--measure-dtype: invalid choice: 'float16'"),
     (GRID, "--batch-size 16", "unknown option --batch-size; did you mean --batch-sizes?"),
     (GRID, "sixteen", "unknown argument sixteen"),

@@ -141,7 +141,7 @@ def _watched(model: nn.Module) -> Iterator[None]:
 
 
 def _check_numbers(training: Training, source: Source) -> None:
-    """Raises UserError where the network changes inputs that are no zeros, also where PyTorch does not count it."""
+    """Raises UserError where the network changes inputs that are not zeros, also where PyTorch does not count it."""
     if source.of_tokens or training.config.trial is not None:
         return
     inputs = torch.linspace(0.25, 0.75, 2 * math.prod(source.input_shape)).view(2, *source.input_shape)

@@ -200,7 +200,7 @@ class TrialConfig(Measuring, Duration, LineSearch, Remedies):
         if len(growing) > 1:
             raise UserError(f"`batch_schedule` must be the only change of the batch size, got {' with '.join(growing)}")
         if self.same_steps and growing:
-            raise UserError(f"`same_steps` must be left out where the batch size changes, got it with {growing[0]}")
+            raise UserError(f"`same_steps` cannot be used where the batch size changes, got it with {growing[0]}")
         if self.same_steps and self.has_target:
             raise UserError(
                 "`same_steps` has no effect with a target, where a trial ends; train for a fixed number of epochs "
@@ -208,15 +208,13 @@ class TrialConfig(Measuring, Duration, LineSearch, Remedies):
             )
         for name in ("gradient_penalty", "svrg_every"):
             if self.noise_scale is not None and getattr(self, name) is not None:
-                raise UserError(f"`noise_scale` must be left out with `{name}`, which takes gradients of its own")
+                raise UserError(f"`noise_scale` cannot be used with `{name}`, which takes gradients of its own")
         if self.noise_scale is not None and self.noise_batch_size is not None:
             raise UserError(
-                "`noise_scale` must be left out with `noise_batch_size`, whose noise is added to the gradient"
+                "`noise_scale` cannot be used with `noise_batch_size`, whose noise is added to the gradient"
             )
         if self.noise_scale is not None and self.local_workers is not None:
-            raise UserError(
-                "`noise_scale` must be left out with `local_workers`, whose gradients are of several weights"
-            )
+            raise UserError("`noise_scale` cannot be used with `local_workers`, whose gradients are of several weights")
         sizes = [self.batch_size, self.switch_batch_size, *(size for _, size in batch_schedule(self.batch_schedule))]
         if (smallest := min(size for size in sizes if size is not None)) < (self.local_workers or 1):
             raise UserError(f"`local_workers` must be at most the batch size ({smallest}), got {self.local_workers}")
@@ -224,7 +222,7 @@ class TrialConfig(Measuring, Duration, LineSearch, Remedies):
             raise UserError(f"`layer_adaptation` needs the optimizer sgd (LARS) or adam (LAMB), got {self.optimizer}")
         if not self.momentum_correction and self.optimizer != "sgd":
             raise UserError(
-                f"`momentum_correction` must be left out for {self.optimizer}; only sgd has a velocity to correct"
+                f"`momentum_correction` cannot be used with {self.optimizer}; only sgd has a velocity to correct"
             )
         self.check_line_search()
 

@@ -114,7 +114,7 @@ class Duration(Remedies):
             "be 0 or more, or none",
         )
         if self.same_steps and self.budget is not None:
-            raise UserError("`same_steps` must be left out with a budget; one in steps is the same at every batch size")
+            raise UserError("`same_steps` cannot be used with a budget; one in steps is the same at every batch size")
         self._check_warmup()
         if self.has_decay_length:
             self._check_decay_length()

@@ -46,23 +46,21 @@ class LineSearch(Remedies):
         require("weight_decay", self.weight_decay, self.weight_decay == 0, f"be 0 for {self.optimizer}")
         if self.parameter_groups is not None:
             raise UserError(
-                f"`parameter_groups` must be left out for {self.optimizer}, whose line search needs one step size"
+                f"`parameter_groups` cannot be used with {self.optimizer}, whose line search needs one step size"
             )
         for name in ("learning_rate_scaling", "decay"):
             if getattr(self, name) is not None:
-                raise UserError(
-                    f"`{name}` must be left out for {self.optimizer}, whose line search finds the step size"
-                )
+                raise UserError(f"`{name}` cannot be used with {self.optimizer}, whose line search finds the step size")
         require("precision", self.precision, self.precision == "float32", f"be float32 for {self.optimizer}")
         for name in _NEEDS_ONE_LOSS:
             if getattr(self, name) is not None:
                 raise UserError(
-                    f"`{name}` must be left out for {self.optimizer}, whose line search needs one fixed loss"
+                    f"`{name}` cannot be used with {self.optimizer}, whose line search needs one fixed loss"
                 )
 
     def _check_progressive(self) -> None:
         for name, reason in _NOT_PROGRESSIVE.items():
             if getattr(self, name) is not None:
-                raise UserError(f"`{name}` must be left out for {self.optimizer}, {reason}")
+                raise UserError(f"`{name}` cannot be used with {self.optimizer}, {reason}")
         if self.same_steps:
-            raise UserError(f"`same_steps` must be left out for {self.optimizer}, which changes the batch size itself")
+            raise UserError(f"`same_steps` cannot be used with {self.optimizer}, which changes the batch size itself")

@@ -52,7 +52,7 @@ class Measuring:
         share = self.measure_share
         require("measure_share", share, share is None or positive(share), "be above 0")
         if self.measure_every is not None and share is not None:
-            raise UserError("`measure_every` must be left out with `measure_share`, got both")
+            raise UserError("`measure_every` cannot be used with `measure_share`; choose one")
         require_choice("noise_scale", self.noise_scale, (None, *NOISE_SCALES))
         for name in self.shift_names:
             require_choice("shifts", name, SHIFTS)

@@ -121,11 +121,11 @@ class Remedies:
         if len(exclusive) > 1:
             raise UserError(f"`remedies` must take the gradient in one way, got {' with '.join(exclusive)}; choose one")
         if self.proximal is not None and self.clip_norm is not None:
-            raise UserError("`clip_norm` must be left out with proximal, whose inner steps are not clipped, got both")
+            raise UserError("`clip_norm` cannot be used with proximal, whose inner steps are not clipped")
         if self.svrg_every is not None:
             svrg_amount(self.svrg_every)
             if names := [name for name in NOT_WITH_SVRG if getattr(self, name) is not None]:
-                raise UserError(f"`svrg_every` must be left out with {names[0]}, {NOT_WITH_SVRG[names[0]]}")
+                raise UserError(f"`svrg_every` cannot be used with {names[0]}, {NOT_WITH_SVRG[names[0]]}")
         decay_epochs(self.decay_epochs)
         if self.has_decay_length:
             decay_length(self.decay_epochs, self.decay or "")
@@ -152,7 +152,7 @@ class Remedies:
         start = self.local_from
         require("local_from", start, start is None or at_least_zero(start), "be a number of epochs, 0 or more")
         if not self.momentum_correction:
-            raise UserError("`momentum_correction` must be left out with local_workers, whose velocities are their own")
+            raise UserError("`momentum_correction` cannot be used with local_workers, whose velocities are their own")
 
     @property
     def has_decay_length(self) -> bool:

@@ -60,7 +60,7 @@ class ScalingRule:
     def carried(self, config: TrialConfig, batch_size: int) -> TrialConfig | None:
         """`config` carried to `batch_size`; None where the rule has no setting there.
 
-        Raises UserError for a `batch_size` beyond the training set, and for options that are no numbers.
+        Raises UserError for a `batch_size` beyond the training set, and for options that are not numbers.
         """
         try:
             changes = self.changes(config, batch_size / config.batch_size) if self.applies(config) else None

@@ -245,7 +245,7 @@ def _alone_without_seed(about: pd.DataFrame) -> tuple[pd.DataFrame, tuple[str, .
     if not several.any():
         return about, ()
     note = (
-        "runs without a known seed are no replicates, so each is a setting of its own, without intervals; a "
+        "runs without a known seed are not replicates, so each is a setting of its own, without intervals; a "
         "hyperparameter `seed`, or a group (?P<seed>...) in --batch-pattern, names replicates"
     )
     return about.assign(**{"run folder": about.index.to_series().where(several)}), (note,)

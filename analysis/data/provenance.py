@@ -67,7 +67,7 @@ def notes(trials: pd.DataFrame, left_out: int, several: tuple[str, ...]) -> tupl
     if repeated := int(repeats_weights(trials).sum()):
         lines.append(
             f"{_count(repeated, 'trial')} with the initial weights of another seed {'is' if repeated == 1 else 'are'} "
-            "left out of every result: the code of the network seeds itself, so they are no replicates."
+            "left out of every result: the code of the network seeds itself, so they are not replicates."
         )
     if several:
         lines.append(

@@ -24,7 +24,7 @@ from analysis.data.column_names import RUN_NAMES, SEEDS, is_hyperparameter, is_r
 from trainables.runtime.errors import UserError, did_you_mean
 from trainables.storage.folders import AnyPath
 
-OWN = ("batch_size", "seed")  # the columns that are no settings
+OWN = ("batch_size", "seed")  # the columns that are not settings
 ALMOST_ALL = 0.8  # of the runs: results such as accuracies may agree by chance
 WAY_OUT = "--settings NAME ... says which columns are settings"
 
@@ -42,7 +42,7 @@ def choose_settings(
     Args:
         named: the settings; None: by the rules above.
         kept: columns that are settings whatever they hold.
-        ignored: columns that are no settings, and need no note.
+        ignored: columns that are not settings, and need no note.
 
     Raises UserError where `named` has a column that is not there.
     """

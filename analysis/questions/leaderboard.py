@@ -1,6 +1,6 @@
 """Which measure predicts the gap? A leaderboard of all measures, with batch size and other baselines for comparison.
 
-It has a row per measure and setting, and baselines that are no sharpness (training loss, batch size, learning rate,
+It has a row per measure and setting, and baselines that are not sharpness (training loss, batch size, learning rate,
 epochs, distance from the start): a measure that does not beat the batch size adds nothing to what was known before
 training. The columns, each worked out in docs/statistics.md:
 

@@ -171,7 +171,7 @@ def _numbers(trial_id: str, text: str) -> dict[str, float]:
         found = {str(name): np.nan if value is None else float(value) for name, value in json.loads(text).items()}
     except (ValueError, TypeError, AttributeError, RecursionError, OverflowError) as error:
         raise UserError(
-            f"`results` must hold whole tables, got metrics of trial {trial_id} that are no JSON object of numbers"
+            f"`results` must hold whole tables, got metrics of trial {trial_id} that are not a JSON object of numbers"
         ) from error
     return {name: value if np.isfinite(value) else np.nan for name, value in found.items()}
 

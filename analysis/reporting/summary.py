@@ -19,7 +19,7 @@ from analysis.stats.rank_correlation import Correlation
 from analysis.stats.wording import correlation_text, plain_number, three_digits
 from trainables.records.schemas import STATUSES
 
-COLUMNS = 80  # of an output that is no terminal
+COLUMNS = 80  # of an output that is not a terminal
 LEAST_COLUMNS = 40  # below which a terminal wraps the lines itself
 WIDEST = 1e6  # the ratio of an interval's ends beyond which they are not printed
 NARROW = 0.3  # of the value: two digits would hide on which side of 1 an end is

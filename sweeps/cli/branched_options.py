@@ -106,7 +106,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     for name in ("target_loss", "target_metric", "schedule"):
         if getattr(options, name):
             parser.error(
-                f"argument --{name.replace('_', '-')}: must be left out; all branches have the same length and a "
+                f"argument --{name.replace('_', '-')}: cannot be used; all branches have the same length and a "
                 "constant learning rate"
             )
     for name in ("epochs", "budget"):

@@ -98,7 +98,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     options = checked(parser, parser.parse_args(arguments))
     for name, reason in HAVE_NO_PLACE.items():
         if getattr(options, name):
-            parser.error(f"argument --{name.replace('_', '-')}: must be left out: {reason}")
+            parser.error(f"argument --{name.replace('_', '-')}: cannot be used: {reason}")
     try:
         options.rungs = [_rung(name, given, options.learning_rate_range) for name, given in options.optimizer]
     except UserError as error:

@@ -96,7 +96,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     options = parser.parse_args(arguments)
     for name, reason in HAVE_NO_PLACE.items():
         if getattr(options, name):
-            parser.error(f"argument --{name.replace('_', '-')}: must be left out: {reason}")
+            parser.error(f"argument --{name.replace('_', '-')}: cannot be used: {reason}")
     _check(parser, options)
     if options.epochs is None and options.budget is None:
         options.epochs = EPOCHS
@@ -123,6 +123,4 @@ def _check(parser: Parser, options: argparse.Namespace) -> None:
         parser.error("argument --remedies: must be one set of fields, such as average=ema")
     for name in ("learning_rate_scaling", "same_steps", "batch_schedule"):
         if name in options.remedies[0]:
-            parser.error(
-                f"argument --remedies: {name} must be left out, because the rules are compared at fixed batches"
-            )
+            parser.error(f"argument --remedies: {name} cannot be used, because the rules are compared at fixed batches")

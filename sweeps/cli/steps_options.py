@@ -101,7 +101,7 @@ def checked(parser: Parser, options: argparse.Namespace) -> argparse.Namespace:
         parser.error(f"argument --batch-sizes: must be two or more to compare, got {options.batch_sizes[0]}")
     for name in ("target_loss", "target_metric"):
         if getattr(options, name) is not None:
-            parser.error(f"argument --{name.replace('_', '-')}: must be left out; a trial ends at the hardest --goal")
+            parser.error(f"argument --{name.replace('_', '-')}: cannot be used; a trial ends at the hardest --goal")
     if options.epochs is None and options.budget is None:
         options.epochs = CAP
     return with_stopping(options)

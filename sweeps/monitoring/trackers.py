@@ -93,7 +93,7 @@ class Tracked(tune.Callback):  # type: ignore[misc]
         except Exception as error:
             self._logger = None
             reason = (str(error).strip() or repr(error)).splitlines()[0]
-            print(f"{self._name} is no longer told of this sweep, which goes on: {reason}", file=sys.stderr)
+            print(f"{self._name} stopped logging, and the sweep continues: {reason}", file=sys.stderr)
 
 
 def trackers(

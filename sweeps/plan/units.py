@@ -38,7 +38,7 @@ def resolved(grid: "Grid", source: Source) -> "Grid":
 def batch_sizes_of(given: Iterable[int | Amount], source: Source, option: str = "--batch-tokens") -> list[int]:
     """The examples of each batch that the options of `sweeps.cli.arguments.add_batch_sizes` name, such as 2048 tokens.
 
-    Raises UserError, which names the `option`, for tokens of a dataset without them, and for those that are no whole
+    Raises UserError, which names the `option`, for tokens of a dataset without them, and for those that are not whole
     windows.
     """
     window = tokens_of_example(source)

@@ -78,9 +78,9 @@ def design_of(options: argparse.Namespace, folder: AnyPath) -> SequentialDesign:
                 raise UserError(f"`--{name}` was fixed before the first look of this sweep; take another --name")
         return fixed
     if options.split_seeds is not None:
-        raise UserError("`--split-seeds` must be left out with --until-decided: every seed has a split of its own")
+        raise UserError("`--split-seeds` cannot be used with --until-decided: every seed has a split of its own")
     if options.held_out is not None:
-        raise UserError("`--validation-size` must be left out with --until-decided, which compares on the test set")
+        raise UserError("`--validation-size` cannot be used with --until-decided, which compares on the test set")
     if len(set(seeds)) != len(seeds) or len(seeds) < 2:
         raise UserError(f"`--seeds` must be two or more different ones with --until-decided, got {_listed(seeds)}")
     cap = TIMES_THE_FIRST * len(seeds) if cap is None else cap

@@ -121,7 +121,7 @@ def test_a_sweep_of_a_task_of_ones_own(tmp_path: Path) -> None:
         (["--dataset", "sets_of_user:prices", "--task", "multilabel"], "`labels` must be 0 or 1 for each class"),
         (
             ["--dataset", "sets_of_user:prices", "--remedies", "none", "label_smoothing=0.1"],
-            "must be left out for the task",
+            "cannot be used with the task",
         ),
     ],
 )

@@ -50,23 +50,23 @@ def own_module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     ("shared", "own", "message"),
     [
-        ({"optimizer": "own_combinations:Averaging"}, LOCAL, "`local_workers` must be left out for an optimizer"),
+        ({"optimizer": "own_combinations:Averaging"}, LOCAL, "`local_workers` cannot be used with an optimizer"),
         (
             {"optimizer": "own_combinations:Averaging"},
             {"average": "ema"},
-            "`average` must be left out for an optimizer",
+            "`average` cannot be used with an optimizer",
         ),
         (
             {"optimizer": "sgd", "optimizer_options": '{"nesterov": true}'},
             {"momentum": 0.0},
             "sgd cannot be built: Nesterov momentum requires",
         ),
-        ({}, {"ghost_batch_size": 5}, "`ghost_batch_size` must be left out for a model without batch norm"),
+        ({}, {"ghost_batch_size": 5}, "`ghost_batch_size` cannot be used with a model without batch norm"),
         ({}, {"noise_scale": "normalization"}, "`noise_scale` normalization needs trainable layers"),
         (
             {"model_options": '{"widths": [8], "batch_norm": true}'},
             {"svrg_every": "1epochs"},
-            "`svrg_every` must be left out for a network with batch norm",
+            "`svrg_every` cannot be used with a network with batch norm",
         ),
     ],
 )

@@ -85,10 +85,10 @@ def test_misread(text: str, message: str) -> None:
         ({"label_smoothing": 1.0}, "`label_smoothing` must be in"),
         ({"ghost_batch_size": 1}, "`ghost_batch_size` must be 2 or more"),
         ({"layer_adaptation": True, "optimizer": "adagrad"}, "`layer_adaptation` needs the optimizer sgd"),
-        ({"momentum_correction": False}, "`momentum_correction` must be left out for adam"),
+        ({"momentum_correction": False}, "`momentum_correction` cannot be used with adam"),
         ({"optimizer": "lbfgs"}, "`batch_size` must be all 300 training examples for lbfgs, got 32"),
-        ({"optimizer": "lbfgs", "batch_size": 300, "sam_radius": 0.1}, "`sam_radius` must be left out for lbfgs"),
-        ({"measure_every": 2, "measure_share": 0.1}, "`measure_every` must be left out with `measure_share`"),
+        ({"optimizer": "lbfgs", "batch_size": 300, "sam_radius": 0.1}, "`sam_radius` cannot be used with lbfgs"),
+        ({"measure_every": 2, "measure_share": 0.1}, "`measure_every` cannot be used with `measure_share`"),
     ],
 )
 def test_bad_combinations(make_config: Make, change: dict[str, Any], message: str) -> None:

@@ -20,7 +20,7 @@ KINDS = {
 def real_numbers(name: str, what: str, part: Any) -> NDArray[Any]:
     """`part`, an array, a tensor or nested lists, as an array; a mapped one as it is.
 
-    Raises UserError, naming the dataset `name`, for what are no real numbers and for masked values.
+    Raises UserError, naming the dataset `name`, for what are not real numbers and for masked values.
     """
     if isinstance(part, np.memmap):
         array: NDArray[Any] = part

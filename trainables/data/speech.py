@@ -94,7 +94,7 @@ def _from_npz(files: list[Path]) -> Iterator[Utterance]:
             with np.load(file, allow_pickle=False) as arrays:
                 utterance = str(file), arrays["features"], arrays["labels"]
                 if not all(isinstance(array, np.ndarray) for array in utterance[1:]):  # bytes, where no array begins
-                    raise ValueError("features and labels that are no arrays")
+                    raise ValueError("features and labels that are not arrays")
         except UserError:
             raise
         except Exception as error:  # NumPy and zipfile raise many kinds on a damaged or encrypted file

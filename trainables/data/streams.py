@@ -284,7 +284,7 @@ def _arrays(pairs: list[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
 
 
 def _require_numbers(name: str, pairs: Iterable[tuple[Any, Any]]) -> None:
-    """Raises UserError for examples that are no real numbers, or integers that float32 cannot tell apart."""
+    """Raises UserError for examples that are not real numbers, or integers that float32 cannot tell apart."""
     for pair in pairs:
         for what, one in zip(("inputs", "labels"), pair, strict=True):
             array = real_numbers(name, what, one)

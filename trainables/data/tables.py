@@ -29,7 +29,7 @@ class TableFile:
         self.path = path
         with self.reading():
             self.schema, self.groups = self._open()
-            self.names = list(self.schema.names)  # bytes that are no UTF-8 raise here
+            self.names = list(self.schema.names)  # bytes that are not UTF-8 raise here
 
     def _open(self) -> tuple[pa.Schema, list[int]]:
         self._file = pq.ParquetFile(self.path)

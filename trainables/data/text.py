@@ -120,7 +120,7 @@ def _one_file(root: Path, part: str) -> Path:
 
 
 def read_file(file: Path) -> str:
-    """The text in `file`. Raises UserError for what is no UTF-8."""
+    """The text in `file`. Raises UserError for what is not UTF-8."""
     require_regular(file, "UTF-8 text")
     try:
         return file.read_text(encoding="utf-8-sig")

@@ -31,7 +31,7 @@ def token_column(names: list[str], tokens: object, of_images: Mapping[str, objec
     if tokens is None:
         return USUAL if USUAL in names and not given else None
     if given:
-        raise UserError(f"`{given[0]}` must be left out with `tokens`: it is an option of images")
+        raise UserError(f"`{given[0]}` cannot be used with `tokens`: it is an option of images")
     return str(tokens)
 
 

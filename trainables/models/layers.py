@@ -12,7 +12,7 @@ ACTIVATIONS: dict[str, type[nn.Module]] = {"relu": nn.ReLU, "tanh": nn.Tanh, "ge
 def unit(layer: nn.Linear | nn.Conv2d, *, activation: str, batch_norm: bool, dropout: float = 0.0) -> list[nn.Module]:
     """`layer`, then batch norm if asked, the activation, and dropout unless its rate is 0.
 
-    Raises UserError for an unknown activation, a `batch_norm` that is no bool, and a rate outside [0, 1).
+    Raises UserError for an unknown activation, a `batch_norm` that is not a bool, and a rate outside [0, 1).
     """
     check_dropout(dropout)
     following = [activation_by_name(activation), *([nn.Dropout(dropout)] if dropout else [])]

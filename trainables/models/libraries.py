@@ -53,10 +53,10 @@ def library_model(
     """
     library, own = library_of(name), name.partition(":")[2]
     if adapt_head and not weights:
-        raise UserError("`adapt_head` must be left out without `weights`: the last layer has one output for each class")
+        raise UserError("`adapt_head` cannot be used without `weights`: the last layer has one output for each class")
     refused = [option for option in options if option in DOWNLOADING]
     if refused:
-        raise UserError(f"`{refused[0]}` must be left out for {name}: nothing is downloaded; weights=FILE.safetensors")
+        raise UserError(f"`{refused[0]}` cannot be used with {name}: nothing is downloaded; weights=FILE.safetensors")
     if library == "hf":
         return _hugging_face(own, input_dtype, input_shape, num_classes, weights, adapt_head, options)
     try:
@@ -108,7 +108,7 @@ def _hugging_face(
     if weights not in (None, True, False):
         raise UserError(f"`weights` must be true for hf, which reads those in the folder, got {weights!r}")
     if weights and len(input_shape) == 2:
-        raise UserError("`weights` must be left out for pairs, whose token ids are not those of the model's tokenizer")
+        raise UserError("`weights` cannot be used with pairs, whose token ids are not those of the model's tokenizer")
     transformers = _imported("transformers")
     of_tokens = not input_dtype.is_floating_point
     if of_tokens:

@@ -60,7 +60,7 @@ def read_record(path: AnyPath) -> Record:
     try:
         content = json.loads(read_file(path))
         if not isinstance(content["format"], int):
-            raise BadRecordError("its format is no number")
+            raise BadRecordError("its format is not a number")
         if content["format"] > RECORD_FORMAT:
             raise UserError(
                 f"`results` must hold records of format {RECORD_FORMAT}, got {content['format']} in {path}; "

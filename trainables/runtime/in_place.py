@@ -21,7 +21,7 @@ WAY_OUT = "all trials share them; write x = x - mean for x -= mean or x.sub_(mea
 
 
 def changes(*values: Any) -> list[int]:
-    """How often each of `values` has been changed in place; 0 for what is no tensor or is not counted."""
+    """How often each of `values` has been changed in place; 0 for what is not a tensor or is not counted."""
     return [value._version if isinstance(value, Tensor) and not value.is_inference() else 0 for value in values]
 
 

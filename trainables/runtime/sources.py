@@ -5,7 +5,7 @@ site-packages, nor in this project, whose own changes are in NUMBERS_VERSION. Tw
 
 - Imports are read from the source, also those inside functions that have not been called. Modules are looked up without
   importing any: a file that nothing has run may be a script. Where modules are imported by a computed name, all modules
-  of the same package count. A file that is no Python of this version imports nothing, but counts.
+  of the same package count. A file that is not valid Python of this version imports nothing, but counts.
 - Python reports each code object that it runs as a module (an audit event), so a file counts however it was loaded:
   by `importlib.import_module`, `pydoc.locate`, `runpy`, or `spec_from_file_location`.
 

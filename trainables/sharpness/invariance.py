@@ -116,7 +116,7 @@ def rescale(model: nn.Module, factors: Sequence[float]) -> nn.Module:
 def rescalable_pairs(model: nn.Module) -> list[tuple[nn.Module, nn.Module]]:
     """The pairs of layers of a chain that may be rescaled against each other, in order.
 
-    Raises ValueError where there is none, and for a model that is no chain or that uses parameters twice.
+    Raises ValueError where there is none, and for a model that is not a chain or that uses parameters twice.
     """
     if not isinstance(model, nn.Sequential):
         raise ValueError(f"`model` must be an nn.Sequential, got {type(model).__name__}; other graphs are not followed")

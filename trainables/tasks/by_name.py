@@ -24,7 +24,7 @@ CLASSES: dict[str, type[Task]] = {
 def load_task(name: str, labels: Iterable[Tensor] | None = None) -> Task:
     """The task `name`, one of TASKS or `package.module:Class`, prepared for the `labels` that it will see, in chunks.
 
-    Raises UserError for an unknown name, and for a class that is no task.
+    Raises UserError for an unknown name, and for a class that is not a task.
     """
     if is_import_path(name):
         task = _own(name)

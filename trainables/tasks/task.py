@@ -62,7 +62,7 @@ class Task:
 
     def smoothed_loss(self, outputs: Any, labels: Tensor, smoothing: float) -> Tensor:
         """`loss` with the labels mixed with the uniform distribution. Raises UserError where that has no meaning."""
-        raise UserError(f"`label_smoothing` must be left out for the task {self.name}, which has no classes")
+        raise UserError(f"`label_smoothing` cannot be used with the task {self.name}, which has no classes")
 
     def weights(self, labels: Tensor) -> Tensor | None:
         """The weight of every unit, in the shape of `loss`; None where all weigh 1."""

@@ -30,7 +30,7 @@ def augment(images: Tensor, kind: str, generator: torch.Generator) -> Tensor:
     """
     if images.ndim != 4 or not images.is_floating_point():
         raise UserError(
-            f"`augmentation` must be left out for data that is no images of shape (channels, height, width), "
+            f"`augmentation` needs images of shape (channels, height, width), "
             f"got {tuple(images.shape[1:])} of {images.dtype}"
         )
     if kind not in AUGMENTATIONS:

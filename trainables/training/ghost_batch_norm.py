@@ -137,7 +137,7 @@ def use_ghost_batch_norm(model: nn.Module, group_size: int) -> None:
     ]
     if not layers:
         raise UserError(
-            f"`ghost_batch_size` must be left out for a model without batch norm, got {group_size} for "
+            f"`ghost_batch_size` cannot be used with a model without batch norm, got {group_size} for "
             f"{type(model).__name__}; `noise_batch_size` works for any model"
         )
     for layer in layers:

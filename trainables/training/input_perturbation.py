@@ -26,7 +26,7 @@ def adversarial_inputs(
     """
     if not inputs.is_floating_point():
         raise UserError(
-            f"`input_adversary` must be left out for inputs that are no real numbers, got {inputs.dtype}; "
+            f"`input_adversary` needs inputs that are real numbers, got {inputs.dtype}; "
             "`weight_adversary` works for any"
         )
     moved = inputs.detach().requires_grad_()

@@ -275,4 +275,4 @@ def _check(config: TrialConfig, model: nn.Module, data: Dataset, task: Task) -> 
     elif isinstance(data, StreamDataset):
         what = "a stream, whose examples come in one order"
     if what is not None:
-        raise UserError(f"`optimizer` {config.optimizer} must be left out for {what}")
+        raise UserError(f"`optimizer` {config.optimizer} cannot be used with {what}")

@@ -137,7 +137,7 @@ def _function(path: str) -> Callable[[float], float]:
 
 
 def _factor(path: str, progress: float) -> float:
-    """The value of a user's function; raises UserError for one that is no finite factor of 0 or more."""
+    """The value of a user's function; raises UserError for one that is not a finite factor of 0 or more."""
     try:
         factor = float(_function(path)(progress))
     except UserError:

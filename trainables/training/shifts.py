@@ -68,8 +68,7 @@ def shifted(images: Tensor, name: str, severity: float) -> Tensor:
     """
     if images.ndim != 4 or not images.is_floating_point():
         raise UserError(
-            f"`shifts` must be left out for data that is no images of shape (channels, height, width), got "
-            f"{tuple(images.shape[1:])} of {images.dtype}"
+            f"`shifts` needs images of shape (channels, height, width), got {tuple(images.shape[1:])} of {images.dtype}"
         )
     return SEVERITIES[name][0](images, severity).clamp(images.min(), images.max())
 

@@ -53,7 +53,7 @@ class VarianceReduction:
             what = f"the task {task.name}, which augments its inputs"
         if what is not None:
             raise UserError(
-                f"`svrg_every` must be left out for {what}: the gradient of the training set would not be the mean of "
+                f"`svrg_every` cannot be used with {what}: the gradient of the training set would not be the mean of "
                 "those of its batches"
             )
         self._model, self._data, self._task, self._loss = model, data, task, loss

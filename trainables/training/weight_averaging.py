@@ -35,7 +35,7 @@ def require_one_average(remedies: Remedies, optimizer: Optimizer) -> None:
     """Raises UserError where `optimizer` averages the weights, and so would one of `remedies`."""
     for name in ("average", "local_workers"):
         if getattr(remedies, name) is not None and is_schedule_free(optimizer):
-            raise UserError(f"`{name}` must be left out for an optimizer that averages the weights itself")
+            raise UserError(f"`{name}` cannot be used with an optimizer that averages the weights itself")
 
 
 class WeightAverage:

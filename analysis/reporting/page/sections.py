@@ -54,7 +54,7 @@ LEADERBOARD_NOTE = (
     "sides. Psi: granulated Kendall (Jiang et al. 2020). Sign error: in the worst environment, 0.5 is a coin "
     "(Dziugaite et al. 2020); its interval holds for all environments at once. All intervals are 95 % t-intervals "
     "over replicates. p: of the matched correlation, corrected for all rows (Holm). Seconds: mean cost of measuring "
-    "a trial. Rows that are no sharpness are there for comparison."
+    "a trial. Rows of other quantities are there for comparison."
 )
 BATCH_SIZE_NOTE = (
     "Completed trials without a switch or a remedy. The cells of a replicate (seed, split_seed) are averaged "

@@ -45,7 +45,7 @@ def test_runs_without_a_seed_are_settings_of_their_own(tmp_path: Path) -> None:
     grid(tmp_path, (None,))
     found = read_events(tmp_path, "val/loss", None, r"bs(\d+)")
     assert len(found.notes) == 1
-    assert "without a known seed are no replicates" in found.notes[0]
+    assert "without a known seed are not replicates" in found.notes[0]
     for row in answer(found).rows:
         assert row.steps is not None
         assert row.steps.interval is None

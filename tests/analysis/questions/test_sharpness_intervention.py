@@ -148,7 +148,9 @@ def test_damaged_metrics_are_refused(tmp_path: Path, text: str) -> None:
     def change(arm: str, size: int, seed: int) -> dict[str, Any]:
         return {"metrics": text} if seed == 0 else {}
 
-    with pytest.raises(UserError, match=r"must hold whole tables, got metrics of trial .* no JSON object of numbers"):
+    with pytest.raises(
+        UserError, match=r"must hold whole tables, got metrics of trial .* not a JSON object of numbers"
+    ):
         outcomes_of(swept(tmp_path, 0.5, change=change))
 
 

@@ -77,7 +77,7 @@ def test_wandb_offline(tmp_path: Path) -> None:
     pytest.importorskip("wandb", reason="pip install '.[trackers]'")
     process = run(tmp_path, "--track", "wandb:my-project", "--seeds", "0", environment={"WANDB_MODE": "offline"})
     assert process.returncode == 0, process.stdout + process.stderr
-    assert "no longer told" not in process.stderr
+    assert "stopped logging" not in process.stderr
     runs = list((tmp_path / "test" / "wandb").glob("offline-run-*/*.wandb"))
     assert len(runs) == 2
     content = b"".join(file.read_bytes() for file in runs)
@@ -96,7 +96,7 @@ def test_a_tracker_that_fails_never_stops_the_sweep(tmp_path: Path, capsys: pyte
     tracker = Tracked("mlflow", Unreachable(), "test", {})
     tracker.on_experiment_end([])
     tracker.on_experiment_end([])
-    assert capsys.readouterr().err == "mlflow is no longer told of this sweep, which goes on: server gone\n"
+    assert capsys.readouterr().err == "mlflow stopped logging, and the sweep continues: server gone\n"
 
 
 @pytest.mark.parametrize("target", ["nowhere://x", "sqlite:////proc/none/mlflow.db"])

@@ -91,8 +91,8 @@ def test_amounts_that_do_not_fit(digits: Source, options: str, what: str) -> Non
         ("--factors 1", "--factors: must be a whole number of 2 or more"),
         ("--margin 0", "--margin: must be a number above 0"),
         ("--epochs 3", "--epochs: has no effect without --run-schedule"),
-        ("--schedule cosine", "--schedule: must be left out"),
-        ("--target-loss 0.1", "--target-loss: must be left out"),
+        ("--schedule cosine", "--schedule: cannot be used"),
+        ("--target-loss 0.1", "--target-loss: cannot be used"),
         ("--optimizer sgd adam", "--optimizer: must be one"),
     ],
 )

@@ -83,8 +83,8 @@ def test_the_design_that_is_asked_for(tmp_path: Path) -> None:
         ({"max_replicates": 2}, "`--max-replicates` must be more than the 2 --seeds, got 2"),
         ({"seeds": [1]}, "`--seeds` must be two or more"),
         ({"seeds": [1, 1]}, "`--seeds` must be two or more different"),
-        ({"split_seeds": [0]}, "`--split-seeds` must be left out"),
-        ({"held_out": 50}, "`--validation-size` must be left out"),
+        ({"split_seeds": [0]}, "`--split-seeds` cannot be used"),
+        ({"held_out": 50}, "`--validation-size` cannot be used"),
     ],
 )
 def test_mistakes(changes: dict[str, Any], says: str, tmp_path: Path) -> None:

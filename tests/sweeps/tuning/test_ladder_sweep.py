@@ -185,12 +185,12 @@ def test_batches_that_grow_are_an_entry_with_a_range_around_one() -> None:
         (["--optimizer", "sgd", "lr=1,0.1", "adamw"], "lr must be LOW,HIGH with 0 < LOW <= HIGH, got 1,0.1"),
         (["--optimizer", "sgd", "momentum=much"], "--optimizer: momentum of sgd must be a number, got much"),
         (["--optimizer", "lbfgs", "sgd"], "--optimizer: lbfgs takes the whole training set"),
-        (["--optimizer", "sgd", "progressive_lbfgs", "clip_norm=1"], "`clip_norm` must be left out for progress"),
+        (["--optimizer", "sgd", "progressive_lbfgs", "clip_norm=1"], "`clip_norm` cannot be used with progress"),
         (["--optimizer", "adamw", "sgd", "sam_radius=wide"], "`sam_radius` must be a number, got wide"),
         (["--optimizer", "sgd", "adamw", "beta=1"], "`optimizer`: adamw has no option beta; did you mean betas?"),
-        (["--momentum", "0.5"], "--momentum: must be left out: it follows the name of an optimizer"),
+        (["--momentum", "0.5"], "--momentum: cannot be used: it follows the name of an optimizer"),
         (["--batch-sizes", "16"], "--batch-sizes: must be two or more to compare, got 16"),
-        (["--target-loss", "0.1"], "--target-loss: must be left out; a trial ends at the hardest --goal"),
+        (["--target-loss", "0.1"], "--target-loss: cannot be used; a trial ends at the hardest --goal"),
     ],
 )  # fmt: skip
 def test_mistakes_get_one_line(tmp_path: Path, refusal: Callable[..., str], options: list[str], message: str) -> None:

@@ -49,13 +49,13 @@ def test_a_batch_beyond_the_training_set(digits: Source) -> None:
         ("--learning-rates 0.1", "--learning-rates: must be two or more"),
         ("--margin 0", "--margin: must be a number above 0"),
         ("--budget 100steps", "--budget: must be in examples, tokens or epochs"),
-        ("--target-loss 0.1", "--target-loss: must be left out"),
-        ("--target-metric 0.9", "--target-metric: must be left out"),
-        ("--parameter-groups *.bias:lr=2x", "--parameter-groups: must be left out"),
+        ("--target-loss 0.1", "--target-loss: cannot be used"),
+        ("--target-metric 0.9", "--target-metric: cannot be used"),
+        ("--parameter-groups *.bias:lr=2x", "--parameter-groups: cannot be used"),
         ("--optimizer sgd adam", "--optimizer: must be one"),
         ("--optimizer lbfgs", "--optimizer: must be an optimizer with a learning rate and mini-batches, got lbfgs"),
         ("--remedies none average=ema", "--remedies: must be one set of fields"),
-        ("--remedies learning_rate_scaling=sqrt", "--remedies: learning_rate_scaling must be left out"),
+        ("--remedies learning_rate_scaling=sqrt", "--remedies: learning_rate_scaling cannot be used"),
     ],
 )
 def test_options_that_are_wrong(options: str, what: str, refusal: Callable[..., str]) -> None:

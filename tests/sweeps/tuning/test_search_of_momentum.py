@@ -159,7 +159,7 @@ def test_entries_of_the_ladder_with_ranges_of_their_own(digits: Source) -> None:
             "`beta1` has a range and betas; leave out one of them (a range of one value fixes it too)",
         ),
         (tuned_gap, "--momentum-range 0.5 0.9", "`momentum` cannot be searched for adam"),
-        (ladder, "--momentum-range 0.5 0.9", "--momentum-range: must be left out: it follows the name of an optimizer"),
+        (ladder, "--momentum-range 0.5 0.9", "--momentum-range: cannot be used: it follows the name of an optimizer"),
         (ladder, "--optimizer sgd adamw momentum=0,0.9", "`momentum` cannot be searched for adamw"),
         (ladder, "--optimizer adamw sgd momentum=0,1", "momentum must be a range LOW,HIGH with 0 <= LOW <= HIGH < 1"),
         (ladder, "--optimizer sgd adamw beta1=0.9,0.8,0.7", "beta1 must be a range LOW,HIGH with 0 <= LOW <= HIGH < 1"),

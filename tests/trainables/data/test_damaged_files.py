@@ -99,7 +99,7 @@ def test_a_member_that_is_no_array(tmp_path: Path) -> None:
         with zipfile.ZipFile(tmp_path / part / "a.npz", "w") as archive:
             archive.writestr("features.npy", b"no array")
             archive.writestr("labels.npy", b"no array")
-    assert "that are no arrays" in refused("timit", tmp_path)
+    assert "that are not arrays" in refused("timit", tmp_path)
 
 
 @pytest.mark.parametrize("line", ["[" * 100_000, "1" * 5000, '{"source": ' * 5000])

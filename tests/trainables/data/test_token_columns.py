@@ -145,7 +145,7 @@ def test_mistakes(tmp_path: Path) -> None:
         ({"tokens": "ids", "vocabulary": 1}, "^`vocabulary` must be an integer of 2 or more, got 1"),
         ({"tokens": "ids", "context": 0}, "^`context` must be a positive integer, got 0"),
         ({"tokens": "ids", "context": 2000}, "^`context` must be shorter than the training text of 1003 tokens"),
-        ({"tokens": "ids", "size": 32}, "^`size` must be left out with `tokens`: it is an option of images"),
+        ({"tokens": "ids", "size": 32}, "^`size` cannot be used with `tokens`: it is an option of images"),
         ({}, "must hold Parquet with columns image and label, got ids"),
     ]
     for options, message in mistakes:

@@ -77,7 +77,7 @@ def test_timm() -> None:
     options = {"img_size": 8, "patch_size": 4, "embed_dim": 12, "depth": 1, "num_heads": 2}
     model = built("timm:vit_tiny_patch16_224", shape=(1, 8, 8), **options)
     assert model(torch.zeros(2, 1, 8, 8)).shape == (2, CLASSES)
-    with pytest.raises(UserError, match="`pretrained` must be left out for timm:resnet18: nothing is downloaded"):
+    with pytest.raises(UserError, match="`pretrained` cannot be used with timm:resnet18: nothing is downloaded"):
         built("timm:resnet18", pretrained=True)
 
 
@@ -163,7 +163,7 @@ def test_an_edited_configuration_is_another_network(tmp_path: Path) -> None:
         ("torchvision:resnet19", {}, r"torchvision:NAME for a classifier such as .*resnet1.*, got 'resnet19'"),
         ("torchvision:fcn_resnet50", {}, "torchvision:NAME for a classifier"),
         ("torchvision:resnet18", {"colour": 1}, "must be options of torchvision:resnet18, got .*'colour'"),
-        ("torchvision:resnet18", {"adapt_head": True}, "`adapt_head` must be left out without `weights`"),
+        ("torchvision:resnet18", {"adapt_head": True}, "`adapt_head` cannot be used without `weights`"),
         ("hf:no/such/folder", {}, "a folder with a config.json, got no no/such/folder/config.json"),
         ("transformers:BertModel", {}, "must be hf:FOLDER, a folder with a config.json, for transformers"),
     ],

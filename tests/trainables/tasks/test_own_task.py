@@ -250,7 +250,7 @@ def test_labels_that_do_not_fit_the_outputs(case: str) -> None:
 
 
 def test_smoothing_needs_classes() -> None:
-    with pytest.raises(UserError, match="`label_smoothing` must be left out for the task regression"):
+    with pytest.raises(UserError, match="`label_smoothing` cannot be used with the task regression"):
         load_task("regression").mean_loss(torch.ones(2, 1), torch.ones(2), smoothing=0.1)
 
 

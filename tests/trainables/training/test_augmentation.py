@@ -94,7 +94,7 @@ def test_draws_of_the_paper_fill_their_ranges() -> None:
 
 def test_refuses() -> None:
     draws = torch.Generator().manual_seed(0)
-    with pytest.raises(UserError, match="`augmentation` must be left out for data that is no images"):
+    with pytest.raises(UserError, match="`augmentation` needs images of shape"):
         augment(torch.rand(5, 64), "paper", draws)
     with pytest.raises(UserError, match=r"got \(1, 8, 8\) of torch.int64"):
         augment(torch.ones(5, 1, 8, 8, dtype=torch.int64), "paper", draws)

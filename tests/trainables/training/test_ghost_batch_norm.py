@@ -118,7 +118,7 @@ def test_changes_the_model_in_place_and_again() -> None:
 
 
 def test_refuses() -> None:
-    with pytest.raises(UserError, match="`ghost_batch_size` must be left out for a model without batch norm, got 4"):
+    with pytest.raises(UserError, match="`ghost_batch_size` cannot be used with a model without batch norm, got 4"):
         use_ghost_batch_norm(nn.Linear(2, 2), 4)
     with pytest.raises(UserError, match="`ghost_batch_size` must be at least 2, got 1"):
         use_ghost_batch_norm(nn.BatchNorm1d(2), 1)

@@ -174,8 +174,8 @@ def test_gradients_are_smaller_at_the_end(make_config: Make, digits: Source) -> 
         ({"penalty_batch_size": 16}, "`gradient_penalty` must be given with penalty_batch_size"),
         (PENALTY | {"gradient_penalty": 0.0}, "`gradient_penalty` must be a number above 0, got 0.0"),
         (PENALTY | {"sam_radius": 0.1}, "in one way, got sam_radius with gradient_penalty; choose one"),
-        (PENALTY | {"noise_scale": "all"}, "`noise_scale` must be left out with `gradient_penalty`"),
-        (PENALTY | {"optimizer": "lbfgs", "batch_size": 300}, "`gradient_penalty` must be left out for lbfgs"),
+        (PENALTY | {"noise_scale": "all"}, "`noise_scale` cannot be used with `gradient_penalty`"),
+        (PENALTY | {"optimizer": "lbfgs", "batch_size": 300}, "`gradient_penalty` cannot be used with lbfgs"),
     ],
 )
 def test_bad_combinations(make_config: Make, change: dict[str, Any], message: str) -> None:

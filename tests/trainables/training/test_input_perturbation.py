@@ -45,5 +45,5 @@ def test_refuses_tokens() -> None:
         raise AssertionError
 
     tokens = torch.zeros(2, 5, dtype=torch.int64)
-    with pytest.raises(UserError, match="`input_adversary` must be left out for inputs that are no real numbers, got"):
+    with pytest.raises(UserError, match="`input_adversary` needs inputs that are real numbers, got"):
         adversarial_inputs(nn.Embedding(3, 4), tokens, tokens, unused, epsilon=0.1)

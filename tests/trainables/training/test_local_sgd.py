@@ -216,12 +216,12 @@ def test_a_switch_resets_the_state_of_all_workers(make_config: Make, digits: Sou
         (LOCAL | {"local_from": -1.0}, "`local_from` must be a number of epochs, 0 or more, got -1.0"),
         (LOCAL | {"batch_size": 3}, r"`local_workers` must be at most the batch size \(3\), got 4"),
         (LOCAL | {"batch_schedule": "1:2,2:64"}, r"`local_workers` must be at most the batch size \(2\), got 4"),
-        (LOCAL | {"noise_scale": "all"}, "`noise_scale` must be left out with `local_workers`"),
-        (LOCAL | {"optimizer": "lbfgs", "batch_size": 300}, "`local_workers` must be left out for lbfgs"),
+        (LOCAL | {"noise_scale": "all"}, "`noise_scale` cannot be used with `local_workers`"),
+        (LOCAL | {"optimizer": "lbfgs", "batch_size": 300}, "`local_workers` cannot be used with lbfgs"),
         (LOCAL | {"trial": "a:B"}, "`local_workers` cannot be used with --trial"),
         (
             LOCAL | {"optimizer": "sgd", "momentum_correction": False},
-            "`momentum_correction` must be left out with local_workers",
+            "`momentum_correction` cannot be used with local_workers",
         ),
     ],
 )

@@ -288,7 +288,7 @@ def test_what_is_refused(make_config: Make, digits: Source) -> None:
         ({"model_options": '{"widths": [16], "batch_norm": true}'}, "batch norm mixes examples"),
         ({"noise_scale": "normalization"}, "`noise_scale` normalization needs trainable layers of supported types"),
         ({"noise_scale": "some"}, "`noise_scale` must be one of normalization, all"),
-        ({"noise_batch_size": 16}, "`noise_scale` must be left out with `noise_batch_size`"),
+        ({"noise_batch_size": 16}, "`noise_scale` cannot be used with `noise_batch_size`"),
         ({"trial": "module:Class"}, "`noise_scale` cannot be used with --trial"),
     ):
         with pytest.raises(UserError, match=message):

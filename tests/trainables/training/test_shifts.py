@@ -120,7 +120,7 @@ def test_a_trained_trial_is_extended(has_weights: bool, make_config: Make, digit
 
 
 def test_what_is_no_image_is_refused_in_one_line(make_config: Make) -> None:
-    with pytest.raises(UserError, match="`shifts` must be left out for data that is no images"):
+    with pytest.raises(UserError, match="`shifts` needs images of shape"):
         shifted(torch.zeros(3, 5), "noise", 0.1)
     with pytest.raises(UserError, match="`shifts` must be one of noise, blur, contrast, got fog"):
         make_config(shifts="noise,fog")
@@ -131,7 +131,7 @@ def test_the_check_before_a_sweep_refuses_it(make_config: Make) -> None:
     rows = random.normal(size=(40, 5)).astype(np.float32)
     source = Source("rows", rows, random.integers(0, 2, 40), None, None, 2, scaling=None)
     config = make_config(dataset="rows", train_size=20, test_size=20, measure_examples=20, batch_size=10, shifts="blur")
-    with pytest.raises(UserError, match="`shifts` must be left out for data that is no images"):
+    with pytest.raises(UserError, match="`shifts` needs images of shape"):
         check_trial(config, source)
 
 

@@ -171,16 +171,16 @@ def test_a_resumed_trial_has_the_same_bits(
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"augmentation": "crop_flip"}, "`svrg_every` must be left out with augmentation"),
-        ({"noise_batch_size": 5}, "`svrg_every` must be left out with noise_batch_size"),
-        ({"local_workers": 2, "local_steps": 2}, "`svrg_every` must be left out with local_workers"),
+        ({"augmentation": "crop_flip"}, "`svrg_every` cannot be used with augmentation"),
+        ({"noise_batch_size": 5}, "`svrg_every` cannot be used with noise_batch_size"),
+        ({"local_workers": 2, "local_steps": 2}, "`svrg_every` cannot be used with local_workers"),
         ({"sam_radius": 0.1}, "must take the gradient in one way, got sam_radius with svrg_every"),
-        ({"noise_scale": "all"}, "`noise_scale` must be left out with `svrg_every`"),
+        ({"noise_scale": "all"}, "`noise_scale` cannot be used with `svrg_every`"),
         ({"svrg_every": "often"}, "`svrg_every` must be a number and a unit"),
         ({"svrg_every": "0steps"}, "`svrg_every` must be a whole number of steps, 1 or more"),
         (
             {"model_options": '{"widths": [8], "batch_norm": true}'},
-            "`svrg_every` must be left out for a network with batch",
+            "`svrg_every` cannot be used with a network with batch",
         ),
     ],
 )

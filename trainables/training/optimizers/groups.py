@@ -5,7 +5,7 @@ Without a configuration's `parameter_groups` all parameters are alike, with one 
 dimensions. Loshchilov and Hutter 2019 (arXiv 1711.05101) decay all; leaving these out is the custom since BERT. An L2
 term acts on every parameter, as in torch.optim. Of several patterns that match a name the first counts.
 
-Muon takes the hidden matrices: parameters of two dimensions that are no embedding and do not belong to the head, which
+Muon takes the hidden matrices: parameters of two dimensions, except embeddings and the head, which
 is the last module with such a parameter. Kernels of convolutions have four dimensions, and go to AdamW with the rest.
 """
 

@@ -77,7 +77,7 @@ def checked(config: TrialConfig) -> TrialConfig:
                 check_option(config, known, name, value, "parameter_groups")
     if config.weight_decay and not takes_weight_decay(config):
         raise UserError(
-            f"`weight_decay` must be left out for {config.optimizer}, which has none, got {config.weight_decay:g}"
+            f"`weight_decay` cannot be used with {config.optimizer}, which has none, got {config.weight_decay:g}"
         )
     alike = {name: _like(known.get(name), value) for name, value in given.items()}
     kept = {name: value for name, value in alike.items() if name not in known or _listed(known[name]) != value}

@@ -237,7 +237,7 @@ def test_a_group_can_choose_adamw_for_muon(make_config: Make) -> None:
         ({"optimizer": "sgd", "optimizer_options": '{"momentum": 0.1}'}, "momentum has an option of its own"),
         ({"optimizer": "adamw", "optimizer_options": '{"fused": true}'}, "adamw has no option fused"),
         ({"optimizer": "lbfgs", "batch_size": 300, "optimizer_options": '{"history_size": 5}'}, "its options are none"),
-        ({"optimizer": "rprop", "weight_decay": 0.1}, "`weight_decay` must be left out for rprop"),
+        ({"optimizer": "rprop", "weight_decay": 0.1}, "`weight_decay` cannot be used with rprop"),
         ({"optimizer": "rprop", "parameter_groups": "*:weight_decay=1"}, "rprop has no weight_decay"),
         ({"optimizer": "muon", "optimizer_options": '{"adamw_lr_ratio": 0}'}, "must be a number above 0, got 0"),
         ({"optimizer": "muon", "optimizer_options": '{"adjust_lr_fn": "best"}'}, "best is not supported"),

@@ -139,5 +139,5 @@ def test_evaluating_more_often_and_resuming_leave_the_same_bits(
 
 @pytest.mark.parametrize("remedy", [{"average": "ema"}, {"local_workers": 2, "local_steps": 2}])
 def test_another_average_is_refused(make_config: Make, digits: Source, remedy: dict[str, Any]) -> None:
-    with pytest.raises(UserError, match=f"`{next(iter(remedy))}` must be left out for an optimizer that averages"):
+    with pytest.raises(UserError, match=f"`{next(iter(remedy))}` cannot be used with an optimizer that averages"):
         Trial(make_config(optimizer=SCHEDULE_FREE, **SMALL, **remedy), digits)
