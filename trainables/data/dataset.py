@@ -197,7 +197,7 @@ class Source:
                 )
 
     def _check_numbers(self, inputs: Stored, labels: Stored, part: str) -> None:
-        """Raises UserError for what is no set of examples with numbers as labels; the task checks the rest."""
+        """Raises UserError for what is not a set of examples with numbers as labels; the task checks the rest."""
         if len(labels) != len(inputs):
             raise UserError(
                 f"`dataset` {self.name} must have labels for each {part} input, "
@@ -291,7 +291,10 @@ class Source:
         """
         pool = len(self.inputs)
         if not 0 <= validation_size < pool:
-            raise UserError(f"`validation_size` must be between 0 and {pool - 1}, got {validation_size}")
+            raise UserError(
+                f"`validation_size` must be between 0 and {pool - 1}, got {validation_size}; there are {pool} "
+                "examples to train on"
+            )
         available = pool - validation_size
         if self.test_inputs is None:
             train = train_size or self.default_train_size or round(0.8 * available)

@@ -73,8 +73,10 @@ def _classes(root: Path, part: str) -> dict[str, list[Path]]:
             for folder in walk.folders()
         }
     except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        way_out = "; rename val to test" if part == "test" and (root / "val").is_dir() else ""
         raise UserError(
-            f"`data-dir` must hold {part}/CLASS/IMAGE files, got {root} ({getattr(error, 'strerror', None) or error})"
+            f"`data-dir` must hold {part}/CLASS/IMAGE files, got {root / part} ({reason}){way_out}"
         ) from error
     without = [name for name, files in classes.items() if not files]
     if without and part == "train":

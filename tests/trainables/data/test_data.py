@@ -271,6 +271,9 @@ def test_image_folder(tmp_path: Path) -> None:
         load_source("image_folder", root=tmp_path)
     with pytest.raises(UserError, match="must hold train/CLASS/IMAGE files"):
         load_source("image_folder", root=tmp_path / "nowhere")
+    (tmp_path / "test").rename(tmp_path / "val")
+    with pytest.raises(UserError, match=r"test/CLASS/IMAGE files, got .*/test \(No such .*; rename val to test"):
+        load_source("image_folder", root=tmp_path)
 
 
 OWN = """
