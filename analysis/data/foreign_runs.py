@@ -87,7 +87,9 @@ def read_studies(source: Path, metric: str, direction: Direction | None, named: 
             if found.get("status") not in ("COMPLETE", "INFEASIBLE"):
                 continue
             curve = read_table(file.parent / "measurements.csv")
-            if metric not in curve or "step" not in curve:
+            if "step" not in curve:
+                raise UserError(f"`source` must have a column 'step' in {run}/measurements.csv, got {', '.join(curve)}")
+            if metric not in curve:
                 raise UserError(
                     f"`metric` must be a column of {run}/measurements.csv, got {metric!r}; such as "
                     f"{', '.join(name for name in curve if name != 'step')}"

@@ -182,9 +182,11 @@ def _one_row_each(source: AnyPath, frame: pd.DataFrame) -> pd.DataFrame:
     """The rows with a column `run`. Raises UserError where a needed column is missing, or a run has a step twice."""
     for name in NEEDED:
         if name not in frame:
+            is_chart = any(" - " in str(column) for column in frame)  # of Weights & Biases: NAME - METRIC
+            way_out = "a chart of Weights & Biases needs the export of the runs table too (--runs)"
             raise UserError(
                 f"`source` must have a column {name!r}, got {_some(frame)} in {source.name}; "
-                f"--column {name}=NAME says which one it is"
+                f"{way_out if is_chart else f'--column {name}=NAME says which one it is'}"
             )
     if "run" not in frame:
         others = [name for name in frame if name != "step" and not _is_metric(frame[name])]

@@ -120,6 +120,8 @@ def test_exports_of_wandb(tmp_path: Path, rows: pd.DataFrame) -> None:
     table = rows.drop_duplicates("run").rename(columns={"run": "Name"})[["Name", "batch_size", "learning_rate"]]
     table.assign(State="finished", **{"val/loss": 0.5}).to_csv(tmp_path / "table.csv", index=False)
     assert same(read_wandb(tmp_path / "chart.csv", tmp_path / "table.csv", "val/loss", None))
+    with pytest.raises(UserError, match=r"a chart of Weights & Biases needs the export of the runs table too"):
+        read_csv(tmp_path / "chart.csv", "val/loss", None, {})
     with pytest.raises(UserError, match=r"a chart of val/acc, with Step and columns 'NAME - val/acc', got val/loss in"):
         read_wandb(tmp_path / "chart.csv", tmp_path / "table.csv", "val/acc", "higher")
     table.drop(columns="batch_size").to_csv(tmp_path / "table.csv", index=False)
@@ -149,6 +151,9 @@ def test_the_published_layout(tmp_path: Path, rows: pd.DataFrame) -> None:
     assert "16/1" in found.about.index
     with pytest.raises(UserError, match=r"must be a column of 16/1/measurements\.csv, got 'x'; such as val/loss"):
         read_studies(tmp_path, "x", "lower")
+    (tmp_path / "16" / "1" / "measurements.csv").write_text("global,val/loss\n1,0.5\n")
+    with pytest.raises(UserError, match=r"a column 'step' in 16/1/measurements\.csv, got global, val/loss"):
+        read_studies(tmp_path, "val/loss", None)
 
 
 def write_trial(folder: Path, run: pd.DataFrame, status: str) -> None:
