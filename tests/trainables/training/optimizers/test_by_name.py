@@ -64,6 +64,22 @@ def test_without_options_there_is_one_group_and_no_class_of_pytorch(
     assert [id(one) for one in group["params"]] == [id(one) for one in model.parameters()]
 
 
+def test_sgd_by_hand(make_config: Make) -> None:
+    """Three steps of heavy-ball SGD on one weight: v <- mu v + g + lambda w, w <- w - eta v."""
+    model = nn.Linear(1, 1, bias=False).double()
+    rate, decay, mu = 0.05, 0.2, 0.8
+    optimizer = build_optimizer(
+        make_config(optimizer="sgd", learning_rate=rate, weight_decay=decay, momentum=mu), model
+    )
+    w, v = model.weight.item(), 0.0
+    for gradient in (0.7, -0.3, 0.4):
+        model.weight.grad = torch.full((1, 1), gradient).double()
+        optimizer.step()
+        v = mu * v + gradient + decay * w
+        w -= rate * v
+        assert model.weight.item() == pytest.approx(w, rel=1e-6)  # gradients in float32
+
+
 def test_adamw_by_hand(make_config: Make) -> None:
     """The second step of decoupled Adam on one weight: w <- w (1 - eta lambda) - eta m_hat / (sqrt(v_hat) + eps)."""
     model = nn.Linear(1, 1).double()
