@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from made_up import failed, grid, record
 from matplotlib.collections import PathCollection
+from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from narrow import as_a, not_none
 
@@ -20,7 +21,7 @@ from analysis.charts import style
 from analysis.charts.batch_size_curves import batch_size_curves
 from analysis.charts.gap_vs_sharpness import gap_vs_sharpness
 from analysis.charts.learning_rate_heatmap import learning_rate_heatmap
-from analysis.charts.style import batch_size_colours, log_axis, save
+from analysis.charts.style import batch_size_colours, log_axis, rank_colours, save
 from analysis.charts.switch_point import switch_point
 from analysis.data.load import comparable, load_sweep
 from analysis.learning_rate_heatmap import main as heatmap_main
@@ -235,6 +236,15 @@ def test_colours_are_distinct_and_ordered_by_rank() -> None:
     assert list(colours) == [16, 64, 512]
     lightness = [0.2126 * r + 0.7152 * g + 0.0722 * b for r, g, b, _ in colours.values()]
     assert lightness == sorted(lightness)
+
+
+@pytest.mark.parametrize("count", [1, 2, 5, 8, 12])
+def test_every_colour_stands_out_on_white(count: int) -> None:
+    """WCAG 2.2, 1.4.11: a contrast of 3 : 1, the largest batch size included."""
+    values = list(range(count))
+    for colour in (*batch_size_colours(values).values(), *rank_colours(values).values(), *style.LINE_COLOURS):
+        parts = [part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in to_rgb(colour)]
+        assert 1.05 / (np.dot([0.2126, 0.7152, 0.0722], parts) + 0.05) >= 3, colour
 
 
 def test_numbers() -> None:

@@ -10,6 +10,8 @@ import pytest
 from browser import Watched
 from narrow import not_none
 
+from analysis.charts.style import LINE_COLOURS
+
 LUMINANCE = """(colour) => {
   const probe = document.createElement("canvas").getContext("2d");
   probe.fillStyle = colour; probe.fillRect(0, 0, 1, 1);
@@ -39,6 +41,7 @@ def test_every_mark_stands_out(browser: Any, sweep: Path, scheme: str) -> None:
         }}"""
     )
     assert [entry for entry in found if entry[2] < 3] == []
+    assert (page.evaluate("okabeIto()") == list(LINE_COLOURS)) == (scheme == "light")  # those of the figures
     page.close()
 
 
