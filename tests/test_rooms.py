@@ -2,6 +2,7 @@
 
 import ast
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -42,3 +43,10 @@ def test_every_package_is_in_the_architecture() -> None:
     text = (ROOT / "docs" / "architecture.md").read_text()
     rooms = {path.parent.name for name in PACKAGES for path in (ROOT / name).rglob("__init__.py")} - set(PACKAGES)
     assert {room for room in rooms if f"`{room}/`" not in text and f"/{room}`" not in text} == set()
+
+
+def test_every_file_that_the_architecture_names_exists() -> None:
+    text = (ROOT / "docs" / "architecture.md").read_text()
+    named = re.findall(rf"`((?:{'|'.join(PACKAGES)}|tests|benchmarks)/[\w/.]+)`", text)
+    assert len(named) > 20
+    assert [path for path in named if not (ROOT / path).exists()] == []
