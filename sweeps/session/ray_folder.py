@@ -75,9 +75,15 @@ def remove_abandoned(base: Path) -> None:
     for folder in base.glob(f"{PREFIX}*"):
         with contextlib.suppress(OSError, ValueError, IndexError):
             if folder.stat().st_uid == os.getuid() and not folder.is_symlink() and _is_abandoned(folder):
-                for pid in _processes_of(folder):
-                    os.kill(pid, signal.SIGKILL)
+                end_processes(folder)
                 shutil.rmtree(folder, ignore_errors=True)
+
+
+def end_processes(folder: Path) -> None:
+    """Ends the processes that use `folder`, other than this one."""
+    for pid in _processes_of(folder):
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
 
 
 def _base() -> Path:

@@ -16,11 +16,13 @@ import ray
 
 from sweeps.session.gpu_share import gpu_share
 from sweeps.session.placement import Placement
-from sweeps.session.ray_folder import last_errors, ray_folder
+from sweeps.session.ray_folder import end_processes, last_errors, ray_folder
 from sweeps.session.ray_token import dashboard_line, make_token, tell_of_token
 from trainables.runtime.errors import LONGEST_REASON, UserError, one_line
 from trainables.runtime.memory import GIB
 from trainables.tune.ray_compat import folder_of_session, gpus_here, listen_on_loopback_only, without_handlers
+
+TRIES = 3  # to start Ray, which gives up after 30 s, whatever its settings
 
 
 @contextlib.contextmanager
@@ -51,27 +53,36 @@ def refuse_missing_gpus(placement: Placement) -> None:
 
 
 def _start(held: contextlib.ExitStack, placement: Placement) -> Any:
-    """Starts Ray on this machine, on 127.0.0.1 alone, with a token, in a private folder."""
+    """Starts Ray on this machine, on 127.0.0.1 alone, with a token, in a private folder.
+
+    On a busy machine it tries again. Raises UserError where Ray cannot start.
+    """
     listen_on_loopback_only()
     if placement.memory_per_trial and sys.platform != "linux":
         print("warning: --memory-per-trial limits nothing on this system: it needs Linux or a GPU", file=sys.stderr)
     folder = held.enter_context(ray_folder())
     make_token()
-    try:
-        return ray.init(
-            address="local",
-            include_dashboard=placement.dashboard,
-            log_to_driver=False,
-            logging_level=logging.ERROR,
-            **folder_of_session(folder),
-        )
-    except (UserError, ray.exceptions.AuthenticationError):
-        raise
-    except Exception as error:  # Ray has no class of its own for this
-        said = last_errors(folder)
-        raise UserError(
-            f"Ray cannot start on this machine: {one_line(error)[:LONGEST_REASON]}{f' ({said})' if said else ''}"
-        ) from error
+    tries_left = TRIES
+    while True:
+        try:
+            return ray.init(
+                address="local",
+                include_dashboard=placement.dashboard,
+                log_to_driver=False,
+                logging_level=logging.ERROR,
+                **folder_of_session(folder),
+            )
+        except (UserError, ray.exceptions.AuthenticationError):
+            raise
+        except Exception as error:  # Ray has no class of its own for this
+            said, tries_left = last_errors(folder), tries_left - 1
+            if tries_left and "timed out during startup" in str(error):
+                print("warning: Ray has not started in time, as on a busy machine; starting it again", file=sys.stderr)
+                end_processes(folder)
+                continue
+            raise UserError(
+                f"Ray cannot start on this machine: {one_line(error)[:LONGEST_REASON]}{f' ({said})' if said else ''}"
+            ) from error
 
 
 def _connect(address: str) -> Any:

@@ -3,10 +3,15 @@
 import subprocess
 import sys
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
+import ray
 
+from sweeps.session.placement import Placement
+from sweeps.session.ray_session import ray_session
 from sweeps.session.ray_token import dashboard_line
+from trainables.runtime.errors import UserError
 
 CODE = """
 import os
@@ -40,6 +45,34 @@ def test_ray_without_a_dashboard_is_private_and_leaves_nothing() -> None:
         "raylet: True"
     ]  # fmt: skip
     assert "dashboard" not in result.stderr
+
+
+@pytest.mark.parametrize("timeouts", [0, 2, 3])
+def test_ray_that_is_late_is_started_again(
+    timeouts: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What the start before has left is ended first, so that it takes no more time from the next."""
+    left: list[subprocess.Popen[bytes]] = []
+
+    def init(_temp_dir: str, **_: object) -> NoReturn:
+        assert all(process.poll() is not None or process.wait(10) for process in left)
+        if len(left) == timeouts:
+            raise KeyboardInterrupt  # it has started
+        left.append(subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)", _temp_dir]))
+        raise Exception("The current node timed out during startup. This could happen")
+
+    monkeypatch.setattr(ray, "init", init)
+    try:
+        with pytest.raises(KeyboardInterrupt if timeouts < 3 else UserError) as raised, ray_session(Placement()):
+            pass
+    finally:
+        for process in left:
+            process.kill()
+            process.wait()
+    assert capsys.readouterr().err.count("warning: Ray has not started in time, as on a busy machine") == min(
+        timeouts, 2
+    )
+    assert ("Ray cannot start on this machine: The current node timed out" in str(raised.value)) == (timeouts == 3)
 
 
 def test_the_address_of_the_dashboard_says_where_its_token_is(monkeypatch: pytest.MonkeyPatch) -> None:
