@@ -51,6 +51,7 @@ KEPT = {
     **dict.fromkeys(("NAME", "A", "batch_grid", "pilot", "decided"), "remedies_digits"),
     "B": "warmup_digits",
     "data_size": "data_size_digits",
+    "f1_threshold": "../paper/data/f1_threshold",
     "warmup": "warmup_digits",
     "branched_batch": "branched_batch_digits",
     "optimizer_ladder": "optimizer_ladder_digits",

@@ -15,11 +15,12 @@ from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 
 import exhibits_on_digits
+import f1_on_mnist
 import tables_of_networks
 from kept import HERE
 
 FIGURES = HERE.parent / "figures"
-PAGES = {**tables_of_networks.PARTS, **exhibits_on_digits.PARTS}
+MODULES = tables_of_networks, exhibits_on_digits, f1_on_mnist
 
 
 def _with_body(body: str, marked: re.Match[str]) -> str:
@@ -42,7 +43,8 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--check", action="store_true", help="only compare the pages with the data")
     check = parser.parse_args(arguments).check
     differing = []
-    for name, parts in PAGES.items():
+    for name in sorted({page for module in MODULES for page in module.PARTS}):
+        parts = {part: lines for module in MODULES for part, lines in module.PARTS.get(name, {}).items()}
         before = (HERE / name).read_text(encoding="utf-8")
         after = rebuilt(before, parts)
         if before != after:
@@ -53,8 +55,9 @@ def main(arguments: list[str]) -> int:
         if differing:
             print(f"{', '.join(differing)} differ from the kept results: run python docs/paper/rebuild.py")
         return int(bool(differing))
-    for name, figure in (*tables_of_networks.figures(), *exhibits_on_digits.figures()):
-        figure.savefig(FIGURES / f"{name}.png", dpi=150)
+    for module in MODULES:
+        for name, figure in module.figures():
+            figure.savefig(FIGURES / f"{name}.png", dpi=150)
     print(*differing, sep="\n")
     return 0
 

@@ -7,6 +7,7 @@ import pandas as pd
 from kept import head, kept_sweep, line
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from variants_of_f1 import variants_table
 
 from analysis.data.load import Sweep, comparable
 from analysis.paper.keskar2017 import accuracy
@@ -200,6 +201,7 @@ PARTS: dict[str, dict[str, Callable[[], Iterator[str]]]] = {
         "sharpness": sharpness_table,
         "losses": losses_table,
         "stopping": stopping_table,
+        "variants": variants_table,
     }
 }
 

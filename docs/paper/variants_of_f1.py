@@ -1,0 +1,49 @@
+"""The table of variants of F1 on digits of page 1, from the results kept in docs/paper/data."""
+
+from collections.abc import Callable, Iterator
+
+import numpy as np
+from kept import head, kept_sweep, line
+
+from analysis.data.load import BOX_STRONG, MAX_EIG, comparable
+from analysis.paper.keskar_tables import effect_text
+from analysis.stats.means import Mean, paired_difference
+from analysis.stats.wording import three_digits
+
+AS_IN_THE_TABLES = 0.006
+VARIANTS = {  # what differs from the tables above; the folder in docs/paper/data, and the learning rate
+    "nothing": ("f1_digits_rates", AS_IN_THE_TABLES),
+    "learning rate 0.002": ("f1_digits_rates", 0.002),
+    "learning rate 0.02": ("f1_digits_rates", 0.02),
+    "trained statistics of batch norm": ("f1_digits_running", AS_IN_THE_TABLES),
+    "to a loss of 0.01": ("f1_digits_loss_0.01", AS_IN_THE_TABLES),
+    "300 epochs": ("f1_digits_epochs_300", AS_IN_THE_TABLES),
+}
+
+
+def variants_table() -> Iterator[str]:
+    yield from head(
+        "what differs | seeds | train loss SB | LB | test SB − LB [points] | box sharpness LB / SB | "
+        "largest eigenvalue LB / SB"
+    )
+    for name, (folder, rate) in VARIANTS.items():
+        trials = comparable(kept_sweep(folder))
+        trials = trials[trials["learning_rate"] == rate]
+        sizes = sorted(trials["batch_size"].unique())
+        small, large = (trials[trials["batch_size"] == size] for size in sizes)
+        losses = [three_digits(float(np.exp(np.log(end["train_loss"]).mean()))) for end in (small, large)]
+        accuracy = paired_difference(small, large, "test_accuracy")
+        ratios = [paired_difference(large, small, one.column, scale="log") for one in (BOX_STRONG, MAX_EIG)]
+        assert accuracy is not None
+        yield line(
+            name,
+            accuracy.replicates,
+            *losses,
+            _shown(accuracy.times(100), "{:.2f}".format),
+            *("–" if ratio is None else _shown(ratio, three_digits) for ratio in ratios),
+        )
+
+
+def _shown(mean: Mean, number: Callable[[float], str]) -> str:
+    low, high = (None, None) if mean.interval is None else (mean.interval.low, mean.interval.high)
+    return effect_text(mean.value, low, high, number)
