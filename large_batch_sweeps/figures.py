@@ -19,6 +19,7 @@ from analysis.questions.steps_to_result import default_goal
 from analysis.questions.steps_to_result import steps_to_result as steps
 from analysis.questions.tuned_cells import load_tuned_gap
 from analysis.reporting.report import FIGURES
+from large_batch_sweeps.arguments import number, sweep_of, sweeps_of
 from large_batch_sweeps.results import SweepResults
 from large_batch_sweeps.studies import times_found
 from trainables.storage.folders import AnyPath, place
@@ -27,7 +28,7 @@ from trainables.storage.folders import AnyPath, place
 def _of_results(draw: Callable[..., Figure]) -> Callable[[SweepResults], Figure]:
     @wraps(draw)
     def figure(results: SweepResults) -> Figure:
-        return draw(results.sweep)
+        return draw(sweep_of(results))
 
     return figure
 
@@ -48,7 +49,8 @@ def steps_to_result(results: SweepResults, *, metric: str = "test_loss", goal: f
     """Steps and examples to a `goal` of `metric` by batch size."""
     from analysis.charts.steps_to_result import steps_to_result_figure
 
-    runs = read_results(results.sweep, metric, None)
+    sweep, goal = sweep_of(results), number("goal", goal)
+    runs = read_results(sweep, metric, None)
     return steps_to_result_figure(runs, [steps(runs, default_goal(runs) if goal is None else goal)])
 
 
@@ -57,7 +59,7 @@ def time_to_result(results: SweepResults, *, metric: str | None = None, goal: fl
     from analysis.charts.time_to_result import time_to_result_figure
 
     of, found = times_found(results, metric, goal)
-    return time_to_result_figure(found, of, unit=results.sweep.batch_unit)
+    return time_to_result_figure(found, of, unit=sweep_of(results).batch_unit)
 
 
 def tuned_gap(folder: str | AnyPath) -> Figure:
@@ -78,29 +80,28 @@ def scaling_rules(results: SweepResults) -> Figure:
     """What retuning gains over each rule, of `python sweeps/scaling_rules.py`."""
     from analysis.charts.scaling_rules import scaling_rules_figure
 
-    return scaling_rules_figure(referee(results.sweep))
+    return scaling_rules_figure(referee(sweep_of(results)))
 
 
 def branched_batch(results: SweepResults, *, margin: float | None = None) -> Figure:
     """The local critical batch during training, of `python sweeps/branched_batch.py`."""
     from analysis.charts.branched_batch import branched_batch_figure
 
-    return branched_batch_figure(branched(results.sweep, margin))
+    return branched_batch_figure(branched(sweep_of(results), number("margin", margin)))
 
 
 def data_size(results: SweepResults | Iterable[SweepResults], *, loss: float | None = None) -> Figure:
     """The critical batch size by the number of training examples, of one sweep or of several."""
     from analysis.charts.data_size import data_size_figure
 
-    several = [results] if isinstance(results, SweepResults) else list(results)
-    return data_size_figure(data_sizes([one.sweep for one in several], loss))
+    return data_size_figure(data_sizes(sweeps_of(results), number("loss", loss)))
 
 
 def sharpness_intervention(results: SweepResults) -> Figure:
     """How much of the gap each measure mediates, of `python sweeps/sharpness_intervention.py`."""
     from analysis.charts.sharpness_intervention import intervention_figure
 
-    return intervention_figure(results.sweep)
+    return intervention_figure(sweep_of(results))
 
 
 def landscape(results: SweepResults, *, pair: tuple[str, str] | None = None) -> Figure:
@@ -108,7 +109,7 @@ def landscape(results: SweepResults, *, pair: tuple[str, str] | None = None) -> 
     from analysis.charts.landscape import lines_figure
     from analysis.minima.landscape import landscape as evaluated
 
-    return lines_figure(evaluated(results.sweep, pair=pair))
+    return lines_figure(evaluated(sweep_of(results), pair=pair))
 
 
 def parametric(results: SweepResults, *, pair: tuple[str, str] | None = None) -> Figure:
@@ -116,7 +117,7 @@ def parametric(results: SweepResults, *, pair: tuple[str, str] | None = None) ->
     from analysis.charts.parametric_plot import parametric_figure
     from analysis.minima.parametric_plot import parametric_plot
 
-    return parametric_figure(parametric_plot(results.sweep, pair=pair))
+    return parametric_figure(parametric_plot(sweep_of(results), pair=pair))
 
 
 __all__ = [

@@ -4,9 +4,9 @@ Definitions: docs/statistics.md. Each raises UserError where the sweep lacks wha
 """
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import pandas as pd
 
@@ -24,6 +24,7 @@ from analysis.questions import steps_to_result as steps
 from analysis.questions import threshold_batch as threshold
 from analysis.reporting.gap_answer import by_batch_size as means
 from analysis.stats.means import paired_difference
+from large_batch_sweeps.arguments import column_of_numbers, number, one_of, sweep_of
 from large_batch_sweeps.frames import frame_of, row_of, with_interval
 from large_batch_sweeps.results import SweepResults
 from trainables.runtime.errors import UserError
@@ -36,7 +37,8 @@ def free_batch(
 
     `tuned`: each batch size at the learning rate that its other replicates choose.
     """
-    found = free.free_batch(results.sweep, comparison, margin)
+    one_of("comparison", comparison, get_args(free.Comparison))
+    found = free.free_batch(sweep_of(results), comparison, number("margin", margin))
     if found is None:
         raise UserError("`results` must hold plain trials at two batch sizes or more, got none that can be compared")
     return frame_of(found.rows).assign(margin=found.margin, reference=found.reference)
@@ -44,7 +46,7 @@ def free_batch(
 
 def critical_batch(results: SweepResults, *, target_loss: float | None = None) -> pd.DataFrame:
     """Steps and examples to a training loss at each batch size; each row has the fit (`b_crit`, `s_min`, `e_min`)."""
-    found = critical.critical_batch(results.sweep, target_loss)
+    found = critical.critical_batch(sweep_of(results), number("target_loss", target_loss))
     fit = {
         name: value for name, value in row_of(found).items() if name.startswith(("b_crit", "s_min", "e_min", "target"))
     }
@@ -53,13 +55,16 @@ def critical_batch(results: SweepResults, *, target_loss: float | None = None) -
 
 def association(results: SweepResults, *, target: str = associations.GAP) -> pd.DataFrame:
     """The rank correlation of each sharpness measure with `target` in each view, a row for each measure."""
-    found = [associations.associate(results.sweep, measure, target) for measure in measures_of(results.sweep)]
+    sweep = sweep_of(results)
+    one_of("target", target, board.target_labels(sweep))
+    found = [associations.associate(sweep, measure, target) for measure in measures_of(sweep)]
     return pd.DataFrame([{"measure": one.measure.column, "label": one.measure.label, **row_of(one)} for one in found])
 
 
 def leaderboard(results: SweepResults, *, target: str = associations.GAP) -> pd.DataFrame:
     """How well each measure predicts `target`, best first, with baselines such as batch size for comparison."""
-    return board.leaderboard_frame(board.leaderboard(results.sweep, target))
+    one_of("target", target, board.target_labels(sweep_of(results)))
+    return board.leaderboard_frame(board.leaderboard(sweep_of(results), target))
 
 
 def importance(results: SweepResults, *, target: str | None = None) -> pd.DataFrame:
@@ -69,12 +74,15 @@ def importance(results: SweepResults, *, target: str | None = None) -> pd.DataFr
     have no intervals: they describe this grid, and a few replicates are too few to resample. `corrected_p` (Holm) says
     which sources are significant.
     """
-    return frame_of(shares.importance(results.sweep, target).rows)
+    sweep = sweep_of(results)
+    if target is not None:
+        column_of_numbers("target", target, comparable(sweep))
+    return frame_of(shares.importance(sweep, target).rows)
 
 
 def remedies(results: SweepResults) -> pd.DataFrame:
     """What each remedy gains over plain training at the same large batch, and the share of the gap it wins back."""
-    found = bought_back.remedies(results.sweep)
+    found = bought_back.remedies(sweep_of(results))
     if not found:
         raise UserError("`results` must hold trials with a remedy beside plain ones, got none")
     return frame_of(found).assign(helps=[one.helps for one in found])
@@ -82,7 +90,7 @@ def remedies(results: SweepResults) -> pd.DataFrame:
 
 def averaging(results: SweepResults) -> pd.DataFrame:
     """What each average of the weights changes within its trials, against their last, raw weights."""
-    found = averages.averaging(results.sweep)
+    found = averages.averaging(sweep_of(results))
     if not found:
         raise UserError("`results` must hold trials with an `average` and their raw weights' results, got none")
     return frame_of(found)
@@ -94,14 +102,13 @@ def compare(results: SweepResults, first: str, second: str, *, value: str | None
     The difference of column `value` (None: the primary metric on the test set) is paired inside replicates, over trials
     that differ in the remedy alone.
     """
-    frame = comparable(results.sweep)
-    value = results.sweep.metric.column if value is None else value
+    sweep = sweep_of(results)
+    frame = comparable(sweep)
+    value = sweep.metric.column if value is None else value
     known = sorted(frame["remedy"].unique())
     for name in (first, second):
-        if name not in known:
-            raise UserError(f"`remedy` must be one of {', '.join(known)}, got {name!r}")
-    if value not in frame:
-        raise UserError(f"`value` must be a column of the trials, got {value!r}")
+        one_of("remedy", name, known)
+    column_of_numbers("value", value, frame)
     frame = frame[~frame["is_switched"]]
     rows: list[dict[str, Any]] = []
     for size, of_size in frame.groupby("batch_size"):
@@ -128,10 +135,16 @@ def steps_to_result(
     settings, a row for each evaluation. `settings`: the columns of this DataFrame that are settings; None: those that
     look like settings. A warning says which columns do not. Default goal: the best that every batch size reaches.
     """
+    goal = number("goal", goal)
+    if settings is not None and not isinstance(settings, Iterable):
+        raise UserError(f"`settings` must be a list of columns, got {settings!r}")
+    one_of("direction", direction, (None, *get_args(Direction)))
     if isinstance(runs, SweepResults):
         if settings is not None:
             raise UserError("`settings` is for a DataFrame of your own, got a sweep, whose settings are known")
         found = read_results(runs.sweep, metric, direction)
+    elif not isinstance(runs, pd.DataFrame):
+        raise UserError(f"`runs` must be results or a DataFrame, got {type(runs).__name__}")
     else:
         found = read_frame(Path("runs"), runs, metric, direction, named=settings)
     for note in found.notes:
@@ -150,13 +163,13 @@ def threshold_batch(results: SweepResults) -> pd.DataFrame:
     `threshold` is null without a clear fall; `is_located` says whether it lies
     beyond the smallest batch and its interval leaves out most batch sizes.
     """
-    found = threshold.threshold_batch(results.sweep)
+    found = threshold.threshold_batch(sweep_of(results))
     return frame_of([found]).assign(is_located=found.is_located)
 
 
 def by_batch_size(results: SweepResults) -> pd.DataFrame:
     """The means of plain trials at each batch size: `level` of the metric, `gap`, box sharpness, largest eigenvalue."""
-    return frame_of(means(results.sweep))
+    return frame_of(means(sweep_of(results)))
 
 
 __all__ = [

@@ -11,7 +11,10 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
+from types import BuiltinFunctionType, FunctionType
 from typing import Any
+
+import numpy as np
 
 from large_batch_sweeps.notebook_code import as_module
 from large_batch_sweeps.results import SweepResults, load_sweep
@@ -41,12 +44,21 @@ def run_sweep(*, name: str = "batch_grid", results: str | Path = "results", **op
     Raises UserError (a ValueError) for what cannot run, with the command's own sentence, and SweepError where storage
     or Ray was lost. Trials that failed are in `trials` with their reason; the others are kept.
     """
+    for argument, value in {"name": name, "results": results}.items():
+        if not isinstance(value, str | Path):
+            raise UserError(f"`{argument}` must be text or a path, got {value!r}")
     folder, search = Path(results).expanduser().absolute(), []
     for option in OF_CODE:
-        if callable(options.get(option)):
+        code = options.get(option)
+        if code is not None and not isinstance(code, str | FunctionType | BuiltinFunctionType | type):
+            raise UserError(
+                f"`{option}` must be a name, an import path, a function or a class, got {type(code).__name__}; "
+                "write a function that makes it"
+            )
+        if callable(code):
             options[option], written = _path_of(options[option], folder / "notebook_code")
             search += [str(written)] if written else []
-    command = [*COMMAND, "--name", name, "--results", str(folder), *words(options)]
+    command = [*COMMAND, f"--name={name}", f"--results={folder}", *words(options)]
     environment = importing_alike()
     environment["PYTHONPATH"] = ":".join([*search, environment["PYTHONPATH"]])
     status, last = _run(command, environment)
@@ -56,6 +68,8 @@ def run_sweep(*, name: str = "batch_grid", results: str | Path = "results", **op
         raise KeyboardInterrupt
     if status not in (0, 1):
         raise SweepError(last.removeprefix(f"{PROGRAM}: error: "))
+    if options.get("dry_run") and not (folder / name).exists():
+        raise UserError("`dry_run` has no results to return; the lines above are its plan")
     found = load_sweep(folder / name)
     if status == 1 and len(found.trials) < (found.sweep.planned or 0):  # no trial's failure, but the sweep's own
         raise SweepError(last)
@@ -82,6 +96,7 @@ def words(options: Mapping[str, Any]) -> list[str]:
     found: list[str] = []
     for name, value in options.items():
         option = f"--{name.replace('_', '-')}"
+        value = bool(value) if isinstance(value, np.bool_) else value
         if name in NEGATED and isinstance(value, bool):
             found += [] if value else [NEGATED[name]]
         elif value is True:
@@ -98,13 +113,15 @@ def words(options: Mapping[str, Any]) -> list[str]:
 
 
 def _word(value: Any) -> str:
+    if not isinstance(value, np.generic) and hasattr(value, "tolist"):  # an array or a tensor
+        value = value.tolist()
     if value is None:
         return "none"
     if isinstance(value, Mapping):  # a remedy
         return ",".join(f"{key}={_word(one)}" for key, one in value.items()) or "none"
     if isinstance(value, bool | list | tuple):
-        return json.dumps(value)
-    return repr(value) if isinstance(value, float) else str(value)
+        return json.dumps(value, default=lambda other: other.tolist() if hasattr(other, "tolist") else str(other))
+    return str(value)
 
 
 def _path_of(code: Callable[..., Any], folder: Path) -> tuple[str, Path | None]:

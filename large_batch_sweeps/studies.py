@@ -17,6 +17,7 @@ from analysis.questions import sharpness_intervention as interventions
 from analysis.questions import time_to_result as times
 from analysis.questions.sweep_parts import sweep_parts
 from analysis.questions.tuned_cells import load_tuned_gap
+from large_batch_sweeps.arguments import number, sweep_of, sweeps_of
 from large_batch_sweeps.frames import frame_of, row_of, with_interval
 from large_batch_sweeps.results import SweepResults
 from trainables.storage.folders import AnyPath, place
@@ -49,7 +50,7 @@ def scaling_rules(results: SweepResults) -> pd.DataFrame:
     `gain`: of retuning over the rule. `within`: the largest batch size up to which the rule is within the margin;
     `worse`: the smallest from which on it is worse.
     """
-    found = rules.referee(results.sweep)
+    found = rules.referee(sweep_of(results))
     return pd.DataFrame(
         {
             "rule": judged.rule.name,
@@ -70,7 +71,7 @@ def branched_batch(results: SweepResults, *, margin: float | None = None) -> pd.
 
     `excess`: of its held-out loss over the trunk's. `within`: the largest batch size that loses less than `margin`.
     """
-    found = branches.branched_batch(results.sweep, margin)
+    found = branches.branched_batch(sweep_of(results), number("margin", margin))
     return pd.DataFrame(
         {
             "at": point.at,
@@ -93,8 +94,7 @@ def data_size(results: SweepResults | Iterable[SweepResults], *, loss: float | N
     `results`: of one sweep with several `train_size`, or of several sweeps. `NAME_exponent`: of the power law of `NAME`
     over all sizes, null where too few determine it. Default `loss`: the one of the sweeps.
     """
-    several = [results] if isinstance(results, SweepResults) else list(results)
-    found = sizes.data_sizes([one.sweep for one in several], loss)
+    found = sizes.data_sizes(sweeps_of(results), number("loss", loss))
     laws = {}
     for scaling in found.scalings:
         law = scaling.law
@@ -110,7 +110,7 @@ def sharpness_intervention(results: SweepResults) -> pd.DataFrame:
     `share` = `mediated` / `total`. `agreement`: the p-value for all interventions having one slope. `strength`: F of
     the first stage, below 10 too weak an experiment (`is_weak`). docs/intervention.md.
     """
-    found = interventions.explained(results.sweep)
+    found = interventions.explained(sweep_of(results))
     return pd.DataFrame(
         {"measure": one.name, **row_of(one), **row_of(one.found), "is_weak": one.found.is_weak} for one in found
     )
@@ -128,8 +128,9 @@ def time_to_result(results: SweepResults, *, metric: str | None = None, goal: fl
 
 def times_found(results: SweepResults, metric: str | None, goal: float | None) -> tuple[str, list[times.TimeToResult]]:
     """The metric, and the times to each of its goals that a batch size reaches."""
-    whole = sweep_parts(results.sweep, None if goal is None else [goal], metric)
-    throughput = times.throughput_of_rows(results.sweep, whole.parts)
+    sweep, goal = sweep_of(results), number("goal", goal)
+    whole = sweep_parts(sweep, None if goal is None else [goal], metric)
+    throughput = times.throughput_of_rows(sweep, whole.parts)
     return whole.metric, times.times_to_goals(whole, throughput)[0]
 
 

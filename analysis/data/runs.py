@@ -17,10 +17,12 @@ Traps: without seeds, runs of one setting count as its replicates in the order o
 infinite somewhere diverged: it is at no goal from there on. Empty values are evaluations that were not made.
 """
 
+import numbers
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -95,16 +97,19 @@ def read_frame(
         numbers = [name for name in frame.select_dtypes("number") if name not in OURS]
         some = f"such as {', '.join(numbers[:8])}" if numbers else "there is no other column of numbers"
         raise UserError(f"`metric` must be a column of results in {source.name}, got {metric!r}; {some}")
+    for name in ("step", metric):
+        if frame[name].dtype.kind in "cmM":
+            raise UserError(f"`{name}` must be numbers in {source.name}, got {frame[name].dtype}")
     if "batch_size" not in settings:
         raise UserError(
             f"`source` must have a column 'batch_size', the same all along a run, got none in {source.name}"
         )
-    sizes = pd.to_numeric(settings["batch_size"], errors="coerce")
+    sizes = pd.to_numeric(settings["batch_size"], errors="coerce").astype("float64")
     bad = sizes.isna() | (sizes <= 0) | (sizes % 1 != 0) | (sizes > LARGEST)
     if bad.any():
         got = settings.loc[bad, "batch_size"].iloc[0]
         raise UserError(f"`batch_size` must be whole numbers above 0, up to 2^53, in {source.name}, got {got}")
-    steps = pd.to_numeric(frame["step"], errors="coerce")
+    steps = pd.to_numeric(frame["step"], errors="coerce").astype("float64")
     values = pd.to_numeric(frame[metric], errors="coerce").astype("float64")
     if (bad := values.isna() & frame[metric].notna()).any():
         raise UserError(
@@ -113,7 +118,7 @@ def read_frame(
     bad = values.notna() & ~steps.between(0, LARGEST)
     if bad.any():
         raise UserError(f"`step` must be numbers from 0 to 2^53 in {source.name}, got {frame.loc[bad, 'step'].iloc[0]}")
-    examples = steps * frame["run"].map(sizes) if counted is None else counted
+    examples = steps * frame["run"].map(sizes).astype("float64") if counted is None else counted
     columns = {"run": frame["run"], "step": steps, "examples": examples, "value": values}
     curves = pd.DataFrame({name: column.array for name, column in columns.items()}).dropna()
     if curves.empty:
@@ -179,7 +184,14 @@ def _some(frame: pd.DataFrame) -> str:
 
 
 def _one_row_each(source: AnyPath, frame: pd.DataFrame) -> pd.DataFrame:
-    """The rows with a column `run`. Raises UserError where a needed column is missing, or a run has a step twice."""
+    """The rows with a column `run`. Raises UserError where a needed column is missing or there twice, or a run has a
+    step twice.
+    """
+    if not frame.columns.is_unique:
+        twice = frame.columns[frame.columns.duplicated()][0]
+        raise UserError(f"`source` must have each column once, got {twice!r} twice in {source.name}")
+    objects = [name for name, kind in frame.dtypes.items() if kind.kind == "O"]
+    frame = frame.assign(**{str(name): frame[name].map(_text_or_number) for name in objects})
     for name in NEEDED:
         if name not in frame:
             is_chart = any(" - " in str(column) for column in frame)  # of Weights & Biases: NAME - METRIC
@@ -193,8 +205,15 @@ def _one_row_each(source: AnyPath, frame: pd.DataFrame) -> pd.DataFrame:
         frame = frame.assign(run=frame.groupby(others, dropna=False, sort=True).ngroup())
     elif missing := frame["run"].isna().sum():
         raise UserError(f"`run` must be given in every row of {source.name}, got none in {missing}")
+    elif not pd.api.types.is_numeric_dtype(frame["run"]):
+        frame = frame.assign(run=frame["run"].astype(str))  # which may be categories, or numbers beside text
     require_one_row_each(source, frame)
     return frame
+
+
+def _text_or_number(value: Any) -> Any:
+    """`value`, or what is said of it where it is a list, an array or the like."""
+    return value if value is None or isinstance(value, str | numbers.Number) else str(value)
 
 
 def require_one_row_each(source: AnyPath, frame: pd.DataFrame) -> None:

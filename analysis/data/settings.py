@@ -48,6 +48,7 @@ def choose_settings(
     """
     about, notes = _with_seed(about)
     if named is not None:
+        named = [named] if isinstance(named, str) else list(named)
         known = [name for name in about if name not in OWN]
         for name in named:
             if name not in about:

@@ -37,6 +37,8 @@ def minimum_pairs(sweep: Sweep, chosen: Sequence[str] | None = None) -> list[Min
     """
     frame = comparable(sweep)
     if chosen is not None:
+        if isinstance(chosen, str) or len(chosen) != 2:
+            raise UserError(f"`pair` must be two trial IDs, got {chosen!r}")
         return [_chosen(sweep, frame.set_index("trial_id"), *chosen)]
     plain = frame[frame["is_plain"]]
     sizes = plain.groupby(number_of(plain, SAME_STUDY))["batch_size"]

@@ -20,6 +20,7 @@ from scipy import special
 
 from analysis.stats.means import CONFIDENCE, Interval, student_t
 from analysis.stats.pairs import Floats, Integers, pairs_within, ranks_within, signs
+from trainables.runtime.errors import UserError
 
 LEAST_FREE = 3  # ranks of a replicate, points less sets: fewer give so few values that no t-interval holds
 SMALLEST_SQUARE = 1e-12  # below it a side is constant
@@ -257,6 +258,15 @@ def granulated_kendall(
 
     Source: Jiang et al. 2020, arXiv 1912.02178, section 2.2.2 (equations for psi_i and Psi).
     """
+    if isinstance(axes, str):
+        raise UserError(f"`axes` must be a list of columns, got {axes!r}")
+    axes, within = list(axes), list(within)
+    for argument, names in {"measure": [measure], "target": [target], "axes": axes, "within": within}.items():
+        for name in names:
+            if name not in frame:
+                raise UserError(f"`{argument}` must be in the frame, got no column {name!r}")
+            if argument in ("measure", "target") and not pd.api.types.is_numeric_dtype(frame[name]):
+                raise UserError(f"`{argument}` must be a column of numbers, got {name!r} of type {frame[name].dtype}")
     cells = granulated_cells(frame, measure, target, axes, within)
     coefficients = {axis: float(found["tau"].mean()) if len(found) else None for axis, found in cells.items()}
     known = [value for value in coefficients.values() if value is not None]

@@ -37,6 +37,8 @@ def place(text: str | AnyPath, *, has_answered: bool = False) -> AnyPath:
     """
     if isinstance(text, RemotePath):
         return text
+    if not isinstance(text, str | Path):
+        raise UserError(f"`results` must be a folder, a path or a URI, got {type(text).__name__}")
     if isinstance(text, Path) or not _URI.match(text):
         if "\0" in str(text):
             raise UserError(f"`results` must be a name without NUL, got {str(text)!r}")
