@@ -5,7 +5,6 @@ A sweep runs `main` (sweeps.execution.preflight) in a separate process: a user's
 PyTorch would cost the driver half a GiB.
 """
 
-import contextlib
 import dataclasses
 import itertools
 import json
@@ -27,10 +26,12 @@ from trainables.data.rows import tensor_of
 from trainables.data.streams import StreamSource
 from trainables.measures.placebo import rescaled_network
 from trainables.models.of_config import build
+from trainables.models.watched import watched
 from trainables.optimizer_settings import OPTIMIZERS
 from trainables.records.tables import Row
 from trainables.runtime.compiled import uncompiled
 from trainables.runtime.errors import UserError, quoted, reason_of, text_of
+from trainables.runtime.importing import is_import_path
 from trainables.runtime.in_place import kept
 from trainables.runtime.own_process import answer_file, end_at_once
 from trainables.runtime.seeds import preserve_rng
@@ -40,7 +41,7 @@ from trainables.tasks.by_name import load_task
 from trainables.tasks.names import require_level
 from trainables.training.batches import epoch_batches
 from trainables.training.loop import Training
-from trainables.training.optimizers.by_name import check_optimizer
+from trainables.training.optimizers.by_name import check_optimizer, through_a_file
 from trainables.training.own_step import OwnLoss, build_network, check_whole_batches, training_of
 from trainables.training.parallel import Workers
 from trainables.training.parts import Parts
@@ -69,7 +70,12 @@ def check_trials(
         task = load_task(name)
         for part, known in zip(("training", "test"), labels, strict=False):
             if known is not None and task.checks_labels:
-                task.check_labels(torch.from_numpy(np.array(known)), part)
+                try:
+                    task.check_labels(torch.from_numpy(np.array(known)), part)
+                except UserError:
+                    raise
+                except Exception as error:
+                    raise UserError(f"`--task` {name} cannot check the {part} labels: {reason_of(error)}") from error
     for config in configs:
         if config.target_metric is not None and config.trial is None:  # whose step may have a metric of its own
             task = load_task(config.task or source.task)
@@ -81,15 +87,23 @@ def check_trials(
             with time_limit(timeout, f"took more than the {timeout} s of --trial-timeout"):
                 check_trial(config, source)
         except TimeoutError as error:
-            raise UserError(f"`--model` {config.model} cannot train on two examples: it {error}") from error
+            raise UserError(f"{_who(config, source)} cannot train on two examples: it {error}") from error
         except UserError:
             raise
         except Exception as error:
             few = "at batch size 1" if _smallest_batch(config) == 1 else "on two examples"
             reason = f"{type(error).__name__}: {quoted(next(iter(text_of(error).splitlines()), ''))}"
-            raise UserError(f"`--model` {config.model} cannot train {few}: it raises {reason}") from error
+            raise UserError(f"{_who(config, source)} cannot train {few}: it raises {reason}") from error
     if micro_batch_size is not None or workers > 1:
         check_parts(configs, source, micro_batch_size, workers)
+
+
+def _who(config: TrialConfig, source: Source) -> str:
+    """What trains: a user's own trial or task is named, since the model need not be at fault."""
+    task = config.task or source.task
+    if config.trial is not None:
+        return f"`--trial` {config.trial}"
+    return f"`--task` {task} with --model {config.model}" if is_import_path(task) else f"`--model` {config.model}"
 
 
 def check_trial(config: TrialConfig, source: Source) -> None:
@@ -101,43 +115,15 @@ def check_trial(config: TrialConfig, source: Source) -> None:
             check_optimizer(few, build(few, data))
         training = training_of(few, build_network(few, data), data)
         require_one_average(config, training.optimizer)  # `few` has no local workers
-        with uncompiled(), _watched(training.model):
+        with uncompiled(), watched(training.model):
             training.check()
             training.train_epoch()
             _check_numbers(training, source)
+            _check_state(training)
             for name in config.shift_names:
                 shifted(training.data.test_inputs[:2], name, SEVERITIES[name][1][0])
             if config.rescaling is not None:
                 rescaled_network(training.model, config.rescaling, training.data.train_inputs[:2])
-
-
-@contextlib.contextmanager
-def _watched(model: nn.Module) -> Iterator[None]:
-    """Raises UserError where `model` changes its inputs in place, in training too, which several passes share, or has
-    other parameters after a pass than before, which no optimizer knows.
-    """
-    if type(model).__module__.startswith("trainables."):
-        yield
-        return
-    seen: list[contextlib.ExitStack] = []
-    parameters = list(model.parameters())
-
-    def begin(module: nn.Module, arguments: Any) -> None:
-        seen.append(contextlib.ExitStack())
-        seen[-1].enter_context(kept("`model`", "inputs", *arguments))
-
-    def end(module: nn.Module, arguments: Any, outputs: Any) -> None:
-        seen.pop().close()
-        found = {name: any(one is own for own in parameters) for name, one in model.named_parameters()}
-        if new := [name for name, is_known in found.items() if not is_known]:
-            raise UserError(f"`model` must make its parameters before training, got a new {new[0]} in a training pass")
-
-    hooks = model.register_forward_pre_hook(begin, prepend=True), model.register_forward_hook(end)
-    try:
-        yield
-    finally:
-        for hook in hooks:
-            hook.remove()
 
 
 def _check_numbers(training: Training, source: Source) -> None:
@@ -148,6 +134,18 @@ def _check_numbers(training: Training, source: Source) -> None:
     training.task.evaluation_mode(training.model)
     with preserve_rng(inputs.device), torch.no_grad(), kept("`model`", "inputs", inputs, exact=True):
         training.model(inputs)
+
+
+def _check_state(training: Training) -> None:
+    """Raises UserError where a user's own trial has a state that no checkpoint can hold."""
+    if training.config.trial is not None:
+        try:
+            through_a_file(training.state_dict())
+        except Exception as error:
+            raise UserError(
+                f"`trial` {training.config.trial} must have a `state_dict` of tensors, numbers, text, lists and "
+                f"dictionaries, got {quoted(reason_of(error))}"
+            ) from error
 
 
 def check_parts(configs: Iterable[TrialConfig], source: Source, micro_batch_size: int | None, workers: int = 1) -> None:

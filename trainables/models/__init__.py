@@ -72,6 +72,8 @@ def build_model(
     is_own_task = task is not None and is_import_path(task.name)
     if task is not None:
         num_classes = task.num_outputs(num_classes, label_shape)
+        if type(num_classes) is not int or num_classes < 1:
+            raise UserError(f"`task` must put out a whole number of outputs, got {num_classes!r} from {task.name}")
     if library_of(name) is not None:
         build: Callable[..., Any] = partial(library_model, name, input_dtype)
     elif is_import_path(name):

@@ -51,11 +51,21 @@ def _own(path: str) -> Task:
         kind = type(kind.__name__, (kind, Task), {})
     try:
         task: Task = kind()
-    except Exception as error:
+        task.name = path
+    except (Exception, SystemExit) as error:
         raise UserError(
             f"`task` must be a class without arguments, got {path} ({type(error).__name__}: {quoted(error)})"
         ) from error
-    if task.direction not in DIRECTIONS:
-        raise UserError(f"`task` must have a `direction` of higher or lower, got {task.direction!r} from {path}")
-    task.name = path
+    if not isinstance(task, Task):
+        raise UserError(f"`task` must be a class whose objects are tasks, got {type(task).__name__} from {path}")
+    check_words(task, f"`task` {path}")
     return task
+
+
+def check_words(of: object, who: str) -> None:
+    """Raises UserError for a metric, unit or direction that is none."""
+    for name in ("metric", "unit"):
+        if not isinstance(found := getattr(of, name, ""), str):
+            raise UserError(f"{who} must have a `{name}` in words, got {found!r}")
+    if (direction := getattr(of, "direction", DIRECTIONS[0])) not in DIRECTIONS:
+        raise UserError(f"{who} must have a `direction` of higher or lower, got {direction!r}")

@@ -24,6 +24,7 @@ derive from `Task` or from a built-in task, but need not:
 differentiable for measures of curvature.
 """
 
+import math
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -32,7 +33,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.dropout import _DropoutNd
 
-from trainables.runtime.errors import UserError
+from trainables.runtime.errors import UserError, quoted
 from trainables.runtime.in_place import kept
 from trainables.tasks.metrics import Kept, Metric, Sums, Value
 from trainables.tasks.outputs import changed, tensors_of
@@ -102,13 +103,18 @@ class Task:
                 f"`task` must have a loss for each example, of shape ({count},) or ({count}, T) for {count} examples, "
                 f"got {got} from {self.name}; do not take its mean"
             )
-        if weights is not None and weights.shape != losses.shape:
+        if not losses.is_floating_point():
+            raise UserError(f"`task` must have losses of a floating-point type, got {losses.dtype} from {self.name}")
+        if weights is None:
+            return
+        if not isinstance(weights, Tensor) or weights.shape != losses.shape:
+            got = str(tuple(weights.shape)) if isinstance(weights, Tensor) else type(weights).__name__
             raise UserError(
-                f"`task` must have a weight for each loss, of shape {tuple(losses.shape)}, "
-                f"got {tuple(weights.shape)} from {self.name}"
+                f"`task` must have a weight for each loss, of shape {tuple(losses.shape)}, got {got} from {self.name}"
             )
-        if weights is not None and not bool((weights >= 0).all()):
-            raise UserError(f"`task` must have weights of 0 or more, got {weights.min().item():g} from {self.name}")
+        if not bool((weights >= 0).all() and weights.isfinite().all()):
+            odd = weights[~(weights >= 0) | ~weights.isfinite()][0]
+            raise UserError(f"`task` must have finite weights of 0 or more, got {odd.item():g} from {self.name}")
 
     def check_metrics(self, outputs: Any, labels: Tensor) -> None:
         """Raises UserError where the primary metric is not among those of `outputs` for `labels`."""
@@ -116,7 +122,7 @@ class Task:
             names = self.measured(outputs, labels).keys() | self.metrics_of_loss(0.0).keys()
         if self.metric not in names:
             raise UserError(
-                f"`task` must return its metric {self.metric} from `metrics`, got {', '.join(sorted(names))}"
+                f"`task` must return its metric {self.metric} from `metrics`, got {', '.join(sorted(names)) or 'none'}"
             )
 
     def check_labels(self, labels: Tensor, part: str) -> None:
@@ -130,6 +136,34 @@ class Task:
     def augment(self, inputs: Tensor, labels: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """A training batch changed by draws from `generator`, on the CPU: of the whole batch, before it is cut."""
         return inputs, labels
+
+    def augmented(self, inputs: Tensor, labels: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """`augment`. Raises UserError where it returns anything but as many examples of the same type."""
+        found: Any = self.augment(inputs, labels, generator)
+        is_pair = isinstance(found, tuple | list) and len(found) == 2
+        if not is_pair or not all(isinstance(one, Tensor) and len(one) == len(inputs) for one in found):
+            parts = found if is_pair else (found,)
+            kinds = [str(tuple(one.shape)) if isinstance(one, Tensor) else type(one).__name__ for one in parts]
+            raise UserError(
+                f"`task` must return inputs and labels of {len(inputs)} examples from `augment`, got "
+                f"{' and '.join(kinds)} from {self.name}"
+            )
+        if found[0].dtype != inputs.dtype:
+            raise UserError(
+                f"`task` must return inputs of {inputs.dtype} from `augment`, got {found[0].dtype} from {self.name}"
+            )
+        return found[0], found[1]
+
+    def checked_chance(self, labels: Any, num_classes: int) -> float | None:
+        """`chance`. Raises UserError where it is no number above 0 and not None."""
+        found: Any = self.chance(labels, num_classes)
+        try:
+            is_right = found is None or 0 < float(found) < math.inf
+        except (TypeError, ValueError):
+            is_right = False
+        if not is_right:
+            raise UserError(f"`task` must have a `chance` above 0, or None, got {quoted(found)} from {self.name}")
+        return None if found is None else float(found)
 
     def set_mode(self, model: nn.Module, training: bool) -> None:
         """Puts the layers of `model` into training or evaluation mode; some may be kept in the other one."""
@@ -208,7 +242,10 @@ class Task:
     def measured(self, outputs: Any, labels: Tensor) -> dict[str, Metric]:
         """`metrics` as what adds up over chunks."""
         found: dict[str, Metric] = {}
-        for name, value in self.metrics(outputs, labels).items():
+        metrics = self.metrics(outputs, labels)
+        if not isinstance(metrics, dict) or not all(isinstance(name, str) for name in metrics):
+            raise UserError(f"`task` must return metrics by name, a dictionary, got {quoted(metrics)} from {self.name}")
+        for name, value in metrics.items():
             if isinstance(value, Sums | Kept):
                 found[name] = value
             elif isinstance(value, Tensor) and value.ndim in (1, 2) and len(value) == len(labels):

@@ -81,7 +81,7 @@ class Training:
         name = config.task or data.task
         with kept(f"`task` {name}", "labels", data.train_labels, data.test_labels):
             self.task = load_task(name, data.chunks_of_labels())
-            self._chance = self.task.chance(data.train_labels, data.num_classes)
+            self._chance = self.task.checked_chance(data.train_labels, data.num_classes)
         if config.ghost_batch_size is not None:
             use_ghost_batch_norm(model, config.ghost_batch_size)
         self._start = [parameter.detach().clone() for parameter in model.parameters()]

@@ -33,11 +33,13 @@ from torch import Tensor, nn
 from trainables.config import PROGRESSIVE, TrialConfig
 from trainables.data import Dataset
 from trainables.models.of_config import build
-from trainables.runtime.errors import UserError
+from trainables.models.parameters import check_parameters
+from trainables.runtime.errors import UserError, quoted
 from trainables.runtime.importing import load_callable
 from trainables.runtime.in_place import kept
 from trainables.runtime.seeds import preserve_rng
 from trainables.sharpness import Objective
+from trainables.tasks.by_name import check_words
 from trainables.training.loop import Training
 from trainables.training.parallel import Workers
 from trainables.training.progressive_batching import ProgressiveTraining
@@ -62,6 +64,10 @@ def build_network(config: TrialConfig, data: Dataset) -> tuple[nn.Module, Any]:
         raise UserError(f"`trial` {config.trial} must have {', '.join(NEEDED)}, got none named {', '.join(missing)}")
     if not isinstance(getattr(step, "model", None), nn.Module):
         raise UserError(f"`trial` {config.trial} must have its network as `model`, a torch.nn.Module")
+    if not any(parameter.requires_grad for parameter in step.model.parameters()):
+        raise UserError(f"`trial` {config.trial} must have a network with parameters that are trained, got none")
+    check_parameters(step.model)
+    check_words(step, f"`trial` {config.trial}")
     return step.model, step
 
 
@@ -121,7 +127,12 @@ class OwnTraining(Training):
             found = self.own.evaluate()
         if not isinstance(found, dict) or not set(EVALUATED) <= found.keys():
             raise UserError(f"`trial` {self.config.trial} must return {', '.join(EVALUATED)} from `evaluate`")
-        row: dict[str, Any] = {name: float(found[name]) for name in EVALUATED}
+        try:
+            row: dict[str, Any] = {name: float(found[name]) for name in EVALUATED}
+        except (TypeError, ValueError) as error:
+            raise UserError(
+                f"`trial` {self.config.trial} must return numbers from `evaluate`, got {quoted(found)}"
+            ) from error
         is_accuracy = self.task.metric == "accuracy"
         return row | {f"{part}_accuracy": row[f"{part}_metric"] if is_accuracy else None for part in ("train", "test")}
 
@@ -130,7 +141,10 @@ class OwnTraining(Training):
 
     def pass_over_data(self, between: Callable[[float], None] = lambda epochs_done: None) -> tuple[int, float]:
         with self._kept():
-            return super().pass_over_data(between)
+            passed = super().pass_over_data(between)
+        if self.own.model is not self.model:
+            raise UserError(f"`trial` {self.config.trial} must keep its `model`, got another one after a step")
+        return passed
 
     def _kept(self) -> AbstractContextManager[None]:
         return kept(f"`trial` {self.config.trial}", "data", *vars(self.data).values())

@@ -94,7 +94,7 @@ class Update:
         if config.augmentation is not None:
             inputs = augment(inputs, config.augmentation, self._augmentation)
         if augments(self.task):
-            inputs, labels = self.task.augment(inputs, labels, self._augmentation)
+            inputs, labels = self.task.augmented(inputs, labels, self._augmentation)
         weights = self.task.example_weights(labels)
         if config.input_adversary is not None:
             inputs = self._adversarial(inputs, labels, config.input_adversary, parts, weights)

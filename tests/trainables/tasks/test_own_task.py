@@ -75,6 +75,53 @@ class Stirred(Plain):
     def set_mode(self, model, training):
         model.train()
 
+class Integers(Plain):
+    def loss(self, outputs, labels):
+        return super().loss(outputs, labels).long()
+
+class Listed(Plain):
+    def weights(self, labels):
+        return [1.0] * len(labels)
+
+class Endless(Plain):
+    def weights(self, labels):
+        return torch.full((len(labels),), torch.inf)
+
+class Nameless(Plain):
+    def metrics(self, outputs, labels):
+        return [labels]
+
+class Wordless(Plain):
+    metric = unit = 3
+
+class BelowChance(Plain):
+    def chance(self, labels, num_classes):
+        return -1.0
+
+class Silent(Plain):
+    def num_outputs(self, num_classes, label_shape):
+        return 0
+
+class Shortens(Plain):
+    def augment(self, inputs, labels, generator):
+        return inputs[:1], labels[:1]
+
+class Widens(Plain):
+    def augment(self, inputs, labels, generator):
+        return inputs.double(), labels
+
+class Fails(Plain):
+    def loss(self, outputs, labels):
+        raise ArithmeticError("not today")
+
+class Ends(Plain):
+    def __init__(self):
+        raise SystemExit("bye")
+
+class Checks(Plain):
+    def check_labels(self, labels, part):
+        raise ArithmeticError("not these")
+
 class Asks:
     def __init__(self, size):
         self.size = size
@@ -160,6 +207,16 @@ def test_without_a_metric_the_loss_is_the_metric() -> None:
         ("own_tasks:Classwise", r"a value per example, Sums or Kept, got shape \(7,\) for loss"),
         ("own_tasks:Other", "return its metric recall from `metrics`"),
         ("own_tasks:Text", "tensors of a value per example, Sums or Kept, got str for loss"),
+        ("own_tasks:Integers", "losses of a floating-point type, got torch.int64"),
+        ("own_tasks:Listed", r"a weight for each loss, of shape \(2,\), got list"),
+        ("own_tasks:Endless", "finite weights of 0 or more, got inf"),
+        ("own_tasks:Nameless", r"metrics by name, a dictionary, got \[tensor"),
+        ("own_tasks:Wordless", "a `metric` in words, got 3"),
+        ("own_tasks:BelowChance", "a `chance` above 0, or None, got -1.0"),
+        ("own_tasks:Silent", "a whole number of outputs, got 0"),
+        ("own_tasks:Shortens", r"inputs and labels of 2 examples from `augment`, got \(1, 3\) and \(1,\)"),
+        ("own_tasks:Widens", "inputs of torch.float32 from `augment`, got torch.float64"),
+        ("own_tasks:Ends", r"a class without arguments, got own_tasks:Ends \(SystemExit: bye\)"),
         ("own_tasks:Stirred", "must leave 3, Dropout, in evaluation mode"),
     ],
 )
@@ -168,6 +225,16 @@ def test_refused_before_any_trial_starts(task: str, message: str) -> None:
     options = '{"widths": [4], "dropout": 0.5}' if task.endswith("Stirred") else '{"widths": [4]}'
     with pytest.raises(UserError, match=f"^`task` .*{message}[^\n]*$"):
         check_trials([config_of(source, task=task, model_options=options)], source, None, None, 1)
+
+
+def test_an_error_in_a_task_names_the_task() -> None:
+    source = load_source("own_tasks:numbers")
+    with pytest.raises(UserError, match=r"^`--task` own_tasks:Fails with --model mlp cannot train on two examples: it"):
+        check_trials([config_of(source, task="own_tasks:Fails")], source, None, None, 1)
+    with pytest.raises(
+        UserError, match=r"^`--task` own_tasks:Checks cannot check the training labels: ArithmeticError"
+    ):
+        check_trials([config_of(source, task="own_tasks:Checks")], source, None, None, 1, (source.labels, None))
 
 
 def test_layers_can_be_kept_in_the_other_mode() -> None:

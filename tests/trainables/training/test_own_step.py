@@ -76,6 +76,30 @@ class WithoutNetwork(Sgd):
     def __init__(self, config, data):
         super().__init__(config, data)
         self.model = None
+
+class WithoutWeights(Sgd):
+    def __init__(self, config, data):
+        super().__init__(config, data)
+        self.model = nn.Flatten()
+
+class Unsaved(Sgd):
+    def state_dict(self):
+        return {"generator": torch.Generator()}
+
+class Changes(Sgd):
+    def step(self, inputs, labels, learning_rate):
+        self.model = nn.Sequential(self.model)
+
+class Upwards(Quadratic):
+    direction = "up"
+
+class Worded(Quadratic):
+    def evaluate(self):
+        return super().evaluate() | {"test_loss": "low"}
+
+class Raises(Sgd):
+    def step(self, inputs, labels, learning_rate):
+        raise ArithmeticError("not today")
 """
 
 
@@ -180,11 +204,17 @@ def test_what_is_refused(digits: Source, trial: str, changes: dict[str, Any], re
     [
         ("Lacking", "must have step, state_dict, load_state_dict, got none named state_dict, load_state_dict"),
         ("WithoutNetwork", "must have its network as `model`"),
+        ("WithoutWeights", "must have a network with parameters that are trained, got none"),
+        ("Unsaved", "must have a `state_dict` of tensors, numbers, text, lists and dictionaries, got UnpicklingError"),
+        ("Changes", "must keep its `model`, got another one after a step"),
+        ("Upwards", "must have a `direction` of higher or lower, got 'up'"),
+        ("Worded", r"must return numbers from `evaluate`, got \{.*'test_loss': 'low'"),
+        ("Raises", "cannot train on two examples: it raises ArithmeticError: not today"),
     ],
 )
 def test_a_class_that_lacks_a_part(digits: Source, trial: str, reason: str) -> None:
     configs = trials(digits, f"own_steps_of_test:{trial}")
-    with pytest.raises(UserError, match=reason):
+    with pytest.raises(UserError, match=f"^`(--)?trial` own_steps_of_test:{trial} {reason}"):
         check_trials(configs, digits, None, None, 1)
 
 

@@ -15,7 +15,7 @@ from torch import nn
 
 from trainables.config import TrialConfig
 from trainables.optimizer_settings import read_options
-from trainables.runtime.errors import UserError, one_line
+from trainables.runtime.errors import UserError, one_line, quoted
 from trainables.runtime.importing import is_import_path
 from trainables.runtime.seeds import seeded
 from trainables.training.optimizers.combined import CombinedOptimizer
@@ -88,7 +88,7 @@ def check_optimizer(config: TrialConfig, model: nn.Module) -> None:
     optimizer = build_optimizer(config, model)
     try:
         _step_on_random_gradients(model, optimizer, 0)
-        weights, state = copy.deepcopy(model.state_dict()), _through_a_file(optimizer.state_dict())
+        weights, state = copy.deepcopy(model.state_dict()), through_a_file(optimizer.state_dict())
         _step_on_random_gradients(model, optimizer, 1)
         straight = copy.deepcopy(model.state_dict())
         model.load_state_dict(weights)
@@ -97,7 +97,7 @@ def check_optimizer(config: TrialConfig, model: nn.Module) -> None:
         _step_on_random_gradients(model, resumed, 1)
     except Exception as error:
         kind = type(error).__name__
-        raise UserError(f"`optimizer`: {config.optimizer} cannot train: {kind}: {one_line(error)}") from error
+        raise UserError(f"`optimizer`: {config.optimizer} cannot train: {kind}: {quoted(error)}") from error
     if not all(torch.equal(straight[name], value) for name, value in model.state_dict().items()):
         raise UserError(
             f"`optimizer`: {config.optimizer} continues differently from its saved state, so trials cannot be resumed; "
@@ -116,7 +116,7 @@ def _step_on_random_gradients(model: nn.Module, optimizer: Optimizer, seed: int)
         optimizer.zero_grad()
 
 
-def _through_a_file(state: dict[str, Any]) -> dict[str, Any]:
+def through_a_file(state: dict[str, Any]) -> dict[str, Any]:
     """As a checkpoint is loaded: without executing anything."""
     file = io.BytesIO()
     torch.save(state, file)
