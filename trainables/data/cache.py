@@ -26,6 +26,7 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
+from trainables.data.mapped import stamp_of
 from trainables.runtime.errors import UserError, one_line
 from trainables.storage.folders import write_atomically
 
@@ -94,6 +95,30 @@ class Entry:
             with self.locked():
                 self.keep({"fingerprints": known})
         return str(known[of])
+
+    def made(self, names: Iterable[str], make: Callable[[list[Path]], Mapping[str, Any]]) -> dict[str, Any]:
+        """What `make` returned when it wrote the files `names`, whose paths it gets.
+
+        It is called where one of them is missing or was changed since, by one process at a time.
+        """
+        paths = [self.path / name for name in names]
+        key = " ".join(path.name for path in paths)
+
+        def known() -> Any:
+            try:
+                kept = (self.facts() or {})[key]
+                return kept["facts"] if kept["stamps"] == [list(stamp_of(path)) for path in paths] else None
+            except (OSError, KeyError, TypeError):
+                return None
+
+        facts = known()
+        if facts is None:
+            with self.locked(), told(self.path):
+                facts = known()  # another process may have made them in the meantime
+                if facts is None:
+                    facts = dict(make(paths))
+                    self.keep({key: {"facts": facts, "stamps": [stamp_of(path) for path in paths]}})
+        return dict(facts)
 
     def keep(self, facts: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]] | None = None) -> None:
         """Keeps `arrays`, and then `facts` beside those that are there; to be called inside `locked`."""

@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from trainables.data.cache import Entry, replacing, told
+from trainables.data.cache import Entry, replacing
 from trainables.data.dataset import Source
 from trainables.data.tables import TableFile
 from trainables.data.windows import token_source, window_options
@@ -48,20 +48,19 @@ def column_source(
     """The source of the tokens in `column`; `parts` are the files for training and test, or those of both in one."""
     length, classes = window_options(context, vocabulary)
     entry = Entry.of(name, root, [file for part in parts for file in part], {"tokens": column})
-    paths = [entry.path / f"{part}.tokens" for part in ("train", "test")[: len(parts)]]
-    facts = entry.facts() or {}
-    sizes = [path.stat().st_size if path.exists() else 0 for path in paths]
-    if facts.get("sizes") != sizes:
-        with entry.locked(), told(entry.path):
-            found = [_flatten(map(open_file, part), column, path) for part, path in zip(parts, paths, strict=True)]
-            facts = {fact: [one[fact] for one in found] for fact in found[0]}
-            entry.keep(facts)
-    arrays = [np.memmap(path, np.uint32, "r") for path in paths]
+    names = [f"{part}.tokens" for part in ("train", "test")[: len(parts)]]
+
+    def flatten(paths: list[Path]) -> dict[str, Any]:
+        found = [_flatten(map(open_file, part), column, path) for part, path in zip(parts, paths, strict=True)]
+        return {fact: [one[fact] for one in found] for fact in found[0]}
+
+    facts = entry.made(names, flatten)
+    arrays = [np.memmap(entry.path / name, np.uint32, "r") for name in names]
     return token_source(name, arrays, length, classes, facts["digests"], {root: max(facts["largest"])})
 
 
 def _flatten(files: Iterator[TableFile], column: str, path: Path) -> dict[str, Any]:
-    """Writes the ids of all rows to `path`; their digest, the size in bytes and the largest id."""
+    """Writes the ids of all rows to `path`; their digest and the largest id."""
     digest, size, largest = hashlib.sha256(), 0, 0
     with replacing(path) as written:
         for file in files:
@@ -72,7 +71,7 @@ def _flatten(files: Iterator[TableFile], column: str, path: Path) -> dict[str, A
                 size, largest = size + len(content), max(largest, int(ids.max(initial=0)))
         if not size:
             raise UserError(f"`data-dir` must hold tokens, got none in {file.path}")
-    return {"digests": digest.hexdigest(), "sizes": size, "largest": largest}
+    return {"digests": digest.hexdigest(), "largest": largest}
 
 
 def _ids(file: TableFile, column: str) -> Iterator[NDArray[Any]]:

@@ -56,7 +56,7 @@ def read_tokens(
     every = [file for part in files for file in part]
     entry = Entry.of("tokens", root, every, {"dtype": dtype})
     facts = entry.facts()
-    if facts is None or "largest" not in facts:
+    if facts is None or not {"digests", "largest"} <= facts.keys():
         for file, tokens in zip(every, itertools.chain(*mapped), strict=True):
             _require_no_halves(file, tokens)
         facts = _looked_at(mapped)
@@ -161,10 +161,13 @@ def _joined(part: list[Tokens], entry: Entry, name: str) -> Tokens:
         return part[0]
     if any(tokens.dtype != part[0].dtype for tokens in part):
         raise UserError(f"`data-dir` must hold {name} tokens of one type, got {part[0].dtype} and others")
-    size, path = sum(tokens.nbytes for tokens in part), entry.path / f"{name}.tokens"
-    if not path.exists() or path.stat().st_size != size:
-        with entry.locked(), told(entry.path, size), replacing(path) as file:
+
+    def join(paths: list[Path]) -> dict[str, Any]:
+        with told(entry.path, sum(tokens.nbytes for tokens in part)), replacing(paths[0]) as file:
             for tokens in part:
                 for chunk in chunks(tokens):
                     file.write(np.ascontiguousarray(chunk).data)
-    return np.memmap(path, part[0].dtype, "r")
+        return {}
+
+    entry.made([f"{name}.tokens"], join)
+    return np.memmap(entry.path / f"{name}.tokens", part[0].dtype, "r")

@@ -2,6 +2,7 @@
 
 import io
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -109,6 +110,33 @@ def test_a_few_rows_are_read_at_once_and_each_once(tmp_path: Path, monkeypatch: 
     assert load_source("parquet", root=root, options={"context": 4}).fingerprint != first.fingerprint
     assert load_source("parquet", root=root, options={"context": 3}).fingerprint == first.fingerprint
     assert not sizes
+
+
+@pytest.mark.parametrize("name", ["parquet", "tokens"])
+def test_a_changed_file_of_the_cache_is_made_again(tmp_path: Path, name: str) -> None:
+    """Also one that has the right size, as after a crash of the machine."""
+    table = pa.table({"input_ids": LISTS})
+    root = write_parquet(tmp_path / "data", train=table, test=table)
+    for part, ids in (("train-0", IDS[:500]), ("train-1", IDS[500:]), ("val", IDS)):
+        np.save(root / f"{part}.npy", ids.astype(np.uint32))
+
+    def loaded() -> Source:
+        return load_source(name, root=root, options={"context": 6}, cache_dir=tmp_path / "cache")
+
+    fingerprint = loaded().fingerprint
+    (file,) = (tmp_path / "cache").glob("*/train.tokens")
+    size = file.stat().st_size
+    damages: list[Callable[[], Any]] = [
+        lambda: file.write_bytes(bytes(size)),
+        lambda: file.write_bytes(bytes(size - 4)),
+        file.unlink,
+        lambda: (file.parent / "facts.json").write_text('{"digests": [], "train.tokens": 3}'),
+    ]
+    for damage in damages:
+        damage()
+        source = loaded()
+        check_windows(source, IDS, IDS, 6)
+        assert source.fingerprint == fingerprint
 
 
 def test_a_dataset_without_splits(tmp_path: Path) -> None:
