@@ -1,4 +1,4 @@
-"""Tables 2 to 4 of Keskar et al. 2017: accuracy, and box sharpness in full space and in subspaces, SB against LB.
+"""Tables 2 to 4 of Keskar et al. 2017: accuracy and box sharpness of small batches (SB) against large ones (LB).
 
     python sweeps/keskar_tables.py                                            # digits, three small networks, 5 seeds
     python sweeps/keskar_tables.py --scale paper --networks f1 c1 --download  # the paper's own networks, for a GPU

@@ -18,7 +18,9 @@ def add_profile_options(parser: argparse.ArgumentParser, *, points: int) -> None
         metavar="TRIAL_ID",
         help="use these two minima (default: smallest and largest batch size of every seed)",
     )
-    parser.add_argument("--points", type=int, default=points, metavar="N", help="steps of alpha (default: %(default)s)")
+    parser.add_argument(
+        "--points", type=int, default=points, metavar="N", help="points along each line (default: %(default)s)"
+    )
     parser.add_argument(
         "--batch-norm",
         choices=get_args(BatchNorm),

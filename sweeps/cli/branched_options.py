@@ -15,6 +15,11 @@ from trainables.config import SWITCH_LEARNING_RATES
 from trainables.runtime.parser import Parser
 from trainables.units import Amount
 
+OFTEN = (
+    "--batch-size", "--learning-rate", "--seeds", "--branch-at", "--window", "--factors", "--margin",
+    "--run-schedule", "--dataset", "--model", "--optimizer", "--budget", "--name", "--resume", "--dry-run",
+)  # fmt: skip
+
 EXAMPLES = """\
 examples:
   python sweeps/branched_batch.py
@@ -32,13 +37,18 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
         prog="branched_batch.py",
         description=(__doc__ or "").split("\n\n")[1],
         epilog=EXAMPLES,
+        often=OFTEN,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
     trunk = parser.add_argument_group("the trunk")
     add_batch_sizes(trunk, [8], "batch size of the trunk", nargs=1)
     trunk.add_argument(
-        "--learning-rate", type=number(above=0), default=0.003, metavar="X", help="of the trunk (default: 0.003)"
+        "--learning-rate",
+        type=number(above=0),
+        default=0.003,
+        metavar="X",
+        help="learning rate of the trunk (default: 0.003)",
     )
     trunk.add_argument(
         "--warmup",
@@ -89,7 +99,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
         "--budget (default: as long as the trunk), with the same number of fresh seeds",
     )
     add_data(parser, dataset="digits")
-    training = add_training(parser)
+    training = add_training(parser, "of each training of --run-schedule (default: as long as the trunk)")
     training.add_argument(
         "--weight-decay", type=number(least=0), default=0.0, metavar="X", help="weight decay (default: %(default)s)"
     )

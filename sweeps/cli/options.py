@@ -36,6 +36,7 @@ from trainables.runtime.options import KeyValues
 from trainables.runtime.parser import Parser
 
 EPOCHS_CAP = 400
+OF_EVERY_TRIAL = f"of every trial, or at most this many when a target is given (default: at most {EPOCHS_CAP})"
 TARGET_LOSS = 1e-3
 
 OFTEN = (
@@ -76,7 +77,7 @@ def _parser() -> Parser:
     parser = Parser(
         prog="batch_grid.py",
         description="Train a grid of batch sizes, learning rates, warmups and switch-points under Ray Tune,\n"
-        "measure the sharpness of every minimum, and map the generalization gap against it.",
+        "measure the sharpness of every minimum, and relate it to the large-batch gap.",
         epilog=EXAMPLES,
         often=OFTEN,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -113,7 +114,13 @@ def _parser() -> Parser:
         [None, 5],
         "continue at --switch-batch-size after so many epochs, or none",
     )
-    add_axis(grid, "--seeds", integer(0), [0, 1, 2, 3], "replicates: initial weights and order of the data")
+    add_axis(
+        grid,
+        "--seeds",
+        integer(0),
+        [0, 1, 2, 3],
+        "replicates: initial weights, order of the data, and data split (but see --split-seeds)",
+    )
     grid.add_argument(
         "--split-seeds",
         nargs="+",
@@ -185,8 +192,8 @@ def add_remedies(group: Any) -> None:
     )
 
 
-def add_training(parser: Parser) -> Any:
-    """The options of model and training that all trials share; returns their group."""
+def add_training(parser: Parser, epochs: str = OF_EVERY_TRIAL) -> Any:
+    """The options of model and training that all trials share; returns their group. `epochs`: whose and how many."""
     task = parser.add_argument_group("model and training")
     task.add_argument(
         "--train-size",
@@ -245,14 +252,14 @@ def add_training(parser: Parser) -> Any:
         "--epochs",
         type=integer(1),
         metavar="N",
-        help=f"epochs of every trial, or at most this many when a target is given (default: at most {EPOCHS_CAP})",
+        help=f"epochs {epochs}",
     )
     length.add_argument(
         "--budget",
         type=amount("budget"),
         metavar="AMOUNT",
-        help="or the length of every trial in steps, examples, tokens or epochs, such as 1000steps or 2Mtokens (k, M, "
-        "B: thousands, millions, billions)",
+        help="or the same in steps, examples, tokens or epochs, such as 1000steps or 2Mtokens (k, M, B: thousands, "
+        "millions, billions)",
     )
     task.add_argument(
         "--evaluate-every",

@@ -15,6 +15,11 @@ from trainables.config import LINE_SEARCH_OPTIMIZERS
 from trainables.runtime.parser import Parser
 
 EPOCHS = 20
+OFTEN = (
+    "--batch-size", "--factors", "--margin", "--seeds", "--learning-rates", "--tuning-seeds", "--dataset", "--model",
+    "--optimizer", "--epochs", "--name", "--resume", "--dry-run",
+)  # fmt: skip
+
 EXAMPLES = """\
 examples:
   python sweeps/scaling_rules.py
@@ -36,6 +41,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
         prog="scaling_rules.py",
         description=(__doc__ or "").split("\n\n")[1],
         epilog=EXAMPLES,
+        often=OFTEN,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
@@ -83,7 +89,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     )
     add_remedies(compared)
     add_data(parser, dataset="digits")
-    training = add_training(parser)
+    training = add_training(parser, f"of every trial (default: {EPOCHS})")
     training.add_argument(
         "--weight-decay",
         type=number(least=0),

@@ -90,7 +90,7 @@ def add_goal_search(parser: Parser, compared: Any, goals: list[float], *, name: 
         weight_decay=[0.0, 0.0],
     )
     add_data(parser, dataset="digits")
-    add_training(parser)
+    add_training(parser, f"of every trial at most (default: {CAP})")
     add_run(parser, name=name)
     parser.set_defaults(**NOT_AXES, remedies=[{}], grace_epochs=NEVER, **without_measures())
 

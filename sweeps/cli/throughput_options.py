@@ -13,6 +13,11 @@ from trainables.storage import folders
 SECONDS = 3.0
 BATCH_SIZES = [16, 64, 300]
 
+OFTEN = (
+    "--sweep", "--goal", "--price-per-hour", "--measure", "--devices", "--bandwidth", "--latency", "--batch-sizes",
+    "--dataset", "--model",
+)  # fmt: skip
+
 EXAMPLES = """\
 examples:
   python sweeps/throughput.py --batch-sizes 16 64 300
@@ -38,6 +43,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
         description="Measure examples per second at each batch size, and find the batch size that reaches a goal "
         "fastest and cheapest.",
         epilog=EXAMPLES,
+        often=OFTEN,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
@@ -56,7 +62,9 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
         choices=("lower", "higher"),
         help="whether lower or higher is better (default: from the name of the metric)",
     )
-    goal.add_argument("--price-per-hour", type=number(above=0), metavar="X", help="price of each device")
+    goal.add_argument(
+        "--price-per-hour", type=number(above=0), metavar="X", help="price of one device for an hour, in any currency"
+    )
     goal.add_argument(
         "--measure",
         action="store_true",

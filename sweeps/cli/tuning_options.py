@@ -59,10 +59,17 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     compared = parser.add_argument_group("what is compared")
     add_batch_sizes(compared, [16, 64, 300])
     add_remedies(compared)
-    add_axis(compared, "--seeds", integer(0), list(range(8)), "seeds of the retraining, a split each", distinct=True)
+    add_axis(
+        compared,
+        "--seeds",
+        integer(0),
+        list(range(8)),
+        "seeds of the retraining, each with its own data split",
+        distinct=True,
+    )
     search = add_search(
         parser,
-        "the search, the same for every batch size and remedy (LOW = HIGH: not searched)",
+        "the search, the same for every batch size and remedy (LOW = HIGH fixes a value)",
         warmup_epochs=[0.0, 10.0],
         weight_decay=[1e-7, 1e-4],
     )

@@ -172,11 +172,20 @@ def study_parser(name: str, about: str, seeds: int, add_options: Callable[[Parse
         help=f"replicates, each with a data split of its own (default: {seeds} at the small scale, {PAPER_SEEDS} at "
         "the paper's)",
     )
-    study.add_argument("--learning-rate", type=number(above=0), metavar="X")
+    study.add_argument("--learning-rate", type=number(above=0), metavar="X", help="learning rate of both batch sizes")
     study.add_argument("--model", metavar="NAME", help="mlp, f1, f2, c1 to c4, resnet, or your package.module:function")
-    study.add_argument("--model-options", nargs="+", action=KeyValues, default={}, metavar="KEY=VALUE")
+    study.add_argument(
+        "--model-options",
+        nargs="+",
+        action=KeyValues,
+        default={},
+        metavar="KEY=VALUE",
+        help="options of the model (docs/models.md)",
+    )
     study.add_argument("--train-size", type=integer(1), metavar="N", help="training examples, drawn by the seed")
-    study.add_argument("--epochs", type=integer(1), metavar="N", help="train so long, or as a cap with --target-loss")
+    study.add_argument(
+        "--epochs", type=integer(1), metavar="N", help="epochs of every trial, or at most this many with --target-loss"
+    )
     study.add_argument("--target-loss", type=number(above=0), metavar="X", help="stop at this training loss")
     study.add_argument(
         "--measure-examples",
