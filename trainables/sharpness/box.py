@@ -53,8 +53,10 @@ def box_sharpness(
     subspace: Tensor | None = None,
     seed: int = 0,
 ) -> BoxSharpness:
-    """Metric 2.1 of `loss` at `params`, (n,), in full space or in the columns of `subspace`, (n, p).
+    """100 (max f(x + A y) - f(x)) / (1 + f(x)) in percent, over |y_i| <= epsilon (|(A^+ x)_i| + 1).
 
+    Keskar et al. 2017, Metric 2.1. f is `loss`, x is `params`, (n,), and A is `subspace`, (n, p), or the identity.
+    The value is a lower bound: `paper` takes ten iterations of L-BFGS-B, `strong` searches further and is never below.
     `seed` draws the random corners of `strong`. Raises ValueError for epsilon <= 0, or one that is lost in the rounding
     of `params`, an unknown method, a subspace of another shape, and for a loss that is not deterministic.
     """
@@ -77,7 +79,7 @@ def box_sharpness_grid(
 
     The centre is evaluated once. `strong` goes on from `paper`, and from the second epsilon on it begins at the corner
     that was best in the box before, with fewer random ones. `evaluations` are those spent on the entry itself, the
-    shared ones on the first: their sum is that of the call.
+    shared ones on the first: their sum is that of the call. Raises ValueError as `box_sharpness`.
     """
     for epsilon in epsilons:
         if not (math.isfinite(epsilon) and epsilon > 0):

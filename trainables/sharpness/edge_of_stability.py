@@ -37,7 +37,11 @@ class Stability:
 
 
 def stability_threshold(learning_rate: float, *, momentum: float = 0.0, form: Form = "heavy_ball") -> float:
-    """The curvature at the edge of stability, as above: 2 / eta without momentum."""
+    """The largest curvature at which a step of size eta is stable: 2 / eta without momentum beta.
+
+    `heavy_ball`: (2 + 2 beta) / eta; `nesterov`: that over 1 + 2 beta; `averaged`: that over 1 - beta (Cohen et al.
+    2021, arXiv 2103.00065, appendix B). Raises ValueError for a rate not above 0, beta outside [0, 1), another form.
+    """
     check_optimizer(learning_rate, momentum)
     if form not in ("heavy_ball", "nesterov", "averaged"):
         raise ValueError(f"`form` must be 'heavy_ball', 'nesterov' or 'averaged', got {form!r}")

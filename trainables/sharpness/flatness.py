@@ -65,7 +65,10 @@ class FilterNormalizedSharpness:
 
 
 def weight_slice(model: nn.Module, name: str | None = None) -> tuple[slice, tuple[int, ...]]:
-    """Where in `ModelLoss.params` the parameter `name` lies, and its shape; None: the last of >= 2 dimensions."""
+    """Where in `ModelLoss.params` the parameter `name` lies, and its shape; None: the last of >= 2 dimensions.
+
+    Raises ValueError for a name that is not a trained parameter, and for None where none has two dimensions.
+    """
     trained = [(key, parameter) for key, parameter in model.named_parameters() if parameter.requires_grad]
     found, end = None, 0
     for candidate, parameter in trained:

@@ -64,7 +64,7 @@ class MinibatchStability:
 def batch_sharpness(
     loss: BatchLoss, params: Tensor, *, examples: int, batch_size: int, draws: int = 32, seed: int = 0
 ) -> BatchSharpness:
-    """Over `draws` batches of `batch_size` of the `examples`, each without repetition.
+    """E [g_B'H_B g_B / |g_B|^2] over `draws` batches B of `batch_size` of the `examples`, each without repetition.
 
     A batch whose gradient is 0 has no direction and is left out. Costs two gradients and a Hessian-vector product of a
     batch for each draw, and two losses. Raises ValueError unless 1 <= batch_size <= examples, for draws below 2, and

@@ -70,14 +70,15 @@ class GradientNoiseScale:
 def gradient_noise_scale(
     loss: BatchLoss, params: Tensor, *, examples: int, small_batch: int, big_batch: int, draws: int = 32, seed: int = 0
 ) -> GradientNoiseScale:
-    """B_simple from `draws` batches of `big_batch` of the `examples`, each also cut into its batches of `small_batch`.
+    """B_simple = tr(Sigma) / |G|^2 in examples (McCandlish et al. 2018, arXiv 1812.06162), from batches of two sizes.
 
-    Unbiased in both parts, for the population that the examples came from. Further draws reduce the part of the error
-    that comes from cutting into batches: a draw alone has the jackknife's variance V over its small batches, and the
-    mean over D draws without replacement V (B / N + (1 - B / N) / D), as a mean over examples has. Costs draws *
-    big_batch / small_batch gradients of small batches and 2 more; holds those of one draw in float64. Raises ValueError
-    unless 1 <= small_batch < big_batch <= examples with big_batch a multiple of small_batch, for draws below 1, and for
-    a loss that is not deterministic.
+    Draws `draws` batches of `big_batch` of the `examples`, and cuts each into its batches of `small_batch`. Unbiased in
+    both parts, for the population that the examples came from. Further draws reduce the part of the error that comes
+    from cutting into batches: a draw alone has the jackknife's variance V over its small batches, and the mean over D
+    draws without replacement V (B / N + (1 - B / N) / D), as a mean over examples has. Costs draws * big_batch /
+    small_batch gradients of small batches and 2 more; holds those of one draw in float64. Raises ValueError unless 1 <=
+    small_batch < big_batch <= examples with big_batch a multiple of small_batch, for draws below 1, and for a loss that
+    is not deterministic.
     """
     if not (1 <= small_batch < big_batch <= examples and big_batch % small_batch == 0):
         raise ValueError(
@@ -105,10 +106,11 @@ def gradient_noise_scale(
 def noise_scale_from_norms(
     small: Tensor, big: Tensor, *, small_batch: int, big_batch: int, evaluations: int = 0
 ) -> GradientNoiseScale:
-    """B_simple from |G_b|^2, (draws,), and |G_B|^2, (draws,), of the same draws, as a training run can record them.
+    """B_simple = tr(Sigma) / |G|^2 in examples, from |G_b|^2, (draws,), and |G_B|^2, (draws,), of the same draws.
 
-    The draws must hold different examples, as batches of one epoch do: the standard errors take them as independent.
-    Raises ValueError for vectors of different lengths or fewer than 2 draws, and unless 1 <= small_batch < big_batch.
+    A training run can record these norms. The draws must hold different examples, as batches of one epoch do: the
+    standard errors take them as independent. Raises ValueError for vectors of different lengths or fewer than 2 draws,
+    and unless 1 <= small_batch < big_batch.
     """
     if not 1 <= small_batch < big_batch:
         raise ValueError(f"`big_batch` must be above small_batch = {small_batch}, itself 1 or more, got {big_batch}")
@@ -125,11 +127,12 @@ def noise_scale_from_norms(
 def per_example_noise_scale(
     loss: BatchLoss, params: Tensor, *, examples: int, chunk_size: int | None = None
 ) -> GradientNoiseScale:
-    """B_simple from the gradients of all `examples` one by one, `chunk_size` at once in memory (None: by their size).
+    """B_simple = tr(Sigma) / |G|^2 in examples, from the gradients of all `examples` one by one.
 
-    Costs one pass of batch gradients and one of per-example gradients: by torch.func.vmap, or one after another where
-    `loss` does not allow that (data-dependent control flow, recurrent layers). Raises ValueError for fewer than 2
-    examples, chunk_size below 1, and a loss that is not deterministic.
+    `chunk_size` of them are in memory at once (None: by their size). Costs one pass of batch gradients and one of
+    per-example gradients: by torch.func.vmap, or one after another where `loss` does not allow that (data-dependent
+    control flow, recurrent layers). Raises ValueError for fewer than 2 examples, chunk_size below 1, and a loss that is
+    not deterministic.
     """
     _check_count("examples", examples)
     if chunk_size is not None and chunk_size < 1:
@@ -181,7 +184,11 @@ def curvature_noise_scale(
 
 
 def sgd_noise_scale(learning_rate: float, batch_size: int, examples: int, *, momentum: float = 0.0) -> float:
-    """eta (N/B - 1) / (1 - momentum), in units of the learning rate; eta N / B where B is much smaller than N."""
+    """eta (N/B - 1) / (1 - momentum), in units of the learning rate; eta N / B where B is much smaller than N.
+
+    eta is `learning_rate`, B `batch_size`, N `examples` (Smith and Le 2018, arXiv 1710.06451). Raises ValueError for a
+    rate not above 0, momentum outside [0, 1), and unless 1 <= batch_size <= examples.
+    """
     check_optimizer(learning_rate, momentum)
     if not 1 <= batch_size <= examples:
         raise ValueError(f"`batch_size` must be between 1 and the {examples} examples, got {batch_size}")
