@@ -144,11 +144,13 @@ def _correlations(sweep: Sweep, width: int) -> list[str]:
     rows = [["rank correlation with the gap", *(names[part.measure] for part in found)]]
     rows += [[name, *map(correlation_text, parts)] for name, parts in shown.items()]
     first = found[0]
+    matched = first.matched if first.matched.replicates else first.matched_with_off_target
+    pooled = first.pooled if first.pooled.replicates else first.pooled_with_off_target
     note = (
-        f"Spearman inside each replicate; mean and 95 % t-interval over {first.matched.replicates} replicates. "
-        f"Matched: {first.matched.trials} trials ranked among those that differ in batch size and switch alone. "
+        f"Spearman inside each replicate; mean and 95 % t-interval over {matched.replicates} replicates. "
+        f"Matched: {matched.trials} trials ranked among those that differ in batch size and switch alone. "
         "Pooled and per learning rate: without the reference trials, whose gap is 0 by construction "
-        f"({first.pooled.trials} trials)."
+        f"({pooled.trials} trials)."
     )
     return [*text_table(rows, width=width), *_wrap(note, width)]
 

@@ -11,6 +11,7 @@ from analysis.questions.association import associate
 from analysis.questions.threshold_batch import threshold_sentence
 from analysis.reporting.headline import cards
 from analysis.reporting.page.sections import correlations
+from analysis.reporting.summary import summary_lines
 from analysis.stats.wording import correlation_text
 
 
@@ -26,6 +27,8 @@ def test_all_off_target(write_sweep: Callable[..., Path]) -> None:
     assert f"ρ = {correlation_text(found)[:5]}" in card.result
     note = correlations(sweep)["large_batch_gap"][BOX_STRONG.column]
     assert f"matched {correlation_text(found)} over {found.trials} trials off target too, pooled " in note
+    text = " ".join(" ".join(summary_lines(sweep)).split())
+    assert f"t-interval over {found.replicates} replicates. Matched: {found.trials} trials ranked" in text
     figure = gap_vs_sharpness(sweep)
     assert (
         figure.axes[0].get_title("left").startswith(f"matched ρ = {correlation_text(found)} (off target too);  pooled")
