@@ -50,7 +50,7 @@ class Runs:
 
     `curves`: `run`, `step`, `examples`, `value`, in order of steps, finite values only. `examples` are those that a
     trial of this project counted, and elsewhere step x batch_size. `metric` is what the values are, and `direction`
-    which of them are better. `notes` say what was taken for what, a line each.
+    which of them are better. `notes` say what was taken for what, a line each. `sweep`: of a results folder.
     """
 
     source: AnyPath
@@ -60,6 +60,7 @@ class Runs:
     curves: pd.DataFrame
     notes: tuple[str, ...] = ()
     batch_unit: BatchUnit = EXAMPLES
+    sweep: Sweep | None = None
 
     @property
     def sign(self) -> float:
@@ -242,7 +243,7 @@ def read_results(sweep: Sweep, metric: str, direction: Direction | None, *, with
     sizes = epochs["batch_size"]
     others = epochs.loc[sizes.notna() & (sizes != epochs["run"].map(about["batch_size"])), "run"]
     about = found.about.assign(changes_size=found.about.index.isin(others))
-    return replace(found, about=about, batch_unit=sweep.batch_unit)
+    return replace(found, about=about, batch_unit=sweep.batch_unit, sweep=sweep)
 
 
 def is_results(source: Path) -> bool:

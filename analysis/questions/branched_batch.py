@@ -20,6 +20,7 @@ a large one takes few steps in it. The last batch of an epoch may be smaller tha
 training set.
 """
 
+import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -56,7 +57,10 @@ class Branch:
 
 @dataclass(frozen=True)
 class BranchPoint:
-    """The branches after `at` epochs, each of `window` epochs. `noise`: k = 1 in another order minus k = 1."""
+    """The branches after `at` epochs, each of `window` epochs. `noise`: k = 1 in another order minus k = 1.
+
+    `noise_scale`: of the trunk's gradients there, in examples (`--noise-scale`); None where it is not known.
+    """
 
     at: float
     window: float
@@ -64,6 +68,7 @@ class BranchPoint:
     branches: tuple[Branch, ...]
     noise: Mean | None
     boundary: Boundary
+    noise_scale: Mean | None = None
 
     @property
     def differs_from_itself(self) -> bool:
@@ -105,7 +110,10 @@ def branched_batch(sweep: Sweep, margin: float | None = None) -> BranchedBatch:
         unit=unit_of(sweep.metric),
         train_size=int(first["train_size"]),
         batch_unit=sweep.batch_unit,
-        points=judged(found, margin),
+        points=tuple(
+            dataclasses.replace(point, noise_scale=noise_scale(sweep.epochs, trunk, point.at))
+            for point in judged(found, margin)
+        ),
     )
 
 
@@ -176,6 +184,14 @@ def smoothed(curve: pd.DataFrame, start: float, end: float) -> float:
     return mean if np.isfinite(mean) else float("nan")
 
 
+def noise_scale(epochs: pd.DataFrame, trunk: pd.DataFrame, at: float) -> Mean | None:
+    """The geometric mean of the trunk's noise scale after `at` epochs, over the replicates where |G|^2 is resolved."""
+    rows = epochs[epochs["gradient_noise_scale_high"].notna() & (epochs["epoch"] <= at + ROUNDING)]
+    last = rows.sort_values("epoch").groupby("trial_id")["gradient_noise_scale"].last()
+    of_trunk = trunk.drop_duplicates("replicate")
+    return mean_over_replicates(of_trunk.assign(scale=of_trunk["trial_id"].map(last)), "scale", scale="log")
+
+
 def judged(found: pd.DataFrame, margin: float) -> tuple[BranchPoint, ...]:
     """The branch points of the rows of `losses`; of several windows at one epoch the longest."""
     points = []
@@ -225,6 +241,8 @@ def lines(found: BranchedBatch) -> list[str]:
         for branch in point.branches:
             excess = f"{branch.diverged} runs diverged" if branch.excess is None else _signed(branch.excess)
             text.append(f"  batch {batch(branch.batch_size)}: {excess}")
+        if point.noise_scale is not None:
+            text.append(f"  gradient noise scale of the trunk: {_scale(found, point.noise_scale)}")
         if point.noise is not None:
             alarm = ", significant: expected once in 20 branch points" if point.differs_from_itself else ""
             text.append(f"  batch {batch(found.batch_size)} in another order: {_signed(point.noise)}{alarm}")
@@ -242,6 +260,13 @@ def _tokens(found: BranchedBatch, epochs: float) -> str:
 
 def _amount(found: BranchedBatch, value: float) -> str:
     return f"{value:g} {found.unit}".strip()
+
+
+def _scale(found: BranchedBatch, mean: Mean) -> str:
+    ends = ""
+    if mean.interval is not None:
+        ends = f" (95 % CI {plain_number(mean.interval.low)} to {plain_number(mean.interval.high)})"
+    return f"{plain_number(mean.value)} {found.batch_unit.examples}{ends}"
 
 
 def _signed(mean: Mean) -> str:

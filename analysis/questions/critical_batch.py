@@ -36,7 +36,7 @@ import pandas as pd
 from analysis.data.batch_unit import BatchUnit
 from analysis.data.load import NOT_TRAINING, REPLICATE, Sweep, attempted, axes
 from analysis.data.replicates import LEAST_REPLICATES, Cells, Estimate, cells, over_replicates, weighted_mean
-from analysis.questions.noise_scales import NoiseScales, factor_sentence, noise_scales, noise_sentence
+from analysis.questions.noise_scales import NoiseScales, noise_scales, noise_words
 from analysis.stats.means import Interval, Mean, mean_over_replicates
 from analysis.stats.pairs import Floats, Integers
 from analysis.stats.steps_to_loss import default_loss, fit_steps, misfit_intervals, steps_to_loss
@@ -256,10 +256,8 @@ def critical_batch_sentence(sweep: Sweep) -> str:
         rest = len(found.missed) - len(named)
         more = f" and {rest} more" if rest else ""
         text += f" Not eligible, as they reach it in some replicates only or in none: {', '.join(named)}{more}."
-    scales = [row.noise_scale.value for row in found.rows if row.noise_scale is not None]
-    low, high = (plain_number(end(scales)) if scales else "" for end in (min, max))
-    high += "" if unit.tokens is None else f" {unit.examples}"
-    return f"{text} {noise_sentence(found.noise, low, high)}{factor_sentence(found.noise_factor, found.noise)}"
+    scales = (row.noise_scale for row in found.rows)
+    return f"{text} {noise_words(found.noise, found.noise_factor, scales, unit)}"
 
 
 def _batches(found: CriticalBatch, flag: str) -> list[int]:

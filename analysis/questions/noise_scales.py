@@ -9,13 +9,16 @@ one example by example where it was measured. A scale counts where |G|^2 is reso
 is larger than a row can say, so a mean over the moments that are left is too small: how many those are goes with it.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 
+from analysis.data.batch_unit import BatchUnit
 from analysis.data.load import Sweep
 from analysis.data.replicates import Estimate
+from analysis.stats.means import Mean
 from analysis.stats.wording import plain_number
 
 NOISE_SCALE = "gradient_noise_scale"
@@ -90,8 +93,19 @@ def _measured(sweep: Sweep, reached: pd.DataFrame) -> NoiseScales | None:
     return _summary(sweep, rows, "value", rows["converged"].ne(False), None)
 
 
-def noise_sentence(found: NoiseScales | None, low: str, high: str) -> str:
-    """What was found, between `low` and `high`, the batch sizes' own means; or why there is nothing."""
+def noise_words(
+    found: NoiseScales | None, factor: Estimate | None, means: Iterable[Mean | None], unit: BatchUnit
+) -> str:
+    """The noise scale, between the smallest and the largest of the batch sizes' own `means`, and the `factor` by which
+    the measured critical batch size is off it; or why there is nothing.
+    """
+    values = [mean.value for mean in means if mean is not None]
+    low, high = (plain_number(end(values)) if values else "" for end in (min, max))
+    high += "" if unit.tokens is None else f" {unit.examples}"
+    return _scale_sentence(found, low, high) + _factor_sentence(factor, found)
+
+
+def _scale_sentence(found: NoiseScales | None, low: str, high: str) -> str:
     if found is None:
         return "The gradient noise scale was not measured (`--noise-scale` or `--measures gradient_noise_scale`)."
     if found.resolved == 0:
@@ -112,11 +126,8 @@ def noise_sentence(found: NoiseScales | None, low: str, high: str) -> str:
     return text
 
 
-def factor_sentence(factor: Estimate | None, noise: NoiseScales | None) -> str:
-    """By which `factor` the measured critical batch size is off the noise scale; "" where none is known.
-
-    Only an upper bound where moments are left out of the `noise` scale, which is too small then.
-    """
+def _factor_sentence(factor: Estimate | None, noise: NoiseScales | None) -> str:
+    """Only an upper bound where moments are left out of the `noise` scale, which is too small then."""
     if factor is None or noise is None:
         return ""
     if noise.resolved < noise.measured:

@@ -22,6 +22,9 @@ Papers call three things the largest useful batch:
    number of examples, the largest that some setting of every batch size has seen in all replicates (one-sided, 2.5 %;
    each at its best setting).
 
+Where trials of this project have a noise scale (`--noise-scale`), 1 is compared with it by a factor, as in
+analysis/questions/critical_batch.py.
+
 2 and 3 are tests in a fixed order that end at the first that fails, so together they keep their level: "within" from
 the smallest batch size up, "beyond" from the largest down. The true boundary of 2 lies between the last size within and
 the first beyond.
@@ -38,9 +41,11 @@ import numpy as np
 import pandas as pd
 
 from analysis.data.batch_unit import BatchUnit
+from analysis.data.load import Sweep
 from analysis.data.replicates import Estimate, cells, over_replicates, weighted_mean
 from analysis.data.runs import Runs
 from analysis.questions.critical_batch import LEAST_SIZES, estimate_of_log
+from analysis.questions.noise_scales import NoiseScales, noise_scales, noise_words
 from analysis.stats.fixed_order import Boundary, boundary, boundary_words
 from analysis.stats.means import Mean, mean_over_replicates, paired_difference
 from analysis.stats.pairs import Floats, Integers
@@ -57,7 +62,8 @@ class StepsAtBatch:
 
     Means are geometric, over replicates; None where no setting reaches the goal in every replicate. `is_bound`: some
     run was there at its first evaluation. `judged` is of a search (analysis/questions/tuned_steps.py), where `reached`
-    of `tried` are settings: how many runs of the chosen setting come to the goal, and of how many.
+    of `tried` are settings: how many runs of the chosen setting come to the goal, and of how many. `noise_scale`: until
+    the goal; None where it is not known.
     """
 
     batch_size: int
@@ -69,6 +75,7 @@ class StepsAtBatch:
     tried: int
     is_bound: bool
     judged: tuple[int, int] | None = None
+    noise_scale: Mean | None = None
 
     @property
     def counted(self) -> str:
@@ -79,13 +86,16 @@ class StepsAtBatch:
 @dataclass(frozen=True)
 class StepsToResult:
     """What one `goal` takes. `critical`: B_crit by the law, None where fewer than three batch sizes reach the goal, and
-    where the batch size of a run `changes_size`."""
+    where the batch size of a run `changes_size`. `noise`: None where it was not measured. `noise_factor`: B_crit over
+    the geometric mean of the rows' noise scales, None where either is not known."""
 
     goal: float
     rows: tuple[StepsAtBatch, ...]
     critical: Estimate | None
     overhead: Boundary
     changes_size: bool = False
+    noise: NoiseScales | None = None
+    noise_factor: Estimate | None = None
 
 
 @dataclass(frozen=True)
@@ -110,6 +120,9 @@ def steps_to_result(runs: Runs, goal: float) -> StepsToResult:
     frame["log_examples"] = np.log(examples.to_numpy(np.float64))
     frame["log_examples"] = frame["log_examples"].fillna(np.inf)
     frame["is_bound"] = frame.index.map(reached["is_bound"]).to_numpy() == True  # noqa: E712  (None: never there)
+    noise = None if runs.sweep is None else _noise_until(runs.sweep, reached)
+    frame["noise_scale"] = np.nan if noise is None else frame.index.map(noise.scales).astype("float64")
+    frame["log_scale"] = np.log(frame["noise_scale"])
     chosen = _at_best(frame)
     if chosen.empty:
         near = runs.sign * (runs.sign * runs.curves["value"]).min()
@@ -133,12 +146,20 @@ def steps_to_result(runs: Runs, goal: float) -> StepsToResult:
                 reached=int(np.isfinite(of_size["log_steps"]).sum()),
                 tried=len(of_size),
                 is_bound=bool(own["is_bound"].any()),
+                noise_scale=mean_over_replicates(own, "noise_scale", scale="log"),
             )
         )
     overheads = [(row.batch_size, row.overhead) for row in rows if row.batch_size > smallest["batch_size"].iloc[0]]
     changes_size = bool(frame["changes_size"].any())
-    critical = None if changes_size else _critical(frame)
-    return StepsToResult(goal, tuple(rows), critical, boundary(overheads, OVERHEAD), changes_size)
+    critical, factor = (None, None) if changes_size else _critical(frame)
+    found = boundary(overheads, OVERHEAD)
+    return StepsToResult(goal, tuple(rows), critical, found, changes_size, noise, factor)
+
+
+def _noise_until(sweep: Sweep, reached: pd.DataFrame) -> NoiseScales | None:
+    """The noise scales of the trials that reach the goal, until then; `reached`: by `first_at`, with `examples`."""
+    sizes = sweep.trials.set_index("trial_id")["train_size"]
+    return noise_scales(sweep, reached.assign(epoch=reached["examples"] / reached.index.map(sizes)))
 
 
 def at_examples(runs: Runs, examples: float) -> pd.DataFrame:
@@ -214,6 +235,7 @@ def lines(runs: Runs, found: StepsToResult) -> list[str]:
         needed = f"{mean_words(row.steps)} steps, {data}{setting} ({share}{bound})"
         text.append(f"  batch {unit.batch(row.batch_size)}: {needed}")
     text.append(f"Critical batch size by the law of McCandlish et al.: {critical_words(found, unit)}.")
+    text += noise_lines(found, unit)
     more = f"{100 * (OVERHEAD - 1):.0f} % more {unit.of_data}"
     if sum(row.steps is not None for row in found.rows) < 2:
         return [*text, "One batch size alone reaches it in every replicate, so none is compared with it."]
@@ -222,6 +244,13 @@ def lines(runs: Runs, found: StepsToResult) -> list[str]:
         f"Within {more} than the smallest batch that reaches it: {boundary_words(found.overhead, unit.batch)}{why}."
     )
     return text
+
+
+def noise_lines(found: StepsToResult, unit: BatchUnit) -> list[str]:
+    """The noise scale beside B_crit, where it was measured."""
+    if found.noise is None:
+        return []
+    return [noise_words(found.noise, found.noise_factor, (row.noise_scale for row in found.rows), unit)]
 
 
 def _why_no_interval(overheads: Sequence[Mean]) -> str:
@@ -290,30 +319,44 @@ def _best(rows: pd.DataFrame) -> int | None:
     return int(means.idxmin()) if np.isfinite(means).any() else None
 
 
-def _critical(frame: pd.DataFrame) -> Estimate | None:
-    """B_crit of the law, of batches of E / S examples, with the interval of replicates and of the law's misfit."""
+def _critical(frame: pd.DataFrame) -> tuple[Estimate | None, Estimate | None]:
+    """B_crit of the law, of batches of E / S examples, with the interval of replicates and of the law's misfit; and by
+    which factor it exceeds the noise scale."""
     counts = frame.groupby(["batch_size", "setting"])["log_steps"].transform("size")
     most = counts.groupby(frame["batch_size"]).transform("max")
-    steps, examples = (cells(frame[counts == most], name) for name in ("log_steps", "log_examples"))
+    names = ("log_steps", "log_examples", "log_scale")
+    steps, examples, scales = (cells(frame[counts == most], name) for name in names)
     rows = np.arange(len(steps.sizes))
 
-    def at_best(drawn: Integers) -> tuple[Floats, Floats]:
-        """E / S and S, of the batch sizes that reach the goal."""
+    def at_best(drawn: Integers) -> tuple[Floats, Floats, float]:
+        """E / S and S, of the batch sizes that reach the goal, and the mean log noise scale of those that have one."""
         mean = np.nan_to_num(weighted_mean(steps.values, drawn), nan=np.inf, posinf=np.inf)
         best = mean.argmin(axis=1)
         log_steps, log_examples = mean[rows, best], weighted_mean(examples.values[rows, best], drawn)
         known = np.isfinite(log_steps)
-        return np.exp(log_examples[known] - log_steps[known]), np.exp(log_steps[known])
+        own = weighted_mean(scales.values[rows, best], drawn)[known]
+        own = own[np.isfinite(own)]
+        scale = float(own.mean()) if own.size else np.nan
+        return np.exp(log_examples[known] - log_steps[known]), np.exp(log_steps[known]), scale
 
     def statistic(drawn: Integers) -> Floats:
-        sizes, needed = at_best(drawn)
-        return np.log([fit_steps(sizes, needed)[0]]) if len(sizes) >= LEAST_SIZES else np.full(1, np.nan)
+        sizes, needed, scale = at_best(drawn)
+        if len(sizes) < LEAST_SIZES:
+            return np.full(2, np.nan)
+        critical = np.log(fit_steps(sizes, needed)[0])
+        return np.array([critical, critical - scale])
 
-    value, half = over_replicates(statistic, len(steps.replicates))
-    if not np.isfinite(value[0]):
-        return None
-    misfit = misfit_intervals(*at_best(np.ones(len(steps.replicates), dtype=np.int64)), float(np.exp(value[0])))[0]
-    return estimate_of_log(value[0], misfit, None if half is None else half[0], len(steps.replicates))
+    count = len(steps.replicates)
+    values, half = over_replicates(statistic, count)
+    if not np.isfinite(values[0]):
+        return None, None
+    sizes, needed, _ = at_best(np.ones(count, dtype=np.int64))
+    misfit = misfit_intervals(sizes, needed, float(np.exp(values[0])))[0]
+    critical, factor = (
+        estimate_of_log(value, ends, None if half is None else half[k], count)
+        for k, (value, ends) in enumerate(zip(values, (misfit, misfit - values[0] + values[1]), strict=True))
+    )
+    return critical, factor if np.isfinite(factor.value) else None
 
 
 def _value_at(curve: pd.DataFrame, examples: float) -> float:

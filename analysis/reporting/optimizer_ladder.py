@@ -8,7 +8,7 @@ from analysis.charts.optimizer_ladder import optimizer_ladder_figure
 from analysis.charts.style import save
 from analysis.data.batch_unit import BatchUnit
 from analysis.questions.optimizer_ladder import LadderAtGoal, RungAtGoal, load_ladder
-from analysis.questions.steps_to_result import critical_words, goal_words, mean_words, why_no_steps
+from analysis.questions.steps_to_result import critical_words, goal_words, mean_words, noise_lines, why_no_steps
 from analysis.reporting.tuned_steps import basis, doubts
 from analysis.stats.means import Mean
 from analysis.stats.wording import plain_number
@@ -41,6 +41,7 @@ def _goal_lines(one: LadderAtGoal) -> Iterator[str]:
             yield f"{rung.name}: {share}{kept}; try an easier goal or a wider range."
             continue
         yield f"{rung.name}: {critical_words(found, unit)}"
+        yield from (f"  {line}" for line in noise_lines(found, unit))
         for row in found.rows:
             share = f"({row.reached} of {row.tried} settings reach it)"
             if row.steps is None:

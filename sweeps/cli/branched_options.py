@@ -10,7 +10,7 @@ import argparse
 from collections.abc import Sequence
 
 from sweeps.cli.arguments import add_axis, add_batch_sizes, add_data, add_run, amount, integer, number
-from sweeps.cli.options import NOT_ASKED, add_training, check_study, without_measures
+from sweeps.cli.options import NOT_ASKED, add_noise_scale, add_training, check_study, without_measures
 from trainables.config import SWITCH_LEARNING_RATES
 from trainables.runtime.parser import Parser
 from trainables.units import Amount
@@ -100,6 +100,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     )
     add_data(parser, dataset="digits")
     training = add_training(parser, "of each training of --run-schedule (default: as long as the trunk)")
+    add_noise_scale(training)
     training.add_argument(
         "--weight-decay", type=number(least=0), default=0.0, metavar="X", help="weight decay (default: %(default)s)"
     )

@@ -300,15 +300,20 @@ def add_training(parser: Parser, epochs: str = OF_EVERY_TRIAL) -> Any:
     return task
 
 
-def add_sharpness(parser: Parser) -> None:
-    """What is measured, and how."""
-    measures = parser.add_argument_group("sharpness")
-    measures.add_argument(
+def add_noise_scale(group: Any) -> None:
+    """`--noise-scale`, for trials with or without other measures."""
+    group.add_argument(
         "--noise-scale",
         choices=NOISE_SCALES,
         help="track the gradient noise scale of the training steps, from the normalization layers only (cheap) or from "
         "all layers (default: off)",
     )
+
+
+def add_sharpness(parser: Parser) -> None:
+    """What is measured, and how."""
+    measures = parser.add_argument_group("sharpness")
+    add_noise_scale(measures)
     measures.add_argument(
         "--measures",
         nargs="+",

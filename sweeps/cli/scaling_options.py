@@ -10,7 +10,7 @@ import argparse
 from collections.abc import Sequence
 
 from sweeps.cli.arguments import add_axis, add_batch_sizes, add_data, add_run, integer, number
-from sweeps.cli.options import NOT_ASKED, add_remedies, add_training, check_study, without_measures
+from sweeps.cli.options import NOT_ASKED, add_noise_scale, add_remedies, add_training, check_study, without_measures
 from trainables.config import LINE_SEARCH_OPTIMIZERS
 from trainables.runtime.parser import Parser
 
@@ -90,6 +90,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     add_remedies(compared)
     add_data(parser, dataset="digits")
     training = add_training(parser, f"of every trial (default: {EPOCHS})")
+    add_noise_scale(training)
     training.add_argument(
         "--weight-decay",
         type=number(least=0),

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from sweeps.cli.arguments import add_axis, add_batch_sizes, add_data, add_run, integer, number
-from sweeps.cli.options import add_training, with_stopping, without_measures
+from sweeps.cli.options import add_noise_scale, add_training, with_stopping, without_measures
 from sweeps.cli.tuning_options import NOT_AXES, add_search
 from trainables.runtime.parser import Parser
 
@@ -90,7 +90,7 @@ def add_goal_search(parser: Parser, compared: Any, goals: list[float], *, name: 
         weight_decay=[0.0, 0.0],
     )
     add_data(parser, dataset="digits")
-    add_training(parser, f"of every trial at most (default: {CAP})")
+    add_noise_scale(add_training(parser, f"of every trial at most (default: {CAP})"))
     add_run(parser, name=name)
     parser.set_defaults(**NOT_AXES, remedies=[{}], grace_epochs=NEVER, **without_measures())
 

@@ -133,9 +133,9 @@ class Plan:
         return self.grid
 
     def tuned(self, cell: Cell, values: Values) -> TrialConfig:
-        """The tuning trial at `values`: it has validation examples and no test set, and measures no sharpness."""
+        """The tuning trial at `values`: it has validation examples and no test set, and measures nothing."""
         config = self._config(cell, values, self.rules.seed, self.validation_size)
-        return dataclasses.replace(config, measures="")
+        return dataclasses.replace(config, measures="", noise_scale=None)
 
     def samples(self) -> list[TrialConfig]:
         """A trial of every cell as it is tuned, and one that is tested and measured."""

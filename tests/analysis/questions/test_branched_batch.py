@@ -151,6 +151,25 @@ def test_the_schedule_against_other_ways_to_train(tmp_path: Path) -> None:
     assert (tmp_path / "batch_schedule.json").exists()
 
 
+def test_the_noise_scale_of_the_trunk_stands_at_each_branch_point(tmp_path: Path) -> None:
+    """The last one until there, over the seeds where |G|^2 is resolved: 10 e^(0.1, -0.1) after 1 epoch, then twice."""
+    records = branches()
+    for entry in records:
+        seed, is_trunk = entry.trial["seed"], entry.trial["switch_epoch"] is None
+        scale = 10 * np.exp(0.1 * (-1) ** seed) if is_trunk else 1e6
+        for row in entry.epochs:
+            row |= {"gradient_noise_scale": scale * np.ceil(row["epoch"]), "gradient_noise_trace": 1.0}
+            row["gradient_noise_scale_high"] = None if seed > 1 else 1e7
+    found = branched_batch(load_sweep(made_up.write(tmp_path / "watched", records)), 0.01)
+    assert [not_none(point.noise_scale).value for point in found.points] == pytest.approx([10.0, 20.0])
+    assert not_none(found.points[0].noise_scale).replicates == 2
+    half = stats.t.ppf(0.975, 1) * 0.1
+    ends = (f"{10 * np.exp(sign * half):.3g}" for sign in (-1, 1))
+    assert f"  gradient noise scale of the trunk: 10 examples (95 % CI {next(ends)} to {next(ends)})" in lines(found)
+    plain = branched_batch(load_sweep(made_up.write(tmp_path / "plain", branches())), 0.01)
+    assert not any("noise scale" in line for line in lines(plain))
+
+
 def test_without_a_larger_batch_no_schedule_is_proposed(tmp_path: Path) -> None:
     told = report(load_sweep(made_up.write(tmp_path, branches(spread=1.0))), 0.01)
     assert told[-1] == NO_SCHEDULE

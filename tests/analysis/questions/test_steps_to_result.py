@@ -1,18 +1,21 @@
 """Steps to a result: against the noisy quadratic's exact steps, by hand, and in simulated runs of known truth."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
+from made_up import law
 from narrow import not_none
+from scipy import stats
 
 from analysis.data.batch_unit import EXAMPLES
+from analysis.data.load import load_sweep
 from analysis.data.replicates import Estimate
-from analysis.data.runs import Runs, read_frame
+from analysis.data.runs import Runs, read_frame, read_results
 from analysis.questions.steps_to_result import (
     critical_words,
     default_goal,
@@ -272,3 +275,33 @@ def test_a_critical_batch_beyond_the_sizes_is_called_a_guess(tmp_path: Path) -> 
     assert "outside the batch sizes that reach the goal: a rough guess." in "\n".join(lines(runs, found))
     is_open = dataclasses.replace(found, critical=Estimate(20.0, Interval(5.0, np.inf), 3))
     assert critical_words(is_open, EXAMPLES) == "B_crit is 20 (95 %: above 5)"
+
+
+def test_the_noise_scale_stands_beside_the_critical_batch(write_sweep: Callable[..., Path]) -> None:
+    """B_crit is 100 in all seeds and the scale 20 e^(0.2, 0, -0.2), so the factor is 5 and scatters as the scales do.
+
+    A trial that goes on beyond the goal has a scale of 1e6 there, which does not count.
+    """
+    records, own = [], (0.2, 0.0, -0.2)
+    for entry in law(factors=(1, 1.05, 0.95)):
+        scale = 20 * np.exp(own[entry.trial["seed"]])
+        scales = {"gradient_noise_scale": scale, "gradient_noise_scale_high": 2 * scale, "gradient_noise_trace": 1.0}
+        history = [row | scales for row in entry.epochs]
+        late = history[-1] | {"epoch": history[-1]["epoch"] + 5, "step": 1e6, "gradient_noise_scale": 1e6}
+        row = entry.trial | {"noise_scale": "all", "epochs_done": late["epoch"]}
+        records.append(dataclasses.replace(entry, trial=row, epochs=[*history, late]))
+    runs = read_results(load_sweep(write_sweep(records)), "train_loss", None)
+    found = steps_to_result(runs, 0.001)
+    assert [not_none(row.noise_scale).value for row in found.rows] == pytest.approx([20] * 4)
+    factor = not_none(found.noise_factor)
+    assert factor.value == pytest.approx(not_none(found.critical).value / 20)
+    assert factor.value == pytest.approx(5, rel=0.05)
+    low, high = dataclasses.astuple(not_none(factor.interval))
+    half = stats.t.ppf(0.975, 2) * 0.2 / np.sqrt(3)
+    assert np.log(high / low) / 2 == pytest.approx(half, rel=0.15)  # 500 resamples, and the law's misfit
+    said = lines(runs, found)
+    law_at = next(place for place, line in enumerate(said) if "B_crit is" in line)
+    assert said[law_at + 1] == (
+        "The simple gradient noise scale of the training steps is 20 to 20. The measured critical batch size is "
+        f"{factor.value:.3g} times the noise scale (95 % CI {low:.3g} to {high:.3g})."
+    )

@@ -38,6 +38,12 @@ def test_a_trunk_and_branches_of_it(digits: Source) -> None:
     assert len({trial.trial_id for trial in trials}) == len(trials)
 
 
+def test_the_noise_scale_of_every_trial_without_another_identity(digits: Source) -> None:
+    plain, watched = (planned(digits, f"{QUICK} {more}").trials() for more in ("", "--noise-scale all"))
+    assert {trial.noise_scale for trial in watched} == {"all"}
+    assert [trial.trial_id for trial in watched] == [trial.trial_id for trial in plain]
+
+
 @pytest.mark.parametrize(
     ("options", "rule"),
     [("", "sqrt"), ("--optimizer sgd", "linear"), ("--optimizer sgd --scale-learning-rate keep", "keep")],

@@ -21,6 +21,8 @@ QUICK = "--factors 2 4 --learning-rates 0.002 0.004 --tuning-seeds 9 --seeds 0 1
 
 def test_a_grid_with_validation_examples(digits: Source) -> None:
     trials = tuning_trials(parse(QUICK.split()), with_test_set(digits, None))
+    watched = tuning_trials(parse([*QUICK.split(), "--noise-scale", "all"]), with_test_set(digits, None))
+    assert {trial.noise_scale for trial in watched} == {"all"}
     found = Counter((trial.batch_size, trial.learning_rate) for trial in trials)
     assert found == {(size, rate): 1 for size in (8, 16, 32) for rate in (0.002, 0.004)}
     assert {(trial.seed, trial.validation_size, trial.epochs, trial.measures) for trial in trials} == {(9, 500, 1, "")}

@@ -93,6 +93,21 @@ def test_the_fastest_setting_to_each_goal_is_trained_again(digits: Source) -> No
     assert campaign.described(large)["chosen"].keys() == {"1.5"}
 
 
+def test_the_noise_scale_is_of_the_trials_that_judge(digits: Source) -> None:
+    """The search needs none, and a trial's identity does not change."""
+    goals = Goals("test_loss", "lower", (1.5, 1.0))
+    found = []
+    for more in ([], ["--noise-scale", "all"]):
+        plan = plan_of_goals(parse([*QUICK, *more]), with_test_set(digits, None))
+        found.append(search(plan, lambda config: made_up(config, goals)).begun)
+    plain, watched = found
+    assert {(config.validation_size is None, config.noise_scale) for config in watched.values()} == {
+        (True, "all"),
+        (False, None),
+    }
+    assert watched.keys() == plain.keys()
+
+
 @pytest.mark.slow
 def test_it_finds_the_exact_steps_of_the_noisy_quadratic(tmp_path: Path) -> None:
     """With h_i = c_i = i^-1/2 and 200 weights the loss of a run stays within about 15 % of its exact mean.
