@@ -11,6 +11,7 @@ from typing import Any
 from analysis.data.load import Sweep
 from analysis.data.metric import DEFAULT_MARGINS
 from analysis.questions.free_batch import Comparison, free_batch
+from analysis.questions.losses_by_rate import depends_on_rate
 from analysis.questions.remedies import Remedy, remedies
 from analysis.reporting.gap_answer import named_remedy
 from analysis.stats.means import Mean
@@ -33,6 +34,7 @@ GAPS = (
     replace(PLAIN, name="10 % of the trials diverged", missing=0.1),
     replace(PLAIN, name="20 % of the trials off target", off_target=0.2),
 )
+SAME_AT_ALL_RATES = (PLAIN, GAPS[3])  # two of the designs in which all learning rates lose the same
 NO_EFFECT = Design(
     name="default: 4 replicates, 4 remedies without effect, gap 1 point, luck 0.2 points",
     gap=0.01,
@@ -74,6 +76,10 @@ def _not_free(comparison: Comparison, sweep: Sweep, design: Design) -> bool:
     return not _last(sweep, comparison)[1]
 
 
+def _rates_do_not_falsely_differ(sweep: Sweep, design: Design) -> bool:
+    return not depends_on_rate(sweep, design.batch_sizes[-1])
+
+
 def _true_gain(remedy: Remedy, design: Design) -> float:
     return design.remedies[round(100 * float(remedy.name.removeprefix("label_smoothing="))) - 1]
 
@@ -101,6 +107,13 @@ STATEMENTS = (
     Statement("gap, tuned separately", "gap", "coverage", GAPS, partial(_interval_holds, "tuned")),
     Statement("not falsely free, same settings", "gap", "false positive", GAPS, partial(_not_free, "matched")),
     Statement("not falsely free, tuned separately", "gap", "false positive", GAPS, partial(_not_free, "tuned")),
+    Statement(
+        "not falsely said to depend on the learning rate",
+        "gap",
+        "false positive",
+        SAME_AT_ALL_RATES,
+        _rates_do_not_falsely_differ,
+    ),
     Statement("gain of the named remedy", "remedy", "coverage", REMEDIES, _gain_holds),
     Statement("share of the gap of the named remedy", "remedy", "coverage", REMEDIES, _share_holds),
     Statement("no remedy falsely helps", "remedy", "false positive", REMEDIES, _none_helps_falsely),
