@@ -30,7 +30,8 @@ BEST = {16: 0.01, 32: 0.02, 64: 0.02}  # of the grid 0.005, 0.01, 0.02, 0.04
 
 def run(accuracy: float, seed: int, **config: Any) -> Record:
     row = {"test_loss": config.pop("loss", 1.0), **config.pop("row", {})}
-    return made_up.record(accuracy, row=row, seed=seed, split_seed=seed, target_loss=None, **config)
+    fields = {"split_seed": seed, "target_loss": None, **config}
+    return made_up.record(accuracy, row=row, seed=seed, **fields)
 
 
 def tuning(**config: Any) -> list[Record]:
@@ -88,6 +89,26 @@ def test_what_each_rule_loses(tmp_path: Path) -> None:
     assert "Linear: within 0.5 percentage points of retuning up to 2 B; worse from 4 B on." in text
     assert "  4 B: 0, the very setting that retuning chose; learning rate 0.02" in text
     assert "AdamW timescale: left out, it needs adamw with weight decay." in text
+
+
+def test_every_rule_is_compared_by_trials_of_its_own_setting(tmp_path: Path) -> None:
+    """AdamW with weight decay and an average has all seven; each setting loses its place in the list, in points."""
+    about: dict[str, Any] = {"optimizer": "adamw", "weight_decay": 0.1, "average": "ema", "average_decay": 0.9}
+    settings = to_judge(choices(load_sweep(made_up.write(tmp_path / "tuned", tuning(**about)))))
+    records = [
+        run(0.9 - 0.01 * place + 1e-3 * (-1) ** seed, **vars(config) | {"seed": seed, "split_seed": seed})
+        for place, config in reversed([*enumerate(settings)])  # of equal settings the first counts
+        for seed in JUDGING
+    ]
+    found = referee(load_sweep(made_up.write(tmp_path / "all", [*tuning(**about), *records])))
+    assert [judged.rule.name for judged in found.rules] == list(RULES)
+    assert found.left_out == ()
+    for judged in found.rules:
+        for at, verdict in enumerate(judged.verdicts, 1):
+            assert verdict.config == judged.rule.carried(settings[0], verdict.batch_size)
+            lost = settings.index(verdict.config) - settings.index(found.choices[at].config)
+            assert verdict.gain is not None
+            assert verdict.gain.value == pytest.approx(0.01 * lost)
 
 
 def test_options_are_shown_with_few_digits() -> None:
