@@ -15,7 +15,7 @@ The sharpness measures work on any differentiable loss and need no sweep: `lbs.s
 from typing import TYPE_CHECKING, Any
 
 from analysis.stats.rank_correlation import granulated_kendall
-from large_batch_sweeps import figures
+from large_batch_sweeps import figures, paper
 from large_batch_sweeps.questions import (
     association,
     averaging,
@@ -65,6 +65,7 @@ __all__ = [
     "leaderboard",
     "load_sweep",
     "optimizer_ladder",
+    "paper",
     "remedies",
     "run_sweep",
     "scaling_rules",

@@ -11,6 +11,12 @@ from functools import wraps
 from matplotlib.figure import Figure
 
 from analysis.data.runs import read_results
+from analysis.paper.evolution import evolution as along_the_run
+from analysis.paper.keskar_figure4 import keskar_figure4 as threshold
+from analysis.paper.optimization_issue import by_optimizer, optimizers_figure
+from analysis.paper.paper_remedies import against_small, remedies_figure
+from analysis.paper.resilience import resilience as variants
+from analysis.paper.resilience import resilience_figure
 from analysis.questions.branched_batch import branched_batch as branched
 from analysis.questions.data_size import data_sizes
 from analysis.questions.optimizer_ladder import load_ladder
@@ -104,6 +110,31 @@ def sharpness_intervention(results: SweepResults) -> Figure:
     return intervention_figure(sweep_of(results))
 
 
+def keskar_figure4(results: SweepResults) -> Figure:
+    """Test accuracy and box sharpness against the batch size (Keskar et al. 2017, figure 4)."""
+    return threshold(results.sweep)
+
+
+def evolution(results: SweepResults) -> Figure:
+    """Sharpness and distance from the start against the training loss, of `python sweeps/evolution.py`."""
+    return along_the_run(results.sweep)
+
+
+def paper_remedies(results: SweepResults) -> Figure:
+    """Gap and sharpness of each remedy at the largest batch, of `python sweeps/paper_remedies.py`."""
+    return remedies_figure([row for row, _ in against_small(results.sweep)])
+
+
+def optimization_issue(results: SweepResults) -> Figure:
+    """Gap and sharpness of each optimizer and batch size, of `python sweeps/optimization_issue.py`."""
+    return optimizers_figure(by_optimizer(results.sweep))
+
+
+def resilience(results: SweepResults) -> Figure:
+    """Gap and sharpness of each network and optimizer, of `python sweeps/resilience.py`."""
+    return resilience_figure(variants(results.sweep))
+
+
 def landscape(results: SweepResults, *, pair: tuple[str, str] | None = None) -> Figure:
     """The loss around a small-batch and a large-batch minimum, along random directions. `pair`: their trial IDs."""
     from analysis.charts.landscape import lines_figure
@@ -124,9 +155,14 @@ __all__ = [
     *FIGURES,
     "branched_batch",
     "data_size",
+    "evolution",
+    "keskar_figure4",
     "landscape",
+    "optimization_issue",
     "optimizer_ladder",
+    "paper_remedies",
     "parametric",
+    "resilience",
     "scaling_rules",
     "sharpness_intervention",
     "steps_to_result",

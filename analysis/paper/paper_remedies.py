@@ -6,6 +6,10 @@ ratio) and against plain training at the largest (gain), paired inside replicate
 minima flat.
 """
 
+from collections.abc import Sequence
+
+from matplotlib.figure import Figure
+
 from analysis.charts.style import save
 from analysis.cli.text_table import text_table
 from analysis.data.load import NO_REMEDY, Sweep, comparable, load_sweep
@@ -52,12 +56,17 @@ def against_small(sweep: Sweep) -> list[tuple[Comparison, Remedy | None]]:
     return found
 
 
+def remedies_figure(rows: Sequence[Comparison]) -> Figure:
+    """Gap and sharpness ratio of plain training at the largest batch and of each remedy there."""
+    return gap_and_ratio(rows, "plain training at the smallest batch")
+
+
 def report(folder: AnyPath) -> list[str]:
     """Writes figure and table; returns the lines of the answer."""
     sweep = load_sweep(folder)
     found = against_small(sweep)
     rows, metric = [row for row, _ in found], sweep.metric
-    save(gap_and_ratio(rows, "plain training at the smallest batch"), folder, "paper_remedies")
+    save(remedies_figure(rows), folder, "paper_remedies")
     gains = [None if remedy is None else remedy.gain for _, remedy in found]
     flatter = [None if remedy is None else remedy.box_sharpness_ratio for _, remedy in found]
     written = [[*cells(row), gain, ratio] for row, gain, ratio in zip(rows, gains, flatter, strict=True)]

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import pandas as pd
+from matplotlib.figure import Figure
 
 from analysis.charts.style import save
 from analysis.cli.text_table import text_table
@@ -66,11 +67,16 @@ def variant_names(variants: Sequence[dict[str, Any]]) -> list[str]:
     ]
 
 
+def resilience_figure(rows: Sequence[Comparison]) -> Figure:
+    """Gap and sharpness ratio of each of the rows of `resilience`."""
+    return gap_and_ratio(rows, "the smallest batch of the same variant")
+
+
 def report(folder: AnyPath) -> list[str]:
     """Writes figure and table; returns the lines of the answer."""
     sweep = load_sweep(folder)
     rows = resilience(sweep)
-    save(gap_and_ratio(rows, "the smallest batch of the same variant"), folder, "resilience")
+    save(resilience_figure(rows), folder, "resilience")
     write_table(
         folder,
         "resilience",

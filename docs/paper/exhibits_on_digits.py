@@ -9,12 +9,12 @@ from kept import head, kept_sweep, line
 from matplotlib.figure import Figure
 
 from analysis.charts.switch_point import switch_point
-from analysis.paper.comparison import Comparison, answered, gap_and_ratio, points
+from analysis.paper.comparison import Comparison, answered, points
 from analysis.paper.evolution import at_shared_losses, evolution
 from analysis.paper.keskar_figure4 import by_batch_size, keskar_figure4
 from analysis.paper.optimization_issue import by_optimizer, optimizers_figure
-from analysis.paper.paper_remedies import against_small
-from analysis.paper.resilience import resilience
+from analysis.paper.paper_remedies import against_small, remedies_figure
+from analysis.paper.resilience import resilience, resilience_figure
 from analysis.paper.warm_start import warm_starts
 from analysis.reporting.summary import plus_minus, with_interval
 from analysis.stats.wording import three_digits
@@ -118,11 +118,9 @@ def figures() -> Iterator[tuple[str, Figure]]:
     yield "keskar_figure4", keskar_figure4(kept_sweep("digits_threshold"))
     yield "warm_start", switch_point(kept_sweep("digits_warm_start"))
     yield "evolution", evolution(kept_sweep("digits_evolution"))
-    remedies = [row for row, _ in against_small(kept_sweep("digits_remedies"))]
-    yield "paper_remedies", gap_and_ratio(remedies, "plain training at the smallest batch")
+    yield "paper_remedies", remedies_figure([row for row, _ in against_small(kept_sweep("digits_remedies"))])
     yield "optimization_issue", optimizers_figure(by_optimizer(kept_sweep("digits_optimizers")))
-    variants = resilience(kept_sweep("digits_resilience"))
-    yield "resilience", gap_and_ratio(variants, "the smallest batch of the same variant")
+    yield "resilience", resilience_figure(resilience(kept_sweep("digits_resilience")))
 
 
 def _accuracy(row: Comparison) -> tuple[str, str]:

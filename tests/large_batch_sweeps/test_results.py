@@ -170,7 +170,8 @@ def test_results_in_a_frame_of_ones_own_are_no_settings() -> None:
     assert named["steps_replicates"].eq(1).all()
 
 
-@pytest.mark.parametrize("name", [name for name in lbs.figures.__all__ if not hasattr(studies, name)
+@pytest.mark.parametrize("name", [name for name in lbs.figures.__all__
+                                  if name not in (*studies.__all__, *lbs.paper.__all__)
                                   and name not in ("landscape", "parametric", "steps_to_result")])  # fmt: skip
 def test_every_figure_is_a_figure(results: lbs.SweepResults, name: str) -> None:
     draw = getattr(lbs.figures, name)

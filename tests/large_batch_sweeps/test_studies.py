@@ -33,6 +33,39 @@ def test_a_study_of_results(name: str) -> None:
     assert isinstance(getattr(lbs.figures, name)(results), matplotlib.figure.Figure)
 
 
+EXHIBITS = {  # the folder of docs/paper/data, and the estimate that each table is about
+    "evolution": ("digits_evolution", "ratio"),
+    "keskar_figure4": ("digits_threshold", "mean"),
+    "keskar_tables": ("tables_small", "effect"),
+    "optimization_issue": ("digits_optimizers", "gap"),
+    "paper_remedies": ("digits_remedies", "gain"),
+    "resilience": ("digits_resilience", "gap"),
+    "warm_start": ("digits_warm_start", "gain"),
+}
+
+
+@pytest.mark.parametrize("name", lbs.paper.__all__)
+def test_an_exhibit_of_the_paper(name: str) -> None:
+    folder, estimate = EXHIBITS[name]
+    results = lbs.load_sweep(KEPT.parent / "paper" / "data" / folder)
+    with_interval(getattr(lbs.paper, name)(results), estimate)
+    if hasattr(lbs.figures, name):
+        assert isinstance(getattr(lbs.figures, name)(results), matplotlib.figure.Figure)
+
+
+def test_comparisons_with_both_batches() -> None:
+    """Those of the large batch: worse and sharper than the small one, itself no gain."""
+    frame = lbs.paper.warm_start(lbs.load_sweep(KEPT.parent / "paper" / "data" / "digits_warm_start"))
+    large, small = frame.iloc[0], frame.iloc[-1]
+    assert (large["worse"], large["sharper"]) == (True, True)
+    assert large["gap_low"] > 0
+    assert large["ratio_low"] > 1
+    assert pd.isna(large["gain"])
+    assert small["is_reference"]
+    assert pd.isna(small["gap"])
+    assert small["gain"] == pytest.approx(large["gap"])
+
+
 def test_an_optimizer_ladder() -> None:
     folder = KEPT / "optimizer_ladder_digits"
     frame = lbs.optimizer_ladder(folder)
