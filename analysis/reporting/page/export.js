@@ -21,38 +21,47 @@ function trialsAsCsv() {
   return csv([columns, ...sorted(visibleRows()).map((row) => columns.map((name) => valueOf(name, row)))]);
 }
 
+/** The trials of `rows`: their ID and the columns `names`, each once. */
+function rowsAsCsv(rows, names) {
+  const columns = [...new Set(["trial_id", ...names])];
+  return csv([columns, ...rows.map((row) => columns.map((name) => valueOf(name, row)))]);
+}
+
 /** The points of a chart: of the map the trials, of lines all of their points. */
 function chartAsCsv(box) {
-  const { spec } = charts.get(box);
-  if (!spec) {
-    const names = [...new Set(["trial_id", map.look.x, map.look.y, map.look.colour, map.look.shape])];
-    return csv([names, ...map.rows.map((row) => names.map((name) => valueOf(name, row)))]);
-  }
+  const { spec } = charts.get(box), { x, y, colour, shape } = map.look;
+  if (!spec) return rowsAsCsv(map.rows, [x, y, colour, shape]);
   const head = ["line", spec.x, spec.y, "low", "high"];
   const at = (x) => (spec.names ? spec.names[x] ?? x : x);
   return csv([head, ...spec.lines.flatMap((line) => line.points.map(([x, y, low, high]) => [line.full ?? line.name, at(x), y, low, high]))]);
 }
 
-/** Buttons that save the chart in `box`. */
-function chartTools(box) {
-  const plot = () => box.querySelector(".plot");
-  const name = () => `${data.name}-${charts.get(plot()).name}`;
+/** Buttons that save a chart: its `name()`, `png(use)`, which calls `use` with the file, and the texts `svg()` and `csv()`. */
+function saveTools({ name, png, svg, csv }) {
+  const file = (kind) => `${data.name}-${name()}.${kind}`;
   const button = (label, act) => element("button", { type: "button", onclick: act }, label);
   return element("div", { class: "tools", role: "group", "aria-label": "Save this chart" },
-    button("PNG", () => chartAsPng(plot(), (content) => save(`${name()}.png`, content))),
-    button("SVG", async () => saveText(`${name()}.svg`, await chartAsSvg(plot()), "image/svg+xml")),
-    button("CSV", () => saveText(`${name()}.csv`, chartAsCsv(plot()))));
+    button("PNG", () => png((content) => save(file("png"), content))),
+    button("SVG", async () => saveText(file("svg"), await svg(), "image/svg+xml")),
+    button("CSV", () => saveText(file("csv"), csv())));
 }
 
-/** The chart as it is on the page, below its title and legend. */
-function chartAsPng(box, use) {
-  const { plot, name, spec } = charts.get(box), source = plot.ctx.canvas, pixel = devicePixelRatio, head = HEAD * pixel;
+/** Those of the chart in `box`. */
+function chartTools(box) {
+  const plot = () => box.querySelector(".plot"), known = () => charts.get(plot());
+  return saveTools({ name: () => known().name, png: (use) => asPng(known().plot.ctx.canvas, known().name, legendOf(known().spec), use),
+    svg: () => chartAsSvg(plot()), csv: () => chartAsCsv(plot()) });
+}
+
+/** What is on the canvas `source`, below a title and a legend. */
+function asPng(source, name, legend, use) {
+  const pixel = devicePixelRatio, head = HEAD * pixel;
   const canvas = element("canvas", { width: source.width, height: source.height + head });
   const context = canvas.getContext("2d");
   context.fillStyle = css("--back");
   context.fillRect(0, 0, canvas.width, canvas.height);
   context.drawImage(source, 0, head);
-  drawHead(context, name, legendOf(spec), pixel);
+  drawHead(context, name, legend, pixel);
   canvas.toBlob(use, "image/png");
 }
 
@@ -74,7 +83,12 @@ function drawHead(context, name, entries, pixel) {
 /** The entries of a chart's legend: [marker, colour, text]; the map's tells colours and shapes. */
 function legendOf(spec) {
   if (spec) return spec.lines.map((line, rank) => [rank % SHAPES.length, lineColour(rank), line.name]);
-  const { colour, shape, colours: hues, shapes } = map.look;
-  const first = hues.map((value, rank) => [0, map.palette[rank], shown(value)]);
-  return [[0, null, `${field(colour).label}:`], ...first, [0, null, `${field(shape).label}:`], ...shapes.map((value, rank) => [rank % SHAPES.length, css("--text"), shown(value)])];
+  const { shape, shapes } = map.look;
+  return [...legendOfColours(), [0, null, `${field(shape).label}:`], ...shapes.map((value, rank) => [rank % SHAPES.length, css("--text"), shown(value)])];
+}
+
+/** Those of the colours of the map, which parallel coordinates share. */
+function legendOfColours() {
+  const { colour, colours: hues } = map.look;
+  return [[0, null, `${field(colour).label}:`], ...hues.map((value, rank) => [0, map.palette[rank], shown(value)])];
 }

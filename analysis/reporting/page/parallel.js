@@ -44,14 +44,20 @@ function drawParallel() {
   if (!fold.open || !data?.metric) return;
   const axes = parallelAxes(), width = Math.max(box.clientWidth, 84 * axes.length), pixel = devicePixelRatio;
   const canvas = box.querySelector("canvas") ?? box.appendChild(element("canvas", { role: "img" }));
-  const { height, top, bottom, side } = PARALLEL, reach = height - top - bottom;
   canvas.width = width * pixel;
-  canvas.height = height * pixel;
+  canvas.height = PARALLEL.height * pixel;
   canvas.style.width = `${width}px`;
-  canvas.style.height = `${height}px`;
+  canvas.style.height = `${PARALLEL.height}px`;
   canvas.setAttribute("aria-label", `Parallel coordinates of ${plural(visibleRows().length, "trial")}: ${axes.map((axis) => axis.field.label).join(", ")}`);
+  const places = paintParallel(canvas.getContext("2d"), axes);
+  canvas.onmousedown = (event) => dragAxis(event, canvas, axes, ...places);
+}
+
+/** Paints on any canvas context; returns where the axes are, by their rank, and how long they are. */
+function paintParallel(context, axes) {
+  const { height, top, bottom, side } = PARALLEL, reach = height - top - bottom, pixel = devicePixelRatio, width = context.canvas.width / pixel;
   const left = (rank) => side / 2 + (rank * (width - side)) / Math.max(1, axes.length - 1), up = (place) => top + (1 - place) * reach;
-  const context = canvas.getContext("2d"), visible = new Set(visibleRows());
+  const visible = new Set(visibleRows());
   const line = (row) => {
     context.beginPath();
     let pen = false;
@@ -73,8 +79,19 @@ function drawParallel() {
   for (const row of visible) { context.strokeStyle = palette[values.indexOf(valueOf(colour, row))]; line(row); }
   context.globalAlpha = 1;
   drawAxes(context, axes, left, up);
-  canvas.onmousedown = (event) => dragAxis(event, canvas, axes, left, reach);
+  return [left, reach];
 }
+
+const parallelTools = () => {
+  const name = "parallel coordinates", canvas = () => byId("parallel-chart").querySelector("canvas");
+  return saveTools({ name: () => name, png: (use) => asPng(canvas(), name, legendOfColours(), use),
+    svg: () => {
+      const context = new SvgContext(canvas());
+      paintParallel(context, parallelAxes());
+      return svgFile(canvas(), name, legendOfColours(), context.elements);
+    },
+    csv: () => rowsAsCsv(visibleRows(), parallelAxes().map((axis) => axis.field.name)) });
+};
 
 function drawAxes(context, axes, left, up) {
   context.font = "12px system-ui, sans-serif";
@@ -115,4 +132,5 @@ function dragAxis(event, canvas, axes, left, reach) {
 
 new ResizeObserver(drawParallel).observe(byId("parallel"));
 byId("parallel").addEventListener("toggle", drawParallel);
+byId("parallel").append(parallelTools());
 matchMedia("(prefers-color-scheme: dark)").addEventListener("change", drawParallel);

@@ -62,7 +62,7 @@ class SvgContext {
 
 /** The text of an SVG file of the chart in `box`, with its title and the names of its lines. */
 async function chartAsSvg(box) {
-  const { build, zoom, plot: shownPlot } = charts.get(box);
+  const { build, zoom, name, spec, plot: shownPlot } = charts.get(box);
   const context = new SvgContext(shownPlot.ctx.canvas), { getContext } = HTMLCanvasElement.prototype, { Path2D } = window;
   const place = element("div", {});
   try {
@@ -79,14 +79,15 @@ async function chartAsSvg(box) {
     HTMLCanvasElement.prototype.getContext = getContext;
     window.Path2D = Path2D;
   }
-  return svgFile(box, context.elements);
+  return svgFile(shownPlot.ctx.canvas, name, legendOf(spec), context.elements);
 }
 
-function svgFile(box, elements) {
-  const { plot, name, spec } = charts.get(box), pixel = devicePixelRatio, head = HEAD * pixel, { width, height } = plot.ctx.canvas;
+/** The file of what was drawn, the `elements`, as large as `canvas`, below a title and a legend. */
+function svgFile(canvas, name, legend, elements) {
+  const pixel = devicePixelRatio, head = HEAD * pixel, { width, height } = canvas;
   const file = svgElement("svg", { viewBox: `0 0 ${width} ${height + head}`, width: width / pixel, height: height / pixel + HEAD });
-  const top = new SvgContext(plot.ctx.canvas);
-  drawHead(top, name, legendOf(spec), pixel);
+  const top = new SvgContext(canvas);
+  drawHead(top, name, legend, pixel);
   const body = svgElement("g", { transform: `translate(0 ${head})` }), clips = new Map();
   for (const made of elements) {
     const clip = made.dataset.clip;

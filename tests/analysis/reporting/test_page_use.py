@@ -3,6 +3,7 @@
 import csv
 import io
 import re
+import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 from typing import Any
 
@@ -211,6 +212,26 @@ def test_charts_are_saved(opened: Any) -> None:
         "charts.get(document.querySelector('#gap .plot')).spec.lines.flatMap((line) => line.points).length"
     )
     assert len(rows) == drawn + 1
+
+
+def test_parallel_coordinates_are_saved(opened: Any, sweep: Path) -> None:
+    choose(opened, "batch_size", [64, 512])
+    opened.click("#parallel summary")
+    trials = opened.evaluate("visibleRows().length")
+    picture = saved(opened, "#parallel button:has-text('PNG')").path().read_bytes()
+    assert picture[:8] == b"\x89PNG\r\n\x1a\n"
+    file = saved(opened, "#parallel button:has-text('SVG')")
+    assert file.suggested_filename == "made_up-parallel_coordinates.svg"
+    root = ElementTree.fromstring(file.path().read_bytes())
+    texts = [text.text for text in root.iter("{http://www.w3.org/2000/svg}text")]
+    legend = opened.evaluate("`${field(choices().colour).label}:`")
+    assert {legend, "512", "test", "accuracy"} <= set(texts)  # "512": a tick, "test accuracy": an axis on two lines
+    paths = list(root.iter("{http://www.w3.org/2000/svg}path"))
+    assert len([path for path in paths if path.get("opacity") and path.get("fill") == "none"]) == trials
+    rows = list(csv.DictReader(io.StringIO(saved(opened, "#parallel button:has-text('CSV')").path().read_text())))
+    assert {row["trial_id"] for row in rows} == set(frame_of(sweep).query("batch_size in (64, 512)").index)
+    assert {"learning_rate", "test_accuracy", "box_sharpness"} <= set(rows[0])
+    opened.evaluate("byId('parallel').open = false")
 
 
 def text_count(page: Any, selector: str) -> int:
