@@ -179,7 +179,9 @@ def test_every_figure_is_a_figure(results: lbs.SweepResults, name: str) -> None:
         with pytest.raises(lbs.UserError, match=LACKING[name]):
             draw(results)
     else:
-        assert isinstance(draw(results), matplotlib.figure.Figure)
+        figure = draw(results)
+        assert isinstance(figure, matplotlib.figure.Figure)
+        assert not any("_" in title for axes in figure.axes for title in (axes.get_xlabel(), axes.get_ylabel()))
 
 
 def test_what_is_not_there_is_one_line(tmp_path: Path) -> None:

@@ -73,7 +73,9 @@ def test_trials_are_brought_to_their_canonical_form(monkeypatch: pytest.MonkeyPa
 
 def test_all_failed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(monkeypatch, tmp_path, ["failed", "failed"]) == 1
-    assert capsys.readouterr().err.splitlines() == [
+    said = capsys.readouterr()
+    assert said.out.startswith("Checking 2 trials.\n")  # the first half minute is not silent
+    assert said.err.splitlines() == [
         "failed: all 2 trials, the first (batch size 16, seed 0): ValueError: number 16",
         "no answer: `results` must hold a completed trial",
     ]
