@@ -62,10 +62,10 @@ class Regression(Task):
         _check_finite(labels, part)
         if part == "training" and not bool((_columns(labels) != _columns(labels)[:1]).any(0).all()):
             raise UserError("`labels` must vary for regression as float32, got constant ones in the training set")
-        if (lost := labels[labels.float().to(labels.dtype) != labels]).numel():
+        if not labels.is_floating_point() and (lost := labels[labels.float().to(labels.dtype) != labels]).numel():
             raise UserError(
-                f"`labels` must be numbers that float32 holds, got {lost[0]} in the {part} set; subtract a constant or "
-                "scale them"
+                f"`labels` must be whole numbers that float32 holds, got {lost[0]} in the {part} set; "
+                "subtract a constant or scale them"
             )
 
 

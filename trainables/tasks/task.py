@@ -155,14 +155,15 @@ class Task:
         return found[0], found[1]
 
     def checked_chance(self, labels: Any, num_classes: int) -> float | None:
-        """`chance`. Raises UserError where it is no number above 0 and not None."""
+        """`chance`, which is 0 where all labels are equal. Raises UserError for anything but None or such a number."""
         found: Any = self.chance(labels, num_classes)
         try:
-            is_right = found is None or 0 < float(found) < math.inf
+            is_right = found is None or 0 <= float(found) < math.inf
         except (TypeError, ValueError):
             is_right = False
         if not is_right:
-            raise UserError(f"`task` must have a `chance` above 0, or None, got {quoted(found)} from {self.name}")
+            got = f"{quoted(found)} from {self.name}"
+            raise UserError(f"`task` must have a finite `chance` of 0 or more, or None, got {got}")
         return None if found is None else float(found)
 
     def set_mode(self, model: nn.Module, training: bool) -> None:

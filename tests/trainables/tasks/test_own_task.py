@@ -212,7 +212,7 @@ def test_without_a_metric_the_loss_is_the_metric() -> None:
         ("own_tasks:Endless", "finite weights of 0 or more, got inf"),
         ("own_tasks:Nameless", r"metrics by name, a dictionary, got \[tensor"),
         ("own_tasks:Wordless", "a `metric` in words, got 3"),
-        ("own_tasks:BelowChance", "a `chance` above 0, or None, got -1.0"),
+        ("own_tasks:BelowChance", "a finite `chance` of 0 or more, or None, got -1.0"),
         ("own_tasks:Silent", "a whole number of outputs, got 0"),
         ("own_tasks:Shortens", r"inputs and labels of 2 examples from `augment`, got \(1, 3\) and \(1,\)"),
         ("own_tasks:Widens", "inputs of torch.float32 from `augment`, got torch.float64"),
@@ -225,6 +225,23 @@ def test_refused_before_any_trial_starts(task: str, message: str) -> None:
     options = '{"widths": [4], "dropout": 0.5}' if task.endswith("Stirred") else '{"widths": [4]}'
     with pytest.raises(UserError, match=f"^`task` .*{message}[^\n]*$"):
         check_trials([config_of(source, task=task, model_options=options)], source, None, None, 1)
+
+
+@pytest.mark.parametrize(
+    ("task", "labels"),
+    [
+        ("regression", torch.linspace(-1, 1, 40, dtype=torch.float64)),
+        ("classification", torch.arange(40) % 3),
+        ("binary", torch.arange(40) % 2),
+        ("multilabel", (torch.arange(120).reshape(40, 3) % 5 < 2).double()),
+    ],
+)
+def test_a_built_in_task_passes(task: str, labels: Tensor) -> None:
+    """A regression has a chance of 0 there, where the few examples that are tried have one label."""
+    inputs = np.random.default_rng(0).normal(size=(40, 3))
+    outputs = {"regression": 1, "binary": 2}.get(task, 3)
+    source = Source("own:load", inputs, labels.numpy(), None, None, outputs, task=task)
+    check_trials([config_of(source, task=task)], source, None, None, 1, (source.labels, None))
 
 
 def test_an_error_in_a_task_names_the_task() -> None:
