@@ -238,7 +238,7 @@ def read_results(sweep: Sweep, metric: str, direction: Direction | None, *, with
     names = [name for name in (*MATCHED, *(["remedy"] if with_remedies else [])) if name in trials]
     about = trials[["batch_size", *names]].assign(seed=trials["replicate"])
     epochs = sweep.epochs[sweep.epochs["trial_id"].isin(about.index)].rename(columns={"trial_id": "run"})
-    counted = epochs["epoch"] * epochs["run"].map(trials["train_size"])
+    counted = epochs["epoch"] * epochs["run"].map(trials["train_size"]).astype("float64")
     found = read_frame(sweep.folder, epochs, metric, direction, about, counted)
     sizes = epochs["batch_size"]
     others = epochs.loc[sizes.notna() & (sizes != epochs["run"].map(about["batch_size"])), "run"]

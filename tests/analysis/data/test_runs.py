@@ -9,7 +9,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from made_up import law, write
+from made_up import grid, law, write
 from narrow import not_none
 
 from analysis import steps_to_result
@@ -256,6 +256,12 @@ def test_a_results_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
     out = capsys.readouterr().out
     assert "Steps to train_loss <= 0.001, of 12 runs:" in out
     assert (folder / "figures" / "steps_to_result.svg").is_file()
+
+
+def test_a_sweep_without_epochs(tmp_path: Path) -> None:
+    found = load_sweep(write(tmp_path / "sweep", grid(switch_epochs=(None,))))
+    with pytest.raises(UserError, match="`metric` test_loss must have values in sweep, got none"):
+        read_results(found, "test_loss", None)
 
 
 def test_examples_are_those_that_trials_have_counted(tmp_path: Path) -> None:
