@@ -160,7 +160,7 @@ def steps_to_result(
 def threshold_batch(results: SweepResults) -> pd.DataFrame:
     """The batch size from which on the metric falls, in one row: `threshold`, `slope` per doubling and `fall`.
 
-    `threshold` is null without a clear fall; `is_located` says whether it lies
+    `threshold` is null without a significant fall; `is_located` says whether it lies
     beyond the smallest batch and its interval leaves out most batch sizes.
     """
     found = threshold.threshold_batch(sweep_of(results))

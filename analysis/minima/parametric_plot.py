@@ -137,5 +137,5 @@ def ratio_sentence(log_ratio: Mean | None, start: str, sizes: tuple[int, int]) -
         return f"{text} (one pair: no interval)."
     low, high = np.exp([log_ratio.interval.low, log_ratio.interval.high])
     interval = f"95 % interval [{three_digits(low)}, {three_digits(high)}] over {log_ratio.replicates} replicates"
-    end = ": LB is sharper" if low > 1 else ": LB is flatter" if high < 1 else ", which holds 1: not clear"
+    end = ": LB is sharper" if low > 1 else ": LB is flatter" if high < 1 else ", which contains 1: not significant"
     return f"{text} ({interval}){end}."

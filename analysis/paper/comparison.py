@@ -48,12 +48,12 @@ class Comparison:
 
     @property
     def worse(self) -> bool | None:
-        """Whether the metric is clearly worse than the reference's; None where the interval holds 0 or is missing."""
+        """Whether the metric is significantly worse than the reference's; None if the interval holds 0 or is absent."""
         return _side(self.gap, 0.0)
 
     @property
     def sharper(self) -> bool | None:
-        """Whether box sharpness is clearly above the reference's; None where the interval holds 1 or is missing."""
+        """Whether box sharpness is significantly above the reference's; None if the interval holds 1 or is absent."""
         return _side(self.ratio, 1.0)
 
 
@@ -102,8 +102,8 @@ def points(metric: Metric, mean: Mean | None) -> str:
 
 
 def answered(value: bool | None) -> str:
-    """`yes`, `no`, or `not clear`."""
-    return "not clear" if value is None else "yes" if value else "no"
+    """`yes`, `no`, or `not significant`."""
+    return "not significant" if value is None else "yes" if value else "no"
 
 
 def wrapped(*sentences: str) -> list[str]:

@@ -4,7 +4,7 @@ For each network and dataset of the sweep: SB is its smallest batch size, LB its
 are means and standard deviations over seeds, as in the paper. The two conclusions are tested on differences paired
 inside replicates (a seed with its data split): LB generalizes worse, by the difference of test accuracies, and LB is
 sharper, by the ratio of sharpnesses, whose logarithms are averaged. A conclusion `holds` or is `reversed` where the 95
-% interval leaves out no difference, else it is `not clear`; its confidence is 1 minus the one-sided p-value of the
+% interval leaves out no difference, else `not significant`; its confidence is 1 minus the one-sided p-value of the
 paired t-test, so that 50 % is a coin. The rows are not independent, and not corrected for being many.
 
 Numbers of one network on different data, or of different methods and subspaces, do not compare: only what is ordered.
@@ -132,7 +132,7 @@ def _effect(mean: Mean | None, back: Any, conclusion: str | None) -> dict[str, A
     found |= {"effect_low": back(low), "effect_high": back(high)}
     if conclusion is None or mean.p_value is None:
         return found
-    verdict = "holds" if low > 0 else "reversed" if high < 0 else "not clear"
+    verdict = "holds" if low > 0 else "reversed" if high < 0 else "not significant"
     return found | {"verdict": verdict, "confidence": 1 - mean.p_value / 2 if mean.value > 0 else mean.p_value / 2}
 
 

@@ -2,7 +2,7 @@
 
 Every optimizer and batch size of a sweep is set against the optimizer that ran at the smallest batch, at that batch,
 paired inside replicates. "Not an optimization issue" holds for a full-batch method that has reached the same training
-loss and still tests clearly worse.
+loss and still tests significantly worse.
 """
 
 import dataclasses
@@ -92,8 +92,8 @@ def _named(reference: Comparison) -> str:
 def _sentence(row: Comparison, reference: str) -> str:
     reached = f"Full-batch {row.name} ends at the target in {row.trials - row.off_target} of {row.trials} trials"
     tested = {
-        True: "tests clearly worse than",
-        False: "tests clearly better than",
-        None: f"does not clearly differ in test {row.metric.noun} from",
+        True: "tests significantly worse than",
+        False: "tests significantly better than",
+        None: f"does not significantly differ in test {row.metric.noun} from",
     }[row.worse]
     return f"{reached} and {tested} {reference} (gap {points(row.metric, row.gap)} {row.metric.difference_unit})."

@@ -100,7 +100,7 @@ def _sentence(row: Comparison, remedy: Remedy) -> str:
         else {
             True: "its minima stay sharper than the small batch's",
             False: "its minima are flatter than the small batch's",
-            None: "its minima do not clearly differ from the small batch's in sharpness",
+            None: "its minima do not significantly differ from the small batch's in sharpness",
         }[row.sharper]
     )
     caveat = (

@@ -105,10 +105,10 @@ def report(folder: AnyPath) -> list[str]:
 
 
 def _counts(word: str, values: list[bool | None]) -> str:
-    clear, other, unclear = (sum(value is kind for value in values) for kind in (True, False, None))
+    same, other, undecided = (sum(value is kind for value in values) for kind in (True, False, None))
     return (
-        f"The large batch is clearly {word} in {clear} of {len(values)} variants, clearly the other way round in "
-        f"{other}, and it is not clear in {unclear}."
+        f"The large batch is significantly {word} in {same} of {len(values)} variants, significantly the other way "
+        f"round in {other}, and the difference is not significant in {undecided}."
     )
 
 

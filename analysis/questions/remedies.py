@@ -6,7 +6,7 @@ training at the smallest batch, paired inside replicates among trials that diffe
 alone:
 
     gain = score(remedy, B) - score(plain, B),     gap = score(plain, smallest) - score(plain, B)
-    share won back = gain / gap                       (Fieller's interval; None where the gap is not clear)
+    share won back = gain / gap                       (Fieller's interval; None where the gap is not significant)
     remaining = score(plain, smallest) - score(remedy, B) = gap - gain
 
 with the score of analysis.data.metric: the test accuracy, or the negative of a metric of which less is better.
@@ -67,7 +67,7 @@ class Remedy:
 
     @property
     def helps(self) -> bool:
-        """Whether the gain is clear after correction for all that was tried."""
+        """Whether the gain is significant after correction for all that was tried."""
         return self.corrected_p is not None and self.corrected_p < 0.05 and self.gain.value > 0
 
 
@@ -141,7 +141,7 @@ def _same_sets(score: str, *sides: pd.DataFrame) -> list[pd.DataFrame]:
 
 
 def _share(score: str, helped: pd.DataFrame, alone: pd.DataFrame, small: pd.DataFrame, comparisons: int) -> Mean | None:
-    """gain / gap, where the gap is clear."""
+    """gain / gap, where the gap is significant."""
     gains, gaps = (differences_by_replicate(first, alone, score, match="remedy_set") for first in (helped, small))
     if gaps.empty:
         return None

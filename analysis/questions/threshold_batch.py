@@ -8,12 +8,12 @@ Flat up to T, then k lost with each doubling. For a given T the best a and k are
 between the smallest and the last but one batch size, as beyond that T and k cannot be told apart. The points are means
 over replicates of the settings (learning rate, warmup) that every batch size of the replicate has; plain trials.
 
-A broken line can be fitted to anything, so there is a threshold only where the largest batch is clearly worse than the
-smallest: where the 95 % interval of the gap between them, paired inside replicates, lies above 0. The intervals of T
-and k are those of analysis.data.replicates; that of T is cut at the batch sizes tried. No threshold is given where its
-interval covers more than MOST_COVERED of them on a log scale, and none below LEAST_REPLICATES replicates: with three,
-the intervals that are narrow enough to be given held in 91.6 % of simulated sweeps (docs/statistics.md). Source of the
-fit: Hinkley 1969.
+A broken line can be fitted to anything, so there is a threshold only where the largest batch is significantly worse
+than the smallest: where the 95 % interval of the gap between them, paired inside replicates, lies above 0. The
+intervals of T and k are those of analysis.data.replicates; that of T is cut at the batch sizes tried. No threshold is
+given where its interval covers more than MOST_COVERED of them on a log scale, and none below LEAST_REPLICATES
+replicates: with three, the intervals that are narrow enough to be given held in 91.6 % of simulated sweeps
+(docs/statistics.md). Source of the fit: Hinkley 1969.
 """
 
 from dataclasses import dataclass
@@ -37,8 +37,8 @@ CANDIDATES = 400  # for T, evenly spaced in log B
 @dataclass(frozen=True)
 class ThresholdBatch:
     """The fit: `level` a, `slope` k (score lost per doubling, a fraction of accuracy) and `threshold` T, which is None
-    without a clear fall or with few replicates. `fall`: what the largest batch loses to the smallest. `points`: the
-    mean scores by batch size.
+    without a significant fall or with few replicates. `fall`: what the largest batch loses to the smallest. `points`:
+    the mean scores by batch size.
 
     They are over the `compared` of `attempted` combinations of setting and replicate that all these batch sizes
     completed; `without` are batch sizes that completed none."""
@@ -159,7 +159,7 @@ def threshold_sentence(sweep: Sweep) -> str:
             f"batch size (here {found.slope.replicates}) its 95 % interval holds too rarely. Add --seeds.{missing}"
         )
     if found.threshold is None:
-        return f"No threshold batch size: the largest batch is not clearly worse than the smallest.{missing}"
+        return f"No threshold batch size: the largest batch is not significantly worse than the smallest.{missing}"
     ends = found.threshold.interval
     interval = f" [{plain_number(ends.low)}, {plain_number(ends.high)}]" if ends else ""
     metric = sweep.metric

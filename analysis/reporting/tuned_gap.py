@@ -65,24 +65,24 @@ def _verdict(metric: Metric, reference: TunedCell, largest: TunedCell, batch: Ca
         return f"{largest.name.capitalize()} has not been retrained, so nothing can be said of its gap."
     partial = tuned.replicates < largest.retrained
     some = f" in {tuned.replicates} of {largest.retrained} replicates" if partial else ""
-    text = f"Tuned by itself{some}, batch {batch(largest.batch_size)} {_loses(metric, tuned, reference)}; "
+    text = f"Tuned separately{some}, batch {batch(largest.batch_size)} {_loses(metric, tuned, reference)}; "
     text += f"at the setting that is best for {reference.name}, it {_loses(metric, untuned, None)}."
     if largest.diverged and _sign(tuned) <= 0:
         lost = f"{largest.diverged} of {largest.retrained} retrained trials"
         text += f" It diverged in {lost} where {reference.name} completed, so it is not free"
     elif _sign(untuned) > 0 and _sign(tuned) == 0 and tuned.interval is not None:
-        text += " Tuned fairly, no clear gap is left"
+        text += " With each tuned, no significant gap remains"
     elif _sign(untuned) > 0 and _sign(tuned) > 0:
         text += " Tuning does not remove the gap"
     elif _sign(untuned) > 0 and _sign(tuned) < 0:
-        text += " Tuned fairly, the gap is reversed"
+        text += " With each tuned, the gap is reversed"
     elif _sign(tuned) > 0:
-        text += " The gap is clear only when both are tuned"
+        text += " The gap is significant only when both are tuned"
     else:
-        text += " There is no clear gap to remove"
+        text += " There is no significant gap to remove"
     if gained is not None and gained.interval is not None:
-        clear = "" if _sign(gained) else ", which is not clear"
-        text += f"; tuning changes this batch's {metric.noun} by {_shown(metric, gained, metric.sign)}{clear}"
+        level = "" if _sign(gained) else ", which is not significant"
+        text += f"; tuning changes this batch's {metric.noun} by {_shown(metric, gained, metric.sign)}{level}"
     return text + "."
 
 
@@ -94,12 +94,12 @@ def _sign(mean: Mean) -> int:
 
 
 def _loses(metric: Metric, gap: Mean, reference: TunedCell | None) -> str:
-    against = "" if reference is None else f" against {reference.name} tuned by itself"
+    against = "" if reference is None else f" against {reference.name}, tuned too"
     if gap.interval is None:
         apart = metric.signed_difference(-metric.sign * gap.value)
         return f"is {apart} apart{against} (too few replicates for an interval)"
     if _sign(gap) == 0:
-        return f"shows no clear difference in test {metric.noun}{against}: a gap of {_shown(metric, gap)}"
+        return f"shows no significant difference in test {metric.noun}{against}: a gap of {_shown(metric, gap)}"
     if metric.direction == "higher":
         verb = f"{'loses' if gap.value > 0 else 'gains'} test {metric.noun}"
     else:

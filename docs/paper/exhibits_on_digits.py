@@ -98,7 +98,7 @@ def resilience_table() -> Iterator[str]:
     yield from head("variant | large-batch gap [points] | box sharpness, ratio 300 / 16 | less accurate | sharper")
     for row in rows:
         name = _starred(VARIANTS.get(row.name, row.name), row)
-        verdicts = [answered(side).replace("not clear", "not significant") for side in (row.worse, row.sharper)]
+        verdicts = [answered(side) for side in (row.worse, row.sharper)]
         verdicts[0] = "no, more accurate" if row.worse is False else verdicts[0]
         yield line(name, points(row.metric, row.gap), with_interval(row.ratio), *verdicts)
 

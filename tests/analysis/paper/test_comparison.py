@@ -144,7 +144,9 @@ def test_resilience(write_sweep: Callable[..., Path], capsys: pytest.CaptureFixt
     text = " ".join(resilience_report(write_sweep([*records[:-1], lost], "lost")))
     ended = len(records)
     assert f"{ended - 1} of {ended} trials completed (1 diverged); only pairs that both completed" in text
-    assert any("clearly worse in 2 of 4 variants, clearly the other way round in 1" in line for line in lines)
+    assert any(
+        "significantly worse in 2 of 4 variants, significantly the other way round in 1" in line for line in lines
+    )
     assert {file.name for file in (folder / "figures").iterdir()} == {
         f"resilience.{kind}" for kind in ("csv", "png", "svg", "pdf")
     }
@@ -168,8 +170,14 @@ def test_not_an_optimization_issue(write_sweep: Callable[..., Path]) -> None:
         "gradient descent": 0,
     }
     text = " ".join(optimization_report(folder))
-    assert "Full-batch L-BFGS ends at the target in 4 of 4 trials and tests clearly worse than Adam at batch 16" in text
-    assert "gradient descent ends at the target in 4 of 4 trials and does not clearly differ in test accuracy" in text
+    assert (
+        "Full-batch L-BFGS ends at the target in 4 of 4 trials and tests significantly worse than Adam at batch 16"
+        in text
+    )
+    assert (
+        "gradient descent ends at the target in 4 of 4 trials and does not significantly differ in test accuracy"
+        in text
+    )
     with pytest.raises(UserError, match="trials of gradient_descent or lbfgs"):
         by_optimizer(load_sweep(write_sweep(small_large(), "no full batch")))
 

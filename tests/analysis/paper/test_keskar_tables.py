@@ -83,7 +83,7 @@ def test_reversed_not_clear_and_one_replicate(write_sweep: Callable[..., Path]) 
     assert accuracy_row["verdict"] == "reversed"
     assert accuracy_row["confidence"] < 0.025
     unclear = keskar_tables(load_sweep(write_sweep(two_batches(loss=(0.02, -0.02, 0.01)), "unclear")))
-    assert row(unclear, quantity="test accuracy")["verdict"] == "not clear"
+    assert row(unclear, quantity="test accuracy")["verdict"] == "not significant"
     one = keskar_tables(load_sweep(write_sweep(two_batches(loss=(0.02,), ratio=(2.0,)), "one")))
     assert row(one, quantity="test accuracy")["verdict"] == "one replicate"
     assert "one replicate" in " ".join(table_lines(one))

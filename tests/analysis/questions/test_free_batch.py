@@ -225,7 +225,7 @@ def test_three_replicates_are_too_few_for_a_threshold(write_sweep: Callable[...,
 def test_noise_alone_is_no_threshold(write_sweep: Callable[..., Path]) -> None:
     sweep = load_sweep(write_sweep(falling(64, 0.02, slope=0.0)))
     assert threshold_batch(sweep).threshold is None
-    assert "not clearly worse" in threshold_sentence(sweep)
+    assert "not significantly worse" in threshold_sentence(sweep)
 
 
 def test_a_threshold_needs_four_batch_sizes_with_a_setting_in_common(write_sweep: Callable[..., Path]) -> None:

@@ -101,20 +101,26 @@ def test_gaps_and_intervals_by_hand(write_tuned: Write) -> None:
 @pytest.mark.parametrize(
     ("tuned", "untuned", "words"),
     [
-        ((0.951, 0.940, 0.957, 0.945), WORSE, "Tuned fairly, no clear gap is left"),
+        ((0.951, 0.940, 0.957, 0.945), WORSE, "With each tuned, no significant gap remains"),
         (WORSE, tuple(value - 0.01 for value in WORSE), "Tuning does not remove the gap"),
-        (tuple(value + 0.02 + 0.001 * (value > 0.95) for value in SMALL), WORSE, "Tuned fairly, the gap is reversed"),
-        (WORSE, (0.951, 0.940, 0.957, 0.945), "The gap is clear only when both are tuned"),
-        ((0.951, 0.940, 0.957, 0.945), (0.949, 0.944, 0.953, 0.948), "There is no clear gap to remove"),
+        (
+            tuple(value + 0.02 + 0.001 * (value > 0.95) for value in SMALL),
+            WORSE,
+            "With each tuned, the gap is reversed",
+        ),
+        (WORSE, (0.951, 0.940, 0.957, 0.945), "The gap is significant only when both are tuned"),
+        ((0.951, 0.940, 0.957, 0.945), (0.949, 0.944, 0.953, 0.948), "There is no significant gap to remove"),
     ],
 )
 def test_the_verdict_follows_the_intervals(
     write_tuned: Write, tuned: Sequence[float], untuned: Sequence[float], words: str
 ) -> None:
     (sentence,) = answer(load_tuned_gap(write_tuned(cell(16, SMALL, None, 0.003), cell(300, tuned, untuned, 0.02))))
-    assert sentence.startswith("Tuned by itself, batch 300 ")
+    assert sentence.startswith("Tuned separately, batch 300 ")
     assert words in sentence
-    assert ("shows no clear difference in test accuracy against batch 16" in sentence) == ("no clear gap" in words)
+    assert ("shows no significant difference in test accuracy against batch 16" in sentence) == (
+        "no significant gap" in words
+    )
 
 
 def test_retrained_trials_that_diverged_are_told(write_tuned: Write) -> None:
@@ -124,9 +130,9 @@ def test_retrained_trials_that_diverged_are_told(write_tuned: Write) -> None:
     found = load_tuned_gap(write_tuned(cell(16, SMALL, None, 0.003), (entry, records, rows)))
     assert (found.cells[1].retrained, found.cells[1].diverged) == (4, 2)
     (sentence,) = answer(found)
-    assert sentence.startswith("Tuned by itself in 2 of 4 replicates, batch 300 ")
+    assert sentence.startswith("Tuned separately in 2 of 4 replicates, batch 300 ")
     assert "It diverged in 2 of 4 retrained trials where batch 16 completed, so it is not free" in sentence
-    assert "no clear gap is left" not in sentence
+    assert "no significant gap remains" not in sentence
 
 
 def test_an_edge_of_the_space_makes_it_unsettled(write_tuned: Write) -> None:
@@ -151,7 +157,7 @@ def test_remedies_are_tuned_too(write_tuned: Write) -> None:
     helped = cell(300, (0.951, 0.940, 0.957, 0.945), WORSE, 0.01, remedy="sam_radius=0.05")
     folder = write_tuned(cell(16, SMALL, None, 0.003), cell(300, WORSE, WORSE, 0.02), helped)
     found = load_tuned_gap(folder)
-    assert answer(found)[1].startswith("Tuned with sam_radius=0.05, batch 300 shows no clear difference")
+    assert answer(found)[1].startswith("Tuned with sam_radius=0.05, batch 300 shows no significant difference")
     lines = tuned_gap_lines(folder)
     assert "with sam_radius=0.05:" in lines
     assert all(len(line) <= 88 for line in lines)
@@ -161,7 +167,7 @@ def test_one_replicate_gives_no_interval_and_no_claim(write_tuned: Write) -> Non
     folder = write_tuned(cell(16, SMALL[:1], None, 0.003), cell(300, WORSE[:1], WORSE[:1], 0.02))
     (sentence,) = answer(load_tuned_gap(folder))
     assert "too few replicates for an interval" in sentence
-    assert "clear gap is left" not in sentence
+    assert "significant gap remains" not in sentence
 
 
 def test_what_is_missing_is_said(write_tuned: Write) -> None:

@@ -277,7 +277,7 @@ def test_a_real_run_killed_and_resumed(digits: Source, tmp_path: Path) -> None:
     resumed = subprocess.run([*command, "--resume"], capture_output=True, text=True, timeout=240, check=False)
     assert resumed.returncode == 0, resumed.stdout + resumed.stderr
     assert "Traceback" not in resumed.stdout
-    assert "Tuned by itself, batch 300" in resumed.stdout
+    assert "Tuned separately, batch 300" in resumed.stdout
     trials = {row["trial_id"]: row for row in pq.read_table(folder / "trials.parquet").to_pylist()}
     for key, row in finished.items():
         assert trials[key]["finished_at"] == row["finished_at"]  # not run again
