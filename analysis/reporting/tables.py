@@ -68,7 +68,7 @@ def kendall_table(sweep: Sweep) -> dict[str, Any]:
         [measure.label, *(_coefficient(part.coefficients[name]) for name in names), _coefficient(part.mean)]
         for measure, part in found.items()
     ]
-    return {"axes": names, "rows": rows}
+    return {"axes": [in_words(name) for name in names], "rows": rows}
 
 
 def run_facts(sweep: Sweep) -> dict[str, str]:
@@ -155,7 +155,7 @@ def leaderboard_rows(board: Leaderboard) -> list[list[str]]:
     rows = []
     for row in board.standings:
         worst = row.sign_error.worst
-        where = f" ({worst.axis} {shown(worst.values[0])} / {shown(worst.values[1])})" if worst else ""
+        where = f" ({in_words(worst.axis)} {shown(worst.values[0])} / {shown(worst.values[1])})" if worst else ""
         rows.append(
             [
                 row.name if row.is_measure else f"{row.name} (no sharpness)",
@@ -224,7 +224,7 @@ def _names(sweep: Sweep) -> dict[str, str]:
     """What sets each trial apart, in words, by trial_id."""
     varying = telling_axes(sweep)
     return {
-        row["trial_id"]: ", ".join(f"{name} {shown(row[name])}" for name in varying) or "the only trial"
+        row["trial_id"]: ", ".join(f"{in_words(name)} {shown(row[name])}" for name in varying) or "the only trial"
         for row in sweep.trials[["trial_id", *varying]].to_dict("records")
     }
 

@@ -20,7 +20,7 @@ from analysis.reporting.gap_answer import population
 from analysis.reporting.page.means import batch_size_charts, switch_charts
 from analysis.reporting.summary import flag_counts
 from analysis.stats.rank_correlation import Correlation
-from analysis.stats.wording import correlation_text
+from analysis.stats.wording import correlation_text, in_words
 from trainables.runtime.errors import UserError
 
 Section = dict[str, Any]
@@ -255,8 +255,8 @@ def _correlations(sweep: Sweep) -> list[Table]:
 
 
 def _run(sweep: Sweep) -> list[Table]:
-    varying = {name: ", ".join(map(tables.shown, values)) for name, values in axes(sweep.trials).items()}
-    same = {name: tables.shown(value) for name, value in constants(sweep.trials).items()}
+    varying = {in_words(name): ", ".join(map(tables.shown, values)) for name, values in axes(sweep.trials).items()}
+    same = {in_words(name): tables.shown(value) for name, value in constants(sweep.trials).items()}
 
     def facts(caption: str, entries: dict[str, str], *, folded: bool = False) -> Table:
         return _table(caption, [], ({"cells": list(entry)} for entry in entries.items()), folded=folded)

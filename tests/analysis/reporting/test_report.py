@@ -94,6 +94,15 @@ def test_its_data_holds_the_answer_and_what_went_wrong(report: Path) -> None:
     assert [error for error in errors if error] == [f"Traceback\n  line\nRuntimeError: {HOSTILE}"]
 
 
+def test_its_tables_are_in_words(report: Path) -> None:
+    """Names of columns are those of trials.parquet; only the facts about the run have values with such names."""
+    tables = [table for section in data_of(report.read_text())["sections"] for table in section["tables"]]
+    assert any("by axis" in table["caption"] for table in tables)
+    cells = [cell for table in tables for row in table["rows"] for cell in row["cells"][: None if table["head"] else 1]]
+    words = set(re.findall(r"\w+", " ".join([*cells, *(head for table in tables for head in table["head"])])))
+    assert {name for name in load_sweep(report.parent).trials if "_" in name} & words == set()
+
+
 def test_its_numbers_are_those_of_the_tables(report: Path) -> None:
     data = data_of(report.read_text())
     frame = load_sweep(report.parent).trials.set_index("trial_id")
