@@ -167,7 +167,8 @@ def test_what_cannot_be_served_is_one_line(
         assert main([str(folder), "--port", str(taken.getsockname()[1])]) == 2
     error = capsys.readouterr().err
     assert error.count("\n") == 1
-    assert ("`port`" if case == "no port" else "`results`") in error
+    told = {"nothing": "`results`", "no sweep": f"which holds live; such as {sweep}", "no port": "`port`"}
+    assert told[case] in error
 
 
 def test_ports_out_of_range_are_refused(sweep: Path) -> None:
