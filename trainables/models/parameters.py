@@ -35,8 +35,8 @@ def check_parameters(model: nn.Module) -> None:
 
 
 def state_of(model: nn.Module) -> list[tuple[int, int]]:
-    """Which parameters `model` has, and how often each has been changed in place."""
-    parameters = list(model.parameters())
+    """Which parameters `model` has, but for those of lazy layers, and how often each has been changed in place."""
+    parameters = [one for one in model.parameters() if not isinstance(one, nn.UninitializedParameter)]
     return list(zip(map(id, parameters), changes(*parameters), strict=True))
 
 
