@@ -58,6 +58,8 @@ CASES: list[tuple[str, str, str]] = [
     (GRID, "--plan --until-decided", "not allowed with argument --plan"),
     (GRID, "--power 0.9", "`--power 0.9` has no effect without --plan"),
     (GRID, "--margin 1", "`--margin 1.0` has no effect without --plan or --until-decided"),
+    (GRID, "--plan --resume", "`--resume` has no effect with --plan, which trains nothing"),
+    (GRID, "--plan --dry-run list", "`--dry-run` has no effect with --plan, which trains nothing"),
     (GRID, "--max-replicates 8", "`--max-replicates 8` has no effect without --until-decided"),
     (GRID, "--until-decided --max-replicates 4", "`--max-replicates` must be more than the 4 --seeds, got 4"),
     (GRID, "--until-decided --batch-sizes 16", "`--batch-sizes` must be two or more"),

@@ -64,5 +64,8 @@ def check_planning(options: argparse.Namespace) -> None:
     for name, has_effect, needed in rules:
         if getattr(options, name) is not None and not has_effect:
             raise UserError(f"`--{name.replace('_', '-')} {getattr(options, name)}` has no effect without {needed}")
+    for name in ("resume", "dry_run"):
+        if options.plan and getattr(options, name):
+            raise UserError(f"`--{name.replace('_', '-')}` has no effect with --plan, which trains nothing")
     if options.power is not None and not 0.05 <= options.power <= 0.99:
         raise UserError(f"`--power` must be between 0.05 and 0.99, got {options.power:g}")
