@@ -159,7 +159,7 @@ def steps_to_result(runs: Runs, goal: float) -> StepsToResult:
 def _noise_until(sweep: Sweep, reached: pd.DataFrame) -> NoiseScales | None:
     """The noise scales of the trials that reach the goal, until then; `reached`: by `first_at`, with `examples`."""
     sizes = sweep.trials.set_index("trial_id")["train_size"]
-    return noise_scales(sweep, reached.assign(epoch=reached["examples"] / reached.index.map(sizes)))
+    return noise_scales(sweep, reached.assign(epoch=reached["examples"] / sizes.reindex(reached.index)))
 
 
 def at_examples(runs: Runs, examples: float) -> pd.DataFrame:
