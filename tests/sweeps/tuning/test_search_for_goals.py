@@ -139,7 +139,7 @@ def test_it_finds_the_exact_steps_of_the_noisy_quadratic(tmp_path: Path) -> None
     assert [row.steps.value for row in one.found.rows if row.steps] == pytest.approx(expected, rel=0.25)
     assert expected[0] > 9 * expected[-1]
     text = "\n".join(tuned_steps_lines(tmp_path, margin=0.1))
-    assert "No worse than the smallest batch by 0.1: " in text
+    assert "Within 0.1 of the smallest batch: " in text
     assert "of 9 runs:\n  batch 2:" in text
     assert f"({one.found.rows[0].reached} of 8 settings reach it)" in text
     assert "3 other seeds" in text
