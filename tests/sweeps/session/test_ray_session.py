@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import NoReturn
 
@@ -47,6 +48,7 @@ def test_ray_without_a_dashboard_is_private_and_leaves_nothing() -> None:
     assert "dashboard" not in result.stderr
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="processes are found in /proc")
 @pytest.mark.parametrize("timeouts", [0, 2, 3])
 def test_ray_that_is_late_is_started_again(
     timeouts: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
@@ -59,6 +61,8 @@ def test_ray_that_is_late_is_started_again(
         if len(left) == timeouts:
             raise KeyboardInterrupt  # it has started
         left.append(subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)", _temp_dir]))
+        while _temp_dir.encode() not in Path(f"/proc/{left[-1].pid}/cmdline").read_bytes():
+            time.sleep(0.01)  # a new program has no command line at first
         raise Exception("The current node timed out during startup. This could happen")
 
     monkeypatch.setattr(ray, "init", init)
