@@ -1,4 +1,4 @@
-"""The tables of pages 2 and 4 to 8, from the results kept in docs/paper/data: sweeps of 300 images of digits.
+"""The tables of pages 4 to 8, from the results kept in docs/paper/data: sweeps of 300 images of digits.
 
 Every function yields the lines of one Markdown table. Intervals are 95 % t-intervals over replicates.
 """
@@ -11,13 +11,11 @@ from matplotlib.figure import Figure
 from analysis.charts.switch_point import switch_point
 from analysis.paper.comparison import Comparison, answered, points
 from analysis.paper.evolution import at_shared_losses, evolution
-from analysis.paper.keskar_figure4 import by_batch_size, keskar_figure4
 from analysis.paper.optimization_issue import by_optimizer, optimizers_figure
 from analysis.paper.paper_remedies import against_small, remedies_figure
 from analysis.paper.resilience import resilience, resilience_figure
 from analysis.paper.warm_start import warm_starts
 from analysis.reporting.summary import plus_minus, with_interval
-from analysis.stats.wording import three_digits
 
 REMEDIES = {  # by their field
     "input_adversary": "adversarial inputs",
@@ -37,17 +35,6 @@ VARIANTS = {
     "widths 256-256": "2 hidden layers of 256",
     "widths 32-32": "2 hidden layers of 32",
 }
-
-
-def threshold_table() -> Iterator[str]:
-    sweep = kept_sweep("digits_threshold")
-    means, smallest = by_batch_size(sweep), int(sweep.trials["batch_size"].min())
-    columns = "box sharpness, strong [%] | by `paper` [%]"
-    yield from head(f"batch size | test accuracy [%] | gap to batch {smallest} [points] | {columns}")
-    for size, level in means[sweep.metric.column].items():
-        gap = "reference" if size == smallest else plus_minus(sweep.metric, means["large_batch_gap"][size])
-        sharpness = [three_digits(means[name][size].value) for name in ("box_sharpness", "box_sharpness_paper")]
-        yield line(size, plus_minus(sweep.metric, level), gap, *sharpness)
 
 
 def warm_start_table() -> Iterator[str]:
@@ -104,7 +91,6 @@ def resilience_table() -> Iterator[str]:
 
 
 PARTS: dict[str, dict[str, Callable[[], Iterator[str]]]] = {
-    "2-threshold.md": {"threshold": threshold_table},
     "4-warm-start.md": {"warm start": warm_start_table},
     "5-evolution.md": {"evolution": evolution_table},
     "6-remedies.md": {"remedies": remedies_table},
@@ -115,7 +101,6 @@ PARTS: dict[str, dict[str, Callable[[], Iterator[str]]]] = {
 
 def figures() -> Iterator[tuple[str, Figure]]:
     """The figures of these pages, by their names in docs/figures."""
-    yield "keskar_figure4", keskar_figure4(kept_sweep("digits_threshold"))
     yield "warm_start", switch_point(kept_sweep("digits_warm_start"))
     yield "evolution", evolution(kept_sweep("digits_evolution"))
     yield "paper_remedies", remedies_figure([row for row, _ in against_small(kept_sweep("digits_remedies"))])

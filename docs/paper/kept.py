@@ -1,10 +1,12 @@
 """What all generated parts of these pages share: the kept results, and rows of Markdown tables."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
 
 from analysis.data.load import Sweep, load_sweep
+from analysis.paper.keskar_tables import effect_text
+from analysis.stats.means import Mean
 
 HERE = Path(__file__).resolve().parent
 
@@ -23,3 +25,9 @@ def head(cells: str) -> Iterator[str]:
 
 def line(*cells: object) -> str:
     return f"| {' | '.join(map(str, cells))} |"
+
+
+def with_ends(mean: Mean, number: Callable[[float], str]) -> str:
+    """A mean with the ends of its interval, which one seed does not have."""
+    low, high = (None, None) if mean.interval is None else (mean.interval.low, mean.interval.high)
+    return effect_text(mean.value, low, high, number)

@@ -15,12 +15,12 @@ from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 
 import exhibits_on_digits
-import f1_on_mnist
 import tables_of_networks
+import threshold
 from kept import HERE
 
 FIGURES = HERE.parent / "figures"
-MODULES = tables_of_networks, exhibits_on_digits, f1_on_mnist
+MODULES = tables_of_networks, threshold, exhibits_on_digits
 
 
 def _with_body(body: str, marked: re.Match[str]) -> str:
@@ -43,8 +43,7 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--check", action="store_true", help="only compare the pages with the data")
     check = parser.parse_args(arguments).check
     differing = []
-    for name in sorted({page for module in MODULES for page in module.PARTS}):
-        parts = {part: lines for module in MODULES for part, lines in module.PARTS.get(name, {}).items()}
+    for name, parts in (page for module in MODULES for page in module.PARTS.items()):
         before = (HERE / name).read_text(encoding="utf-8")
         after = rebuilt(before, parts)
         if before != after:

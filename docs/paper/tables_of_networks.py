@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator
 from functools import cache, partial
 
 import pandas as pd
-from kept import head, kept_sweep, line
+from kept import head, kept_sweep, line, with_ends
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from variants_of_f1 import variants_table
@@ -12,7 +12,7 @@ from variants_of_f1 import variants_table
 from analysis.data.load import Sweep, comparable
 from analysis.paper.keskar2017 import accuracy
 from analysis.paper.keskar_tables import SHOWN_EPSILON, effect_text, keskar_tables, verdict_text
-from analysis.stats.means import Mean, paired_difference
+from analysis.stats.means import paired_difference
 from analysis.stats.wording import three_digits
 
 RUNS = {  # the folder in docs/paper/data, and how the tables name it
@@ -95,7 +95,7 @@ def losses_table() -> Iterator[str]:
             eigenvalues = [three_digits(end["hessian_max_eig"].mean()) for end in ends]
             ratio = paired_difference(ends[1], ends[0], "hessian_max_eig", scale="log")
             assert ratio is not None
-            shown = effect_text(ratio.value, *_ends(ratio), three_digits)
+            shown = with_ends(ratio, three_digits)
             yield line(network, run, *epochs, *losses, *eigenvalues, shown)
 
 
@@ -123,17 +123,12 @@ def stopping_table() -> Iterator[str]:
         assert mean is not None
         cells = [_spread(end["value"].mean(), end["value"].std(ddof=1)) for end in (small, large)]
         epochs = [f"{end['at'].mean():.0f}" for end in (small, large)]
-        yield line(name, *epochs, *cells, effect_text(mean.value, *_ends(mean), "{:.2f}".format))
+        yield line(name, *epochs, *cells, with_ends(mean, "{:.2f}".format))
 
 
 def _spread(mean: float, deviation: float) -> str:
     """Mean ± standard deviation; one seed has none."""
     return f"{mean:.2f}" + ("" if pd.isna(deviation) else f" ± {deviation:.2f}")
-
-
-def _ends(mean: Mean) -> tuple[float | None, float | None]:
-    """Those of the interval; none of one seed."""
-    return (None, None) if mean.interval is None else (mean.interval.low, mean.interval.high)
 
 
 def _is_accurate(least: float, epochs: pd.DataFrame) -> pd.Series:

@@ -1,13 +1,12 @@
 """The table of variants of F1 on digits of page 1, from the results kept in docs/paper/data."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import numpy as np
-from kept import head, kept_sweep, line
+from kept import head, kept_sweep, line, with_ends
 
 from analysis.data.load import BOX_STRONG, MAX_EIG, comparable
-from analysis.paper.keskar_tables import effect_text
-from analysis.stats.means import Mean, paired_difference
+from analysis.stats.means import paired_difference
 from analysis.stats.wording import three_digits
 
 AS_IN_THE_TABLES = 0.006
@@ -39,11 +38,6 @@ def variants_table() -> Iterator[str]:
             name,
             accuracy.replicates,
             *losses,
-            _shown(accuracy.times(100), "{:.2f}".format),
-            *("–" if ratio is None else _shown(ratio, three_digits) for ratio in ratios),
+            with_ends(accuracy.times(100), "{:.2f}".format),
+            *("–" if ratio is None else with_ends(ratio, three_digits) for ratio in ratios),
         )
-
-
-def _shown(mean: Mean, number: Callable[[float], str]) -> str:
-    low, high = (None, None) if mean.interval is None else (mean.interval.low, mean.interval.high)
-    return effect_text(mean.value, low, high, number)
