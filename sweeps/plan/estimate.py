@@ -78,9 +78,9 @@ def _refused(label: str) -> Iterator[None]:
     try:
         with told_if_ended(f"{must}, but {label} has ended the process"):
             yield
-    except UserError:
+    except (KeyboardInterrupt, UserError):
         raise
-    except (Exception, SystemExit) as error:
+    except BaseException as error:  # a user's code may raise any
         raise UserError(f"{must}, got {reason_of(error)} from {label}") from error
 
 

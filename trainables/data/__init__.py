@@ -145,9 +145,9 @@ def _from_function(name: str, options: dict[str, Any], task: str | None) -> Sour
             None if part is None else real_numbers(name, what, part)
             for what, part in zip(("inputs", "labels") * 2, arrays, strict=True)
         )
-    except UserError:
+    except (KeyboardInterrupt, UserError):
         raise
-    except (Exception, SystemExit) as error:
+    except BaseException as error:  # a user's code may raise any
         raise UserError(
             f"`dataset` {name} must return (train_inputs, train_labels, test_inputs, test_labels), "
             f"got {type(error).__name__}: {quoted(error)}"

@@ -101,9 +101,9 @@ def build_model(
             is_own = is_import_path(name) and library_of(name) is None
             for count in (2, 3) if is_own else (2,):  # one of them may be the size of another dimension
                 _check_logits(model, inputs[:count], num_classes, is_own_task)
-    except UserError:
+    except (KeyboardInterrupt, UserError):
         raise
-    except (Exception, SystemExit) as error:
+    except BaseException as error:  # a user's code may raise any
         message = quoted(next(iter(text_of(error).splitlines()), ""))
         kind = "" if input_dtype.is_floating_point else f" and type {str(input_dtype).removeprefix('torch.')}"
         raise UserError(

@@ -28,7 +28,9 @@ def load_callable(path: str, argument: str) -> Callable[..., Any]:
     try:
         with seeded(0, "import"):  # a module that seeds or draws as it is imported changes nothing outside of it
             target = getattr(importlib.import_module(module_name), attribute)
-    except (Exception, SystemExit) as error:
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # a user's code may raise any
         raise UserError(
             f"`{argument}` must be an importable `package.module:function`, got {path!r} "
             f"({type(error).__name__}: {quoted(error)})"

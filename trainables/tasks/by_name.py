@@ -52,7 +52,9 @@ def _own(path: str) -> Task:
     try:
         task: Task = kind()
         task.name = path
-    except (Exception, SystemExit) as error:
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # a user's code may raise any
         raise UserError(
             f"`task` must be a class without arguments, got {path} ({type(error).__name__}: {quoted(error)})"
         ) from error

@@ -93,7 +93,11 @@ def test_the_gradient_that_is_measured(digits: Source, make_config: Make, monkey
     assert torch.is_grad_enabled()
 
 
-@pytest.mark.parametrize("error", [ValueError("too\nlate"), SystemExit("too late")])
+class Odd(BaseException):
+    """No Exception."""
+
+
+@pytest.mark.parametrize("error", [ValueError("too\nlate"), SystemExit("too late"), Odd("too late")])
 def test_a_pilot_that_fails_is_told_in_one_line(
     digits: Source, make_config: Make, monkeypatch: pytest.MonkeyPatch, error: BaseException
 ) -> None:

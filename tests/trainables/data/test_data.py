@@ -284,6 +284,8 @@ def build():
 def pool():
     return np.zeros((10, 4)), np.arange(10) % 2, None, None
 def broken(): raise RuntimeError("no disk")
+class Odd(BaseException): pass
+def odd(): raise Odd("no Exception")
 def short(): return 1, 2
 def floats(): return np.zeros((3, 2)), np.zeros(3), None, None
 def sized(*, size=3): return np.zeros((size, 2)), np.arange(size) % 2, None, None
@@ -315,6 +317,7 @@ def test_own_dataset(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         load_source("digits", options={"size": 7})
     for name, message in {
         "own_data:broken": "RuntimeError: no disk",
+        "own_data:odd": "Odd: no Exception",
         "own_data:short": "must return",
         "own_data:floats": "integer labels",
         "own_data:float_test": r"integer labels, class numbers from 0, .* got float64 of shape \(4, 1\)",
