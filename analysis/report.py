@@ -9,14 +9,17 @@ Implementation: analysis/reporting/report.py.
 import argparse
 import sys
 
+from rich.console import Console
+
 from analysis.cli.command import add_metric, run_with_options
 from analysis.data.load import load_sweep
 from analysis.reporting.report import write_report, write_report_of_several
 
 
 def show(options: argparse.Namespace) -> list[object]:
-    sweeps = [load_sweep(folder, metric=options.metric, margin=options.margin) for folder in options.results]
-    return [write_report(sweeps[0]) if len(sweeps) == 1 else write_report_of_several(sweeps)]
+    with Console(stderr=True).status("Writing figures and report"):  # seconds; erased in the end
+        sweeps = [load_sweep(folder, metric=options.metric, margin=options.margin) for folder in options.results]
+        return [write_report(sweeps[0]) if len(sweeps) == 1 else write_report_of_several(sweeps)]
 
 
 def main(arguments: list[str]) -> int:

@@ -13,6 +13,7 @@ from narrow import not_none
 
 from analysis.charts import style
 from analysis.data.load import load_sweep
+from analysis.report import main as report_main
 from analysis.reporting.headline import cards
 from analysis.reporting.report import write_report
 from trainables.runtime.errors import UserError
@@ -133,6 +134,24 @@ def test_it_is_written_for_poor_sweeps_too(write_sweep: Callable[..., Path], svg
     titles = [section["title"] for section in data["sections"]]
     assert ("By batch size" in titles) == (case != "all failed")
     assert "nan" not in json.dumps(data).lower().replace("finance", "")
+
+
+def test_a_terminal_shows_what_takes_seconds(
+    write_sweep: Callable[..., Path],
+    svg_alone: None,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    folder = write_sweep(grid())
+    monkeypatch.delenv("FORCE_COLOR", raising=False)
+    monkeypatch.setenv("TTY_COMPATIBLE", "1")  # what rich takes for a terminal
+    assert report_main([str(folder)]) == 0
+    said = capsys.readouterr()
+    assert said.out.strip() == str(folder / "report.html")
+    assert "Writing figures and report" in said.err
+    monkeypatch.setenv("TTY_COMPATIBLE", "0")
+    assert report_main([str(folder)]) == 0
+    assert capsys.readouterr().err == ""
 
 
 def test_a_bad_folder_leaves_nothing(tmp_path: Path) -> None:
