@@ -69,12 +69,12 @@ def test_a_measure_is_added_to_the_trained_trials(tmp_path: Path, run_here: Run,
 
 
 def test_interrupted_while_measuring(tmp_path: Path) -> None:
-    many = {**QUICK, "seeds": list(range(10))}
+    many = {**QUICK, "seeds": list(range(4))}
     assert run(tmp_path, many, "--keep-weights").returncode == 0
     before = rows(tmp_path, "trials")
     more = ["--resume", "--measures", "box_sharpness", "hessian_max_eig", "spectral_density"]
     driver = start(tmp_path, many, *more)
-    wait_for(lambda: len(list((tmp_path / "test" / "trials").glob("*.json"))) > 3, driver)
+    wait_for(lambda: len(list((tmp_path / "test" / "trials").glob("*.json"))) > 1, driver)
     driver.send_signal(signal.SIGKILL)
     driver.communicate(timeout=60)
     resumed = run(tmp_path, many, *more)
@@ -82,7 +82,7 @@ def test_interrupted_while_measuring(tmp_path: Path) -> None:
     assert "of them done already" in resumed.stdout
     assert "trained already and to be measured" in resumed.stdout
     after = rows(tmp_path, "trials")
-    assert len(after) == len(before) == 20
+    assert len(after) == len(before) == 8
     kept = ("trial_id", "test_accuracy", "train_seconds", "finished_at", "box_sharpness")
     assert in_order([{name: row[name] for name in kept} for row in after]) == in_order(
         [{name: row[name] for name in kept} for row in before]
@@ -90,7 +90,7 @@ def test_interrupted_while_measuring(tmp_path: Path) -> None:
     measured = [(row["trial_id"], row["measure"], row["scale"]) for row in rows(tmp_path, "measures")]
     densities = [one for one in measured if one[1] == "spectral_density"]
     assert len(set(densities)) == len(densities)
-    assert len({one[0] for one in densities}) == 20
+    assert len({one[0] for one in densities}) == 8
 
 
 def test_a_newer_version_of_the_code(tmp_path: Path, run_here: Run) -> None:

@@ -21,7 +21,7 @@ def test_a_measure_that_goes_wrong_costs_its_own_rows(tmp_path: Path) -> None:
         [sys.executable, str(ROOT / "sweeps" / "batch_grid.py"), "--results", str(tmp_path), "--name", "test",
          "--model", "unmeasurable_model:build", "--batch-sizes", *map(str, sizes), "--learning-rates", "0.01",
          "--warmup-epochs", "0", "--switch-epochs", "none", "--seeds", "0", "--train-size", "60", "--epochs", "2",
-         "--trial-timeout", "30", "--keep-weights", "--no-dashboard", "--plain"],
+         "--trial-timeout", "20", "--keep-weights", "--no-dashboard", "--plain"],
         cwd=tmp_path, capture_output=True, text=True, timeout=400,
         env={**os.environ, "PYTHONPATH": f"{ROOT}:{Path(__file__).parent}"},
     )  # fmt: skip
@@ -34,7 +34,7 @@ def test_a_measure_that_goes_wrong_costs_its_own_rows(tmp_path: Path) -> None:
     for size, reason in (
         (user.RIGHT, None),
         (user.RAISES, "ArithmeticError: the sum of all fears"),
-        (user.HANGS, "took more than the 30.0 s of --trial-timeout"),
+        (user.HANGS, "took more than the 20.0 s of --trial-timeout"),
         (user.KILLED, "died"),
     ):
         row = trials[size]
