@@ -42,8 +42,11 @@ def listen_on_loopback_only() -> None:
 
 
 def folder_of_session(folder: Path) -> dict[str, str]:
-    """Return the argument of ray.init that puts its session's files below `folder`; none in a version without."""
-    return {"_temp_dir": str(folder)} if "_temp_dir" in inspect.signature(ray.init).parameters else {}
+    """Return the argument of ray.init that puts its session's files below `folder`; none in a version without.
+
+    Hidden options are not in the signature of ray.init, only in its code.
+    """
+    return {"_temp_dir": str(folder)} if "_temp_dir" in inspect.getsource(ray.init) else {}
 
 
 @contextlib.contextmanager

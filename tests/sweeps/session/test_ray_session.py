@@ -29,6 +29,7 @@ with ray_session(Placement(dashboard=False)) as (placed, url):
     print("a task:", ray.get(ray.remote(lambda: 6 * 7).remote()))
     (folder,) = Path(tempfile.gettempdir()).glob(f"lbs-ray-{os.getpid()}-*")
     print("open to others:", folder.stat().st_mode & 0o077)
+    print("sessions in it:", len([*folder.glob("r/session_*/logs/gcs_server.out")]))
 print("left:", folder.exists())
 print("raylet:", any("/raylet" in line for line in started))
 """
@@ -42,8 +43,8 @@ def test_ray_without_a_dashboard_is_private_and_leaves_nothing() -> None:
     )
     assert result.returncode == 0, result.stderr
     assert result.stdout.splitlines() == [
-        "address: None", "GPUs of a trial are a number: True", "a task: 42", "open to others: 0", "left: False",
-        "raylet: True"
+        "address: None", "GPUs of a trial are a number: True", "a task: 42", "open to others: 0",
+        "sessions in it: 2", "left: False", "raylet: True"
     ]  # fmt: skip
     assert "dashboard" not in result.stderr
 

@@ -143,6 +143,10 @@ def test_the_loss_of_a_machine_is_no_failure_of_a_trial() -> None:
     assert trial.run_metadata.num_failures == 2
 
 
+def test_ray_takes_the_folder_of_its_session(tmp_path: Path) -> None:
+    assert ray_compat.folder_of_session(tmp_path) == {"_temp_dir": str(tmp_path)}
+
+
 @pytest.mark.slow
 def test_a_machine_that_is_lost_without_notice() -> None:
     assert "lost: True" in run(LOST).stdout
