@@ -99,7 +99,8 @@ class Entry:
     def made(self, names: Iterable[str], make: Callable[[list[Path]], Mapping[str, Any]]) -> dict[str, Any]:
         """What `make` returned when it wrote the files `names`, whose paths it gets.
 
-        It is called where one of them is missing or was changed since, by one process at a time.
+        It is called where one of them is missing or was changed since, by one process at a time. Fingerprints that are
+        kept were those of other files then, so they are dropped.
         """
         paths = [self.path / name for name in names]
         key = " ".join(path.name for path in paths)
@@ -117,7 +118,8 @@ class Entry:
                 facts = known()  # another process may have made them in the meantime
                 if facts is None:
                     facts = dict(make(paths))
-                    self.keep({key: {"facts": facts, "stamps": [stamp_of(path) for path in paths]}})
+                    made = {"facts": facts, "stamps": [stamp_of(path) for path in paths]}
+                    self.keep({key: made, "fingerprints": {}})
         return dict(facts)
 
     def keep(self, facts: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]] | None = None) -> None:

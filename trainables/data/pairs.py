@@ -86,7 +86,7 @@ def read_pairs(
         return dict(zip(ARRAYS, arrays, strict=False)), vocabulary
 
     entry = Entry.of("pairs", root, read, options)
-    arrays, vocabulary = kept_tokens(entry, tokenize)
+    arrays, vocabulary = kept_tokens(entry, ARRAYS[: 2 * len(files)], tokenize)
     inputs, labels, test_inputs, test_labels = map(arrays.get, ARRAYS)
     assert inputs is not None
     assert labels is not None

@@ -55,7 +55,7 @@ def read_text(
     files = _files(root)
     read = files if own is None else [*files, own]
     entry = Entry.of("text", root, read, {"level": level, "tokenizer": own and str(own.absolute())})
-    parts, vocabulary = kept_tokens(entry, lambda: _tokenized(files, level, own))
+    parts, vocabulary = kept_tokens(entry, ("train", "test"), lambda: _tokenized(files, level, own))
     (train, train_labels), (test, test_labels) = (
         windows(parts[name], context, part) for name, part in (("train", "training"), ("test", "test"))
     )

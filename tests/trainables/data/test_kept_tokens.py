@@ -154,7 +154,7 @@ def test_a_broken_entry_is_made_again(
         lambda: (entry / name).unlink(),
         foreign,
         lambda: (entry / "facts.json").write_text("[1]"),
-        lambda: (entry / "facts.json").write_text('{"stamps": {"train": 3}, "vocabulary": 5}'),
+        lambda: (entry / "facts.json").write_text('{"train.npy test.npy": 3, "inputs.npy labels.npy": 3}'),
         lambda: (entry / "facts.json").write_text('{"fingerprints": {"5": "wrong", "pairs": "wrong"}}'),
         lambda: (entry / "facts.json").unlink(),
     ]
