@@ -23,7 +23,7 @@ from sweeps.tuning.optuna_study import Budget, Outcome, Point, Rules, TuningStud
 from sweeps.tuning.search_space import Values
 from trainables.config import TrialConfig
 from trainables.data import Source
-from trainables.data.dataset import draw
+from trainables.data.source import draw
 from trainables.remedies import remedy_of
 from trainables.runtime.errors import UserError
 from trainables.units import epochs_after

@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from trainables.data.array_files import read_arrays
 from trainables.data.arrow import read_arrow
 from trainables.data.cache import cache_in
-from trainables.data.dataset import Dataset, Source
+from trainables.data.dataset import Dataset
 from trainables.data.image_files import read_image_folder
 from trainables.data.mapped import Origin
 from trainables.data.noisy_quadratic import read_noisy_quadratic
@@ -34,6 +34,7 @@ from trainables.data.own_arrays import as_type, real_numbers
 from trainables.data.pairs import read_pairs
 from trainables.data.parquet import read_parquet
 from trainables.data.rows import Scaling, require_exact
+from trainables.data.source import Source
 from trainables.data.speech import read_timit
 from trainables.data.standard import read_cifar10, read_cifar100, read_digits, read_mnist
 from trainables.data.streams import is_stream, stream_source

@@ -17,11 +17,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trainables.data.cache import Entry
-from trainables.data.dataset import Source
 from trainables.data.files import readable
 from trainables.data.images import numbers
 from trainables.data.own_arrays import as_type
 from trainables.data.rows import Scaling, chunks
+from trainables.data.source import Source
 from trainables.runtime.errors import UserError, quoted
 
 LARGEST_DIVISOR = 2**32

@@ -17,11 +17,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from trainables.data.dataset import Source
 from trainables.data.decoded import EncodedImages, image_source
 from trainables.data.files import readable
 from trainables.data.hub_layout import WORDS, Part
 from trainables.data.parquet import read_parts
+from trainables.data.source import Source
 from trainables.data.tables import ArrowFile
 from trainables.data.token_columns import column_source, token_column
 from trainables.runtime.errors import UserError, quoted

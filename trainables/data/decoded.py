@@ -25,7 +25,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trainables.data.cache import Entry, told
-from trainables.data.dataset import Source
 from trainables.data.images import (
     Decode,
     Encoded,
@@ -40,6 +39,7 @@ from trainables.data.images import (
 )
 from trainables.data.mapped import Origin
 from trainables.data.rows import Scaling
+from trainables.data.source import Source
 from trainables.runtime.errors import UserError
 
 PARTS = ("train", "test")

@@ -12,9 +12,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from trainables.data.dataset import Source
 from trainables.data.decoded import EncodedImages, image_source
 from trainables.data.files import Walk
+from trainables.data.source import Source
 from trainables.runtime.errors import UserError
 
 ENDINGS = {

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 if TYPE_CHECKING:
-    from trainables.data.dataset import Source
+    from trainables.data.source import Source
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from trainables.data.dataset import Source
+from trainables.data.source import Source
 from trainables.runtime.errors import UserError
 
 TASK = "trainables.tasks.output_loss:OutputLoss"

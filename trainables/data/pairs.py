@@ -29,8 +29,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trainables.data.cache import Entry
-from trainables.data.dataset import ARRAYS, Source
 from trainables.data.kept_tokens import Arrays, kept_tokens
+from trainables.data.source import ARRAYS, Source
 from trainables.data.text import LEVELS, read_file
 from trainables.data.tokenizer import Tokenizer, tokenizer_file
 from trainables.runtime.errors import UserError, quoted

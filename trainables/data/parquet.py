@@ -26,9 +26,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from trainables.data.dataset import Source
 from trainables.data.decoded import EncodedImages, image_source
 from trainables.data.hub_layout import Part, choose_parts
+from trainables.data.source import Source
 from trainables.data.tables import TableFile
 from trainables.data.token_columns import column_source, token_column
 from trainables.runtime.errors import UserError, quoted

@@ -19,9 +19,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from trainables.data.dataset import Source
 from trainables.data.files import require_memory, require_regular
 from trainables.data.kaldi import read_kaldi
+from trainables.data.source import Source
 from trainables.runtime.errors import UserError, quoted
 
 PAPER_INPUTS = 360

@@ -14,9 +14,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from trainables.data.dataset import Source
 from trainables.data.files import Walk, require_regular
 from trainables.data.rows import Scaling
+from trainables.data.source import Source
 from trainables.runtime.errors import UserError, quoted
 
 DIGITS_TRAIN_SIZE = 300  # few enough for the large-batch gap to show; the other 1497 images test

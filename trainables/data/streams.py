@@ -30,9 +30,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from trainables.data.dataset import Dataset, Source
+from trainables.data.dataset import Dataset
 from trainables.data.own_arrays import real_numbers
 from trainables.data.rows import Rows, require_exact, rows_of
+from trainables.data.source import Source
 from trainables.runtime.errors import UserError, one_line
 
 if TYPE_CHECKING:

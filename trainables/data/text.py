@@ -28,9 +28,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trainables.data.cache import Entry
-from trainables.data.dataset import Source
 from trainables.data.files import require_regular
 from trainables.data.kept_tokens import Arrays, id_type, kept_tokens
+from trainables.data.source import Source
 from trainables.data.tokenizer import Tokenizer, tokenizer_file
 from trainables.data.windows import train_and_test, window_options, windows
 from trainables.runtime.errors import UserError

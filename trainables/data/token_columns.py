@@ -14,7 +14,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from trainables.data.cache import Entry, replacing
-from trainables.data.dataset import Source
+from trainables.data.source import Source
 from trainables.data.tables import TableFile
 from trainables.data.windows import token_source, window_options
 from trainables.runtime.errors import UserError

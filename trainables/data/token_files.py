@@ -22,9 +22,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trainables.data.cache import Entry, replacing, told
-from trainables.data.dataset import Source
 from trainables.data.files import Walk, readable
 from trainables.data.rows import chunks
+from trainables.data.source import Source
 from trainables.data.windows import token_source, window_options
 from trainables.runtime.errors import UserError, quoted
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from trainables.data.dataset import Source
+from trainables.data.source import Source
 from trainables.runtime.errors import UserError
 
 TEST_SHARE = 0.1

@@ -14,7 +14,7 @@ import pytest
 
 from trainables.config import TrialConfig
 from trainables.data import Source, load_source
-from trainables.data.dataset import ARRAYS
+from trainables.data.source import ARRAYS
 from trainables.runtime.errors import UserError
 from trainables.trial import run_trial
 
@@ -84,7 +84,7 @@ def test_a_second_start_reads_and_tokenizes_nothing(
 ) -> None:
     first = load(kind)
     assert first.fingerprint == in_memory(first).fingerprint
-    for name in ("text.read_file", "pairs.read_file", "text.Tokenizer", "dataset.chunks", "rows.chunks"):
+    for name in ("text.read_file", "pairs.read_file", "text.Tokenizer", "source.chunks", "rows.chunks"):
         monkeypatch.setattr(f"trainables.data.{name}", lambda *_: pytest.fail("read again"))
     again = load(kind)
     assert again.fingerprint == first.fingerprint

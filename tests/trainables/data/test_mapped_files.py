@@ -181,7 +181,7 @@ def test_arrays_are_checked_once_and_read_once(tmp_path: Path, monkeypatch: pyte
     write_arrays(tmp_path, GENERATOR.random((20, 3), np.float32), np.arange(20) % 2)
     first = load_source("arrays", root=tmp_path)
     monkeypatch.setattr("trainables.data.array_files.chunks", lambda _: pytest.fail("read again"))
-    monkeypatch.setattr("trainables.data.dataset.chunks", lambda _: pytest.fail("read again"))
+    monkeypatch.setattr("trainables.data.source.chunks", lambda _: pytest.fail("read again"))
     assert load_source("arrays", root=tmp_path).fingerprint == first.fingerprint
 
 

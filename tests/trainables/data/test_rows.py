@@ -89,7 +89,7 @@ def test_small_sets_are_tensors_and_large_ones_rows(monkeypatch: pytest.MonkeyPa
 
 def test_the_fingerprint_is_that_of_the_values(monkeypatch: pytest.MonkeyPatch) -> None:
     """So results of sweeps on sets that were kept as float32 are still found."""
-    monkeypatch.setattr("trainables.data.dataset.CHUNK", 130)  # chunks of two images
+    monkeypatch.setattr(rows_module, "CHUNK", 130)  # chunks of two images
     for scaling in SCALINGS:
         stored = Source("x", PIXELS, LABELS, PIXELS[:7], LABELS[:7], 4, scaling=scaling)
         plain = Source("x", expected(scaling), LABELS, expected(scaling)[:7], LABELS[:7], 4)
