@@ -166,13 +166,10 @@ class StreamRows(Rows):
     def index_select(self, dimension: int, indices: Tensor) -> Tensor:
         import torch
 
-        wanted = indices.cpu().numpy() + self._bounds[0]
-        kept = {
-            place: pair
-            for place, pair in enumerate(self._pairs(int(wanted.max(initial=-1)) + 1))
-            if place in set(wanted)
-        }
-        return self.stacked([kept[int(place)] for place in wanted]) if len(wanted) else torch.empty(0)
+        wanted: list[int] = (indices.cpu() + self._bounds[0]).tolist()
+        places = set(wanted)
+        kept = {place: pair for place, pair in enumerate(self._pairs(max(wanted, default=-1) + 1)) if place in places}
+        return self.stacked([kept[place] for place in wanted]) if wanted else torch.empty(0)
 
     def split(self, size: int | list[int]) -> Iterator[Tensor]:
         sizes = [size] * -(-len(self) // size) if isinstance(size, int) else size

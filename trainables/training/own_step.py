@@ -186,7 +186,7 @@ class _OwnUpdate:
 
     def __call__(self, optimizer: Any, batch: Tensor) -> None:
         """`optimizer` only carries the learning rate."""
-        inputs, labels = (t.index_select(0, batch) for t in (self._data.train_inputs, self._data.train_labels))
+        inputs, labels = self._data.batch(batch)
         self._step.step(inputs, labels, float(optimizer.param_groups[0]["lr"]))
 
 

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
+from torch import Tensor, nn
 
 
 class Stream:
@@ -48,3 +49,19 @@ def ragged() -> Any:
             return iter([(np.zeros(2), 0), (np.zeros(3), 1)])
 
     return Ragged(2)
+
+
+class Notes:
+    """A training step that trains nothing and notes its inputs."""
+
+    def __init__(self, config: Any, data: Any) -> None:
+        self.model = nn.Linear(3, 2)
+        self.seen: list[Tensor] = []
+
+    def step(self, inputs: Tensor, labels: Tensor, learning_rate: float) -> None:
+        self.seen.append(inputs)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None: ...

@@ -103,6 +103,15 @@ def test_it_learns_and_is_measured(config: Callable[..., TrialConfig]) -> None:
     assert row["box_sharpness"] is not None
 
 
+def test_a_step_of_ones_own_takes_the_examples_of_the_stream(config: Callable[..., TrialConfig]) -> None:
+    """In its order, of every epoch: batches of 16, 16, 16 and 12."""
+    trial = Trial(config(epochs=2, trial="stream_code:Notes", optimizer="sgd", measures=""), source())
+    trial.train()
+    seen = trial.training.own.seen  # type: ignore[attr-defined]
+    assert [len(one) for one in seen] == [16, 16, 16, 12] * 2
+    assert torch.equal(torch.cat(seen), torch.cat([whole_epoch(epoch)[0].float() for epoch in (0, 1)]))
+
+
 def test_another_process_makes_the_stream_again() -> None:
     found = pickle.loads(pickle.dumps(source(examples=70)))
     assert found.examples == 70
