@@ -100,7 +100,10 @@ def load_source(
             check_options("dataset-options", name, DATASETS[name], options, after=2)
             source = DATASETS[name](Path(root), download, **options)
             if task not in (None, source.task):
+                known = vars(source).get("fingerprint")  # of the data, so the same for every task
                 source = dataclasses.replace(source, task=task, own_task=source.dataset_task)
+                if known is not None:
+                    vars(source)["fingerprint"] = known
     origin = Origin(name, str(Path(root).absolute()), options, task, cache_dir and cache_dir.absolute())
     vars(source)["origin"] = origin
     if source.decoded is not None:

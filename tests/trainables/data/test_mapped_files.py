@@ -182,7 +182,8 @@ def test_arrays_are_checked_once_and_read_once(tmp_path: Path, monkeypatch: pyte
     first = load_source("arrays", root=tmp_path)
     monkeypatch.setattr("trainables.data.array_files.chunks", lambda _: pytest.fail("read again"))
     monkeypatch.setattr("trainables.data.source.chunks", lambda _: pytest.fail("read again"))
-    assert load_source("arrays", root=tmp_path).fingerprint == first.fingerprint
+    for task in (None, "binary"):
+        assert load_source("arrays", root=tmp_path, task=task).fingerprint == first.fingerprint
 
 
 def test_arrays_that_do_not_fit(tmp_path: Path) -> None:
