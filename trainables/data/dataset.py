@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from trainables.data.rows import CHUNK, Examples, is_resident
+from trainables.data.rows import CHUNK, Examples, Rows, is_resident
 from trainables.tasks.names import TASKS
 
 if TYPE_CHECKING:
@@ -61,8 +61,10 @@ class Dataset:
         return self.train_inputs.index_select(0, indices), self.train_labels.index_select(0, indices)
 
     def chunks_of_labels(self) -> Iterator[Tensor]:
-        """All labels, those of training first."""
+        """All labels, those of training first; of a language model those alone that may mark padding."""
         for labels in (self.train_labels, self.test_labels):
+            if self.task == "language" and isinstance(labels, Rows) and labels.is_unsigned:
+                continue  # token ids, of which there may be more than the memory holds
             yield from labels.split(max(1, CHUNK // max(1, labels[:1].numel())))
 
     def to(self, device: torch.device) -> Dataset:

@@ -112,6 +112,11 @@ class Rows:
         return self._stored.device == self._device
 
     @property
+    def is_unsigned(self) -> bool:
+        """Whether no number that is stored can be negative."""
+        return not self._stored.dtype.is_signed
+
+    @property
     def dtype(self) -> torch.dtype:
         """The type of values."""
         import torch

@@ -111,6 +111,17 @@ def test_stored_tokens_are_evaluated_as_those_in_memory() -> None:
     assert stored.loss == plain.loss > 0
 
 
+def test_ids_that_cannot_be_negative_are_not_searched_for_padding(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rows_module, "COPIED", 0)
+    ids = LABELS[:40].reshape(-1, 4)
+    found = {}
+    for kind in (np.uint16, np.uint32, np.int16):
+        tokens = ids.astype(kind)
+        data = Source("x", tokens, tokens, tokens[:3], tokens[:3], 4, task="language").split(10, 3, None)
+        found[kind] = [chunk.tolist() for chunk in data.chunks_of_labels()]
+    assert found == {np.uint16: [], np.uint32: [], np.int16: [ids.tolist(), ids[:3].tolist()]}
+
+
 def test_a_device_has_one_copy_for_all_splits(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rows_module, "COPIED", 0)
     source = Source("x", PIXELS, LABELS, None, None, 4, scaling=Scaling(255))
