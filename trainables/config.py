@@ -66,19 +66,20 @@ class TrialConfig(Measuring, Duration, LineSearch, Remedies):
     example, on the whole training set, clean, in eval mode), `target_metric` or `target_test_loss` (the task's primary
     metric, or the loss, on the test set, or on the validation examples in its place) ends the trial earlier. The
     network is evaluated, and a row of epochs.parquet written, after every epoch or `evaluate_every` (such as 100steps),
-    and at the end. Warmup lasts `warmup_epochs` or `warmup_steps`. After `switch_epoch` epochs, which may be
-    fractional, the trial goes on at `switch_batch_size`, with its learning rate kept or scaled by the ratio of the
-    batch sizes (`linear`) or its root (`sqrt`), and with the optimizer's state `reset` or kept. A `switch_order_seed`
-    draws another order of the examples from there on. `precision` is that of training alone: evaluation is in float32,
-    and measures are in `measure_dtype` (`auto`: see trainables.measures.by_name.in_dtype). `measures` are the names,
-    joined by commas, of what is measured at the end, on `measure_examples` of the training examples, with batch norm in
-    the mode `measure_batch_norm` (see trainables.sharpness.model_loss); `batch` has a batch size. They are measured
-    along the run too, after every `measure_every` epochs, or as often as stays within `measure_share` of the training
-    time. `noise_scale` follows the gradient noise scale of the steps, over the layers of NOISE_SCALES. With a
-    `validation_size` so many of the training examples are held out and take the place of the test set, which such a
-    trial never sees. On a test set of images changed by each of `shifts` (names of SHIFTS, joined by commas) the final
-    network is evaluated too. `rescaling` is a placebo: measures see the network with its layers rescaled by this
-    factor, which computes the same (trainables.measures.placebo).
+    and at the end (of a large training set on `train_loss_examples`). Warmup lasts `warmup_epochs` or `warmup_steps`.
+    After `switch_epoch` epochs, which may be fractional, the trial goes on at `switch_batch_size`, with its learning
+    rate kept or scaled by the ratio of the batch sizes (`linear`) or its root (`sqrt`), and with the optimizer's state
+    `reset` or kept. A `switch_order_seed` draws another order of the examples from there on. `precision` is that of
+    training alone: evaluation is in float32, and measures are in `measure_dtype` (`auto`: see
+    trainables.measures.by_name.in_dtype). `measures` are the names, joined by commas, of what is measured at the end,
+    on `measure_examples` of the training examples, with batch norm in the mode `measure_batch_norm` (see
+    trainables.sharpness.model_loss); `batch` has a batch size. They are measured along the run too, after every
+    `measure_every` epochs, or as often as stays within `measure_share` of the training time. `noise_scale` follows the
+    gradient noise scale of the steps, over the layers of NOISE_SCALES. With a `validation_size` so many of the training
+    examples are held out and take the place of the test set, which such a trial never sees. On a test set of images
+    changed by each of `shifts` (names of SHIFTS, joined by commas) the final network is evaluated too. `rescaling` is a
+    placebo: measures see the network with its layers rescaled by this factor, which computes the same
+    (trainables.measures.placebo).
     `trial` is a class of the user's own, whose steps train (trainables.training.own_step).
     `task` is a name of trainables.tasks or `package.module:Class`, None the dataset's own. `task_fingerprint` hashes
     the source of a task of the user's own.
@@ -319,6 +320,8 @@ class TrialConfig(Measuring, Duration, LineSearch, Remedies):
         content = {
             name: value for name, (value, default) in fields.items() if value != default and name not in left_out
         }
+        if canonical.train_loss_examples is not None:
+            content["train_loss_examples"] = canonical.train_loss_examples
         text = json.dumps({"numbers_version": NUMBERS_VERSION, **content}, sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 

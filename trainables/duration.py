@@ -12,6 +12,9 @@ from trainables.remedies import GROWING, Remedies, at_least_zero, decay_length, 
 from trainables.runtime.errors import UserError
 from trainables.units import KEPT, ROUNDING, Amount, epochs_after, read_amount, steps_per_epoch, steps_to
 
+TIMES_TRAINED = 10  # see train_loss_examples
+LEAST_EVALUATED = 1000
+
 
 class Duration(Remedies):
     """What TrialConfig has its fields for, as properties; a mixin without fields of its own."""
@@ -54,6 +57,21 @@ class Duration(Remedies):
             steps = steps_to(length.in_epochs(self.train_size), self.train_size, self.base_batch_size)
             return Amount(math.ceil(steps / steps_per_epoch(self.train_size, self.batch_size)), "epochs")
         return length
+
+    @property
+    def train_loss_examples(self) -> int | None:
+        """How many training examples the training loss is evaluated on; None for all, as always for a target loss.
+
+        It is some of them where all are more than TIMES_TRAINED times as many as a trial trains on from one logging
+        point to the next: as many as that, and LEAST_EVALUATED at least. Evaluating would take much longer than
+        training otherwise, and of data larger than the memory all would be read each time.
+        """
+        every = read_amount("evaluate_every", self.evaluate_every or "1epochs")
+        bounds = (amount.as_bounds(self.train_size) for amount in (every, self.length))
+        trained = min(min(steps * self.batch_size, examples) for steps, examples in bounds)
+        if self.target_loss is not None or self.train_size <= max(LEAST_EVALUATED, TIMES_TRAINED * trained):
+            return None
+        return max(LEAST_EVALUATED, int(trained))
 
     @property
     def _decay_length(self) -> Amount | None:

@@ -286,6 +286,7 @@ class Trial:
             "steps": self.training.step,
             "examples": self.training.examples,
             "tokens": self.training.tokens,
+            "train_loss_examples": self.config.train_loss_examples,
             "dataset_task": self._dataset_task,
             **task_row(self.training.task),
             **{name: last[name] for name in RESULTS},

@@ -106,7 +106,7 @@ class Pilots:
         steps = steps_per_epoch(config.train_size, batch_size)
         every = read_amount("evaluate_every", config.evaluate_every or "1epochs").as_bounds(config.train_size)
         evaluations = max(steps / every[0], config.train_size / every[1])
-        examples = config.train_size + _share_tested(config) * config.test_size
+        examples = (config.train_loss_examples or config.train_size) + _share_tested(config) * config.test_size
         last: list[Moment] = []
         size, epoch = 0, 0.0
         while size < config.train_size:

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from trainables.data.rows import CHUNK, Examples, Rows, is_resident
+from trainables.data.rows import CHUNK, Examples, Rows, held, is_resident
 from trainables.tasks.names import TASKS
 
 if TYPE_CHECKING:
@@ -59,6 +59,19 @@ class Dataset:
         """The training examples at `indices`."""
         # Not `[indices]`, which takes five times as long: a tenth of a step of a small network.
         return self.train_inputs.index_select(0, indices), self.train_labels.index_select(0, indices)
+
+    def sample(self, size: int | None, draws: torch.Generator) -> tuple[Examples, Examples]:
+        """`size` training examples that `draws` choose; all of them by None, and where there are no more."""
+        import torch
+
+        inputs, labels = self.train_inputs, self.train_labels
+        if size is None or len(labels) <= size:
+            return inputs, labels
+        chosen = torch.randperm(len(labels), generator=draws)[:size]
+        return tuple(  # type: ignore[return-value]
+            held(part.at(chosen)) if isinstance(part, Rows) else part.index_select(0, chosen.to(part.device))
+            for part in (inputs, labels)
+        )
 
     def chunks_of_labels(self) -> Iterator[Tensor]:
         """All labels, those of training first; of a language model those alone that may mark padding."""

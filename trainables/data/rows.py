@@ -166,6 +166,11 @@ class Rows:
             return self.index_select(0, key.reshape(-1)).view(*key.shape, *self.shape[1:])
         raise TypeError(f"examples are indexed by a number, a slice or a tensor of integers, got {key!r}")
 
+    def at(self, indices: Tensor) -> Rows:
+        """The examples at `indices`, of which no values are made yet."""
+        chosen = indices if self._chosen is None else self._chosen[indices.to(self._chosen.device)]
+        return Rows(self._stored, chosen, self._scaling, self._device)
+
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
         return np.asarray(self.values().cpu().numpy(), dtype=dtype)
 
@@ -195,6 +200,11 @@ def rows_of(stored: Tensor, chosen: NDArray[np.int64] | None, scaling: Scaling |
     is_value = stored.dtype == rows.dtype and scaling in (None, Scaling())
     if is_value and chosen is None:
         return stored
+    return held(rows)
+
+
+def held(rows: Rows) -> Examples:
+    """A tensor where that needs a small copy, else `rows` themselves."""
     return rows.values() if rows.numel() * rows.dtype.itemsize <= COPIED else rows
 
 

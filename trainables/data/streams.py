@@ -32,7 +32,7 @@ from numpy.typing import NDArray
 
 from trainables.data.dataset import Dataset
 from trainables.data.own_arrays import real_numbers
-from trainables.data.rows import Rows, require_exact, rows_of
+from trainables.data.rows import Examples, Rows, held, require_exact, rows_of
 from trainables.data.source import Source
 from trainables.runtime.errors import UserError, one_line
 
@@ -120,6 +120,14 @@ class StreamDataset(Dataset):
         assert isinstance(self.train_inputs, StreamRows)
         assert isinstance(self.train_labels, StreamRows)
         return self.train_inputs.stacked(pairs), self.train_labels.stacked(pairs)
+
+    def sample(self, size: int | None, draws: torch.Generator) -> tuple[Examples, Examples]:
+        """The first `size` examples of epoch 0: others would have to be looked for in all of it."""
+        assert isinstance(self.train_inputs, StreamRows)
+        assert isinstance(self.train_labels, StreamRows)
+        if size is None or len(self.train_labels) <= size:
+            return self.train_inputs, self.train_labels
+        return held(self.train_inputs[:size]), held(self.train_labels[:size])
 
     def to(self, device: torch.device) -> StreamDataset:
         arrays = {name: getattr(self, name).to(device) for name in ARRAYS}

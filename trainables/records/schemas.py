@@ -55,7 +55,7 @@ OF_TASK = {
 }  # of trials from before there were tasks, which were all judged by their accuracy
 DEFAULTS |= {**OF_TASK, "metrics": None}
 METRIC_IS = {"train_metric": "train_accuracy", "test_metric": "test_accuracy"}  # likewise
-DEFAULTS |= dict.fromkeys((*METRIC_IS, "steps_to_target", "examples_to_target"))
+DEFAULTS |= dict.fromkeys((*METRIC_IS, "steps_to_target", "examples_to_target", "train_loss_examples"))
 RAW = "raw"  # the last weights of a trial whose own weights are an average of them
 RAW_COLUMNS = tuple(f"{RAW}_{name}" for name in ("train_loss", "train_metric", "test_loss", "test_metric"))
 DEFAULTS |= dict.fromkeys(RAW_COLUMNS)
@@ -101,6 +101,7 @@ TRIALS = pa.schema(
         ("metric", pa.string()),  # the primary one of the task: accuracy, nats, mse, auc, ...
         ("metric_unit", pa.string()),  # of a difference in it; points are hundredths
         ("metric_direction", pa.string()),  # higher or lower, which is better
+        ("train_loss_examples", pa.int64()),  # training examples that train_loss is of; null for all
         ("train_loss", pa.float64()),
         ("train_accuracy", pa.float64()),  # null where the task has none
         ("train_metric", pa.float64()),  # in the metric's own scale: accuracy in [0, 1]

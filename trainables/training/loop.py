@@ -112,7 +112,8 @@ class Training:
         self._changes_size = len(batch_sizes(config)) > 1
         self._size = config.batch_size  # of the last update
         self._random: dict[str, Any] | None = None  # the states of the random streams, within an epoch
-        self._looked_at = self._examples_to_look_at()
+        self._looked_at = data.sample(LOOKED_EXAMPLES, generator(config.seed, "looks"))
+        self._judged = data.sample(config.train_loss_examples, generator(config.seed, "training loss"))
 
     @property
     def recorded(self) -> list[int]:
@@ -171,8 +172,8 @@ class Training:
         return self.step >= self._end[0] or self.examples >= self._end[1]
 
     def train_epoch(self) -> None:
-        """Trains to the next logging point, by default an epoch, then evaluates on all of the training set, and on all
-        of the test set where that is due: one row of `epochs`.
+        """Trains to the next logging point, by default an epoch, then evaluates on the training set, or on
+        `train_loss_examples` of it, and on the test set where that is due: one row of `epochs`.
         """
         started = time.perf_counter()
         looks: list[dict[str, Any]] = []
@@ -264,7 +265,7 @@ class Training:
         return self.examples * labels.shape[-1] if of_tokens else None
 
     def evaluate(self) -> dict[str, Any]:
-        """Losses and metrics of the weights of now, on all of the training and test set: columns of epochs.parquet."""
+        """Losses and metrics of the weights of now, as at a logging point: columns of epochs.parquet."""
         return self._columns(self._evaluated("train"), self._evaluated("test"))
 
     def _results(self) -> dict[str, Any]:
@@ -285,7 +286,8 @@ class Training:
         return is_test_due(len(self.epochs) + 1, looked, len(self.data.test_labels), self.examples)
 
     def _evaluated(self, part: str) -> Evaluation:
-        return self._evaluate(getattr(self.data, f"{part}_inputs"), getattr(self.data, f"{part}_labels"))
+        test = self.data.test_inputs, self.data.test_labels
+        return self._evaluate(*(self._judged if part == "train" else test))
 
     def _columns(self, train: Evaluation, test: Evaluation | None) -> dict[str, Any]:
         row: dict[str, Any] = {}
@@ -318,14 +320,6 @@ class Training:
             with preserve_rng(self.data.train_labels.device), self.average.in_place():
                 loss = self._evaluate(*self._looked_at).loss
             looks.append({"step": self.step, "epoch": epochs_done, "train_loss": loss})
-
-    def _examples_to_look_at(self) -> tuple[Examples, Examples]:
-        inputs, labels = self.data.train_inputs, self.data.train_labels
-        if len(labels) <= LOOKED_EXAMPLES:
-            return inputs, labels
-        order = torch.randperm(len(labels), generator=generator(self.config.seed, "looks"))
-        chosen = order[:LOOKED_EXAMPLES].to(labels.device)
-        return inputs.index_select(0, chosen), labels.index_select(0, chosen)
 
     def _evaluate(self, inputs: Examples, labels: Examples) -> Evaluation:
         return evaluate_together(self.workers, self.model, inputs, labels, self.micro_batch_size, self.task)

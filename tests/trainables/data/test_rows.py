@@ -111,6 +111,21 @@ def test_stored_tokens_are_evaluated_as_those_in_memory() -> None:
     assert stored.loss == plain.loss > 0
 
 
+def test_a_sample_has_the_values_of_a_tensor(monkeypatch: pytest.MonkeyPatch) -> None:
+    values = expected(Scaling(255))
+    plain = Source("x", values, LABELS, values[:2], LABELS[:2], 4).split(20, 2, 1)
+    stored = Source("x", PIXELS, LABELS, PIXELS[:2], LABELS[:2], 4, scaling=Scaling(255))
+    for copied, kind in ((10 * 60 * 4, torch.Tensor), (0, Rows)):
+        monkeypatch.setattr(rows_module, "COPIED", copied)
+        samples = [data.sample(10, torch.Generator().manual_seed(5)) for data in (plain, stored.split(20, 2, 1))]
+        assert isinstance(samples[1][0], kind)
+        assert len(samples[1][0]) == len(samples[1][1]) == 10
+        for one, other in zip(*samples, strict=True):
+            assert torch.equal(tensor_of(one), tensor_of(other))
+    assert plain.sample(None, torch.Generator())[0] is plain.train_inputs
+    assert plain.sample(20, torch.Generator())[0] is plain.train_inputs
+
+
 def test_ids_that_cannot_be_negative_are_not_searched_for_padding(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rows_module, "COPIED", 0)
     ids = LABELS[:40].reshape(-1, 4)

@@ -67,6 +67,8 @@ def test_examples_are_those_of_the_stream() -> None:
         assert torch.equal(torch.cat([first[1], second[1]]), labels)
     data.begin(1, 25)
     assert torch.equal(data.batch(torch.arange(5))[0], inputs[25:30].float())
+    sample = data.sample(9, torch.Generator())
+    assert torch.equal(tensor_of(sample[0]), whole_epoch(0)[0][:9].float())
     part = source().split(40, 5, None)
     assert (len(part.train_labels), len(part.test_labels)) == (40, 5)
 

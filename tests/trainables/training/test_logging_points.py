@@ -8,10 +8,12 @@ from typing import Any
 import pytest
 import torch
 
+from trainables import duration
 from trainables.config import TrialConfig
 from trainables.data import Source
 from trainables.records.flag_names import ENDED_BY_TEST_SET, MISSED_METRIC
 from trainables.runtime.errors import UserError
+from trainables.runtime.seeds import generator
 from trainables.training.evaluate import evaluate
 from trainables.trial import Trial, run_trial
 from trainables.units import Amount
@@ -167,6 +169,46 @@ def test_a_target_test_loss_ends_training_on_held_out_data(make_config: Make, di
     missed = run_trial(dataclasses.replace(config, epochs=1, target_test_loss=-1.0), digits).trial
     assert "missed target loss" in missed["flags"]
     assert missed["reached_target"] is False
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"epochs": 2}, None),
+        ({"epochs": 2, "evaluate_every": "6000examples"}, None),  # a tenth of the 60000
+        ({"epochs": 2, "evaluate_every": "5999examples"}, 5999),
+        ({"epochs": 2, "evaluate_every": "100steps"}, 1600),
+        ({"epochs": 2, "evaluate_every": "1step"}, 1000),
+        ({"epochs": None, "budget": "200steps"}, 3200),
+        ({"epochs": 2, "evaluate_every": "100steps", "target_loss": 0.1}, None),
+        ({"epochs": 2, "evaluate_every": "1step", "train_size": 1000}, None),
+    ],
+)
+def test_of_many_examples_the_training_loss_is_of_some(
+    make_config: Make, changes: dict[str, Any], expected: int | None
+) -> None:
+    config = make_config(**{"train_size": 60000, "batch_size": 16, "measure_examples": 10, **changes})
+    assert config.train_loss_examples == expected
+
+
+def test_a_training_loss_of_some_examples(make_config: Make, digits: Source, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of 40 of 300; the weights are those of a trial that evaluates all."""
+    config = make_config(epochs=None, budget="4steps", evaluate_every="1step", batch_size=8, measures="")
+    whole = Trial(config, digits)
+    whole.train()
+    assert whole.record().trial["train_loss_examples"] is None
+    key = config.trial_id
+    monkeypatch.setattr(duration, "LEAST_EVALUATED", 40)
+    assert config.trial_id != key
+    trial = Trial(config, digits)
+    trial.train()
+    assert all(torch.equal(one, other) for one, other in zip(weights(whole), weights(trial), strict=True))
+    data, last = trial.training.data, trial.training.epochs[-1]
+    chosen = torch.randperm(300, generator=generator(config.seed, "training loss"))[:40]
+    found = evaluate(trial.training.model, data.train_inputs[chosen], data.train_labels[chosen])
+    assert (last["train_loss"], last["train_accuracy"]) == (pytest.approx(found.loss, rel=1e-6), found.accuracy)
+    assert last["test_loss"] == whole.training.epochs[-1]["test_loss"]
+    assert trial.record().trial["train_loss_examples"] == 40
 
 
 @pytest.mark.parametrize(("every", "steps"), [(Amount(4, "steps"), [4, 8]), (Amount(40, "examples"), [4, 6, 8, 10])])
