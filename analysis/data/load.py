@@ -189,6 +189,8 @@ def constants(trials: pd.DataFrame) -> dict[str, Any]:
 def comparable(sweep: Sweep) -> pd.DataFrame:
     """The completed trials, each once, with the columns that the statistics need.
 
+    In a sequential sweep they are those that the last look has seen, so that no result is a look that was not planned.
+
     `replicate`: number of the (seed, split_seed). `configuration`: number of the configuration of the training but for
     those two. `setting`: number of what is left of it without batch size, switch and remedy (learning rate, warmup,
     ...), the MATCHED of trainables.records.matching. `remedy_set`: number of the (setting, replicate): trials that
@@ -207,7 +209,7 @@ def attempted(sweep: Sweep) -> pd.DataFrame:
     """All trials that ended, also those that diverged or failed, with `status` and the group columns of `comparable`.
 
     Where a trial is missing from `comparable`, this says whether it was tried. Trials with a validation set are left
-    out as there.
+    out as there, and in a sequential sweep those that no look has seen.
     """
     frame = _attempted(sweep)
     tested = frame["validation_size"].isna()
@@ -222,7 +224,7 @@ def chosen_on_validation(sweep: Sweep) -> pd.DataFrame:
 
 @lru_cache(maxsize=16)
 def _attempted(sweep: Sweep) -> pd.DataFrame:
-    trials = sweep.trials
+    trials = sweep.trials if sweep.sequential is None else sweep.sequential.seen(sweep.trials)
     is_copy = has_flag(trials, {ENDED_BEFORE_SWITCH}) | repeats_weights(trials) | trials["rescaling"].notna()
     frame = trials[~is_copy].copy()
     trained = [name for name in CONFIGURATION if name not in (*REPLICATE, *MEASURING)]

@@ -6,8 +6,8 @@
     taken     how many looks were taken
     decided   batch size -> the number of the look that decided it, from 1; it gets no replicates after that
 
-Only what was there at a look enters a result. So a page that is open while replicates are added shows the last look,
-and nobody looks in between.
+Only what was there at a look enters a result (analysis.data.load.comparable), and the terminal shows no result of a
+trial. So a page that is open while replicates are added shows the last look, and nobody looks in between.
 """
 
 from __future__ import annotations

@@ -98,8 +98,6 @@ def free_batch(sweep: Sweep, comparison: Comparison = "matched", margin: float |
     frame, tried = comparable(sweep), attempted(sweep)
     frame = frame.loc[frame["is_plain"], [*NEEDED, metric.score]]
     tried = tried.loc[tried["is_plain"], [*TRIED, metric.score]]
-    if sweep.sequential is not None:
-        frame, tried = sweep.sequential.seen(frame), sweep.sequential.seen(tried)
     if frame.empty:
         return None
     smallest = int(frame["batch_size"].min())

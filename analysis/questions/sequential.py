@@ -20,7 +20,7 @@ Verdict = Literal["free", "not free", "undecided"]
 
 
 def verdicts(sweep: Sweep) -> dict[int, Verdict]:
-    """The verdict on each batch size above the smallest, in rising order, by what was there at its look."""
+    """The verdict on each batch size above the smallest, in rising order, by what its look has seen; empty before."""
     tried = attempted(sweep)
     sizes = sorted(int(size) for size in tried.loc[tried["is_plain"], "batch_size"].unique())[1:]
     found = free_batch(sweep, "matched")

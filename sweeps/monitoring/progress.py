@@ -23,6 +23,7 @@ from trainables.config import TrialConfig
 from trainables.runtime.text import duration
 
 PLAIN_SECONDS = 5.0  # between two lines where the output is not a terminal
+RESULTS = ("test_metric", "test_accuracy", "box_sharpness")  # that are shown
 QUIET_SECONDS = 60.0  # of a long trial, after which a line says how far it is
 
 
@@ -35,12 +36,18 @@ class Progress(tune.Callback):  # type: ignore[misc]
         already_done: int,
         console: Console | None = None,
         ended: Sequence[Mapping[str, Any]] = (),
+        *,
+        hides_results: bool = False,
     ) -> None:
-        """`ended`: the rows of trials.parquet of those already done, as far as the table by batch size knows them."""
+        """`ended`: the rows of trials.parquet of those already done, as far as the table by batch size knows them.
+
+        `hides_results`: of a sequential sweep, whose results are looked at when planned.
+        """
         self.errors: dict[str, str] = {}
         self._console = console or literal_console()
         self._configs = {config.trial_id: config for config in configs}
-        self._by_size = BatchSizeTable(configs, ended)
+        self._hides_results = hides_results
+        self._by_size = BatchSizeTable(configs, [*map(self._shown, ended)])
         self._already_done = already_done
         self._started_at: dict[str, float] = {}
         self._epochs: dict[str, float] = {}  # of the trials that run, as far as they have reported
@@ -111,7 +118,12 @@ class Progress(tune.Callback):  # type: ignore[misc]
         self._ended[key] = (status, seconds)
         self._first_at = now - seconds if self._first_at is None else self._first_at
 
+    def _shown(self, row: Mapping[str, Any]) -> dict[str, Any]:
+        """`row` with the results that may be shown."""
+        return {**row, **(dict.fromkeys(RESULTS) if self._hides_results else {})}
+
     def _remember(self, key: str, result: dict[str, Any]) -> None:
+        result = self._shown(result)
         label, sharpness = self._configs[key].label, result.get("box_sharpness")
         self._by_size.add(self._configs[key], result)
         self._remember_best(label, result, "test")
@@ -219,6 +231,9 @@ class Progress(tune.Callback):  # type: ignore[misc]
         )
         elapsed = time.monotonic() - self._begun
         table.add_row("time", f"{duration(elapsed)} so far, {self._left_text()}")
+        if self._hides_results:
+            table.add_row("results", "not shown before the next look")
+            return table
         table.add_row("best", self._best_text() or "none yet")
         table.add_row("sharpest", self._sharpest_text() or "none yet")
         return table

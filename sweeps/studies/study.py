@@ -178,7 +178,7 @@ def run_study(
             talk.print(cost, soft_wrap=True)
         ended = {config.trial_id for config in configs} - {config.trial_id for config in missing}
         rows = [row for row in read_tables(folder).trials.to_pylist() if row["trial_id"] in ended] if done else []
-        progress = Progress(missing, done, talk, rows)
+        progress = Progress(missing, done, talk, rows, hides_results=read_design(folder) is not None)
         tables, interrupted = run_trials(missing, source, folder, placement, progress)
         if interrupted:
             left = len(incomplete_trials(folder, configs))

@@ -14,10 +14,11 @@ from scipy import stats
 from simulations import Design, grouped, simulated
 from simulations.sequential import Study, judged
 
-from analysis.data.load import Sweep, load_sweep
+from analysis.data.load import Sweep, attempted, comparable, load_sweep
 from analysis.data.sequential_design import SequentialDesign, read_design
 from analysis.questions.free_batch import free_batch
 from analysis.questions.sequential import verdicts, verdicts_sentence
+from analysis.reporting.gap_answer import by_batch_size
 from analysis.reporting.headline import cards
 from analysis.reporting.summary import summary_lines
 from analysis.stats.group_sequential import levels_of_plan
@@ -87,8 +88,23 @@ def test_a_decided_batch_size_stays_at_its_look(write_sweep: Callable[..., Path]
 def test_nothing_is_seen_before_the_first_look(write_sweep: Callable[..., Path]) -> None:
     sweep = sweep_of(write_sweep, DESIGN)
     assert free_batch(sweep) is None
-    assert set(verdicts(sweep).values()) == {"undecided"}
+    assert verdicts(sweep) == {}
     assert verdicts_sentence(sweep) == ""
+    assert by_batch_size(sweep) == []
+    text = " ".join(" ".join(summary_lines(sweep)).split())
+    assert "Before look 1 of 3 (2 replicates)." in text
+    assert "has completed, so there is no gap to measure" in text
+
+
+def test_nothing_is_seen_between_two_looks(write_sweep: Callable[..., Path]) -> None:
+    """What the tables and figures are made of: the trials of the third look are there, and only two looks are taken."""
+    sweep = sweep_of(write_sweep, dataclasses.replace(DESIGN, taken=2, decided={128: 1}))
+    for frame in (comparable(sweep), attempted(sweep)):
+        assert frame.groupby("batch_size").size().to_dict() == {16: 4, 32: 4, 64: 4, 128: 2}
+    assert {row.batch_size: row.attempted for row in by_batch_size(sweep)} == {16: 4, 32: 4, 64: 4, 128: 2}
+    level = not_none(next(row.level for row in by_batch_size(sweep) if row.batch_size == 64))
+    assert level.value == pytest.approx(0.9 - np.mean(LOSSES[64][:4]))
+    assert len(sweep.trials) == 20  # all of them are in the tables
 
 
 def test_a_batch_size_that_diverged_is_not_free(write_sweep: Callable[..., Path]) -> None:

@@ -14,7 +14,7 @@ from rich.console import Console
 
 from sweeps.monitoring.consoles import consoles
 from sweeps.monitoring.progress import Progress
-from trainables.config import TrialConfig
+from trainables.config import NUMBERS_VERSION, TrialConfig
 
 WORKER_START = 5.0  # seconds
 SIZES = (16, 32, 64, 128, 300)
@@ -162,3 +162,24 @@ def test_the_best_is_the_best_in_the_primary_metric(make_config: Callable[..., T
         result = {"status": "completed", "test_accuracy": accuracy}
         plain.on_trial_complete(0, [], SimpleNamespace(config={"trial_id": config.trial_id}, last_result=result))
     assert plain._best_text() == f"95.00 % test accuracy ({configs[1].label})"
+
+
+def test_a_sequential_sweep_shows_no_results_between_its_looks(make_config: Callable[..., TrialConfig]) -> None:
+    """Neither of the trials that end now nor of those of the looks before, in the live table and in plain lines."""
+    small, large = (make_config(batch_size=size) for size in (16, 300))
+    ended = [{**vars(small), "trial_id": small.trial_id, **result(1.0), "numbers_version": NUMBERS_VERSION,
+              "remedy": "none"}]  # fmt: skip
+    written = {}
+    for hides in (True, False):
+        console = Console(file=io.StringIO(), width=200)
+        shown = Progress([large], 1, console, ended, hides_results=hides)
+        last = result(1.0) | {"test_accuracy": 0.9}
+        shown.on_trial_complete(0, [], SimpleNamespace(config={"trial_id": large.trial_id}, last_result=last))
+        console.print(shown._display())
+        written[hides] = console.file.getvalue()  # type: ignore[attr-defined]
+    for result_shown in ("95.00", "90.00", "+5.00", "0.3"):
+        assert result_shown in written[False]
+        assert result_shown not in written[True]
+    assert "2/2 trials done" in written[True]
+    assert "not shown before the next look" in written[True]
+    assert [line.split()[:2] for line in written[True].splitlines()[-2:]] == [["16", "1/1"], ["300", "1/1"]]
