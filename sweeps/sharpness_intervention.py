@@ -15,36 +15,15 @@ analysis/sharpness_intervention.py then estimates how much of the gap each measu
 
 import sys
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
 
 from sweeps.cli.arguments import add_axis, add_shifts, integer_or_none, number, or_none
-from sweeps.studies.two_batches import LEARNING_RATE, TwoBatches, run_script
+from sweeps.studies.interventions import plan
+from sweeps.studies.two_batches import run_script
 from trainables.runtime.parser import Parser
 from trainables.storage.folders import AnyPath
 
-if TYPE_CHECKING:
-    from trainables.config import TrialConfig
-
 RAW = ["box_sharpness", "hessian_max_eig", "hessian_trace"]
 MEASURES = [*RAW, "adaptive_l2_ball_sharpness", "adaptive_gaussian_sharpness", "relative_flatness"]
-
-
-def plan(study: TwoBatches) -> "list[TrialConfig]":
-    """Plain training and each intervention, at both batch sizes."""
-    options, sizes, rate = study.options, (study.small, study.large), study.options.learning_rate
-    rate, common = rate or LEARNING_RATE[options.scale], {"measures": options.measures, "shifts": options.shifts}
-    doses = (options.sam_radii, options.asam_radii, options.rate_factors, options.weight_decays)
-    radii, adaptive_radii, factors, strengths = ([dose for dose in of if dose is not None] for of in doses)
-    remedies: list[dict[str, Any]] = [{}, *({"sam_radius": radius} for radius in radii)]
-    remedies += [{"sam_radius": radius, "sam_adaptive": True} for radius in adaptive_radii]
-    trials = study.trials(*sizes, remedies=remedies, **common)
-    for factor in factors:
-        trials += study.trials(*sizes, learning_rates=[rate * factor], **common)
-    for strength in strengths:
-        trials += study.trials(*sizes, weight_decay=strength, **common)
-    for factor in options.rescalings:
-        trials += study.trials(*sizes, rescaling=None if factor is None else float(factor), **common)
-    return list({trial.trial_id: trial for trial in trials}.values())
 
 
 def report(folder: AnyPath) -> Sequence[str]:

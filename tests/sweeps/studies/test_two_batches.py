@@ -14,6 +14,7 @@ from sweeps import evolution, optimization_issue, paper_remedies, resilience, sh
 from sweeps.execution.launch import run_trials
 from sweeps.monitoring.progress import Progress
 from sweeps.session.placement import Placement
+from sweeps.studies import interventions
 from sweeps.studies.keskar_tables import tables_trials
 from sweeps.studies.two_batches import TwoBatches, study_parser
 from trainables.config import TrialConfig
@@ -70,32 +71,53 @@ def test_the_papers_networks_on_a_copy_of_its_data(images: Source) -> None:
 
 def test_sharpness_intervention(digits: Source) -> None:
     """Every seed has every intervention at both batch sizes, each with all measures and shifts."""
-    arms = {
+    arms: dict[str, Any] = {
+        "seeds": [0, 1, 2],
         "sam_radii": [0.05],
         "asam_radii": [0.5],
         "rate_factors": [2.0],
         "weight_decays": [1e-4],
         "rescalings": [8.0],
     }
-    trials = sharpness_intervention.plan(study(digits, **arms, measures=["hessian_trace"], shifts=["blur", "noise"]))
+    trials = interventions.plan(study(digits, **arms, measures=["hessian_trace"], shifts=["blur", "noise"]))
     fields = ("sam_radius", "sam_adaptive", "learning_rate", "weight_decay", "rescaling")
     found = Counter(tuple(getattr(trial, name) for name in fields) for trial in trials)
     assert found == {
-        (None, False, 0.006, 0.0, None): 4,  # two seeds, two batch sizes
-        (0.05, False, 0.006, 0.0, None): 4,
-        (0.5, True, 0.006, 0.0, None): 4,
-        (None, False, 0.012, 0.0, None): 4,
-        (None, False, 0.006, 1e-4, None): 4,
-        (None, False, 0.006, 0.0, 8.0): 4,
+        (None, False, 0.006, 0.0, None): 6,  # three seeds, two batch sizes
+        (0.05, False, 0.006, 0.0, None): 6,
+        (0.5, True, 0.006, 0.0, None): 6,
+        (None, False, 0.012, 0.0, None): 6,
+        (None, False, 0.006, 1e-4, None): 6,
+        (None, False, 0.006, 0.0, 8.0): 6,
     }
     assert {(trial.measures, trial.shifts) for trial in trials} == {("hessian_trace", "noise,blur")}
     without = arms | {name: [None] for name in ("sam_radii", "rate_factors", "weight_decays")}
-    left = sharpness_intervention.plan(study(digits, **without, measures=["hessian_trace"], shifts=[]))
+    left = interventions.plan(study(digits, **without, measures=["hessian_trace"], shifts=[]))
     assert {tuple(getattr(trial, name) for name in fields) for trial in left} == {
         (None, False, 0.006, 0.0, None),
         (0.5, True, 0.006, 0.0, None),
         (None, False, 0.006, 0.0, 8.0),
     }
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--seeds", "0", "1"], "`--seeds` must be 3 or more, which intervals need, got 2"),
+        (
+            ["--sam-radii", "none", "--asam-radii", "none", "--rate-factors", "1", "--weight-decays", "none"],
+            "`--sam-radii`, --asam-radii, --rate-factors or --weight-decays must have a value other than plain",
+        ),
+    ],
+)
+def test_an_experiment_without_an_answer_is_refused_before_it_starts(
+    options: list[str], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert sharpness_intervention.main(["--results", str(tmp_path), *options]) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.count("\n") == 1
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_none_is_a_dose_and_seeds_differ(capsys: pytest.CaptureFixture[str]) -> None:
