@@ -32,6 +32,8 @@ from analysis.charts.style import (
 )
 from analysis.data.load import BOX_STRONG, MAX_EIG, Sweep, comparable
 from analysis.data.metric import Metric
+from analysis.data.sequential_design import SequentialDesign
+from analysis.questions.free_batch import repeated
 from analysis.stats.means import Mean, mean_over_replicates, paired_difference
 from trainables.runtime.errors import UserError
 
@@ -49,10 +51,11 @@ class Panel:
     log: bool = False
     is_gap: bool = False
 
-    def mean(self, rows: pd.DataFrame, references: pd.DataFrame) -> Mean | None:
-        """The mean of `rows` over replicates; of the large-batch gap, paired with `references`."""
+    def mean(self, rows: pd.DataFrame, references: pd.DataFrame, design: SequentialDesign | None = None) -> Mean | None:
+        """The mean of `rows` over replicates; of the large-batch gap, paired with `references`, as the sweep's `design`
+        has looked at it."""
         if self.is_gap:
-            return paired_difference(references, rows, self.column)
+            return repeated(paired_difference(references, rows, self.column), design, rows, references)
         return mean_over_replicates(rows, self.column, scale="log" if self.log else "linear")
 
 
@@ -99,7 +102,7 @@ def batch_size_curves(sweep: Sweep) -> Figure:
             for rank, (rate, marker) in enumerate(markers.items()):
                 rows = frame[frame["learning_rate"] == rate]
                 by_size = {size: rows[rows["batch_size"] == size] for size in sizes}
-                means = {size: panel.mean(part, references) for size, part in by_size.items()}
+                means = {size: panel.mean(part, references, sweep.sequential) for size, part in by_size.items()}
                 known = {size: mean for size, mean in means.items() if mean is not None}
                 shown += known.values()
                 shift = 1 + 0.05 * (rank - (len(markers) - 1) / 2)
@@ -123,5 +126,6 @@ def batch_size_curves(sweep: Sweep) -> Figure:
             axes.set_xlabel(sweep.batch_unit.label)
             axes.set_ylabel(two_lines(panel.label))
         legend_above(figure, most_columns=4)
-        footnote(figure, note(shown, frame, sweep.trials, by=("batch_size", "learning_rate")))
+        looks = " Intervals of the gap hold over all looks." if sweep.sequential else ""
+        footnote(figure, note(shown, frame, sweep.trials, by=("batch_size", "learning_rate")) + looks)
     return figure

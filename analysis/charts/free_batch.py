@@ -46,5 +46,6 @@ def free_batch_figure(sweep: Sweep) -> Figure:
         legend_above(figure, most_columns=4)
         replicates = max(row.lost.replicates for rows in shown for row in rows if row.lost is not None)
         free = " Below the margin as a whole: free." if found[0].margin is not None else ""
-        footnote(figure, f"95 % t-intervals over {replicates} replicates.{free}")
+        kind = "t-intervals over" if sweep.sequential is None else "intervals that hold over all looks, with up to"
+        footnote(figure, f"95 % {kind} {replicates} replicates.{free}")
     return figure

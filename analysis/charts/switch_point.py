@@ -52,7 +52,7 @@ def switch_point(sweep: Sweep) -> Figure:
         for axes, panel in zip(two_columns(figure, len(panels)), panels, strict=True):
             for rank, (small, large) in enumerate(pairs):
                 places = _places(frame, small, large, epochs)
-                means = {at: panel.mean(rows, references) for at, rows in places.items()}
+                means = {at: panel.mean(rows, references, sweep.sequential) for at, rows in places.items()}
                 known = {at: mean for at, mean in means.items() if mean is not None}
                 shown += known.values()
                 aside = 0.06 * (rank - (len(pairs) - 1) / 2)

@@ -165,13 +165,22 @@ def _loss(size: int, lost: Mean | None, compared: int, attempted: int, diverged:
     return Loss(size, lost, upper, free, compared, attempted, diverged)
 
 
+def repeated(
+    lost: Mean | None, design: SequentialDesign | None, rows: pd.DataFrame, references: pd.DataFrame
+) -> Mean | None:
+    """What `rows` of one batch size lose to `references`, with the repeated confidence interval of its last look.
+
+    Without an interval where the look is too early for any; as it is where there is no `design`.
+    """
+    if lost is None or design is None:
+        return lost
+    level = design.level_of(int(rows["batch_size"].iloc[0]), rows.loc[rows["seed"].isin(references["seed"]), "seed"])
+    return lost.simultaneous(ALPHA / level) if level else replace(lost, interval=None)
+
+
 def _at_look(row: Loss, design: SequentialDesign, frame: pd.DataFrame, margin: float | None) -> Loss:
-    """`row` with its repeated confidence interval; without an interval where the look is too early for any."""
-    seeds = frame.loc[frame["batch_size"] == row.batch_size, "seed"]
-    level = design.level_of(row.batch_size, seeds[seeds.isin(frame.loc[frame["is_reference"], "seed"])])
-    lost = row.lost
-    if lost is not None:
-        lost = lost.simultaneous(ALPHA / level) if level else replace(lost, interval=None)
+    own = frame[frame["batch_size"] == row.batch_size]
+    lost = repeated(row.lost, design, own, frame[frame["is_reference"]])
     return _loss(row.batch_size, lost, row.compared, row.attempted, row.diverged, margin)
 
 

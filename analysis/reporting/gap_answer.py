@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from analysis.data.load import BOX_STRONG, MAX_EIG, Sweep, attempted, comparable
 from analysis.data.metric import Metric
-from analysis.questions.free_batch import FreeBatch, Loss, free_batch
+from analysis.questions.free_batch import FreeBatch, Loss, free_batch, repeated
 from analysis.questions.losses_by_rate import differing_losses
 from analysis.questions.remedies import Remedy, never_completed, remedies
 from analysis.questions.sequential import verdicts_sentence
@@ -46,10 +46,9 @@ def by_batch_size(sweep: Sweep) -> list[BatchSizeRow]:
     if plain.empty:
         return []
     references, metric, found = plain[plain["is_reference"]], sweep.metric, []
-    judged = free_batch(sweep, "matched") if sweep.sequential else None
-    at_look = {row.batch_size: row.lost for row in judged.rows} if judged else {}
     for size, ended in tried.groupby("batch_size"):
         rows = plain[plain["batch_size"] == size]
+        gap = paired_difference(references, rows, metric.score)
         found.append(
             BatchSizeRow(
                 batch_size=int(size),
@@ -59,7 +58,7 @@ def by_batch_size(sweep: Sweep) -> list[BatchSizeRow]:
                 off_target=int(rows["off_target"].sum()),
                 is_reference=bool(len(rows) and rows["is_reference"].all()),
                 level=mean_over_replicates(rows, metric.column),
-                gap=at_look.get(int(size)) or paired_difference(references, rows, metric.score),
+                gap=repeated(gap, sweep.sequential, rows, references),
                 box_sharpness=mean_over_replicates(rows, BOX_STRONG.column, scale="log"),
                 max_eig=mean_over_replicates(rows, MAX_EIG.column, scale="log"),
             )

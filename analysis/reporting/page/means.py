@@ -74,7 +74,7 @@ def _charts(sweep: Sweep, lines: dict[str, Line], references: pd.DataFrame, x_ax
         shown: dict[str, list[list[Any]]] = {name: [] for name in lines}
         for name, places in lines.items():
             for x, rows in places:
-                mean = panel.mean(rows, references)
+                mean = panel.mean(rows, references, sweep.sequential)
                 if mean is not None:
                     ends = (mean.interval.low, mean.interval.high) if mean.interval else (None, None)
                     values = [

@@ -14,12 +14,14 @@ from scipy import stats
 from simulations import Design, grouped, simulated
 from simulations.sequential import Study, judged
 
+from analysis.charts.free_batch import free_batch_figure
 from analysis.data.load import Sweep, attempted, comparable, load_sweep
 from analysis.data.sequential_design import SequentialDesign, read_design
 from analysis.questions.free_batch import free_batch
 from analysis.questions.sequential import verdicts, verdicts_sentence
 from analysis.reporting.gap_answer import by_batch_size
 from analysis.reporting.headline import cards
+from analysis.reporting.page.means import gap_chart
 from analysis.reporting.summary import summary_lines
 from analysis.stats.group_sequential import levels_of_plan
 from trainables.runtime.errors import UserError
@@ -64,6 +66,20 @@ def test_intervals_are_those_of_the_look(write_sweep: Callable[..., Path]) -> No
     assert verdicts_sentence(sweep) == (
         "After look 2 of 3 (4 replicates): batch 32 free; batch 128 not free; batch 64 undecided."
     )
+
+
+def test_charts_have_the_intervals_of_the_look(write_sweep: Callable[..., Path]) -> None:
+    """There is one learning rate, so the chart's gap is the loss that the verdict is on; its margin is beside it."""
+    sweep = sweep_of(write_sweep, dataclasses.replace(DESIGN, taken=2))
+    expected = {row.batch_size: not_none(row.lost) for row in not_none(free_batch(sweep)).rows}
+    ((_, points),) = not_none(gap_chart(sweep))["lines"].items()
+    found = {size: (low, high) for size, _, low, high, _ in points if size > 16}
+    for size, lost in expected.items():
+        interval = not_none(lost.interval)
+        assert found[size] == pytest.approx((100 * interval.low, 100 * interval.high), rel=1e-4)
+    assert len(found) == 3
+    footnotes = [text.get_text() for text in free_batch_figure(sweep).texts]
+    assert any("95 % intervals that hold over all looks, with up to 4 replicates" in text for text in footnotes)
 
 
 def test_a_look_that_found_nothing_new_keeps_the_interval(write_sweep: Callable[..., Path]) -> None:
