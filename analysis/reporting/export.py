@@ -105,14 +105,17 @@ def write_best(sweep: Sweep) -> list[AnyPath]:
 
 
 def described(sweep: Sweep, found: Winner) -> dict[str, Any]:
-    """The setting and its result as JSON has them: fields at their default are left out, and so is the replicate."""
+    """The setting and its result as JSON has them: fields at their default are left out, and so is the replicate.
+
+    The result has no interval: the best of many settings looks better than it is, so a t-interval holds too rarely.
+    """
     fields = {field.name: field.default for field in dataclasses.fields(TrialConfig)}
     setting = {
         name: value
         for name, value in vars(found.config).items()
         if name not in (*REPLICATE, *MEASURING) and (fields[name] is dataclasses.MISSING or value != fields[name])
     }
-    interval, metric = found.result.interval, sweep.metric
+    metric = sweep.metric
     return {
         "sweep": sweep.name,
         "setting": {"task": found.task, **setting, "optimizer": found.config.optimizer, "model": found.config.model},
@@ -121,7 +124,6 @@ def described(sweep: Sweep, found: Winner) -> dict[str, Any]:
             "unit": metric.unit,
             "direction": metric.direction,
             f"mean_{found.chosen_on}_metric": found.result.value,
-            "interval_95": None if interval is None else [interval.low, interval.high],
             "replicates": found.result.replicates,
             "chosen_on": found.chosen_on,
             "trial_ids": list(found.trial_ids),
