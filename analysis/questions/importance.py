@@ -19,7 +19,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from analysis.data.load import Sweep, axes, comparable
+from analysis.data.load import Sweep, attempted, axes, comparable
 from analysis.questions.association import GAP
 from analysis.stats.multiplicity import corrected
 from analysis.stats.pairs import Floats
@@ -48,7 +48,7 @@ class Importance:
 
 @dataclass(frozen=True)
 class Importances:
-    """The sources, axes first, largest share first; how many `trials` of how many `attempted`, and `replicates`."""
+    """The sources, axes first, largest share first; over `trials` of those `attempted`, and how many `replicates`."""
 
     rows: tuple[Importance, ...]
     trials: int
@@ -62,10 +62,14 @@ def importance(sweep: Sweep, target: str | None = None) -> Importances:
     Raises UserError where no axis varies in a complete grid, or the values all agree.
     """
     target = sweep.metric.column if target is None else target
-    frame = comparable(sweep)
-    frame = frame[frame["is_plain"] & ~(frame["is_reference"] & (target == GAP))]
+    frame, tried = comparable(sweep), attempted(sweep)
+    is_left_out = frame["is_reference"] & (target == GAP)
+    lost = tried["is_plain"] & tried["status"].ne("completed")
+    lost &= ~tried["batch_size"].isin(frame.loc[is_left_out, "batch_size"])
+    frame = frame[frame["is_plain"] & ~is_left_out]
     if target not in frame:
         raise UserError(f"`target` must be a column of the trials, got {target!r}")
+    count = len(frame) + int(lost.sum())
     frame = frame[frame[target].notna()]
     names = _independent(frame)
     values, kept = _complete_grid(frame, list(names), target)
@@ -87,7 +91,7 @@ def importance(sweep: Sweep, target: str | None = None) -> Importances:
     if values.shape[-1] > 1:
         rows.append(Importance(target, "replicate (seed, data split)", found.replicates, None, None))
         rows.append(Importance(target, "noise", found.noise, None, None))
-    return Importances(tuple(rows), kept, len(frame), values.shape[-1])
+    return Importances(tuple(rows), kept, count, values.shape[-1])
 
 
 def importances(sweep: Sweep) -> list[Importances]:
@@ -127,9 +131,8 @@ def importance_sentence(sweep: Sweep, found: Importances) -> str:
     text += f"{percent(first.share)} alone"
     if first.with_interactions is not None and len(found.rows) > 1 and found.rows[1].with_interactions is not None:
         text += f" and {percent(first.with_interactions)} with its interactions"
-    left_out = found.attempted - found.trials
-    text += f" (complete grid of {found.trials} plain trials, {found.replicates} replicates"
-    text += f"; {left_out} left out to complete it)." if left_out else ")."
+    of = f" of {found.attempted}" if found.trials < found.attempted else ""
+    text += f" (complete grid of {found.trials}{of} plain trials, {found.replicates} replicates)."
     if found.replicates == 1:
         return f"{text} One replicate: noise is part of these shares."
     if first.corrected_p is not None and first.corrected_p >= 0.05:

@@ -87,9 +87,12 @@ def test_values_without_all_their_trials_are_left_out(tmp_path: Path) -> None:
 
     sweep = made(tmp_path / "sweep", change)
     found = importance(sweep)
-    assert (found.trials, found.attempted) == (12, 15)
+    assert (found.trials, found.attempted) == (12, 18)
     assert shares(found)["learning rate"] == pytest.approx(1 / (1 + 1 / 4 + 2 / 3), abs=1e-9)
-    assert "3 left out to complete it" in importance_sentence(sweep, found)
+    assert "(complete grid of 12 of 18 plain trials, 3 replicates)" in importance_sentence(sweep, found)
+    gaps = made(tmp_path / "gaps", change, lambda size, rate, seed: accuracy(size, rate, seed) - rate * (size > 16))
+    of_gap = importance(gaps, "large_batch_gap")
+    assert (of_gap.trials, of_gap.attempted) == (6, 12)  # batch 64 at both rates; without the references, batch 16
 
 
 def test_an_axis_that_follows_from_another_is_counted_with_it(tmp_path: Path) -> None:
