@@ -54,7 +54,7 @@ def association_sentence(sweep: Sweep) -> str:
     if measure is None:
         return "Sharpness was not measured in any trial, so its association with the gap is unknown (`--measures`)."
     association, sharpness = associate(sweep, measure), name_of(measure)
-    shown, over = headline(sweep, association)
+    shown, over, _ = headline(sweep, association)
     if shown.value is None or shown.interval is None:
         return (
             f"There are too few trials to tell whether {sharpness} and the gap are associated "
@@ -106,13 +106,17 @@ def name_of(measure: Measure) -> str:
     return f"the {words}" if words.startswith("largest") else words
 
 
-def headline(sweep: Sweep, association: Association) -> tuple[Correlation, str]:
-    """The correlation to quote, and what it is over: on target trials, or all where those are too few."""
+def headline(sweep: Sweep, association: Association) -> tuple[Correlation, str, str]:
+    """The correlation to quote, and what it is over, in full and in short: trials on target, or all where those are too
+    few.
+    """
     found, is_with = defined(association.matched, association.matched_with_off_target)
     off_target = ", including trials off target" if is_with else ""
     tried = int((attempted(sweep)["remedy"] == NO_REMEDY).sum())
     trials = f"{found.trials} trials" if found.trials == tried else f"{found.trials} of {tried} trials"
-    return found, f"{trials} in {found.replicates} replicate{'s' * (found.replicates != 1)}{off_target}"
+    replicates = f"{found.replicates} replicate{'s' * (found.replicates != 1)}"
+    some = "" if found.trials == tried else f", {trials}"
+    return found, f"{trials} in {replicates}{off_target}", f"n = {replicates}{some}{off_target}"
 
 
 def _with_interval(correlation: Correlation, over: str = "") -> str:

@@ -29,7 +29,7 @@ from analysis.questions.losses_by_rate import differing_losses
 from analysis.questions.remedies import never_completed, remedies
 from analysis.questions.sharpness_intervention import has_intervention
 from analysis.reporting.answer import association_sentence, cost_sentence, headline, name_of, remedy_sentence
-from analysis.reporting.gap_answer import named_remedy
+from analysis.reporting.gap_answer import at_each_rate, named_remedy
 from analysis.reporting.intervention import card as intervention_card
 from analysis.stats.means import Mean
 from analysis.stats.rank_correlation import Correlation
@@ -181,17 +181,19 @@ def _how_large(sweep: Sweep) -> Card:
     if found is None:
         return Card(question, "Unknown: no two batch sizes can be compared", "", why)
     last = found.rows[-1]
+    if last.free and found.largest_noninferior_batch != last.batch_size:  # a smaller one ended the tests
+        last = next(row for row in found.rows if not row.free)
     if last.lost is None:
         return Card(question, f"Batch {last.batch_size} diverged", f"{last.diverged} of {last.attempted} trials", why)
-    result = f"batch {unit.batch(last.batch_size)} {_loses(metric, last.lost)}"
+    result = f"batch {unit.batch(last.batch_size)} {_loses(metric, last)}"
     if (design := sweep.sequential) is not None:
         result += f", at look {design.look_of(last.batch_size)} of {len(design.looks)}"
     if last.lost.interval is None:
         return Card(question, _without_interval(last.lost), result, why)
     if by_rate := differing_losses(sweep, last.batch_size):
-        told = ", ".join(f"{_number(metric, mean.value)} at {rate:g}" for rate, mean in by_rate.items())
+        told = at_each_rate(sweep, last.batch_size, by_rate)
         return Card(question, _by_rate(found, last, by_rate, unit), result, why, f"by learning rate: {told}")
-    return Card(question, f"{_size_verdict(metric, found, last, unit)}{_diverged(last)}", result, why)
+    return Card(question, _size_verdict(metric, found, last, unit), result, why)
 
 
 def _by_rate(found: FreeBatch, last: Loss, by_rate: dict[float, Mean], unit: BatchUnit) -> str:
@@ -211,7 +213,10 @@ def _size_verdict(metric: Metric, found: FreeBatch, last: Loss, unit: BatchUnit)
         within = f"{_number(metric, found.margin)} {metric.unit}".strip()
         return f"Batch {last.batch_size} is as good as {found.reference}, within {within}"
     if last.lost.interval.low > 0:
-        return f"Batch {last.batch_size} is worse than {found.reference}{_free(found, last, unit)}"
+        return f"Batch {last.batch_size} is worse than {found.reference}{_free(found, last, unit)}{_diverged(last)}"
+    if last.diverged:
+        counted = f"{last.diverged} of {last.attempted} trials"
+        return f"Batch {last.batch_size} diverged in {counted}{_free(found, last, unit)}"
     upper = f"{_number(metric, last.lost.interval.high)} {metric.unit}".strip()
     most = f"batch {last.batch_size} may lose up to {upper}"
     return f"Undecided: {most}{_free(found, last, unit)}"
@@ -235,10 +240,10 @@ def _is_it_sharpness(sweep: Sweep) -> Card:
     if measure is None:
         return Card(question, "Unknown: sharpness was not measured", "", why)
     association = associate(sweep, measure)
-    found, _ = headline(sweep, association)
+    found, _, over = headline(sweep, association)
     if found.value is None or found.interval is None:
         return Card(question, "Unknown: too few trials", "", why)
-    result = f"{name_of(measure)} and gap: ρ = {_correlation(found)}"
+    result = f"{name_of(measure)} and gap: ρ = {_correlation(found, over)}"
     frame = compared(sweep)
     frame = frame[~frame["off_target"]] if found is association.matched else frame
     alone, better = matched_correlation(frame, "batch_size"), beats_batch_size(frame, measure.column)
@@ -275,7 +280,7 @@ def _what_helps(sweep: Sweep) -> Card:
     tried = [remedy for remedy in found if remedy.batch_size == found[0].batch_size]
     change, sign = best.gain, metric.sign  # in the direction of the metric
     value = f"{'+' if sign * change.value > 0 else ''}{_number(metric, sign * change.value)} {metric.unit}".strip()
-    gain = f"at batch {sweep.batch_unit.batch(best.batch_size)}: {value} {_ends(metric, change, sign)}"
+    gain = f"at batch {sweep.batch_unit.batch(best.batch_size)}: {value} {_ends(metric, change, best.attempted, sign)}"
     result = f"{best.name} {gain}"
     if best.gain.interval is None:
         return Card(question, _without_interval(best.gain), result, why)
@@ -286,7 +291,9 @@ def _what_helps(sweep: Sweep) -> Card:
     if best.share is not None and best.share.interval is not None:
         back = f", wins back {100 * best.share.value:.0f} % of the gap"
     name = best.name if "=" in best.name else capitalized(best.name)  # an option is written as it is given
-    return Card(question, f"{name} helps{back}", gain, why)
+    diverged = f"; {best.diverged} of {best.attempted} trials diverged" if best.diverged else ""
+    off_target = f"; {best.off_target} of {best.trials} trials off target" if best.off_target else ""
+    return Card(question, f"{name} helps{back}{diverged}{off_target}", gain, why)
 
 
 def _without_interval(mean: Mean) -> str:
@@ -295,15 +302,18 @@ def _without_interval(mean: Mean) -> str:
     return "Unknown: one replicate cannot show more than chance"
 
 
-def _loses(metric: Metric, lost: Mean) -> str:
+def _loses(metric: Metric, row: Loss) -> str:
     """`loses 0.96 points (95 % CI 0.50 to 1.43, n = 4 replicates)`, `is 0.031 nats per token worse (...)`."""
-    amount = f"{_number(metric, lost.value)} {metric.unit}".strip()
+    assert row.lost is not None
+    amount = f"{_number(metric, row.lost.value)} {metric.unit}".strip()
     verb = f"loses {amount}" if metric.direction == "higher" else f"is {amount} worse"
-    return f"{verb} {_ends(metric, lost)}"
+    return f"{verb} {_ends(metric, row.lost, row.attempted)}"
 
 
-def _ends(metric: Metric, mean: Mean, sign: float = 1.0) -> str:
+def _ends(metric: Metric, mean: Mean, attempted: int, sign: float = 1.0) -> str:
+    """The interval, and what it rests on: of how many `attempted` trials, where some are missing."""
     counted = f"n = {mean.replicates} replicate{'s' * (mean.replicates != 1)}"
+    counted += f", {mean.trials} of {attempted} trials" if mean.trials < attempted else ""
     if mean.interval is None:
         return f"(no interval, {counted})"
     low, high = sorted((sign * mean.interval.low, sign * mean.interval.high))
@@ -314,11 +324,11 @@ def _number(metric: Metric, value: float) -> str:
     return metric.number(value).replace("-", "−")
 
 
-def _correlation(found: Correlation) -> str:
+def _correlation(found: Correlation, over: str) -> str:
     assert found.value is not None
     assert found.interval is not None
     ends = f"{fixed(found.interval.low, plus=True)} to {fixed(found.interval.high, plus=True)}"
-    return f"{fixed(found.value, plus=True)} (95 % CI {ends}, n = {found.replicates} replicates)"
+    return f"{fixed(found.value, plus=True)} (95 % CI {ends}, {over})"
 
 
 def _values(found: Sequence[object]) -> str:

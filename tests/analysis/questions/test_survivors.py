@@ -13,6 +13,7 @@ from analysis.data.load import Sweep, load_sweep
 from analysis.questions.free_batch import free_batch
 from analysis.questions.remedies import never_completed, remedies
 from analysis.reporting.answer import by_batch_size, cost_sentence, remedy_sentence
+from analysis.reporting.headline import cards
 from analysis.reporting.summary import summary_lines, with_interval
 from analysis.reporting.tables import batch_size_rows, free_batch_rows, remedy_rows
 from trainables.records.tables import Record
@@ -62,6 +63,9 @@ def test_a_batch_that_diverged_at_one_of_two_rates_is_not_free(write_sweep: Call
     assert batch_size_rows(sweep)[-1][1][0] == "512 (4 of 8 trials, 4 diverged)"
     matched = [cells for size, cells in free_batch_rows(sweep) if size == 512 and cells[0] == "matched"]
     assert (matched[0][2], matched[0][-1]) == ("4 of 8", "no: 4 of 8 diverged")
+    card = cards(sweep)[0]
+    assert card.verdict == "Batch 512 diverged in 4 of 8 trials; free up to 64"
+    assert card.result.endswith(", n = 4 replicates, 4 of 8 trials)")
 
 
 def test_a_batch_that_diverged_in_some_replicates_is_not_free_even_when_tuned(write_sweep: Callable[..., Path]) -> None:
@@ -81,6 +85,7 @@ def test_a_middle_batch_that_never_completed_ends_the_sequence(write_sweep: Call
     sentence = cost_sentence(sweep)
     assert sentence.startswith("No batch size above 16 is shown to be non-inferior")
     assert "Batch 64 diverged in 8 of 8 trials where batch 16 completed" in sentence
+    assert [cards(sweep)[0].verdict, cards(sweep)[0].result] == ["Batch 64 diverged", "8 of 8 trials"]
     assert [row.trials for row in by_batch_size(sweep)] == [8, 0, 8]
 
 
@@ -114,6 +119,7 @@ def test_failed_trials_are_counted_but_are_no_divergence(write_sweep: Callable[.
     sweep = sweep_of(write_sweep, make)
     assert not_none(free_batch(sweep)).largest_noninferior_batch == 512
     assert "Trials failed, so only some completed: 6 of 8 at batch 512." in cost_sentence(sweep)
+    assert cards(sweep)[0].result.endswith(", n = 3 replicates, 6 of 8 trials)")
 
 
 @pytest.mark.parametrize("size", [16, 64, 512])
@@ -143,6 +149,9 @@ def test_a_remedy_that_diverged_at_one_rate_says_so(write_sweep: Callable[..., P
     assert "percentage points in 4 of 8 trials (95 % CI" in sentence
     assert sentence.endswith("It diverged in 4 of 8 trials where plain training did not.")
     assert remedy_rows(sweep)[0][0][1] == "512 (4 of 8 trials, 4 diverged)"
+    card = cards(sweep)[2]
+    assert card.verdict.endswith(" of the gap; 4 of 8 trials diverged")
+    assert card.result.endswith(", n = 4 replicates, 4 of 8 trials)")
 
 
 def test_a_remedy_where_plain_training_diverged_is_compared_where_both_completed(
@@ -161,6 +170,7 @@ def test_a_winning_remedy_off_target_says_so(write_sweep: Callable[..., Path]) -
     flags = {"flags": ["missed target loss"]}
     sweep = with_remedy(write_sweep, lambda b, lr, s: trial(b, lr, s, label_smoothing=0.1, row=flags))
     assert remedy_sentence(sweep).endswith("8 of its 8 trials are off target: not at equal training loss.")
+    assert cards(sweep)[2].verdict.endswith(" of the gap; 8 of 8 trials off target")
 
 
 def test_a_remedy_that_never_completed_is_named(write_sweep: Callable[..., Path]) -> None:

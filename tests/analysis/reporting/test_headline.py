@@ -65,6 +65,21 @@ def test_a_loss_at_one_learning_rate_is_told_with_the_rate(write_sweep: Callable
     assert found.result == f"batch 300 loses {100 * lost.value:.2f} points ({ends}, n = 4 replicates)"
 
 
+def test_what_is_missing_is_counted(write_sweep: Callable[..., Path]) -> None:
+    """At the learning rate where a trial diverged, in the result of the largest batch and in the correlation."""
+    losses = {(size, rate): 0.003 if rate == 0.003 else 0.017 for size in (32, 64, 128, 300) for rate in (0.003, 0.01)}
+    records = sizes(losses, sharpness=lambda size, rate, random: size * np.exp(random.normal(0, 0.2)))
+    records[-1].trial["status"] = "diverged"  # batch 300, learning rate 0.01, the last seed
+    sweep = load_sweep(write_sweep(records))
+    large, sharp, _ = cards(sweep)
+    assert large.further.endswith(" at 0.01 (3 of 4 trials)")
+    assert f"By learning rate, batch 300 loses {large.further.removeprefix('by learning rate: ')}." in large.why
+    assert " at 0.003, " in large.further
+    assert large.result.endswith(", n = 4 replicates, 7 of 8 trials)")
+    assert large.verdict.endswith("; 1 of 8 trials diverged")
+    assert sharp.result.endswith(", n = 4 replicates, 39 of 40 trials)")
+
+
 @pytest.mark.parametrize(
     ("lost", "verdict"),
     [
@@ -76,6 +91,14 @@ def test_a_loss_at_one_learning_rate_is_told_with_the_rate(write_sweep: Callable
 def test_a_loss_at_all_learning_rates(write_sweep: Callable[..., Path], lost: float, verdict: str) -> None:
     losses = {(size, rate): lost if size == 300 else 0.0 for size in (64, 300) for rate in (0.003, 0.01)}
     assert card(load_sweep(write_sweep(sizes(losses))), 0).verdict == verdict
+
+
+def test_a_smaller_batch_that_is_worse_is_named(write_sweep: Callable[..., Path]) -> None:
+    """Batch 300 alone would be non-inferior, but the tests end at batch 64."""
+    losses = {(size, rate): 0.017 if size == 64 else 0.0 for size in (32, 64, 300) for rate in (0.003, 0.01)}
+    found = card(load_sweep(write_sweep(sizes(losses))), 0)
+    assert found.verdict == "Batch 64 is worse than 16; free up to 32"
+    assert found.result.startswith("batch 64 loses 1.")
 
 
 def test_what_is_not_shown_is_undecided(write_sweep: Callable[..., Path]) -> None:
