@@ -81,7 +81,8 @@ def _run_parts(sweep: Sweep) -> dict[str, str]:
     def value(name: str) -> str:
         return _values(varying[name]) if name in varying else str(same.get(name))
 
-    examples = f" ({same['train_size']:g} training examples)" if same.get("train_size") else ""
+    unit = sweep.batch_unit.examples
+    examples = f" ({same['train_size']:g} training {unit})" if same.get("train_size") else ""
     until = _longest(sweep.trials)
     if same.get("target_loss"):
         until = f"to training loss {same['target_loss']:g}"

@@ -149,7 +149,7 @@ def cells(sweep: Sweep) -> list[str]:
     ("told", "expected"),
     [
         (lambda sweep: [cost_sentence(sweep)], ["to batch 16 (512 tokens) within", "batch 512 (16384 tokens) loses"]),
-        (headline_lines, ["batch 512 (16384 tokens) loses"]),
+        (headline_lines, [" training sequences of 32 tokens)", "batch 512 (16384 tokens) loses"]),
         (lambda sweep: summary_lines(sweep, 200), ["512 (16384 tokens)"]),
         (cells, ["64 (2048 tokens)"]),
         (
