@@ -30,6 +30,8 @@ from trainables.data.mapped import stamp_of
 from trainables.runtime.errors import UserError, one_line
 from trainables.storage.folders import write_atomically
 
+Arrays = Mapping[str, NDArray[Any]]
+
 FORMAT = 2  # raise it when the files of an entry, or the meaning of its facts, change
 NAME = "large-batch-sweeps"
 FACTS = "facts.json"
@@ -122,7 +124,21 @@ class Entry:
                     self.keep({key: made, "fingerprints": {}})
         return dict(facts)
 
-    def keep(self, facts: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]] | None = None) -> None:
+    def arrays(
+        self, names: Iterable[str], make: Callable[[], tuple[Arrays, Mapping[str, Any]]]
+    ) -> tuple[Arrays, dict[str, Any]]:
+        """The arrays `names`, mapped, and the facts, that `make` returned when it was called; see `made`."""
+        names = list(names)
+
+        def keep(_: list[Path]) -> Mapping[str, Any]:
+            arrays, facts = make()
+            self.keep({}, arrays)
+            return facts
+
+        facts = self.made([self.file(name).name for name in names], keep)
+        return {name: self.array(name) for name in names}, facts
+
+    def keep(self, facts: Mapping[str, Any], arrays: Arrays | None = None) -> None:
         """Keeps `arrays`, and then `facts` beside those that are there; to be called inside `locked`."""
         arrays = arrays or {}
         with told(self.path, sum(array.nbytes for array in arrays.values())):

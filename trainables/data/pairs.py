@@ -17,7 +17,7 @@ An example is (2, T) token ids: the source with `<eos>` behind it, and the targe
 with `<pad>` to the longest. Its labels (T,) are the target with `<eos>` behind it, then -100, which weighs nothing.
 Pairs longer than `longest` tokens on either side are left out.
 
-The arrays are kept in the cache and mapped (trainables.data.kept_tokens).
+The arrays are kept in the cache and mapped, as those of a text are (trainables.data.text).
 """
 
 import json
@@ -28,8 +28,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from trainables.data.cache import Entry
-from trainables.data.kept_tokens import Arrays, kept_tokens
+from trainables.data.cache import Arrays, Entry
 from trainables.data.source import ARRAYS, Source
 from trainables.data.text import LEVELS, read_file
 from trainables.data.tokenizer import Tokenizer, tokenizer_file
@@ -73,7 +72,7 @@ def read_pairs(
     read = [file for part in files for file in part] + ([] if own is None else [own])
     options = {"keys": (source, target), "levels": levels, "tokenizer": own and str(own.absolute()), "longest": longest}
 
-    def tokenize() -> tuple[Arrays, int]:
+    def tokenize() -> tuple[Arrays, dict[str, int]]:
         parts = [_texts(part, source, target) for part in files]
         encode, vocabulary = _encoder(parts[0], levels, None if own is None else Tokenizer(own))
         pairs = [_short((encode(texts[0], 0), encode(texts[1], 1)), longest) for texts in parts]
@@ -83,14 +82,16 @@ def read_pairs(
         length = 1 + max(len(ids) for sides in pairs for side in sides for ids in side)
         kind = np.int16 if vocabulary <= 2**15 else np.int32  # labels are negative where there is none
         arrays = [array for sides in pairs for array in _examples(*sides, length, kind)]
-        return dict(zip(ARRAYS, arrays, strict=False)), vocabulary
+        return dict(zip(ARRAYS, arrays, strict=False)), {"vocabulary": vocabulary}
 
     entry = Entry.of("pairs", root, read, options)
-    arrays, vocabulary = kept_tokens(entry, ARRAYS[: 2 * len(files)], tokenize)
+    arrays, facts = entry.arrays(ARRAYS[: 2 * len(files)], tokenize)
     inputs, labels, test_inputs, test_labels = map(arrays.get, ARRAYS)
     assert inputs is not None
     assert labels is not None
-    found = Source("pairs", inputs, labels, test_inputs, test_labels, vocabulary, task="language", is_checked=True)
+    found = Source(
+        "pairs", inputs, labels, test_inputs, test_labels, facts["vocabulary"], task="language", is_checked=True
+    )
     vars(found)["fingerprint"] = entry.fingerprint("pairs", lambda: found.fingerprint)
     return found
 

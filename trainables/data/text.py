@@ -15,7 +15,9 @@ without such has none. PTB by characters comes as words of one letter (`ptb.char
 
 At level `bpe` the tokens and the vocabulary are those of `tokenizer`, a tokenizer.json of the `tokenizers` library.
 
-The ids are kept in the cache (trainables.data.kept_tokens); inputs and labels are views of a mapped file.
+The ids are kept in the cache, as the smallest type that holds the vocabulary, so that a second start tokenizes nothing;
+inputs and labels are views of a mapped file. They do not depend on `context`, but the fingerprint does. Trap: whoever
+changes the ids that a text has must raise FORMAT in trainables.data.cache.
 """
 
 import sys
@@ -27,9 +29,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from trainables.data.cache import Entry
+from trainables.data.cache import Arrays, Entry
 from trainables.data.files import require_regular
-from trainables.data.kept_tokens import Arrays, id_type, kept_tokens
 from trainables.data.source import Source
 from trainables.data.tokenizer import Tokenizer, tokenizer_file
 from trainables.data.windows import train_and_test, window_options, windows
@@ -55,25 +56,32 @@ def read_text(
     files = _files(root)
     read = files if own is None else [*files, own]
     entry = Entry.of("text", root, read, {"level": level, "tokenizer": own and str(own.absolute())})
-    parts, vocabulary = kept_tokens(entry, ("train", "test"), lambda: _tokenized(files, level, own))
+    parts, facts = entry.arrays(("train", "test"), lambda: _tokenized(files, level, own))
     (train, train_labels), (test, test_labels) = (
         windows(parts[name], context, part) for name, part in (("train", "training"), ("test", "test"))
     )
-    source = Source("text", train, train_labels, test, test_labels, vocabulary, task="language", is_checked=True)
+    source = Source(
+        "text", train, train_labels, test, test_labels, facts["vocabulary"], task="language", is_checked=True
+    )
     vars(source)["fingerprint"] = entry.fingerprint(str(context), lambda: source.fingerprint)
     return source
 
 
-def _tokenized(files: list[Path], level: str, tokenizer: Path | None) -> tuple[Arrays, int]:
-    """The ids of the training and the test part, and the size of the vocabulary."""
+def _tokenized(files: list[Path], level: str, tokenizer: Path | None) -> tuple[Arrays, dict[str, int]]:
+    """The ids of the training and the test part, and the size of the `vocabulary`."""
     if tokenizer is not None:
         encoder = Tokenizer(tokenizer)
         train, test = train_and_test([encoder.encode_long(read_file(file)) for file in files])
         kind = id_type(encoder.vocabulary)
-        return {"train": train.astype(kind), "test": test.astype(kind)}, encoder.vocabulary
+        return {"train": train.astype(kind), "test": test.astype(kind)}, {"vocabulary": encoder.vocabulary}
     train, test = train_and_test([read_file(file) if level == "char" else words(read_file(file)) for file in files])
     ids = _vocabulary(train, test, level)
-    return {"train": _numbers(train, ids), "test": _numbers(test, ids)}, len(ids)
+    return {"train": _numbers(train, ids), "test": _numbers(test, ids)}, {"vocabulary": len(ids)}
+
+
+def id_type(vocabulary: int) -> type[np.unsignedinteger[Any]]:
+    """The smallest type of token ids that PyTorch and token files have."""
+    return np.uint16 if vocabulary <= 2**16 else np.uint32
 
 
 def _vocabulary(train: Sequence[str], test: Sequence[str], level: str) -> dict[str, int]:
