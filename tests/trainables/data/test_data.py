@@ -1,5 +1,6 @@
 """Datasets: splits, standard layouts, image files, a user's own; and one clear line for each thing wrong."""
 
+import dataclasses
 import hashlib
 import io
 import os
@@ -141,6 +142,28 @@ def test_mnist_layout(tmp_path: Path) -> None:
     np.testing.assert_allclose(values_of(source.inputs, source.scaling)[:, 0], raw.data.numpy() / 255, rtol=1e-6)
 
 
+@pytest.mark.parametrize("name", ["mnist", "cifar100"])
+def test_what_torchvision_has_read_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    """A second start does without it; a file that has changed is read anew."""
+    if name == "mnist":
+        write_mnist(tmp_path)
+        file = tmp_path / "MNIST" / "raw" / "t10k-labels-idx1-ubyte"
+    else:
+        publish_cifar100(tmp_path, monkeypatch)
+        file = tmp_path / "cifar-100-python" / "test"
+    first = load_source(name, root=tmp_path, cache_dir=tmp_path / "cache")
+    assert first.fingerprint == dataclasses.replace(first).fingerprint  # that of the values
+    with monkeypatch.context() as without:
+        without.setitem(sys.modules, "torchvision", None)
+        again = load_source(name, root=tmp_path, cache_dir=tmp_path / "cache", download=True)
+    assert again.fingerprint == first.fingerprint
+    for one in ("inputs", "labels", "test_inputs", "test_labels"):
+        np.testing.assert_array_equal(getattr(again, one), getattr(first, one))
+    file.write_bytes(file.read_bytes()[:-5])
+    with pytest.raises(UserError, match=f"^`dataset` {name} is not complete"):
+        load_source(name, root=tmp_path, cache_dir=tmp_path / "cache")
+
+
 def test_mnist_truncated(tmp_path: Path) -> None:
     write_mnist(tmp_path)
     file = tmp_path / "MNIST" / "raw" / "train-images-idx3-ubyte"
@@ -185,16 +208,23 @@ def write_cifar100(root: Path) -> np.ndarray:
     return pixels
 
 
-def test_cifar100_layout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def publish_cifar100(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> np.ndarray:
+    """Writes it, and has torchvision expect its checksums."""
     pixels = write_cifar100(tmp_path)
-    with pytest.raises(UserError, match="`dataset` cifar100 is not complete in torchvision's layout"):
-        load_source("cifar100", root=tmp_path)  # the checksums are not those published
     files = {name: (tmp_path / "cifar-100-python" / name).read_bytes() for name in ("train", "test", "meta")}
     sums = {name: hashlib.md5(content).hexdigest() for name, content in files.items()}
     layout = torchvision.datasets.CIFAR100
     monkeypatch.setattr(layout, "train_list", [["train", sums["train"]]])
     monkeypatch.setattr(layout, "test_list", [["test", sums["test"]]])
     monkeypatch.setattr(layout, "meta", {**layout.meta, "md5": sums["meta"]})
+    return pixels
+
+
+def test_cifar100_layout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_cifar100(tmp_path / "other")
+    with pytest.raises(UserError, match="`dataset` cifar100 is not complete in torchvision's layout"):
+        load_source("cifar100", root=tmp_path / "other")  # the checksums are not those published
+    pixels = publish_cifar100(tmp_path, monkeypatch)
     source = load_source("cifar100", root=tmp_path)
     assert (source.num_classes, source.labels.tolist()) == (100, [99, 0, 1, 2, 3, 4])
     np.testing.assert_allclose(values_of(source.inputs, source.scaling), pixels.reshape(6, 3, 32, 32) / 255, rtol=1e-6)
