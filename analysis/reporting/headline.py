@@ -155,6 +155,8 @@ def headline_lines(sweep: Sweep, progress: Progress | None = None, width: int = 
 
 def standing(sweep: Sweep, progress: Progress | None) -> tuple[str | None, list[Card]]:
     """What a sweep that has not ended may say so far: n of N, and the cards, none before enough is paired."""
+    if sweep.sequential is not None and not sweep.sequential.taken:
+        return "No verdict before the first look.", []
     if progress is None or progress.planned is None or progress.is_finished:
         return None, cards(sweep)
     count = f"{progress.ended} of {progress.planned} trials"

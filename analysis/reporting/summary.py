@@ -22,6 +22,7 @@ from trainables.records.schemas import STATUSES
 COLUMNS = 80  # of an output that is not a terminal
 LEAST_COLUMNS = 40  # below which a terminal wraps the lines itself
 WIDEST = 1e6  # the ratio of an interval's ends beyond which they are not printed
+NO_LOOK = "Nothing is compared before the first look."
 NARROW = 0.3  # of the value: two digits would hide on which side of 1 an end is
 
 
@@ -30,6 +31,8 @@ def summary_lines(sweep: Sweep, width: int = COLUMNS) -> list[str]:
     width = max(width, LEAST_COLUMNS)
     lines = [line for text in (f"{sweep.name}: {counts_line(sweep)}", *sweep.notes) for line in _wrap(text, width)]
     lines.append("")
+    if sweep.sequential is not None and not sweep.sequential.taken:
+        return [*lines, *_wrap(NO_LOOK, width), "", *_places(sweep, width)]
     for sentence in answer(sweep):
         lines += textwrap.wrap(sentence, width)
     lines += ["", *_table(sweep, width), ""]

@@ -20,7 +20,7 @@ from analysis.data.sequential_design import SequentialDesign, read_design
 from analysis.questions.free_batch import free_batch
 from analysis.questions.sequential import verdicts, verdicts_sentence
 from analysis.reporting.gap_answer import by_batch_size
-from analysis.reporting.headline import cards
+from analysis.reporting.headline import cards, standing
 from analysis.reporting.page.means import gap_chart
 from analysis.reporting.summary import summary_lines
 from analysis.stats.group_sequential import levels_of_plan
@@ -109,7 +109,9 @@ def test_nothing_is_seen_before_the_first_look(write_sweep: Callable[..., Path])
     assert by_batch_size(sweep) == []
     text = " ".join(" ".join(summary_lines(sweep)).split())
     assert "Before look 1 of 3 (2 replicates)." in text
-    assert "has completed, so there is no gap to measure" in text
+    assert "Nothing is compared before the first look." in text
+    assert "not measured" not in text
+    assert standing(sweep, None) == ("No verdict before the first look.", [])
 
 
 def test_nothing_is_seen_between_two_looks(write_sweep: Callable[..., Path]) -> None:
