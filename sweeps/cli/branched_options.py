@@ -29,6 +29,8 @@ examples:
   python sweeps/branched_batch.py --name text --dataset text --data-dir DIR --model gpt --optimizer adamw \\
       --branch-at 100steps 400steps 1600steps --window 20000tokens --margin 0.02
 """
+_ALIKE = "all branches have the same length and a constant learning rate"
+REFUSED = dict.fromkeys(("target_loss", "target_metric", "schedule"), _ALIKE)
 
 
 def parse(arguments: Sequence[str]) -> argparse.Namespace:
@@ -38,6 +40,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
         description=(__doc__ or "").split("\n\n")[1],
         epilog=EXAMPLES,
         often=OFTEN,
+        refused=REFUSED,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
@@ -114,12 +117,6 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     add_run(parser, name="branched_batch")
     parser.set_defaults(remedies=[{}], **NOT_ASKED, **without_measures())
     options = parser.parse_args(arguments)
-    for name in ("target_loss", "target_metric", "schedule"):
-        if getattr(options, name):
-            parser.error(
-                f"argument --{name.replace('_', '-')}: cannot be used; all branches have the same length and a "
-                "constant learning rate"
-            )
     for name in ("epochs", "budget"):
         if getattr(options, name) and not options.run_schedule:
             parser.error(

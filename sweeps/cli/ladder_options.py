@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from sweeps.cli.arguments import number
+from sweeps.cli.steps_options import REFUSED as REFUSED_BY_GOALS
 from sweeps.cli.steps_options import add_goal_search, checked
 from sweeps.cli.values import Optimizers
 from trainables.optimizer_settings import FULL_BATCH_OPTIMIZERS, MOMENTS, PROGRESSIVE
@@ -31,7 +32,7 @@ DEFAULT: list[tuple[str, dict[str, Any]]] = [
 ]
 TIMES = {"sgd": 10.0, "muon": 10.0, PROGRESSIVE: 30.0}  # the range of rates that suits these, relative to Adam's
 _TIMES = " and ".join(f"{times:g} for {name}" for name, times in TIMES.items())
-HAVE_NO_PLACE = {  # with what takes it
+REFUSED = REFUSED_BY_GOALS | {
     "momentum": "it follows the name of an optimizer: --optimizer sgd momentum=0.9",
     "trial": "optimizers are compared",
     "parameter_groups": "they are about the options of one optimizer",
@@ -78,6 +79,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
         description=(__doc__ or "").split("\n\n")[1],
         epilog=EXAMPLES,
         often=OFTEN,
+        refused=REFUSED,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
         conflict_handler="resolve",  # --optimizer takes the place of that of one training
@@ -96,9 +98,6 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
         f"{' '.join(_words(*entry) for entry in DEFAULT)}",
     )
     options = checked(parser, parser.parse_args(arguments))
-    for name, reason in HAVE_NO_PLACE.items():
-        if getattr(options, name):
-            parser.error(f"argument --{name.replace('_', '-')}: cannot be used: {reason}")
     try:
         options.rungs = [_rung(name, given, options.learning_rate_range) for name, given in options.optimizer]
     except UserError as error:

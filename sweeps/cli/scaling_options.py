@@ -27,7 +27,7 @@ examples:
   python sweeps/scaling_rules.py --name sgd --optimizer sgd --learning-rates 0.003 0.006 0.0125 0.025 0.05 0.1 0.2
   python sweeps/scaling_rules.py --name decay --optimizer adamw --weight-decay 0.1 --factors 4 16
 """
-HAVE_NO_PLACE = {  # with what their absence keeps
+REFUSED = {
     "target_loss": "all settings see the same number of examples",
     "target_metric": "all settings see the same number of examples",
     "trial": "rules scale the settings of an optimizer",
@@ -42,6 +42,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
         description=(__doc__ or "").split("\n\n")[1],
         epilog=EXAMPLES,
         often=OFTEN,
+        refused=REFUSED,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
@@ -101,9 +102,6 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     add_run(parser, name="scaling_rules")
     parser.set_defaults(warmup_epochs=[0.0], **NOT_ASKED, **without_measures())
     options = parser.parse_args(arguments)
-    for name, reason in HAVE_NO_PLACE.items():
-        if getattr(options, name):
-            parser.error(f"argument --{name.replace('_', '-')}: cannot be used: {reason}")
     _check(parser, options)
     if options.epochs is None and options.budget is None:
         options.epochs = EPOCHS

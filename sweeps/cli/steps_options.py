@@ -17,11 +17,14 @@ from typing import Any
 from sweeps.cli.arguments import add_axis, add_batch_sizes, add_data, add_run, integer, number
 from sweeps.cli.options import add_noise_scale, add_training, with_stopping, without_measures
 from sweeps.cli.tuning_options import NOT_AXES, add_search
+from sweeps.cli.tuning_options import REFUSED as REFUSED_BY_SEARCHES
 from trainables.runtime.parser import Parser
 
 CAP = 200  # epochs
 GOALS = [0.5, 0.35]  # nats, of digits
 NEVER = 10**9  # epochs before early stopping: a trial that is stopped would count as one that misses the goal
+_AT_GOAL = "a trial ends at the hardest --goal"
+REFUSED = REFUSED_BY_SEARCHES | {"target_loss": _AT_GOAL, "target_metric": _AT_GOAL}
 
 OFTEN = (
     "--batch-sizes", "--goal", "--metric", "--seeds", "--learning-rate-range", "--trials", "--dataset", "--model",
@@ -49,6 +52,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
         "with other seeds, and show steps against batch size and the largest useful batch.",
         epilog=EXAMPLES,
         often=OFTEN,
+        refused=REFUSED,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
@@ -99,9 +103,6 @@ def checked(parser: Parser, options: argparse.Namespace) -> argparse.Namespace:
     """`options` of `add_goal_search`; exits with status 2 and one line where they are wrong."""
     if len(set(options.batch_sizes)) < 2:
         parser.error(f"argument --batch-sizes: must be two or more to compare, got {options.batch_sizes[0]}")
-    for name in ("target_loss", "target_metric"):
-        if getattr(options, name) is not None:
-            parser.error(f"argument --{name.replace('_', '-')}: cannot be used; a trial ends at the hardest --goal")
     if options.epochs is None and options.budget is None:
         options.epochs = CAP
     return with_stopping(options)

@@ -34,6 +34,8 @@ examples:
 
 BANDWIDTHS = {"GB/s": 1e9, "MB/s": 1e6, "Gbit/s": 1e9 / 8, "Mbit/s": 1e6 / 8}
 LATENCIES = {"us": 1e-6, "µs": 1e-6, "ms": 1e-3, "ns": 1e-9}
+_OF_WHOLE_TRIALS = ("epochs", "budget", "target_loss", "target_metric", "evaluate_every", "schedule")
+REFUSED = dict.fromkeys(_OF_WHOLE_TRIALS, "updates are timed, not whole trials")
 
 
 def parse(arguments: Sequence[str]) -> argparse.Namespace:
@@ -44,6 +46,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
         "fastest and cheapest.",
         epilog=EXAMPLES,
         often=OFTEN,
+        refused=REFUSED,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )

@@ -43,6 +43,7 @@ NOT_AXES = NOT_ASKED | {  # axes of batch_grid.py that a search sets itself, or 
     "warmup_epochs": [0.0],
     "weight_decay": 0.0,
 }
+REFUSED = {"workers_per_trial": "a trial of a search runs in one worker"}
 
 
 def parse(arguments: Sequence[str]) -> argparse.Namespace:
@@ -53,6 +54,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
         "fresh seeds, and show how much of the large-batch gap remains.",
         epilog=EXAMPLES,
         often=OFTEN,
+        refused=REFUSED,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )

@@ -93,8 +93,6 @@ def run_search(
 def _run(
     options: argparse.Namespace, plan_of: PlanOf, kind: type[Campaign], answer: Callable[[Path], Iterable[str]]
 ) -> int:
-    if options.workers_per_trial > 1:
-        raise UserError(f"`--workers-per-trial` must be 1 for tuning, got {options.workers_per_trial}")
     plan = plan_of(options, with_test_set(source_of(options, options.dataset), options.test_size))
     source = plan.source
     placement = placement_of(options, source)

@@ -190,7 +190,7 @@ def test_batches_that_grow_are_an_entry_with_a_range_around_one() -> None:
         (["--optimizer", "sgd", "adamw", "beta=1"], "`optimizer`: adamw has no option beta; did you mean betas?"),
         (["--momentum", "0.5"], "--momentum: cannot be used: it follows the name of an optimizer"),
         (["--batch-sizes", "16"], "--batch-sizes: must be two or more to compare, got 16"),
-        (["--target-loss", "0.1"], "--target-loss: cannot be used; a trial ends at the hardest --goal"),
+        (["--target-loss", "0.1"], "--target-loss: cannot be used: a trial ends at the hardest --goal"),
     ],
 )  # fmt: skip
 def test_mistakes_get_one_line(tmp_path: Path, refusal: Callable[..., str], options: list[str], message: str) -> None:

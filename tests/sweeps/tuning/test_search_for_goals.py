@@ -154,7 +154,7 @@ def test_it_finds_the_exact_steps_of_the_noisy_quadratic(tmp_path: Path) -> None
     ("options", "message"),
     [
         (["--batch-sizes", "16"], "--batch-sizes: must be two or more to compare, got 16"),
-        (["--target-loss", "0.1"], "--target-loss: cannot be used; a trial ends at the hardest --goal"),
+        (["--target-loss", "0.1"], "--target-loss: cannot be used: a trial ends at the hardest --goal"),
         (["--goal", "nan"], "--goal: must be a finite number, got nan"),
         (
             ["--metric", "auc"],
