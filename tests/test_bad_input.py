@@ -225,6 +225,7 @@ CASES: list[tuple[str, str, str]] = [
     (TUNED, "--storage sqlite:////proc/nowhere/optuna.db", "cannot be opened as an Optuna storage"),
     (TUNED, "--results s3://bucket/a?region=x", "`--storage URL` is needed because the results are not"),
     (TUNED, "--trials 2 --budget-steps 100", "--budget-steps: not allowed with argument --trials"),
+    (KESKAR, "--networks f1 --model mlp", "`--networks` has no effect with --model"),
     (KESKAR, "--scale huge", "--scale: invalid choice: 'huge'"),
     ("sweeps.resilience", "--batch-sizes 16", "--batch-sizes"),
     ("sweeps.evolution", "--seeds x", "--seeds: must be a whole number of 0 or more, got x"),

@@ -64,6 +64,8 @@ def run_tables(options: argparse.Namespace) -> int:
     """
     from sweeps.studies.study import run_study, source_of
 
+    if options.model and options.networks:
+        raise UserError("`--networks` has no effect with --model; leave out one of them")
     by_dataset: dict[str, list[str]] = {}
     for network in dict.fromkeys([options.model] if options.model else options.networks or NETWORKS[options.scale]):
         by_dataset.setdefault(_dataset(options, network), []).append(network)
