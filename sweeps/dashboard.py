@@ -11,7 +11,6 @@ import sys
 from pathlib import Path
 
 from sweeps.cli.arguments import integer, run_command
-from sweeps.monitoring.grafana import UID, provision
 from trainables.runtime.parser import Parser
 
 
@@ -39,6 +38,8 @@ def main(arguments: list[str]) -> int:
     options = parser.parse_args(arguments)
 
     def run() -> int:
+        from sweeps.monitoring.grafana import UID, provision  # file locks, which Windows lacks
+
         for command in provision(
             options.folder or options.results / "monitoring", options.prometheus_port, options.grafana_port
         ):

@@ -29,13 +29,12 @@ def run_command(program: str, run: Callable[[], int], *, goes_on: bool = True) -
 
     `goes_on`: `run` continues when nobody reads its output any more.
     """
-    previous = signal.signal(signal.SIGTERM, _interrupt)
-    status = 0
     if goes_on and importlib.util.find_spec("fcntl") is None:
         print(
             f"{program}: error: sweeps run on Linux and macOS (on Windows under WSL); reports run here", file=sys.stderr
         )
         return 2
+    previous, status = signal.signal(signal.SIGTERM, _interrupt), 0
     try:
         with reliable_output(program, goes_on=goes_on) as output:
             try:
