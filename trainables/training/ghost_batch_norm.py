@@ -13,6 +13,7 @@ The running statistics take the groups one after another, as plain batch norm wo
 batch norm's, and so are the names and shapes of weights and buffers: a state dict loads either way.
 """
 
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
@@ -115,7 +116,7 @@ class GhostBatchNorm3d(_GhostBatchNorm, nn.BatchNorm3d):
     """nn.BatchNorm3d over groups."""
 
 
-GHOSTS: dict[type[nn.Module], type[_GhostBatchNorm]] = {
+GHOSTS: Mapping[type[nn.Module], type[_GhostBatchNorm]] = {
     nn.BatchNorm1d: GhostBatchNorm1d,
     nn.BatchNorm2d: GhostBatchNorm2d,
     nn.BatchNorm3d: GhostBatchNorm3d,
@@ -123,12 +124,9 @@ GHOSTS: dict[type[nn.Module], type[_GhostBatchNorm]] = {
 
 
 def use_ghost_batch_norm(model: nn.Module, group_size: int) -> None:
-    """Turns every batch norm of `model` into ghost batch norm over groups of `group_size` examples, in place.
+    """Turn every batch norm of `model` into ghost batch norm over groups of `group_size` examples, in place.
 
-    The modules, their weights and buffers stay the same objects and take another class, as PyTorch's parametrizations
-    have it: a network that also keeps its layers in a list of its own would go on calling layers that were replaced.
-    Raises UserError for a group of less than 2 examples,
-    and for a model without batch norm.
+    Raises UserError for a group of less than 2 examples, and for a model without batch norm.
     """
     if group_size < 2:
         raise UserError(f"`ghost_batch_size` must be at least 2, got {group_size}; one example has no variance")
@@ -140,6 +138,16 @@ def use_ghost_batch_norm(model: nn.Module, group_size: int) -> None:
             f"`ghost_batch_size` cannot be used with a model without batch norm, got {group_size} for "
             f"{type(model).__name__}; `noise_batch_size` works for any model"
         )
+    change_classes(layers, GHOSTS)
     for layer in layers:
-        layer.__class__ = GHOSTS.get(type(layer), type(layer))
         layer.group_size = group_size
+
+
+def change_classes(layers: Iterable[Any], classes: Mapping[type[nn.Module], type[nn.Module]]) -> None:
+    """Give each layer the class that `classes` has for its own; the other layers keep theirs.
+
+    PyTorch's parametrizations do the same. The layers stay the same objects: a network that keeps some of them in a
+    list would go on calling layers that had been replaced.
+    """
+    for layer in layers:
+        layer.__class__ = classes.get(type(layer), type(layer))

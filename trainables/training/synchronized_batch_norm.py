@@ -10,7 +10,7 @@ Where no group is spread (`Spread.groups` is None) these layers are the ghost ba
 """
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -26,6 +26,7 @@ from trainables.training.ghost_batch_norm import (
     GhostBatchNorm2d,
     GhostBatchNorm3d,
     _GhostBatchNorm,
+    change_classes,
     use_ghost_batch_norm,
 )
 from trainables.training.parallel import Workers
@@ -84,7 +85,7 @@ class SynchronizedBatchNorm3d(_SynchronizedBatchNorm, GhostBatchNorm3d):
     """nn.BatchNorm3d over groups that several workers share."""
 
 
-SYNCHRONIZED: dict[type[nn.Module], type[_SynchronizedBatchNorm]] = {
+SYNCHRONIZED: Mapping[type[nn.Module], type[_SynchronizedBatchNorm]] = {
     GhostBatchNorm1d: SynchronizedBatchNorm1d,
     GhostBatchNorm2d: SynchronizedBatchNorm2d,
     GhostBatchNorm3d: SynchronizedBatchNorm3d,
@@ -110,8 +111,8 @@ def use_synchronized_batch_norm(model: nn.Module, spread: Spread) -> None:
             )
     if layers and not any(isinstance(layer, _GhostBatchNorm) for layer in layers):
         use_ghost_batch_norm(model, sys.maxsize)  # one group, the batch
+    change_classes(layers, SYNCHRONIZED)
     for layer in layers:
-        layer.__class__ = SYNCHRONIZED.get(type(layer), type(layer))
         layer.spread = spread
 
 

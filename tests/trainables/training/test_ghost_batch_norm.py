@@ -105,9 +105,10 @@ def test_kept_statistics_and_channels_last() -> None:
 def test_changes_the_model_in_place_and_again() -> None:
     inner = nn.Sequential(nn.BatchNorm1d(3))
     model = nn.Sequential(nn.Linear(4, 3), nn.BatchNorm1d(3), inner)
-    parameters = list(model.parameters())
+    modules, parameters = list(model.modules()), list(model.parameters())
     use_ghost_batch_norm(model, 4)
     use_ghost_batch_norm(model, 2)
+    assert all(one is other for one, other in zip(model.modules(), modules, strict=True))
     assert all(p is q for p, q in zip(model.parameters(), parameters, strict=True))
     assert model[1].group_size == inner[0].group_size == 2
 
