@@ -74,7 +74,7 @@ def answer_file() -> IO[str]:
 
 
 def end_at_once() -> NoReturn:
-    """In a process of `beside`, after the answer: PyTorch would take half a second to be taken down."""
+    """End a process of `beside` after its answer, whatever threads and exit handlers users' code has left in it."""
     os._exit(0)
 
 

@@ -1,5 +1,6 @@
 """However a network's code is loaded, an edit changes its fingerprint; and no file is run to find that out."""
 
+import time
 from pathlib import Path
 
 import pytest
@@ -118,6 +119,15 @@ def test_what_a_build_loads(folder: Path) -> None:
     first = facts("model:build")
     (folder / "zoo" / "nets.py").write_text(f"{NETS}# edited")
     assert facts("model:build")["fingerprint"] != first["fingerprint"]
+
+
+def test_code_that_leaves_a_thread_behind(folder: Path) -> None:
+    (folder / "model.py").write_text(
+        f"{NETS}import threading, time\nthreading.Thread(target=time.sleep, args=[60]).start()"
+    )
+    started = time.monotonic()
+    assert fingerprint("model:build")
+    assert time.monotonic() - started < 30
 
 
 @pytest.mark.parametrize(
