@@ -161,7 +161,7 @@ def load_sweep(folder: str | AnyPath, *, metric: str | None = None, margin: floa
 
 def _without_huge(frame: pd.DataFrame) -> pd.DataFrame:
     """`frame` without losses and metrics beyond LARGEST and times below 0 or beyond LONGEST: only a damaged table has
-    them. A sharpness may be as large as it likes: it is ranked, or its logarithm counts."""
+    them. Sharpness has no upper limit, because it is ranked or its logarithm is used."""
     numbers = frame.select_dtypes("floating")
     metrics = [name for name in numbers if name.endswith(("_loss", "_accuracy", "_metric"))]
     seconds = [name for name in numbers if name.endswith("seconds")]

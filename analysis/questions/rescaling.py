@@ -1,9 +1,10 @@
 """The counter-example, computed: one function, two networks, another sharpness (Dinh et al. 2017, arXiv 1703.04933).
 
 In a ReLU network one layer's weights and bias times a and the next layer's weights over a give the same function for
-any a > 0, so the same predictions, accuracy and gap. Sharpness that is measured in the weights' own units changes with
-a as much as one likes; measures that scale with the weights do not. So sharpness cannot be what makes a network
-generalize, whatever the correlation; at most it goes with what does, among networks that were trained alike.
+any a > 0, so the same predictions, accuracy and gap. A measure of sharpness in the weights' own units takes any value
+as a varies; measures that scale with the weights do not change. So sharpness alone cannot be the cause of
+generalization, whatever the correlation. At most it is associated with the cause, among networks that were trained
+alike.
 
 trainables.measures.rescaled_network computes it.
 """

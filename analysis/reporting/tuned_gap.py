@@ -55,7 +55,7 @@ def answer(found: TunedGap) -> list[str]:
         sentences.append(f"At an end of its range too: {', '.join(others)}.")
     without = [cell.name for cell in found.cells if cell.best is None]
     if without:
-        sentences.append(f"No tuning trial came to a finite result for {', '.join(without)}.")
+        sentences.append(f"No tuning trial had a finite result for {', '.join(without)}.")
     return sentences
 
 

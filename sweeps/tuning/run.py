@@ -285,7 +285,7 @@ def _exit_status(folder: AnyPath, campaign: Campaign) -> int:
     rows = [row for study in campaign.studies.values() for row in study.rows()]
     empty = [cell.name for cell, study in campaign.studies.items() if study.best() is None]
     for name in empty:
-        print(f"failed: {name}: no tuning trial came to a finite result", file=sys.stderr)
+        print(f"failed: {name}: no tuning trial had a finite result", file=sys.stderr)
     failures = say_failures(read_tables(folder), [*campaign.begun, *(row["trial_id"] for row in rows)])
     return 1 if failures or empty else 0
 

@@ -175,7 +175,7 @@ def test_what_is_missing_is_said(write_tuned: Write) -> None:
     nothing = entry | {"best": None, "trials": {}}
     (verdict, without) = answer(load_tuned_gap(write_tuned(cell(16, SMALL, None, 0.003), (nothing, records, rows))))
     assert "has not been retrained" in verdict
-    assert without == "No tuning trial came to a finite result for batch 300."
+    assert without == "No tuning trial had a finite result for batch 300."
 
 
 def test_an_unfinished_run_can_be_looked_at(write_tuned: Write) -> None:

@@ -135,5 +135,5 @@ def test_a_search_that_failed_says_why(
         status = without_answer(error, _exit_status(tmp_path, campaign))
     assert status == 1
     said = capsys.readouterr().err
-    assert "failed: batch 23: no tuning trial came to a finite result\n" in said.replace(", none", "")
+    assert "failed: batch 23: no tuning trial had a finite result\n" in said.replace(", none", "")
     assert "failed: all 4 trials, the first (batch size 21, seed 1000): E: why\n" in said
