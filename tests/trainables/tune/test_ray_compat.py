@@ -62,6 +62,47 @@ with ray_session(Placement(dashboard=False)):
     print(state(orphan), state(kept.id.hex()))
 """
 
+# A sweep by Tune with this project's scheduler: whose workers it is told of, and what is left of the metrics.
+TUNE = """
+import tempfile
+import sweeps.execution.launch  # sets how Tune prints
+from ray import tune
+from sweeps.execution.scheduler import FirstToWait
+from sweeps.session.placement import Placement
+from sweeps.session.ray_session import ray_session
+from trainables.tune.ray_compat import forget_metrics, trials_with_worker
+
+seen = set()
+
+class Scheduler(FirstToWait):
+    def choose_trial_to_run(self, tune_controller):
+        seen.update(trial.config["x"] for trial in trials_with_worker(tune_controller))
+        return super().choose_trial_to_run(tune_controller)
+
+class Forget(tune.Callback):
+    def on_trial_complete(self, iteration, trials, trial, **info):
+        before = trial.metric_analysis["loss"]["max"], len(trial.metric_n_steps["loss"])
+        forget_metrics(trial)
+        print(*before, trial.metric_analysis, trial.metric_n_steps)
+
+class Once(tune.Trainable):
+    def step(self):
+        return {"loss": 0.5, "done": True}
+
+with tempfile.TemporaryDirectory() as folder, ray_session(Placement(dashboard=False)):
+    tune.Tuner(
+        Once,
+        param_space={"x": tune.grid_search([1, 2])},
+        tune_config=tune.TuneConfig(scheduler=Scheduler()),
+        run_config=tune.RunConfig(
+            storage_path=folder,
+            verbose=0,
+            callbacks=[Forget()],
+            checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
+        ),
+    ).fit()
+print(*sorted(seen))
+"""
 
 # An actor whose machine goes without notice.
 LOST = """
@@ -141,6 +182,13 @@ def test_the_loss_of_a_machine_is_no_failure_of_a_trial() -> None:
     assert trial.run_metadata.num_failures == 1
     Trial._handle_ray_actor_error(trial, lost)
     assert trial.run_metadata.num_failures == 2
+
+
+@pytest.mark.slow
+def test_tune_tells_of_workers_and_metrics() -> None:
+    lines = run(TUNE).stdout.splitlines()
+    assert [line for line in lines if line.startswith("0.5 ")] == ["0.5 2 {} {}"] * 2
+    assert lines[-1] == "1 2"
 
 
 def test_ray_takes_the_folder_of_its_session(tmp_path: Path) -> None:
