@@ -157,7 +157,7 @@ def _parser() -> Parser:
 
     add_remedies(grid)
     add_data(parser, dataset="digits")
-    training = add_training(parser)
+    training = add_training(parser, is_grid=True)
     training.add_argument(
         "--weight-decay",
         type=number(least=0),
@@ -179,21 +179,30 @@ def _parser() -> Parser:
     return parser
 
 
-def add_remedies(group: Any) -> None:
-    """`--remedies`, as a list of sets of fields."""
+TO_COMPARE = (
+    "remedies to compare: none, or fields joined by commas, such as none sam_radius=0.05 "
+    "ghost_batch_size=16,learning_rate_scaling=sqrt"
+)
+
+
+def add_remedies(group: Any, text: str = TO_COMPARE) -> None:
+    """`--remedies`, as a list of sets of fields; `text`: what for, with an example."""
     group.add_argument(
         "--remedies",
         nargs="+",
         action=Remedies,
         default=[{}],
         metavar="FIELD=VALUE,...",
-        help="remedies to compare: none, or fields joined by commas, such as none sam_radius=0.05 "
-        f"ghost_batch_size=16,learning_rate_scaling=sqrt; the fields: {', '.join(GIVEN)} (docs/remedies.md)",
+        help=f"{text}; the fields: {', '.join(GIVEN)} (docs/remedies.md)",
     )
 
 
-def add_training(parser: Parser, epochs: str = OF_EVERY_TRIAL) -> Any:
-    """The options of model and training that all trials share; returns their group. `epochs`: whose and how many."""
+def add_training(parser: Parser, epochs: str = OF_EVERY_TRIAL, *, is_grid: bool = False) -> Any:
+    """The options of model and training that all trials share; returns their group.
+
+    `epochs`: whose and how many. `is_grid`: of a script that takes several optimizers.
+    """
+    further = "; each further name adds an optimizer to the grid: adamw betas=0.9,0.95 sgd" if is_grid else ""
     task = parser.add_argument_group("model and training")
     task.add_argument(
         "--train-size",
@@ -234,8 +243,7 @@ def add_training(parser: Parser, epochs: str = OF_EVERY_TRIAL) -> Any:
         default=[(OPTIMIZERS[0], {})],
         metavar="NAME [KEY=VALUE ...]",
         help=f"{', '.join((*OPTIMIZERS, *OF_TORCH))}, or your package.module:Class, followed by its options, such as "
-        "adamw betas=0.9,0.95; each further name adds an optimizer to the grid: adamw betas=0.9,0.95 sgd "
-        f"(default: {OPTIMIZERS[0]}; docs/optimizers.md)",
+        f"adamw betas=0.9,0.95{further} (default: {OPTIMIZERS[0]}; docs/optimizers.md)",
     )
     task.add_argument(
         "--parameter-groups",

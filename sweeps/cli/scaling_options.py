@@ -88,7 +88,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
         metavar="N",
         help="training examples held out by tuning trials, on which settings are chosen (default: %(default)s)",
     )
-    add_remedies(compared)
+    add_remedies(compared, "remedies of all trials: fields joined by commas, such as average=ema")
     add_data(parser, dataset="digits")
     training = add_training(parser, f"of every trial (default: {EPOCHS})")
     add_noise_scale(training)

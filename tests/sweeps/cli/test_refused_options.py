@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 
 import pytest
 
-from sweeps import branched_batch, optimizer_ladder, scaling_rules, steps_to_result, throughput, tuned_gap
+from sweeps import batch_grid, branched_batch, optimizer_ladder, scaling_rules, steps_to_result, throughput, tuned_gap
 from sweeps.cli import (
     branched_options,
     ladder_options,
@@ -50,6 +50,15 @@ def test_each_is_refused_with_its_reason(main: Main, name: str, reason: str, ref
     option = f"--{name.replace('_', '-')}"
     said = refusal(main, [option, *VALUES.get(name, "0.5").split()])
     assert said.endswith(f": error: argument {option}: cannot be used: {reason}\n")
+
+
+@pytest.mark.parametrize("main", [batch_grid.main, *(main for main, _ in REFUSED)], ids=lambda main: main.__module__)
+def test_only_the_grid_says_that_it_takes_several_optimizers(main: Main, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["--help-all"])
+    said = " ".join(capsys.readouterr().out.split())
+    assert "such as adamw betas=0.9,0.95" in said or main is optimizer_ladder.main
+    assert ("each further name adds an optimizer to the grid" in said) == (main is batch_grid.main)
 
 
 def test_no_mistyped_option_is_taken_for_one_of_them(refusal: Callable[..., str]) -> None:
