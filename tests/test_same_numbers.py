@@ -1,8 +1,8 @@
 """The default sweep gives the results that are kept in docs/kept/default_digits.
 
-Rounding differs between processors and versions of PyTorch, and over hundreds of epochs the difference grows. So a
-calculation of PyTorch alone decides what is compared: where it gives the bits that it gave beside the kept sweep,
-trials must be the same to the last bit; elsewhere their first epochs must be the same up to rounding.
+Rounding differs between processors and versions of PyTorch and SciPy, and over hundreds of epochs the difference grows.
+So a calculation of these libraries alone decides what is compared: where it gives the bits that it gave beside the kept
+sweep, trials must be the same to the last bit; elsewhere their first epochs must be the same up to rounding.
 """
 
 import json
@@ -18,7 +18,7 @@ from trainables.records.tables import read_tables
 
 ROOT = Path(__file__).parents[1]
 KEPT = ROOT / "docs" / "kept" / "default_digits"
-ARITHMETIC = "8026d487c1fac4fb"  # of the machine that trained the kept sweep
+ARITHMETIC = "deda362f5a6ec6e1"  # of the machine that trained the kept sweep
 FIRST = 3  # epochs
 TIMES = ("seconds", "train_seconds", "sharpness_seconds", "finished_at")
 OF_OTHER_TRIALS = ("remedy", "large_batch_gap", "large_batch_loss_gap")
@@ -34,6 +34,7 @@ import hashlib, json, sys
 from pathlib import Path
 
 import torch
+from scipy.optimize import minimize, rosen, rosen_der
 
 from trainables.runtime.process import prepare_process
 
@@ -54,6 +55,7 @@ def arithmetic():
             hidden = (inputs @ weights).relu()
             weights = weights - inputs.T @ ((hidden @ last).softmax(1) @ last.T)
         digest.update(weights.numpy().tobytes())
+    digest.update(minimize(rosen, [-1.2] * 10, jac=rosen_der, method="L-BFGS-B").x.tobytes())
     return digest.hexdigest()[:16]
 
 
