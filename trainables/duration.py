@@ -66,12 +66,20 @@ class Duration(Remedies):
         point to the next: as many as that, and LEAST_EVALUATED at least. Evaluating would take much longer than
         training otherwise, and of data larger than the memory all would be read each time.
         """
-        every = read_amount("evaluate_every", self.evaluate_every or "1epochs")
-        bounds = (amount.as_bounds(self.train_size) for amount in (every, self.length))
-        trained = min(min(steps * self.batch_size, examples) for steps, examples in bounds)
+        trained = min(self.examples_of(self.every), self.examples_of(self.length))
         if self.target_loss is not None or self.train_size <= max(LEAST_EVALUATED, TIMES_TRAINED * trained):
             return None
-        return max(LEAST_EVALUATED, int(trained))
+        return max(LEAST_EVALUATED, trained)
+
+    @property
+    def every(self) -> Amount:
+        """What a trial trains between two logging points."""
+        return read_amount("evaluate_every", self.evaluate_every or "1epochs", allowed=KEPT)
+
+    def examples_of(self, amount: Amount) -> int:
+        """The examples that `amount` takes at `batch_size`."""
+        steps, examples = amount.as_bounds(self.train_size)
+        return int(min(steps * self.batch_size, examples))
 
     @property
     def _decay_length(self) -> Amount | None:

@@ -29,7 +29,7 @@ from trainables.training.looks import is_test_always_due, times_tested
 from trainables.training.loop import Training
 from trainables.training.schedule import batch_size_at
 from trainables.trial import Trial
-from trainables.units import read_amount, steps_per_epoch
+from trainables.units import steps_per_epoch
 
 SHORT_EPOCH = 0.5  # seconds, of which a pilot takes at least FITTED
 FIRST_EXAMPLES, TIMES_MORE = 8, 8
@@ -104,7 +104,7 @@ class Pilots:
         """The seconds of an epoch, from as few examples as will do, and how often an epoch is evaluated."""
         batch_size = batch_size_at(config, config.total_epochs / 2)
         steps = steps_per_epoch(config.train_size, batch_size)
-        every = read_amount("evaluate_every", config.evaluate_every or "1epochs").as_bounds(config.train_size)
+        every = config.every.as_bounds(config.train_size)
         evaluations = max(steps / every[0], config.train_size / every[1])
         examples = (config.train_loss_examples or config.train_size) + _share_tested(config) * config.test_size
         last: list[Moment] = []

@@ -32,6 +32,7 @@ from trainables.measures.costs import cost_line
 from trainables.runtime.errors import UserError
 from trainables.runtime.text import duration
 from trainables.storage.folders import AnyPath, redact_credentials, write_atomically
+from trainables.training.looks import evaluation_line
 from trainables.units import Amount, in_examples
 
 if TYPE_CHECKING:
@@ -174,8 +175,8 @@ def run_study(
         done = len(configs) - len(missing)
         before = f", {done} of them done already" if done else ""
         talk.print(f"{len(configs)} trials{before}{_to_measure(len(to_measure))} -> {folder}")
-        if missing and (cost := cost_line(missing[0])):
-            talk.print(cost, soft_wrap=True)
+        for line in filter(None, (evaluation_line(missing[0]), cost_line(missing[0])) if missing else ()):
+            talk.print(line, soft_wrap=True)
         ended = {config.trial_id for config in configs} - {config.trial_id for config in missing}
         rows = [row for row in read_tables(folder).trials.to_pylist() if row["trial_id"] in ended] if done else []
         progress = Progress(missing, done, talk, rows, hides_results=read_design(folder) is not None)
@@ -316,6 +317,8 @@ def _dry_run(
     if times is not None:
         bound = " at most: trials that reach the target loss end earlier" if times.is_bound else ""
         console.print(f"about {duration(times.seconds)}{bound} (from short trials on this machine's CPU)")
+        if evaluations := evaluation_line(missing[0]):
+            console.print(evaluations, soft_wrap=True)
         if cost := cost_line(missing[0]):
             measuring, whole = math.fsum(times.measure_seconds.values()), math.fsum(times.trial_seconds.values())
             console.print(cost, soft_wrap=True)

@@ -36,6 +36,20 @@ def is_test_due(point: int, looked: int, test_size: int, examples: int) -> bool:
     return is_look(point) or (looked + 1) * test_size <= SHARE * PASSES * examples
 
 
+def evaluation_line(config: TrialConfig) -> str:
+    """Return in one line what the evaluations of a trial cost, where that is more than its training; else ""."""
+    between, trained = config.examples_of(config.every), config.examples_of(config.length)
+    points, seen = math.ceil(trained / between), config.train_loss_examples or config.train_size
+    tested = points if is_test_always_due(config) else times_tested(points, config.test_size, between)
+    work = (points * seen + tested * config.test_size) / (PASSES * trained)
+    if work <= 1:
+        return ""
+    return (
+        f"Evaluations of each trial: about {work:.2g} times the work of its training, {points} on {seen} training "
+        f"examples and {tested} on {config.test_size} test examples (see --evaluate-every, --test-size)"
+    )
+
+
 def times_tested(points: int, test_size: int, examples: float) -> int:
     """The number of test evaluations in `points` logging points of `examples` training examples each."""
     looked = 0

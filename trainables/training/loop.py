@@ -52,7 +52,6 @@ from trainables.training.recording import RecordedUpdate, Recorder, is_recordabl
 from trainables.training.schedule import Schedule, batch_size_at, batch_sizes
 from trainables.training.update import Update, Updates
 from trainables.training.weight_averaging import WeightAverage
-from trainables.units import read_amount
 
 DIVERGED_LOSS = 100.0  # times the loss of guessing without looking at the inputs, Task.chance
 LOOKED_EPOCHS = 3  # in which the loss is also looked at between steps: later, the looks would be an epoch apart
@@ -106,7 +105,7 @@ class Training:
         self.examples = 0  # used so far, each as often as it was used
         self.seconds = 0.0
         self.epochs: list[dict[str, Any]] = []  # the rows of epochs.parquet, one for each logging point
-        self._every = read_amount("evaluate_every", config.evaluate_every or "1epochs")
+        self._every = config.every
         self._schedule = Schedule(config)
         self._end = config.length.as_bounds(config.train_size)
         self._changes_size = len(batch_sizes(config)) > 1

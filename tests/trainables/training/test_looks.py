@@ -7,7 +7,7 @@ import pytest
 
 from trainables.config import TrialConfig
 from trainables.data import Source
-from trainables.training.looks import PASSES, SHARE, is_look, is_test_due, times_tested
+from trainables.training.looks import PASSES, SHARE, evaluation_line, is_look, is_test_due, times_tested
 from trainables.trial import Trial
 
 LARGE_TEST = {
@@ -126,3 +126,15 @@ def test_states_are_not_shared_between_targets(make_config: Any, target: dict[st
     """One trial would have ended, or been evaluated, where the other was not."""
     switch = {"switch_epoch": 2, "switch_batch_size": 300}
     assert make_config(**switch, **target).warm_start_id != make_config(**switch).warm_start_id
+
+
+def test_what_is_said_of_evaluations(make_config: Any) -> None:
+    """An update of an example counts as three evaluations: 10 times 1000 and 10 000 examples are 110 000 / 30 000."""
+    sizes = {"train_size": 60000, "test_size": 10000, "batch_size": 10, "measure_examples": 10, "epochs": None}
+    line = evaluation_line(make_config(**sizes, budget="1000steps", evaluate_every="100steps"))
+    assert line == (
+        "Evaluations of each trial: about 3.7 times the work of its training, 10 on 1000 training examples and 10 on "
+        "10000 test examples (see --evaluate-every, --test-size)"
+    )
+    assert evaluation_line(make_config(**sizes, budget="1000steps", evaluate_every="500steps")) == ""
+    assert evaluation_line(make_config(epochs=100)) == ""
