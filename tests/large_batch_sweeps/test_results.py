@@ -18,6 +18,7 @@ import large_batch_sweeps as lbs
 from analysis.data.load import comparable
 from analysis.questions.free_batch import free_batch
 from analysis.reporting.headline import cards
+from analysis.reporting.report import FIGURES
 from analysis.stats.means import paired_difference
 from large_batch_sweeps import studies
 
@@ -182,6 +183,16 @@ def test_every_figure_is_a_figure(results: lbs.SweepResults, name: str) -> None:
         figure = draw(results)
         assert isinstance(figure, matplotlib.figure.Figure)
         assert not any("_" in title for axes in figure.axes for title in (axes.get_xlabel(), axes.get_ylabel()))
+
+
+def test_the_page_of_the_interface_has_every_name() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "api" / "large_batch_sweeps.md").read_text(encoding="utf-8")
+    modules = {name: getattr(lbs, name) for name in ("questions", "studies", "paper", "figures")}
+    assert all(f"::: large_batch_sweeps.{name}\n" in page for name in modules)
+    listed = {name for module in modules.values() for name in module.__all__}
+    single = set(re.findall(r"^::: [\w.]+\.(\w+)$", page, re.MULTILINE))
+    assert set(lbs.__all__) - listed - single == {"sharpness"}  # a page of its own
+    assert {name for name in FIGURES if f"`{name}`" not in page} == set()
 
 
 def test_what_is_not_there_is_one_line(tmp_path: Path) -> None:
