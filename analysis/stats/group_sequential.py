@@ -37,6 +37,7 @@ from analysis.stats.means import CONFIDENCE, Floats
 ALPHA = (1 - CONFIDENCE) / 2  # of each side
 MOST_LOOKS = 5
 NODES = 200  # of each integral
+LEAST_LEVEL = 1e-100  # a smaller one is none: its quantile of t, or the square of that, may not be finite
 
 
 def planned_looks(first: int, cap: int) -> tuple[int, ...]:
@@ -54,8 +55,8 @@ def spent(fraction: float, alpha: float = ALPHA) -> float:
 def look_levels(replicates: tuple[int, ...], cap: int, alpha: float = ALPHA) -> tuple[float, ...]:
     """The one-sided level p_k of each look, after `replicates` (n_1, ..., n_k) of at most `cap`.
 
-    A look at fewer than two replicates, or at no new ones, has the level 0. A test at the last level, or an interval at
-    1 - 2 p_k, holds together with those of all looks before.
+    A look at fewer than two replicates, at no new ones, or far too early has the level 0. A test at the last level, or
+    an interval at 1 - 2 p_k, holds together with those of all looks before.
     """
     levels: list[float] = []
     before, level = 0, 0.0
@@ -65,6 +66,7 @@ def look_levels(replicates: tuple[int, ...], cap: int, alpha: float = ALPHA) -> 
             continue
         released = spent(count / cap, alpha) - (spent(before / cap, alpha) if before else 0.0)
         level = _level(count, released, before, level) if level else released
+        level = level if level > LEAST_LEVEL else 0.0
         before = count
         levels.append(level)
     return tuple(levels)

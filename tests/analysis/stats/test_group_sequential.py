@@ -91,6 +91,15 @@ def test_looks_without_new_replicates_have_no_level() -> None:
     assert look_levels((1, 4, 4, 8), 8) == pytest.approx((0.0, spent(0.5), 0.0, levels_of_plan([4, 8])[1]))
 
 
+@pytest.mark.parametrize(("first", "cap"), [(4, 300), (4, 900)])
+def test_a_first_look_that_can_spend_nothing_changes_no_other(first: int, cap: int) -> None:
+    """It may spend 1e-84, or 1e-247, whose quantile of t is beyond what SciPy knows."""
+    looks = planned_looks(first, cap)
+    levels = levels_of_plan(looks)
+    assert levels[0] < 1e-80
+    assert levels[1:] == pytest.approx(look_levels(looks[1:], cap), rel=1e-6)
+
+
 def test_planned_looks() -> None:
     assert planned_looks(4, 12) == (4, 6, 8, 10, 12)
     assert planned_looks(4, 6) == (4, 5, 6)

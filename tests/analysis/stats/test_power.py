@@ -37,6 +37,14 @@ def test_no_number_for_no_effect() -> None:
     assert cap_for(0.0, 0.8, 4) is None
 
 
+def test_a_cap_of_hundreds_of_replicates() -> None:
+    """As of a loss near the margin; the first look is far too early to decide anything."""
+    cap = cap_for(0.095, 0.8, 4)
+    assert cap is not None
+    assert replicates_for(0.095, 0.8) == 872
+    assert 872 <= cap < 872 * 1.07  # 4 % for the stricter last look, and 2 % for the steps of the search
+
+
 @pytest.mark.parametrize("effect", [0.8, 1.5, 3.0])
 def test_promised_power_is_met(effect: float) -> None:
     random = np.random.default_rng(1)
