@@ -55,8 +55,8 @@ examples:
       momentum and betas are searched beside the learning rate
   python sweeps/optimizer_ladder.py --name mine --optimizer adamw progressive_lbfgs memory=10 theta=0.9
       against L-BFGS on batches that grow from each batch size
-  python sweeps/optimizer_ladder.py --name mine --resume --trials 24
-      a larger search; a finished trial is never run again
+  python sweeps/optimizer_ladder.py --resume --trials 24
+      a larger search than the first one; a finished trial is never run again
 """
 
 

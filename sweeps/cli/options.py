@@ -51,8 +51,8 @@ examples:
   python sweeps/batch_grid.py --name mine --dataset mnist --download --train-size 2000 --model-options widths=256,256 \\
       --batch-sizes 16 64 200 2000 --learning-rates 0.001 --warmup-epochs 0 --switch-epochs none
       MNIST with 2000 training images: train small-batch and large-batch to the same loss
-  python sweeps/batch_grid.py --name mine --resume --seeds 0 1 2 3 4 5 6 7
-      the same sweep with more replicates: finished trials are reused, only the new ones run
+  python sweeps/batch_grid.py --resume --seeds 0 1 2 3 4 5 6 7
+      the default study with more replicates: finished trials are reused, only the new ones run
 """
 
 

@@ -39,8 +39,8 @@ examples:
       to test accuracies
   python sweeps/steps_to_result.py --name mine --optimizer sgd --learning-rate-range 0.001 1 --momentum-range 0 0.99
       the momentum of every batch size is searched too
-  python sweeps/steps_to_result.py --name mine --resume --trials 24
-      a larger search; a finished trial is never run again
+  python sweeps/steps_to_result.py --resume --trials 24
+      a larger search than the first one; a finished trial is never run again
 """
 
 

@@ -31,8 +31,8 @@ examples:
       is a remedy still worth something when plain training is tuned as hard?
   python sweeps/tuned_gap.py --name mine --optimizer sgd --learning-rate-range 0.001 1 --momentum-range 0 0.99
       the momentum of every batch size is searched too
-  python sweeps/tuned_gap.py --name mine --resume --trials 24 --storage postgresql://user@host/optuna
-      any storage of Optuna; a finished trial is never run again
+  python sweeps/tuned_gap.py --resume --trials 24
+      a larger search than the first one; a finished trial is never run again
   optuna-dashboard sqlite:///results/tuned_gap/optuna.db
       the studies in a browser, even while they run (pip install optuna-dashboard)
 """
