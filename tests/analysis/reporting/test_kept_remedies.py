@@ -1,7 +1,8 @@
-"""The table in docs/remedies.md is what the kept results say."""
+"""The tables in docs/remedies.md are what the kept results say."""
 
 from pathlib import Path
 
+import pytest
 from narrow import not_none
 
 from analysis.data.load import load_sweep
@@ -34,8 +35,9 @@ def row(found: Remedy) -> str:
     return f"| {' | '.join(cells)} |"
 
 
-def test_the_page_shows_the_kept_results() -> None:
+@pytest.mark.parametrize(("folder", "batch_size", "count"), [("remedies_digits", 300, 13), ("remedies_mnist", 200, 9)])
+def test_the_page_shows_the_kept_results(folder: str, batch_size: int, count: int) -> None:
     page = (DOCS / "remedies.md").read_text()
-    found = [one for one in remedies(load_sweep(DOCS / "kept" / "remedies_digits")) if one.batch_size == 300]
-    assert len(found) == 13
+    found = [one for one in remedies(load_sweep(DOCS / "kept" / folder)) if one.batch_size == batch_size]
+    assert len(found) == count
     assert "\n".join(map(row, found)) in page
