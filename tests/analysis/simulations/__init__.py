@@ -250,10 +250,11 @@ def grouped(design: Design, sweep: Sweep) -> Iterator[None]:
     attempted, completed = frames
     completed["test_error"] = sweep.metric.errors(completed[sweep.metric.column])
     completed = completed[completed["status"] == "completed"].copy()
-    with (
-        mock.patch.object(load, "_attempted", return_value=attempted),
-        mock.patch.object(load, "_completed", return_value=completed),
-    ):
+
+    def seen(frame: pd.DataFrame) -> Callable[[Sweep], pd.DataFrame]:
+        return lambda sweep: frame if sweep.sequential is None else sweep.sequential.seen(frame)
+
+    with mock.patch.object(load, "_attempted", seen(attempted)), mock.patch.object(load, "_completed", seen(completed)):
         yield
 
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 import socket
@@ -83,8 +84,8 @@ def sweep(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sweep]:
     )
     try:
         assert driver.stdout is not None
-        line = next(line for line in driver.stdout if line.startswith("Ray:"))
-        found = Sweep(driver, results / NAME, temporary, line.split()[-1])
+        dashboard = next(found[0] for line in driver.stdout if (found := re.search(r"http://[^\s,]+", line)))
+        found = Sweep(driver, results / NAME, temporary, dashboard)
         wait_for(lambda: len(found.records()) >= 3, "three trials")
         yield found
     finally:
