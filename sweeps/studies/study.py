@@ -15,6 +15,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from rich.console import Console
 
 from analysis.data.sequential_design import read_design
@@ -47,6 +48,7 @@ class Ending:
     write: Callable[[], object]
 
 
+ONE_SIDED = 0.8  # of all labels: a class that has more of them makes the accuracy a poor judge
 OF_STUDIES = {"target_test_loss", "rescaling"}  # fields of the grid without an option of batch_grid.py
 Finish = Callable[[Path, Console], Ending | None]  # prints the details, and writes where it returns no Ending
 
@@ -78,11 +80,22 @@ def source_of(options: argparse.Namespace, dataset: str, *others: str) -> Source
         source = _named_as_before(source, options.results / options.name)
     if is_drawn_anew(source):
         warn([f"{dataset} returns other data each time it is called, so trials cannot be resumed; seed its generator"])
-    is_known = source.task == "classification" and not source.of_tokens and not isinstance(source, StreamSource)
-    if is_known and source.labels.min() > 0:
-        least = int(source.labels.min())
-        warn([f"the labels of {dataset} start at {least}, so the classes below have no examples; subtract {least}"])
+    if source.task == "classification" and not source.of_tokens and not isinstance(source, StreamSource):
+        warn(_about_labels(source))
     return source
+
+
+def _about_labels(source: Source) -> Iterable[str]:
+    """What is odd about class numbers: none for the first classes, or nearly all for one."""
+    counts = np.bincount(source.labels)
+    if least := int(np.flatnonzero(counts)[0]):
+        yield f"the labels of {source.name} start at {least}, so the classes below have no examples; subtract {least}"
+    if (share := counts.max() / counts.sum()) >= ONE_SIDED:
+        better = "--task binary judges by AUC" if source.num_classes == 2 else "balanced accuracy is kept in `metrics`"
+        yield (
+            f"{100 * share:.0f} % of the labels of {source.name} are {counts.argmax()}, which is the accuracy of a "
+            f"network that gives this answer alone; {better}"
+        )
 
 
 def resuming(options: argparse.Namespace) -> argparse.Namespace:

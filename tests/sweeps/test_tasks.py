@@ -114,7 +114,7 @@ def test_a_sweep_of_a_task_of_ones_own(tmp_path: Path) -> None:
         (["--dataset", "sets_of_user:one_sided"], "got only 0 in the training set; AUC needs both"),
         (["--dataset", "sets_of_user:three"], "`labels` must be 0 or 1 for the task binary, got 0 to 2"),
         (["--dataset", "sets_of_user:shares"], "`labels` must be 0 or 1 for each class"),
-        (["--dataset", "sets_of_user:floats"], "--task regression or multilabel takes others"),
+        (["--dataset", "sets_of_user:floats"], "--task regression, multilabel or binary takes others"),
         (["--dataset", "sets_of_user:prices", "--task", "sets_of_user:Mean"], "do not take its mean"),
         (["--dataset", "sets_of_user:prices", "--task", "sets_of_user:Nobody"], "`task` must be an importable"),
         (["--dataset", "sets_of_user:prices", "--task", "ranking"], "`task` must be one of classification"),

@@ -22,6 +22,8 @@ def made(least, seed):
 def fixed(): return made(0, 0)
 def from_one(): return made(1, 0)
 def afresh(): return made(0, None)
+def rare(): return made(0, 0)[0], 1 * (np.arange(20) < 2), None, None
+def one_of_three(): return made(0, 0)[0], np.arange(20).clip(17, 19) - 17, None, None
 def global_generator():
     return np.random.normal(size=(20, 2)), np.arange(20) % 2, None, None
 def slowly():
@@ -38,6 +40,16 @@ def crashes(): os.kill(os.getpid(), signal.SIGSEGV)
         ("fixed", ""),
         ("global_generator", ""),  # which is seeded
         ("from_one", "warning: the labels of data_of_user:from_one start at 1, so the classes below have no examples"),
+        (
+            "rare",
+            "warning: 90 % of the labels of data_of_user:rare are 0, which is the accuracy of a network that gives "
+            "this answer alone; --task binary judges by AUC\n",
+        ),
+        (
+            "one_of_three",
+            "warning: 90 % of the labels of data_of_user:one_of_three are 0, which is the accuracy of a "
+            "network that gives this answer alone; balanced accuracy is kept in `metrics`\n",
+        ),
         ("slowly", ""),  # too slow for a second call
         ("afresh", "warning: data_of_user:afresh returns other data each time it is called, so trials cannot be"),
     ],

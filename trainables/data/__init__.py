@@ -178,7 +178,7 @@ def _from_function(name: str, options: dict[str, Any], task: str | None) -> Sour
         if of_classes and not np.issubdtype(labels.dtype, np.integer):
             raise UserError(
                 f"`dataset` {name} must return integer labels, class numbers from 0, (N,) or (N, T) for tokens, "
-                f"got {labels.dtype} of shape {labels.shape}; --task regression or multilabel takes others"
+                f"got {labels.dtype} of shape {labels.shape}; --task regression, multilabel or binary takes others"
             )
     if of_classes:
         train_labels, test_labels = _flat(train_inputs, train_labels), _flat(test_inputs, test_labels)

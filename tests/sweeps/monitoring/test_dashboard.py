@@ -84,7 +84,8 @@ def sweep(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sweep]:
     )
     try:
         assert driver.stdout is not None
-        dashboard = next(found[0] for line in driver.stdout if (found := re.search(r"http://[^\s,]+", line)))
+        addresses = (re.search(r"http://[^\s,]+", line) for line in driver.stdout)
+        dashboard = next(address[0] for address in addresses if address)
         found = Sweep(driver, results / NAME, temporary, dashboard)
         wait_for(lambda: len(found.records()) >= 3, "three trials")
         yield found

@@ -66,7 +66,7 @@ def test_what_a_dataset_declares(name: str, task: str, kind: type, shape: tuple[
 @pytest.mark.parametrize(
     ("name", "task", "message"),
     [
-        ("floats", None, "must return integer labels, .*; --task regression or multilabel takes others"),
+        ("floats", None, "must return integer labels, .*; --task regression, multilabel or binary takes others"),
         ("unknown", None, "must return a task as its fifth value, one of .*, got 'ranking'"),
         ("holes", None, "finite labels, got NaN or infinity in the training set"),
         ("short", None, "labels for each training input, got inputs of shape"),
