@@ -26,9 +26,9 @@ from analysis.questions.steps_to_result import steps_to_result as steps
 from analysis.questions.tuned_cells import load_tuned_gap
 from analysis.reporting.report import FIGURES
 from large_batch_sweeps.arguments import number, sweep_of, sweeps_of
-from large_batch_sweeps.results import SweepResults
+from large_batch_sweeps.results import SweepResults, folder_of
 from large_batch_sweeps.studies import times_found
-from trainables.storage.folders import AnyPath, place
+from trainables.storage.folders import AnyPath
 
 
 def _of_results(draw: Callable[..., Figure]) -> Callable[[SweepResults], Figure]:
@@ -72,14 +72,14 @@ def tuned_gap(folder: str | AnyPath) -> Figure:
     """The gap with each batch size tuned, of `python sweeps/tuned_gap.py`."""
     from analysis.charts.tuned_gap import tuned_gap_figure
 
-    return tuned_gap_figure(load_tuned_gap(place(folder)))
+    return tuned_gap_figure(load_tuned_gap(folder_of(folder)))
 
 
 def optimizer_ladder(folder: str | AnyPath) -> Figure:
     """Steps by batch size for each optimizer, of `python sweeps/optimizer_ladder.py`."""
     from analysis.charts.optimizer_ladder import optimizer_ladder_figure
 
-    return optimizer_ladder_figure(load_ladder(place(folder)))
+    return optimizer_ladder_figure(load_ladder(folder_of(folder)))
 
 
 def scaling_rules(results: SweepResults) -> Figure:
@@ -112,27 +112,27 @@ def sharpness_intervention(results: SweepResults) -> Figure:
 
 def keskar_figure4(results: SweepResults) -> Figure:
     """Test accuracy and box sharpness against the batch size (Keskar et al. 2017, figure 4)."""
-    return threshold(results.sweep)
+    return threshold(sweep_of(results))
 
 
 def evolution(results: SweepResults) -> Figure:
     """Sharpness and distance from the start against the training loss, of `python sweeps/evolution.py`."""
-    return along_the_run(results.sweep)
+    return along_the_run(sweep_of(results))
 
 
 def paper_remedies(results: SweepResults) -> Figure:
     """Gap and sharpness of each remedy at the largest batch, of `python sweeps/paper_remedies.py`."""
-    return remedies_figure([row for row, _ in against_small(results.sweep)])
+    return remedies_figure([row for row, _ in against_small(sweep_of(results))])
 
 
 def optimization_issue(results: SweepResults) -> Figure:
     """Gap and sharpness of each optimizer and batch size, of `python sweeps/optimization_issue.py`."""
-    return optimizers_figure(by_optimizer(results.sweep))
+    return optimizers_figure(by_optimizer(sweep_of(results)))
 
 
 def resilience(results: SweepResults) -> Figure:
     """Gap and sharpness of each network and optimizer, of `python sweeps/resilience.py`."""
-    return resilience_figure(variants(results.sweep))
+    return resilience_figure(variants(sweep_of(results)))
 
 
 def landscape(results: SweepResults, *, pair: tuple[str, str] | None = None) -> Figure:

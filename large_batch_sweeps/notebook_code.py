@@ -56,7 +56,8 @@ def _collect(code: Any, parts: dict[str, str]) -> None:
     if "." in code.__qualname__ or name == "<lambda>":
         raise UserError(f"`{code.__qualname__}` must be a function or class of its own, not one inside another")
     parts[name] = ""  # seen, so that a circle ends
-    space = code.__globals__ if isinstance(code, FunctionType) else vars(sys.modules[code.__module__])
+    own = inspect.unwrap(code)  # what a decorator such as torch.no_grad() returns has the globals of its own module
+    space = own.__globals__ if isinstance(own, FunctionType) else vars(sys.modules[code.__module__])
     for used in _names(source):
         if used in parts or used == name or (used not in space and hasattr(builtins, used)):
             continue
@@ -82,16 +83,20 @@ def _source(code: Any) -> str:
 
 def _add(name: str, value: Any, parts: dict[str, str]) -> None:
     """Add to `parts` what gives `name` its `value`."""
+    own = getattr(value, "__name__", "")
+    module = getattr(value, "__module__", None) or _module_with(own, value)
     if isinstance(value, ModuleType):
-        parts[name] = f"import {value.__name__}" + (f" as {name}" if name != value.__name__ else "")
-    elif inspect.isclass(value) or inspect.isroutine(value):
-        if getattr(value, "__module__", None) in ("__main__", None) or _is_of_notebook(value):
-            _collect(value, parts)
-        else:
-            own = value.__qualname__
-            parts[name] = f"from {value.__module__} import {own}" + (f" as {name}" if name != own else "")
+        parts[name] = f"import {own}" + (f" as {name}" if name != own else "")
+    elif (inspect.isclass(value) or inspect.isroutine(value)) and (module == "__main__" or _is_of_notebook(module)):
+        _collect(value, parts)
+        if name != own:
+            parts[name] = f"{name} = {own}\n"
+    elif own and getattr(sys.modules.get(module), own, None) is value:
+        parts[name] = f"from {module} import {own}" + (f" as {name}" if name != own else "")
     elif _is_constant(value):
         parts[name] = f"{name} = {value!r}\n"
+        for number in {"inf", "nan"} & set(_names(repr(value))):
+            parts[f"math.{number}"] = f"from math import {number}"
     else:
         raise UserError(
             f"`{name}`, which the code refers to, must be a module, a function, a class or a plain constant, got "
@@ -99,8 +104,13 @@ def _add(name: str, value: Any, parts: dict[str, str]) -> None:
         )
 
 
-def _is_of_notebook(value: Any) -> bool:
-    module = value.__module__
+def _module_with(name: str, value: Any) -> str:
+    """A module on disk that has `value` under this name: functions written in C, such as torch.tanh, name none."""
+    having = [own for own, module in sys.modules.items() if getattr(module, "__dict__", {}).get(name) is value]
+    return min((own for own in having if own != "__main__" and not _is_of_notebook(own)), default="")
+
+
+def _is_of_notebook(module: str) -> bool:
     return module not in sys.builtin_module_names and getattr(sys.modules.get(module), "__file__", None) is None
 
 

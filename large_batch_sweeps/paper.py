@@ -17,6 +17,7 @@ from analysis.paper import paper_remedies as bought_back
 from analysis.paper import resilience as variants
 from analysis.paper import warm_start as switches
 from analysis.paper.comparison import Comparison
+from large_batch_sweeps.arguments import sweep_of
 from large_batch_sweeps.frames import row_of, with_interval
 from large_batch_sweeps.results import SweepResults
 
@@ -24,14 +25,14 @@ from large_batch_sweeps.results import SweepResults
 def keskar_tables(results: SweepResults) -> pd.DataFrame:
     """Accuracies and sharpness of the small and the large batch (SB, LB) of each network, in percent, beside the
     paper's."""
-    return tables.keskar_tables(results.sweep)
+    return tables.keskar_tables(sweep_of(results))
 
 
 def keskar_figure4(results: SweepResults) -> pd.DataFrame:
     """Test metric, gap and box sharpness at each batch size: a row for each `quantity`."""
     return pd.DataFrame(
         {"quantity": name, "batch_size": size, **with_interval("mean", mean)}
-        for name, of in threshold.by_batch_size(results.sweep).items()
+        for name, of in threshold.by_batch_size(sweep_of(results)).items()
         for size, mean in of.items()
     )
 
@@ -39,7 +40,7 @@ def keskar_figure4(results: SweepResults) -> pd.DataFrame:
 def warm_start(results: SweepResults) -> pd.DataFrame:
     """Each switch epoch, and both batches alone: `gap` and `ratio` against the small one, `gain` over the large one."""
     return pd.DataFrame(
-        {**_row(row), **with_interval("gain", gain)} for row, gain in switches.warm_starts(results.sweep)
+        {**_row(row), **with_interval("gain", gain)} for row, gain in switches.warm_starts(sweep_of(results))
     )
 
 
@@ -52,7 +53,7 @@ def evolution(results: SweepResults) -> pd.DataFrame:
             **with_interval("large", large),
             **with_interval("ratio", ratio),
         }
-        for loss, small, large, ratio in along_the_run.at_shared_losses(results.sweep).rows
+        for loss, small, large, ratio in along_the_run.at_shared_losses(sweep_of(results)).rows
     )
 
 
@@ -60,18 +61,18 @@ def paper_remedies(results: SweepResults) -> pd.DataFrame:
     """Plain training and each remedy at the largest batch: `gap` to the smallest batch, `gain` over plain training."""
     return pd.DataFrame(
         {**_row(row), **with_interval("gain", None if remedy is None else remedy.gain)}
-        for row, remedy in bought_back.against_small(results.sweep)
+        for row, remedy in bought_back.against_small(sweep_of(results))
     )
 
 
 def optimization_issue(results: SweepResults) -> pd.DataFrame:
     """Each optimizer and batch size, against the optimizer at the smallest batch."""
-    return _compared(optimizers.by_optimizer(results.sweep))
+    return _compared(optimizers.by_optimizer(sweep_of(results)))
 
 
 def resilience(results: SweepResults) -> pd.DataFrame:
     """The largest against the smallest batch, for each network and optimizer."""
-    return _compared(variants.resilience(results.sweep))
+    return _compared(variants.resilience(sweep_of(results)))
 
 
 def _compared(rows: Iterable[Comparison]) -> pd.DataFrame:

@@ -1,6 +1,8 @@
 """The results of a sweep in Python: its tables as DataFrames, and a card for each question in a notebook."""
 
+import contextlib
 import html
+from pathlib import Path
 
 import pandas as pd
 
@@ -8,7 +10,7 @@ from analysis.data import load
 from analysis.data.progress import progress_of
 from analysis.reporting.answer import answer
 from analysis.reporting.headline import Card, run_line, standing
-from trainables.storage.folders import AnyPath
+from trainables.storage.folders import AnyPath, place
 
 CARD = "border:1px solid #8888;border-radius:6px;padding:.6em .9em;flex:1 1 16em;max-width:32em"
 
@@ -78,7 +80,16 @@ def load_sweep(folder: str | AnyPath) -> SweepResults:
 
     Raises UserError (a ValueError) where `folder` holds no sweep, or no trial has ended yet.
     """
-    return SweepResults(load.load_sweep(folder))
+    return SweepResults(load.load_sweep(folder_of(folder)))
+
+
+def folder_of(folder: str | AnyPath) -> AnyPath:
+    """The folder that a path or URI names; as in a shell, `~` is the home folder."""
+    found = place(folder)
+    if isinstance(found, Path):
+        with contextlib.suppress(RuntimeError):  # no such user: a folder whose name begins with ~
+            return found.expanduser()
+    return found
 
 
 def _card(card: Card) -> str:

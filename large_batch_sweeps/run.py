@@ -17,9 +17,10 @@ from typing import Any
 import numpy as np
 
 from large_batch_sweeps.notebook_code import as_module
-from large_batch_sweeps.results import SweepResults, load_sweep
+from large_batch_sweeps.results import SweepResults, folder_of, load_sweep
 from trainables.runtime.errors import UserError
 from trainables.runtime.importing import importing_alike
+from trainables.storage.folders import AnyPath
 
 PROGRAM = "batch_grid.py"
 COMMAND = (sys.executable, "-P", "-m", "sweeps.batch_grid")
@@ -32,7 +33,7 @@ class SweepError(Exception):
     """The sweep could not continue, for example because its storage or Ray was lost. Finished trials are kept."""
 
 
-def run_sweep(*, name: str = "batch_grid", results: str | Path = "results", **options: Any) -> SweepResults:
+def run_sweep(*, name: str = "batch_grid", results: str | AnyPath = "results", **options: Any) -> SweepResults:
     """Run a sweep and return its results. `large_batch_sweeps.show_options()` prints all options with their defaults.
 
     Options are the ones of `sweeps/batch_grid.py` with underscores: `batch_sizes=[16, 64]`, `learning_rates=[0.01]`,
@@ -45,9 +46,10 @@ def run_sweep(*, name: str = "batch_grid", results: str | Path = "results", **op
     or Ray was lost. Trials that failed are in `trials` with their reason; the others are kept.
     """
     for argument, value in {"name": name, "results": results}.items():
-        if not isinstance(value, str | Path):
+        if not isinstance(value, str | AnyPath):
             raise UserError(f"`{argument}` must be text or a path, got {value!r}")
-    folder, search = Path(results).expanduser().absolute(), []
+    folder, search = folder_of(results), []
+    folder = folder.absolute() if isinstance(folder, Path) else folder
     for option in OF_CODE:
         code = options.get(option)
         if code is not None and not isinstance(code, str | FunctionType | BuiltinFunctionType | type):
@@ -124,10 +126,15 @@ def _word(value: Any) -> str:
     return str(value)
 
 
-def _path_of(code: Callable[..., Any], folder: Path) -> tuple[str, Path | None]:
+def _path_of(code: Callable[..., Any], folder: AnyPath) -> tuple[str, Path | None]:
     """The import path of a function or class, and where its module lies if that had to be written."""
     if code.__module__ != "__main__" and hasattr(sys.modules.get(code.__module__), "__file__"):
         return f"{code.__module__}:{code.__qualname__}", None
+    if not isinstance(folder, Path):
+        raise UserError(
+            f"`results` must be a folder of a file system for the code of a cell, got {folder.parent}; write the code "
+            "into a file and give its import path, package.module:function"
+        )
     return f"{as_module(code, folder)}:{code.__qualname__}", folder
 
 

@@ -19,13 +19,13 @@ from analysis.questions.sweep_parts import sweep_parts
 from analysis.questions.tuned_cells import load_tuned_gap
 from large_batch_sweeps.arguments import number, sweep_of, sweeps_of
 from large_batch_sweeps.frames import frame_of, row_of, with_interval
-from large_batch_sweeps.results import SweepResults
-from trainables.storage.folders import AnyPath, place
+from large_batch_sweeps.results import SweepResults, folder_of
+from trainables.storage.folders import AnyPath
 
 
 def tuned_gap(folder: str | AnyPath) -> pd.DataFrame:
     """The results of `python sweeps/tuned_gap.py`: each batch size and remedy at the setting that tuning chose."""
-    return frame_of(load_tuned_gap(place(folder)).cells)
+    return frame_of(load_tuned_gap(folder_of(folder)).cells)
 
 
 def optimizer_ladder(folder: str | AnyPath) -> pd.DataFrame:
@@ -34,7 +34,7 @@ def optimizer_ladder(folder: str | AnyPath) -> pd.DataFrame:
     `steps` and `examples` to the goal; `loss`, the metric after the ladder's `loss_at` examples.
     """
     rows = []
-    for one in ladder.load_ladder(place(folder)):
+    for one in ladder.load_ladder(folder_of(folder)):
         for rung in one.rungs:
             reached = {} if rung.tuned.found is None else {row.batch_size: row for row in rung.tuned.found.rows}
             for size in sorted({*reached, *rung.losses}):

@@ -40,7 +40,9 @@ WRONG: list[tuple[Call, str]] = [
     *((lambda r, f=f: f("mine"), "`results` must be what lbs.load_sweep.folder. returns, got str") for f in (
         any_lbs.free_batch, any_lbs.data_size, any_lbs.threshold_batch, any_lbs.scaling_rules,
         any_lbs.figures.free_batch,        any_lbs.figures.data_size, any_lbs.figures.landscape,
-        any_lbs.remedies, any_lbs.time_to_result,
+        any_lbs.remedies, any_lbs.time_to_result, any_lbs.figures.keskar_figure4, any_lbs.figures.evolution,
+        any_lbs.figures.paper_remedies, any_lbs.figures.optimization_issue, any_lbs.figures.resilience,
+        *(getattr(any_lbs.paper, name) for name in any_lbs.paper.__all__),
     )),
     (lambda r: any_lbs.data_size(None), "returns, got NoneType"),
     (lambda r: any_lbs.free_batch(r, margin="0.5"), "`margin` must be a finite number or None, got '0.5'"),

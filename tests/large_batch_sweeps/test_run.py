@@ -1,14 +1,17 @@
 """Sweeps from Python: options as the command has them, and code of a notebook's cell as a module."""
 
+import math
 import sys
 import threading
 import types
 from pathlib import Path
 
+import made_up
 import pytest
 import torch
 
 import large_batch_sweeps as lbs
+from large_batch_sweeps import run
 from large_batch_sweeps.notebook_code import as_module
 from large_batch_sweeps.run import words
 
@@ -44,18 +47,43 @@ def uses_a_tensor(input_shape, num_classes):
     return model
 """
 
+OTHER_NAMES = """
+import torch
+from math import inf
+from numpy import exp
+from torch import nn, tanh
+from torch.nn.functional import max_pool2d
 
-@pytest.fixture
-def notebook(monkeypatch: pytest.MonkeyPatch) -> types.ModuleType:
-    """The names of a notebook in which CELL was run: a module without a file, whose source can be read."""
+LIMITS = (-inf, float("nan"), "inf")
+
+def activation(x):
+    return tanh(x)
+
+squash = activation
+
+@torch.no_grad()
+def build(input_shape, num_classes):
+    model = nn.Linear(2, 1)
+    model.weight.fill_(0.5)
+    return squash(model.weight.sum()), inf, exp(0.0), LIMITS, max_pool2d
+"""
+
+
+def run_cell(text: str, monkeypatch: pytest.MonkeyPatch) -> types.ModuleType:
+    """The names of a notebook in which `text` was run: a module without a file, whose source can be read."""
     import linecache
 
     module = types.ModuleType("notebook_of_test")
     file = "<ipython-input-1>"
-    linecache.cache[file] = (len(CELL), None, CELL.splitlines(keepends=True), file)
-    exec(compile(CELL, file, "exec"), module.__dict__)
+    linecache.cache[file] = (len(text), None, text.splitlines(keepends=True), file)
+    exec(compile(text, file, "exec"), module.__dict__)
     monkeypatch.setitem(sys.modules, module.__name__, module)
     return module
+
+
+@pytest.fixture
+def notebook(monkeypatch: pytest.MonkeyPatch) -> types.ModuleType:
+    return run_cell(CELL, monkeypatch)
 
 
 def test_options_are_those_of_the_command() -> None:
@@ -83,6 +111,39 @@ def test_code_of_a_cell_becomes_a_module(
     network = __import__(name).build((2, 3), 4)
     assert network(torch.zeros(5, 2, 3)).shape == (5, 4)
     assert as_module(notebook.build, tmp_path) == name  # the same text, the same name
+
+
+def test_code_of_a_cell_may_use_other_names_and_decorators(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A second name of a function, a decorator of a library, functions of C, and constants that are not finite."""
+    name = as_module(run_cell(OTHER_NAMES, monkeypatch).build, tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    found, infinite, one, limits, pool = __import__(name).build((2,), 2)
+    assert found == pytest.approx(math.tanh(1.0), rel=1e-6)
+    assert (infinite, one, limits[0], limits[2]) == (math.inf, 1.0, -math.inf, "inf")
+    assert math.isnan(limits[1])
+    assert pool is torch.nn.functional.max_pool2d
+
+
+def test_results_may_be_remote_or_in_the_home_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, notebook: types.ModuleType
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    made_up.write(tmp_path / "mine", [made_up.record()])
+    assert len(lbs.load_sweep("~/mine").trials) == 1
+    ran: list[list[str]] = []
+
+    def refused(command: list[str], environment: dict[str, str]) -> tuple[int, str]:
+        ran.append(command)
+        return 2, "no"
+
+    monkeypatch.setattr(run, "_run", refused)
+    remote = f"mock://{tmp_path}/there"
+    for results, told in ((remote, remote), ("~/here", tmp_path / "here"), ("here", Path("here").absolute())):
+        with pytest.raises(lbs.UserError):
+            lbs.run_sweep(results=results)
+        assert f"--results={told}" in ran[-1]
+    with pytest.raises(lbs.UserError, match=r"^`results` must be a folder of a file system for the code of a cell, "):
+        lbs.run_sweep(results=remote, model=notebook.build)
 
 
 def test_an_edited_cell_is_another_module(notebook: types.ModuleType, tmp_path: Path) -> None:
@@ -121,13 +182,13 @@ def test_a_sweep_of_a_cell_in_a_thread(
     }  # fmt: skip
     found: list[object] = []
 
-    def run() -> None:
+    def run_it() -> None:
         try:
             found.append(lbs.run_sweep(name="cell", results=tmp_path, model=notebook.build, **options))
         except BaseException as error:
             found.append(error)
 
-    thread = threading.Thread(target=run)
+    thread = threading.Thread(target=run_it)
     thread.start()
     thread.join(timeout=300)
     assert isinstance(found[0], lbs.SweepResults), found
