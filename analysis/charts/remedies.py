@@ -64,8 +64,8 @@ def remedies_figure(sweep: Sweep) -> Figure:
         footnote(
             figure,
             f"Against plain training at the same batch size, paired; 95 % t-intervals over {replicates} replicates "
-            f"(gains: simultaneous).\n*: a gain that is significant after correction for {len(rows)} comparisons. Hollow: "
-            "trials off target. †: trials diverged where plain training did not.",
+            f"(gains: simultaneous).\n*: a gain that is significant after correction for {len(rows)} comparisons. "
+            "Hollow: trials off target. †: trials diverged where plain training did not.",
         )
     return figure
 
