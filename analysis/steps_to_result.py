@@ -19,8 +19,9 @@ from analysis.charts.steps_to_result import steps_to_result_figure
 from analysis.charts.style import save
 from analysis.cli.command import run_with_options
 from analysis.cli.sources import add_sources, runs_of
+from analysis.questions.equal_examples import equal_examples_words
 from analysis.questions.goals import of_each_goal
-from analysis.questions.steps_to_result import default_goal, equal_examples_words, lines, steps_to_result
+from analysis.questions.steps_to_result import default_goal, lines, steps_to_result
 from analysis.questions.tuned_steps import is_search
 from analysis.reporting.tuned_steps import tuned_steps_lines
 from trainables.runtime.numbers import number

@@ -136,9 +136,9 @@ def read_frame(
     found = pd.DataFrame({"batch_size": sizes.astype("int64"), "text": text}, index=settings.index)
     found["setting"] = pd.factorize(found["text"], sort=True)[0]
     found = found.sort_index()
-    found["replicate"] = _replicates(found, settings.get("seed"))
+    found["replicate"], seed_notes = _replicates(found, settings.get("seed"))
     found["changes_size"] = False
-    said = (*notes, *_without_seed(found, settings), *_mixed_units(curves, metric))
+    said = (*notes, *seed_notes, *_mixed_units(curves, metric))
     return Runs(source, metric, direction or direction_of(metric), found, curves, said)
 
 
@@ -296,11 +296,15 @@ def _constant_columns(frame: pd.DataFrame, metric: str) -> pd.DataFrame:
     return groups[constant].first() if constant else pd.DataFrame(index=pd.Index(sorted(frame["run"].unique())))
 
 
-def _replicates(about: pd.DataFrame, seed: pd.Series | None) -> pd.Series:
-    """Numbers: that of the seed, or the runs of one batch size and setting in order."""
+def _replicates(about: pd.DataFrame, seed: pd.Series | None) -> tuple[pd.Series, tuple[str, ...]]:
+    """The number of each run's replicate, with a note where it is not that of the seed.
+
+    It is the place among the runs of one batch size and setting where no seed is known, and where no seed was run at
+    two batch sizes. In the second case runs of different batch sizes are independent, so they may be paired in any way.
+    """
     order = about.groupby(["batch_size", "setting"]).cumcount()
     if seed is None:
-        return order
+        return order, _without_seed(about)
     numbers = pd.Series(pd.factorize(seed.reindex(about.index), sort=True, use_na_sentinel=False)[0], index=about.index)
     cell = ["batch_size", "setting", "seed"]
     repeated = about.assign(seed=numbers)
@@ -310,13 +314,15 @@ def _replicates(about: pd.DataFrame, seed: pd.Series | None) -> pd.Series:
             "`seed` must differ between runs of one batch size and setting, got one seed for runs "
             f"{repeated.index[0]} and {repeated.index[1]}; add the setting in which they differ, or another seed"
         )
-    return numbers
+    if about["batch_size"].nunique() > 1 and about["batch_size"].groupby(numbers).nunique().max() == 1:
+        return order, ("no seed was run at two batch sizes, so runs are compared as independent ones, not by seed",)
+    return numbers, ()
 
 
-def _without_seed(about: pd.DataFrame, settings: pd.DataFrame) -> tuple[str, ...]:
+def _without_seed(about: pd.DataFrame) -> tuple[str, ...]:
     """A note where runs count as replicates that no seed tells apart."""
     several = about.groupby(["batch_size", "text"]).size()
-    if "seed" in settings or several.max() <= 1:
+    if several.max() <= 1:
         return ()
     size, text = several.idxmax()
     where = f"batch {size}{f' at {text}' if text else ''}"

@@ -26,7 +26,8 @@ import pandas as pd
 
 from analysis.data.load import Sweep, attempted, load_sweep
 from analysis.data.runs import Runs, read_results
-from analysis.questions.steps_to_result import at_examples, first_at, most_examples
+from analysis.questions.equal_examples import at_examples, most_examples
+from analysis.questions.steps_to_result import first_at
 from analysis.questions.tuned_steps import TunedSteps, chosen_settings, of_goal, read_search
 from analysis.stats.means import Interval, Mean, mean_over_replicates, paired_difference
 from trainables.storage.folders import AnyPath
@@ -120,7 +121,8 @@ def _times(sweep: Sweep) -> pd.Series:
 
 
 def _judged(one: TunedSteps, times: pd.Series, sweep: Sweep) -> pd.DataFrame:
-    """`batch_size`, `replicate`, `steps` and `seconds` of the runs of the batch sizes whose runs all reach the goal."""
+    """`batch_size`, `replicate`, `steps`, `seconds` and `is_bound` of the runs of the batch sizes whose runs all reach
+    the goal."""
     curves = one.runs.curves
     found = times.reindex(pd.MultiIndex.from_frame(curves[["run", "step"]]))
     runs = Runs(
@@ -132,6 +134,7 @@ def _judged(one: TunedSteps, times: pd.Series, sweep: Sweep) -> pd.DataFrame:
         replicate=replicates.reindex(runs.about.index),
         steps=reached["step"].reindex(runs.about.index),
         seconds=reached["seconds"].reindex(runs.about.index),
+        is_bound=reached["is_bound"].reindex(runs.about.index).eq(True),
         matched_set=0,
     )
     assert one.found is not None
@@ -145,8 +148,9 @@ def _means(frame: pd.DataFrame, value: str, scale: Literal["linear", "log"] = "l
 
 
 def fewest_steps(judged: Mapping[str, pd.DataFrame]) -> Fewest | None:
-    """The verdict, from `batch_size`, `replicate`, `steps` and `matched_set` of the runs of each optimizer.
+    """The verdict, from `batch_size`, `replicate`, `steps`, `is_bound` and `matched_set` of the runs of each optimizer.
 
+    Steps that are upper bounds do not show that an optimizer needs more: the interval of its ratio begins at 0.
     None where no batch size has two optimizers.
     """
     sizes = [size for frame in judged.values() for size in frame["batch_size"].unique()]
@@ -164,11 +168,11 @@ def fewest_steps(judged: Mapping[str, pd.DataFrame]) -> Fewest | None:
     for name, frame in frames.items():
         difference = paired_difference(frame, frames[best], "log_steps") if name != best else None
         if difference is not None:
-            ratios.append((name, _ratio(difference.simultaneous(pairs))))
+            ratios.append((name, _ratio(difference.simultaneous(pairs), is_bound=bool(frame["is_bound"].any()))))
     return Fewest(size, best, steps, tuple(ratios))
 
 
-def _ratio(difference: Mean) -> Mean:
+def _ratio(difference: Mean, *, is_bound: bool) -> Mean:
     ends = difference.interval
-    interval = None if ends is None else Interval(math.exp(ends.low), math.exp(ends.high))
+    interval = None if ends is None else Interval(0.0 if is_bound else math.exp(ends.low), math.exp(ends.high))
     return Mean(math.exp(difference.value), interval, difference.replicates, difference.trials, difference.comparisons)

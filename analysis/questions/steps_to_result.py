@@ -34,8 +34,8 @@ Settings are chosen by the runs that are judged: with many settings and few repl
 replicates there are no intervals, and 2 and 3 say nothing but the best guess.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
@@ -47,7 +47,7 @@ from analysis.data.runs import Runs
 from analysis.questions.critical_batch import LEAST_SIZES, estimate_of_log
 from analysis.questions.noise_scales import NoiseScales, noise_scales, noise_words
 from analysis.stats.fixed_order import Boundary, boundary, boundary_words
-from analysis.stats.means import Mean, mean_over_replicates, paired_difference
+from analysis.stats.means import Interval, Mean, mean_over_replicates, paired_difference
 from analysis.stats.pairs import Floats, Integers
 from analysis.stats.steps_to_loss import first_at_goal, fit_steps, misfit_intervals
 from analysis.stats.wording import plain_number
@@ -98,16 +98,6 @@ class StepsToResult:
     noise_factor: Estimate | None = None
 
 
-@dataclass(frozen=True)
-class EqualExamples:
-    """`value` of each batch size after `examples`, and by how much it is worse than the smallest batch's."""
-
-    examples: float
-    margin: float
-    rows: tuple[tuple[int, Mean, Mean | None], ...]
-    boundary: Boundary
-
-
 def steps_to_result(runs: Runs, goal: float) -> StepsToResult:
     """The steps to `goal` at each batch size. Raises UserError where no batch size reaches it, or it is no number."""
     if not np.isfinite(goal):
@@ -123,7 +113,7 @@ def steps_to_result(runs: Runs, goal: float) -> StepsToResult:
     noise = None if runs.sweep is None else _noise_until(runs.sweep, reached)
     frame["noise_scale"] = np.nan if noise is None else frame.index.map(noise.scales).astype("float64")
     frame["log_scale"] = np.log(frame["noise_scale"])
-    chosen = _at_best(frame)
+    chosen = at_best_setting(frame)
     if chosen.empty:
         near = runs.sign * (runs.sign * runs.curves["value"]).min()
         raise UserError(
@@ -149,64 +139,27 @@ def steps_to_result(runs: Runs, goal: float) -> StepsToResult:
                 noise_scale=mean_over_replicates(own, "noise_scale", scale="log"),
             )
         )
-    overheads = [(row.batch_size, row.overhead) for row in rows if row.batch_size > smallest["batch_size"].iloc[0]]
+    first = next(row for row in rows if row.steps is not None)
+    overheads = [(row.batch_size, _overhead_known(row, first)) for row in rows if row.batch_size > first.batch_size]
     changes_size = bool(frame["changes_size"].any())
     critical, factor = (None, None) if changes_size else _critical(frame)
     found = boundary(overheads, OVERHEAD)
     return StepsToResult(goal, tuple(rows), critical, found, changes_size, noise, factor)
 
 
+def _overhead_known(row: StepsAtBatch, first: StepsAtBatch) -> Mean | None:
+    """The overhead of `row` to `first`, with an interval that is open where the examples are upper bounds."""
+    if row.overhead is None or row.overhead.interval is None:
+        return row.overhead
+    low = 0.0 if row.is_bound else row.overhead.interval.low
+    high = np.inf if first.is_bound else row.overhead.interval.high
+    return replace(row.overhead, interval=Interval(low, high))
+
+
 def _noise_until(sweep: Sweep, reached: pd.DataFrame) -> NoiseScales | None:
     """The noise scales of the trials that reach the goal, until then; `reached`: by `first_at`, with `examples`."""
     sizes = sweep.trials.set_index("trial_id")["train_size"]
     return noise_scales(sweep, reached.assign(epoch=reached["examples"] / sizes.reindex(reached.index)))
-
-
-def at_examples(runs: Runs, examples: float) -> pd.DataFrame:
-    """`batch_size`, `value` of the metric after `examples`, and the rest of `about`, of each batch size's best setting.
-
-    A batch size is left out where no setting was evaluated so early in every replicate.
-    """
-    values = runs.curves.groupby("run").apply(_value_at, examples, include_groups=False)
-    frame = runs.about.assign(value=values, matched_set=0)
-    frame["log_steps"] = (runs.sign * frame["value"]).fillna(np.inf)  # to choose the best by
-    return _at_best(frame)
-
-
-def equal_examples(runs: Runs, margin: float) -> EqualExamples:
-    """The metric after the same number of examples, the most possible, against the smallest batch's.
-
-    A batch size is left out where no setting was evaluated so early in every replicate. Raises UserError where that
-    leaves none, and for a margin that is not above 0.
-    """
-    if not 0 < margin < np.inf:
-        raise UserError(f"`margin` must be a number above 0, in units of {runs.metric}, got {margin:g}")
-    budget = most_examples(runs)
-    chosen = at_examples(runs, budget)
-    if chosen.empty:
-        raise UserError(
-            f"`source` must hold evaluations before {plain_number(budget)} examples, the longest that every batch size "
-            "was trained for, got none; evaluate more often"
-        )
-    smallest = chosen[chosen["batch_size"] == chosen["batch_size"].min()]
-    rows: list[tuple[int, Mean, Mean | None]] = []
-    worse: list[tuple[int, Mean | None]] = []
-    for size, own in chosen.groupby("batch_size"):
-        mean = mean_over_replicates(own, "value")
-        assert mean is not None
-        pair = (own, smallest) if runs.sign > 0 else (smallest, own)
-        difference = paired_difference(*pair, "value") if rows else None
-        if rows:
-            worse.append((int(size), difference))
-        rows.append((int(size), mean, difference))
-    return EqualExamples(budget, margin, tuple(rows), boundary(worse, margin))
-
-
-def most_examples(runs: Runs) -> float:
-    """The most examples that some setting of every batch size has seen in all replicates."""
-    longest = runs.curves.groupby("run")["examples"].max()
-    complete = longest.reindex(runs.about.index).groupby([runs.about["batch_size"], runs.about["setting"]]).min()
-    return float(complete.groupby("batch_size").max().min())
 
 
 def default_goal(runs: Runs) -> float:
@@ -239,7 +192,7 @@ def lines(runs: Runs, found: StepsToResult) -> list[str]:
     more = f"{100 * (OVERHEAD - 1):.0f} % more {unit.of_data}"
     if sum(row.steps is not None for row in found.rows) < 2:
         return [*text, "One batch size alone reaches it in every replicate, so none is compared with it."]
-    why = _why_no_interval([row.overhead for row in found.rows if row.overhead is not None])
+    why = why_not_compared({row.batch_size: row.overhead for row in found.rows if row.steps is not None}, unit)
     text.append(
         f"Within {more} than the smallest batch that reaches it: {boundary_words(found.overhead, unit.batch)}{why}."
     )
@@ -253,9 +206,12 @@ def noise_lines(found: StepsToResult, unit: BatchUnit) -> list[str]:
     return [noise_words(found.noise, found.noise_factor, (row.noise_scale for row in found.rows), unit)]
 
 
-def _why_no_interval(overheads: Sequence[Mean]) -> str:
-    """Why nothing is shown of some of the ratios to the smallest batch, whose own is the first."""
-    lacking = [mean for mean in overheads[1:] if mean.interval is None]
+def why_not_compared(compared: Mapping[int, Mean | None], unit: BatchUnit) -> str:
+    """Why nothing is shown of some batch sizes against the smallest, which is the first of `compared`."""
+    apart = [unit.batch(size) for size, mean in compared.items() if mean is None]
+    if apart:
+        return f" (not compared, as they share no seed with the smallest batch: {', '.join(apart)})"
+    lacking = [mean for mean in [*compared.values()][1:] if mean is not None and mean.interval is None]
     if not lacking:
         return ""
     one = all(mean.replicates == 1 for mean in lacking)
@@ -275,29 +231,6 @@ def why_no_steps(row: StepsAtBatch) -> str:
     return f"its fastest setting reaches it in {reached} of {runs} replicates" if runs else "no setting reaches it"
 
 
-def equal_examples_line(runs: Runs, found: EqualExamples) -> str:
-    values = ", ".join(f"{size}: {mean_words(mean)}" for size, mean, _ in found.rows)
-    unit = runs.batch_unit
-    seen = f"{plain_number(found.examples * unit.per_example)} {unit.of_data}"
-    text = f"After {seen} {runs.metric} is {values}."
-    if len(found.rows) < 2:
-        return f"{text} No other batch size has seen as many in every replicate."
-    worse = [difference or mean for _, mean, difference in found.rows]
-    why = _why_no_interval(worse)
-    shown = boundary_words(found.boundary, unit.batch)
-    return f"{text} Within {found.margin:g} of the smallest batch: {shown}{why}."
-
-
-def equal_examples_words(runs: Runs, margin: float) -> str:
-    """The line of `equal_examples`, or why there is none. Raises UserError for a margin that is not above 0."""
-    try:
-        return equal_examples_line(runs, equal_examples(runs, margin))
-    except UserError as error:
-        if not 0 < margin < np.inf:
-            raise
-        return f"No comparison at equal examples: {error}."
-
-
 def first_at(runs: Runs, goal: float, positions: Sequence[str] = ("step",)) -> pd.DataFrame:
     """The `positions` at which each run that reaches `goal` first is there, and `is_bound`; indexed by run."""
     goal = runs.sign * goal
@@ -306,7 +239,7 @@ def first_at(runs: Runs, goal: float, positions: Sequence[str] = ("step",)) -> p
     return found.assign(step=found["step"].clip(lower=1.0))
 
 
-def _at_best(frame: pd.DataFrame) -> pd.DataFrame:
+def at_best_setting(frame: pd.DataFrame) -> pd.DataFrame:
     """The rows of each batch size at its best setting; none of a batch size that has none."""
     best = {size: found for size, rows in frame.groupby("batch_size") if (found := _best(rows)) is not None}
     return frame[[best.get(size) == own for size, own in zip(frame["batch_size"], frame["setting"], strict=True)]]
@@ -357,13 +290,6 @@ def _critical(frame: pd.DataFrame) -> tuple[Estimate | None, Estimate | None]:
         for k, (value, ends) in enumerate(zip(values, (misfit, misfit - values[0] + values[1]), strict=True))
     )
     return critical, factor if np.isfinite(factor.value) else None
-
-
-def _value_at(curve: pd.DataFrame, examples: float) -> float:
-    """The value of one run after `examples`, on a line between evaluations; NaN before the first and after the last."""
-    seen, values = curve["examples"].to_numpy(np.float64), curve["value"].to_numpy(np.float64)
-    is_seen = seen[0] * (1 - 1e-9) <= examples <= seen[-1] * (1 + 1e-9)
-    return float(np.interp(examples, seen, values)) if is_seen else np.nan
 
 
 def critical_words(found: StepsToResult, unit: BatchUnit) -> str:

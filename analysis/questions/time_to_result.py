@@ -153,7 +153,7 @@ def time_to_result(
                 examples=examples,
                 throughput=speed,
                 seconds=Mean(float(np.exp(time.value)), time.interval(), replicates, examples.trials),
-                slower=against.low > 1 if against else None,
+                slower=against.low > 1 and not row.is_bound if against else None,
                 on_front=not any(better),
                 is_bound=row.is_bound,
                 part=part,

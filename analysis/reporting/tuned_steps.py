@@ -4,7 +4,8 @@ from collections.abc import Sequence
 
 from analysis.charts.steps_to_result import steps_to_result_figure
 from analysis.charts.style import save
-from analysis.questions.steps_to_result import equal_examples_words, goal_words, lines
+from analysis.questions.equal_examples import equal_examples_words
+from analysis.questions.steps_to_result import goal_words, lines
 from analysis.questions.tuned_steps import TunedSteps, load_tuned_steps
 from trainables.storage.folders import AnyPath
 

@@ -20,7 +20,7 @@ from analysis.stats.means import Mean
 def judged(steps: dict[int, list[float]]) -> pd.DataFrame:
     """Runs of one optimizer: the steps of replicates 0, 1, ... at each batch size."""
     rows = [(size, replicate, value) for size, values in steps.items() for replicate, value in enumerate(values)]
-    return pd.DataFrame(rows, columns=["batch_size", "replicate", "steps"]).assign(matched_set=0)
+    return pd.DataFrame(rows, columns=["batch_size", "replicate", "steps"]).assign(matched_set=0, is_bound=False)
 
 
 def test_the_ratio_is_paired_by_seed_and_corrected_for_all_pairs() -> None:
@@ -46,6 +46,16 @@ def test_the_ratio_is_paired_by_seed_and_corrected_for_all_pairs() -> None:
     assert one.value == 1.0
     assert fewest_steps({"alone": judged({8: fast, 64: fast})}) is None
     assert fewest_steps({"small": judged({8: fast}), "large": judged({64: fast})}) is None
+
+
+def test_steps_that_are_upper_bounds_do_not_show_that_an_optimizer_needs_more() -> None:
+    fast, slow = judged({64: [10.0, 11.0, 12.0]}), judged({64: [99.0, 100.0, 101.0]})
+    for is_bound in (False, True):
+        found = fewest_steps({"fast": fast, "slow": slow.assign(is_bound=is_bound)})
+        assert found is not None
+        ((_, ratio),) = found.ratios
+        assert ratio.interval is not None
+        assert (ratio.interval.low > 1) != is_bound
 
 
 def rung(name: str, steps: dict[int, float | None]) -> RungAtGoal:

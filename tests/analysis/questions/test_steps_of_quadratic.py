@@ -12,7 +12,7 @@ from simulations.quadratic import paths, records
 
 from analysis.data.load import load_sweep
 from analysis.data.runs import read_results
-from analysis.questions.steps_to_result import equal_examples
+from analysis.questions.equal_examples import equal_examples
 from analysis.stats.means import mean_over_replicates
 from analysis.stats.noisy_quadratic import NoisyQuadratic, Rule, losses, moments
 

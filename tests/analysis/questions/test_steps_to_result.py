@@ -16,11 +16,10 @@ from analysis.data.batch_unit import EXAMPLES
 from analysis.data.load import load_sweep
 from analysis.data.replicates import Estimate
 from analysis.data.runs import Runs, read_frame, read_results
+from analysis.questions.equal_examples import equal_examples, equal_examples_line
 from analysis.questions.steps_to_result import (
     critical_words,
     default_goal,
-    equal_examples,
-    equal_examples_line,
     lines,
     steps_to_result,
 )
@@ -198,19 +197,64 @@ def test_a_run_first_evaluated_later_has_no_value_at_equal_examples(tmp_path: Pa
 
 
 def test_what_cannot_be_compared_is_not_said_to_be_beyond(tmp_path: Path) -> None:
-    """One replicate; a size that never is at the goal; and sizes of other seeds."""
+    """One replicate; a size that never is at the goal; and sizes of which only some share seeds."""
     rows = [("a", 8, 0, 1.0, 0), ("a", 8, 10, 0.0, 0), ("b", 64, 0, 1.0, 0), ("b", 64, 10, 0.9, 0)]
     found = steps_to_result(made_of(tmp_path, rows, settings=["seed"]), 0.5)
     assert found.overhead.beyond is None
     rows = [
         (f"{size} {seed}", size, step, 1.0 - step / (100 + seed), seed)
+        for size, seeds in ((8, (0, 1, 2)), (16, (2, 3, 4)), (64, (3, 4, 5)))
+        for seed in seeds
+        for step in (0, 100)
+    ]
+    runs = made_of(tmp_path, rows, settings=["seed"])
+    found = steps_to_result(runs, 0.5)
+    assert found.rows[2].overhead is None
+    assert found.overhead.beyond is None
+    told = "(not compared, as they share no seed with the smallest batch: 64)."
+    assert lines(runs, found)[-1].endswith(told)
+    assert equal_examples_line(runs, equal_examples(runs, 0.1)).endswith(told)
+
+
+def test_runs_that_share_no_seed_are_independent(tmp_path: Path) -> None:
+    """Each batch size has seeds of its own: as if there were no seeds."""
+    rows = [
+        (f"{size} {seed}", size, step, 1.0 - step / (100 + seed**2), seed)
         for size, seeds in ((8, (0, 1, 2)), (64, (3, 4, 5)))
         for seed in seeds
         for step in (0, 100)
     ]
+    runs = made_of(tmp_path, rows, settings=["seed"])
+    assert runs.notes == ("no seed was run at two batch sizes, so runs are compared as independent ones, not by seed",)
+    without = made_of(tmp_path, [row[:-1] for row in rows])
+    assert runs.about["replicate"].equals(without.about["replicate"])
+    assert steps_to_result(runs, 0.5) == steps_to_result(without, 0.5)
+    assert steps_to_result(runs, 0.5).overhead.beyond == 64
+
+
+@pytest.mark.parametrize(("is_late", "within", "beyond"), [((), 16, 64), ((64,), 16, None), ((8,), None, 64)])
+def test_upper_bounds_show_no_more_than_they_can(
+    tmp_path: Path, is_late: tuple[int, ...], within: int | None, beyond: int | None
+) -> None:
+    """First evaluated at the goal: a larger batch may need fewer examples than that, and so may the smallest."""
+    rows = [
+        (f"{size} {seed}", size, step, loss, seed)
+        for size, examples in ((8, 1000), (16, 1040), (64, 4000))
+        for seed in range(3)
+        for step, loss in ((1, 1.0), ((examples + 8 * seed) / size, 0.4))
+        if step > 1 or size not in is_late
+    ]
     found = steps_to_result(made_of(tmp_path, rows, settings=["seed"]), 0.5)
-    assert found.rows[1].overhead is None
-    assert found.overhead.beyond is None
+    assert (found.overhead.within, found.overhead.beyond) == (within, beyond)
+
+
+def test_batch_sizes_without_a_value_at_equal_examples_are_named(tmp_path: Path) -> None:
+    rows = [("a", 8, 1, 1.0), ("a", 8, 10, 0.5), ("b", 64, 5, 0.9), ("b", 64, 10, 0.7)]
+    runs = made_of(tmp_path, rows)
+    assert equal_examples_line(runs, equal_examples(runs, 0.1)) == (
+        "After 80 examples loss is 0.5 at batch 8. Left out: batch 64, at which no setting has a value by then in "
+        "every replicate. One batch size alone has a value, so none is compared with it."
+    )
 
 
 def test_a_run_that_diverged_is_at_no_goal_from_there_on(tmp_path: Path) -> None:
@@ -241,7 +285,7 @@ def test_why_nothing_is_shown(
     runs = made_of(tmp_path, rows, settings=["seed"])
     assert lines(runs, steps_to_result(runs, 0.8))[-1].endswith(steps)
     line = equal_examples_line(runs, equal_examples(runs, 0.1))
-    assert line.endswith(examples or "No other batch size has seen as many in every replicate.")
+    assert line.endswith(examples or "One batch size alone has a value, so none is compared with it.")
 
 
 def test_the_law_is_of_the_examples_in_a_batch(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """Time to a goal: by hand, and its intervals and claims on runs of known truth."""
 
+import dataclasses
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -122,6 +123,14 @@ def test_bounds_and_batch_sizes_that_are_left_out_are_said() -> None:
     text = lines(found, "test loss", None)
     assert text[1].endswith("(an upper bound: at the goal when first evaluated)")
     assert text[2:4] == ["  batch 256: left out, the goal is not reached", "  batch 64: left out, no throughput"]
+
+
+def test_an_upper_bound_is_not_shown_to_be_slower() -> None:
+    throughput = {size: geometric([500.0, 505.0]) for size in (16, 64)}
+    found = steps({16: geometric([1000.0, 1010.0]), 64: geometric([9000.0, 9010.0])})
+    bounded = dataclasses.replace(found, rows=(found.rows[0], dataclasses.replace(found.rows[1], is_bound=True)))
+    assert [row.slower for row in alone(found, throughput).rows] == [None, True]
+    assert [row.slower for row in alone(bounded, throughput).rows] == [None, False]
 
 
 def parts_of(sweep: Sweep) -> Sequence[Part]:

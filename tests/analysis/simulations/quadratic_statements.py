@@ -11,10 +11,11 @@ from analysis.data.load import BOX_STRONG, Sweep, comparable
 from analysis.data.runs import Runs, read_results
 from analysis.questions.association import GAP, beats_batch_size, matched_correlation
 from analysis.questions.critical_batch import CriticalBatch, critical_batch
+from analysis.questions.equal_examples import equal_examples
 from analysis.questions.free_batch import Comparison, free_batch
 from analysis.questions.importance import importance
 from analysis.questions.remedies import remedies
-from analysis.questions.steps_to_result import OVERHEAD, StepsToResult, equal_examples, steps_to_result
+from analysis.questions.steps_to_result import OVERHEAD, StepsToResult, steps_to_result
 from analysis.questions.threshold_batch import ThresholdBatch, fit_threshold, threshold_batch
 from analysis.reporting.gap_answer import BatchSizeRow, by_batch_size, named_remedy
 from analysis.stats.kendall import kendall_correlation
