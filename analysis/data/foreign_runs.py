@@ -20,7 +20,7 @@ from typing import Any
 import pandas as pd
 
 from analysis.data.batch_sizes import with_batch_size
-from analysis.data.column_names import WANDB
+from analysis.data.column_names import WANDB, last_part
 from analysis.data.metric import Direction
 from analysis.data.runs import Runs, read_frame, read_table, renamed, require_one_row_each
 from analysis.data.settings import choose_settings
@@ -28,6 +28,11 @@ from trainables.runtime.errors import UserError, one_line, quoted
 from trainables.storage.folders import NotAFileError, check_is_file, is_there, read_file
 
 EVENTS = "events.out.tfevents.*"
+STEPS = ("step", "global_step")
+CALLS = (
+    "Step of W&B counts the calls of wandb.log; if these are not one for each optimizer update, export the chart with "
+    "the updates as its x axis, such as trainer/global_step"
+)
 HPARAMS = "_hparams_/session_start_info"  # the tag that TensorBoard's plugin writes
 
 
@@ -39,16 +44,25 @@ def read_wandb(
     columns: dict[str, str] | None = None,
     named: Sequence[str] | None = None,
 ) -> Runs:
-    """A chart's export and the runs table's export; `columns` renames those of the table, `named` are its settings."""
+    """A chart's export and the runs table's export; `named` are settings of the table.
+
+    `columns` renames columns of the table; the one of `step` is of the chart.
+    """
+    columns = dict(columns or {})
     wide, table = read_table(chart), read_table(runs, texts=["Name"])
     if "Name" not in table:
         raise UserError(f"`runs` must be W&B's export of the runs table, with a column Name, got {runs.name}")
-    table = renamed(runs, table, {"Name": "Name", **(columns or {})})
-    step = next((name for name in wide if name.lower() in ("step", "global_step", "trainer/global_step")), None)
+    step = columns.pop("step", None) or _steps_of(wide)
+    table = renamed(runs, table, {"Name": "Name", **columns})
     ending = f" - {metric}"
     own = [name for name in wide if name.endswith(ending)]
     histories = {name.rpartition(" - ")[2] for name in wide if " - " in name}
-    if step is None or not own:
+    if step is None or step not in wide:
+        raise UserError(
+            f"`source` must be W&B's export of a chart over steps, got {wide.columns[0]} as the x axis in "
+            f"{chart.name}; choose global_step as its x axis, or give --column step=NAME"
+        )
+    if not own:
         found = sorted(name for name in histories if "__" not in name)
         raise UserError(
             f"`source` must be W&B's export of a chart of {metric}, with Step and columns 'NAME{ending}', got "
@@ -58,16 +72,23 @@ def read_wandb(
     long["run"] = long["run"].str.removesuffix(ending)
     require_one_row_each(chart, long)
     about = table.set_index("Name")
-    missing = sorted(set(long["run"]) - set(about.index))
+    names = {name.removesuffix(ending) for name in own}  # also of runs whose values are all NaN: they diverged
+    missing = sorted(names - set(about.index))
     if missing:
         raise UserError(f"`runs` must hold every run of the chart, got none named {missing[0]!r} in {runs.name}")
     if about.index.duplicated().any():
         raise UserError(
             f"`runs` must have names that tell runs apart, got {about.index[about.index.duplicated()][0]!r} twice"
         )
-    about, batch_notes = with_batch_size(about[about.index.isin(long["run"])], runs)
+    about, batch_notes = with_batch_size(about[about.index.isin(names)], runs)
     about, notes = choose_settings(runs, about, named, ignored={*WANDB, *histories, step})
-    return read_frame(chart, long, metric, direction, about, notes=[*batch_notes, *notes])
+    calls = (CALLS,) if step == "Step" else ()
+    return read_frame(chart, long, metric, direction, about, notes=[*calls, *batch_notes, *notes])
+
+
+def _steps_of(chart: pd.DataFrame) -> str | None:
+    """The column of a chart that counts steps."""
+    return next((name for name in chart if " - " not in name and last_part(name) in STEPS), None)
 
 
 def has_studies(source: Path) -> bool:
@@ -86,7 +107,7 @@ def read_studies(source: Path, metric: str, direction: Direction | None, named: 
             found, run = _json(file), f"{study.name}/{file.parent.name}"
             if found.get("status") not in ("COMPLETE", "INFEASIBLE"):
                 continue
-            curve = read_table(file.parent / "measurements.csv")
+            curve = read_table(file.parent / "measurements.csv", may_be_empty=found["status"] == "INFEASIBLE")
             if "step" not in curve:
                 raise UserError(f"`source` must have a column 'step' in {run}/measurements.csv, got {', '.join(curve)}")
             if metric not in curve:

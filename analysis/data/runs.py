@@ -8,6 +8,8 @@ A CSV file has a row for each run and evaluation, in any order:
     a,64,100,2.31,0.001,0
     a,64,200,1.87,0.001,0
 
+Semicolons and tabs may separate the columns too, and with semicolons numbers may have decimal commas.
+
 `batch_size` (in examples or tokens), `step` (optimizer updates done) and a metric are needed. `run` may be left out
 where all other columns together tell the runs apart; `seed` names replicates. Columns that are the same all along every
 run are its setting (learning rate, warmup, ...), but for results and names of runs (analysis/data/settings.py); those
@@ -21,6 +23,7 @@ import numbers
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +43,7 @@ from trainables.storage.folders import AnyPath, check_is_file
 
 NEEDED = ("batch_size", "step")
 OURS = (*NEEDED, "run", "seed")
+PEEKED = 1 << 16  # bytes of a file that show how its columns are separated
 LARGEST = 2.0**53  # up to which floating-point numbers count whole steps and examples
 
 
@@ -201,14 +205,15 @@ def _one_row_each(source: AnyPath, frame: pd.DataFrame) -> pd.DataFrame:
                 f"`source` must have a column {name!r}, got {_some(frame)} in {source.name}; "
                 f"{way_out if is_chart else f'--column {name}=NAME says which one it is'}"
             )
-    if "run" not in frame:
+    has_runs = "run" in frame
+    if not has_runs:
         others = [name for name in frame if name != "step" and not _is_metric(frame[name])]
         frame = frame.assign(run=frame.groupby(others, dropna=False, sort=True).ngroup())
     elif missing := frame["run"].isna().sum():
         raise UserError(f"`run` must be given in every row of {source.name}, got none in {missing}")
     elif not pd.api.types.is_numeric_dtype(frame["run"]):
         frame = frame.assign(run=frame["run"].astype(str))  # which may be categories, or numbers beside text
-    require_one_row_each(source, frame)
+    require_one_row_each(source, frame, has_runs=has_runs)
     return frame
 
 
@@ -217,14 +222,14 @@ def _text_or_number(value: Any) -> Any:
     return value if value is None or isinstance(value, str | numbers.Number) else str(value)
 
 
-def require_one_row_each(source: AnyPath, frame: pd.DataFrame) -> None:
-    """Raises UserError where a run has a step twice."""
+def require_one_row_each(source: AnyPath, frame: pd.DataFrame, *, has_runs: bool = True) -> None:
+    """Raises UserError where a run has a step twice; `has_runs`: whether the source itself tells runs apart."""
     repeated = frame[frame.duplicated(["run", "step"])]
     if len(repeated):
         run, step = (repeated[name].iloc[0] for name in ("run", "step"))
         raise UserError(
             f"`source` must have one row for each run and step, got several for run {str(run)!r} at step {step} in "
-            f"{source.name}; a column `run` tells runs apart"
+            f"{source.name}; leave out all but one{'' if has_runs else ', or add a column `run` that tells runs apart'}"
         )
 
 
@@ -253,21 +258,35 @@ def is_results(source: Path) -> bool:
     return (source / "trials.parquet").is_file() or any((source / "trials").glob("[!.]*.json"))
 
 
-def read_table(source: Path, *, texts: Sequence[str] = ()) -> pd.DataFrame:
-    """The rows of a CSV file; `texts`: columns that are no numbers. Raises UserError where it is none."""
+def read_table(source: Path, *, texts: Sequence[str] = (), may_be_empty: bool = False) -> pd.DataFrame:
+    """The rows of a CSV file; `texts`: columns that are no numbers.
+
+    Raises UserError where it is none, and for one without rows unless it `may_be_empty`.
+    """
     try:
         check_is_file(source)
-        frame = pd.read_csv(source, dtype=dict.fromkeys(texts, str))
-        header = pd.read_csv(source, header=None, nrows=1, dtype=str).iloc[0].dropna()  # pandas renames what is twice
+        read = partial(pd.read_csv, source, skipinitialspace=True, **_separators(source))
+        frame: pd.DataFrame = read(dtype=dict.fromkeys(texts, str))
+        header = read(header=None, nrows=1, dtype=str).iloc[0].dropna()  # pandas renames what is twice
     except (OSError, ValueError, pd.errors.ParserError) as error:
         raise UserError(f"`source` must be a CSV file, got {source} ({one_line(error)})") from error
-    if frame.empty:
+    if frame.empty and not may_be_empty:
         raise UserError(f"`source` must have rows, got none in {source.name}")
     if header.duplicated().any():
         raise UserError(
             f"`source` must have each column once, got {header[header.duplicated()].iloc[0]!r} twice in {source.name}"
         )
     return frame
+
+
+def _separators(source: Path) -> dict[str, str]:
+    """What separates the columns of a CSV file, and its decimal sign, which beside semicolons may be a comma."""
+    with source.open("rb") as file:
+        header, _, rows = file.read(PEEKED).decode("utf-8", "replace").replace("\r", "").partition("\n")
+    unquoted = re.sub('"[^"]*"', "", header)
+    separator = next((one for one in (",", ";", "\t") if one in unquoted), ",")
+    has_decimal_commas = separator == ";" and re.search(r"(?m)(^|;)-?\d+,\d+(;|$)", rows.replace('"', ""))
+    return {"sep": separator, "decimal": "," if has_decimal_commas else "."}
 
 
 def direction_of(metric: str) -> Direction:

@@ -63,6 +63,13 @@ def test_a_csv_file(csv: Path) -> None:
     assert found.about["replicate"].eq(0).all()
 
 
+@pytest.mark.parametrize(("separator", "decimal"), [(";", "."), (";", ","), ("\t", "."), (", ", ".")])
+def test_other_separators_and_decimal_commas(tmp_path: Path, rows: pd.DataFrame, separator: str, decimal: str) -> None:
+    text = rows.assign(betas='"0.9,0.95"').to_csv(index=False, sep="|", decimal=decimal, quoting=3)
+    (tmp_path / "runs.csv").write_text("\ufeff" + text.replace("|", separator))
+    assert same(read_csv(tmp_path / "runs.csv", "val_loss", None, {}))
+
+
 def test_a_csv_file_with_other_names_in_another_order(tmp_path: Path, rows: pd.DataFrame) -> None:
     renamed = rows.rename(columns={"batch_size": "bs", "step": "global_step"}).sample(frac=1, random_state=0)
     renamed.to_csv(tmp_path / "runs.csv", index=False)
@@ -151,6 +158,9 @@ def test_the_published_layout(tmp_path: Path, rows: pd.DataFrame) -> None:
     assert "16/1" in found.about.index
     with pytest.raises(UserError, match=r"must be a column of 16/1/measurements\.csv, got 'x'; such as val/loss"):
         read_studies(tmp_path, "x", "lower")
+    write_trial(tmp_path / "64" / "8", run.iloc[:0], "INFEASIBLE")  # before its first result
+    (row,) = [row for row in steps_to_result_of(read_studies(tmp_path, "val/loss", None), 0.3).rows if row.tried == 3]
+    assert (row.batch_size, row.reached) == (64, 2)
     (tmp_path / "16" / "1" / "measurements.csv").write_text("global,val/loss\n1,0.5\n")
     with pytest.raises(UserError, match=r"a column 'step' in 16/1/measurements\.csv, got global, val/loss"):
         read_studies(tmp_path, "val/loss", None)
@@ -158,7 +168,8 @@ def test_the_published_layout(tmp_path: Path, rows: pd.DataFrame) -> None:
 
 def write_trial(folder: Path, run: pd.DataFrame, status: str) -> None:
     folder.mkdir()
-    about = {"parameters": {"learning_rate": run["learning_rate"].iloc[0]}, "status": status, "trial_id": 1}
+    rates = run["learning_rate"].unique().tolist() or [0.5]
+    about = {"parameters": {"learning_rate": rates[0]}, "status": status, "trial_id": 1}
     (folder / "metadata.json").write_text(json.dumps(about))
     run.rename(columns={"val_loss": "val/loss"})[["step", "val/loss"]].to_csv(folder / "measurements.csv", index=False)
 
@@ -310,6 +321,11 @@ BAD = {
         "run,batch_size,step,val_loss\na,8,1,0.5\na,8,2,40%\n",
         ["--metric", "val_loss"],
         "`metric` val_loss must be numbers in runs.csv, got 40%",
+    ),
+    "rows twice without runs": (
+        "batch_size,step,val_loss\n8,1,0.5\n8,1,0.5\n",
+        ["--metric", "val_loss"],
+        "leave out all but one, or add a column `run` that tells runs apart",
     ),
     "a row of no run": (
         "run,batch_size,step,val_loss\na,8,1,0.5\n,8,2,0.4\n",

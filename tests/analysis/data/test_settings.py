@@ -57,7 +57,7 @@ def curve(speed: float) -> Any:
 
 def read_as_wandb(folder: Path, table: pd.DataFrame, **options: Any) -> Runs:
     chart = {f"{row.Name} - val/loss": curve(row.speed) for row in table.itertuples()}
-    pd.DataFrame({"Step": STEPS, **chart}).to_csv(folder / "chart.csv", index=False)
+    pd.DataFrame({"trainer/global_step": STEPS, **chart}).to_csv(folder / "chart.csv", index=False)
     table.drop(columns="speed").to_csv(folder / "table.csv", index=False)
     return read_wandb(folder / "chart.csv", folder / "table.csv", "val/loss", None, **options)
 

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from analysis.data.foreign_runs import read_wandb
+from analysis.questions.steps_to_result import steps_to_result
 from trainables.runtime.errors import UserError
 
 
@@ -17,6 +18,37 @@ def test_runs_of_a_chart_of_wandb_that_are_mixed_up(tmp_path: Path, chart: str, 
     (tmp_path / "table.csv").write_text("Name,batch_size\na,16\n")
     with pytest.raises(UserError, match=told):
         read_wandb(tmp_path / "chart.csv", tmp_path / "table.csv", "val_loss", None)
+
+
+TABLE = "Name,batch_size,seed\na,16,0\nb,16,1\nc,64,0\n"
+
+
+@pytest.mark.parametrize(("axis", "named"), [("train/global_step", None), ("updates", "updates")])
+def test_the_x_axis_of_a_chart_of_wandb(tmp_path: Path, axis: str, named: str | None) -> None:
+    """The Trainer of transformers has train/global_step; any other column has to be named."""
+    (tmp_path / "chart.csv").write_text(f"{axis},a - loss,b - loss,c - loss\n1,0.9,0.9,0.9\n2,0.5,0.4,0.3\n")
+    (tmp_path / "table.csv").write_text(TABLE)
+    columns = {} if named is None else {"step": named}
+    found = read_wandb(tmp_path / "chart.csv", tmp_path / "table.csv", "loss", None, columns)
+    assert found.curves["step"].tolist() == [1, 2] * 3
+    assert found.notes == ()
+
+
+def test_a_chart_of_wandb_that_is_not_over_updates(tmp_path: Path) -> None:
+    (tmp_path / "chart.csv").write_text("epoch,a - loss,a - _step\n1,0.9,10\n")
+    (tmp_path / "table.csv").write_text(TABLE)
+    with pytest.raises(UserError, match="a chart over steps, got epoch as the x axis in"):
+        read_wandb(tmp_path / "chart.csv", tmp_path / "table.csv", "loss", None)
+    (tmp_path / "chart.csv").write_text("Step,a - loss\n1,0.9\n")
+    (note,) = read_wandb(tmp_path / "chart.csv", tmp_path / "table.csv", "loss", None).notes
+    assert note.startswith("Step of W&B counts the calls of wandb.log")
+
+
+def test_a_run_of_wandb_that_only_logged_nan_counts_as_one_that_misses_the_goal(tmp_path: Path) -> None:
+    (tmp_path / "chart.csv").write_text("global_step,a - loss,b - loss,c - loss\n1,0.9,NaN,0.9\n2,0.5,NaN,0.3\n")
+    (tmp_path / "table.csv").write_text(TABLE)
+    found = steps_to_result(read_wandb(tmp_path / "chart.csv", tmp_path / "table.csv", "loss", None), 0.6)
+    assert [(row.reached, row.tried, row.steps is None) for row in found.rows] == [(1, 2, True), (1, 1, False)]
 
 
 def test_runs_of_wandb_that_are_named_by_numbers(tmp_path: Path) -> None:
