@@ -18,7 +18,7 @@ from pathlib import Path
 from analysis.charts.steps_to_result import steps_to_result_figure
 from analysis.charts.style import save
 from analysis.cli.command import run_with_options
-from analysis.cli.sources import add_sources, runs_of
+from analysis.cli.sources import add_sources, refuse_without_effect, runs_of
 from analysis.questions.equal_examples import equal_examples_words
 from analysis.questions.goals import of_each_goal
 from analysis.questions.steps_to_result import default_goal, lines, steps_to_result
@@ -44,8 +44,11 @@ def _add(parser: argparse.ArgumentParser) -> None:
 
 
 def _show(options: argparse.Namespace) -> list[object]:
-    if options.goal is options.metric is None and is_search(Path(options.results)):
-        return [*tuned_steps_lines(Path(options.results), options.margin)]
+    if is_search(Path(options.results)):
+        refuse_without_effect(options)
+        return [
+            *tuned_steps_lines(Path(options.results), options.margin, options.goal, options.metric, options.direction)
+        ]
     runs = runs_of(options)
     goals, unanswered = of_each_goal(options.goal or [default_goal(runs)], partial(steps_to_result, runs))
     folder = runs.source if runs.source.is_dir() else runs.source.parent

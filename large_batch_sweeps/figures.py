@@ -10,7 +10,6 @@ from functools import wraps
 
 from matplotlib.figure import Figure
 
-from analysis.data.runs import read_results
 from analysis.paper.evolution import evolution as along_the_run
 from analysis.paper.keskar_figure4 import keskar_figure4 as threshold
 from analysis.paper.optimization_issue import by_optimizer, optimizers_figure
@@ -21,11 +20,10 @@ from analysis.questions.branched_batch import branched_batch as branched
 from analysis.questions.data_size import data_sizes
 from analysis.questions.optimizer_ladder import load_ladder
 from analysis.questions.scaling_rules import referee
-from analysis.questions.steps_to_result import default_goal
-from analysis.questions.steps_to_result import steps_to_result as steps
 from analysis.questions.tuned_cells import load_tuned_gap
 from analysis.reporting.report import FIGURES
 from large_batch_sweeps.arguments import number, sweep_of, sweeps_of
+from large_batch_sweeps.questions import steps_found
 from large_batch_sweeps.results import SweepResults, folder_of
 from large_batch_sweeps.studies import times_found
 from trainables.storage.folders import AnyPath
@@ -51,13 +49,11 @@ remedies = _of_results(FIGURES["remedies"])
 leaderboard = _of_results(FIGURES["leaderboard"])
 
 
-def steps_to_result(results: SweepResults, *, metric: str = "test_loss", goal: float | None = None) -> Figure:
+def steps_to_result(results: SweepResults, *, metric: str | None = None, goal: float | None = None) -> Figure:
     """Steps and examples to a `goal` of `metric` by batch size."""
     from analysis.charts.steps_to_result import steps_to_result_figure
 
-    sweep, goal = sweep_of(results), number("goal", goal)
-    runs = read_results(sweep, metric, None)
-    return steps_to_result_figure(runs, [steps(runs, default_goal(runs) if goal is None else goal)])
+    return steps_to_result_figure(*steps_found(results, metric, number("goal", goal)))
 
 
 def time_to_result(results: SweepResults, *, metric: str | None = None, goal: float | None = None) -> Figure:

@@ -12,7 +12,7 @@ import pandas as pd
 
 from analysis.data.load import comparable, measures_of
 from analysis.data.metric import Direction
-from analysis.data.runs import read_frame, read_results
+from analysis.data.runs import Runs, read_frame, read_results
 from analysis.questions import association as associations
 from analysis.questions import averaging as averages
 from analysis.questions import critical_batch as critical
@@ -22,6 +22,7 @@ from analysis.questions import leaderboard as board
 from analysis.questions import remedies as bought_back
 from analysis.questions import steps_to_result as steps
 from analysis.questions import threshold_batch as threshold
+from analysis.questions.tuned_steps import asked_of_search, is_search, load_tuned_steps
 from analysis.reporting.gap_answer import by_batch_size as means
 from analysis.stats.means import paired_difference
 from large_batch_sweeps.arguments import column_of_numbers, number, one_of, sweep_of
@@ -124,7 +125,7 @@ def compare(results: SweepResults, first: str, second: str, *, value: str | None
 def steps_to_result(
     runs: SweepResults | pd.DataFrame,
     *,
-    metric: str = "test_loss",
+    metric: str | None = None,
     goal: float | None = None,
     direction: Direction | None = None,
     settings: Sequence[str] | None = None,
@@ -134,6 +135,9 @@ def steps_to_result(
     `runs`: results, or a DataFrame of your own with `run`, `batch_size`, `step`, `metric`, and optionally `seed` and
     settings, a row for each evaluation. `settings`: the columns of this DataFrame that are settings; None: those that
     look like settings. A warning says which columns do not. Default goal: the best that every batch size reaches.
+
+    Of `python sweeps/steps_to_result.py` these are the settings that the search chose and its metric, with a row for
+    each of its goals and batch sizes. Elsewhere the default metric is `test_loss`.
     """
     goal = number("goal", goal)
     if settings is not None and not isinstance(settings, Iterable):
@@ -142,19 +146,42 @@ def steps_to_result(
     if isinstance(runs, SweepResults):
         if settings is not None:
             raise UserError("`settings` is for a DataFrame of your own, got a sweep, whose settings are known")
-        found = read_results(runs.sweep, metric, direction)
+        found, answers = steps_found(runs, metric, goal, direction)
     elif not isinstance(runs, pd.DataFrame):
         raise UserError(f"`runs` must be results or a DataFrame, got {type(runs).__name__}")
     else:
-        found = read_frame(Path("runs"), runs, metric, direction, named=settings)
+        found = read_frame(Path("runs"), runs, metric or "test_loss", direction, named=settings)
+        answers = [steps.steps_to_result(found, steps.default_goal(found) if goal is None else goal)]
     for note in found.notes:
         warnings.warn(note, stacklevel=2)
-    answer = steps.steps_to_result(found, steps.default_goal(found) if goal is None else goal)
-    critical_size = with_interval("b_crit", answer.critical)
-    within, beyond = answer.overhead.within, answer.overhead.beyond
-    return frame_of(answer.rows).assign(
-        goal=answer.goal, **critical_size, within_overhead=within, beyond_overhead=beyond
+    return pd.concat(
+        [
+            frame_of(answer.rows).assign(
+                goal=answer.goal,
+                **with_interval("b_crit", answer.critical),
+                within_overhead=answer.overhead.within,
+                beyond_overhead=answer.overhead.beyond,
+            )
+            for answer in answers
+        ],
+        ignore_index=True,
     )
+
+
+def steps_found(
+    results: SweepResults, metric: str | None, goal: float | None, direction: Direction | None = None
+) -> tuple[Runs, list[steps.StepsToResult]]:
+    """The runs of a sweep and the answer for `goal`; of a search by default for each of its goals that is reached."""
+    sweep = sweep_of(results)
+    if not is_search(sweep.folder):
+        runs = read_results(sweep, metric or "test_loss", direction)
+        return runs, [steps.steps_to_result(runs, steps.default_goal(runs) if goal is None else goal)]
+    asked = asked_of_search(load_tuned_steps(sweep.folder), None if goal is None else [goal], metric, direction)
+    answers = [one.found for one in asked if one.found is not None]
+    if not answers:
+        said = " or ".join(f"{one.goal:g}" for one in asked)
+        raise UserError(f"`goal` must be reached in every replicate at some batch size; none reaches {said}")
+    return asked[0].runs, answers
 
 
 def threshold_batch(results: SweepResults) -> pd.DataFrame:

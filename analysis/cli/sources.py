@@ -4,7 +4,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from analysis.data.read_runs import read_runs
+from analysis.data.read_runs import check_options, read_runs
 from analysis.data.runs import Runs, names_of
 from trainables.runtime.text import printable
 
@@ -36,6 +36,17 @@ def add_sources(parser: argparse.ArgumentParser) -> None:
         metavar="REGEX",
         help=r"regular expression for the batch size in a run's path, such as 'bs(\d+)', or with named groups for "
         r"more: 'bs(?P<batch_size>\d+)_lr(?P<learning_rate>[^_]+)_seed(?P<seed>\d+)'",
+    )
+
+
+def refuse_without_effect(options: argparse.Namespace) -> None:
+    """Raises UserError for options that the source would ignore."""
+    check_options(
+        Path(options.results),
+        columns=names_of(options.column),
+        wandb_runs=options.runs,
+        batch_pattern=options.batch_pattern,
+        settings=options.settings,
     )
 
 

@@ -32,15 +32,9 @@ def read_runs(
 
     Raises UserError where `source` is none of these, or lacks what is needed.
     """
-    is_file = source.is_file()
-    is_foreign = not is_results(source)
-    has_studies = is_foreign and foreign_runs.has_studies(source)
-    has_events = is_foreign and not has_studies and foreign_runs.has_events(source)
-    _refuse("column", columns, is_file or has_events, "a CSV file or TensorBoard runs", source)
-    _refuse("settings", settings is not None, is_foreign, "runs from elsewhere", source)
-    _refuse("runs", wandb_runs, is_file, "a chart that Weights & Biases exported", source)
-    _refuse("batch-pattern", batch_pattern, has_events, "TensorBoard runs", source)
-    if not is_foreign:
+    check_options(source, columns=columns, wandb_runs=wandb_runs, batch_pattern=batch_pattern, settings=settings)
+    is_file, has_studies, has_events = _kind(source)
+    if is_results(source):
         return read_results(load_sweep(source), metric or "test_loss", direction)
     if not source.exists():
         raise UserError(
@@ -60,6 +54,30 @@ def read_runs(
     if has_studies:
         return foreign_runs.read_studies(source, metric, direction, settings)
     return foreign_runs.read_events(source, metric, direction, batch_pattern, columns, settings)
+
+
+def check_options(
+    source: Path,
+    *,
+    columns: dict[str, str],
+    wandb_runs: Path | None,
+    batch_pattern: str | None,
+    settings: Sequence[str] | None,
+) -> None:
+    """Raises UserError for options of `read_runs` that `source` would ignore."""
+    is_file, _, has_events = _kind(source)
+    _refuse("column", columns, is_file or has_events, "a CSV file or TensorBoard runs", source)
+    _refuse("settings", settings is not None, not is_results(source), "runs from elsewhere", source)
+    _refuse("runs", wandb_runs, is_file, "a chart that Weights & Biases exported", source)
+    _refuse("batch-pattern", batch_pattern, has_events, "TensorBoard runs", source)
+
+
+def _kind(source: Path) -> tuple[bool, bool, bool]:
+    """Whether `source`, where it is from elsewhere, is a file, has studies, or TensorBoard runs."""
+    if is_results(source):
+        return False, False, False
+    has_studies = foreign_runs.has_studies(source)
+    return source.is_file(), has_studies, not has_studies and foreign_runs.has_events(source)
 
 
 def _refuse(option: str, value: object, has_effect: bool, reads: str, source: Path) -> None:

@@ -7,7 +7,6 @@ goals and steps are those of the search (analysis/questions/tuned_steps.py), and
 In every other sweep the trials that are judged also choose the fastest setting (analysis/questions/steps_to_result.py).
 """
 
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -18,7 +17,7 @@ from analysis.data.metric import Direction
 from analysis.data.runs import read_results
 from analysis.questions.optimizer_ladder import load_ladder
 from analysis.questions.steps_to_result import StepsToResult, default_goal, steps_to_result
-from analysis.questions.tuned_steps import TunedSteps, is_ladder, is_search, load_tuned_steps
+from analysis.questions.tuned_steps import TunedSteps, asked_of_search, is_ladder, is_search, load_tuned_steps
 from trainables.records.matching import NO_REMEDY
 from trainables.runtime.errors import UserError
 
@@ -93,28 +92,14 @@ def _of_search(
     else:
         tuned[""] = load_tuned_steps(sweep.folder)
     searched = next(iter(tuned.values()))
-    own = searched[0].runs
-    for option, given, known in (("metric", metric, own.metric), ("direction", direction, own.direction)):
-        if given not in (None, known):
-            raise UserError(f"`--{option}` must be {known}, by which the search chose its settings, got {given}")
-    chosen = dict.fromkeys(_of(goal, [one.goal for one in searched]) for goal in goals or ())
-    kept = tuple(chosen or [one.goal for one in searched])
+    kept = tuple(one.goal for one in asked_of_search(searched, goals, metric, direction))
     trials = _completed(sweep)
     parts = []
     for name, levels in tuned.items():
         judging = {run for one in levels for run in one.runs.about.index}
         steps = {one.goal: one.found for one in levels if one.goal in kept}
         parts.append(Part(name, trials[trials["trial_id"].isin(judging)], steps))
-    return SweepParts(own.metric, kept, tuple(parts))
-
-
-def _of(goal: float, searched: Sequence[float]) -> float:
-    """The goal of the search that is `goal`."""
-    for own in searched:
-        if math.isclose(goal, own, rel_tol=1e-9):
-            return own
-    said = " or ".join(f"{own:g}" for own in searched)
-    raise UserError(f"`--goal` must be one that the search chose settings for ({said}), got {goal:g}")
+    return SweepParts(searched[0].runs.metric, kept, tuple(parts))
 
 
 def _of_trials(sweep: Sweep, goals: Sequence[float] | None, metric: str, direction: Direction | None) -> SweepParts:

@@ -9,7 +9,8 @@ Trap: a setting that reaches the goal in the search, but not in every replicate,
 
 import dataclasses
 import json
-from collections.abc import Callable, Mapping
+import math
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -18,6 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from analysis.data.load import load_sweep
+from analysis.data.metric import Direction
 from analysis.data.runs import Runs, read_results
 from analysis.questions.steps_to_result import StepsAtBatch, StepsToResult, steps_to_result
 from analysis.stats.wording import setting_value
@@ -78,6 +80,29 @@ def load_tuned_steps(folder: AnyPath) -> list[TunedSteps]:
         return [of_goal(runs, cells, tuning, k, goal) for k, goal in enumerate(goals["values"])]
 
     return read_search(folder, find, "sweeps/steps_to_result.py")
+
+
+def asked_of_search(
+    searched: Sequence[TunedSteps], goals: Sequence[float] | None, metric: str | None, direction: Direction | None
+) -> list[TunedSteps]:
+    """Those of the `goals`, in this order, or all for None.
+
+    Raises UserError for goals, a metric or a direction by which the search did not choose settings.
+    """
+    own = searched[0].runs
+    for option, given, known in (("metric", metric, own.metric), ("direction", direction, own.direction)):
+        if given not in (None, known):
+            raise UserError(f"`--{option}` must be {known}, by which the search chose its settings, got {given}")
+    if not goals:
+        return list(searched)
+    found = {}
+    for goal in goals:
+        one = next((one for one in searched if math.isclose(goal, one.goal, rel_tol=1e-9)), None)
+        if one is None:
+            said = " or ".join(f"{one.goal:g}" for one in searched)
+            raise UserError(f"`--goal` must be one that the search chose settings for ({said}), got {goal:g}")
+        found[one.goal] = one
+    return [*found.values()]
 
 
 def read_search(folder: AnyPath, find: Callable[[dict[str, Any], pd.DataFrame], T], script: str) -> T:

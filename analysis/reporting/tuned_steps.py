@@ -4,29 +4,40 @@ from collections.abc import Sequence
 
 from analysis.charts.steps_to_result import steps_to_result_figure
 from analysis.charts.style import save
+from analysis.data.metric import Direction
 from analysis.questions.equal_examples import equal_examples_words
 from analysis.questions.steps_to_result import goal_words, lines
-from analysis.questions.tuned_steps import TunedSteps, load_tuned_steps
+from analysis.questions.tuned_steps import TunedSteps, asked_of_search, load_tuned_steps
 from trainables.storage.folders import AnyPath
 
 MARGIN = 0.05
 
 
-def tuned_steps_lines(folder: AnyPath, margin: float | None = None) -> list[str]:
-    """The answer; writes the figure, where a goal was reached.
+def tuned_steps_lines(
+    folder: AnyPath,
+    margin: float | None = None,
+    goals: Sequence[float] | None = None,
+    metric: str | None = None,
+    direction: Direction | None = None,
+) -> list[str]:
+    """The answer to `goals`, all of the search by default; writes the figure, where a goal was reached.
 
-    `margin`: what a batch size may lose at equal examples; None is MARGIN of the hardest goal that was reached.
+    `margin`: what a batch size may lose at equal examples; None is MARGIN of the hardest goal that was reached. Raises
+    UserError for a goal, metric or direction that are not the search's.
     """
-    goals = load_tuned_steps(folder)
-    said = [line for one in goals for line in goal_lines(one)]
-    reached = [one.found for one in goals if one.found is not None]
+    searched = load_tuned_steps(folder)
+    asked = asked_of_search(searched, goals, metric, direction)
+    shown = [one for one in searched if one in asked]
+    said = [line for one in shown for line in goal_lines(one)]
+    reached = [one.found for one in shown if one.found is not None]
     if not reached:
         return said
-    hardest = next(one for one in reversed(goals) if one.found is not None)
-    if margin := margin or MARGIN * abs(hardest.goal):
-        said.append(equal_examples_words(hardest.runs, margin))
-    said += [basis(goals)]
-    figures = save(steps_to_result_figure(goals[0].runs, reached), folder, "steps_to_result")
+    hardest = next(one for one in reversed(shown) if one.found is not None)
+    usual = MARGIN * abs(hardest.goal)  # 0 of a goal of 0, which says no margin
+    if margin is not None or usual:
+        said.append(equal_examples_words(hardest.runs, usual if margin is None else margin))
+    said += [basis(shown)]
+    figures = save(steps_to_result_figure(shown[0].runs, reached), folder, "steps_to_result")
     kept = ["optuna.db", "tuning.parquet", "tuning.json", "trials.parquet", "epochs.parquet"]
     kept = [name for name in kept if (folder / name).exists()]
     return [*said, f"In {folder}: {', '.join([*kept, *(f'figures/{path.name}' for path in figures)])}"]

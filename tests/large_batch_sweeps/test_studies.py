@@ -6,8 +6,10 @@ import made_up
 import matplotlib.figure
 import pandas as pd
 import pytest
+from narrow import not_none
 
 import large_batch_sweeps as lbs
+from analysis.questions.tuned_steps import load_tuned_steps
 
 KEPT = Path(__file__).resolve().parents[2] / "docs" / "kept"
 BY_RESULTS = {  # the estimate that each table is about
@@ -80,6 +82,26 @@ def test_steps_and_seconds_to_a_result(tmp_path: Path) -> None:
     with_interval(lbs.time_to_result(results, metric="train_loss", goal=1e-3), "seconds")
     for draw in (lbs.figures.steps_to_result, lbs.figures.time_to_result):
         assert isinstance(draw(results, metric="train_loss", goal=1e-3), matplotlib.figure.Figure)
+
+
+def test_steps_of_a_search_are_those_of_its_command() -> None:
+    """At the settings that the search chose, a row for each of its goals and batch sizes, as on its page."""
+    results = lbs.load_sweep(KEPT / "steps_to_result_digits")
+    frame = lbs.steps_to_result(results)
+    goals = load_tuned_steps(KEPT / "steps_to_result_digits")
+    assert list(frame["goal"].unique()) == [one.goal for one in goals] == [0.5, 0.35]
+    for one in goals:
+        assert one.found is not None
+        own = frame[frame["goal"] == one.goal]
+        assert own["steps"].dropna().tolist() == [row.steps.value for row in one.found.rows if row.steps is not None]
+        assert set(own["b_crit"]) == {not_none(one.found.critical).value}
+        assert own["reached"].tolist() == [row.reached for row in one.found.rows]
+    assert len(lbs.steps_to_result(results, goal=0.35)) == 4
+    assert isinstance(lbs.figures.steps_to_result(results), matplotlib.figure.Figure)
+    with pytest.raises(lbs.UserError, match=r"must be one that the search chose settings for \(0.5 or 0.35\), got 0.4"):
+        lbs.steps_to_result(results, goal=0.4)
+    with pytest.raises(lbs.UserError, match="must be test_loss, by which the search chose its settings"):
+        lbs.figures.steps_to_result(results, metric="train_loss")
 
 
 def test_the_threshold(tmp_path: Path) -> None:

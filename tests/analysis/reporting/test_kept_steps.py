@@ -7,6 +7,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
+from analysis import steps_to_result
 from analysis.questions.tuned_steps import load_tuned_steps
 from analysis.reporting.tuned_steps import goal_lines, tuned_steps_lines
 from trainables.runtime.errors import UserError
@@ -44,6 +45,27 @@ def test_what_is_not_settled_is_said() -> None:
     assert missed == [
         "40 of 48 settings reach test_loss <= 0.5, but no batch size's fastest one does in every replicate."
     ]
+
+
+def test_options_that_ask_a_search(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A goal of the search has the same answer alone as beside the others; what a search cannot answer is one line."""
+    folder = shutil.copytree(DOCS / "kept" / "steps_to_result_digits", tmp_path / "kept")
+    both = tuned_steps_lines(folder)
+    assert steps_to_result.main([str(folder), "--goal", "0.5"]) == 0
+    said = capsys.readouterr().out.splitlines()
+    steps = [line for line in said if line.startswith(("  batch", "Critical", "Within"))]
+    assert steps == [line for line in both if line.startswith(("  batch", "Critical", "Within"))][: len(steps)]
+    assert len(steps) == 6
+    for options, told in (
+        (["--goal", "0.4"], "`--goal` must be one that the search chose settings for (0.5 or 0.35), got 0.4"),
+        (["--metric", "train_loss"], "`--metric` must be test_loss, by which the search chose its settings"),
+        (["--direction", "higher"], "`--direction` must be lower, by which the search chose its settings"),
+        (["--margin", "0"], "`margin` must be a number above 0, in units of test_loss, got 0"),
+        (["--column", "step=epoch"], "`--column` is for a CSV file or TensorBoard runs"),
+        (["--settings"], "`--settings` is for runs from elsewhere"),
+    ):
+        assert steps_to_result.main([str(folder), *options]) == 2
+        assert told in capsys.readouterr().err
 
 
 def test_a_search_without_trials_is_refused(tmp_path: Path) -> None:
