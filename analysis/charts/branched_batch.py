@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, SymmetricalLogLocator
 
 from analysis.charts.style import GREY, LINE_COLOURS, MARKERS, draw_means, footnote, log_axis, new_figure, two_lines
-from analysis.questions.batch_schedule import Arm
+from analysis.questions.batch_schedule import ARMS, Arm
 from analysis.questions.branched_batch import BranchedBatch
 from analysis.stats.wording import plain_number
 
@@ -20,12 +20,12 @@ def branched_batch_figure(found: BranchedBatch, arms: Sequence[Arm] = ()) -> Fig
         _excess(panels[1], found)
         if arms:
             _arms(panels[2], found, arms)
-        counts = max(point.loss.replicates for point in found.points)
         fresh = " The third panel is of fresh replicates." if arms else ""
         footnote(
             figure,
             f"Filled: shown within the margin. Hollow: by the means. Cross: shown beyond. Dashed: margin. 95 % "
-            f"t-intervals over {counts} paired replicates; at batch {found.batch_size}: k = 1 in another order.{fresh}",
+            f"t-intervals over {found.replicates} paired replicates; at batch {found.batch_size}: k = 1 in another "
+            f"order.{fresh}",
         )
     return figure
 
@@ -70,9 +70,9 @@ def _excess(axes: Axes, found: BranchedBatch) -> None:
 def _arms(axes: Axes, found: BranchedBatch, arms: Sequence[Arm]) -> None:
     for rank, arm in enumerate(arms):
         colour, marker = LINE_COLOURS[rank], MARKERS[rank]
-        if arm.excess is None:
+        if arm.steps is not None and arm.name == ARMS[0]:
             axes.plot([arm.steps], [0], color=colour, marker=marker, linestyle="none", label=arm.name)
-        else:
+        elif arm.steps is not None and arm.excess is not None:
             draw_means(axes, [arm.steps], [arm.excess], color=colour, marker=marker, linestyle="none", label=arm.name)
     axes.axhline(0, color=GREY, linewidth=0.8, zorder=1)
     axes.axhline(found.margin, color="black", linewidth=0.9, linestyle="--")

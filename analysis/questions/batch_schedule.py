@@ -23,7 +23,7 @@ from typing import Any
 import pandas as pd
 
 from analysis.data.load import REPLICATE, Sweep, number_of
-from analysis.questions.branched_batch import BranchedBatch, planned_epochs
+from analysis.questions.branched_batch import BranchedBatch, counted, planned_epochs
 from analysis.stats.means import Mean, mean_over_replicates
 from analysis.stats.wording import fixed
 from trainables.storage.folders import write_atomically
@@ -52,12 +52,17 @@ class Schedule:
 
 @dataclass(frozen=True)
 class Arm:
-    """One way to train: optimizer `steps`, final held-out `loss`, and by how much it is above constant small's."""
+    """One way to train: optimizer `steps`, final held-out `loss`, and by how much it is above constant small's.
+
+    `excess` is None where `diverged` of its `runs` diverged; steps and loss are of the others, None where all did.
+    """
 
     name: str
-    steps: float
-    loss: Mean
+    steps: float | None
+    loss: Mean | None
     excess: Mean | None
+    runs: int
+    diverged: int
 
 
 def proposed(found: BranchedBatch) -> Schedule | None:
@@ -104,40 +109,47 @@ def write_schedule(sweep: Sweep, found: BranchedBatch, schedule: Schedule) -> st
 
 
 def arms(sweep: Sweep, found: BranchedBatch, schedule: Schedule) -> tuple[Arm, ...]:
-    """The ways to train that were run for this schedule; empty where they were not."""
-    trials = sweep.trials[sweep.trials["decay"].eq("step") & sweep.trials["status"].eq("completed")]
+    """The ways to train that were run beside this schedule; empty where it was not run, or constant small was not."""
+    trials = sweep.trials[sweep.trials["decay"].eq("step") & sweep.trials["status"].isin(["completed", "diverged"])]
     if trials.empty:
         return ()
     rows = trials.to_dict("records")
     names, planned = [_arm(row, found, schedule) for row in rows], [planned_epochs(row) for row in rows]
     frame = trials.assign(arm=names, planned=planned, replicate=number_of(trials, REPLICATE))
-    frame = frame[frame["arm"].notna()]
-    frame = frame[frame["planned"] == frame["planned"].max()]  # of several lengths the longest
+    longest = frame.loc[frame["arm"] == ARMS[1], "planned"].max()
+    frame = frame[frame["planned"] == longest]
     by_arm = {name: frame[frame["arm"] == name] for name in ARMS}
-    if by_arm[ARMS[0]].empty:
+    if by_arm[ARMS[0]].empty or by_arm[ARMS[1]].empty:
         return ()
-    small = by_arm[ARMS[0]].set_index("replicate")["test_loss"]
+    ended = frame[frame["status"] == "completed"]
+    small = ended[ended["arm"] == ARMS[0]].set_index("replicate")["test_loss"]
     found_arms = []
-    for name, own in by_arm.items():
+    for name, every in by_arm.items():
+        own = every[every["status"] == "completed"]
         own = own.assign(excess=own["test_loss"] - own["replicate"].map(small))
-        loss = mean_over_replicates(own, "test_loss")
-        if loss is not None:
-            excess = None if name == ARMS[0] else mean_over_replicates(own, "excess")
-            found_arms.append(Arm(name, float(own["steps"].mean()), loss, excess))
+        if len(every):
+            diverged, steps = len(every) - len(own), float(own["steps"].mean()) if len(own) else None
+            excess = None if name == ARMS[0] or diverged else mean_over_replicates(own, "excess")
+            found_arms.append(Arm(name, steps, mean_over_replicates(own, "test_loss"), excess, len(every), diverged))
     return tuple(found_arms)
 
 
 def arm_lines(found: BranchedBatch, run: tuple[Arm, ...]) -> list[str]:
     """What each way to train costs in steps and in held-out loss."""
     if not run:
-        return []
+        return ["This schedule was not trained; sweeps/branched_batch.py --resume --run-schedule trains it."]
+    replicates = max(arm.runs for arm in run)
     text = [
-        f"At equal examples, {run[0].loss.replicates} fresh replicates, the learning rate halved three times; held-out "
+        f"At equal examples, {replicates} fresh replicates, the learning rate halved three times; held-out "
         f"loss at the end{f' [{found.unit}]' if found.unit else ''}:"
     ]
     for arm in run:
-        against = "" if arm.excess is None else f", {_against(arm.excess, found.margin)}"
-        text.append(f"  {arm.name}: {arm.steps:.0f} steps, loss {arm.loss.value:.4f}{against}")
+        parts = [] if arm.loss is None else [f"{arm.steps:.0f} steps", f"loss {arm.loss.value:.4f}"]
+        if arm.diverged:
+            parts.append(f"{arm.diverged} of {arm.runs} runs diverged")
+        elif arm.excess is not None:
+            parts.append(counted(_against(arm.excess, found.margin), arm.excess, replicates))
+        text.append(f"  {arm.name}: {', '.join(parts)}")
     return text
 
 

@@ -48,10 +48,11 @@ TRUNK = [name for name in CONFIGURATION if name not in {*SWITCH, *_LENGTH, *REPL
 
 @dataclass(frozen=True)
 class Branch:
-    """`excess`: its smoothed loss minus the trunk's; None where `diverged` of its runs diverged."""
+    """`excess`: its smoothed loss minus the trunk's, of its `runs`; None where `diverged` of them diverged."""
 
     batch_size: int
     excess: Mean | None
+    runs: int
     diverged: int
 
 
@@ -78,8 +79,12 @@ class BranchPoint:
 
 @dataclass(frozen=True)
 class BranchedBatch:
-    """All branch points in order. `rule`: how the branches' learning rate follows the batch (keep, sqrt, linear)."""
+    """All branch points in order. `rule`: how the branches' learning rate follows the batch (keep, sqrt, linear).
 
+    `replicates`: of the trunk and the branches, of which some may lack a run.
+    """
+
+    replicates: int
     batch_size: int
     learning_rate: float
     rule: str
@@ -103,6 +108,7 @@ def branched_batch(sweep: Sweep, margin: float | None = None) -> BranchedBatch:
     found = losses(sweep.epochs, trunk, branches)
     margin = margin_of(sweep.metric, margin)
     return BranchedBatch(
+        replicates=len({*trunk["replicate"], *branches["replicate"]}),
         batch_size=int(first["batch_size"]),
         learning_rate=float(first["learning_rate"]),
         rule=first["switch_learning_rate"],
@@ -202,7 +208,8 @@ def judged(found: pd.DataFrame, margin: float) -> tuple[BranchPoint, ...]:
         branches = []
         for size, own in larger.groupby("batch_size"):
             diverged = int(own["loss"].isna().sum())
-            branches.append(Branch(int(size), None if diverged else mean_over_replicates(own, "excess"), diverged))
+            excess = None if diverged else mean_over_replicates(own, "excess")
+            branches.append(Branch(int(size), excess, len(own), diverged))
         base = mean_over_replicates(rows.drop_duplicates("replicate"), "base")
         assert base is not None
         points.append(
@@ -228,25 +235,32 @@ def planned_epochs(row: Mapping[str, Any]) -> float:
 def lines(found: BranchedBatch) -> list[str]:
     """The answer in words: for each branch point its boundary, then what every branch loses."""
     rate = {"keep": "the same learning rate", "sqrt": "learning rate times sqrt(k)", "linear": "learning rate times k"}
-    replicates, batch = max(point.loss.replicates for point in found.points), found.batch_unit.batch
+    batch = found.batch_unit.batch
     text = [
         f"Local critical batch of a trunk at batch {batch(found.batch_size)}, learning rate {found.learning_rate:g}: "
-        f"branches at k times the batch and {rate[found.rule]}, {replicates} replicates. Held-out loss, averaged over "
-        f"the last {100 * SMOOTHED:.0f} % of each branch, against k = 1; margin {_amount(found, found.margin)}.",
+        f"branches at k times the batch and {rate[found.rule]}, {found.replicates} replicates. Held-out loss, averaged "
+        f"over the last {100 * SMOOTHED:.0f} % of each branch, against k = 1; margin {_amount(found, found.margin)}.",
     ]
     for point in found.points:
         branches = f"branches of {_epochs(point.window)}"
         start = f"After {_epochs(point.at)}{_tokens(found, point.at)} (loss {point.loss.value:.4g}; {branches})"
         text.append(f"{start}, within the margin: {boundary_words(point.boundary, batch)}.")
         for branch in point.branches:
-            excess = f"{branch.diverged} runs diverged" if branch.excess is None else _signed(branch.excess)
+            lost = f"{branch.diverged} of {branch.runs} runs diverged"
+            excess = lost if branch.excess is None else counted(_signed(branch.excess), branch.excess, found.replicates)
             text.append(f"  batch {batch(branch.batch_size)}: {excess}")
         if point.noise_scale is not None:
             text.append(f"  gradient noise scale of the trunk: {_scale(found, point.noise_scale)}")
         if point.noise is not None:
             alarm = ", significant: expected once in 20 branch points" if point.differs_from_itself else ""
-            text.append(f"  batch {batch(found.batch_size)} in another order: {_signed(point.noise)}{alarm}")
+            order = counted(_signed(point.noise), point.noise, found.replicates)
+            text.append(f"  batch {batch(found.batch_size)} in another order: {order}{alarm}")
     return text
+
+
+def counted(text: str, mean: Mean, replicates: int) -> str:
+    """`text` on a mean, which says over how many replicates it is where that is not all."""
+    return text if mean.replicates == replicates else f"{text}, {mean.replicates} of {replicates} replicates"
 
 
 def _epochs(value: float) -> str:

@@ -101,6 +101,23 @@ def test_a_diverged_branch_is_not_within(tmp_path: Path) -> None:
     assert (point.branches[0].excess, point.branches[0].diverged, point.boundary.within) == (None, 1, None)
 
 
+def test_how_many_replicates_an_interrupted_sweep_has_is_told(tmp_path: Path) -> None:
+    """At the first branch point seed 3 has no run at batch 64 and one of batch 32 diverged; seed 2 has no trunk."""
+    records = branches()
+    gone = [
+        record.trial["seed"] == 3 and (record.trial["switch_epoch"], record.trial["switch_batch_size"]) == (1, 64)
+        for record in records
+    ]
+    kept = [record for record, is_gone in zip(records, gone, strict=True) if not is_gone]
+    kept = [one for one in kept if one.trial["seed"] != 2 or one.trial["switch_epoch"] is not None]
+    next(one for one in kept if one.trial["switch_batch_size"] == 32).trial["status"] = "diverged"
+    text = lines(branched_batch(load_sweep(made_up.write(tmp_path, kept)), 0.01))
+    assert ", 4 replicates. Held-out loss" in text[0]
+    assert text[2] == "  batch 32: 1 of 3 runs diverged"
+    assert text[3].endswith("), 2 of 4 replicates")
+    assert text[4].endswith("), 3 of 4 replicates")
+
+
 def test_the_schedule_that_follows(tmp_path: Path) -> None:
     found = branched_batch(load_sweep(made_up.write(tmp_path, branches())), 0.01)
     schedule = proposed(found)
@@ -146,6 +163,21 @@ def test_the_schedule_against_other_ways_to_train(tmp_path: Path) -> None:
     ):
         line = next(line for line in text.splitlines() if line.startswith(f"  {name}: "))
         assert line.endswith(f": {verdict})")
+    again = branched_batch(sweep, 0.0015)  # that proposes nothing else after 1 epoch
+    other = not_none(proposed(again))
+    assert arms(sweep, again, other) == ()
+    assert arm_lines(again, ())[0].startswith("This schedule was not trained;")
+    large = [one for one in records if one.trial["batch_size"] == 64]
+    large[0].trial["status"] = "diverged"
+    some = load_sweep(made_up.write(tmp_path / "some", records))
+    run_arms = arms(some, found, not_none(proposed(found)))
+    assert any(line.endswith("1 of 4 runs diverged") for line in arm_lines(found, run_arms))
+    assert len(branched_batch_figure(found, run_arms).axes[2].get_legend_handles_labels()[1]) == 3
+    for one in large:
+        one.trial["status"] = "diverged"
+    every = load_sweep(made_up.write(tmp_path / "every", records))
+    run_arms = arms(every, found, not_none(proposed(found)))
+    assert "  constant large: 4 of 4 runs diverged" in arm_lines(found, run_arms)
     told = report(sweep, 0.01)
     assert any(f"--remedies batch_schedule=1:32,2:64 --switch-learning-rate sqrt ({tmp_path}" in line for line in told)
     assert (tmp_path / "batch_schedule.json").exists()
@@ -192,7 +224,7 @@ def test_mistakes(tmp_path: Path) -> None:
     assert [branch.diverged for branch in first.branches] == [0, 0]
     lost = sweep.epochs[~sweep.epochs["trial_id"].isin(sweep.trials.loc[sweep.trials["seed"] == 0, "trial_id"])]
     whole = load_sweep(made_up.write(tmp_path / "whole", branches(range(1, 4))))
-    assert branched_batch(dataclasses.replace(sweep, epochs=lost)) == branched_batch(whole)
+    assert branched_batch(dataclasses.replace(sweep, epochs=lost)).points == branched_batch(whole).points
     with pytest.raises(UserError, match=r"held-out losses of the trunk in epochs\.parquet"):
         branched_batch(dataclasses.replace(sweep, epochs=sweep.epochs[:0]))
     for wrong in (0.0, -1.0, np.inf, np.nan):
