@@ -23,9 +23,9 @@ from typing import Any
 import pandas as pd
 
 from analysis.data.load import REPLICATE, Sweep, number_of
-from analysis.questions.branched_batch import BranchedBatch, counted, planned_epochs
+from analysis.questions.branched_batch import BranchedBatch, planned_epochs
 from analysis.stats.means import Mean, mean_over_replicates
-from analysis.stats.wording import fixed
+from analysis.stats.wording import fixed, out_of
 from trainables.storage.folders import write_atomically
 from trainables.units import Amount
 
@@ -148,7 +148,7 @@ def arm_lines(found: BranchedBatch, run: tuple[Arm, ...]) -> list[str]:
         if arm.diverged:
             parts.append(f"{arm.diverged} of {arm.runs} runs diverged")
         elif arm.excess is not None:
-            parts.append(counted(_against(arm.excess, found.margin), arm.excess, replicates))
+            parts.append(f"{_against(arm.excess, found.margin)}{out_of(arm.excess, replicates)}")
         text.append(f"  {arm.name}: {', '.join(parts)}")
     return text
 

@@ -34,7 +34,7 @@ from analysis.data.metric import Metric
 from analysis.stats.fixed_order import Boundary, boundary, boundary_words
 from analysis.stats.means import Mean, mean_over_replicates
 from analysis.stats.pairs import Floats
-from analysis.stats.wording import fixed, plain_number
+from analysis.stats.wording import fixed, out_of, plain_number
 from trainables.config import MEASURING
 from trainables.runtime.errors import UserError
 from trainables.units import ROUNDING, read_amount
@@ -247,20 +247,17 @@ def lines(found: BranchedBatch) -> list[str]:
         text.append(f"{start}, within the margin: {boundary_words(point.boundary, batch)}.")
         for branch in point.branches:
             lost = f"{branch.diverged} of {branch.runs} runs diverged"
-            excess = lost if branch.excess is None else counted(_signed(branch.excess), branch.excess, found.replicates)
+            excess = (
+                lost if branch.excess is None else f"{_signed(branch.excess)}{out_of(branch.excess, found.replicates)}"
+            )
             text.append(f"  batch {batch(branch.batch_size)}: {excess}")
         if point.noise_scale is not None:
             text.append(f"  gradient noise scale of the trunk: {_scale(found, point.noise_scale)}")
         if point.noise is not None:
             alarm = ", significant: expected once in 20 branch points" if point.differs_from_itself else ""
-            order = counted(_signed(point.noise), point.noise, found.replicates)
+            order = f"{_signed(point.noise)}{out_of(point.noise, found.replicates)}"
             text.append(f"  batch {batch(found.batch_size)} in another order: {order}{alarm}")
     return text
-
-
-def counted(text: str, mean: Mean, replicates: int) -> str:
-    """`text` on a mean, which says over how many replicates it is where that is not all."""
-    return text if mean.replicates == replicates else f"{text}, {mean.replicates} of {replicates} replicates"
 
 
 def _epochs(value: float) -> str:

@@ -95,6 +95,11 @@ class Referee:
     def base(self) -> Choice:
         return self.choices[0]
 
+    @property
+    def replicates(self) -> int:
+        """By how many seeds settings are judged; some values may lack a few."""
+        return max((level.replicates for level in self.levels if level is not None), default=0)
+
     def factor(self, batch_size: int) -> str:
         """`batch_size` in words: 8 B."""
         return f"{batch_size / self.base.batch_size:g} B"

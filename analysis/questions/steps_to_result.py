@@ -50,7 +50,7 @@ from analysis.stats.fixed_order import Boundary, boundary, boundary_words
 from analysis.stats.means import Interval, Mean, mean_over_replicates, paired_difference
 from analysis.stats.pairs import Floats, Integers
 from analysis.stats.steps_to_loss import first_at_goal, fit_steps, misfit_intervals
-from analysis.stats.wording import plain_number
+from analysis.stats.wording import out_of, plain_number
 from trainables.runtime.errors import UserError
 
 OVERHEAD = 1.2
@@ -176,6 +176,7 @@ def lines(runs: Runs, found: StepsToResult) -> list[str]:
     """The answer in words: a line for each batch size, then the three definitions."""
     unit = runs.batch_unit
     text = [f"Steps to {goal_words(runs, found.goal)}, of {len(runs.about)} runs:"]
+    replicates = max(row.steps.replicates for row in found.rows if row.steps is not None)
     for row in found.rows:
         share = f"{row.reached} of {row.tried} {row.counted} reach it"
         if row.steps is None:
@@ -185,7 +186,7 @@ def lines(runs: Runs, found: StepsToResult) -> list[str]:
         bound = "; at most, as the first evaluation was already there" if row.is_bound else ""
         setting = f" at {row.setting}" if row.setting else ""
         data = f"{mean_words(row.examples.times(unit.per_example))} {unit.of_data}"
-        needed = f"{mean_words(row.steps)} steps, {data}{setting} ({share}{bound})"
+        needed = f"{mean_words(row.steps)} steps, {data}{setting} ({share}{bound}){out_of(row.steps, replicates)}"
         text.append(f"  batch {unit.batch(row.batch_size)}: {needed}")
     text.append(f"Critical batch size by the law of McCandlish et al.: {critical_words(found, unit)}.")
     text += noise_lines(found, unit)

@@ -6,7 +6,7 @@ from analysis.charts.scaling_rules import scaling_rules_figure
 from analysis.charts.style import save
 from analysis.data.load import Sweep
 from analysis.questions.scaling_rules import JudgedRule, Referee, Verdict, referee
-from analysis.stats.wording import capitalized, plain_number
+from analysis.stats.wording import capitalized, out_of, plain_number
 from trainables.optimizer_settings import options_label
 from trainables.storage.folders import write_atomically
 
@@ -23,17 +23,16 @@ def report(sweep: Sweep) -> list[str]:
 def lines(found: Referee) -> list[str]:
     """The answer in words: what is compared, then each rule's verdict with its values."""
     base, metric, batch = found.base, found.metric, found.batch_unit.batch
-    replicates = max((level.replicates for level in found.levels if level is not None), default=0)
     text = [
         f"Scaling rules from batch B = {batch(base.batch_size)}, learning rate "
         f"{plain_number(base.config.learning_rate)}, to k B at equal examples: what retuning the learning rate still "
         f"gains in test {metric.noun}. Settings are chosen on {found.tuning_seeds} seeds' validation examples and "
-        f"judged on the test set by {replicates} other seeds. 95 % CI, simultaneous over {len(found.rules)} rules; "
-        f"margin {metric.shown_margin()}.",
+        f"judged on the test set by {found.replicates} other seeds. 95 % CI, simultaneous over {len(found.rules)} "
+        f"rules; margin {metric.shown_margin()}.",
         "Retuned:",
     ]
     for choice, level in zip(found.choices, found.levels, strict=True):
-        judged = "not judged" if level is None else metric.named(level.value)
+        judged = "not judged" if level is None else f"{metric.named(level.value)}{out_of(level, found.replicates)}"
         edge = " (the end of the grid; widen --learning-rates)" if choice.is_edge else ""
         rate = plain_number(choice.config.learning_rate)
         text.append(f"  batch {batch(choice.batch_size)}: learning rate {rate}{edge}, {judged}")
@@ -117,8 +116,8 @@ def _gain(found: Referee, verdict: Verdict) -> str:
     if gain is None:
         return f"{verdict.diverged} runs diverged" if verdict.diverged else "not compared"
     if gain.interval is None:
-        return f"{metric.signed_difference(gain.value)} (no interval)"
+        return f"{metric.signed_difference(gain.value)} (no interval{out_of(gain, found.replicates)})"
     if gain.interval.low == gain.interval.high == 0:
         return "0, the very setting that retuning chose"
     ends = f"{metric.signed(gain.interval.low)} to {metric.signed(gain.interval.high)}"
-    return f"{metric.signed_difference(gain.value)} (95 % CI {ends})"
+    return f"{metric.signed_difference(gain.value)} (95 % CI {ends}{out_of(gain, found.replicates)})"

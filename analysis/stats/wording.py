@@ -1,5 +1,6 @@
 """How numbers and correlations are written in sentences, tables and figures."""
 
+from analysis.stats.means import Mean
 from analysis.stats.rank_correlation import Correlation
 
 
@@ -7,6 +8,11 @@ def plain_number(value: float) -> str:
     """Three significant digits without an exponent where that is short: 0.00123, 12.3, 12300, 1e+06."""
     short = f"{value:.3g}"
     return f"{float(short):.0f}" if "e+" in short and abs(value) < 1e6 else short
+
+
+def out_of(mean: Mean, replicates: int) -> str:
+    """Over how many of the replicates a mean is, where some are missing: `, 3 of 8 replicates`."""
+    return "" if mean.replicates == replicates else f", {mean.replicates} of {replicates} replicates"
 
 
 def capitalized(text: str) -> str:

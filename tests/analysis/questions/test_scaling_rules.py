@@ -164,6 +164,16 @@ def test_runs_that_diverged_or_are_missing(tmp_path: Path) -> None:
     assert "  4 B: not compared; learning rate 0.01" in text
 
 
+def test_over_how_many_seeds_a_value_is_where_some_are_missing(tmp_path: Path) -> None:
+    records = judging(LOST, **SGD)
+    last = [one for one in records if (one.trial["batch_size"], one.trial["learning_rate"]) == (32, 0.02)][2:]
+    kept = [one for one in records if not any(one is other for other in last)]
+    text = lines(referee(load_sweep(made_up.write(tmp_path, [*tuning(**SGD), *kept]))))
+    assert "judged on the test set by 4 other seeds" in text[0]
+    assert "  batch 32: learning rate 0.02, 89.50 % test accuracy, 2 of 4 replicates" in text
+    assert all("2 of 4 replicates" not in line for line in text if line.startswith("  4 B: "))
+
+
 def test_the_files_and_the_script(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = made_up.write(tmp_path, [*tuning(**SGD), *judging(LOST, **SGD)])
     assert script.main([str(folder), "--margin", "20"]) == 0

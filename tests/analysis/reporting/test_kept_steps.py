@@ -68,6 +68,17 @@ def test_options_that_ask_a_search(tmp_path: Path, capsys: pytest.CaptureFixture
         assert told in capsys.readouterr().err
 
 
+def test_over_how_many_seeds_a_search_is_judged_where_some_are_missing(tmp_path: Path) -> None:
+    folder = shutil.copytree(DOCS / "kept" / "steps_to_result_digits", tmp_path / "kept")
+    trials = pq.read_table(folder / "trials.parquet").to_pandas()
+    trials[(trials["batch_size"] != 32) | (trials["seed"] < 2)].to_parquet(folder / "trials.parquet")
+    said = tuned_steps_lines(folder)
+    few = [line for line in said if line.startswith("  batch 32: ")]
+    assert len(few) == 2
+    assert all(line.endswith(" (10 of 12 settings reach it), 2 of 5 replicates") for line in few)
+    assert all(line.endswith("reach it)") for line in said if line.startswith("  batch 128: "))
+
+
 def test_a_search_without_trials_is_refused(tmp_path: Path) -> None:
     folder = shutil.copytree(DOCS / "kept" / "steps_to_result_digits", tmp_path / "kept")
     table = pq.read_table(folder / "tuning.parquet")
