@@ -1,13 +1,21 @@
 """Steps, loss after equal examples, and seconds against batch size: a line for each optimizer, a row for each goal."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from analysis.charts.style import LINE_COLOURS, draw_means, footnote, legend_above, log_axis, new_figure, two_lines
-from analysis.questions.optimizer_ladder import LadderAtGoal
-from analysis.stats.means import Mean
+from analysis.charts.style import (
+    LINE_COLOURS,
+    bounds_note,
+    draw_with_bounds,
+    footnote,
+    legend_above,
+    log_axis,
+    new_figure,
+    two_lines,
+)
+from analysis.questions.optimizer_ladder import LadderAtGoal, RungAtGoal
+from analysis.questions.steps_to_result import StepsAtBatch
 from analysis.stats.wording import in_words, plain_number
 
 
@@ -18,10 +26,13 @@ def optimizer_ladder_figure(goals: Sequence[LadderAtGoal]) -> Figure:
     with new_figure(height=0.7 + 2.3 * len(goals)) as figure:
         for one, panels in zip(goals, figure.subplots(len(goals), 3, squeeze=False), strict=True):
             for rung, colour in zip(one.rungs, LINE_COLOURS * len(one.rungs), strict=False):
-                rows = () if rung.tuned.found is None else rung.tuned.found.rows
+                rows = _rows(rung)
                 steps = {row.batch_size: row.steps for row in rows if row.steps is not None}
-                for axes, values in zip(panels, (steps, rung.losses, rung.seconds), strict=True):
-                    _draw(axes, values, colour, rung.name)
+                bounds = [row.batch_size for row in rows if row.is_bound]
+                for axes, values, hollow in zip(
+                    panels, (steps, rung.losses, rung.seconds), (bounds, (), bounds), strict=True
+                ):
+                    draw_with_bounds(axes, values, hollow, colour, rung.name)
             metric = in_words(one.rungs[0].tuned.runs.metric)
             labels = (
                 f"steps to a {metric} of {one.goal:g}",
@@ -38,10 +49,12 @@ def optimizer_ladder_figure(goals: Sequence[LadderAtGoal]) -> Figure:
         replicates = max(rung.tuned.runs.about["replicate"].nunique() for one in goals for rung in one.rungs)
         bars = f"Means and 95 % intervals over {replicates} replicates" if replicates > 1 else "One replicate"
         footnote(
-            figure, f"{bars}, each optimizer at the fastest setting of each batch size. Seconds include evaluations."
+            figure,
+            f"{bars}, each optimizer at the fastest setting of each batch size. Seconds include evaluations."
+            f"{bounds_note(any(row.is_bound for one in goals for rung in one.rungs for row in _rows(rung)))}",
         )
     return figure
 
 
-def _draw(axes: Axes, values: Mapping[int, Mean], colour: str, name: str) -> None:
-    draw_means(axes, list(values), list(values.values()), color=colour, marker="o", markersize=4, label=name)
+def _rows(rung: RungAtGoal) -> tuple[StepsAtBatch, ...]:
+    return () if rung.tuned.found is None else rung.tuned.found.rows

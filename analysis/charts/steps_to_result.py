@@ -6,7 +6,8 @@ from matplotlib.figure import Figure
 from analysis.charts.style import (
     GREY,
     LINE_COLOURS,
-    draw_means,
+    bounds_note,
+    draw_with_bounds,
     footnote,
     legend_above,
     log_axis,
@@ -27,19 +28,13 @@ def steps_to_result_figure(runs: Runs, goals: list[StepsToResult]) -> Figure:
             rows = [row for row in found.rows if row.steps is not None]
             x, means = [row.batch_size for row in rows], [row.steps for row in rows if row.steps is not None]
             label = f"{found.goal:g}"
-            draw_means(steps, x, means, color=colour, marker="o", markersize=4, label=label)
+            bounds = [row.batch_size for row in rows if row.is_bound]
+            draw_with_bounds(steps, dict(zip(x, means, strict=True)), bounds, colour, label)
             span = np.array([x[0], x[-1]], dtype=float)
             span[1] = min(span[1], x[0] * means[0].value / min(mean.value for mean in means) * 1.5)
             steps.plot(span, means[0].value * x[0] / span, color=colour, linewidth=0.8, linestyle=":")
-            known = [(row.batch_size, row.overhead) for row in rows if row.overhead is not None]
-            draw_means(
-                overhead,
-                [size for size, _ in known],
-                [mean for _, mean in known],
-                color=colour,
-                marker="o",
-                markersize=4,
-            )
+            known = {row.batch_size: row.overhead for row in rows if row.overhead is not None}
+            draw_with_bounds(overhead, known, bounds, colour, label)
             reached = [100 * row.reached / row.tried for row in found.rows]
             share.plot([row.batch_size for row in found.rows], reached, color=colour, marker="o", markersize=4)
         overhead.axhline(OVERHEAD, color=GREY, linewidth=0.9, linestyle="--")
@@ -57,5 +52,6 @@ def steps_to_result_figure(runs: Runs, goals: list[StepsToResult]) -> Figure:
         over = f"{counts[0]}" if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
         bars = f"Geometric means and 95 % intervals over {over} replicates" if counts[-1] > 1 else "One replicate"
         lines = f"Dotted: perfect scaling. Dashed: {100 * (OVERHEAD - 1):.0f} % more {runs.batch_unit.of_data}."
-        footnote(figure, f"{lines} {bars}, at each batch size's fastest setting.")
+        note = bounds_note(any(row.is_bound for found in goals for row in found.rows))
+        footnote(figure, f"{lines} {bars}, at each batch size's fastest setting.{note}")
     return figure

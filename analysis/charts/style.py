@@ -13,7 +13,7 @@ import contextlib
 import io
 import math
 import textwrap
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any, Literal
 
 import matplotlib
@@ -192,6 +192,19 @@ def draw_means(axes: Axes, x: Sequence[float], means: Sequence[Mean], factor: fl
         if mean.interval is not None:
             ends = [factor * mean.interval.low, factor * mean.interval.high]
             axes.plot([position, position], ends, color=style["color"], linewidth=0.9, marker="_", markersize=4)
+
+
+def draw_with_bounds(axes: Axes, means: Mapping[int, Mean], bounds: Collection[int], colour: Any, label: str) -> None:
+    """Means by batch size as `draw_means` draws them; hollow at the batch sizes whose means are upper bounds."""
+    draw_means(axes, [*means], [*means.values()], color=colour, marker="o", markersize=4, label=label)
+    if hollow := [size for size in means if size in bounds]:
+        values = [means[size].value for size in hollow]
+        axes.plot(hollow, values, "o", color=colour, markersize=4, markerfacecolor="white")
+
+
+def bounds_note(has_bounds: bool) -> str:
+    """What `draw_with_bounds` draws hollow, for a footnote; empty where nothing is."""
+    return " Hollow: an upper bound, as a run was at the goal when first evaluated." if has_bounds else ""
 
 
 def off_target_points(axes: Axes, x: Sequence[float], y: Sequence[float], colour: Any, marker: str) -> None:

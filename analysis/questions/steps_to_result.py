@@ -304,6 +304,8 @@ def critical_words(found: StepsToResult, unit: BatchUnit) -> str:
     interval = of_data.interval
     if sizes and not min(sizes) <= critical.value <= max(sizes):
         guess = ", outside the batch sizes that reach the goal: a rough guess"
+    if any(row.is_bound for row in found.rows):
+        guess += ", by steps that are upper bounds"
     start, tokens = f"B_crit is {plain_number(critical.value)} (", ""
     if unit.tokens is not None:
         start = f"B_crit is {plain_number(critical.value)} sequences ({plain_number(of_data.value)} tokens; "

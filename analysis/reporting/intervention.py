@@ -106,7 +106,9 @@ def _checks(metric: Metric, one: Explained) -> str:
     if found.interaction is not None and found.interaction.interval is not None:
         same = "the same" if found.interaction.interval.holds(0) else "not the same"
         parts.append(f"the effect is {same} at both batch sizes")
-    if one.placebo is not None:
+    if one.placebo is None:
+        parts.append("not checked by the placebo")
+    else:
         times = f"times {one.placebo:.3g}" if one.is_log else f"by {_percent(one.placebo)} of what the large batch does"
         said = "leaves it" if one.is_invariant else f"changes it {times}, and no prediction"
         share = "" if one.placebo_share is None else f", share {_percent(one.placebo_share.value)}"

@@ -303,6 +303,12 @@ def test_the_script_says_it_and_draws_it(tmp_path: Path, capsys: pytest.CaptureF
     assert "the placebo changes it times 8, and no prediction, share 0 %" in said
 
 
+def test_an_experiment_without_the_placebo_says_so(tmp_path: Path) -> None:
+    sweep = swept(tmp_path, 0.5, change=only("plain", "SAM 0.05", "SAM 0.1"))
+    _, _, why = card(sweep)
+    assert "; not checked by the placebo;" in why[0]
+
+
 def test_what_is_no_experiment_is_refused_in_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     plain = [record(0.9, batch_size=size, seed=seed, split_seed=seed) for size in SIZES for seed in range(3)]
     sweep = load_sweep(write(tmp_path / "plain", plain))

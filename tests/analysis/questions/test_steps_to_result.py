@@ -12,6 +12,7 @@ from made_up import law
 from narrow import not_none
 from scipy import stats
 
+from analysis.charts.steps_to_result import steps_to_result_figure
 from analysis.data.batch_unit import EXAMPLES
 from analysis.data.load import load_sweep
 from analysis.data.replicates import Estimate
@@ -244,8 +245,15 @@ def test_upper_bounds_show_no_more_than_they_can(
         for step, loss in ((1, 1.0), ((examples + 8 * seed) / size, 0.4))
         if step > 1 or size not in is_late
     ]
-    found = steps_to_result(made_of(tmp_path, rows, settings=["seed"]), 0.5)
+    runs = made_of(tmp_path, rows, settings=["seed"])
+    found = steps_to_result(runs, 0.5)
     assert (found.overhead.within, found.overhead.beyond) == (within, beyond)
+    assert critical_words(found, EXAMPLES).endswith(", by steps that are upper bounds") == bool(is_late)
+    figure = steps_to_result_figure(runs, [found])
+    hollow = [
+        np.asarray(line.get_xdata()).tolist() for line in figure.axes[0].lines if line.get_markerfacecolor() == "white"
+    ]
+    assert hollow == ([list(is_late)] if is_late else [])
 
 
 def test_batch_sizes_without_a_value_at_equal_examples_are_named(tmp_path: Path) -> None:
