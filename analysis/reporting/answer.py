@@ -57,7 +57,7 @@ def association_sentence(sweep: Sweep) -> str:
     shown, over, _ = headline(sweep, association)
     if shown.value is None or shown.interval is None:
         return (
-            f"There are too few trials to tell whether {sharpness} and the gap are associated "
+            f"Whether {sharpness} and the gap are associated is unknown: {why_unknown(shown)} "
             f"({over}; rank correlation {correlation_text(shown)})."
         )
     value, frame = _with_interval(shown, over), compared(sweep)
@@ -87,6 +87,15 @@ def association_sentence(sweep: Sweep) -> str:
         f"correlation of {sharpness} and gap is {value}. This is an association, not a cause. "
         f"{controlled}.{turned} {alone}{RESCALING}."
     )
+
+
+def why_unknown(found: Correlation) -> str:
+    """Why there is no correlation of sharpness and gap, or no interval of it."""
+    if found.value is None:
+        return "sharpness and gap do not both vary between batch sizes"
+    if found.replicates == 1:
+        return "one replicate cannot show more than chance"
+    return "too few batch sizes and settings to rank in each replicate"
 
 
 def _batch_size_alone(frame: pd.DataFrame, measure: Measure) -> str:

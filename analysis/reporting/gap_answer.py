@@ -15,6 +15,7 @@ from analysis.questions.remedies import Remedy, never_completed, remedies
 from analysis.questions.sequential import verdicts_sentence
 from analysis.stats.means import Mean, mean_over_replicates, paired_difference
 
+MOST_RATES = 6  # that are told one by one
 Name = Callable[[int], str]  # of a batch size: analysis.data.batch_unit
 
 
@@ -159,15 +160,19 @@ def _by_rate(sweep: Sweep, batch_size: int, losses: dict[float, Mean]) -> str:
 
 
 def at_each_rate(sweep: Sweep, batch_size: int, losses: dict[float, Mean]) -> str:
-    """`0.10 at 0.003, 2.00 at 0.01 (2 of 4 trials)`."""
+    """`0.10 at 0.003, 2.00 at 0.01 (2 of 4 trials)`; of many rates those with the least and the most."""
     tried = attempted(sweep)
     tried = tried[tried["is_plain"] & tried["batch_size"].eq(batch_size)]
     of = tried.groupby("learning_rate").size()
-    return ", ".join(
-        f"{sweep.metric.number(mean.value)} at ".replace("-", "−")
+    told = {
+        rate: f"{sweep.metric.number(mean.value)} at ".replace("-", "−")
         + f"{rate:g}{f' ({mean.trials} of {of[rate]} trials)' if mean.trials < of[rate] else ''}"
         for rate, mean in losses.items()
-    )
+    }
+    if len(losses) <= MOST_RATES:
+        return ", ".join(told.values())
+    by_loss = sorted(losses, key=lambda rate: losses[rate].value)
+    return f"between {told[by_loss[0]]} and {told[by_loss[-1]]}"
 
 
 def _tuned(metric: Metric, found: FreeBatch | None, diverged: int, batch: Name) -> str:

@@ -28,7 +28,14 @@ from analysis.questions.free_batch import FreeBatch, Loss, free_batch
 from analysis.questions.losses_by_rate import differing_losses
 from analysis.questions.remedies import never_completed, remedies
 from analysis.questions.sharpness_intervention import has_intervention
-from analysis.reporting.answer import association_sentence, cost_sentence, headline, name_of, remedy_sentence
+from analysis.reporting.answer import (
+    association_sentence,
+    cost_sentence,
+    headline,
+    name_of,
+    remedy_sentence,
+    why_unknown,
+)
 from analysis.reporting.gap_answer import at_each_rate, named_remedy
 from analysis.reporting.intervention import card as intervention_card
 from analysis.stats.means import Mean
@@ -82,7 +89,7 @@ def _run_parts(sweep: Sweep) -> dict[str, str]:
         return _values(varying[name]) if name in varying else str(same.get(name))
 
     unit = sweep.batch_unit.examples
-    examples = f" ({same['train_size']:g} training {unit})" if same.get("train_size") else ""
+    examples = f" ({_value(same['train_size'])} training {unit})" if same.get("train_size") else ""
     until = _longest(sweep.trials)
     if same.get("target_loss"):
         until = f"to training loss {same['target_loss']:g}"
@@ -101,7 +108,7 @@ def _run_parts(sweep: Sweep) -> dict[str, str]:
         **{f"axis {name}": f"{NAMES.get(name, name.replace('_', ' '))} {_values(varying[name])}" for name in order},
         "remedies": f"{len(tried)} remed{'y' if len(tried) == 1 else 'ies'}" if tried else "",
         "seeds": f"{len(seeds)} seed{'s' * (len(seeds) != 1)}",
-        "trials": f"{len(sweep.trials)} trials",
+        "trials": f"{len(sweep.trials)} trial{'s' * (len(sweep.trials) != 1)}",
         "device": " and ".join(sorted(sweep.trials["device"].dropna().astype(str).unique())),
         "date": (sweep.started_at or min(sweep.trials["finished_at"].dropna(), default=""))[:10],
     }
@@ -114,7 +121,9 @@ def _run_lines(sweep: Sweep, width: int, most: int) -> list[str]:
     further = [name for name in parts if name.startswith("axis ") and name not in KEPT_AXES]
     spare = [*reversed(further), "trials", "device", "remedies", "until", "optimizer", "axis learning_rate", "seeds"]
     while True:
-        text = f"{NO_BREAK}· ".join(part.replace(" ", NO_BREAK) for part in parts.values())
+        whole = width - len(INDENT) - len(SEPARATOR)  # a longer part is broken at its spaces
+        kept = (part.replace(" ", NO_BREAK) if len(part) <= whole else part for part in parts.values())
+        text = f"{NO_BREAK}· ".join(kept)
         lines = [line.replace(NO_BREAK, " ") for line in textwrap.wrap(text, width, subsequent_indent=INDENT)]
         if len(lines) <= most or not spare:
             return lines
@@ -220,9 +229,11 @@ def _size_verdict(metric: Metric, found: FreeBatch, last: Loss, unit: BatchUnit)
     if last.diverged:
         counted = f"{last.diverged} of {last.attempted} trials"
         return f"Batch {last.batch_size} diverged in {counted}{_free(found, last, unit)}"
+    if last.lost.interval.high < 0:
+        return f"Batch {last.batch_size} is better than {found.reference}"
     upper = f"{_number(metric, last.lost.interval.high)} {metric.unit}".strip()
-    most = f"batch {last.batch_size} may lose up to {upper}"
-    return f"Undecided: {most}{_free(found, last, unit)}"
+    most = f"may lose up to {upper}" if metric.direction == "higher" else f"may be up to {upper} worse"
+    return f"Undecided: batch {last.batch_size} {most}{_free(found, last, unit)}"
 
 
 def _free(found: FreeBatch, last: Loss, unit: BatchUnit) -> str:
@@ -245,7 +256,7 @@ def _is_it_sharpness(sweep: Sweep) -> Card:
     association = associate(sweep, measure)
     found, _, over = headline(sweep, association)
     if found.value is None or found.interval is None:
-        return Card(question, "Unknown: too few trials", "", why)
+        return Card(question, f"Unknown: {why_unknown(found)}", "", why)
     result = f"{name_of(measure)} and gap: ρ = {_correlation(found, over)}"
     frame = compared(sweep)
     frame = frame[~frame["off_target"]] if found is association.matched else frame
@@ -306,11 +317,13 @@ def _without_interval(mean: Mean) -> str:
 
 
 def _loses(metric: Metric, row: Loss) -> str:
-    """`loses 0.96 points (95 % CI 0.50 to 1.43, n = 4 replicates)`, `is 0.031 nats per token worse (...)`."""
+    """`loses 0.96 points (95 % CI 0.50 to 1.43, n = 4 replicates)`, `is 0.031 nats per token better (...)`."""
     assert row.lost is not None
-    amount = f"{_number(metric, row.lost.value)} {metric.unit}".strip()
-    verb = f"loses {amount}" if metric.direction == "higher" else f"is {amount} worse"
-    return f"{verb} {_ends(metric, row.lost, row.attempted)}"
+    sign = -1 if row.lost.value < 0 else 1
+    amount = f"{_number(metric, abs(row.lost.value))} {metric.unit}".strip()
+    words = {1: ("loses {}", "is {} worse"), -1: ("gains {}", "is {} better")}[sign]
+    verb = words[metric.direction == "lower"].format(amount)
+    return f"{verb} {_ends(metric, row.lost, row.attempted, sign)}"
 
 
 def _ends(metric: Metric, mean: Mean, attempted: int, sign: float = 1.0) -> str:
@@ -335,15 +348,18 @@ def _correlation(found: Correlation, over: str) -> str:
 
 
 def _values(found: Sequence[object]) -> str:
-    texts = [
-        "none" if value is None else f"{value:g}" if isinstance(value, (int, float)) else _short(str(value))
-        for value in found
-    ]
+    texts = [_value(value) for value in found]
     numbers = [text for text, value in zip(texts, found, strict=True) if value is not None]
     return ", ".join(texts) if len(texts) <= MOST_VALUES else f"{numbers[0]} to {numbers[-1]}"
 
 
-def _short(text: str) -> str:
+def _value(value: object) -> str:
+    """A value of a setting: whole numbers in full, a long text cut."""
+    if value is None:
+        return "none"
+    if isinstance(value, (int, float)):
+        return f"{value:.0f}" if float(value).is_integer() else f"{value:g}"
+    text = str(value)
     return text if len(text) <= MOST_LETTERS else f"{text[: MOST_LETTERS - 1]}…"
 
 

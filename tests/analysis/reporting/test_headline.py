@@ -2,13 +2,14 @@
 
 import dataclasses
 import json
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from made_up import grid, record
+from made_up import grid, judged_by, record
 from narrow import not_none
 from scipy import stats
 from simulations import Design, simulated
@@ -113,6 +114,58 @@ def test_one_replicate_shows_nothing(write_sweep: Callable[..., Path]) -> None:
     assert "no interval, n = 1 replicate)" in card(sweep, 0).result
 
 
+@pytest.mark.parametrize(
+    ("seeds", "settings", "sharpness", "why"),
+    [
+        (range(1), 1, 1.0, "one replicate cannot show more than chance"),
+        (range(9), 1, 1.0, "too few batch sizes and settings to rank in each replicate"),
+        (range(9), 2, 0.0, "sharpness and gap do not both vary between batch sizes"),
+    ],
+)
+def test_an_unknown_association_says_why(
+    write_sweep: Callable[..., Path], seeds: range, settings: int, sharpness: float, why: str
+) -> None:
+    """More seeds do not help where three batch sizes at one learning rate leave nothing to rank."""
+    rates = (0.003, 0.01)[:settings]
+    losses = {(size, rate): 0.001 * np.log2(size) for size in (64, 300) for rate in rates}
+    records = sizes(losses, seeds, rates, lambda size, rate, random: float(size**sharpness))
+    found = card(load_sweep(write_sweep(records)), 1)
+    assert found.verdict == f"Unknown: {why}"
+    assert f" is unknown: {why} (" in found.why[0]
+
+
+@pytest.mark.parametrize(
+    ("lost", "verdict", "result"),
+    [
+        (-0.01, "Batch 300 is better than 16", "batch 300 is 0.01006 better (95 % CI 0.00983 to 0.01029"),
+        (0.01, "Batch 300 is worse than 16", "batch 300 is 0.00994 worse (95 % CI 0.00971 to 0.01017"),
+        (0.0, "Undecided: batch 300 may be up to 0.000", "batch 300 is 0.000"),
+    ],
+)
+def test_a_metric_without_a_margin_of_which_less_is_better(
+    write_sweep: Callable[..., Path], lost: float, verdict: str, result: str
+) -> None:
+    losses = {(300, 0.003): lost, (300, 0.01): lost}
+    folder = judged_by(write_sweep(sizes(losses, spread=2e-4)), "mse", "", offset=1.0, slope=-1.0)
+    found = card(load_sweep(folder), 0)
+    assert found.verdict.startswith(verdict)
+    assert found.result.startswith(result)
+
+
+def test_a_gain_has_its_own_sign(write_sweep: Callable[..., Path]) -> None:
+    sweep = load_sweep(write_sweep(sizes({(300, 0.003): -0.01, (300, 0.01): -0.01})))
+    lost = not_none(not_none(free_batch(sweep, "matched")).rows[-1].lost)
+    ends = f"{-100 * not_none(lost.interval).high:.2f} to {-100 * not_none(lost.interval).low:.2f}"
+    assert card(sweep, 0).result == f"batch 300 gains {-100 * lost.value:.2f} points (95 % CI {ends}, n = 4 replicates)"
+
+
+def test_of_many_learning_rates_the_least_and_the_most_loss_are_told(write_sweep: Callable[..., Path]) -> None:
+    rates = [round(0.001 * (1 + place), 3) for place in range(8)]
+    found = card(load_sweep(write_sweep(sizes({(300, rate): 4 * rate for rate in rates}, rates=rates))), 0)
+    low, high = (f"{4 * 100 * rate:.1f}" for rate in (rates[0], rates[-1]))
+    assert re.fullmatch(rf"by learning rate: between {low}. at 0.001 and {high}. at 0.008", found.further)
+
+
 STEPS = {(size, rate): 0.002 * np.log2(size / 16) for size in (32, 64, 128, 256) for rate in (0.003, 0.01)}
 
 
@@ -195,6 +248,21 @@ def test_the_run_line_cuts_long_values(write_sweep: Callable[..., Path]) -> None
     records = [*grid(switch_epochs=(None,)), record(batch_size=128, model_options=options)]
     run = run_line(load_sweep(write_sweep(records)))
     assert f" · model options {options[:39]}…, {{}} · " in run
+
+
+def test_large_whole_numbers_are_told_in_full(write_sweep: Callable[..., Path]) -> None:
+    records = [record(batch_size=size, train_size=1_234_567, measure_examples=100) for size in (16, 1_048_576)]
+    run = run_line(load_sweep(write_sweep(records)))
+    assert run.startswith("digits (1234567 training examples) · mlp")
+    assert " · batch size 16, 1048576 · 1 seed · 2 trials · " in run
+    assert " · 1 seed · 1 trial · " in run_line(load_sweep(write_sweep(records[:1], "one")))
+
+
+def test_a_part_of_the_run_that_is_longer_than_a_line_is_broken_between_words(write_sweep: Callable[..., Path]) -> None:
+    options = [json.dumps({"layers": list(range(start, start + 50))}) for start in (10, 20, 30)]
+    sweep = load_sweep(write_sweep([record(batch_size=128, model_options=option) for option in options]))
+    told = " ".join(line.strip() for line in headline_lines(sweep, None, 80))
+    assert ' · model options {"layers": [10, 11, 12, ' in told
 
 
 def default_like() -> list[Record]:
