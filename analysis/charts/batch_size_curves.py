@@ -17,7 +17,6 @@ from matplotlib.figure import Figure
 
 from analysis.charts.style import (
     GREY,
-    LINE_COLOURS,
     draw_means,
     footnote,
     learning_rate_markers,
@@ -26,7 +25,9 @@ from analysis.charts.style import (
     new_figure,
     note,
     off_target_points,
+    rank_colours,
     rows_of,
+    set_aside,
     two_columns,
     two_lines,
 )
@@ -94,7 +95,7 @@ def batch_size_curves(sweep: Sweep) -> Figure:
             f"got {len(sizes)} batch sizes in {sweep.folder}"
         )
     references = frame[frame["is_reference"]]
-    markers = learning_rate_markers(frame["learning_rate"])
+    markers, colours = learning_rate_markers(frame["learning_rate"]), rank_colours(frame["learning_rate"])
     shown: list[Mean] = []
     panels = measured(panels_of(sweep.metric), frame)
     with new_figure(height=0.4 + 2.3 * rows_of(len(panels))) as figure:
@@ -105,8 +106,8 @@ def batch_size_curves(sweep: Sweep) -> Figure:
                 means = {size: panel.mean(part, references, sweep.sequential) for size, part in by_size.items()}
                 known = {size: mean for size, mean in means.items() if mean is not None}
                 shown += known.values()
-                shift = 1 + 0.05 * (rank - (len(markers) - 1) / 2)
-                colour = LINE_COLOURS[rank % len(LINE_COLOURS)]
+                shift = 1 + set_aside(rank, len(markers), 0.05)
+                colour = colours[rate]
                 style = {
                     "color": colour,
                     "marker": marker,

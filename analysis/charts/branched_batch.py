@@ -6,7 +6,17 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, SymmetricalLogLocator
 
-from analysis.charts.style import GREY, LINE_COLOURS, MARKERS, draw_means, footnote, log_axis, new_figure, two_lines
+from analysis.charts.style import (
+    GREY,
+    LINE_COLOURS,
+    MARKERS,
+    draw_means,
+    footnote,
+    log_axis,
+    new_figure,
+    set_aside,
+    two_lines,
+)
 from analysis.questions.batch_schedule import ARMS, Arm
 from analysis.questions.branched_batch import BranchedBatch
 from analysis.stats.wording import plain_number
@@ -49,7 +59,7 @@ def _critical(axes: Axes, found: BranchedBatch) -> None:
 
 def _excess(axes: Axes, found: BranchedBatch) -> None:
     for rank, point in enumerate(found.points):
-        shift = 1 + 0.06 * (rank - (len(found.points) - 1) / 2)
+        shift = 1 + set_aside(rank, len(found.points), 0.06)
         known = [(branch.batch_size, branch.excess) for branch in point.branches if branch.excess is not None]
         known = [(found.batch_size, point.noise), *known] if point.noise is not None else known
         x, means = [shift * size for size, _ in known], [mean for _, mean in known if mean is not None]

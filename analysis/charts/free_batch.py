@@ -4,7 +4,16 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from analysis.charts.style import GREY, LINE_COLOURS, draw_means, footnote, legend_above, log_axis, new_figure
+from analysis.charts.style import (
+    GREY,
+    LINE_COLOURS,
+    draw_means,
+    footnote,
+    legend_above,
+    log_axis,
+    new_figure,
+    set_aside,
+)
 from analysis.data.load import Sweep
 from analysis.questions.free_batch import free_batch
 from trainables.runtime.errors import UserError
@@ -26,7 +35,7 @@ def free_batch_figure(sweep: Sweep) -> Figure:
     with new_figure(height=2.9) as figure:
         axes = figure.subplots()
         for rank, result in enumerate(found):
-            shift, colour = 1 + 0.05 * (rank - (len(found) - 1) / 2), LINE_COLOURS[rank]
+            shift, colour = 1 + set_aside(rank, len(found), 0.05), LINE_COLOURS[rank]
             label = "same settings" if result.comparison == "matched" else f"its own setting, by {result.chosen_by}"
             x = [row.batch_size * shift for row in shown[rank]]
             means = [row.lost for row in shown[rank] if row.lost is not None]

@@ -13,6 +13,7 @@ from analysis.charts.style import (
     legend_above,
     log_axis,
     new_figure,
+    set_aside,
 )
 from analysis.questions.scaling_rules import Referee
 
@@ -40,7 +41,7 @@ def _gains(axes: Axes, found: Referee) -> None:
     base = found.base.batch_size
     for rank, judged in enumerate(found.rules):
         known = [(verdict.batch_size / base, verdict.gain) for verdict in judged.verdicts if verdict.gain is not None]
-        shift = 1 + 0.04 * (rank - (len(found.rules) - 1) / 2)
+        shift = 1 + set_aside(rank, len(found.rules), 0.04)
         draw_means(
             axes,
             [shift * factor for factor, _ in known],

@@ -41,6 +41,7 @@ GREY = "0.45"
 MARKERS = "os^DvPX<>*"
 # Okabe and Ito 2008, darkened where a colour would have less than 3 : 1 against white
 LINE_COLOURS = ("#0072B2", "#D55E00", "#00906a", "#b8578c", "#2a8ecb", "#b06f00", "#6b6b6b")
+MOST_ASIDE = 0.6  # from the first of the lines of a panel to the last
 PALEST = 0.62  # of plasma: beyond it is below 3 : 1
 LABELS = {
     "learning_rate": "learning rate",
@@ -161,6 +162,14 @@ def _plasma(ordered: Sequence[Any]) -> dict[Any, Any]:
 def learning_rate_markers(learning_rates: Sequence[float]) -> dict[float, str]:
     """A marker per learning rate, by rank; they repeat after ten."""
     return {rate: MARKERS[rank % len(MARKERS)] for rank, rate in enumerate(sorted(set(learning_rates)))}
+
+
+def set_aside(rank: int, count: int, step: float) -> float:
+    """How far to set the `rank`-th of `count` lines aside, so that their intervals do not cover each other.
+
+    `step` from one to the next, but less where there are so many that points would leave their place on the axis.
+    """
+    return min(step, MOST_ASIDE / count) * (rank - (count - 1) / 2)
 
 
 def log_axis(axes: Axes, which: Literal["x", "y"], at: Sequence[float] | None = None) -> None:

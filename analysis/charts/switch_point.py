@@ -25,6 +25,7 @@ from analysis.charts.style import (
     note,
     off_target_points,
     rows_of,
+    set_aside,
     two_columns,
     two_lines,
 )
@@ -55,7 +56,7 @@ def switch_point(sweep: Sweep) -> Figure:
                 means = {at: panel.mean(rows, references, sweep.sequential) for at, rows in places.items()}
                 known = {at: mean for at, mean in means.items() if mean is not None}
                 shown += known.values()
-                aside = 0.06 * (rank - (len(pairs) - 1) / 2)
+                aside = set_aside(rank, len(pairs), 0.06)
                 x = {at: at + (aside if at else 0.0) for at in known}  # all lines start from the same large batch
                 marker = MARKERS[large_sizes.index(large) % len(MARKERS)]
                 style = {

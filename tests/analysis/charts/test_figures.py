@@ -50,6 +50,17 @@ def words(figure: Figure) -> str:
     return " ".join([*legends, *panels, figure.get_supxlabel()]).replace("\n", " ")
 
 
+def test_many_learning_rates_stay_at_their_batch_size(write_sweep: Callable[..., Path]) -> None:
+    rates = [round(0.001 * place, 3) for place in range(1, 31)]
+    sweep = load_sweep(write_sweep(grid(learning_rates=rates, seeds=(0, 1), switch_epochs=(None,))))
+    axes = batch_size_curves(sweep).axes[0]
+    lines = [line for line in axes.lines if str(line.get_label()).startswith("learning rate")]
+    assert len(lines) == 30
+    for line in lines:
+        np.testing.assert_allclose(np.asarray(line.get_xdata(), dtype=float) / [16, 64, 512], 1, atol=0.3)
+    assert len({to_rgb(line.get_color()) for line in lines}) == 30
+
+
 def test_gap_map(write_sweep: Callable[..., Path]) -> None:
     records = grid()
     for entry in records:
