@@ -10,7 +10,8 @@ function addressOf() {
   const found = new URLSearchParams();
   if (state.trial) found.set("trial", state.trial);
   for (const name of TEXTS) if (state[name]) found.set(name, state[name]);
-  for (const name of VALUES) if (state[name] !== null && Object.keys(state[name]).length + (typeof state[name] === "boolean") > 0) found.set(name, JSON.stringify(state[name]));
+  const usual = unchosen();
+  for (const name of VALUES) if (JSON.stringify(state[name]) !== JSON.stringify(usual[name])) found.set(name, JSON.stringify(state[name]));
   for (const [axis, values] of Object.entries(state.hidden)) if (values.size) found.set(`hide.${axis}`, JSON.stringify([...values]));
   for (const [name, ends] of Object.entries(state.ranges)) found.set(`range.${name}`, JSON.stringify(ends));
   if (state.sort) found.set("sort", (state.descending ? "-" : "") + state.sort);
@@ -34,22 +35,24 @@ function recall() {
     try {
       if (TEXTS.includes(kind)) found[kind] = text;
       else if (VALUES.includes(kind)) found[kind] = checked[kind](JSON.parse(text));
-      else if (kind === "hide" && name) found.hidden[name] = new Set(JSON.parse(text));
-      else if (kind === "range" && name) found.ranges[name] = JSON.parse(text).map((end, place) => (typeof end === "number" ? end : place ? Infinity : -Infinity)).slice(0, 2);
+      else if (kind === "hide" && name) found.hidden[name] = new Set(listed(JSON.parse(text)));
+      else if (kind === "range" && name) found.ranges[name] = bounds(listed(JSON.parse(text)));
       else if (kind === "sort") Object.assign(found, { sort: text.replace(/^-/, ""), descending: text.startsWith("-") });
       else if (kind === "page") found.page = Math.max(0, Math.trunc(Number(text)) || 0);
     } catch { /* not written by this page */ }
   }
   Object.assign(state, found);
 }
-const ends = (value) => Array.isArray(value) && value.length === 2 && value.every((end) => typeof end === "number");
+const listed = (value) => (Array.isArray(value) ? value : []);
+const bounds = ([low, high]) => [typeof low === "number" ? low : -Infinity, typeof high === "number" ? high : Infinity];
+const ends = (value) => listed(value).length === 2 && value.every((end) => typeof end === "number") && value[0] < value[1];
 const zoomed = (value) => Object.fromEntries(Object.entries(value).filter(([axis, found]) => ["x", "y"].includes(axis) && ends(found)));
 const checked = {
   logX: Boolean, logY: Boolean,
   zoom: zoomed,
   gap: zoomed,
   where: (value) => (value && typeof value.label === "string" && value.where && typeof value.where === "object" ? { label: value.label, where: value.where } : null),
-  compared: (value) => (Array.isArray(value) ? value.filter((id) => typeof id === "string") : []),
+  compared: (value) => listed(value).filter((id) => typeof id === "string"),
   columns: (value) => (Array.isArray(value) ? value.filter((name) => typeof name === "string") : null),
 };
 

@@ -13,6 +13,8 @@ const isDark = () => matchMedia("screen and (prefers-color-scheme: dark)").match
 // Okabe and Ito 2008, on a light page darkened where a colour would have less than 3 : 1 against it.
 const okabeIto = () => (isDark() ? ["#56B4E9", "#E69F00", "#2fbf94", "#CC79A7", "#F0E442", "#e8743b", "#b0b0b0"] : ["#0072B2", "#D55E00", "#00906a", "#b8578c", "#2a8ecb", "#b06f00", "#6b6b6b"]);
 const lineColour = (rank) => okabeIto()[rank % 7];
+/** The colours of the lines of a chart; many lines of means are in order, such as learning rates, and so are theirs. */
+const lineColours = ({ lines, markers = true }) => (markers && lines.length > 7 ? colours([...lines.keys()]) : lines.map((_, rank) => lineColour(rank)));
 const css = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
 
 /** A colour per value: plasma by rank for numbers (as far as it has 3 : 1 against the page), else Okabe-Ito. */
@@ -48,7 +50,7 @@ function ticks(low, high, log, count) {
   const power = 10 ** Math.floor(Math.log10(rough));
   const step = [1, 2, 2.5, 5, 10].map((factor) => factor * power).find((size) => size >= rough);
   const at = [];
-  for (let tick = Math.ceil(low / step); tick * step <= high * (1 + 1e-12); tick += 1) at.push(Number((tick * step).toPrecision(12)));
+  for (let tick = Math.ceil(low / step); tick * step <= high * (1 + 1e-12) && at.length <= count + 1; tick += 1) at.push(Number((tick * step).toPrecision(12)));
   return at;
 }
 function tickText(value) {
@@ -128,10 +130,7 @@ function chart(box, build, more = {}) {
   const off = new Set(known.plot?.series.filter((series) => !series.show).map((series) => series.label));
   known.plot?.destroy();
   const [options, columns] = build(Math.max(240, box.clientWidth || 320));
-  for (const [axis, scale] of Object.entries(options.scales)) {
-    const whole = scale.range;
-    scale.range = () => known.zoom[axis] ?? whole;
-  }
+  zoomable(options, known);
   for (const series of options.series.slice(1)) if (off.has(series.label)) series.show = false;
   options.cursor.drag.setScale = false;
   options.cursor.bind = { dblclick: () => () => zoomTo(box, {}) };
@@ -140,6 +139,13 @@ function chart(box, build, more = {}) {
   charts.set(box, known);
   widths.observe(box);
   return known.plot;
+}
+/** Lets the scales of `options` show the zoom of a `known` chart; a logarithmic one has no place for 0 and below. */
+function zoomable(options, known) {
+  for (const [axis, scale] of Object.entries(options.scales)) {
+    const whole = scale.range;
+    scale.range = () => { const zoom = known.zoom[axis]; return zoom && (scale.distr !== 3 || zoom[0] > 0) ? zoom : whole; };
+  }
 }
 function redraw(box) {
   if (box.isConnected) chart(box, charts.get(box).build);
@@ -187,11 +193,12 @@ function lineChart(box, spec, more = {}) {
   const rangeX = names ? [-0.4, names.length - 0.6] : range(xs, logX);
   const rangeY = range(zero ? [...spread, 0] : spread, logY);
   const build = (width) => {
+    const palette = lineColours(spec);
     const options = frame({ width, height, x, y: null, logX, logY, rangeX, rangeY, at: names ? names.map((_, rank) => rank) : at, names });
     options.series = [
       { label: x, value: (plot, value) => (value === null || value === undefined ? "" : names ? names[value] ?? "" : tickText(value)) },
       ...lines.map((line, rank) => ({
-        label: line.name, stroke: lineColour(rank), width: 1.6, spanGaps: true, points: { show: false },
+        label: line.name, stroke: palette[rank], width: 1.6, spanGaps: true, points: { show: false },
         dash: markers ? undefined : [[], [6, 3], [2, 2], [8, 3, 2, 3]][rank % 4],
         value: (plot, value) => (value === null || value === undefined ? "" : shown(value)),
       })),
@@ -199,7 +206,7 @@ function lineChart(box, spec, more = {}) {
     options.cursor = { drag: { x: true, y: false, dist: 5 }, points: { size: 7 } };
     options.hooks = {
       drawClear: margin === null ? [] : [(plot) => drawMargin(plot, margin, free)],
-      draw: [(plot) => drawIntervals(plot, lines, markers, zero, logY)],
+      draw: [(plot) => drawIntervals(plot, markers ? lines : [], palette, zero, logY)],
     };
     return [options, [xs, ...lines.map(column)]];
   };
@@ -233,7 +240,7 @@ function drawMargin(plot, margin, free) {
   context.restore();
 }
 
-function drawIntervals(plot, lines, markers, zero, logY) {
+function drawIntervals(plot, lines, palette, zero, logY) {
   const context = plot.ctx, pixel = devicePixelRatio;
   const place = (x, y) => [plot.valToPos(x, "x", true), plot.valToPos(y, "y", true)];
   context.save();
@@ -242,8 +249,8 @@ function drawIntervals(plot, lines, markers, zero, logY) {
   context.clip();
   if (zero) drawZero(plot);
   lines.forEach((line, rank) => {
-    if (!markers || !plot.series[rank + 1].show) return;
-    const colour = lineColour(rank), aside = (rank - (lines.length - 1) / 2) * 3 * pixel;
+    if (!plot.series[rank + 1].show) return;
+    const colour = palette[rank], aside = (rank - (lines.length - 1) / 2) * Math.min(3, 24 / lines.length) * pixel;
     for (const [x, y, low, high, hollow] of line.points) {
       if (logY && !(y > 0)) continue;
       const [left, top] = place(x, y);

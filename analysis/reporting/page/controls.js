@@ -31,16 +31,16 @@ function drawFilters() {
   const filters = axes.map((axis) => {
     const values = valuesOf(axis.name), hidden = state.hidden[axis.name] ?? new Set();
     const kept = values.filter((value) => !hidden.has(value));
-    const summary = kept.length === values.length ? "all" : kept.length > 4 ? `${kept.length} of ${values.length}` : kept.map((value) => shown(value)).join(", ") || "no value";
+    const summary = kept.length === values.length ? "all" : kept.length > 4 ? `${kept.length} of ${values.length}` : kept.map((value) => brief(shown(value))).join(", ") || "no value";
     const hide = (found) => { state.hidden[axis.name] = new Set(found); changeFilter(); };
     return menu(`filter ${axis.name}`, `${axis.label}: ${summary}`, kept.length < values.length,
       element("div", { class: "row" },
         element("button", { type: "button", "data-key": `all ${axis.name}`, onclick: () => hide([]) }, "all"),
         element("button", { type: "button", "data-key": `none ${axis.name}`, onclick: () => hide(values) }, "none")),
-      ...values.map((value) => element("label", { class: "tick" }, element("input", {
+      ...values.map((value) => element("label", { class: "tick", title: shown(value) }, element("input", {
         type: "checkbox", checked: !hidden.has(value), "data-key": `value ${axis.name} ${value}`,
         onchange: (event) => hide(event.target.checked ? [...hidden].filter((other) => other !== value) : [...hidden, value]),
-      }), shown(value))));
+      }), brief(shown(value)))));
   });
   const search = element("input", { type: "search", "data-key": "search", "aria-label": "Search trials", placeholder: "trial, text or batch_size=64", spellcheck: "false",
     oninput: (event) => { state.search = event.target.value; changeFilter(); } });

@@ -41,7 +41,10 @@ function shown(value, factor = 1) {
   return minus(size >= 1e-4 && size < 1e6 ? String(Number(value.toPrecision(4))) : value.toExponential(2));
 }
 const minus = (text) => text.replace(/^-/, "−");
-const cell = (name, row) => shown(valueOf(name, row), field(name).factor);
+/** A text as it fits into a legend or a cell: of a long one its beginning and its end. */
+const brief = (text) => (text.length > 48 ? `${text.slice(0, 30)}…${text.slice(-17)}` : text);
+const whole = (name, row) => shown(valueOf(name, row), field(name).factor);
+const cell = (name, row) => brief(whole(name, row));
 
 /** Whether the trial of `row` has the values that `where` asks for: {column: value or list of values}. */
 function matches(where, row) {
@@ -88,12 +91,12 @@ function searched(text) {
   });
 }
 function textOf(row) {
-  return ["trial_id", "status", "flags", "error"].map((name) => valueOf(name, row) ?? "").concat(nameOf(row)).join(" ").toLowerCase();
+  return ["trial_id", "status", "flags", "error"].map((name) => valueOf(name, row) ?? "").concat(nameOf(row, whole)).join(" ").toLowerCase();
 }
 
 const isFiltered = () => Boolean(state.where || state.search.trim() || Object.keys(state.ranges).length || Object.values(state.hidden).some((values) => values.size));
 
 /** What sets a trial apart: `batch size 64, learning rate 0.01, ...`. */
-const nameOf = (row) =>
+const nameOf = (row, text = cell) =>
   fieldsOf("axis").filter((axis) => axis.name !== "status" || valueOf("status", row) !== "completed")
-    .map((axis) => (axis.name === "status" ? cell("status", row) : `${axis.label} ${cell(axis.name, row)}`)).join(", ");
+    .map((axis) => (axis.name === "status" ? text("status", row) : `${axis.label} ${text(axis.name, row)}`)).join(", ");

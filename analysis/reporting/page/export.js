@@ -82,13 +82,13 @@ function drawHead(context, name, entries, pixel) {
 
 /** The entries of a chart's legend: [marker, colour, text]; the map's tells colours and shapes. */
 function legendOf(spec) {
-  if (spec) return spec.lines.map((line, rank) => [rank % SHAPES.length, lineColour(rank), line.name]);
+  if (spec) { const palette = lineColours(spec); return spec.lines.map((line, rank) => [rank % SHAPES.length, palette[rank], line.name]); }
   const { shape, shapes } = map.look;
-  return [...legendOfColours(), [0, null, `${field(shape).label}:`], ...shapes.map((value, rank) => [rank % SHAPES.length, css("--text"), shown(value)])];
+  return [...legendOfColours(), [0, null, `${field(shape).label}:`], ...shapes.map((value, rank) => [rank % SHAPES.length, css("--text"), brief(shown(value))])];
 }
 
 /** Those of the colours of the map, which parallel coordinates share. */
 function legendOfColours() {
   const { colour, colours: hues } = map.look;
-  return [[0, null, `${field(colour).label}:`], ...hues.map((value, rank) => [0, map.palette[rank], shown(value)])];
+  return [[0, null, `${field(colour).label}:`], ...hues.map((value, rank) => [0, map.palette[rank], brief(shown(value))])];
 }

@@ -12,11 +12,11 @@ const suggestsLog = (name) => {
 function choices() {
   const known = (name, kinds) => (name && fieldsOf(...kinds).some((found) => found.name === name) ? name : null);
   const first = (kind) => fieldsOf(kind)[0]?.name;
-  const axes = fieldsOf("axis").map((axis) => axis.name);
+  const axes = fieldsOf("axis").map((axis) => axis.name), settings = axes.filter((name) => !["seed", "split_seed", "status"].includes(name)); // the map has means over seeds
   const x = known(state.x, ["measure", "result", "axis"]) ?? first("measure") ?? first("result");
   const y = known(state.y, ["gap", "result"]) ?? first("gap") ?? first("result");
-  const colour = known(state.colour, ["axis"]) ?? first("axis");
-  const shape = known(state.shape, ["axis"]) ?? ["remedy", "learning_rate", ...axes].find((name) => axes.includes(name) && name !== colour) ?? first("axis");
+  const colour = known(state.colour, ["axis"]) ?? ["batch_size", ...axes].find((name) => axes.includes(name));
+  const shape = known(state.shape, ["axis"]) ?? ["sweep", "remedy", "learning_rate", ...settings].find((name) => settings.includes(name) && name !== colour) ?? colour;
   return { x, y, colour, shape, logX: state.logX ?? suggestsLog(x), logY: state.logY ?? false };
 }
 
@@ -110,7 +110,10 @@ function drawPoints(plot) {
 function drawMeans(plot) {
   const context = plot.ctx, pixel = devicePixelRatio, lines = new Map();
   const place = (mean) => [plot.valToPos(mean.x, "x", true), plot.valToPos(mean.y, "y", true)];
-  for (const mean of map.means) lines.set(`${mean.shape} ${mean.switched}`, [...(lines.get(`${mean.shape} ${mean.switched}`) ?? []), place(mean)]);
+  for (const mean of map.means) {
+    const line = `${map.look.shape === map.look.colour ? "" : mean.shape} ${mean.switched}`;
+    lines.set(line, [...(lines.get(line) ?? []), place(mean)]);
+  }
   for (const [key, line] of lines) joined(context, line, css("--faint"), 1.2 * pixel, key.endsWith("1") ? [3 * pixel, 3 * pixel] : []);
   for (const mean of map.means) {
     const [left, top] = place(mean), size = 6 * pixel;
@@ -221,10 +224,10 @@ function drawLegend() {
   const key = (icon, label) => element("span", { class: "key" }, icon, label);
   const groups = [];
   if (colour === shape)
-    groups.push(group(field(colour).label, hues.map((value, rank) => key(shapeIcon(rank % SHAPES.length, palette[rank]), shown(value)))));
+    groups.push(group(field(colour).label, hues.map((value, rank) => key(shapeIcon(rank % SHAPES.length, palette[rank]), brief(shown(value))))));
   else {
-    groups.push(group(field(colour).label, hues.map((value, rank) => key(shapeIcon(0, palette[rank]), shown(value)))));
-    groups.push(group(field(shape).label, shapes.map((value, rank) => key(shapeIcon(rank % SHAPES.length, text), shown(value)))));
+    groups.push(group(field(colour).label, hues.map((value, rank) => key(shapeIcon(0, palette[rank]), brief(shown(value))))));
+    groups.push(group(field(shape).label, shapes.map((value, rank) => key(shapeIcon(rank % SHAPES.length, text), brief(shown(value))))));
   }
   const has = (name) => map.rows.some((row) => valueOf(name, row));
   const marks = [];

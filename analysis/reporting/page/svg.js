@@ -62,14 +62,14 @@ class SvgContext {
 
 /** The text of an SVG file of the chart in `box`, with its title and the names of its lines. */
 async function chartAsSvg(box) {
-  const { build, zoom, name, spec, plot: shownPlot } = charts.get(box);
+  const known = charts.get(box), { build, name, spec, plot: shownPlot } = known;
   const context = new SvgContext(shownPlot.ctx.canvas), { getContext } = HTMLCanvasElement.prototype, { Path2D } = window;
   const place = element("div", {});
   try {
     HTMLCanvasElement.prototype.getContext = () => context;
     window.Path2D = SvgPath;
     const [options, columns] = build(shownPlot.width);
-    for (const [axis, scale] of Object.entries(options.scales)) { const whole = scale.range; scale.range = () => zoom[axis] ?? whole; }
+    zoomable(options, known);
     options.series.slice(1).forEach((series, index) => { series.show = shownPlot.series[index + 1].show; });
     options.hooks.ready = [];
     const plot = new uPlot(options, columns, place);

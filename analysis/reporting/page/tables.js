@@ -77,11 +77,12 @@ function drawTable() {
     element("button", { type: "button", "data-key": `sort ${column.name}`, onclick: () => sortBy(column.name) }, column.label,
       element("span", { "aria-hidden": "true", class: "arrow" }, state.sort === column.name ? (state.descending ? " ▼" : " ▲") : ""))));
   const text = (column, row) => (column.name === "error" ? (valueOf("error", row) ?? "").trim().split("\n").at(-1) : cell(column.name, row));
+  const title = (column, row) => (text(column, row).includes("…") ? whole(column.name, row) : null);
   const body = rows.slice(state.page * PAGE, (state.page + 1) * PAGE).map((row) => element("tr", { "data-trial": data.trials.trial_id[row] },
     ...columns.map((column) => (column.kind === "key"
       ? element("td", {}, element("input", { type: "checkbox", checked: isCompared(data.trials.trial_id[row]), "aria-label": `compare ${data.trials.trial_id[row]}`, title: "compare its curves",
         "data-key": `compare ${data.trials.trial_id[row]}`, onchange: () => toggleCompared(data.trials.trial_id[row]) }), element("button", { type: "button", class: "trace", "data-key": `trial ${data.trials.trial_id[row]}` }, data.trials.trial_id[row]))
-      : element("td", { class: side(column) ?? long(text(column, row)) }, text(column, row))))));
+      : element("td", { class: side(column) ?? long(text(column, row)), title: title(column, row) }, text(column, row))))));
   const turn = (label, to) => element("button", { type: "button", "data-key": label, disabled: to < 0 || to >= pages, onclick: () => { state.page = to; drawTable(); remember(); } }, label);
   const scroll = element("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": "Table of all trials", "data-key": "trials" },
     element("table", { class: "trials", onclick: openRow }, element("thead", {}, element("tr", {}, ...heads)), element("tbody", {}, ...body)));

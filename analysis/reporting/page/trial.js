@@ -35,7 +35,7 @@ function drawTrial() {
   if (row < 0) return update(panel, head, element("p", {}, `No trial ${state.trial} has ended in this sweep.`));
   const list = (...kinds) => element("dl", {}, ...fieldsOf(...kinds).filter((found) => !["error", "trial_id"].includes(found.name))
     .filter((found) => valueOf(found.name, row) !== null && valueOf(found.name, row) !== "" || found.kind === "axis")
-    .flatMap((found) => [element("dt", {}, found.label), element("dd", { "data-field": found.name }, cell(found.name, row))]));
+    .flatMap((found) => [element("dt", {}, found.label), element("dd", { "data-field": found.name }, whole(found.name, row))]));
   const error = valueOf("error", row);
   update(panel, head,
     element("h2", {}, nameOf(row)),

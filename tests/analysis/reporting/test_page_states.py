@@ -1,5 +1,6 @@
 """The report in states of its own: of the default sweep's size, of a sweep that has not ended, with skew intervals."""
 
+import json
 import re
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from analysis.data.progress import Progress, SizeProgress, progress_of
 from analysis.questions.remedies import remedies
 from analysis.reporting.page import page_html
 from analysis.reporting.page.data import page_data
+from trainables.records.tables import Record
 
 MEGABYTE = 1_000_000
 
@@ -38,6 +40,58 @@ def test_a_sweep_that_runs_is_preliminary(browser: Any, tmp_path: Path) -> None:
     assert badge.is_visible()
     assert badge.inner_text().startswith("PRELIMINARY 30 of 40 trials.")
     assert page.locator(".card").count() == 3
+    page.close()
+
+
+def opened_page(browser: Any, folder: Path, records: list[Record]) -> Any:
+    """The report of a sweep of `records`."""
+    sweep = load_sweep(made_up.write(folder, records))
+    (folder / "report.html").write_text(page_html(sweep.name, page_data(sweep, progress_of(sweep.trials, folder))))
+    page = Watched(browser).page
+    page.goto((folder / "report.html").as_uri())
+    return page
+
+
+def test_the_map_has_means_by_batch_size(browser: Any, tmp_path: Path) -> None:
+    """Also where nothing else varies but the seed, and where another axis comes first: `shape` has no seeds."""
+    cases: list[tuple[str, list[dict[str, Any]], str]]
+    cases = [("one", [{}], "batch_size"), ("two", [{}, {"momentum": 0.5}], "momentum")]
+    for name, more, shape in cases:
+        records = [
+            made_up.record(0.9 - size / 1e4, size / 16, batch_size=size, seed=seed, optimizer="sgd", **options)
+            for size in (16, 64, 512)
+            for seed in range(3)
+            for options in more
+        ]
+        page = opened_page(browser, tmp_path / name, records)
+        assert page.evaluate("[choices().colour, choices().shape]") == ["batch_size", shape]
+        means = page.evaluate("map.means.map((mean) => map.look.colours[mean.hue])")
+        assert sorted(means) == sorted([16, 64, 512] * len(more))
+        page.close()
+
+
+def test_long_values_are_cut_but_where_a_trial_is_read(browser: Any, tmp_path: Path) -> None:
+    options = [json.dumps({"layers": list(range(400)), "last": last}) for last in ("a", "b")]
+    records = [made_up.record(batch_size=size, model_options=each) for size in (16, 64) for each in options]
+    page = opened_page(browser, tmp_path / "long", records)
+    short = f"{options[0][:30]}…{options[0][-17:]}"
+    for selector in ("#legend", "table.trials"):
+        assert short in page.locator(selector).inner_text()
+        assert len(page.locator(selector).inner_text()) < 1000
+    page.locator("button[data-key^='trial ']").first.click()
+    assert len(page.locator("#trial h2").inner_text()) < 120
+    assert page.locator("#trial [data-field=model_options]").text_content() in options
+    page.fill("input[data-key=search]", "397")  # which is in the middle
+    assert page.evaluate("visibleRows().length") == 4
+    page.close()
+
+
+def test_many_lines_of_means_have_colours_in_order(browser: Any, tmp_path: Path) -> None:
+    rates = [round(0.001 * place, 3) for place in range(1, 10)]
+    page = opened_page(browser, tmp_path / "rates", made_up.grid(learning_rates=rates, switch_epochs=(None,)))
+    spec = "charts.get(document.querySelector('#gap .plot')).spec"
+    assert page.evaluate(f"new Set(lineColours({spec})).size") == 9
+    assert page.evaluate(f"legendOf({spec}).map(([, colour]) => colour)") == page.evaluate(f"lineColours({spec})")
     page.close()
 
 

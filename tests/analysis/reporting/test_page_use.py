@@ -106,6 +106,33 @@ def test_a_view_can_be_linked(opened: Any, browser: Any, sweep: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    "address",
+    [
+        'zoom={"x":[1,1.0000000000000002]}', 'zoom={"x":[2,2]}', 'zoom={"x":[3,1],"y":[0,0]}', 'zoom={"x":[-1,5]}',
+        'gap={"x":[0,9]}', 'zoom={"y":[0,1e308]}', "range.box_sharpness=[]", "range.box_sharpness=[null]",
+        'range.box_sharpness=["a",{}]', "range.nothing=[0,1]", 'hide.seed="012"', "hide.nothing=[1]", "page=1e9",
+    ],
+)  # fmt: skip
+def test_an_address_that_no_page_has_written_shows_the_trials(browser: Any, sweep: Path, address: str) -> None:
+    watched = Watched(browser)
+    watched.page.goto(f"{(sweep / 'report.html').as_uri()}#{address}")
+    measured = watched.page.evaluate("data.trials.box_sharpness.filter((value) => value !== null).length")
+    assert watched.page.evaluate("visibleRows().length") >= measured > 10
+    assert watched.page.locator("tr[data-trial]").count() > 10
+    assert watched.page.evaluate("map.plot.scales.x.max > map.plot.scales.x.min")
+    assert watched.errors == []
+    watched.page.close()
+
+
+def test_a_table_without_further_columns_can_be_linked(opened: Any, browser: Any) -> None:
+    opened.evaluate("state.columns = []; render()")
+    page = Watched(browser).page
+    page.goto(opened.url)
+    assert page.locator("table.trials thead th").count() == 1
+    page.close()
+
+
+@pytest.mark.parametrize(
     ("text", "query"),
     [
         ("test_accuracy>94.5", "test_accuracy > 0.945"),
