@@ -150,8 +150,9 @@ def test_tensorboard_has_curves_and_hparams(tracked: Path) -> None:
         own = [row for row in curves if row["trial_id"] == trial["trial_id"]]
         for name in ("train_loss", "test_accuracy", "lr", "batch_size"):
             assert [(one.step, one.value) for one in events.Scalars(f"epoch/{name}")] == [
-                (row["epoch"], pytest.approx(row[name], rel=1e-6)) for row in own
+                (row["epoch"], pytest.approx(row[name], rel=1e-6)) for row in own if row[name] is not None
             ]
+            assert own[-1][name] is not None
         for name in RESULTS:
             (one,) = events.Scalars(f"result/{name}")
             assert one.value == pytest.approx(trial[name], rel=1e-6)  # TensorBoard keeps float32
@@ -162,7 +163,7 @@ def test_tensorboard_has_curves_and_hparams(tracked: Path) -> None:
         assert "learning_rate" not in started  # it does not vary
         assert started["batch_size"].number_value == trial["batch_size"]
         metrics = parse_experiment_plugin_data(hparams["_hparams_/experiment"]).metric_infos
-        assert [metric.name.tag for metric in metrics] == [f"result/{name}" for name in RESULTS]
+        assert [metric.name.tag for metric in metrics] == [f"result/{name}" for name in ("test_accuracy", *RESULTS)]
 
 
 def test_tensorboard_of_a_half_written_folder(tracked: Path, tmp_path: Path) -> None:
