@@ -15,7 +15,7 @@ from typing import Any
 from analysis.questions.batch_schedule import ARMS, HALVINGS, Schedule
 from sweeps.plan.grid import expand
 from sweeps.plan.units import batch_sizes_of, tokens_of_example
-from sweeps.studies.study import check_factors, grid_of, resuming, run_study, source_of
+from sweeps.studies.study import check_factors, grid_of, metric_of, resuming, run_study, source_of
 from trainables.config import TrialConfig
 from trainables.data import Source
 from trainables.runtime.errors import UserError
@@ -31,10 +31,11 @@ def run_branched_batch(options: argparse.Namespace) -> int:
     """Runs what `sweeps.cli.branched_options.parse` has read; returns the exit status."""
     from analysis.data.load import load_sweep
     from analysis.questions.batch_schedule import proposed
-    from analysis.questions.branched_batch import branched_batch
+    from analysis.questions.branched_batch import branched_batch, margin_of
     from analysis.reporting.branched_batch import report
 
     source = source_of(options, options.dataset)
+    margin_of(metric_of(source.task), options.margin)
     branches = Branches(options, source)
     trials = branches.trials()
     schedules: list[Schedule] = []

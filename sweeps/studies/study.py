@@ -37,6 +37,7 @@ from trainables.training.looks import evaluation_line
 from trainables.units import Amount, in_examples
 
 if TYPE_CHECKING:
+    from analysis.data.metric import Metric
     from trainables.records.tables import Tables
 
 
@@ -110,6 +111,21 @@ def check_factors(factors: Sequence[int], batch_size: int, train_size: int) -> N
             f"`--factors`: {max(factors)} times batch {batch_size} is larger than the training set ({train_size} "
             "examples)"
         )
+
+
+def metric_of(task: str) -> "Metric":
+    """The primary metric of a task, with its default margin."""
+    from analysis.data.metric import Metric
+    from trainables.tasks.by_name import load_task
+
+    used = load_task(task)
+    return Metric.of_row({"metric": used.metric, "metric_unit": used.unit, "metric_direction": used.direction})
+
+
+def require_margin(task: str, margin: float | None) -> None:
+    """Raises UserError where an answer will need `margin`, and neither it nor a default is there."""
+    if margin is None and metric_of(task).margin is None:
+        raise UserError(f"`--margin` must be given, because the metric of the task {task} has no default")
 
 
 def _named_as_before(source: Source, folder: AnyPath) -> Source:

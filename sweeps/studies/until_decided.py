@@ -15,12 +15,11 @@ from functools import partial
 from rich.console import Console
 
 from analysis.data.load import load_sweep
-from analysis.data.metric import DEFAULT_MARGINS
 from analysis.data.sequential_design import FILE, SequentialDesign, read_design
 from analysis.questions.sequential import verdicts, verdicts_sentence
 from analysis.stats.group_sequential import planned_looks
 from sweeps.plan.grid import Grid, expand
-from sweeps.studies.study import Ending, grid_of, report_and_answer, resuming, run_study, source_of
+from sweeps.studies.study import Ending, grid_of, report_and_answer, require_margin, resuming, run_study, source_of
 from trainables.config import TrialConfig
 from trainables.data import Source
 from trainables.records.matching import NO_REMEDY
@@ -28,7 +27,6 @@ from trainables.records.record_files import record_files
 from trainables.remedies import base_remedies, remedy_of
 from trainables.runtime.errors import UserError
 from trainables.storage.folders import AnyPath, is_there, write_atomically
-from trainables.tasks.by_name import load_task
 
 TIMES_THE_FIRST = 3  # the cap, where none is given
 
@@ -41,8 +39,7 @@ def run_until_decided(options: argparse.Namespace) -> int:
     source = source_of(options, options.dataset)
     grid = grid_of(options, source)
     folder = (options.results / options.name).expanduser().absolute()
-    if options.margin is None and DEFAULT_MARGINS.get(load_task(source.task).unit) is None:
-        raise UserError(f"`--margin` must be given, because the metric of the task {source.task} has no default")
+    require_margin(source.task, options.margin)
     design, status = design_of(options, folder), 0
     first = trials_until(grid, source, design)
     plain = _plain(first)

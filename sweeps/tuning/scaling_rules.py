@@ -11,7 +11,7 @@ from typing import Any
 
 from sweeps.plan.grid import expand
 from sweeps.plan.users_optimizer import with_checked_optimizer
-from sweeps.studies.study import check_factors, grid_of, resuming, run_study, source_of
+from sweeps.studies.study import check_factors, grid_of, require_margin, resuming, run_study, source_of
 from sweeps.tuning.campaign import with_test_set
 from trainables.config import TrialConfig
 from trainables.data import Source
@@ -26,6 +26,7 @@ def run_scaling_rules(options: argparse.Namespace) -> int:
     from analysis.reporting.scaling_rules import report
 
     source = with_test_set(source_of(options, options.dataset), options.test_size)
+    require_margin(source.task, options.margin)
     trials = tuning_trials(options, source)
     judges: list[TrialConfig] = []
 

@@ -10,15 +10,17 @@ import pytest
 
 from analysis.reporting.tuned_gap import tuned_gap_lines
 from analysis.reporting.tuned_steps import tuned_steps_lines
-from sweeps.cli import steps_options, tuning_options
+from sweeps.cli import branched_options, scaling_options, steps_options, tuning_options
 from sweeps.cli.options import parse
 from sweeps.execution import launch
 from sweeps.plan.grid import expand
 from sweeps.studies import study
+from sweeps.studies.branched_batch import run_branched_batch
 from sweeps.studies.study import grid_of, run_study, source_of, without_answer
 from sweeps.tuning.campaign import Campaign, with_test_set
 from sweeps.tuning.optuna_study import Outcome, open_storage
 from sweeps.tuning.run import _exit_status, begin, plan_of, write_tuning
+from sweeps.tuning.scaling_rules import run_scaling_rules
 from sweeps.tuning.steps_to_result import GoalCampaign, plan_of_goals
 from trainables.config import TrialConfig
 from trainables.records.tables import Record, compact, read_tables, write_record
@@ -79,6 +81,23 @@ def test_all_failed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pyt
         "failed: all 2 trials, the first (batch size 16, seed 0): ValueError: number 16",
         "no answer: `results` must hold a completed trial",
     ]
+
+
+@pytest.mark.parametrize(
+    ("parse_options", "run_sweep", "options"),
+    [
+        (branched_options.parse, run_branched_batch, "--batch-size 8 --window 1epochs --factors 2"),
+        (scaling_options.parse, run_scaling_rules, "--factors 2"),
+    ],
+    ids=["branched_batch", "scaling_rules"],
+)
+def test_a_margin_without_a_default_is_asked_for_before_the_first_trial(
+    tmp_path: Path, parse_options: Any, run_sweep: Any, options: str
+) -> None:
+    asked = parse_options(f"{options} --dataset noisy_quadratic --model noisy_quadratic --results {tmp_path}".split())
+    with pytest.raises(UserError, match="`--margin` must be given"):
+        run_sweep(asked)
+    assert not [*tmp_path.iterdir()]
 
 
 def test_one_failed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
