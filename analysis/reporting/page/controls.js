@@ -42,11 +42,9 @@ function drawFilters() {
         onchange: (event) => hide(event.target.checked ? [...hidden].filter((other) => other !== value) : [...hidden, value]),
       }), brief(shown(value)))));
   });
-  const search = element("input", { type: "search", "data-key": "search", "aria-label": "Search trials", placeholder: "trial, text or batch_size=64", spellcheck: "false",
+  const search = element("input", { type: "search", "data-key": "search", value: state.search, "aria-label": "Search trials", placeholder: "trial, text or batch_size=64", spellcheck: "false",
     oninput: (event) => { state.search = event.target.value; changeFilter(); } });
   update(byId("filters"), search, rangeMenu(), ...filters);
-  const box = byId("filters").querySelector("input[type=search]");
-  if (box !== document.activeElement) box.value = state.search;
   const end = (value) => (Number.isFinite(value) ? shown(value) : value < 0 ? "−∞" : "∞");
   const note = byId("selection"), ranges = Object.entries(state.ranges).map(([name, [low, high]]) => `${field(name)?.label ?? name} ${end(low)} to ${end(high)}`);
   note.hidden = !isFiltered();
@@ -79,7 +77,6 @@ function rangeMenu() {
 
 function clearFilters() {
   Object.assign(state, { where: null, hidden: {}, ranges: {}, search: "" });
-  for (const box of byId("filters").querySelectorAll("input[type=number], input[type=search]")) box.value = "";
   changeFilter();
 }
 

@@ -54,5 +54,6 @@ function settle(old, made) {
   for (const name of HANDLERS) if (old[name] !== made[name]) old[name] = made[name];
   if (!("own" in old.dataset)) update(old, ...made.childNodes);
   if (old.nodeName === "INPUT" && old.checked !== made.checked) old.checked = made.checked;
+  if (old.nodeName === "INPUT" && old.value !== made.value && old !== document.activeElement) old.value = made.value; // not what is being typed
   if (old.nodeName === "SELECT" && old.value !== made.value) old.value = made.value;
 }

@@ -166,6 +166,22 @@ def test_a_range_leaves_the_trials_inside(opened: Any, sweep: Path) -> None:
     assert opened.evaluate("visibleRows().length") == len(frame_of(sweep))
 
 
+def test_the_menu_of_ranges_shows_what_was_brushed_and_cleared(opened: Any) -> None:
+    opened.click("summary[data-key='filter ranges']")
+    box, search = "input[data-key='range 0 box_sharpness']", "input[data-key=search]"
+    opened.fill(box, "2")
+    opened.keyboard.press("Tab")
+    opened.keyboard.press("Escape")
+    opened.check("input[data-key='drag filters']")
+    drag(opened, "#map .u-over", (0.1, 0.05), (0.9, 0.7))
+    low = opened.evaluate("state.ranges.box_sharpness[0]")
+    assert low != 2
+    assert float(opened.input_value(box)) == low
+    opened.fill(search, "digits")
+    opened.click("button[data-key=clear]")
+    assert (opened.input_value(box), opened.input_value(search)) == ("", "")
+
+
 def test_brushing_filters(opened: Any, sweep: Path) -> None:
     opened.check("input[data-key='drag filters']")
     opened.locator("#map .u-over").scroll_into_view_if_needed()
