@@ -2,6 +2,7 @@
 
 import contextlib
 import html
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
@@ -10,6 +11,7 @@ from analysis.data import load
 from analysis.data.progress import progress_of
 from analysis.reporting.answer import answer
 from analysis.reporting.headline import Card, run_line, standing
+from trainables.runtime.errors import UserError
 from trainables.storage.folders import AnyPath, place
 
 CARD = "border:1px solid #8888;border-radius:6px;padding:.6em .9em;flex:1 1 16em;max-width:32em"
@@ -75,12 +77,25 @@ class SweepResults:
         )
 
 
-def load_sweep(folder: str | AnyPath) -> SweepResults:
+def load_sweep(folder: str | AnyPath, *, metric: str | None = None, margin: float | None = None) -> SweepResults:
     """The results in `folder`, such as results/batch_grid, also of a sweep that still runs.
 
-    Raises UserError (a ValueError) where `folder` holds no sweep, or no trial has ended yet.
+    Args:
+        metric: the primary metric of the trials to look at, where the folder has several; None for the most frequent.
+        margin: what a batch size may lose and still count as free, in the metric's own unit (a fraction of accuracy);
+            None for the one that the sweep has fixed, or the metric's own.
+
+    Raises UserError (a ValueError) where `folder` holds no sweep, no trial has ended yet, or none has the `metric`.
     """
-    return SweepResults(load.load_sweep(folder_of(folder)))
+    from large_batch_sweeps.arguments import number  # which knows SweepResults
+
+    margin = number("margin", margin)
+    sweep = load.load_sweep(folder_of(folder), metric=metric)
+    if margin is None:
+        return SweepResults(sweep)
+    if margin <= 0:
+        raise UserError(f"`margin` must be above 0, got {margin:g}")
+    return SweepResults(replace(sweep, metric=replace(sweep.metric, margin=margin)))
 
 
 def folder_of(folder: str | AnyPath) -> AnyPath:

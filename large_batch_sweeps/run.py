@@ -70,8 +70,8 @@ def run_sweep(*, name: str = "batch_grid", results: str | AnyPath = "results", *
         raise KeyboardInterrupt
     if status not in (0, 1):
         raise SweepError(last.removeprefix(f"{PROGRAM}: error: "))
-    if options.get("dry_run") and not (folder / name).exists():
-        raise UserError("`dry_run` has no results to return; the lines above are its plan")
+    if status == 0 and not (folder / name).exists():
+        raise UserError("This run has no results to return: the lines above are all that it does")
     found = load_sweep(folder / name)
     if status == 1 and len(found.trials) < (found.sweep.planned or 0):  # no trial's failure, but the sweep's own
         raise SweepError(last)

@@ -115,6 +115,10 @@ def read_search(folder: AnyPath, find: Callable[[dict[str, Any], pd.DataFrame], 
         return find(about, tuning)
     except UserError:
         raise
+    except FileNotFoundError as error:
+        raise UserError(
+            f"`results` must be a folder that {script} has written, got {folder}, without tuning.json or tuning.parquet"
+        ) from error
     except (OSError, ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
         raise UserError(
             f"`results` must be a folder that {script} has written, got {folder} "

@@ -36,6 +36,10 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> lbs.SweepResults:
 Call = Callable[[Any], Any]
 WRONG: list[tuple[Call, str]] = [
     (lambda r: any_lbs.load_sweep(None), "`results` must be a folder, a path or a URI, got NoneType"),
+    (lambda r: any_lbs.load_sweep(r.folder, margin="0.5"), "`margin` must be a finite number or None, got '0.5'"),
+    (lambda r: any_lbs.load_sweep(r.folder, margin=0), "`margin` must be above 0, got 0"),
+    (lambda r: any_lbs.load_sweep(r.folder, metric="mse"), "`--metric` must be a primary metric of these trials"),
+    (lambda r: any_lbs.optimizer_ladder(r.folder), "has written, got .*, without tuning.json or tuning.parquet"),
     (lambda r: any_lbs.tuned_gap(r), "`results` must be a folder, a path or a URI, got SweepResults"),
     *((lambda r, f=f: f("mine"), "`results` must be what lbs.load_sweep.folder. returns, got str") for f in (
         any_lbs.free_batch, any_lbs.data_size, any_lbs.threshold_batch, any_lbs.scaling_rules,

@@ -98,6 +98,12 @@ def test_the_free_batch_with_its_intervals(results: lbs.SweepResults) -> None:
     assert wide["margin"].eq(0.5).all()
 
 
+def test_the_margin_may_be_given_when_results_are_loaded(results: lbs.SweepResults) -> None:
+    loaded = lbs.load_sweep(results.folder, metric="accuracy", margin=0.5)
+    pd.testing.assert_frame_equal(lbs.free_batch(loaded), lbs.free_batch(results, margin=0.5))
+    assert "Batch 512 is as good as 16, within 50.00 points" in loaded._repr_html_()
+
+
 def test_a_remedy_against_another(results: lbs.SweepResults) -> None:
     frame = lbs.compare(results, "sam_radius=0.05", "label_smoothing=0.1")
     trials = comparable(results.sweep)

@@ -124,6 +124,13 @@ def test_code_of_a_cell_may_use_other_names_and_decorators(tmp_path: Path, monke
     assert pool is torch.nn.functional.max_pool2d
 
 
+def test_a_run_that_only_tells_has_no_results(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(
+        lbs.UserError, match=r"^This run has no results to return: the lines above are all that it does$"
+    ):
+        lbs.run_sweep(results=tmp_path, help=True)
+
+
 def test_results_may_be_remote_or_in_the_home_folder(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, notebook: types.ModuleType
 ) -> None:
