@@ -7,23 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-from analysis.data.load import Sweep
-from large_batch_sweeps.results import SweepResults
 from trainables.runtime.errors import UserError
-
-
-def sweep_of(results: SweepResults) -> Sweep:
-    """The sweep in `results`. Raises UserError for anything else than results, such as a folder."""
-    if not isinstance(results, SweepResults):
-        raise UserError(f"`results` must be what lbs.load_sweep(folder) returns, got {type(results).__name__}")
-    return results.sweep
-
-
-def sweeps_of(results: SweepResults | Iterable[SweepResults]) -> list[Sweep]:
-    """The sweeps in one or several results. Raises UserError as `sweep_of` does."""
-    if isinstance(results, SweepResults | str) or not isinstance(results, Iterable):
-        results = [results]
-    return [sweep_of(one) for one in results]
 
 
 def number(name: str, value: Any) -> float | None:

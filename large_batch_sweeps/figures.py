@@ -22,9 +22,9 @@ from analysis.questions.optimizer_ladder import load_ladder
 from analysis.questions.scaling_rules import referee
 from analysis.questions.tuned_cells import load_tuned_gap
 from analysis.reporting.report import FIGURES
-from large_batch_sweeps.arguments import number, sweep_of, sweeps_of
+from large_batch_sweeps.arguments import number
 from large_batch_sweeps.questions import steps_found
-from large_batch_sweeps.results import SweepResults, folder_of
+from large_batch_sweeps.results import SweepResults, folder_of, sweep_of, sweeps_of
 from large_batch_sweeps.studies import times_found
 from trainables.storage.folders import AnyPath
 

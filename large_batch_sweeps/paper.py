@@ -17,9 +17,8 @@ from analysis.paper import paper_remedies as bought_back
 from analysis.paper import resilience as variants
 from analysis.paper import warm_start as switches
 from analysis.paper.comparison import Comparison
-from large_batch_sweeps.arguments import sweep_of
 from large_batch_sweeps.frames import row_of, with_interval
-from large_batch_sweeps.results import SweepResults
+from large_batch_sweeps.results import SweepResults, sweep_of
 
 
 def keskar_tables(results: SweepResults) -> pd.DataFrame:

@@ -25,9 +25,9 @@ from analysis.questions import threshold_batch as threshold
 from analysis.questions.tuned_steps import asked_of_search, is_search, load_tuned_steps
 from analysis.reporting.gap_answer import by_batch_size as means
 from analysis.stats.means import paired_difference
-from large_batch_sweeps.arguments import column_of_numbers, number, one_of, sweep_of
+from large_batch_sweeps.arguments import column_of_numbers, number, one_of
 from large_batch_sweeps.frames import frame_of, row_of, with_interval
-from large_batch_sweeps.results import SweepResults
+from large_batch_sweeps.results import SweepResults, sweep_of
 from trainables.runtime.errors import UserError
 
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import html
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from analysis.data import load
 from analysis.data.progress import progress_of
 from analysis.reporting.answer import answer
 from analysis.reporting.headline import Card, run_line, standing
+from large_batch_sweeps.arguments import number
 from trainables.runtime.errors import UserError
 from trainables.storage.folders import AnyPath, place
 
@@ -87,8 +89,6 @@ def load_sweep(folder: str | AnyPath, *, metric: str | None = None, margin: floa
 
     Raises UserError (a ValueError) where `folder` holds no sweep, no trial has ended yet, or none has the `metric`.
     """
-    from large_batch_sweeps.arguments import number  # which knows SweepResults
-
     margin = number("margin", margin)
     sweep = load.load_sweep(folder_of(folder), metric=metric)
     if margin is None:
@@ -105,6 +105,20 @@ def folder_of(folder: str | AnyPath) -> AnyPath:
         with contextlib.suppress(RuntimeError):  # no such user: a folder whose name begins with ~
             return found.expanduser()
     return found
+
+
+def sweep_of(results: SweepResults) -> load.Sweep:
+    """The sweep in `results`. Raises UserError for anything else than results, such as a folder."""
+    if not isinstance(results, SweepResults):
+        raise UserError(f"`results` must be what lbs.load_sweep(folder) returns, got {type(results).__name__}")
+    return results.sweep
+
+
+def sweeps_of(results: SweepResults | Iterable[SweepResults]) -> list[load.Sweep]:
+    """The sweeps in one or several results. Raises UserError as `sweep_of` does."""
+    if isinstance(results, SweepResults | str) or not isinstance(results, Iterable):
+        results = [results]
+    return [sweep_of(one) for one in results]
 
 
 def _card(card: Card) -> str:

@@ -17,9 +17,9 @@ from analysis.questions import sharpness_intervention as interventions
 from analysis.questions import time_to_result as times
 from analysis.questions.sweep_parts import sweep_parts
 from analysis.questions.tuned_cells import load_tuned_gap
-from large_batch_sweeps.arguments import number, sweep_of, sweeps_of
+from large_batch_sweeps.arguments import number
 from large_batch_sweeps.frames import frame_of, row_of, with_interval
-from large_batch_sweeps.results import SweepResults, folder_of
+from large_batch_sweeps.results import SweepResults, folder_of, sweep_of, sweeps_of
 from trainables.storage.folders import AnyPath
 
 
