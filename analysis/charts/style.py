@@ -38,6 +38,7 @@ FOOTNOTE_COLUMNS = 130  # what fits into it
 DPI = 200
 LONG_LABEL = 25  # characters
 GREY = "0.45"
+REACH = 1e3  # times a mean, and one part of it: the furthest that its bar is drawn
 MARKERS = "os^DvPX<>*"
 # Okabe and Ito 2008, darkened where a colour would have less than 3 : 1 against white
 LINE_COLOURS = ("#0072B2", "#D55E00", "#00906a", "#b8578c", "#2a8ecb", "#b06f00", "#6b6b6b")
@@ -195,12 +196,21 @@ def _tick(value: float) -> str:
 
 
 def draw_means(axes: Axes, x: Sequence[float], means: Sequence[Mean], factor: float = 1.0, **style: Any) -> None:
-    """A line through means, times `factor`, with their intervals as bars (none where there is none)."""
+    """A line through means, times `factor`, with their intervals as bars (none where there is none).
+
+    An interval above 0 that reaches further than REACH times or one REACHth of its mean ends there, in an arrow: that
+    of two replicates of a sharpness may span 50 decades, in which nothing else can be told apart.
+    """
     axes.plot(x, [factor * mean.value for mean in means], **style)
     for position, mean in zip(x, means, strict=True):
         if mean.interval is not None:
-            ends = [factor * mean.interval.low, factor * mean.interval.high]
-            axes.plot([position, position], ends, color=style["color"], linewidth=0.9, marker="_", markersize=4)
+            whole = [mean.interval.low, mean.interval.high]
+            ends = [max(whole[0], mean.value / REACH), min(whole[1], mean.value * REACH)] if whole[0] > 0 else whole
+            bar = {"color": style["color"], "linewidth": 0.9, "markersize": 4}
+            axes.plot([position, position], [factor * end for end in ends], marker="_", **bar)
+            for end, true_end, arrow in zip(ends, whole, "v^", strict=True):
+                if end != true_end:
+                    axes.plot([position], [factor * end], marker=arrow, **bar)
 
 
 def draw_with_bounds(axes: Axes, means: Mapping[int, Mean], bounds: Collection[int], colour: Any, label: str) -> None:

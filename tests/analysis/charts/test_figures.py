@@ -21,11 +21,11 @@ from analysis.charts import style
 from analysis.charts.batch_size_curves import batch_size_curves
 from analysis.charts.gap_vs_sharpness import gap_vs_sharpness
 from analysis.charts.learning_rate_heatmap import learning_rate_heatmap
-from analysis.charts.style import batch_size_colours, log_axis, rank_colours, save
+from analysis.charts.style import batch_size_colours, draw_means, log_axis, rank_colours, save
 from analysis.charts.switch_point import switch_point
 from analysis.data.load import comparable, load_sweep
 from analysis.learning_rate_heatmap import main as heatmap_main
-from analysis.stats.means import mean_over_replicates
+from analysis.stats.means import Interval, Mean, mean_over_replicates
 from analysis.stats.wording import plain_number, three_digits
 from analysis.switch_point import main as switch_point_main
 from trainables.runtime.errors import UserError
@@ -141,6 +141,16 @@ def test_curves_draw_means_and_intervals(write_sweep: Callable[..., Path]) -> No
         [100 * not_none(mean.interval).low, 100 * not_none(mean.interval).high]
     )
     assert [tick.get_text() for tick in figure.axes[0].get_xticklabels()] == ["16", "64", "512"]
+
+
+def test_a_bar_beyond_reach_ends_in_an_arrow() -> None:
+    wide, narrow, signed = Interval(1e-26, 1e28), Interval(90.0, 110.0), Interval(-1e5, 1e5)
+    with style.new_figure(height=2) as figure:
+        axes = figure.subplots()
+        draw_means(axes, [1, 2, 3], [Mean(100.0, own, 2, 2) for own in (wide, narrow, signed)], color="C0")
+    bars = [[*map(float, np.asarray(line.get_ydata()))] for line in axes.lines[1:]]
+    assert bars == [[0.1, 1e5], [0.1], [1e5], [90, 110], [-1e5, 1e5]]
+    assert [line.get_marker() for line in axes.lines[1:]] == ["_", "v", "^", "_", "_"]
 
 
 def test_one_replicate_has_no_bars_and_says_so(write_sweep: Callable[..., Path]) -> None:
