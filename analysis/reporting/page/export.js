@@ -55,29 +55,41 @@ function chartTools(box) {
 
 /** What is on the canvas `source`, below a title and a legend. */
 function asPng(source, name, legend, use) {
-  const pixel = devicePixelRatio, head = HEAD * pixel;
+  const pixel = devicePixelRatio, head = headHeight(legend, source.width / pixel) * pixel;
   const canvas = element("canvas", { width: source.width, height: source.height + head });
   const context = canvas.getContext("2d");
   context.fillStyle = css("--back");
   context.fillRect(0, 0, canvas.width, canvas.height);
   context.drawImage(source, 0, head);
-  drawHead(context, name, legend, pixel);
+  drawHead(context, name, legend, pixel, source.width / pixel);
   canvas.toBlob(use, "image/png");
 }
 
-const HEAD = 44; // pixels above a saved chart
+const HEAD = 26, ROW = 18; // pixels above a saved chart: of its title, and of a row of its legend
+
+/** Where the entries of a legend go, [left, row] of each, in rows of `width` pixels. */
+function legendPlaces(entries, width) {
+  let left = 8, row = 0;
+  return entries.map(([, , label]) => {
+    const size = label.length * 7 + 30;
+    if (left > 8 && left + size > width) [left, row] = [8, row + 1];
+    left += size;
+    return [left - size, row];
+  });
+}
+const headHeight = (entries, width) => HEAD + ROW * (1 + Math.max(0, ...legendPlaces(entries, width).map(([, row]) => row)));
 
 /** The title and the legend of a saved chart, on any canvas context. */
-function drawHead(context, name, entries, pixel) {
+function drawHead(context, name, entries, pixel, width) {
   const text = (content, x, y) => { context.fillStyle = css("--text"); context.fillText(content, x, y); };
   Object.assign(context, { font: `${13 * pixel}px system-ui, sans-serif`, textAlign: "left", textBaseline: "alphabetic" });
   text(name, 8 * pixel, 17 * pixel);
-  let left = 8 * pixel;
-  for (const [shape, colour, label] of entries) {
-    if (colour) drawMarker(context, shape, left + 4 * pixel, 32 * pixel, 4 * pixel, colour, null, 0);
-    text(label, left + (colour ? 13 * pixel : 0), 36 * pixel);
-    left += (label.length * 7 + 30) * pixel;
-  }
+  const places = legendPlaces(entries, width);
+  entries.forEach(([shape, colour, label], place) => {
+    const [left, row] = places[place], top = HEAD + ROW * row;
+    if (colour) drawMarker(context, shape, (left + 4) * pixel, (top + 6) * pixel, 4 * pixel, colour, null, 0);
+    text(label, (left + (colour ? 13 : 0)) * pixel, (top + 10) * pixel);
+  });
 }
 
 /** The entries of a chart's legend: [marker, colour, text]; the map's tells colours and shapes. */

@@ -84,10 +84,10 @@ async function chartAsSvg(box) {
 
 /** The file of what was drawn, the `elements`, as large as `canvas`, below a title and a legend. */
 function svgFile(canvas, name, legend, elements) {
-  const pixel = devicePixelRatio, head = HEAD * pixel, { width, height } = canvas;
-  const file = svgElement("svg", { viewBox: `0 0 ${width} ${height + head}`, width: width / pixel, height: height / pixel + HEAD });
+  const pixel = devicePixelRatio, { width, height } = canvas, head = headHeight(legend, width / pixel) * pixel;
+  const file = svgElement("svg", { viewBox: `0 0 ${width} ${height + head}`, width: width / pixel, height: (height + head) / pixel });
   const top = new SvgContext(canvas);
-  drawHead(top, name, legend, pixel);
+  drawHead(top, name, legend, pixel, width / pixel);
   const body = svgElement("g", { transform: `translate(0 ${head})` }), clips = new Map();
   for (const made of elements) {
     const clip = made.dataset.clip;

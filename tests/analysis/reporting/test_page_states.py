@@ -2,6 +2,7 @@
 
 import json
 import re
+import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 from typing import Any
 
@@ -92,6 +93,25 @@ def test_many_lines_of_means_have_colours_in_order(browser: Any, tmp_path: Path)
     spec = "charts.get(document.querySelector('#gap .plot')).spec"
     assert page.evaluate(f"new Set(lineColours({spec})).size") == 9
     assert page.evaluate(f"legendOf({spec}).map(([, colour]) => colour)") == page.evaluate(f"lineColours({spec})")
+    page.close()
+
+
+def test_the_legend_of_a_saved_chart_is_whole(browser: Any, tmp_path: Path) -> None:
+    """Nine learning rates take several rows, above the chart and inside of the picture."""
+    rates = [round(0.001 * place, 3) for place in range(1, 10)]
+    page = opened_page(browser, tmp_path / "rates", made_up.grid(learning_rates=rates, switch_epochs=(None,)))
+    page.evaluate("chartAsSvg(document.querySelector('#gap .plot')).then((text) => { window.saved = text; })")
+    page.wait_for_timeout(500)
+    root = ElementTree.fromstring(page.evaluate("window.saved"))
+    svg = "{http://www.w3.org/2000/svg}"
+    words = {text.text: text for text in root.iter(f"{svg}text")}
+    width, body = float(root.get("width", 0)), root.find(f"{svg}g")
+    assert body is not None
+    top = float(re.findall(r"[\d.]+", body.get("transform", ""))[1])
+    for rate in rates:
+        text = words[f"learning rate {rate:g}"]
+        assert float(text.get("x", 0)) + 7 * len(text.text or "") <= width
+        assert float(text.get("y", 0)) < top
     page.close()
 
 
