@@ -16,7 +16,7 @@ from analysis.questions.association import associate
 from analysis.reporting.answer import answer, by_batch_size
 from analysis.stats.means import Mean
 from analysis.stats.rank_correlation import Correlation
-from analysis.stats.wording import correlation_text, plain_number, three_digits
+from analysis.stats.wording import correlation_text, in_words, plain_number, three_digits
 from trainables.records.schemas import STATUSES
 
 COLUMNS = 80  # of an output that is not a terminal
@@ -120,7 +120,7 @@ def _basis(sweep: Sweep, means: list[Mean | None]) -> str:
     frame = comparable(sweep)
     counts = sorted({mean.replicates for mean in means if mean is not None})
     over = [name for name in axes(frame[frame["is_plain"]]) if name not in (*REPLICATE, *SWITCH, "batch_size")]
-    averaged = f", averaged over {', '.join(over)} first" if over else ""
+    averaged = f", averaged over {', '.join(map(in_words, over))} first" if over else ""
     if not counts:
         return "No trial without a switch or a remedy has completed."
     if counts[-1] == 1:

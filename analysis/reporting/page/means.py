@@ -57,7 +57,7 @@ def switch_charts(sweep: Sweep) -> list[Chart]:
     epochs = sorted(switched["switch_epoch"].unique().tolist())
     lines: dict[str, Line] = {}
     for (small, large), part in switched.groupby(["batch_size", "switch_batch_size"]):
-        lines[f"{small} → {large:g}"] = [
+        lines[f"{small} → {large:.0f}"] = [
             (0, plain[plain["batch_size"] == large]),
             *((1 + rank, part[part["switch_epoch"] == epoch]) for rank, epoch in enumerate(epochs)),
             (1 + len(epochs), plain[plain["batch_size"] == small]),

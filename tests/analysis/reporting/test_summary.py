@@ -21,6 +21,7 @@ from analysis.reporting.answer import (
     remedy_sentence,
 )
 from analysis.reporting.headline import cards
+from analysis.reporting.page.means import switch_charts
 from analysis.reporting.summary import summary_lines, with_interval
 from analysis.stats.means import Interval, Mean
 from trainables.records.tables import Record
@@ -46,6 +47,18 @@ def test_table_by_batch_size(write_sweep: Callable[..., Path]) -> None:
     assert not_none(rows[2].box_sharpness).value / not_none(rows[0].box_sharpness).value == pytest.approx(
         np.exp(5), rel=0.2
     )
+
+
+def test_large_batches_and_averages_are_told_in_words(write_sweep: Callable[..., Path]) -> None:
+    config: dict[str, Any] = {"train_size": 2_000_000, "measure_examples": 100}
+    switch: dict[str, Any] = {"switch_epoch": 5, "switch_batch_size": 1_048_576}
+    sizes: list[tuple[int, dict[str, Any]]] = [(16, {}), (1_048_576, {}), (16, switch)]
+    records = [
+        record(batch_size=size, learning_rate=rate, **config, **more) for size, more in sizes for rate in (0.003, 0.01)
+    ]
+    sweep = load_sweep(write_sweep(records))
+    assert {*switch_charts(sweep)[0]["lines"]} == {"16 → 1048576"}
+    assert ", averaged over learning rate first." in " ".join(summary_lines(sweep))
 
 
 def test_a_clear_gap_is_told(write_sweep: Callable[..., Path]) -> None:
