@@ -13,7 +13,6 @@ in trainables.remedies.
 """
 
 import dataclasses
-import hashlib
 import json
 import math
 from dataclasses import dataclass
@@ -45,6 +44,7 @@ from trainables.remedies import (
     svrg_amount,
 )
 from trainables.runtime.errors import UserError
+from trainables.trial_id import trial_key
 from trainables.units import largest_batch
 
 NUMBERS_VERSION = 9  # raise it when a change of this code changes the numbers of an unchanged configuration
@@ -296,11 +296,8 @@ class TrialConfig(Measuring, Duration, LineSearch, Remedies):
 
     @property
     def trial_id(self) -> str:
-        """16 hexadecimal digits: SHA-256 of NUMBERS_VERSION and of the canonical configuration without MEASURING.
-
-        A field at its default is left out, so that a field added later leaves the keys of old trials alone.
-        """
-        return self._key(MEASURING)
+        """The key of all that decides the training, 16 hexadecimal digits (trainables.trial_id)."""
+        return trial_key(self.canonical(), MEASURING, NUMBERS_VERSION)
 
     @property
     def is_warm_started(self) -> bool:
@@ -312,18 +309,8 @@ class TrialConfig(Measuring, Duration, LineSearch, Remedies):
     def warm_start_id(self) -> str:
         """The key of the training up to a switch: shared by all trials that are the same run until then."""
         other = MEASURING | {name for name in vars(self) if name.startswith("switch_")}
-        return self._key(other if self.has_decay_length else other | {"epochs", "budget"})
-
-    def _key(self, left_out: frozenset[str]) -> str:
-        canonical = self.canonical()
-        fields = {field.name: (getattr(canonical, field.name), field.default) for field in dataclasses.fields(self)}
-        content = {
-            name: value for name, (value, default) in fields.items() if value != default and name not in left_out
-        }
-        if canonical.train_loss_examples is not None:
-            content["train_loss_examples"] = canonical.train_loss_examples
-        text = json.dumps({"numbers_version": NUMBERS_VERSION, **content}, sort_keys=True)
-        return hashlib.sha256(text.encode()).hexdigest()[:16]
+        other |= frozenset() if self.has_decay_length else {"epochs", "budget"}
+        return trial_key(self.canonical(), other, NUMBERS_VERSION)
 
     @property
     def label(self) -> str:

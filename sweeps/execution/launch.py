@@ -9,7 +9,7 @@ import contextlib
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,7 @@ from ray import tune
 
 from sweeps.execution.scheduler import FirstToWait
 from sweeps.execution.shared_storage import check_shared
+from sweeps.execution.worker_deaths import WORKER_DEATHS_ALLOWED, write_failures
 from sweeps.monitoring.metrics import Metrics
 from sweeps.monitoring.progress import Progress, key_of
 from sweeps.monitoring.trackers import trackers
@@ -39,16 +40,13 @@ from trainables.data import Source
 from trainables.records.record_files import record_files
 from trainables.records.resume import finished, finished_trials
 from trainables.records.running import remove_all_running
-from trainables.records.tables import Row, Tables, compact, read_tables, record_of, write_record
-from trainables.records.unmeasured import remove_unmeasured, take_unmeasured
+from trainables.records.tables import Row, Tables, compact, read_tables
 from trainables.runtime.errors import UserError
 from trainables.storage.folders import AnyPath, remove_folder
 from trainables.storage.lease import LEASE, NoLocksError, hold
 from trainables.storage.remote_path import RemotePath
 from trainables.tune.ray_compat import forget_metrics, lost_machines_do_not_count
 from trainables.tune.tune_trial import TuneTrial
-
-WORKER_DEATHS_ALLOWED = 3
 
 
 @contextlib.contextmanager
@@ -170,29 +168,6 @@ def under_ray(placement: Placement, folder: AnyPath, progress: Progress, run: Ca
         watch.end()
         progress.end()
     return False
-
-
-def write_failures(folder: AnyPath, configs: Iterable[TrialConfig], progress: Progress) -> None:
-    """Leaves the records of trials of this run that could not do so themselves, such as those whose worker died.
-
-    A trial that an earlier run has trained keeps its rows, with the reason why nothing was added to them.
-    """
-    recorded = {file.stem for file in record_files(folder)}
-    left = [config for config in configs if config.trial_id not in recorded]
-    if left:
-        from trainables.measures.extension import Extension  # they bring PyTorch
-        from trainables.records.provenance import failed_record
-
-        tables = read_tables(folder)
-        known = finished(tables)
-        for config in left:
-            key = config.trial_id
-            reason = progress.errors.get(key, "the worker died and no reason is known")
-            record = take_unmeasured(folder, key, reason)
-            if record is None and key in known:
-                record = Extension(record_of(tables, key), config).failed(reason)
-            write_record(folder, record or failed_record(config, reason))
-            remove_unmeasured(folder, key)
 
 
 def fit(

@@ -24,8 +24,9 @@ from rich.console import Console
 
 from analysis.data.progress import read_about
 from analysis.reporting.tuned_gap import tuned_gap_lines
-from sweeps.execution.launch import exclusive_results_folder, write_failures
+from sweeps.execution.launch import exclusive_results_folder
 from sweeps.execution.preflight import check
+from sweeps.execution.worker_deaths import write_failures
 from sweeps.monitoring.consoles import consoles
 from sweeps.plan.units import warmup_range_of
 from sweeps.session.placement import Placement

@@ -32,8 +32,8 @@ from trainables.training.one_loss import Closure, one_loss
 from trainables.training.optimizers.optimizer import Optimizer
 from trainables.training.parts import Part, Parts
 from trainables.training.proximal import proximal_step
+from trainables.training.sam_and_robust import robust_gradient, sam_gradient
 from trainables.training.variance_reduction import VarianceReduction
-from trainables.training.weight_perturbation import robust_gradient, sam_gradient
 
 
 class Updates(Protocol):

@@ -25,8 +25,8 @@ from trainables.data import Dataset
 from trainables.runtime.errors import UserError
 from trainables.tasks.task import TINY, Task
 from trainables.training.one_loss import Closure, one_loss
+from trainables.training.sam_and_robust import weights_restored
 from trainables.training.synchronized_batch_norm import batch_norms
-from trainables.training.weight_perturbation import weights_restored
 from trainables.units import Amount
 
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 from rich.console import Console
 
-from sweeps.execution.launch import write_failures
+from sweeps.execution.worker_deaths import write_failures
 from sweeps.monitoring.progress import Progress
 from sweeps.studies.study import say_failures
 from sweeps.tuning.campaign import Known

@@ -14,7 +14,7 @@ from trainables.config import TrialConfig
 from trainables.data import Source
 from trainables.runtime.process import prepare_process
 from trainables.training import recording
-from trainables.training.optimizers import by_name
+from trainables.training.optimizers import built
 from trainables.training.recording import Recorder, Work, cuda_graph, is_recordable
 from trainables.trial import Trial
 
@@ -135,7 +135,7 @@ def test_not_recorded_without_a_fused_kernel(
     make: Make, digits: Source, on_tape: Recorder, tapes: list[Tape], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As Adagrad's on a GPU in PyTorch 2.11: its step would read the rate in Python."""
-    monkeypatch.setattr(by_name, "_has_fused_kernel", lambda own, device: False)
+    monkeypatch.setattr(built, "_has_fused_kernel", lambda own, device: False)
     config = make(train_size=256, epochs=3, optimizer="adagrad")
     assert epochs(config, digits, on_tape) == epochs(config, digits, None)
     assert tapes == []

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from trainables.training.weight_perturbation import robust_gradient, sam_gradient
+from trainables.training.sam_and_robust import robust_gradient, sam_gradient
 
 HESSIAN = torch.tensor([[3.0, 1.0], [1.0, 2.0]], dtype=torch.float64)
 POINT = torch.tensor([0.7, -0.4], dtype=torch.float64)
