@@ -25,6 +25,7 @@ from analysis.questions import threshold_batch as threshold
 from analysis.questions.tuned_steps import asked_of_search, is_search, load_tuned_steps
 from analysis.reporting.gap_answer import by_batch_size as means
 from analysis.stats.means import paired_difference
+from analysis.stats.wording import exact_number
 from large_batch_sweeps.arguments import column_of_numbers, number, one_of
 from large_batch_sweeps.frames import frame_of, row_of, with_interval
 from large_batch_sweeps.results import SweepResults, sweep_of
@@ -179,7 +180,7 @@ def steps_found(
     asked = asked_of_search(load_tuned_steps(sweep.folder), None if goal is None else [goal], metric, direction)
     answers = [one.found for one in asked if one.found is not None]
     if not answers:
-        said = " or ".join(f"{one.goal:g}" for one in asked)
+        said = " or ".join(exact_number(one.goal) for one in asked)
         raise UserError(f"`goal` must be reached in every replicate at some batch size; none reaches {said}")
     return asked[0].runs, answers
 

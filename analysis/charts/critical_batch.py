@@ -8,6 +8,7 @@ from matplotlib.figure import Figure
 from analysis.charts.style import GREY, batch_size_colours, footnote, legend_key, log_axis, new_figure
 from analysis.data.load import Sweep
 from analysis.questions.critical_batch import batch_shown, critical_batch, shown
+from analysis.stats.wording import exact_number
 
 
 def critical_batch_figure(sweep: Sweep) -> Figure:
@@ -47,7 +48,7 @@ def critical_batch_figure(sweep: Sweep) -> Figure:
             log_axis(axes, "y")
         log_axis(trade, "x")
         log_axis(steps, "x")
-        trade.set_xlabel(f"steps to a training loss of {found.target_loss:g}")
+        trade.set_xlabel(f"steps to a training loss of {exact_number(found.target_loss)}")
         trade.set_ylabel(f"{unit.examples} to this loss")
         steps.set_xlabel(f"mean size of the batches, {unit.examples} / steps")
         steps.set_ylabel("steps to this loss")

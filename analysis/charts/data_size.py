@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 
 from analysis.charts.style import GREY, LINE_COLOURS, footnote, legend_key, log_axis, new_figure, two_lines
 from analysis.questions.data_size import QUANTITIES, DataSizes, Scaling
-from analysis.stats.wording import fixed
+from analysis.stats.wording import exact_number, fixed
 
 FARTHEST = 30.0  # an interval that is wider, as a factor to either side of its value, ends there
 
@@ -43,7 +43,8 @@ def data_size_figure(found: DataSizes, wanted: Sequence[int] = ()) -> Figure:
             legend_key("power law and 95 % prediction interval", color="black", linestyle="-"),
         ]
         figure.legend(handles=keys, loc="outside upper center", ncols=len(keys), frameon=False)
-        footnote(figure, f"To a training loss of {found.loss:g}. Bars: 95 % intervals. Grey points are not determined.")
+        to = f"To a training loss of {exact_number(found.loss)}."
+        footnote(figure, f"{to} Bars: 95 % intervals. Grey points are not determined.")
     return figure
 
 

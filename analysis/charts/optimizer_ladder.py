@@ -16,7 +16,7 @@ from analysis.charts.style import (
 )
 from analysis.questions.optimizer_ladder import LadderAtGoal, RungAtGoal
 from analysis.questions.steps_to_result import StepsAtBatch
-from analysis.stats.wording import in_words, plain_number
+from analysis.stats.wording import exact_number, in_words, plain_number
 
 
 def optimizer_ladder_figure(goals: Sequence[LadderAtGoal]) -> Figure:
@@ -35,9 +35,9 @@ def optimizer_ladder_figure(goals: Sequence[LadderAtGoal]) -> Figure:
                     draw_with_bounds(axes, values, hollow, colour, rung.name)
             metric = in_words(one.rungs[0].tuned.runs.metric)
             labels = (
-                f"steps to a {metric} of {one.goal:g}",
+                f"steps to a {metric} of {exact_number(one.goal)}",
                 f"{metric} after\n{plain_number((one.examples or 0) * unit.per_example)} {unit.of_data}",
-                f"seconds to a {metric} of {one.goal:g}",
+                f"seconds to a {metric} of {exact_number(one.goal)}",
             )
             for axes, label in zip(panels, labels, strict=True):
                 log_axis(axes, "x", at=sizes if len(sizes) <= 7 else sizes[::2])

@@ -16,7 +16,7 @@ from analysis.charts.style import (
 )
 from analysis.data.runs import Runs
 from analysis.questions.steps_to_result import OVERHEAD, StepsToResult
-from analysis.stats.wording import in_words
+from analysis.stats.wording import exact_number, in_words
 
 
 def steps_to_result_figure(runs: Runs, goals: list[StepsToResult]) -> Figure:
@@ -27,7 +27,7 @@ def steps_to_result_figure(runs: Runs, goals: list[StepsToResult]) -> Figure:
         for found, colour in zip(goals, LINE_COLOURS * len(goals), strict=False):
             rows = [row for row in found.rows if row.steps is not None]
             x, means = [row.batch_size for row in rows], [row.steps for row in rows if row.steps is not None]
-            label = f"{found.goal:g}"
+            label = exact_number(found.goal)
             bounds = [row.batch_size for row in rows if row.is_bound]
             draw_with_bounds(steps, dict(zip(x, means, strict=True)), bounds, colour, label)
             span = np.array([x[0], x[-1]], dtype=float)

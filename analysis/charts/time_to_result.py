@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 from analysis.charts.style import LINE_COLOURS, draw_means, footnote, legend_above, log_axis, new_figure
 from analysis.data.batch_unit import EXAMPLES, BatchUnit
 from analysis.questions.time_to_result import TimeToResult
-from analysis.stats.wording import in_words
+from analysis.stats.wording import exact_number, in_words
 
 
 def time_to_result_figure(
@@ -22,7 +22,7 @@ def time_to_result_figure(
         time, front = figure.subplots(1, 2)
         for (goal, part), colour in zip(curves, LINE_COLOURS * len(curves), strict=False):
             rows = next(found for found in goals if found.goal == goal).rows_of(part)
-            label = f"{goal:g}" if not part else f"{part} to {goal:g}" if several else part
+            label = exact_number(goal) if not part else f"{part} to {exact_number(goal)}" if several else part
             x, means = [row.batch_size for row in rows], [row.seconds for row in rows]
             draw_means(time, x, means, color=colour, marker="o", markersize=4, label=label)
             data = [row.examples.value * unit.per_example for row in rows]
@@ -39,7 +39,7 @@ def time_to_result_figure(
         time.set_ylabel("time to the goal [s]")
         front.set_xlabel(f"{unit.of_data} to the goal")
         front.set_ylabel("time to the goal [s]")
-        of_one = f"{in_words(metric)} {goals[0].goal:g}"
+        of_one = f"{in_words(metric)} {exact_number(goals[0].goal)}"
         title = f"goal: {in_words(metric) if several or not curves[0][1] else of_one}"
         legend_above(figure, most_columns=min(len(curves), 3), title=title)
         price = "" if price_per_hour is None else f" One hour costs {price_per_hour:g}."

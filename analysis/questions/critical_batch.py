@@ -40,7 +40,7 @@ from analysis.questions.noise_scales import NoiseScales, noise_scales, noise_wor
 from analysis.stats.means import Interval, Mean, mean_over_replicates
 from analysis.stats.pairs import Floats, Integers
 from analysis.stats.steps_to_loss import default_loss, fit_steps, misfit_intervals, steps_to_loss
-from analysis.stats.wording import plain_number, setting_value
+from analysis.stats.wording import exact_number, plain_number, setting_value
 from trainables.runtime.errors import NotEnoughError
 
 LEAST_SIZES = 3  # for a curve of two parameters to be tested at all
@@ -147,11 +147,11 @@ def critical_batch(sweep: Sweep, target_loss: float | None = None) -> CriticalBa
     best, log_steps, log_examples = at_best(np.ones(count, dtype=np.int64))
     known = np.isfinite(log_steps) & np.isfinite(log_examples)
     if known.sum() < LEAST_SIZES:
+        goal = f"a training loss of {exact_number(loss)} in every replicate"
+        rule = f"at least {LEAST_SIZES} batch sizes that reach {goal}"
         raise NotEnoughError(
-            f"`results` must hold at least {LEAST_SIZES} batch sizes that reach a training loss of {loss:g} "
-            f"in every replicate, got {known.sum()} in {sweep.folder}",
-            f"A critical batch size needs at least {LEAST_SIZES} batch sizes that reach a training loss of {loss:g} in "
-            f"every replicate; this sweep has {known.sum()}.",
+            f"`results` must hold {rule}, got {known.sum()} in {sweep.folder}",
+            f"A critical batch size needs {rule}; this sweep has {known.sum()}.",
         )
     values, half = over_replicates(statistic, count)
     sizes, needed = np.exp(log_examples[known] - log_steps[known]), np.exp(log_steps[known])
@@ -233,7 +233,7 @@ def critical_batch_sentence(sweep: Sweep) -> str:
     told = any(one.interval is not None for one in (found.b_crit, found.s_min, found.e_min))
     unit = sweep.batch_unit
     text = (
-        f"To a training loss of {found.target_loss:g} the critical batch size is "
+        f"To a training loss of {exact_number(found.target_loss)} the critical batch size is "
         f"{batch_shown(found.b_crit, unit)}{where}: far below it a doubling of the batch halves the steps, far beyond "
         f"it doubles the {unit.of_data}. At least {shown(found.s_min)} steps and "
         f"{shown(found.e_min.times(unit.per_example))} {unit.of_data} are needed. The law misses the measured steps by "

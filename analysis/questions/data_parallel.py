@@ -35,7 +35,7 @@ from analysis.data.batch_unit import EXAMPLES, BatchUnit
 from analysis.data.load import Sweep
 from analysis.questions.time_to_result import TimeToResult, cost, shown
 from analysis.stats.means import Mean, mean_over_replicates
-from analysis.stats.wording import plain_number
+from analysis.stats.wording import exact_number, plain_number
 from trainables.runtime.errors import UserError
 
 
@@ -281,7 +281,7 @@ def goal_lines(
     if not times:
         return []
     text = [
-        f"Time to {metric} {found.goal:g} on several devices{f', {part}' if part else ''}, without overlap "
+        f"Time to {metric} {exact_number(found.goal)} on several devices{f', {part}' if part else ''}, without overlap "
         "(intervals without the error of the model):"
     ]
     for step, seconds in times:

@@ -20,7 +20,7 @@ from analysis.data.replicates import LEAST_REPLICATES, Estimate
 from analysis.questions.critical_batch import CriticalBatch, batch_shown, critical_batch, shown
 from analysis.stats.pairs import Floats
 from analysis.stats.power_law import LEAST_POINTS, PowerLaw, fit_power_law
-from analysis.stats.wording import fixed, plain_number
+from analysis.stats.wording import exact_number, fixed, plain_number
 from trainables.runtime.errors import UserError
 
 QUANTITIES = {"b_crit": "critical batch size", "s_min": "least number of steps", "e_min": "least number of examples"}
@@ -118,7 +118,7 @@ def _is_determined(estimate: Estimate) -> bool:
 
 def lines(found: DataSizes, wanted: Sequence[int] = ()) -> list[str]:
     """The answer in words, with what each law says at the `wanted` numbers of training examples."""
-    text, unit = [f"To a training loss of {found.loss:g}:"], found.batch_unit
+    text, unit = [f"To a training loss of {exact_number(found.loss)}:"], found.batch_unit
     for size, one in found.found.items():
         values = (
             f"critical batch size {batch_shown(one.b_crit, unit)}",

@@ -49,8 +49,8 @@ from analysis.questions.noise_scales import NoiseScales, noise_scales, noise_wor
 from analysis.stats.fixed_order import Boundary, boundary, boundary_words
 from analysis.stats.means import Interval, Mean, mean_over_replicates, paired_difference
 from analysis.stats.pairs import Floats, Integers
-from analysis.stats.steps_to_loss import first_at_goal, fit_steps, misfit_intervals
-from analysis.stats.wording import out_of, plain_number
+from analysis.stats.steps_to_loss import first_at_goal, fit_steps, misfit_intervals, rounded_up
+from analysis.stats.wording import exact_number, out_of, plain_number
 from trainables.runtime.errors import UserError
 
 OVERHEAD = 1.2
@@ -117,8 +117,8 @@ def steps_to_result(runs: Runs, goal: float) -> StepsToResult:
     if chosen.empty:
         near = runs.sign * (runs.sign * runs.curves["value"]).min()
         raise UserError(
-            f"`goal` must be reached by every replicate of some setting, got {goal:g}, which none reaches; the best "
-            f"{runs.metric} is {plain_number(near)}"
+            f"`goal` must be reached by every replicate of some setting, got {exact_number(goal)}, which none "
+            f"reaches; the best {runs.metric} is {plain_number(near)}"
         )
     chosen = chosen.assign(**{name: np.exp(chosen[f"log_{name}"]) for name in ("steps", "examples")}, matched_set=0)
     smallest = chosen[chosen["batch_size"] == chosen["batch_size"].min()]
@@ -163,13 +163,16 @@ def _noise_until(sweep: Sweep, reached: pd.DataFrame) -> NoiseScales | None:
 
 
 def default_goal(runs: Runs) -> float:
-    """The best value that some setting of every batch size reaches in all of its replicates."""
+    """The best value that some setting of every batch size reaches in all of its replicates.
+
+    It has six significant digits and is rounded to the easier side, so that every batch size reaches the goal as shown.
+    """
     best = (runs.sign * runs.curves.set_index("run")["value"]).groupby(level=0).min()
     frame = runs.about.assign(best=best.reindex(runs.about.index).fillna(np.inf))
     worst = frame.groupby(["batch_size", "setting"])["best"].max().groupby("batch_size").min()
     if not np.isfinite(worst).any():
         raise UserError(f"`metric` {runs.metric} must have values in every replicate of some setting, got none")
-    return float(runs.sign * worst[np.isfinite(worst)].max())
+    return runs.sign * rounded_up(float(worst[np.isfinite(worst)].max()))
 
 
 def lines(runs: Runs, found: StepsToResult) -> list[str]:
@@ -221,7 +224,7 @@ def why_not_compared(compared: Mapping[int, Mean | None], unit: BatchUnit) -> st
 
 def goal_words(runs: Runs, goal: float) -> str:
     """`test_loss <= 0.3`."""
-    return f"{runs.metric} {'<=' if runs.direction == 'lower' else '>='} {goal:g}"
+    return f"{runs.metric} {'<=' if runs.direction == 'lower' else '>='} {exact_number(goal)}"
 
 
 def why_no_steps(row: StepsAtBatch) -> str:

@@ -18,6 +18,7 @@ from analysis.data.runs import read_results
 from analysis.questions.optimizer_ladder import load_ladder
 from analysis.questions.steps_to_result import StepsToResult, default_goal, steps_to_result
 from analysis.questions.tuned_steps import TunedSteps, asked_of_search, is_ladder, is_search, load_tuned_steps
+from analysis.stats.wording import exact_number
 from trainables.records.matching import NO_REMEDY
 from trainables.runtime.errors import UserError
 
@@ -76,7 +77,7 @@ def sweep_parts(
     else:
         found = _of_trials(sweep, goals, metric or "test_loss", direction)
     if not any(steps for part in found.parts for steps in part.steps.values()):
-        said = " or ".join(f"{goal:g}" for goal in found.goals)
+        said = " or ".join(map(exact_number, found.goals))
         raise UserError(f"`--goal` must be reached by every replicate at some batch size; none reaches {said}")
     return found
 

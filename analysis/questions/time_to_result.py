@@ -31,7 +31,7 @@ from analysis.data.load import Sweep
 from analysis.questions.steps_to_result import StepsToResult
 from analysis.questions.sweep_parts import Part, SweepParts
 from analysis.stats.means import CONFIDENCE, LARGEST_LOG, Interval, Mean, mean_over_replicates, student_t
-from analysis.stats.wording import capitalized, plain_number
+from analysis.stats.wording import capitalized, exact_number, plain_number
 from trainables.runtime.errors import UserError
 
 Throughput = Mapping[int, Mean]
@@ -197,7 +197,7 @@ def lines(
     unit: BatchUnit = EXAMPLES,
 ) -> list[str]:
     """The answer in words: a line for each batch size, then the fastest."""
-    text = [f"Time to {metric} {found.goal:g}:"]
+    text = [f"Time to {metric} {exact_number(found.goal)}:"]
     for row in found.rows:
         price = "" if price_per_hour is None else f", {currency}{shown(cost(row.seconds, price_per_hour))}"
         setting = f" at {row.setting}" if row.setting else ""

@@ -22,7 +22,7 @@ from analysis.data.load import load_sweep
 from analysis.data.metric import Direction
 from analysis.data.runs import Runs, read_results
 from analysis.questions.steps_to_result import StepsAtBatch, StepsToResult, steps_to_result
-from analysis.stats.wording import setting_value
+from analysis.stats.wording import exact_number, setting_value
 from trainables.runtime.errors import UserError, quoted
 from trainables.storage.folders import AnyPath, read_file
 
@@ -99,8 +99,8 @@ def asked_of_search(
     for goal in goals:
         one = next((one for one in searched if math.isclose(goal, one.goal, rel_tol=1e-9)), None)
         if one is None:
-            said = " or ".join(f"{one.goal:g}" for one in searched)
-            raise UserError(f"`--goal` must be one that the search chose settings for ({said}), got {goal:g}")
+            said, got = " or ".join(exact_number(one.goal) for one in searched), exact_number(goal)
+            raise UserError(f"`--goal` must be one that the search chose settings for ({said}), got {got}")
         found[one.goal] = one
     return [*found.values()]
 

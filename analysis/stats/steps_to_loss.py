@@ -6,6 +6,7 @@ the first epoch would count as a whole one.
 """
 
 from collections.abc import Sequence
+from decimal import ROUND_CEILING, Context, Decimal
 
 import numpy as np
 import numpy.typing as npt
@@ -21,7 +22,8 @@ SEARCHED = 1e4  # B_crit is looked for up to so many times beyond the batch size
 def default_loss(frame: pd.DataFrame, epochs: pd.DataFrame) -> float:
     """The target loss of the sweep, or the smallest that each batch size reaches by a setting in every replicate.
 
-    Batch sizes that diverged at every setting are left out. `epochs`: those of the trials that completed.
+    The second is rounded up to the digits that are shown. Batch sizes that diverged at every setting are left out.
+    `epochs`: those of the trials that completed.
     """
     targets = frame["target_loss"].dropna()
     if len(targets):
@@ -29,7 +31,12 @@ def default_loss(frame: pd.DataFrame, epochs: pd.DataFrame) -> float:
     lowest = frame["trial_id"].map(epochs.groupby("trial_id")["train_loss"].min()).fillna(np.inf)
     worst = lowest.groupby([frame["batch_size"], frame["setting"]]).max()
     best = worst.groupby("batch_size").min()
-    return float(best[np.isfinite(best)].max())
+    return rounded_up(float(best[np.isfinite(best)].max()))
+
+
+def rounded_up(value: float) -> float:
+    """The smallest number of six significant digits that is not below `value`."""
+    return float(Context(prec=6, rounding=ROUND_CEILING).plus(Decimal(repr(value))))
 
 
 def moments(epochs: pd.DataFrame) -> pd.DataFrame:

@@ -10,6 +10,12 @@ def plain_number(value: float) -> str:
     return f"{float(short):.0f}" if "e+" in short and abs(value) < 1e6 else short
 
 
+def exact_number(value: float) -> str:
+    """The shortest text that reads back as `value`: 0.3, 0.30000001."""
+    short = f"{value:g}"
+    return short if float(short) == value else repr(float(value))
+
+
 def out_of(mean: Mean, replicates: int) -> str:
     """Over how many of the replicates a mean is, where some are missing: `, 3 of 8 replicates`."""
     return "" if mean.replicates == replicates else f", {mean.replicates} of {replicates} replicates"

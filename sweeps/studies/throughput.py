@@ -29,7 +29,7 @@ from analysis.questions.time_to_result import (
     throughput_of_rows,
     times_to_goals,
 )
-from analysis.stats.wording import in_words
+from analysis.stats.wording import exact_number, in_words
 from sweeps.cli.throughput_options import BATCH_SIZES, SECONDS
 from trainables.runtime.errors import UserError
 
@@ -60,7 +60,7 @@ def run_throughput(options: argparse.Namespace) -> list[object]:
         raise UserError(
             f"`--optimizer` {' and '.join(measured.throughput)} reaches none of the goals at any batch size"
         )
-    never = ", ".join(f"{goal:g}" for goal in missed)
+    never = ", ".join(map(exact_number, missed))
     metric, unit = in_words(whole.metric), measured.unit
     figure = time_to_result_figure(found, whole.metric, options.price_per_hour, unit=unit)
     return [

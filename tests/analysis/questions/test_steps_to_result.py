@@ -21,6 +21,7 @@ from analysis.questions.equal_examples import equal_examples, equal_examples_lin
 from analysis.questions.steps_to_result import (
     critical_words,
     default_goal,
+    goal_words,
     lines,
     steps_to_result,
 )
@@ -89,8 +90,22 @@ def test_a_goal_that_no_setting_reaches(quadratic: Runs) -> None:
 def test_the_default_goal_is_reached_by_every_batch_size(quadratic: Runs) -> None:
     goal = default_goal(quadratic)
     assert all(row.steps is not None for row in steps_to_result(quadratic, goal).rows)
-    found = steps_to_result(quadratic, goal * (1 - 1e-6))
+    found = steps_to_result(quadratic, goal * (1 - 1e-5))
     assert any(row.steps is None for row in found.rows)
+
+
+@pytest.mark.parametrize(("metric", "best"), [("loss", 0.12345612), ("accuracy", 0.76543287), ("loss", 0.1)])
+def test_the_default_goal_is_the_one_that_is_shown(tmp_path: Path, metric: str, best: float) -> None:
+    """It used to be shown with six digits, and typing these could drop the batch size that set it."""
+    first = 1.0 if metric == "loss" else 0.0
+    rows = [("a", 8, 0, first), ("a", 8, 10, best), ("b", 64, 0, first), ("b", 64, 10, best + (best - first) / 10)]
+    runs = made_of(tmp_path, rows, metric)
+    goal = default_goal(runs)
+    shown = goal_words(runs, goal).split()[-1]
+    assert len(shown) <= len("0.123456")
+    assert float(shown) == goal
+    assert all(row.steps is not None for row in steps_to_result(runs, float(shown)).rows)
+    assert goal_words(runs, 0.12345678).endswith(" 0.12345678")  # a goal of the user in full
 
 
 def test_higher_is_better_mirrors_lower(tmp_path: Path) -> None:
