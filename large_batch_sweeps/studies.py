@@ -57,7 +57,7 @@ def scaling_rules(results: SweepResults) -> pd.DataFrame:
             "batch_size": one.batch_size,
             "learning_rate": one.config.learning_rate,
             **with_interval("gain", one.gain),
-            "diverged": one.diverged,
+            "diverged": one.carried.diverged,
             "within": judged.within,
             "worse": judged.worse,
         }

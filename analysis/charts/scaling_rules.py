@@ -25,12 +25,11 @@ def scaling_rules_figure(found: Referee) -> Figure:
         _gains(panels[0], found)
         _rates(panels[1], found)
         legend_above(figure, 4)
-        replicates = max((level.replicates for level in found.levels if level is not None), default=0)
         footnote(
             figure,
             f"Above 0 the rule is worse than retuning the learning rate at that batch size. Dashed: margin. 95 % "
-            f"t-intervals over {replicates} paired replicates, simultaneous over {len(found.rules)} rules. Runs that "
-            "diverged have no point. Filled black: retuned; hollow: at the end of the grid.",
+            f"t-intervals over {found.replicates} paired replicates, simultaneous over {len(found.rules)} rules. "
+            "Runs that diverged have no point. Filled black: retuned; hollow: at the end of the grid.",
         )
     return figure
 

@@ -54,13 +54,28 @@ class Choice:
 
 
 @dataclass(frozen=True)
+class Tally:
+    """How many of the `runs` that judge a setting `diverged`."""
+
+    diverged: int
+    runs: int
+
+    @classmethod
+    def of(cls, rows: pd.DataFrame) -> "Tally":
+        """Of rows with `score`, NaN where the run diverged."""
+        return cls(int(rows["score"].isna().sum()), len(rows))
+
+
+@dataclass(frozen=True)
 class Verdict:
-    """A setting at k B. `gain`: of retuning over it; None where runs of either `diverged` or are missing."""
+    """A setting at k B, and the runs by it and by `retuned`. `gain`: of retuning; None where runs of either diverged,
+    or no seed has both."""
 
     batch_size: int
     config: TrialConfig
     gain: Mean | None
-    diverged: int
+    carried: Tally
+    retuned: Tally
 
 
 @dataclass(frozen=True)
@@ -80,11 +95,13 @@ class JudgedRule:
 
 @dataclass(frozen=True)
 class Referee:
-    """`levels`: the primary metric of each choice, judged; `left_out`: rules that do not apply to the setting."""
+    """`levels` and `tallies`: the primary metric and the runs of each choice, judged; `left_out`: rules that do not
+    apply to the setting."""
 
     metric: Metric
     choices: tuple[Choice, ...]
     levels: tuple[Mean | None, ...]
+    tallies: tuple[Tally, ...]
     rules: tuple[JudgedRule, ...]
     left_out: tuple[ScalingRule, ...]
     tuning_seeds: int
@@ -98,7 +115,7 @@ class Referee:
     @property
     def replicates(self) -> int:
         """By how many seeds settings are judged; some values may lack a few."""
-        return max((level.replicates for level in self.levels if level is not None), default=0)
+        return max(tally.runs for tally in self.tallies)
 
     def factor(self, batch_size: int) -> str:
         """`batch_size` in words: 8 B."""
@@ -152,6 +169,7 @@ def referee(sweep: Sweep) -> Referee:
         raise UserError(f"`results` must hold two tuned batch sizes or more, got one in {sweep.folder}")
     tuning = rows[rows["validation_size"].notna()]
     judged = rows[rows["validation_size"].isna()]
+    retuned = [judged_rows(judged, one.config) for one in found]
     if judged.empty:
         raise UserError(
             f"`results` must hold trials that judge the chosen settings, got none in {sweep.folder}; "
@@ -161,7 +179,8 @@ def referee(sweep: Sweep) -> Referee:
     return Referee(
         metric=sweep.metric,
         choices=found,
-        levels=tuple(_level(judged_rows(judged, one.config), sweep.metric) for one in found),
+        levels=tuple(_level(own, sweep.metric) for own in retuned),
+        tallies=tuple(Tally.of(own) for own in retuned),
         rules=tuple(judged_rule(rule, found, judged, sweep.metric.margin, len(rules)) for rule in rules),
         left_out=tuple(rule for rule in SCALING_RULES if rule not in rules),
         tuning_seeds=tuning["replicate"].nunique(),
@@ -190,7 +209,8 @@ def judged_rule(
         sides = judged_rows(judged, choice.config), judged_rows(judged, config)
         mean = gain(*sides, is_same=_setting(config) == _setting(choice.config))
         mean = mean and mean.simultaneous(comparisons)
-        verdicts.append(Verdict(choice.batch_size, config, mean, int(sides[1]["score"].isna().sum())))
+        retuned, carried = map(Tally.of, sides)
+        verdicts.append(Verdict(choice.batch_size, config, mean, carried, retuned))
     means = [(verdict.batch_size, verdict.gain) for verdict in verdicts]
     return JudgedRule(
         rule, tuple(verdicts), boundary(means, margin).within, boundary(means, 0.0).beyond, tuple(undefined)

@@ -5,7 +5,7 @@ import json
 from analysis.charts.scaling_rules import scaling_rules_figure
 from analysis.charts.style import save
 from analysis.data.load import Sweep
-from analysis.questions.scaling_rules import JudgedRule, Referee, Verdict, referee
+from analysis.questions.scaling_rules import JudgedRule, Referee, Tally, Verdict, referee
 from analysis.stats.wording import capitalized, out_of, plain_number
 from trainables.optimizer_settings import options_label
 from trainables.storage.folders import write_atomically
@@ -31,8 +31,8 @@ def lines(found: Referee) -> list[str]:
         f"rules; margin {metric.shown_margin()}.",
         "Retuned:",
     ]
-    for choice, level in zip(found.choices, found.levels, strict=True):
-        judged = "not judged" if level is None else f"{metric.named(level.value)}{out_of(level, found.replicates)}"
+    for choice, level, tally in zip(found.choices, found.levels, found.tallies, strict=True):
+        judged = f"{metric.named(level.value)}{out_of(level, found.replicates)}" if level else _without_level(tally)
         edge = " (the end of the grid; widen --learning-rates)" if choice.is_edge else ""
         rate = plain_number(choice.config.learning_rate)
         text.append(f"  batch {batch(choice.batch_size)}: learning rate {rate}{edge}, {judged}")
@@ -55,7 +55,7 @@ def verdict_words(found: Referee, judged: JudgedRule) -> str:
         else f"within {margin} of retuning up to {found.factor(judged.within)}"
     )
     worse = "nowhere shown to be worse" if judged.worse is None else f"worse from {found.factor(judged.worse)} on"
-    lost = [verdict.batch_size for verdict in judged.verdicts if verdict.diverged]
+    lost = [verdict.batch_size for verdict in judged.verdicts if verdict.carried.diverged]
     return f"{within}; {worse}" + (f"; runs diverged at {found.factor(min(lost))}" if lost else "")
 
 
@@ -79,7 +79,7 @@ def as_json(found: Referee) -> str:
                     "low": None if interval is None else interval.low,
                     "high": None if interval is None else interval.high,
                     "replicates": None if gain is None else gain.replicates,
-                    "diverged": verdict.diverged,
+                    "diverged": verdict.carried.diverged,
                 }
             )
     retuned = [
@@ -88,8 +88,9 @@ def as_json(found: Referee) -> str:
             "learning_rate": choice.config.learning_rate,
             "is_edge": bool(choice.is_edge),
             found.metric.column: None if level is None else level.value,
+            "diverged": tally.diverged,
         }
-        for choice, level in zip(found.choices, found.levels, strict=True)
+        for choice, level, tally in zip(found.choices, found.levels, found.tallies, strict=True)
     ]
     about = {"metric": found.metric.name, "margin": found.metric.margin, "comparisons": len(found.rules)}
     return json.dumps({**about, "retuned": retuned, "rules": rows}, indent=2) + "\n"
@@ -114,10 +115,29 @@ def option_value(value: float) -> str:
 def _gain(found: Referee, verdict: Verdict) -> str:
     metric, gain = found.metric, verdict.gain
     if gain is None:
-        return f"{verdict.diverged} runs diverged" if verdict.diverged else "not compared"
+        return _without_gain(verdict)
     if gain.interval is None:
         return f"{metric.signed_difference(gain.value)} (no interval{out_of(gain, found.replicates)})"
     if gain.interval.low == gain.interval.high == 0:
         return "0, the very setting that retuning chose"
     ends = f"{metric.signed(gain.interval.low)} to {metric.signed(gain.interval.high)}"
     return f"{metric.signed_difference(gain.value)} (95 % CI {ends}{out_of(gain, found.replicates)})"
+
+
+def _without_gain(verdict: Verdict) -> str:
+    """Why a rule is not compared with retuning."""
+    carried, retuned = verdict.carried, verdict.retuned
+    if carried.diverged:
+        return _diverged(carried)
+    if retuned.diverged:
+        return f"not compared, {_diverged(retuned, 'retuned runs')}"
+    return "not compared, no seed has a run of both settings"
+
+
+def _without_level(tally: Tally) -> str:
+    """Why a retuned setting has no result."""
+    return _diverged(tally) if tally.diverged else "not judged, no run"
+
+
+def _diverged(tally: Tally, runs: str = "runs") -> str:
+    return f"{tally.diverged} of {tally.runs} {runs} diverged"

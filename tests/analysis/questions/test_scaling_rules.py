@@ -14,8 +14,8 @@ from scipy import optimize, stats
 
 from analysis import scaling_rules as script
 from analysis.data.load import load_sweep
-from analysis.questions.scaling_rules import CARRIED, Choice, choices, judged_rule, referee, to_judge
-from analysis.reporting.scaling_rules import lines, option_value, report
+from analysis.questions.scaling_rules import CARRIED, Choice, Tally, choices, judged_rule, referee, to_judge
+from analysis.reporting.scaling_rules import as_json, lines, option_value, report
 from analysis.stats.noisy_quadratic import NoisyQuadratic, Rule, losses
 from trainables.config import TrialConfig
 from trainables.optimizer_settings import options_label
@@ -155,13 +155,30 @@ def test_runs_that_diverged_or_are_missing(tmp_path: Path) -> None:
     records[-1].trial["status"] = "diverged"  # of linear at 4 B
     found = referee(load_sweep(made_up.write(tmp_path, [*tuning(**SGD), *records])))
     keep, _, linear = found.rules
-    assert (linear.verdicts[1].gain, linear.verdicts[1].diverged, linear.within) == (None, 1, 32)
-    assert (keep.verdicts[1].gain, keep.verdicts[1].diverged) == (None, 0)
+    assert (linear.verdicts[1].gain, linear.verdicts[1].carried, linear.within) == (None, Tally(1, 4), 32)
+    assert (keep.verdicts[1].gain, keep.verdicts[1].carried) == (None, Tally(0, 0))
     text = "\n".join(lines(found))
     assert (
         "Linear: within 0.5 percentage points of retuning up to 2 B; nowhere shown to be worse; runs diverged" in text
     )
-    assert "  4 B: not compared; learning rate 0.01" in text
+    assert "  4 B: 1 of 4 runs diverged; learning rate 0.04" in text
+    assert "  4 B: not compared, no seed has a run of both settings; learning rate 0.01" in text
+
+
+def test_retuned_runs_that_diverged_are_counted(tmp_path: Path) -> None:
+    """All of them diverge at 4 B, and one at 2 B."""
+    records = judging(LOST, **SGD)
+    retuned = {(64, 0.02): JUDGING, (32, 0.02): (0,)}
+    for one in records:
+        if one.trial["seed"] in retuned.get((one.trial["batch_size"], one.trial["learning_rate"]), ()):
+            one.trial["status"] = "diverged"
+    found = referee(load_sweep(made_up.write(tmp_path, [*tuning(**SGD), *records])))
+    text = "\n".join(lines(found))
+    assert "  batch 32: learning rate 0.02, 1 of 4 runs diverged" in text
+    assert "  batch 64: learning rate 0.02, 4 of 4 runs diverged" in text
+    assert "  2 B: not compared, 1 of 4 retuned runs diverged; learning rate 0.01" in text
+    assert "  4 B: 4 of 4 runs diverged; learning rate 0.02" in text  # the square root leads there too
+    assert [row["diverged"] for row in json.loads(as_json(found))["retuned"]] == [0, 1, 4]
 
 
 def test_over_how_many_seeds_a_value_is_where_some_are_missing(tmp_path: Path) -> None:
@@ -252,7 +269,7 @@ def test_linear_is_right_below_the_critical_batch_and_diverges_above(tmp_path: P
         referee(load_sweep(folder))
     sweep = load_sweep(folder, margin=0.001)
     keep, root, linear = referee(sweep).rules
-    assert (linear.within, linear.worse, linear.verdicts[-1].diverged) == (32, None, 4)
+    assert (linear.within, linear.worse, linear.verdicts[-1].carried.diverged) == (32, None, 4)
     assert (root.within, root.worse) == (None, 2)
     assert (keep.within, keep.worse) == (None, 2)
     gains = [verdict.gain and verdict.gain.value for verdict in root.verdicts[:3]]
