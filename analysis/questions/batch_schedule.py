@@ -25,7 +25,7 @@ import pandas as pd
 from analysis.data.load import REPLICATE, Sweep, number_of
 from analysis.questions.branched_batch import BranchedBatch, planned_epochs
 from analysis.stats.means import Mean, mean_over_replicates
-from analysis.stats.wording import fixed, out_of
+from analysis.stats.wording import counted, fixed, out_of
 from trainables.storage.folders import write_atomically
 from trainables.units import Amount
 
@@ -140,11 +140,11 @@ def arm_lines(found: BranchedBatch, run: tuple[Arm, ...]) -> list[str]:
         return ["This schedule was not trained; sweeps/branched_batch.py --resume --run-schedule trains it."]
     replicates = max(arm.runs for arm in run)
     text = [
-        f"At equal examples, {replicates} fresh replicates, the learning rate halved three times; held-out "
+        f"At equal examples, {counted(replicates, 'fresh replicates')}, the learning rate halved three times; held-out "
         f"loss at the end{f' [{found.unit}]' if found.unit else ''}:"
     ]
     for arm in run:
-        parts = [] if arm.loss is None else [f"{arm.steps:.0f} steps", f"loss {arm.loss.value:.4f}"]
+        parts = [] if arm.loss is None else [counted(f"{arm.steps:.0f}", "steps"), f"loss {arm.loss.value:.4f}"]
         if arm.diverged:
             parts.append(f"{arm.diverged} of {arm.runs} runs diverged")
         elif arm.excess is not None:

@@ -34,7 +34,7 @@ from analysis.data.metric import Metric
 from analysis.stats.fixed_order import Boundary, boundary, boundary_words
 from analysis.stats.means import Mean, mean_over_replicates
 from analysis.stats.pairs import Floats
-from analysis.stats.wording import fixed, out_of, plain_number
+from analysis.stats.wording import counted, fixed, out_of, plain_number
 from trainables.config import MEASURING
 from trainables.runtime.errors import UserError
 from trainables.units import ROUNDING, read_amount
@@ -238,8 +238,9 @@ def lines(found: BranchedBatch) -> list[str]:
     batch = found.batch_unit.batch
     text = [
         f"Local critical batch of a trunk at batch {batch(found.batch_size)}, learning rate {found.learning_rate:g}: "
-        f"branches at k times the batch and {rate[found.rule]}, {found.replicates} replicates. Held-out loss, averaged "
-        f"over the last {100 * SMOOTHED:.0f} % of each branch, against k = 1; margin {_amount(found, found.margin)}.",
+        f"branches at k times the batch and {rate[found.rule]}, {counted(found.replicates, 'replicates')}. "
+        f"Held-out loss, averaged over the last {100 * SMOOTHED:.0f} % of each branch, against k = 1; "
+        f"margin {_amount(found, found.margin)}.",
     ]
     for point in found.points:
         branches = f"branches of {_epochs(point.window)}"

@@ -40,7 +40,7 @@ from analysis.questions.noise_scales import NoiseScales, noise_scales, noise_wor
 from analysis.stats.means import Interval, Mean, mean_over_replicates
 from analysis.stats.pairs import Floats, Integers
 from analysis.stats.steps_to_loss import default_loss, fit_steps, misfit_intervals, steps_to_loss
-from analysis.stats.wording import exact_number, plain_number, setting_value
+from analysis.stats.wording import counted, exact_number, plain_number, setting_value
 from trainables.runtime.errors import NotEnoughError
 
 LEAST_SIZES = 3  # for a curve of two parameters to be tested at all
@@ -235,9 +235,9 @@ def critical_batch_sentence(sweep: Sweep) -> str:
     text = (
         f"To a training loss of {exact_number(found.target_loss)} the critical batch size is "
         f"{batch_shown(found.b_crit, unit)}{where}: far below it a doubling of the batch halves the steps, far beyond "
-        f"it doubles the {unit.of_data}. At least {shown(found.s_min)} steps and "
-        f"{shown(found.e_min.times(unit.per_example))} {unit.of_data} are needed. The law misses the measured steps by "
-        f"{100 * np.expm1(found.misfit):.0f} % on average"
+        f"it doubles the {unit.of_data}. At least {counted(shown(found.s_min), 'steps')} "
+        f"and {counted(shown(found.e_min.times(unit.per_example)), unit.of_data)} are needed. "
+        f"The law misses the measured steps by {100 * np.expm1(found.misfit):.0f} % on average"
         f"{', which the 95 % intervals include' if told else ''}."
     )
     for batches, what in (

@@ -50,7 +50,7 @@ from analysis.stats.fixed_order import Boundary, boundary, boundary_words
 from analysis.stats.means import Interval, Mean, mean_over_replicates, paired_difference
 from analysis.stats.pairs import Floats, Integers
 from analysis.stats.steps_to_loss import first_at_goal, fit_steps, misfit_intervals, rounded_up
-from analysis.stats.wording import exact_number, out_of, plain_number
+from analysis.stats.wording import counted, exact_number, out_of, plain_number
 from trainables.runtime.errors import UserError
 
 OVERHEAD = 1.2
@@ -99,10 +99,18 @@ class StepsToResult:
 
 
 def steps_to_result(runs: Runs, goal: float) -> StepsToResult:
-    """The steps to `goal` at each batch size. Raises UserError where no batch size reaches it, or it is no number."""
+    """The steps to `goal` at each batch size.
+
+    Raises UserError where no batch size reaches it, where a run is there before its first step, or it is no number.
+    """
     if not np.isfinite(goal):
         raise UserError(f"`goal` must be a finite value of {runs.metric}, got {goal:g}")
     frame = runs.about.copy()
+    if early := _there_at_start(runs, goal):
+        raise UserError(
+            f"`goal` must be harder than what runs have before their first step, got {exact_number(goal)}, which "
+            f"{early} of {counted(len(frame), 'runs')} meet at step 0"
+        )
     reached = first_at(runs, goal, ("step", "examples"))
     frame["log_steps"] = np.log(frame.index.map(reached["step"]).to_numpy(np.float64))
     frame["log_steps"] = frame["log_steps"].fillna(np.inf)
@@ -178,7 +186,7 @@ def default_goal(runs: Runs) -> float:
 def lines(runs: Runs, found: StepsToResult) -> list[str]:
     """The answer in words: a line for each batch size, then the three definitions."""
     unit = runs.batch_unit
-    text = [f"Steps to {goal_words(runs, found.goal)}, of {len(runs.about)} runs:"]
+    text = [f"Steps to {goal_words(runs, found.goal)}, of {counted(len(runs.about), 'runs')}:"]
     replicates = max(row.steps.replicates for row in found.rows if row.steps is not None)
     for row in found.rows:
         share = f"{row.reached} of {row.tried} {row.counted} reach it"
@@ -188,9 +196,9 @@ def lines(runs: Runs, found: StepsToResult) -> list[str]:
         assert row.examples is not None
         bound = "; at most, as the first evaluation was already there" if row.is_bound else ""
         setting = f" at {row.setting}" if row.setting else ""
-        data = f"{mean_words(row.examples.times(unit.per_example))} {unit.of_data}"
-        needed = f"{mean_words(row.steps)} steps, {data}{setting} ({share}{bound}){out_of(row.steps, replicates)}"
-        text.append(f"  batch {unit.batch(row.batch_size)}: {needed}")
+        data = counted(mean_words(row.examples.times(unit.per_example)), unit.of_data)
+        needed = f"{counted(mean_words(row.steps), 'steps')}, {data}{setting} ({share}{bound})"
+        text.append(f"  batch {unit.batch(row.batch_size)}: {needed}{out_of(row.steps, replicates)}")
     text.append(f"Critical batch size by the law of McCandlish et al.: {critical_words(found, unit)}.")
     text += noise_lines(found, unit)
     more = f"{100 * (OVERHEAD - 1):.0f} % more {unit.of_data}"
@@ -241,6 +249,12 @@ def first_at(runs: Runs, goal: float, positions: Sequence[str] = ("step",)) -> p
     rows = runs.curves.assign(value=runs.sign * runs.curves["value"])
     found = first_at_goal(rows, rows["value"] <= goal, goal, "run", positions)
     return found.assign(step=found["step"].clip(lower=1.0))
+
+
+def _there_at_start(runs: Runs, goal: float) -> int:
+    """How many runs are at `goal` at step 0."""
+    start = runs.curves[runs.curves["step"] == 0]
+    return int((runs.sign * start["value"] <= runs.sign * goal).sum())
 
 
 def at_best_setting(frame: pd.DataFrame) -> pd.DataFrame:

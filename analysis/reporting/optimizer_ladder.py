@@ -11,7 +11,7 @@ from analysis.questions.optimizer_ladder import LadderAtGoal, RungAtGoal, load_l
 from analysis.questions.steps_to_result import critical_words, goal_words, mean_words, noise_lines, why_no_steps
 from analysis.reporting.tuned_steps import basis, doubts
 from analysis.stats.means import Mean
-from analysis.stats.wording import out_of, plain_number
+from analysis.stats.wording import counted, out_of, plain_number
 from trainables.storage.folders import AnyPath, write_atomically
 
 
@@ -51,8 +51,8 @@ def _goal_lines(one: LadderAtGoal) -> Iterator[str]:
             seconds = rung.seconds.get(row.batch_size)
             time = "" if seconds is None else f", {plain_number(seconds.value)} s"
             setting = _setting(rung, row.batch_size)
-            needed = f"{mean_words(row.steps)} steps{time} at {setting} {share}{out_of(row.steps, replicates)}"
-            yield f"  batch {unit.batch(row.batch_size)}: {needed}"
+            needed = f"{counted(mean_words(row.steps), 'steps')}{time} at {setting} {share}"
+            yield f"  batch {unit.batch(row.batch_size)}: {needed}{out_of(row.steps, replicates)}"
         yield from (f"  {line}" for line in doubts(rung.tuned))
 
 

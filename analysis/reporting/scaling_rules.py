@@ -6,7 +6,7 @@ from analysis.charts.scaling_rules import scaling_rules_figure
 from analysis.charts.style import save
 from analysis.data.load import Sweep
 from analysis.questions.scaling_rules import JudgedRule, Referee, Tally, Verdict, referee
-from analysis.stats.wording import capitalized, out_of, plain_number
+from analysis.stats.wording import capitalized, counted, out_of, plain_number
 from trainables.optimizer_settings import options_label
 from trainables.storage.folders import write_atomically
 
@@ -26,8 +26,9 @@ def lines(found: Referee) -> list[str]:
     text = [
         f"Scaling rules from batch B = {batch(base.batch_size)}, learning rate "
         f"{plain_number(base.config.learning_rate)}, to k B at equal examples: what retuning the learning rate still "
-        f"gains in test {metric.noun}. Settings are chosen on {found.tuning_seeds} seeds' validation examples and "
-        f"judged on the test set by {found.replicates} other seeds. 95 % CI, simultaneous over {len(found.rules)} "
+        f"gains in test {metric.noun}. Settings are chosen on validation examples by "
+        f"{counted(found.tuning_seeds, 'seeds')} and judged on the test set by "
+        f"{counted(found.replicates, 'other seeds')}. 95 % CI, simultaneous over {len(found.rules)} "
         f"rules; margin {metric.shown_margin()}.",
         "Retuned:",
     ]

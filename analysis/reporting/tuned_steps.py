@@ -8,6 +8,7 @@ from analysis.data.metric import Direction
 from analysis.questions.equal_examples import equal_examples_words
 from analysis.questions.steps_to_result import goal_words, lines
 from analysis.questions.tuned_steps import TunedSteps, asked_of_search, load_tuned_steps
+from analysis.stats.wording import counted
 from trainables.storage.folders import AnyPath
 
 MARGIN = 0.05
@@ -76,6 +77,6 @@ def basis(goals: Sequence[TunedSteps]) -> str:
     """What settings were chosen by, and what they are judged by."""
     replicates = max(int(one.runs.about["replicate"].nunique()) for one in goals)
     return (
-        f"Settings were chosen on validation examples with one random seed. The steps are those of {replicates} other "
-        "seeds and data splits, on the test set; 95 % intervals are over these."
+        f"Settings were chosen on validation examples with one random seed. The steps are those of "
+        f"{counted(replicates, 'other seeds')} and data splits, on the test set; 95 % intervals are over these."
     )

@@ -16,6 +16,11 @@ def exact_number(value: float) -> str:
     return short if float(short) == value else repr(float(value))
 
 
+def counted(amount: str | int, plural: str) -> str:
+    """`12.3 (10 to 15) steps`, `1 step`."""
+    return f"{amount} {plural.removesuffix('s') if str(amount) == '1' else plural}"
+
+
 def out_of(mean: Mean, replicates: int) -> str:
     """Over how many of the replicates a mean is, where some are missing: `, 3 of 8 replicates`."""
     return "" if mean.replicates == replicates else f", {mean.replicates} of {replicates} replicates"

@@ -24,6 +24,7 @@ from rich.console import Console
 
 from analysis.data.progress import read_about
 from analysis.reporting.tuned_gap import tuned_gap_lines
+from analysis.stats.wording import counted
 from sweeps.execution.launch import exclusive_results_folder
 from sweeps.execution.preflight import check
 from sweeps.execution.worker_deaths import write_failures
@@ -301,8 +302,9 @@ def _dry_run(console: Console, plan: Plan, folder: AnyPath, placement: Placement
     for cell in plan.cells:
         space = plan.rules_of(cell).space
         points = [point for block in blocks for point in space.startup_points(plan.rules.seed + block)]
-        spent = f"{plan.budget.steps} steps" if plan.budget.steps else f"{budget} trials"
-        console.print(f"{cell.name}: {spent} of tuning, {len(plan.seeds)} retrained trials at each of its settings")
+        spent = counted(plan.budget.steps, "steps") if plan.budget.steps else counted(budget, "trials")
+        retrained = counted(len(plan.seeds), "retrained trials")
+        console.print(f"{cell.name}: {spent} of tuning, {retrained} at each of its settings")
         tuning = [plan.tuned(cell, space.whole(point)) for point in points[:budget]]
         configs += [*plan.retrained(cell, space.whole(points[0])), *tuning]
     times = estimate(configs, plan.source, threads=int(placement.cpus_per_trial))

@@ -1,6 +1,7 @@
 """Steps to a result: against the noisy quadratic's exact steps, by hand, and in simulated runs of known truth."""
 
 import dataclasses
+import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -149,6 +150,27 @@ def test_a_goal_reached_before_the_first_evaluation_is_a_bound(tmp_path: Path) -
     found = steps_to_result(made_of(tmp_path, [("a", 8, 50, 0.1), ("a", 8, 60, 0.05)]), 0.2)
     assert found.rows[0].is_bound
     assert not_none(found.rows[0].steps).value == pytest.approx(50)
+
+
+def test_a_goal_that_is_met_before_any_step_is_refused(tmp_path: Path) -> None:
+    """It used to take 1 step at every batch size, and B_crit was of these."""
+    rows = [
+        (f"{size} {seed}", size, step, loss, seed)
+        for size in (8, 16, 64)
+        for seed in (0, 1)
+        for step, loss in ((0, 2.3 + seed), (10, 1.0))
+    ]
+    runs = made_of(tmp_path, rows, settings=["seed"])
+    said = "`goal` must be harder than what runs have before their first step, got 3, which 3 of 6 runs meet at step 0"
+    with pytest.raises(UserError, match=re.escape(said)):
+        steps_to_result(runs, 3)
+    steps_to_result(runs, 2)
+
+
+def test_one_step_and_one_example_are_singular(tmp_path: Path) -> None:
+    runs = made_of(tmp_path, [("a", 1, 1, 0.1), ("a", 1, 2, 0.05)])
+    text = lines(runs, steps_to_result(runs, 0.2))
+    assert text[:2] == ["Steps to loss <= 0.2, of 1 run:", "  batch 1: 1 step, 1 example (1 of 1 runs reach it)"]
 
 
 def made_up(
