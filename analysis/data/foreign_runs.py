@@ -13,7 +13,7 @@
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -172,17 +172,19 @@ def read_events(
         raise UserError(f"`metric` must be a scalar of the event files, got {metric!r}; such as {some}")
     frame = pd.DataFrame(rows).drop_duplicates(["run", "step"], keep="last")
     frame = frame[~frame["run"].isin(_final_values(frame["run"], about))]
-    names = [*frame["run"].unique()]
-    table = pd.DataFrame.from_dict({run: _set_for(run, about, {*names}) for run in names}, orient="index")
+    names = {*frame["run"]}
+    found = {run: (_set_for(run, about, names), settings_in_path(run, batch_pattern)) for run in sorted(names)}
+    lost = _without_metric(about, found, batch_pattern)
+    found |= lost
+    table = pd.DataFrame.from_dict({run: given for run, (given, _) in found.items()}, orient="index")
     table = renamed(source, table, columns or {})
-    in_path = pd.DataFrame.from_dict(
-        {run: {} if batch_pattern is None else settings_in_path(run, batch_pattern) for run in names}, orient="index"
-    )
+    in_path = pd.DataFrame.from_dict({run: named for run, (_, named) in found.items()}, orient="index")
     table = table.drop(columns=[name for name in in_path if name in table]).join(in_path)
     table, batch_notes = with_batch_size(table, source)
     table, notes = choose_settings(source, table, named, kept=[*in_path])
     table, seed_notes = _alone_without_seed(table)
-    return read_frame(source, frame, metric, direction, table, notes=[*batch_notes, *notes, *seed_notes])
+    lost_notes = [f"{len(lost)} of {len(found)} runs have no {metric}, so they reach no goal"] if lost else []
+    return read_frame(source, frame, metric, direction, table, notes=[*batch_notes, *notes, *seed_notes, *lost_notes])
 
 
 def _check_events(folder: Path) -> None:
@@ -222,11 +224,35 @@ def _set_for(run: str, about: dict[str, dict[str, Any]], runs: set[str]) -> dict
     return dict(about[run] or next((values for values in (*below, *above) if values), {}))
 
 
-def settings_in_path(run: str, pattern: str) -> dict[str, Any]:
+def _without_metric(
+    about: dict[str, dict[str, Any]], found: Mapping[str, tuple[dict[str, Any], dict[str, Any]]], pattern: str | None
+) -> dict[str, tuple[dict[str, Any], dict[str, Any]]]:
+    """The runs that never logged the metric, such as those that diverged before, with settings as in `found`.
+
+    `found` has the runs with the metric. A folder above or below a run is no run of its own, nor is one beside it with
+    the same settings (`train` beside `validation`), nor one without settings.
+    """
+    lost: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {}
+    for run in sorted({*about} - {*found, "."}):
+        try:
+            settings = _set_for(run, about, {*found}), settings_in_path(run, pattern)
+        except UserError:  # `pattern` is not in its path
+            continue
+        parent, *_ = folders = [str(folder) for folder in Path(run).parents]
+        inside_or_around = any(other in folders or other.startswith(f"{run}/") for other in (*found, *lost))
+        beside = [own for other, own in found.items() if str(Path(other).parent) == parent != "."]
+        if any(settings) and not inside_or_around and settings not in beside:
+            lost[run] = settings
+    return lost
+
+
+def settings_in_path(run: str, pattern: str | None) -> dict[str, Any]:
     """What the groups of `pattern` find in a run's path: by name, and the first without a name is the batch size.
 
-    Raises UserError for a pattern that is none, has no group or is not in the path.
+    Nothing without a pattern. Raises UserError for a pattern that is none, has no group or is not in the path.
     """
+    if pattern is None:
+        return {}
     try:
         expression = re.compile(pattern)
     except re.error as error:

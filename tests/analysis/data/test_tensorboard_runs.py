@@ -119,6 +119,29 @@ def test_the_final_value_of_add_hparams_is_no_run(tmp_path: Path) -> None:
     assert [row.steps.value for row in answer(found).rows if row.steps is not None] == pytest.approx([20, 20])
 
 
+def test_runs_that_never_logged_the_metric_are_misses(tmp_path: Path) -> None:
+    """A run that diverges before its first evaluation; its settings are in its folder, below it or in its path."""
+    from torch.utils.tensorboard import SummaryWriter
+
+    for size in (16, 64):
+        write(tmp_path / f"run{size}", {"batch_size": size, "lr": 0.1, "seed": 0})
+        write(tmp_path / f"late{size}", {"batch_size": size, "lr": 0.2, "seed": 0}, losses=())
+        with SummaryWriter(str(tmp_path / f"lost{size}")) as writer:
+            writer.add_scalar("train/loss", 9.0, 1)
+            writer.add_hparams({"batch_size": size, "lr": 0.4, "seed": 0}, {"train/loss": 9.0})
+    write(tmp_path / "junk", losses=())
+    found = read_events(tmp_path, "val/loss", None)
+    assert [(row.reached, row.tried) for row in answer(found).rows] == [(1, 3), (1, 3)]
+    assert found.notes == ("4 of 6 runs have no val/loss, so they reach no goal",)
+
+    for name in ("bs16_lr0.1_s0/validation", "bs16_lr0.1_s1/validation", "bs64_lr0.1_s0", "bs64_lr0.1_s1"):
+        write(tmp_path / "named" / name)
+    for name in ("bs16_lr0.1_s0/train", "bs64_lr0.9_s0", "junk"):  # a part of a run, a run, and nothing
+        write(tmp_path / "named" / name, losses=())
+    named = read_events(tmp_path / "named", "val/loss", None, NAMED + r"_s(?P<seed>\d+)")
+    assert [(row.reached, row.tried) for row in answer(named).rows] == [(2, 2), (2, 3)]
+
+
 def test_the_batch_size_of_a_device_may_be_renamed(tmp_path: Path) -> None:
     for size in (16, 64):
         write(tmp_path / f"run{size}", {"per_device_train_batch_size": size, "seed": 0})
