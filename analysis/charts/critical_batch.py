@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from analysis.charts.style import GREY, batch_size_colours, footnote, legend_key, log_axis, new_figure
+from analysis.charts.style import GREY, batch_size_colours, bounds_note, footnote, legend_key, log_axis, new_figure
 from analysis.data.load import Sweep
 from analysis.questions.critical_batch import batch_shown, critical_batch, shown
 from analysis.stats.wording import exact_number
@@ -35,6 +35,7 @@ def critical_batch_figure(sweep: Sweep) -> Figure:
             law = found.s_min.value * (1 + found.b_crit.value / size)
             steps.plot([size, size], [row.steps.value, law], color="0.75", linewidth=4, zorder=1.5)
             style: dict[str, Any] = {"color": colours[row.batch_size], "marker": "D" if row.at_edge else "o"}
+            style["markerfacecolor"] = "white" if row.is_bound else style["color"]
             trade.plot([row.steps.value], [row.examples.value], markersize=5, linestyle="none", **style)
             steps.plot([size], [row.steps.value], markersize=5, linestyle="none", **style)
             if row.steps.interval is not None and row.examples.interval is not None:
@@ -66,6 +67,7 @@ def critical_batch_figure(sweep: Sweep) -> Figure:
             "Line: the law S = S_min (1 + B_crit / B). It misses the points by "
             f"{100 * np.expm1(found.misfit):.0f} % on average (thick bars). "
             f"{critical} {batch_shown(found.b_crit, unit)}.{last} Geometric means and 95 % intervals over "
-            f"{found.b_crit.replicates} replicates at each batch size's fastest setting.",
+            f"{found.b_crit.replicates} replicates at each batch size's fastest setting."
+            f"{bounds_note(any(row.is_bound for row in found.rows))}",
         )
     return figure

@@ -34,7 +34,7 @@ def steps_to_result_figure(runs: Runs, goals: list[StepsToResult]) -> Figure:
             span[1] = min(span[1], x[0] * means[0].value / min(mean.value for mean in means) * 1.5)
             steps.plot(span, means[0].value * x[0] / span, color=colour, linewidth=0.8, linestyle=":")
             known = {row.batch_size: row.overhead for row in rows if row.overhead is not None}
-            draw_with_bounds(overhead, known, bounds, colour, label)
+            draw_with_bounds(overhead, known, x if rows[0].is_bound else bounds, colour, label)
             reached = [100 * row.reached / row.tried for row in found.rows]
             share.plot([row.batch_size for row in found.rows], reached, color=colour, marker="o", markersize=4)
         overhead.axhline(OVERHEAD, color=GREY, linewidth=0.9, linestyle="--")
@@ -53,5 +53,6 @@ def steps_to_result_figure(runs: Runs, goals: list[StepsToResult]) -> Figure:
         bars = f"Geometric means and 95 % intervals over {over} replicates" if counts[-1] > 1 else "One replicate"
         lines = f"Dotted: perfect scaling. Dashed: {100 * (OVERHEAD - 1):.0f} % more {runs.batch_unit.of_data}."
         note = bounds_note(any(row.is_bound for found in goals for row in found.rows))
+        note += " Hollow ratios are of such bounds." if note else ""
         footnote(figure, f"{lines} {bars}, at each batch size's fastest setting.{note}")
     return figure

@@ -214,7 +214,7 @@ def draw_means(axes: Axes, x: Sequence[float], means: Sequence[Mean], factor: fl
 
 
 def draw_with_bounds(axes: Axes, means: Mapping[int, Mean], bounds: Collection[int], colour: Any, label: str) -> None:
-    """Means by batch size as `draw_means` draws them; hollow at the batch sizes whose means are upper bounds."""
+    """Means by batch size as `draw_means` draws them; hollow at the batch sizes whose means are `bounds`."""
     draw_means(axes, [*means], [*means.values()], color=colour, marker="o", markersize=4, label=label)
     if hollow := [size for size in means if size in bounds]:
         values = [means[size].value for size in hollow]

@@ -305,8 +305,13 @@ def test_steps_that_are_upper_bounds_are_told(write_sweep: Callable[..., Path]) 
         dataclasses.replace(entry, epochs=entry.epochs[-1:]) if entry.trial["batch_size"] == 32 else entry
         for entry in law()
     ]
-    sentence = critical_batch_sentence(load_sweep(write_sweep(records)))
+    sweep = load_sweep(write_sweep(records))
+    sentence = critical_batch_sentence(sweep)
     assert "before it was first looked at, so steps are upper bounds, at batch 32." in sentence
+    figure = critical_batch_figure(sweep)
+    for axes in figure.axes:
+        assert sum(line.get_markerfacecolor() == "white" for line in axes.lines) == 1
+    assert "Hollow: an upper bound" in figure.get_supxlabel().replace("\n", " ")
 
 
 @pytest.mark.parametrize("is_resolved", [True, False])
