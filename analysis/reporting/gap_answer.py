@@ -6,16 +6,17 @@ the reference completed, how many are off target, and whether the best learning 
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from analysis.data.load import BOX_STRONG, MAX_EIG, Sweep, attempted, comparable
 from analysis.data.metric import Metric
 from analysis.questions.free_batch import FreeBatch, Loss, free_batch, repeated
-from analysis.questions.losses_by_rate import differing_losses
+from analysis.questions.losses_by_setting import By, differing_losses, values_of
 from analysis.questions.remedies import Remedy, never_completed, remedies
 from analysis.questions.sequential import verdicts_sentence
 from analysis.stats.means import Mean, mean_over_replicates, paired_difference
 
-MOST_RATES = 6  # that are told one by one
+MOST_TOLD = 6  # losses, one by one
 Name = Callable[[int], str]  # of a batch size: analysis.data.batch_unit
 
 
@@ -97,7 +98,7 @@ def cost_sentence(sweep: Sweep) -> str:
         sentences = [_free(metric, found, batch)]
         if largest.batch_size != found.largest_noninferior_batch:
             sentences.append(_at_the_same_settings(metric, largest, batch))
-        sentences.append(_by_rate(sweep, largest.batch_size, differing_losses(sweep, largest.batch_size)))
+        sentences += [_by(sweep, largest.batch_size, "learning_rate"), _by(sweep, largest.batch_size, "optimizer")]
     sentences += [_not_free(row, found.reference) for row in found.rows if row.diverged]
     told = {row.batch_size for row in found.rows if row.diverged}
     sentences += [_diverged(row) for row in rows if row.diverged and row.batch_size not in told]
@@ -152,26 +153,28 @@ def _at_the_same_settings(metric: Metric, row: Loss, batch: Name) -> str:
     return f"At the same settings, batch {batch(row.batch_size)} {_lost(metric, row.lost, _compared(row))}."
 
 
-def _by_rate(sweep: Sweep, batch_size: int, losses: dict[float, Mean]) -> str:
+def _by(sweep: Sweep, batch_size: int, by: By) -> str:
+    losses = differing_losses(sweep, batch_size, by)
     if not losses:
         return ""
     loses = "loses" if sweep.metric.direction == "higher" else "is worse by"
-    return f"By learning rate, batch {batch_size} {loses} {at_each_rate(sweep, batch_size, losses)}."
+    return f"By {by.replace('_', ' ')}, batch {batch_size} {loses} {at_each(sweep, batch_size, losses, by)}."
 
 
-def at_each_rate(sweep: Sweep, batch_size: int, losses: dict[float, Mean]) -> str:
-    """`0.10 at 0.003, 2.00 at 0.01 (2 of 4 trials)`; of many rates those with the least and the most."""
+def at_each(sweep: Sweep, batch_size: int, losses: dict[Any, Mean], by: By) -> str:
+    """`0.10 at 0.003, 2.00 at 0.01 (2 of 4 trials)`, `0.10 with adam`; of many those with the least and the most."""
     tried = attempted(sweep)
     tried = tried[tried["is_plain"] & tried["batch_size"].eq(batch_size)]
-    of = tried.groupby("learning_rate").size()
+    of = tried.groupby(values_of(tried, by)).size()
     told = {
-        rate: f"{sweep.metric.number(mean.value)} at ".replace("-", "−")
-        + f"{rate:g}{f' ({mean.trials} of {of[rate]} trials)' if mean.trials < of[rate] else ''}"
-        for rate, mean in losses.items()
+        value: f"{sweep.metric.number(mean.value)} ".replace("-", "−")
+        + (f"at {value:g}" if by == "learning_rate" else f"with {value}")
+        + (f" ({mean.trials} of {of[value]} trials)" if mean.trials < of[value] else "")
+        for value, mean in losses.items()
     }
-    if len(losses) <= MOST_RATES:
+    if len(losses) <= MOST_TOLD:
         return ", ".join(told.values())
-    by_loss = sorted(losses, key=lambda rate: losses[rate].value)
+    by_loss = sorted(losses, key=lambda value: losses[value].value)
     return f"between {told[by_loss[0]]} and {told[by_loss[-1]]}"
 
 

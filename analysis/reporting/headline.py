@@ -25,7 +25,7 @@ from analysis.data.metric import Metric
 from analysis.data.progress import Progress
 from analysis.questions.association import associate, beats_batch_size, compared, judged_measure, matched_correlation
 from analysis.questions.free_batch import FreeBatch, Loss, free_batch
-from analysis.questions.losses_by_rate import differing_losses
+from analysis.questions.losses_by_setting import differing_losses
 from analysis.questions.remedies import never_completed, remedies
 from analysis.questions.sharpness_intervention import has_intervention
 from analysis.reporting.answer import (
@@ -36,7 +36,7 @@ from analysis.reporting.answer import (
     remedy_sentence,
     why_unknown,
 )
-from analysis.reporting.gap_answer import at_each_rate, named_remedy
+from analysis.reporting.gap_answer import at_each, named_remedy
 from analysis.reporting.intervention import card as intervention_card
 from analysis.stats.means import Mean
 from analysis.stats.rank_correlation import Correlation
@@ -203,9 +203,11 @@ def _how_large(sweep: Sweep) -> Card:
     if last.lost.interval is None:
         return Card(question, _without_interval(last.lost), result, why)
     if by_rate := differing_losses(sweep, last.batch_size):
-        told = at_each_rate(sweep, last.batch_size, by_rate)
+        told = at_each(sweep, last.batch_size, by_rate, "learning_rate")
         return Card(question, _by_rate(found, last, by_rate, unit), result, why, f"by learning rate: {told}")
-    return Card(question, _size_verdict(metric, found, last, unit), result, why)
+    by_optimizer = differing_losses(sweep, last.batch_size, "optimizer")
+    told = f"by optimizer: {at_each(sweep, last.batch_size, by_optimizer, 'optimizer')}" if by_optimizer else ""
+    return Card(question, _size_verdict(metric, found, last, unit), result, why, told)
 
 
 def _by_rate(found: FreeBatch, last: Loss, by_rate: dict[float, Mean], unit: BatchUnit) -> str:

@@ -18,7 +18,7 @@ from analysis.data.load import Sweep, load_sweep
 from analysis.data.progress import Progress, SizeProgress
 from analysis.questions.association import beats_batch_size, compared
 from analysis.questions.free_batch import free_batch
-from analysis.questions.losses_by_rate import depends_on_rate, losses_by_rate
+from analysis.questions.losses_by_setting import losses_by, losses_depend
 from analysis.questions.remedies import remedies
 from analysis.reporting.gap_answer import named_remedy
 from analysis.reporting.headline import Card, cards, headline_lines, run_line, standing
@@ -55,7 +55,7 @@ def test_a_loss_at_one_learning_rate_is_told_with_the_rate(write_sweep: Callable
     sweep = load_sweep(write_sweep(sizes({(300, 0.003): 0.003, (300, 0.01): 0.017})))
     found = card(sweep, 0)
     assert found.verdict == "Batch 300 is worse, almost only at learning rate 0.01"
-    by_rate = losses_by_rate(sweep, 300)
+    by_rate = losses_by(sweep, 300)
     assert by_rate[0.01].value == pytest.approx(0.017, abs=1e-3)
     assert by_rate[0.003].value == pytest.approx(0.003, abs=1e-3)
     rates = ", ".join(f"{100 * mean.value:.2f} at {rate:g}" for rate, mean in by_rate.items())
@@ -64,6 +64,24 @@ def test_a_loss_at_one_learning_rate_is_told_with_the_rate(write_sweep: Callable
     lost = not_none(not_none(free_batch(sweep, "matched")).rows[-1].lost)
     ends = f"95 % CI {100 * not_none(lost.interval).low:.2f} to {100 * not_none(lost.interval).high:.2f}"
     assert found.result == f"batch 300 loses {100 * lost.value:.2f} points ({ends}, n = 4 replicates)"
+
+
+@pytest.mark.parametrize("nesterov_loses", [0.02, 0.003])
+def test_a_loss_that_depends_on_the_optimizer_is_told(write_sweep: Callable[..., Path], nesterov_loses: float) -> None:
+    random, records = np.random.default_rng(0), []
+    for seed in range(4):
+        for options, lost in (("{}", 0.003), ('{"nesterov": true}', nesterov_loses)):
+            for size in (16, 300):
+                accuracy = 0.95 - 0.01 * seed - (lost if size == 300 else 0.0) + random.normal(0, 5e-4)
+                config: dict[str, Any] = {"batch_size": size, "optimizer": "sgd", "optimizer_options": options}
+                records.append(record(accuracy, seed=seed, split_seed=seed, test_size=10**6, **config))
+    sweep = load_sweep(write_sweep(records))
+    found = card(sweep, 0)
+    told = ", ".join(f"{100 * mean.value:.2f} with {name}" for name, mean in losses_by(sweep, 300, "optimizer").items())
+    assert re.fullmatch(r"0\.\d\d with sgd, \d\.\d\d with sgd nesterov=true", told)
+    depends = nesterov_loses > 0.01
+    assert found.further == (f"by optimizer: {told}" if depends else "")
+    assert (f"By optimizer, batch 300 loses {told}." in found.why) == depends
 
 
 def test_what_is_missing_is_counted(write_sweep: Callable[..., Path]) -> None:
@@ -336,7 +354,7 @@ def test_dependence_on_the_learning_rate_is_rarely_claimed_where_there_is_none(r
     """P(X > k) < 0.1 % for a true rate of 5 %: a rule without correction for three rates would exceed it."""
     design = Design(name="", learning_rates=rates, warmups=(0.0,), switches=(None,), gap=0.01, luck=0.002)
     random = np.random.default_rng(5)
-    claims = sum(depends_on_rate(simulated(design, random), 300) for _ in range(RUNS))
+    claims = sum(losses_depend(simulated(design, random), 300) for _ in range(RUNS))
     assert claims <= stats.binom.ppf(0.999, RUNS, 0.05)
 
 
@@ -344,7 +362,7 @@ def test_dependence_on_the_learning_rate_is_rarely_claimed_where_there_is_none(r
 def test_dependence_on_the_learning_rate_is_found_where_there_is_one() -> None:
     design = Design(name="", warmups=(0.0, 5.0), switches=(None,), gap=0.003, interaction=0.014)
     random = np.random.default_rng(6)
-    claims = sum(depends_on_rate(simulated(design, random), 300) for _ in range(40))
+    claims = sum(losses_depend(simulated(design, random), 300) for _ in range(40))
     assert claims >= 36  # of noise 0.0037 sqrt(2 + 2) / sqrt(2 x 4) the difference of 0.014 is five standard errors
 
 

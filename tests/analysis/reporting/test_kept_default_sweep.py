@@ -9,7 +9,7 @@ from analysis.data.load import BOX_PAPER, BOX_STRONG, MAX_EIG, Sweep, load_sweep
 from analysis.data.progress import progress_of
 from analysis.questions.association import associate
 from analysis.questions.free_batch import FreeBatch, free_batch
-from analysis.questions.losses_by_rate import differing_losses
+from analysis.questions.losses_by_setting import differing_losses
 from analysis.questions.remedies import remedies
 from analysis.reporting.gap_answer import named_remedy
 from analysis.reporting.headline import headline_lines

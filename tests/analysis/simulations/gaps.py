@@ -11,7 +11,7 @@ from typing import Any
 from analysis.data.load import Sweep
 from analysis.data.metric import DEFAULT_MARGINS
 from analysis.questions.free_batch import Comparison, free_batch
-from analysis.questions.losses_by_rate import depends_on_rate
+from analysis.questions.losses_by_setting import losses_depend
 from analysis.questions.remedies import Remedy, remedies
 from analysis.reporting.gap_answer import named_remedy
 from analysis.stats.means import Mean
@@ -77,7 +77,7 @@ def _not_free(comparison: Comparison, sweep: Sweep, design: Design) -> bool:
 
 
 def _rates_do_not_falsely_differ(sweep: Sweep, design: Design) -> bool:
-    return not depends_on_rate(sweep, design.batch_sizes[-1])
+    return not losses_depend(sweep, design.batch_sizes[-1])
 
 
 def _true_gain(remedy: Remedy, design: Design) -> float:
