@@ -80,7 +80,7 @@ def test_the_page_of_two_sweeps_in_a_browser(
     page = watched.page
     page.goto(path.as_uri())
     assert page.locator("#answer .card").count() == 6
-    assert page.evaluate("choices().colour") == "sweep"
+    assert page.evaluate("[choices().colour, choices().shape]") == ["batch_size", "sweep"]
     count = page.evaluate("map.rows.length")
     page.click("summary[data-key='filter sweep']")
     page.uncheck("input[data-key='value sweep second']")
