@@ -24,7 +24,7 @@ other, which no constant describes (docs/planning.md). Between measured batch si
 the smallest it follows the line through the smallest two, which is a guess.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -263,6 +263,16 @@ def step_lines(
             f"efficiency {100 * step.efficiency:.0f} %{guess}"
         )
     return text
+
+
+def left_out_lines(batch_sizes: Iterable[int], devices: Iterable[int], *, unit: BatchUnit = EXAMPLES) -> list[str]:
+    """A line for each batch size that is smaller than some of the numbers of devices."""
+    too_many = {size: sorted({count for count in devices if count > size}) for size in sorted(batch_sizes)}
+    return [
+        f"  batch {unit.batch(size)} on {', '.join(map(str, counts))} devices: left out, fewer examples than devices"
+        for size, counts in too_many.items()
+        if counts
+    ]
 
 
 def goal_lines(

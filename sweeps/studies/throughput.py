@@ -16,6 +16,7 @@ from analysis.questions.data_parallel import (
     fit_model,
     goal_lines,
     gradient_bytes_of_rows,
+    left_out_lines,
     model_error_line,
     step_lines,
 )
@@ -87,6 +88,7 @@ def _several_devices(
             continue
         steps = data_parallel_steps(throughput, measured.gradient_bytes, link, [*throughput], options.devices, overhead)
         yield from step_lines(steps, measured.gradient_bytes, link, part, unit=unit)
+        yield from left_out_lines(throughput, options.devices, unit=unit)
         for one in found:
             yield from goal_lines(steps, one, metric, options.price_per_hour, part=part, unit=unit)
     if model is None:

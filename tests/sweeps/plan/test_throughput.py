@@ -109,8 +109,10 @@ def test_on_several_devices(capsys: pytest.CaptureFixture[str]) -> None:
         "2 ms of overhead per step;"
     )
     assert [line.split(":")[0] for line in said[4:]] == [
-        "  batch 4 on 1 device", "  batch 50 on 1 device", "  batch 50 on 8 devices", "Model error"
+        "  batch 4 on 1 device", "  batch 50 on 1 device", "  batch 50 on 8 devices",
+        "  batch 4 on 8 devices", "Model error",
     ]  # fmt: skip
+    assert said[7] == "  batch 4 on 8 devices: left out, fewer examples than devices"
 
 
 def test_a_goal_out_of_reach_costs_its_own_answer_only(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
