@@ -133,9 +133,8 @@ def read_frame(
     names = [
         name for name in settings if name not in ("batch_size", "seed") and settings[name].nunique(dropna=False) > 1
     ]
-    texts = settings[names].apply(
-        lambda row: ", ".join(f"{n} {setting_value(v)}" for n, v in row.items() if pd.notna(v)), axis=1
-    )
+    told = settings[names].apply(_told_apart)
+    texts = told.apply(lambda row: ", ".join(f"{n} {value}" for n, value in row.items() if pd.notna(value)), axis=1)
     text = texts if len(names) else pd.Series("", index=settings.index)
     found = pd.DataFrame({"batch_size": sizes.astype("int64"), "text": text}, index=settings.index)
     found["setting"] = pd.factorize(found["text"], sort=True)[0]
@@ -144,6 +143,12 @@ def read_frame(
     found["changes_size"] = False
     said = (*notes, *seed_notes, *_mixed_units(curves, metric))
     return Runs(source, metric, direction or direction_of(metric), found, curves, said)
+
+
+def _told_apart(column: pd.Series) -> pd.Series:
+    """The values of a setting in words, with all their digits where six do not tell them apart."""
+    short = column.map(setting_value, na_action="ignore")
+    return short if short.nunique() == column.nunique() else column.map(str, na_action="ignore")
 
 
 def read_csv(

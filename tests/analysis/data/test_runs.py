@@ -119,6 +119,25 @@ def test_seeds_are_replicates(tmp_path: Path, rows: pd.DataFrame) -> None:
     assert found.about["replicate"].to_dict()["run-0 7"] == 1
 
 
+def test_settings_are_told_apart_by_all_their_digits(tmp_path: Path) -> None:
+    """With seeds they used to be one setting with a seed twice, without seeds replicates of one setting."""
+    runs = pd.DataFrame(
+        [
+            (f"{rate} {seed}", 8, step, 1.0, rate, 0.1 + seed % 2, seed)
+            for rate in (0.01, 0.01000001)
+            for seed in range(4)
+            for step in (1, 2)
+        ],
+        columns=["run", "batch_size", "step", "loss", "learning_rate", "weight_decay", "seed"],
+    )
+    for frame in (runs, runs.drop(columns="seed")):
+        about = read_frame(tmp_path, frame, "loss", None).about
+        assert {*about["text"]} == {
+            f"learning_rate {rate}, weight_decay {decay}" for rate in ("0.01", "0.01000001") for decay in ("0.1", "1.1")
+        }
+        assert about.groupby("setting").size().tolist() == [2] * 4
+
+
 def test_exports_of_wandb(tmp_path: Path, rows: pd.DataFrame) -> None:
     wide = rows.pivot(index="step", columns="run", values="val_loss").add_suffix(" - val/loss")
     for name in list(wide):
