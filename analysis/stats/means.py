@@ -6,6 +6,7 @@ share its split and its luck. Differences are taken inside a replicate, so that 
 What cannot be computed (too few replicates, no value known) is None, never NaN and never a warning.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
@@ -167,6 +168,8 @@ def ratio_of_means(
     n = len(both)
     if n == 0 or both[:, 1].mean() == 0:
         return None
+    unit = _unit(both)
+    both, step = both / unit, step / unit
     top, bottom = both.mean(axis=0)
     interval = None
     if n > 1:
@@ -218,12 +221,19 @@ def _mean(
     n = len(by_replicate)
     if n == 0:
         return None
-    centre, interval = float(np.mean(by_replicate)), None
-    spread = max(float(np.std(by_replicate, ddof=1)), step / 2) if n > 1 else 0.0
+    unit = _unit(by_replicate)
+    values = np.divide(by_replicate, unit)
+    centre, interval = float(np.mean(values)) * unit, None
+    spread = max(float(np.std(values, ddof=1)) * unit, step / 2) if n > 1 else 0.0
     if spread > ROUNDING * max(magnitude, abs(centre)):
         half = student_t(_level(1), n) * spread * (1 / n + (1 / (n - 1) if left_out else 0)) ** 0.5
         interval = Interval(_back(centre - half, scale), _back(centre + half, scale))
     return Mean(_back(centre, scale), interval, n, trials)
+
+
+def _unit(values: npt.ArrayLike) -> float:
+    """The power of two of the largest value: in this unit squares of 1e300 are in the range of floats, to the digit."""
+    return math.ldexp(0.5, math.frexp(np.abs(values).max())[1])
 
 
 def _back(value: float, scale: str) -> float:

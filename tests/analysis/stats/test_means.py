@@ -42,6 +42,19 @@ def test_mean_by_hand_counts_replicates_not_trials() -> None:
     assert not_none(mean.interval).low == pytest.approx(2 - 4.30265273 / 3**0.5, abs=1e-7)
 
 
+@pytest.mark.parametrize("factor", [2.0**1000, 2.0**-1000])
+def test_the_size_of_the_values_does_not_matter(factor: float) -> None:
+    """Squares of 1e300 are beyond the range of floats; they used to give a warning and an interval of -inf to inf."""
+    first, second = (replicates(replicate=range(4), matched_set=0, value=v) for v in ([1.0, 2, 4, 7], [1.5, 2, 2, 3]))
+    large, larger = (frame.assign(value=frame["value"] * factor) for frame in (first, second))
+    assert mean_over_replicates(large, "value") == not_none(mean_over_replicates(first, "value")).times(factor)
+    difference = not_none(paired_difference(first, second, "value"))
+    assert paired_difference(large, larger, "value") == difference.times(factor)
+    ratio = ratio_of_means(first["value"], second["value"])
+    assert ratio_of_means(large["value"], larger["value"]) == ratio
+    assert not_none(ratio).interval is not None
+
+
 def test_mean_is_scipys_t_interval_and_test() -> None:
     values = np.random.default_rng(6).normal(0.5, 1, size=7)
     mean = not_none(mean_over_replicates(replicates(replicate=range(7), value=values), "value"))
