@@ -80,10 +80,12 @@ def read_wandb(
         raise UserError(
             f"`runs` must have names that tell runs apart, got {about.index[about.index.duplicated()][0]!r} twice"
         )
+    said = [CALLS] if step == "Step" else []
+    if absent := len(about) - len(names):
+        said.append(f"{absent} of {len(about)} runs of {runs.name} are not in {chart.name}, so they are left out")
     about, batch_notes = with_batch_size(about[about.index.isin(names)], runs)
     about, notes = choose_settings(runs, about, named, ignored={*WANDB, *histories, step})
-    calls = (CALLS,) if step == "Step" else ()
-    return read_frame(chart, long, metric, direction, about, notes=[*calls, *batch_notes, *notes])
+    return read_frame(chart, long, metric, direction, about, notes=[*said, *batch_notes, *notes])
 
 
 def _steps_of(chart: pd.DataFrame) -> str | None:

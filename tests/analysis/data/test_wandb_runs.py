@@ -40,8 +40,9 @@ def test_a_chart_of_wandb_that_is_not_over_updates(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="a chart over steps, got epoch as the x axis in"):
         read_wandb(tmp_path / "chart.csv", tmp_path / "table.csv", "loss", None)
     (tmp_path / "chart.csv").write_text("Step,a - loss\n1,0.9\n")
-    (note,) = read_wandb(tmp_path / "chart.csv", tmp_path / "table.csv", "loss", None).notes
-    assert note.startswith("Step of W&B counts the calls of wandb.log")
+    axis, absent = read_wandb(tmp_path / "chart.csv", tmp_path / "table.csv", "loss", None).notes
+    assert axis.startswith("Step of W&B counts the calls of wandb.log")
+    assert absent == "2 of 3 runs of table.csv are not in chart.csv, so they are left out"
 
 
 def test_a_run_of_wandb_that_only_logged_nan_counts_as_one_that_misses_the_goal(tmp_path: Path) -> None:
