@@ -171,15 +171,19 @@ def _noise_until(sweep: Sweep, reached: pd.DataFrame) -> NoiseScales | None:
 
 
 def default_goal(runs: Runs) -> float:
-    """The best value that some setting of every batch size reaches in all of its replicates.
+    """The best value that some setting of every batch size reaches in all of its replicates, after step 0.
 
-    It has six significant digits and is rounded to the easier side, so that every batch size reaches the goal as shown.
+    Batch sizes that have none, such as those that diverge before, are left out. The goal has six significant digits and
+    is rounded to the easier side, so that every batch size reaches the goal as shown.
     """
-    best = (runs.sign * runs.curves.set_index("run")["value"]).groupby(level=0).min()
+    trained = runs.curves[runs.curves["step"] > 0]
+    best = (runs.sign * trained.set_index("run")["value"]).groupby(level=0).min()
     frame = runs.about.assign(best=best.reindex(runs.about.index).fillna(np.inf))
     worst = frame.groupby(["batch_size", "setting"])["best"].max().groupby("batch_size").min()
     if not np.isfinite(worst).any():
-        raise UserError(f"`metric` {runs.metric} must have values in every replicate of some setting, got none")
+        raise UserError(
+            f"`metric` {runs.metric} must have values after step 0 in every replicate of some setting, got none"
+        )
     return runs.sign * rounded_up(float(worst[np.isfinite(worst)].max()))
 
 

@@ -165,6 +165,11 @@ def test_a_goal_that_is_met_before_any_step_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=re.escape(said)):
         steps_to_result(runs, 3)
     steps_to_result(runs, 2)
+    lost = [("lost", 256, 0, 2.3, 0), ("lost", 256, 10, np.inf, 0)]
+    assert default_goal(made_of(tmp_path, [*rows, *lost], settings=["seed"])) == 1.0
+    untrained = made_of(tmp_path, lost, settings=["seed"])
+    with pytest.raises(UserError, match="loss must have values after step 0 in every replicate"):
+        default_goal(untrained)
 
 
 def test_one_step_and_one_example_are_singular(tmp_path: Path) -> None:
