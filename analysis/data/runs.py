@@ -36,7 +36,7 @@ from analysis.data.column_names import HIGHER, LOWER
 from analysis.data.load import Sweep, attempted
 from analysis.data.metric import Direction
 from analysis.data.settings import choose_settings
-from analysis.stats.wording import setting_value
+from analysis.stats.wording import told_apart
 from trainables.records.matching import MATCHED
 from trainables.runtime.errors import UserError, one_line, quoted
 from trainables.storage.folders import AnyPath, check_is_file
@@ -133,7 +133,7 @@ def read_frame(
     names = [
         name for name in settings if name not in ("batch_size", "seed") and settings[name].nunique(dropna=False) > 1
     ]
-    told = settings[names].apply(_told_apart)
+    told = settings[names].apply(lambda column: column.map(told_apart(column.dropna()), na_action="ignore"))
     texts = told.apply(lambda row: ", ".join(f"{n} {value}" for n, value in row.items() if pd.notna(value)), axis=1)
     text = texts if len(names) else pd.Series("", index=settings.index)
     found = pd.DataFrame({"batch_size": sizes.astype("int64"), "text": text}, index=settings.index)
@@ -143,12 +143,6 @@ def read_frame(
     found["changes_size"] = False
     said = (*notes, *seed_notes, *_mixed_units(curves, metric))
     return Runs(source, metric, direction or direction_of(metric), found, curves, said)
-
-
-def _told_apart(column: pd.Series) -> pd.Series:
-    """The values of a setting in words, with all their digits where six do not tell them apart."""
-    short = column.map(setting_value, na_action="ignore")
-    return short if short.nunique() == column.nunique() else column.map(str, na_action="ignore")
 
 
 def read_csv(

@@ -16,7 +16,7 @@ from analysis.questions.association import associate
 from analysis.reporting.answer import answer, by_batch_size
 from analysis.stats.means import Mean
 from analysis.stats.rank_correlation import Correlation
-from analysis.stats.wording import correlation_text, in_words, plain_number, three_digits
+from analysis.stats.wording import correlation_text, in_words, plain_number, three_digits, told_apart
 from trainables.records.schemas import STATUSES
 
 COLUMNS = 80  # of an output that is not a terminal
@@ -142,8 +142,8 @@ def _correlations(sweep: Sweep, width: int) -> list[str]:
     shown["pooled"] = [part.pooled for part in found]
     if any(part.pooled_with_off_target.trials != part.pooled.trials for part in found):
         shown["pooled, off target too"] = [part.pooled_with_off_target for part in found]
-    for rate in found[0].within_learning_rate:
-        shown[f"learning rate {rate:g}"] = [part.within_learning_rate[rate] for part in found]
+    for rate, words in told_apart(found[0].within_learning_rate).items():
+        shown[f"learning rate {words}"] = [part.within_learning_rate[rate] for part in found]
     rows = [["rank correlation with the gap", *(names[part.measure] for part in found)]]
     rows += [[name, *map(correlation_text, parts)] for name, parts in shown.items()]
     first = found[0]

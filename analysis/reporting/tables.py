@@ -16,7 +16,7 @@ from analysis.questions.remedies import Remedy, _tried, remedies
 from analysis.reporting.gap_answer import BatchSizeRow, by_batch_size
 from analysis.reporting.summary import completed, plus_minus, with_ends, with_interval
 from analysis.stats.means import Interval
-from analysis.stats.wording import correlation_text, fixed, in_words, plain_number
+from analysis.stats.wording import correlation_text, fixed, in_words, plain_number, told_apart
 from trainables.remedies import REMEDIES
 from trainables.runtime.errors import UserError
 
@@ -54,7 +54,8 @@ def correlation_rows(sweep: Sweep) -> list[list[str]]:
             views["pooled"] = found.pooled
             if found.pooled_with_off_target.trials != found.pooled.trials:
                 views["pooled, off target too"] = found.pooled_with_off_target
-            views |= {f"learning rate {rate:g}": part for rate, part in found.within_learning_rate.items()}
+            words = told_apart(found.within_learning_rate)
+            views |= {f"learning rate {words[rate]}": part for rate, part in found.within_learning_rate.items()}
             for view, part in views.items():
                 counted = str(part.trials), str(part.replicates)
                 rows.append([names[target], measure.label, view, correlation_text(part), *counted])

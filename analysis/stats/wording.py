@@ -1,5 +1,8 @@
 """How numbers and correlations are written in sentences, tables and figures."""
 
+from collections.abc import Iterable
+from typing import Any
+
 from analysis.stats.means import Mean
 from analysis.stats.rank_correlation import Correlation
 
@@ -39,6 +42,12 @@ def in_words(name: str) -> str:
 def setting_value(value: object) -> str:
     """The value of a setting, such as a learning rate: floats without trailing zeros, the rest as it is."""
     return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def told_apart(values: Iterable[Any]) -> dict[Any, str]:
+    """The values of a setting in words, with all their digits where six do not tell them apart."""
+    short = {value: setting_value(value) for value in values}
+    return short if len({*short.values()}) == len(short) else {value: str(value) for value in short}
 
 
 def fixed(value: float, decimals: int = 2, *, plus: bool = False) -> str:

@@ -13,6 +13,7 @@ from analysis.charts.batch_size_curves import panels_of
 from analysis.charts.style import LABELS
 from analysis.data.load import NO_REMEDY, Sweep, comparable
 from analysis.questions.free_batch import free_batch
+from analysis.stats.wording import told_apart
 
 Chart = dict[str, Any]
 Line = list[tuple[int, pd.DataFrame]]  # the trials at each place of the x axis
@@ -26,8 +27,9 @@ def batch_size_charts(sweep: Sweep) -> list[Chart]:
     sizes = sorted(plain["batch_size"].unique().tolist())
     if len(sizes) < 2:
         return []
+    words = told_apart(plain["learning_rate"])
     lines = {
-        f"learning rate {rate:g}": [(size, part[part["batch_size"] == size]) for size in sizes]
+        f"learning rate {words[rate]}": [(size, part[part["batch_size"] == size]) for size in sizes]
         for rate, part in plain.groupby("learning_rate")
     }
     return _charts(

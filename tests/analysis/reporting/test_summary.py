@@ -21,8 +21,9 @@ from analysis.reporting.answer import (
     remedy_sentence,
 )
 from analysis.reporting.headline import cards
-from analysis.reporting.page.means import switch_charts
+from analysis.reporting.page.means import batch_size_charts, switch_charts
 from analysis.reporting.summary import summary_lines, with_interval
+from analysis.reporting.tables import correlation_rows
 from analysis.stats.means import Interval, Mean
 from trainables.records.tables import Record
 
@@ -227,3 +228,12 @@ def test_all_failed(write_sweep: Callable[..., Path]) -> None:
 )
 def test_the_ends_of_a_narrow_interval_are_on_their_side_of_one(ends: tuple[float, float] | None, text: str) -> None:
     assert with_interval(Mean(1.04, None if ends is None else Interval(*ends), 4, 4)) == text
+
+
+def test_learning_rates_that_agree_in_six_digits_stay_apart(write_sweep: Callable[..., Path]) -> None:
+    """One of them used to take the place of the other."""
+    sweep = load_sweep(write_sweep(grid(learning_rates=(0.01, 0.01000001))))
+    names = {"learning rate 0.01", "learning rate 0.01000001"}
+    assert names <= {view for _, _, view, *_ in correlation_rows(sweep)}
+    assert "learning rate 0.01000001" in "\n".join(summary_lines(sweep))
+    assert all({*chart["lines"]} == names for chart in batch_size_charts(sweep))
