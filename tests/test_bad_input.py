@@ -210,7 +210,7 @@ CASES: list[tuple[str, str, str]] = [
     (GRID, "--model users_code:model_other_arguments", "`model`"),
     (GRID, "--model users_code:model_forward_raises", "`model` users_code:model_forward_raises must take inputs"),
     (GRID, "--model users_code:model_scalar", "`model` must map 2 inputs to logits of shape"),
-    (GRID, "--model users_code:model_hangs --trial-timeout 0.3", "got TimeLimitError: took more than the 0.3 s of"),
+    (GRID, "--model users_code:model_hangs --trial-timeout 0.3", "cannot be built: it took more than the 0.3 s of"),
     (GRID, "--model users_code:model_hangs_in_training --trial-timeout 0.3", "it took more than the 0.3 s of"),
     (GRID, "--model users_code:model_none", "`model` must map 2 inputs to logits of shape"),
     # the other studies

@@ -31,6 +31,7 @@ from trainables.runtime.errors import UserError, did_you_mean, quoted, text_of
 from trainables.runtime.importing import is_import_path, load_callable
 from trainables.runtime.in_place import kept
 from trainables.runtime.options import check_options
+from trainables.runtime.time_limit import TimeLimitError
 from trainables.tasks.task import Task
 
 __all__ = ["MODELS", "build_model"]
@@ -103,6 +104,8 @@ def build_model(
                 _check_logits(model, inputs[:count], num_classes, is_own_task)
     except (KeyboardInterrupt, UserError):
         raise
+    except TimeLimitError as error:
+        raise UserError(f"`model` {name} cannot be built: it {error}") from error
     except BaseException as error:  # a user's code may raise any
         message = quoted(next(iter(text_of(error).splitlines()), ""))
         kind = "" if input_dtype.is_floating_point else f" and type {str(input_dtype).removeprefix('torch.')}"
