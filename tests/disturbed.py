@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import psutil
+import pyarrow.parquet as pq
 
 from trainables.config import TrialConfig
 
@@ -245,9 +246,16 @@ class Sweep:
                 content[place] ^= 1 << self.count.draw.randrange(8)
                 self.count.add("checkpoint with a flipped bit")
             file.write_bytes(content)
-            if file.with_suffix(".previous").exists():
+            if file.with_suffix(".previous").exists() and file.stem not in self._ended():
                 self.damaged.add(file.stem)
         return bool(files)
+
+    def _ended(self) -> set[str]:
+        """The trials that have a record: one whose worker is killed right after it may have its checkpoint still."""
+        ended = {file.stem for file in self.folder.glob("trials/[!.]*.json")}
+        for table in self.folder.glob("trials.parquet"):  # none before the first record
+            ended.update(pq.read_table(table, columns=["trial_id"])["trial_id"].to_pylist())
+        return ended
 
     def _take_away(self, seconds: float) -> None:
         """The folder is elsewhere, and a file in its place, so that nobody makes it anew."""

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from analysis.data.load import Sweep, load_sweep
-from trainables.runtime.errors import UserError, file_error, one_line
+from trainables.runtime.errors import UserError, file_error, is_interruption, one_line
 from trainables.runtime.numbers import number
 from trainables.runtime.output import reliable_output
 from trainables.runtime.parser import Parser
@@ -24,8 +24,8 @@ Add = Callable[[argparse.ArgumentParser], object]
 def run(action: Callable[[Path], Iterable[object]], arguments: list[str], description: str | None) -> int:
     """Calls `action` with the results folder and prints a line for each thing it returns.
 
-    Returns the exit status: 0, or 2 with one line on stderr where the folder is no sweep or has not what is
-    needed.
+    Returns the exit status: 0, or with one line on stderr 2 where the folder is no sweep or has not what is needed, and
+    130 when interrupted.
     """
     return run_with_options(lambda options: action(options.results), arguments, description, lambda parser: None)
 
@@ -101,4 +101,9 @@ def run_with_options(
         except OSError as error:  # of a file: what is wrong with the output ends the block as another exception
             print(f"{parser.prog}: error: {folders.redact_credentials(file_error(error))}", file=sys.stderr)
             return 2
+        except (KeyboardInterrupt, ImportError) as error:
+            if not is_interruption(error):
+                raise
+            print(f"{parser.prog}: interrupted", file=sys.stderr)
+            return 130
     return output.status

@@ -13,7 +13,7 @@ from types import FrameType
 from typing import Any
 
 from trainables.measuring import SHIFTS
-from trainables.runtime.errors import LostError, UserError, file_error, one_line
+from trainables.runtime.errors import LostError, UserError, file_error, is_interruption, one_line
 from trainables.runtime.numbers import number as number
 from trainables.runtime.options import KeyValues
 from trainables.runtime.output import reliable_output
@@ -39,21 +39,29 @@ def run_command(program: str, run: Callable[[], int], *, goes_on: bool = True) -
         with reliable_output(program, goes_on=goes_on) as output:
             try:
                 status = run()
-            except UserError as error:
-                print(f"{program}: error: {folders.redact_credentials(one_line(error))}", file=sys.stderr)
-                return 2
-            except LostError as error:
-                print(f"{program}: error: {folders.redact_credentials(one_line(error))}", file=sys.stderr)
-                return error.status
-            except OSError as error:
-                print(f"{program}: error: {folders.redact_credentials(file_error(error))}", file=sys.stderr)
-                return LostError.status
-            except KeyboardInterrupt:
-                print(f"{program}: interrupted; every finished trial is kept, --resume continues", file=sys.stderr)
-                return 130
+            except (KeyboardInterrupt, Exception) as error:
+                found = _ending(error)
+                if found is None:
+                    raise
+                status, words = found
+                print(f"{program}: {words}", file=sys.stderr)
+                return status
         return status or output.status
     finally:
         signal.signal(signal.SIGTERM, previous)
+
+
+def _ending(error: BaseException) -> tuple[int, str] | None:
+    """The exit status and the line of an expected end; None of a fault in the program."""
+    if is_interruption(error):
+        return 130, "interrupted; every finished trial is kept, --resume continues"
+    if isinstance(error, UserError):
+        return 2, f"error: {folders.redact_credentials(one_line(error))}"
+    if isinstance(error, LostError):
+        return error.status, f"error: {folders.redact_credentials(one_line(error))}"
+    if isinstance(error, OSError):
+        return LostError.status, f"error: {folders.redact_credentials(file_error(error))}"
+    return None
 
 
 def _interrupt(signum: int, frame: FrameType | None) -> None:

@@ -32,6 +32,11 @@ class LostError(Exception):
     status = 3
 
 
+def is_interruption(error: BaseException | None) -> bool:
+    """Whether a signal is behind `error`: in the import of a compiled module it becomes the cause of an ImportError."""
+    return error is not None and (isinstance(error, KeyboardInterrupt) or is_interruption(error.__cause__))
+
+
 def text_of(error: object) -> str:
     """The message of `error`, also where it cannot say it: a user's class may have a `__str__` that raises."""
     try:

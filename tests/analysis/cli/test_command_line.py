@@ -10,7 +10,7 @@ import pytest
 
 from analysis.cli.command import run, run_on_sweep
 from sweeps.cli.arguments import run_command
-from trainables.runtime.errors import file_error
+from trainables.runtime.errors import UserError, file_error
 
 
 @pytest.mark.parametrize(
@@ -41,6 +41,33 @@ def test_a_file_that_cannot_be_used_is_one_line(
 
     assert run_command("sweep.py", sweep) == 3
     assert capsys.readouterr().err == f"sweep.py: error: {said}\n"
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), ImportError("initialization failed"), UserError("a model")])
+def test_an_interruption_may_come_as_the_cause_of_another_error(
+    tmp_path: Path, error: BaseException, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A signal in the import of a compiled module is the cause of an ImportError, seen with SciPy's."""
+    if not isinstance(error, KeyboardInterrupt):
+        error.__cause__ = RuntimeError()
+        error.__cause__.__cause__ = KeyboardInterrupt()
+
+    def sweep() -> int:
+        raise error
+
+    assert run_command("sweep.py", sweep) == 130
+    assert capsys.readouterr().err == "sweep.py: interrupted; every finished trial is kept, --resume continues\n"
+    if not isinstance(error, UserError):
+        assert run(lambda folder: [sweep()], [str(tmp_path)], "Test.") == 130
+        assert capsys.readouterr().err.endswith(": interrupted\n")
+
+
+def test_a_fault_of_the_program_is_no_interruption() -> None:
+    def sweep() -> int:
+        raise ImportError("no module") from ValueError()
+
+    with pytest.raises(ImportError, match="no module"):
+        run_command("sweep.py", sweep)
 
 
 def test_a_reader_that_leaves_is_no_error(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
