@@ -126,10 +126,10 @@ def branched_batch(sweep: Sweep, margin: float | None = None) -> BranchedBatch:
 def margin_of(metric: Metric, margin: float | None) -> float:
     """The margin that is meant. Raises UserError for one that is not above 0, and where none is known."""
     if margin is None and not metric.loss_unit and "nats" not in metric.unit:
-        raise UserError("`--margin` must be given for a loss that is not in nats, in the unit of the loss")
+        raise UserError("`margin` must be given for a loss that is not in nats, in the unit of the loss")
     margin = MARGIN if margin is None else margin
     if not 0 < margin < np.inf:
-        raise UserError(f"`--margin` must be above 0, in the unit of the held-out loss, got {margin:g}")
+        raise UserError(f"`margin` must be above 0, in the unit of the held-out loss, got {margin:g}")
     return margin
 
 

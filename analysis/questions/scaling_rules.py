@@ -162,7 +162,7 @@ def referee(sweep: Sweep) -> Referee:
     larger batch size was tuned or nothing is judged yet.
     """
     if sweep.metric.margin is None:
-        raise UserError(f"`--margin` must be given for {sweep.metric.noun}, in the unit of the metric, got none")
+        raise UserError(f"`margin` must be given for {sweep.metric.noun}, in the unit of the metric, got none")
     rows = _study(sweep)
     found = _choices(sweep, rows)
     if len(found) < 2:

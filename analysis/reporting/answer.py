@@ -54,7 +54,7 @@ def association_sentence(sweep: Sweep) -> str:
     if measure is None:
         return "Sharpness was not measured in any trial, so its association with the gap is unknown (`--measures`)."
     association, sharpness = associate(sweep, measure), name_of(measure)
-    shown, over, _ = headline(sweep, association)
+    shown, over, _ = quoted_correlation(sweep, association)
     if shown.value is None or shown.interval is None:
         return (
             f"Whether {sharpness} and the gap are associated is unknown: {why_unknown(shown)} "
@@ -115,7 +115,7 @@ def name_of(measure: Measure) -> str:
     return f"the {words}" if words.startswith("largest") else words
 
 
-def headline(sweep: Sweep, association: Association) -> tuple[Correlation, str, str]:
+def quoted_correlation(sweep: Sweep, association: Association) -> tuple[Correlation, str, str]:
     """The correlation to quote, and what it is over, in full and in short: trials on target, or all where those are too
     few.
     """

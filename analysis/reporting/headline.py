@@ -31,8 +31,8 @@ from analysis.questions.sharpness_intervention import has_intervention
 from analysis.reporting.answer import (
     association_sentence,
     cost_sentence,
-    headline,
     name_of,
+    quoted_correlation,
     remedy_sentence,
     why_unknown,
 )
@@ -256,7 +256,7 @@ def _is_it_sharpness(sweep: Sweep) -> Card:
     if measure is None:
         return Card(question, "Unknown: sharpness was not measured", "", why)
     association = associate(sweep, measure)
-    found, _, over = headline(sweep, association)
+    found, _, over = quoted_correlation(sweep, association)
     if found.value is None or found.interval is None:
         return Card(question, f"Unknown: {why_unknown(found)}", "", why)
     result = f"{name_of(measure)} and gap: ρ = {_correlation(found, over)}"

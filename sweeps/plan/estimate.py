@@ -19,7 +19,7 @@ from trainables.measures.costs import gradients
 from trainables.measuring import ALONG_THE_RUN
 from trainables.remedies import REMEDIES
 from trainables.runtime.errors import UserError, reason_of
-from trainables.runtime.last_words import told_if_ended
+from trainables.runtime.process_end import told_if_ended
 from trainables.training.schedule import batch_size_at
 
 PILOTS_SECONDS = 10.0  # of training, all together

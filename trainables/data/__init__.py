@@ -42,8 +42,8 @@ from trainables.data.text import read_text
 from trainables.data.token_files import read_tokens
 from trainables.runtime.errors import UserError, did_you_mean, quoted
 from trainables.runtime.importing import is_import_path, load_callable
-from trainables.runtime.last_words import told_if_ended
 from trainables.runtime.options import check_options
+from trainables.runtime.process_end import told_if_ended
 from trainables.runtime.seeds import seeded
 from trainables.tasks.names import OF_CLASS_NUMBERS, PADDED, TASKS
 

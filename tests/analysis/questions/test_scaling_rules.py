@@ -265,7 +265,7 @@ def test_linear_is_right_below_the_critical_batch_and_diverges_above(tmp_path: P
         for seed in JUDGING
     }
     folder = made_up.write(tmp_path / "all", [*records, *judges.values()])
-    with pytest.raises(UserError, match="`--margin` must be given for MSE"):
+    with pytest.raises(UserError, match="`margin` must be given for MSE"):
         referee(load_sweep(folder))
     sweep = load_sweep(folder, margin=0.001)
     keep, root, linear = referee(sweep).rules
