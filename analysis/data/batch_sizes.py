@@ -32,9 +32,28 @@ OTHERS = {"val", "valid", "validation", "test", "eval", "dev"}  # parts of a con
 def with_batch_size(about: pd.DataFrame, source: AnyPath) -> tuple[pd.DataFrame, tuple[str, ...]]:
     """`about` with `batch_size`, whichever of its usual names it has, and notes on how it was found.
 
-    The batch size of one device is multiplied by the devices and the accumulated gradients. Raises UserError where
-    there is no batch size, or where one of these is unknown.
+    The batch size of one device is multiplied by the devices and the accumulated gradients. Runs without a batch size
+    are left out. Raises UserError where no run has one, or where one of these is unknown.
     """
+    found, notes = _found(about, source)
+    known, left_out = of_known_size(found, source)
+    return known, (*notes, *left_out)
+
+
+def of_known_size(about: pd.DataFrame, source: AnyPath) -> tuple[pd.DataFrame, tuple[str, ...]]:
+    """The runs of `about` that have a `batch_size`, and a note where others do not. Raises UserError where none has."""
+    known = about["batch_size"].notna()
+    if not known.any():
+        raise UserError(f"`source` must say each run's batch size, got none in {source.name}")
+    if known.all():
+        return about, ()
+    return about[known], (
+        f"{(~known).sum()} of {len(about)} runs of {source.name} have no batch size, so they are left out",
+    )
+
+
+def _found(about: pd.DataFrame, source: AnyPath) -> tuple[pd.DataFrame, tuple[str, ...]]:
+    """`about` with `batch_size` of the runs that have one, and notes on how it was found."""
     if "batch_size" in about:
         return about, _doubts(about, "batch_size")
     one_device = _column(about, ONE_DEVICE, source)
@@ -56,7 +75,7 @@ def _multiplied(about: pd.DataFrame, one_device: str, source: AnyPath) -> tuple[
     accumulated = _column(about, ACCUMULATED, source)
     devices = [name for name in about if last_part(name) in DEVICES]
     counts = about[devices].apply(pd.to_numeric, errors="coerce").max(axis=1)  # each may count a part of the devices
-    if accumulated is None or not devices or not (counts >= 1).all():
+    if accumulated is None or not devices or not (counts >= 1)[about[one_device].notna()].all():
         lacking = ACCUMULATED[0] if accumulated is None else f"the number of devices ({', '.join(DEVICES[:3])})"
         raise UserError(
             f"`source` must say the batch size of all devices: {one_device} is that of one, and {lacking} is not in "

@@ -19,7 +19,7 @@ from typing import Any
 
 import pandas as pd
 
-from analysis.data.batch_sizes import with_batch_size
+from analysis.data.batch_sizes import of_known_size, with_batch_size
 from analysis.data.column_names import WANDB, last_part
 from analysis.data.metric import Direction
 from analysis.data.runs import Runs, read_frame, read_table, renamed, require_one_row_each
@@ -32,6 +32,10 @@ STEPS = ("step", "global_step")
 CALLS = (
     "Step of W&B counts the calls of wandb.log; if these are not one for each optimizer update, export the chart with "
     "the updates as its x axis, such as trainer/global_step"
+)
+GROUPS = (
+    "`batch-pattern` must have one group that is the batch size in the runs' paths, or groups with names such as "
+    r"(?P<batch_size>\d+) and (?P<seed>\d+)"
 )
 HPARAMS = "_hparams_/session_start_info"  # the tag that TensorBoard's plugin writes
 
@@ -109,24 +113,33 @@ def read_studies(source: Path, metric: str, direction: Direction | None, named: 
             found, run = _json(file), f"{study.name}/{file.parent.name}"
             if found.get("status") not in ("COMPLETE", "INFEASIBLE"):
                 continue
-            curve = read_table(file.parent / "measurements.csv", may_be_empty=found["status"] == "INFEASIBLE")
-            if "step" not in curve:
-                raise UserError(f"`source` must have a column 'step' in {run}/measurements.csv, got {', '.join(curve)}")
-            if metric not in curve:
-                raise UserError(
-                    f"`metric` must be a column of {run}/measurements.csv, got {metric!r}; such as "
-                    f"{', '.join(name for name in curve if name != 'step')}"
-                )
-            rows.append(curve[["step", metric]].assign(run=run))
-            require_one_row_each(file.parent / "measurements.csv", rows[-1].dropna(subset=metric))
+            curve = file.parent / "measurements.csv"
+            measured = _measured(curve, metric, diverged=found["status"] == "INFEASIBLE").assign(run=run)
+            require_one_row_each(curve, measured.dropna(subset=metric))
+            rows += [measured] if len(measured) else []
             about.append({"batch_size": size, **_parameters(found, file), "run": run})
-    if not rows:
+    if not about:
         raise UserError(f"`source` must hold trials that are COMPLETE, got none in {source}")
-    table = pd.DataFrame(about).set_index("run")
-    notes: tuple[str, ...] = ()
+    frame = pd.concat(rows, ignore_index=True) if rows else pd.DataFrame(columns=["run", "step", metric])
+    table, notes = of_known_size(pd.DataFrame(about).set_index("run"), source)
     if named is not None:
-        table, notes = choose_settings(source, table, named)
-    return read_frame(source, pd.concat(rows, ignore_index=True), metric, direction, table, notes=notes)
+        table, setting_notes = choose_settings(source, table, named)
+        notes += setting_notes
+    return read_frame(source, frame, metric, direction, table, notes=notes)
+
+
+def _measured(file: Path, metric: str, *, diverged: bool) -> pd.DataFrame:
+    """`step` and `metric` of a trial; no rows of one that diverged before it had a value."""
+    curve = read_table(file, may_be_empty=diverged) if is_there(file) or not diverged else pd.DataFrame()
+    if diverged and metric not in curve:
+        return pd.DataFrame(columns=["step", metric])
+    where = "/".join(file.parts[-3:])
+    if "step" not in curve:
+        raise UserError(f"`source` must have a column 'step' in {where}, got {', '.join(curve)}")
+    if metric not in curve:
+        some = ", ".join(name for name in curve if name != "step")
+        raise UserError(f"`metric` must be a column of {where}, got {metric!r}; such as {some}")
+    return curve[["step", metric]]
 
 
 def _below(folder: Path, name: str) -> list[Path]:
@@ -175,9 +188,14 @@ def read_events(
     frame = pd.DataFrame(rows).drop_duplicates(["run", "step"], keep="last")
     frame = frame[~frame["run"].isin(_final_values(frame["run"], about))]
     names = {*frame["run"]}
-    found = {run: (_set_for(run, about, names), settings_in_path(run, batch_pattern)) for run in sorted(names)}
-    lost = _without_metric(about, found, batch_pattern)
-    found |= lost
+    in_paths = {run: settings_in_path(run, batch_pattern) for run in sorted(names)}
+    found = {run: (_set_for(run, about, names), own) for run, own in in_paths.items() if own is not None}
+    if not found:
+        raise UserError(f"{GROUPS}, got {batch_pattern!r} for {min(names)}")
+    path_notes = []
+    if others := len(names) - len(found):
+        path_notes = [f"{others} of {len(names)} runs have no such path as --batch-pattern, so they are left out"]
+    found |= _without_metric(about, found, batch_pattern)
     table = pd.DataFrame.from_dict({run: given for run, (given, _) in found.items()}, orient="index")
     table = renamed(source, table, columns or {})
     in_path = pd.DataFrame.from_dict({run: named for run, (_, named) in found.items()}, orient="index")
@@ -185,8 +203,7 @@ def read_events(
     table, batch_notes = with_batch_size(table, source)
     table, notes = choose_settings(source, table, named, kept=[*in_path])
     table, seed_notes = _alone_without_seed(table)
-    lost_notes = [f"{len(lost)} of {len(found)} runs have no {metric}, so they reach no goal"] if lost else []
-    return read_frame(source, frame, metric, direction, table, notes=[*batch_notes, *notes, *seed_notes, *lost_notes])
+    return read_frame(source, frame, metric, direction, table, notes=[*path_notes, *batch_notes, *notes, *seed_notes])
 
 
 def _check_events(folder: Path) -> None:
@@ -236,10 +253,10 @@ def _without_metric(
     """
     lost: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {}
     for run in sorted({*about} - {*found, "."}):
-        try:
-            settings = _set_for(run, about, {*found}), settings_in_path(run, pattern)
-        except UserError:  # `pattern` is not in its path
+        own = settings_in_path(run, pattern)
+        if own is None:
             continue
+        settings = _set_for(run, about, {*found}), own
         parent, *_ = folders = [str(folder) for folder in Path(run).parents]
         inside_or_around = any(other in folders or other.startswith(f"{run}/") for other in (*found, *lost))
         beside = [own for other, own in found.items() if str(Path(other).parent) == parent != "."]
@@ -248,10 +265,11 @@ def _without_metric(
     return lost
 
 
-def settings_in_path(run: str, pattern: str | None) -> dict[str, Any]:
+def settings_in_path(run: str, pattern: str | None) -> dict[str, Any] | None:
     """What the groups of `pattern` find in a run's path: by name, and the first without a name is the batch size.
 
-    Nothing without a pattern. Raises UserError for a pattern that is none, has no group or is not in the path.
+    Nothing without a pattern; None where it is not in the path, or finds a batch size that is no whole number. Raises
+    UserError for a pattern that is none or has no group.
     """
     if pattern is None:
         return {}
@@ -261,21 +279,15 @@ def settings_in_path(run: str, pattern: str | None) -> dict[str, Any]:
         raise UserError(f"`batch-pattern` must be a regular expression, got {pattern!r} ({one_line(error)})") from error
     named = expression.groupindex
     number = next((one for one in range(1, expression.groups + 1) if one not in named.values()), None)
+    if not expression.groups:
+        raise UserError(f"{GROUPS}, got {pattern!r}")
     found = expression.search(run)
-    if not expression.groups or found is None:
-        raise UserError(
-            "`batch-pattern` must have one group that is the batch size in every run's path, or groups with names such "
-            f"as (?P<batch_size>...) and (?P<seed>...), got {pattern!r} for {run}"
-        )
+    if found is None:
+        return None
     values = {name: _value(found[name]) for name in named}
     if "batch_size" not in named and number is not None:
         values["batch_size"] = _value(found[number])
-    if not isinstance(values.get("batch_size", 1), int):
-        raise UserError(
-            "`batch-pattern` must have one group that is the batch size in every run's path, got "
-            f"{values['batch_size']!r} by {pattern!r} for {run}"
-        )
-    return values
+    return values if isinstance(values.get("batch_size", 1), int) else None
 
 
 def _value(text: str | None) -> int | float | str | None:

@@ -30,13 +30,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from analysis.data.batch_sizes import without_factors
+from analysis.data.batch_sizes import of_known_size, without_factors
 from analysis.data.batch_unit import EXAMPLES, BatchUnit
 from analysis.data.column_names import HIGHER, LOWER
 from analysis.data.load import Sweep, attempted
 from analysis.data.metric import Direction
 from analysis.data.settings import choose_settings
-from analysis.stats.wording import told_apart
+from analysis.data.what_was_run import what_was_run
 from trainables.records.matching import MATCHED
 from trainables.runtime.errors import UserError, one_line, quoted
 from trainables.storage.folders import AnyPath, check_is_file
@@ -87,6 +87,7 @@ def read_frame(
 
     Args:
         about: has no column but `batch_size`, `seed` and settings; None: these are chosen among the columns of `frame`.
+            Rows of runs that are not in it do not count.
         counted: the examples of each row; None: step x batch_size.
         named: the settings among the columns of `frame`; None: by the rules of analysis/data/settings.py.
         notes: of what has read the frames.
@@ -95,24 +96,20 @@ def read_frame(
     """
     if about is None:
         frame = _one_row_each(source, frame)
-        settings, notes = choose_settings(source, _constant_columns(frame, metric), named)
-    else:
-        settings = about
-    if metric not in frame or metric in OURS:
-        numbers = [name for name in frame.select_dtypes("number") if name not in OURS]
-        some = f"such as {', '.join(numbers[:8])}" if numbers else "there is no other column of numbers"
-        raise UserError(f"`metric` must be a column of results in {source.name}, got {metric!r}; {some}")
-    for name in ("step", metric):
-        if frame[name].dtype.kind in "cmM":
-            raise UserError(f"`{name}` must be numbers in {source.name}, got {frame[name].dtype}")
-    if "batch_size" not in settings:
-        raise UserError(
-            f"`source` must have a column 'batch_size', the same all along a run, got none in {source.name}"
-        )
-    sizes = pd.to_numeric(settings["batch_size"], errors="coerce").astype("float64")
+    _check_results(source, frame, metric)
+    if about is None:
+        about = _constant_columns(frame, metric)
+        if "batch_size" not in about:
+            raise UserError(
+                f"`source` must have a column 'batch_size', the same all along a run, got none in {source.name}"
+            )
+        about, size_notes = of_known_size(about, source)
+        about, setting_notes = choose_settings(source, about, named)
+        notes = (*size_notes, *setting_notes)
+    sizes = pd.to_numeric(about["batch_size"], errors="coerce").astype("float64")
     bad = sizes.isna() | (sizes <= 0) | (sizes % 1 != 0) | (sizes > LARGEST)
     if bad.any():
-        got = settings.loc[bad, "batch_size"].iloc[0]
+        got = about.loc[bad, "batch_size"].iloc[0]
         raise UserError(f"`batch_size` must be whole numbers above 0, up to 2^53, in {source.name}, got {got}")
     steps = pd.to_numeric(frame["step"], errors="coerce").astype("float64")
     values = pd.to_numeric(frame[metric], errors="coerce").astype("float64")
@@ -130,19 +127,20 @@ def read_frame(
         raise UserError(f"`metric` {metric} must have values in {source.name}, got none")
     curves = curves.sort_values(["run", "step"], ignore_index=True)
     curves = curves[np.isfinite(curves["value"]).groupby(curves["run"]).cummin()].reset_index(drop=True)
-    names = [
-        name for name in settings if name not in ("batch_size", "seed") and settings[name].nunique(dropna=False) > 1
-    ]
-    told = settings[names].apply(lambda column: column.map(told_apart(column.dropna()), na_action="ignore"))
-    texts = told.apply(lambda row: ", ".join(f"{n} {value}" for n, value in row.items() if pd.notna(value)), axis=1)
-    text = texts if len(names) else pd.Series("", index=settings.index)
-    found = pd.DataFrame({"batch_size": sizes.astype("int64"), "text": text}, index=settings.index)
-    found["setting"] = pd.factorize(found["text"], sort=True)[0]
-    found = found.sort_index()
-    found["replicate"], seed_notes = _replicates(found, settings.get("seed"))
-    found["changes_size"] = False
-    said = (*notes, *seed_notes, *_mixed_units(curves, metric))
-    return Runs(source, metric, direction or direction_of(metric), found, curves, said)
+    found, run_notes = what_was_run(about.assign(batch_size=sizes.astype("int64")), {*curves["run"]}, metric)
+    said = (*notes, *run_notes, *_mixed_units(curves, metric))
+    return Runs(source, metric, direction or direction_of(metric), found.assign(changes_size=False), curves, said)
+
+
+def _check_results(source: AnyPath, frame: pd.DataFrame, metric: str) -> None:
+    """Raises UserError where `frame` has no column `metric`, or that or `step` is of a kind that counts nothing."""
+    if metric not in frame or metric in OURS:
+        numbers = [name for name in frame.select_dtypes("number") if name not in OURS]
+        some = f"such as {', '.join(numbers[:8])}" if numbers else "there is no other column of numbers"
+        raise UserError(f"`metric` must be a column of results in {source.name}, got {metric!r}; {some}")
+    for name in ("step", metric):
+        if frame[name].dtype.kind in "cmM":
+            raise UserError(f"`{name}` must be numbers in {source.name}, got {frame[name].dtype}")
 
 
 def read_csv(
@@ -268,6 +266,8 @@ def read_table(source: Path, *, texts: Sequence[str] = (), may_be_empty: bool = 
         frame: pd.DataFrame = read(dtype=dict.fromkeys(texts, str))
         header = read(header=None, nrows=1, dtype=str).iloc[0].dropna()  # pandas renames what is twice
     except (OSError, ValueError, pd.errors.ParserError) as error:
+        if may_be_empty and isinstance(error, pd.errors.EmptyDataError):
+            return pd.DataFrame()
         raise UserError(f"`source` must be a CSV file, got {source} ({one_line(error)})") from error
     if frame.empty and not may_be_empty:
         raise UserError(f"`source` must have rows, got none in {source.name}")
@@ -312,41 +312,6 @@ def _constant_columns(frame: pd.DataFrame, metric: str) -> pd.DataFrame:
     names = [name for name in frame if name not in ("run", "step", metric)]
     constant = [name for name in names if (groups[name].nunique(dropna=False) <= 1).all()]
     return groups[constant].first() if constant else pd.DataFrame(index=pd.Index(sorted(frame["run"].unique())))
-
-
-def _replicates(about: pd.DataFrame, seed: pd.Series | None) -> tuple[pd.Series, tuple[str, ...]]:
-    """The number of each run's replicate, with a note where it is not that of the seed.
-
-    It is the place among the runs of one batch size and setting where no seed is known, and where no seed was run at
-    two batch sizes. In the second case runs of different batch sizes are independent, so they may be paired in any way.
-    """
-    order = about.groupby(["batch_size", "setting"]).cumcount()
-    if seed is None:
-        return order, _without_seed(about)
-    numbers = pd.Series(pd.factorize(seed.reindex(about.index), sort=True, use_na_sentinel=False)[0], index=about.index)
-    cell = ["batch_size", "setting", "seed"]
-    repeated = about.assign(seed=numbers)
-    repeated = repeated[repeated.duplicated(cell, keep=False)].sort_values(cell)
-    if len(repeated):
-        raise UserError(
-            "`seed` must differ between runs of one batch size and setting, got one seed for runs "
-            f"{repeated.index[0]} and {repeated.index[1]}; add the setting in which they differ, or another seed"
-        )
-    if about["batch_size"].nunique() > 1 and about["batch_size"].groupby(numbers).nunique().max() == 1:
-        return order, ("no seed was run at two batch sizes, so runs are compared as independent ones, not by seed",)
-    return numbers, ()
-
-
-def _without_seed(about: pd.DataFrame) -> tuple[str, ...]:
-    """A note where runs count as replicates that no seed tells apart."""
-    several = about.groupby(["batch_size", "text"]).size()
-    if several.max() <= 1:
-        return ()
-    size, text = several.idxmax()
-    where = f"batch {size}{f' at {text}' if text else ''}"
-    return (
-        f"no seed is known, so runs of one batch size and setting are taken as replicates ({several.max()} of {where})",
-    )
 
 
 def _mixed_units(curves: pd.DataFrame, metric: str) -> tuple[str, ...]:

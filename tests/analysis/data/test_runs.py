@@ -1,6 +1,5 @@
 """Runs from elsewhere: every layout gives the same frames, and what cannot be read is one line."""
 
-import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ from narrow import not_none
 from analysis import steps_to_result
 from analysis.data.batch_sizes import with_batch_size
 from analysis.data.batch_unit import EXAMPLES
-from analysis.data.foreign_runs import read_events, read_studies, read_wandb
+from analysis.data.foreign_runs import read_events, read_wandb
 from analysis.data.load import load_sweep
 from analysis.data.runs import Runs, direction_of, read_csv, read_frame, read_results
 from analysis.questions.steps_to_result import critical_words
@@ -110,6 +109,30 @@ def test_a_csv_file_without_runs(tmp_path: Path, rows: pd.DataFrame) -> None:
     assert same(read_csv(tmp_path / "runs.csv", "val_loss", None, {}))
 
 
+def test_runs_without_a_batch_size_are_left_out_and_told(tmp_path: Path, rows: pd.DataFrame) -> None:
+    """They used to stop the import of all others."""
+    lost = [{"run": name, "step": 10, "val_loss": 0.01, "learning_rate": 0.3} for name in ("x", "y")]
+    pd.concat([rows, pd.DataFrame(lost)]).assign(seed=0).to_csv(tmp_path / "runs.csv", index=False)
+    found = read_csv(tmp_path / "runs.csv", "val_loss", None, {})
+    assert same(found)
+    assert found.notes == ("2 of 6 runs of runs.csv have no batch size, so they are left out",)
+
+
+@pytest.mark.parametrize("value", ["", "inf"])
+def test_a_run_that_was_started_again_counts_once(tmp_path: Path, rows: pd.DataFrame, value: str) -> None:
+    """The first attempt crashed before its first value. Its seed used to stop the import."""
+    text = rows.assign(seed=0).to_csv(index=False)
+    (tmp_path / "runs.csv").write_text(f"{text}crashed,16,0.1,10,{value},0\nlost,16,0.1,10,{value},1\n")
+    found = read_csv(tmp_path / "runs.csv", "val_loss", None, {})
+    assert sorted(found.about.index) == ["lost", *sorted(NAMES.values())]
+    assert found.notes == (
+        "1 of 6 runs have no val_loss, and another run has their setting and seed, so they are left out",
+        "1 of 6 runs have no val_loss, so they reach no goal",
+    )
+    (row, _) = steps_to_result_of(found, 0.4).rows
+    assert (row.reached, row.tried) == (2, 3)
+
+
 def test_seeds_are_replicates(tmp_path: Path, rows: pd.DataFrame) -> None:
     both = pd.concat([rows.assign(seed=seed, run=rows["run"] + f" {seed}") for seed in (7, 3)])
     both.to_csv(tmp_path / "runs.csv", index=False)
@@ -165,34 +188,6 @@ def test_fractions_beside_percentages_are_told(best: tuple[float, float], notes:
     assert list(found) == ["val_acc stays at or below 1 in 1 of 2 runs: are all in the same unit?"] * notes
 
 
-def test_the_published_layout(tmp_path: Path, rows: pd.DataFrame) -> None:
-    for size, of_size in rows.groupby("batch_size"):
-        (tmp_path / str(size)).mkdir()
-        (tmp_path / str(size) / "study.json").write_text(json.dumps({"batch_size": size, "train_steps": 30}))
-        for number, (_, run) in enumerate(of_size.groupby("run"), 1):
-            write_trial(tmp_path / str(size) / str(number), run, "COMPLETE")
-        write_trial(tmp_path / str(size) / "9", run, "INCOMPLETE")
-    found = read_studies(tmp_path, "val/loss", None)
-    assert same(found)
-    assert "16/1" in found.about.index
-    with pytest.raises(UserError, match=r"must be a column of 16/1/measurements\.csv, got 'x'; such as val/loss"):
-        read_studies(tmp_path, "x", "lower")
-    write_trial(tmp_path / "64" / "8", run.iloc[:0], "INFEASIBLE")  # before its first result
-    (row,) = [row for row in steps_to_result_of(read_studies(tmp_path, "val/loss", None), 0.3).rows if row.tried == 3]
-    assert (row.batch_size, row.reached) == (64, 2)
-    (tmp_path / "16" / "1" / "measurements.csv").write_text("global,val/loss\n1,0.5\n")
-    with pytest.raises(UserError, match=r"a column 'step' in 16/1/measurements\.csv, got global, val/loss"):
-        read_studies(tmp_path, "val/loss", None)
-
-
-def write_trial(folder: Path, run: pd.DataFrame, status: str) -> None:
-    folder.mkdir()
-    rates = run["learning_rate"].unique().tolist() or [0.5]
-    about = {"parameters": {"learning_rate": rates[0]}, "status": status, "trial_id": 1}
-    (folder / "metadata.json").write_text(json.dumps(about))
-    run.rename(columns={"val_loss": "val/loss"})[["step", "val/loss"]].to_csv(folder / "measurements.csv", index=False)
-
-
 def test_folders_of_tensorboard(tmp_path: Path, rows: pd.DataFrame) -> None:
     pytest.importorskip("tensorboard")
     from torch.utils.tensorboard import SummaryWriter
@@ -206,7 +201,7 @@ def test_folders_of_tensorboard(tmp_path: Path, rows: pd.DataFrame) -> None:
     assert same(read_events(tmp_path, "val/loss", None))
     found = read_events(tmp_path, "val/loss", None, r"bs(\d+)")
     assert sorted(found.about["batch_size"]) == [16, 16, 64, 64]
-    with pytest.raises(UserError, match="must have one group that is the batch size"):
+    with pytest.raises(UserError, match="must have one group that is the batch size in the runs' paths"):
         read_events(tmp_path, "val/loss", None, "width(.)")
     with pytest.raises(UserError, match="must be a scalar of the event files, got 'val/acc'; such as"):
         read_events(tmp_path, "val/acc", "higher")
@@ -368,6 +363,11 @@ BAD = {
     ),
     "empty": ("run,batch_size,step,val_loss\n", ["--metric", "val_loss"], "must have rows"),
     "nothing at all": ("", ["--metric", "val_loss"], "must be a CSV file"),
+    "no batch size in any run": (
+        "run,batch_size,step,val_loss\na,,1,0.5\nb,,1,0.5\n",
+        ["--metric", "val_loss"],
+        "`source` must say each run's batch size, got none in runs.csv",
+    ),
     "no values": ("run,batch_size,step,val_loss\na,8,1,\n", ["--metric", "val_loss"], "must have values"),
     "unknown direction": ("run,batch_size,step,q\na,8,1,1\n", ["--metric", "q"], "--direction lower or higher"),
     "a goal out of reach": (

@@ -14,6 +14,7 @@ from trainables.runtime.errors import UserError
 pytest.importorskip("tensorboard")
 
 LOSSES = (2.0, 1.0, 0.5)
+ONE_DEVICE = {"gradient_accumulation_steps": 1, "world_size": 1}
 NAMED = r"bs(?P<batch_size>\d+)_lr(?P<learning_rate>[\d.]+)"
 
 
@@ -77,14 +78,24 @@ def test_groups_with_names_are_seeds_and_settings(tmp_path: Path) -> None:
     [
         (r"bs(\d+", "must be a regular expression, got"),
         (r"bs\d+", "must have one group that is the batch size"),
-        (r"width(\d+)", "must have one group that is the batch size"),
-        (r"(?P<batch_size>bs\d+)", "the batch size in every run's path, got 'bs16' by"),
-        (r"bs16(\d+)?", "the batch size in every run's path, got None by"),
+        (r"width(\d+)", r"must have one group that is the batch size in the runs' paths, .* for bs16_lr0\.01"),
+        (r"(?P<batch_size>bs\d+)", r"such as \(\?P<batch_size>\\d\+\) and \(\?P<seed>\\d\+\), got"),
+        (r"bs16(\d+)?", "must have one group that is the batch size in the runs' paths"),
     ],
 )
-def test_patterns_that_find_no_batch_size(pattern: str, says: str) -> None:
+def test_patterns_that_find_no_batch_size(tmp_path: Path, pattern: str, says: str) -> None:
+    grid(tmp_path, (None,))
     with pytest.raises(UserError, match=says):
-        settings_in_path("bs16_lr0.1", pattern)
+        read_events(tmp_path, "val/loss", None, pattern)
+
+
+def test_runs_whose_path_is_not_as_the_pattern_are_left_out_and_told(tmp_path: Path) -> None:
+    grid(tmp_path, (0, 1))
+    for name in ("baseline", "bsall_lr0.01_s2"):
+        write(tmp_path / name)
+    found = read_events(tmp_path, "val/loss", None, r"bs(?P<batch_size>[^_]+)_lr(?P<lr>[\d.]+)_s(?P<seed>\d+)")
+    assert len(found.about) == 12
+    assert found.notes == ("2 of 14 runs have no such path as --batch-pattern, so they are left out",)
 
 
 def test_values_in_a_path() -> None:
@@ -100,9 +111,9 @@ def test_hyperparameters_may_be_in_the_folder_above(tmp_path: Path) -> None:
         write(tmp_path / f"run{size}" / "validation")
     found = read_events(tmp_path, "val/loss", None)
     assert found.about["batch_size"].to_dict() == {"run16/validation": 16, "run64/validation": 64}
-    write(tmp_path / "run16")  # now a run of its own
-    with pytest.raises(UserError, match="whole numbers above 0"):
-        read_events(tmp_path, "val/loss", None)
+    write(tmp_path / "run16")  # now a run of its own, so nothing says the batch size of the one below it
+    found = read_events(tmp_path, "val/loss", None)
+    assert found.about["batch_size"].to_dict() == {"run16": 16, "run64/validation": 64}
 
 
 def test_the_final_value_of_add_hparams_is_no_run(tmp_path: Path) -> None:
@@ -140,6 +151,31 @@ def test_runs_that_never_logged_the_metric_are_misses(tmp_path: Path) -> None:
         write(tmp_path / "named" / name, losses=())
     named = read_events(tmp_path / "named", "val/loss", None, NAMED + r"_s(?P<seed>\d+)")
     assert [(row.reached, row.tried) for row in answer(named).rows] == [(2, 2), (2, 3)]
+
+
+def test_runs_without_a_batch_size_are_left_out_and_told(tmp_path: Path) -> None:
+    """With the metric, with other hyperparameters, or without either: each used to stop the import of all others."""
+    write(tmp_path / "alone", {"lr": 0.1, "seed": 0})
+    with pytest.raises(UserError, match="must say each run's batch size"):
+        read_events(tmp_path, "val/loss", None)
+    for size in (16, 64):
+        write(tmp_path / f"run{size}", {"per_device_train_batch_size": size, "lr": 0.1, "seed": 0, **ONE_DEVICE})
+    write(tmp_path / "nothing")
+    write(tmp_path / "no metric", {"lr": 0.1, "seed": 0}, losses=())
+    found = read_events(tmp_path, "val/loss", None)
+    assert found.about["batch_size"].to_dict() == {"run16": 16, "run64": 64}
+    assert found.notes[1:] == (f"3 of 5 runs of {tmp_path.name} have no batch size, so they are left out",)
+
+
+def test_a_run_that_was_started_again_counts_once(tmp_path: Path) -> None:
+    """The first attempt has the hyperparameters of the second and no value. Its seed used to stop the import."""
+    for name, losses in {"first": (), "second": LOSSES}.items():
+        write(tmp_path / name, {"batch_size": 16, "lr": 0.1, "seed": 0}, losses)
+    found = read_events(tmp_path, "val/loss", None)
+    assert [*found.about.index] == ["second"]
+    assert found.notes == (
+        "1 of 2 runs have no val/loss, and another run has their setting and seed, so they are left out",
+    )
 
 
 def test_the_batch_size_of_a_device_may_be_renamed(tmp_path: Path) -> None:

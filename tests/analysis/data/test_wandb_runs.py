@@ -57,3 +57,12 @@ def test_runs_of_wandb_that_are_named_by_numbers(tmp_path: Path) -> None:
     (tmp_path / "table.csv").write_text("Name,batch_size\n01,16\n2,64\n")
     found = read_wandb(tmp_path / "chart.csv", tmp_path / "table.csv", "val_loss", None)
     assert found.about["batch_size"].to_dict() == {"01": 16, "2": 64}
+
+
+def test_a_run_of_wandb_without_a_batch_size_is_left_out_and_told(tmp_path: Path) -> None:
+    (tmp_path / "chart.csv").write_text("global_step,a - loss,b - loss,c - loss\n1,0.9,0.1,0.9\n2,0.5,0.1,0.3\n")
+    (tmp_path / "table.csv").write_text(TABLE.replace("b,16,1", "b,,"))
+    found = read_wandb(tmp_path / "chart.csv", tmp_path / "table.csv", "loss", None)
+    assert [*found.about.index] == ["a", "c"]
+    assert {*found.curves["run"]} == {"a", "c"}
+    assert found.notes == ("1 of 3 runs of table.csv have no batch size, so they are left out",)
