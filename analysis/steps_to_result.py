@@ -40,7 +40,12 @@ def _add(parser: argparse.ArgumentParser) -> None:
         metavar="X",
         help="goals (default: the goals of the search, or the best value that every batch size reaches)",
     )
-    parser.add_argument("--margin", type=number(), metavar="X", help="also compare at equal examples, with this margin")
+    parser.add_argument(
+        "--margin",
+        type=number(),
+        metavar="X",
+        help="say which batch sizes lose less than this to the smallest after as many examples",
+    )
 
 
 def _show(options: argparse.Namespace) -> list[object]:
@@ -53,8 +58,7 @@ def _show(options: argparse.Namespace) -> list[object]:
     goals, unanswered = of_each_goal(options.goal or [default_goal(runs)], partial(steps_to_result, runs))
     folder = runs.source if runs.source.is_dir() else runs.source.parent
     said = [line for found in goals for line in lines(runs, found)] + unanswered
-    if options.margin is not None:
-        said.append(equal_examples_words(runs, options.margin))
+    said.append(equal_examples_words(runs, options.margin))
     return [*save(steps_to_result_figure(runs, goals), folder, "steps_to_result"), *said]
 
 

@@ -23,13 +23,13 @@ from trainables.runtime.errors import UserError
 class EqualExamples:
     """`value` of each batch size after `examples`, and by how much it is worse than the smallest batch's.
 
-    `left_out`: the batch sizes that no setting has a value of in every replicate.
+    `boundary`: None without a `margin`. `left_out`: the batch sizes that no setting has a value of in every replicate.
     """
 
     examples: float
-    margin: float
+    margin: float | None
     rows: tuple[tuple[int, Mean, Mean | None], ...]
-    boundary: Boundary
+    boundary: Boundary | None
     left_out: tuple[int, ...]
 
 
@@ -44,13 +44,13 @@ def at_examples(runs: Runs, examples: float) -> pd.DataFrame:
     return at_best_setting(frame)
 
 
-def equal_examples(runs: Runs, margin: float) -> EqualExamples:
+def equal_examples(runs: Runs, margin: float | None) -> EqualExamples:
     """The metric after the same number of examples, the most possible, against the smallest batch's.
 
-    A batch size is left out where no setting was evaluated so early in every replicate. Raises UserError where that
-    leaves none, and for a margin that is not above 0.
+    Without a `margin` the differences are not judged. A batch size is left out where no setting was evaluated so early
+    in every replicate. Raises UserError where that leaves none, and for a margin that is not above 0.
     """
-    if not 0 < margin < np.inf:
+    if margin is not None and not 0 < margin < np.inf:
         raise UserError(f"`margin` must be a number above 0, in units of {runs.metric}, got {margin:g}")
     budget = most_examples(runs)
     chosen = at_examples(runs, budget)
@@ -71,7 +71,8 @@ def equal_examples(runs: Runs, margin: float) -> EqualExamples:
             worse.append((int(size), difference))
         rows.append((int(size), mean, difference))
     left_out = sorted({*runs.about["batch_size"]} - {size for size, *_ in rows})
-    return EqualExamples(budget, margin, tuple(rows), boundary(worse, margin), tuple(left_out))
+    judged = None if margin is None else boundary(worse, margin)
+    return EqualExamples(budget, margin, tuple(rows), judged, tuple(left_out))
 
 
 def most_examples(runs: Runs) -> float:
@@ -91,18 +92,20 @@ def equal_examples_line(runs: Runs, found: EqualExamples) -> str:
         text += f" Left out: batch {sizes}, at which no setting has a value by then in every replicate."
     if len(found.rows) < 2:
         return f"{text} One batch size alone has a value, so none is compared with it."
+    if found.boundary is None:
+        return f"{text} Add --margin X to test which batch sizes lose less than X to the smallest."
     (smallest, mean, _), *others = found.rows
     why = why_not_compared({smallest: mean, **{size: difference for size, _, difference in others}}, unit)
     shown = boundary_words(found.boundary, unit.batch)
     return f"{text} Within {found.margin:g} of the smallest batch: {shown}{why}."
 
 
-def equal_examples_words(runs: Runs, margin: float) -> str:
+def equal_examples_words(runs: Runs, margin: float | None) -> str:
     """The line of `equal_examples`, or why there is none. Raises UserError for a margin that is not above 0."""
     try:
         return equal_examples_line(runs, equal_examples(runs, margin))
     except UserError as error:
-        if not 0 < margin < np.inf:
+        if margin is not None and not 0 < margin < np.inf:
             raise
         return f"No comparison at equal examples: {error}."
 

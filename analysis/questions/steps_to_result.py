@@ -109,7 +109,7 @@ def steps_to_result(runs: Runs, goal: float) -> StepsToResult:
     if early := _there_at_start(runs, goal):
         raise UserError(
             f"`goal` must be harder than what runs have before their first step, got {exact_number(goal)}, which "
-            f"{early} of {counted(len(frame), 'runs')} meet at step 0"
+            f"{early} of {counted(len(frame), 'runs')} meet at step 0; --goal chooses another"
         )
     reached = first_at(runs, goal, ("step", "examples"))
     frame["log_steps"] = np.log(frame.index.map(reached["step"]).to_numpy(np.float64))

@@ -34,10 +34,8 @@ def tuned_steps_lines(
     if not reached:
         return said
     hardest = next(one for one in reversed(shown) if one.found is not None)
-    usual = MARGIN * abs(hardest.goal)  # 0 of a goal of 0, which says no margin
-    if margin is not None or usual:
-        said.append(equal_examples_words(hardest.runs, usual if margin is None else margin))
-    said += [basis(shown)]
+    usual = MARGIN * abs(hardest.goal) or None  # a goal of 0 says no margin
+    said += [equal_examples_words(hardest.runs, usual if margin is None else margin), basis(shown)]
     figures = save(steps_to_result_figure(shown[0].runs, reached), folder, "steps_to_result")
     kept = ["optuna.db", "tuning.parquet", "tuning.json", "trials.parquet", "epochs.parquet"]
     kept = [name for name in kept if (folder / name).exists()]

@@ -7,9 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from analysis.data.runs import Runs, read_frame
 from trainables.config import TrialConfig
 from trainables.records.record_files import cleaned, rows_as_tables
 from trainables.records.tables import Record, compact, write_record
@@ -186,3 +188,9 @@ def judged_by(folder: Path, metric: str, unit: str, offset: float, slope: float,
         trials.loc[rows, name] = abs(slope) * trials.loc[rows, name]
     pq.write_table(pa.Table.from_pandas(trials, preserve_index=False), folder / "trials.parquet")
     return folder
+
+
+def made_of(tmp_path: Path, rows: list[tuple[Any, ...]], metric: str = "loss", **about: Any) -> Runs:
+    """Runs from elsewhere, of rows (run, batch size, step, value, settings)."""
+    frame = pd.DataFrame(rows, columns=["run", "batch_size", "step", metric, *about.get("settings", ())])
+    return read_frame(tmp_path / "runs.csv", frame, metric, about.get("direction"))

@@ -264,16 +264,6 @@ def test_a_goal_out_of_reach_costs_its_own_answer_only(csv: Path, capsys: pytest
     assert "got 0.02," in said.err
 
 
-def test_no_comparison_at_equal_examples_leaves_the_answer(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """The second replicate is first evaluated where the first one has ended."""
-    (tmp_path / "runs.csv").write_text("run,batch_size,step,val_loss,seed\na,8,1,0.5,0\nb,8,5,0.5,1\n")
-    options = ["--metric", "val_loss", "--goal", "1", "--margin", "0.1"]
-    assert steps_to_result.main([str(tmp_path / "runs.csv"), *options]) == 0
-    said = capsys.readouterr().out.splitlines()
-    assert "Steps to val_loss <= 1, of 2 runs:" in said
-    assert said[-1].startswith("No comparison at equal examples: `source` must hold evaluations before 8 examples")
-
-
 def test_a_results_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """The law's sweep: log loss is linear in steps, so the steps to 1e-3 are the law's."""
     folder = write(tmp_path / "sweep", law(factors=(0.9, 1.0, 1.1)))

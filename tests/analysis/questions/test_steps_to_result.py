@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from made_up import law
+from made_up import law, made_of
 from narrow import not_none
 from scipy import stats
 
@@ -32,11 +32,6 @@ from trainables.runtime.errors import UserError
 
 SIZES = (1, 4, 16, 64, 256)
 RATES = (0.02, 0.1, 0.5)
-
-
-def made_of(tmp_path: Path, rows: list[tuple[Any, ...]], metric: str = "loss", **about: Any) -> Runs:
-    frame = pd.DataFrame(rows, columns=["run", "batch_size", "step", metric, *about.get("settings", ())])
-    return read_frame(tmp_path / "runs.csv", frame, metric, about.get("direction"))
 
 
 @pytest.fixture(scope="module")
@@ -161,7 +156,10 @@ def test_a_goal_that_is_met_before_any_step_is_refused(tmp_path: Path) -> None:
         for step, loss in ((0, 2.3 + seed), (10, 1.0))
     ]
     runs = made_of(tmp_path, rows, settings=["seed"])
-    said = "`goal` must be harder than what runs have before their first step, got 3, which 3 of 6 runs meet at step 0"
+    said = (
+        "`goal` must be harder than what runs have before their first step, got 3, which 3 of 6 runs meet at step 0; "
+        "--goal chooses another"  # the default goal may be so easy
+    )
     with pytest.raises(UserError, match=re.escape(said)):
         steps_to_result(runs, 3)
     steps_to_result(runs, 2)
@@ -203,40 +201,6 @@ def test_claims_about_the_overhead_hold_their_level(tmp_path: Path) -> None:
     most = 0.025 * sweeps + 3 * (0.025 * sweeps) ** 0.5
     assert (wrong <= most).all()
     assert (right > 0.3 * sweeps).all()  # and there is power to say what is true
-
-
-def test_equal_examples_against_the_margin(tmp_path: Path) -> None:
-    """Loss after 800 examples by hand: batch 4 at step 200, batch 8 at step 100, batch 40 at step 20."""
-    rows = [
-        (f"{size} {seed}", size, step, 1.0 + 0.001 * seed + size / 100 - 0.0001 * step * size, seed)
-        for size, steps in ((4, 200), (8, 150), (40, 20))
-        for seed in range(3)
-        for step in (0, steps // 2, steps)
-    ]
-    runs = made_of(tmp_path, rows, settings=["seed"])
-    found = equal_examples(runs, 0.1)
-    assert found.examples == 800
-    assert [size for size, _, _ in found.rows] == [4, 8, 40]
-    values = [mean.value for _, mean, _ in found.rows]
-    assert values == pytest.approx([0.961, 1.001, 1.321])
-    assert not_none(found.rows[1][2]).value == pytest.approx(0.04)
-    assert found.boundary.best_guess == 8
-    assert "Within 0.1 of the smallest batch: up to batch 8 by the means" in equal_examples_line(runs, found)
-    with pytest.raises(UserError, match="`margin` must be a number above 0"):
-        equal_examples(runs, 0)
-
-
-def test_a_run_first_evaluated_later_has_no_value_at_equal_examples(tmp_path: Path) -> None:
-    """Batch 4 has seen 240 examples at its end; batch 32 was evaluated after 1920 for the first time."""
-    ends = [("a", 4, 60, 0.5), ("b", 32, 60, 0.1)]
-    runs = made_of(tmp_path, ends)
-    assert [(size, mean.value) for size, mean, _ in equal_examples(runs, 0.1).rows] == [(4, 0.5)]
-    seen = equal_examples(made_of(tmp_path, [*ends, ("b", 32, 5, 0.9), ("b", 32, 10, 0.7)]), 0.1)
-    assert [size for size, *_ in seen.rows] == [4, 32]
-    assert seen.rows[1][1].value == pytest.approx(0.9 - 0.2 * (240 - 160) / (320 - 160))
-    replicates = [("a", 4, 60, 0.5, 0), ("b", 4, 120, 0.5, 1)]
-    with pytest.raises(UserError, match="evaluations before 240 examples"):
-        equal_examples(made_of(tmp_path, replicates, settings=["seed"]), 0.1)
 
 
 def test_what_cannot_be_compared_is_not_said_to_be_beyond(tmp_path: Path) -> None:
@@ -298,15 +262,6 @@ def test_upper_bounds_show_no_more_than_they_can(
     )
     assert steps == ([list(is_late)] if is_late else [])
     assert overhead == ([[8, 16, 64]] if is_late == (8,) else steps)  # all are relative to the smallest
-
-
-def test_batch_sizes_without_a_value_at_equal_examples_are_named(tmp_path: Path) -> None:
-    rows = [("a", 8, 1, 1.0), ("a", 8, 10, 0.5), ("b", 64, 5, 0.9), ("b", 64, 10, 0.7)]
-    runs = made_of(tmp_path, rows)
-    assert equal_examples_line(runs, equal_examples(runs, 0.1)) == (
-        "After 80 examples loss is 0.5 at batch 8. Left out: batch 64, at which no setting has a value by then in "
-        "every replicate. One batch size alone has a value, so none is compared with it."
-    )
 
 
 def test_a_run_that_diverged_is_at_no_goal_from_there_on(tmp_path: Path) -> None:
