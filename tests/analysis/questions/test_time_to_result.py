@@ -125,6 +125,21 @@ def test_bounds_and_batch_sizes_that_are_left_out_are_said() -> None:
     assert text[2:4] == ["  batch 256: left out, the goal is not reached", "  batch 64: left out, no throughput"]
 
 
+def test_the_figure_marks_upper_bounds() -> None:
+    """Batch 16 is one. It has a triangle in both panels, and batch 64 a circle."""
+    found = steps({16: geometric([1000.0]), 64: geometric([1500.0])})
+    bounded = dataclasses.replace(found, rows=(dataclasses.replace(found.rows[0], is_bound=True), found.rows[1]))
+    throughput = {size: geometric([500.0]) for size in (16, 64)}
+    for one, marked in ((found, []), (bounded, [(16, 2.0), (1000, 2.0)])):
+        figure = time_to_result_figure([alone(one, throughput)], "test loss")
+        drawn = [line for axes in figure.axes for line in axes.lines]
+        shown = {line.get_marker(): line for line in figure.axes[0].lines}
+        triangles = [np.asarray(line.get_xydata())[0] for line in drawn if line.get_marker() == "v"]
+        assert np.array(triangles) == pytest.approx(np.array(marked))
+        assert shown["o"].get_markevery() == ([1] if marked else [0, 1])
+        assert ("Triangles: upper bounds" in figure.get_supxlabel()) == bool(marked)
+
+
 def test_an_upper_bound_is_not_shown_to_be_slower() -> None:
     throughput = {size: geometric([500.0, 505.0]) for size in (16, 64)}
     found = steps({16: geometric([1000.0, 1010.0]), 64: geometric([9000.0, 9010.0])})
