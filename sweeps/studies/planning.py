@@ -3,6 +3,7 @@
 import argparse
 import math
 import os
+from collections.abc import Collection
 
 from analysis.cli.text_table import text_table
 from analysis.data.batch_unit import BatchUnit
@@ -10,6 +11,7 @@ from analysis.data.load import load_sweep
 from analysis.data.metric import Metric
 from analysis.questions.replicates_needed import FreeUpTo, Needed, Plan, free_up_to, replicates_needed
 from analysis.stats.power import ASSURANCE, MOST_REPLICATES
+from analysis.stats.wording import exact_number
 from sweeps.cli.planning_options import POWER
 from sweeps.monitoring.consoles import consoles
 from sweeps.session.gpu_share import gpu_share
@@ -34,7 +36,7 @@ def run_plan(options: argparse.Namespace) -> int:
         workers_per_trial=options.workers_per_trial,
     )
     _, console = consoles(plain=options.plain, quiet=options.quiet)
-    for line in plan_lines(found, sweep.metric, sweep.batch_unit, str(folder), at_once):
+    for line in plan_lines(found, sweep.metric, sweep.batch_unit, str(folder), at_once, options.margin):
         console.print(line, soft_wrap=True)
     return 0
 
@@ -51,8 +53,10 @@ def trials_at_once(
     return max(1, workers // workers_per_trial)
 
 
-def plan_lines(found: Plan, metric: Metric, unit: BatchUnit, folder: str, at_once: int) -> list[str]:
-    """The plan in words and a table; `at_once`: how many trials run side by side."""
+def plan_lines(
+    found: Plan, metric: Metric, unit: BatchUnit, folder: str, at_once: int, margin: float | None = None
+) -> list[str]:
+    """The plan in words and a table; `at_once`: how many trials run side by side; `margin`: as given, not a default."""
     counts = sorted({row.lost.replicates for row in found.rows})
     counted = f"{counts[0]}" if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
     lines = [
@@ -92,23 +96,30 @@ def plan_lines(found: Plan, metric: Metric, unit: BatchUnit, folder: str, at_onc
         f"Batch {unit.batch(size)} is left out: it {why} in the pilot, so its standard deviation is unknown."
         for size, why in found.without_spread.items()
     ]
-    if caps := {row.batch_size: row.if_nothing.safe for row in found.rows if row.if_nothing.safe is not None}:
-        most = max(caps.values())
-        seconds = found.seconds(dict.fromkeys(caps, most))
+    needed = {row.batch_size: row.if_nothing.safe for row in found.rows if row.if_nothing.safe is not None}
+    if needed:
+        most = max(needed.values())
+        seconds = found.seconds(dict.fromkeys(needed, most))
         about = "" if seconds is None else f", about {_time(seconds, at_once)}"
         lines.append(
-            f"To test all of them: {most} replicates{about}. Take fresh "
+            f"To test {_which(needed, found, unit)}: {most} replicates{about}. Take fresh "
             "--seeds and another --name, because the pilot's results have been seen."
         )
     if (claim := free_up_to(found)) is not None:
         lines.append(_power_of_all(claim, found.power, unit))
-    sequential = [row.if_nothing.safe_cap for row in found.rows if row.if_nothing.safe_cap is not None]
-    if sequential:
+    caps = {row.batch_size: row.if_nothing.safe_cap for row in found.rows if row.if_nothing.safe_cap is not None}
+    if caps:
+        same = "" if margin is None else f" --margin {exact_number(margin)}"
         lines.append(
-            f"Or let the sweep end as soon as it can: --until-decided --max-replicates {max(sequential)} "
-            "(docs/planning.md)."
+            f"Or, for {_which(caps, found, unit)}, let the sweep end as soon as it can: --until-decided "
+            f"--max-replicates {max(caps.values())}{same} (docs/planning.md)."
         )
     return lines
+
+
+def _which(planned: Collection[int], found: Plan, unit: BatchUnit) -> str:
+    """The `planned` of the batch sizes in words; the others need more replicates than a plan has."""
+    return "all of them" if len(planned) == len(found.rows) else f"batch {', '.join(map(unit.batch, planned))}"
 
 
 def _power_of_all(claim: FreeUpTo, wanted: float, unit: BatchUnit) -> str:

@@ -144,6 +144,34 @@ def test_free_up_to_needs_the_smaller_batch_sizes_too(write_sweep: Callable[...,
     assert any(line.startswith(both) for line in said)
 
 
+@pytest.mark.parametrize("margin", [0.01, 2.0])
+def test_what_to_run_next_has_the_margin_and_the_batch_sizes_of_the_plan(
+    write_sweep: Callable[..., Path], margin: float
+) -> None:
+    """With a margin of 0.01 points batch 64 needs too many replicates, and what to run used to be for "all of them".
+
+    The margin used to be left out, so the sweep would have had another one, or none.
+    """
+    records = [
+        record(0.9 - {16: 0.0, 32: 0.01, 64: 1.0}[size] * LOST[seed], batch_size=size, seed=seed, split_seed=seed)
+        for seed in range(4)
+        for size in (16, 32, 64)
+    ]
+    sweep = load_sweep(write_sweep(records), margin=margin)
+    plan = replicates_needed(sweep, 0.8, 4)
+    assert (plan.rows[1].if_nothing.safe is None) == (margin == 0.01)
+    which = "batch 32" if margin == 0.01 else "all of them"
+    cap = max(row.if_nothing.safe_cap or 0 for row in plan.rows)
+    said = plan_lines(plan, sweep.metric, sweep.batch_unit, "pilot", 1, margin)
+    assert sum(line.startswith(f"To test {which}: ") for line in said) == 1
+    assert said[-1] == (
+        f"Or, for {which}, let the sweep end as soon as it can: --until-decided --max-replicates {cap} "
+        f"--margin {margin:g} (docs/planning.md)."
+    )
+    default = plan_lines(plan, sweep.metric, sweep.batch_unit, "pilot", 1)[-1]
+    assert default.endswith(f"--max-replicates {cap} (docs/planning.md).")
+
+
 def test_free_up_to_ends_before_a_batch_size_that_diverged(write_sweep: Callable[..., Path]) -> None:
     assert free_up_to(replicates_needed(pilot(write_sweep, LOST), 0.8, 4)) is None  # one batch size
     records = [
