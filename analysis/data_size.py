@@ -23,7 +23,7 @@ def main(arguments: list[str]) -> int:
 
 def _add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--loss", type=number(), metavar="X", help="training loss to reach (default: the sweeps' target)"
+        "--loss", type=number(above=0), metavar="X", help="training loss to reach (default: the sweeps' target)"
     )
     parser.add_argument(
         "--to", nargs="+", type=int, default=[], metavar="N", help="extrapolate to this many training examples"

@@ -41,9 +41,10 @@ from analysis.stats.means import Interval, Mean, mean_over_replicates
 from analysis.stats.pairs import Floats, Integers
 from analysis.stats.steps_to_loss import default_loss, fit_steps, misfit_intervals, steps_to_loss
 from analysis.stats.wording import counted, exact_number, plain_number, setting_value
-from trainables.runtime.errors import NotEnoughError
+from trainables.runtime.errors import NotEnoughError, UserError
 
 LEAST_SIZES = 3  # for a curve of two parameters to be tested at all
+OUTSIDE = "outside the batch sizes tried: a rough guess"
 MOST_NAMED = 4  # settings that missed the loss
 
 
@@ -104,8 +105,11 @@ class CriticalBatch:
 def critical_batch(sweep: Sweep, target_loss: float | None = None) -> CriticalBatch:
     """The critical batch size of the plain trials for `target_loss` (None: see the top of the file).
 
-    Raises UserError where fewer than three batch sizes reach the loss in every replicate.
+    Raises UserError where fewer than three batch sizes reach the loss in every replicate, where all have it after one
+    step, and for a `target_loss` that is not above 0.
     """
+    if target_loss is not None and not target_loss > 0:
+        raise UserError(f"`target_loss` must be above 0, got {target_loss:g}")
     frame = attempted(sweep)
     frame = frame[frame["is_plain"] & frame["status"].isin(["completed", "diverged"])].copy()
     completed = frame[frame["status"] == "completed"]
@@ -152,6 +156,12 @@ def critical_batch(sweep: Sweep, target_loss: float | None = None) -> CriticalBa
         raise NotEnoughError(
             f"`results` must hold {rule}, got {known.sum()} in {sweep.folder}",
             f"A critical batch size needs {rule}; this sweep has {known.sum()}.",
+        )
+    if np.all(log_steps[known] <= 0):
+        goal = f"a training loss of {exact_number(loss)}"
+        raise NotEnoughError(
+            f"`results` must hold batch sizes that reach {goal} in more than one step, got none in {sweep.folder}",
+            f"There is no critical batch size to {goal}: every batch size reaches it in one step.",
         )
     values, half = over_replicates(statistic, count)
     sizes, needed = np.exp(log_examples[known] - log_steps[known]), np.exp(log_steps[known])
@@ -229,7 +239,7 @@ def critical_batch_sentence(sweep: Sweep) -> str:
         found = critical_batch(sweep)
     except NotEnoughError as error:
         return error.sentence
-    where = " (outside the batch sizes tried: a rough guess)" if found.extrapolated else ""
+    where = f" ({OUTSIDE})" if found.extrapolated else ""
     told = any(one.interval is not None for one in (found.b_crit, found.s_min, found.e_min))
     unit = sweep.batch_unit
     text = (

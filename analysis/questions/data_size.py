@@ -9,7 +9,7 @@ Trap: a power law that holds over one decade need not hold over the next; no che
 """
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,7 +17,7 @@ import numpy as np
 from analysis.data.batch_unit import EXAMPLES, BatchUnit
 from analysis.data.load import Sweep
 from analysis.data.replicates import LEAST_REPLICATES, Estimate
-from analysis.questions.critical_batch import CriticalBatch, batch_shown, critical_batch, shown
+from analysis.questions.critical_batch import OUTSIDE, CriticalBatch, batch_shown, critical_batch, shown
 from analysis.stats.pairs import Floats
 from analysis.stats.power_law import LEAST_POINTS, PowerLaw, fit_power_law
 from analysis.stats.wording import exact_number, fixed, plain_number
@@ -71,10 +71,8 @@ def data_sizes(sweeps: Sequence[Sweep], loss: float | None = None) -> DataSizes:
     """
     parts = _by_size(sweeps)
     if loss is None:
-        loss = max((one.target_loss for _, one in _critical(parts, None)), default=None)
-    found = {} if loss is None else dict(_critical(parts, loss))
-    if not found or loss is None:
-        raise UserError("`results` must hold a training-set size with a critical batch size, got none in the folders")
+        loss = max(one.target_loss for one in _critical(parts, None).values())
+    found = _critical(parts, loss)
     without = tuple(size for size in parts if size not in found)
     units = {part.batch_unit for part in parts.values()}
     unit = units.pop() if len(units) == 1 else EXAMPLES
@@ -95,12 +93,17 @@ def _by_size(sweeps: Sequence[Sweep]) -> dict[int, Sweep]:
     return dict(sorted(parts.items()))
 
 
-def _critical(parts: dict[int, Sweep], loss: float | None) -> Iterator[tuple[int, CriticalBatch]]:
+def _critical(parts: dict[int, Sweep], loss: float | None) -> dict[int, CriticalBatch]:
+    """The critical batch of each size that has one. Raises the error of the smallest size where none has."""
+    found, errors = {}, []
     for size, part in parts.items():
         try:
-            yield size, critical_batch(part, loss)
-        except UserError:  # too few of its batch sizes reach the loss
-            continue
+            found[size] = critical_batch(part, loss)
+        except UserError as error:  # such as too few batch sizes that reach the loss
+            errors.append(error)
+    if not found:
+        raise errors[0]
+    return found
 
 
 def _scaling(name: str, found: dict[int, CriticalBatch]) -> Scaling:
@@ -125,7 +128,9 @@ def lines(found: DataSizes, wanted: Sequence[int] = ()) -> list[str]:
             f"{QUANTITIES['s_min']} {shown(one.s_min)}",
             f"{_in_tokens('e_min', unit)} {shown(one.e_min.times(unit.per_example))}",
         )
-        text.append(f"  {size} training {unit.examples}: {', '.join(values)}")
+        doubts = f"; the critical batch size is {OUTSIDE}" if one.extrapolated else ""
+        doubts += "; steps are upper bounds" if any(row.is_bound for row in one.rows) else ""
+        text.append(f"  {size} training {unit.examples}: {', '.join(values)}{doubts}")
     if found.without:
         text.append(f"  without a critical batch size to this loss: {', '.join(map(str, found.without))}")
     for scaling in found.scalings:

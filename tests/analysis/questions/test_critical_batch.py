@@ -22,7 +22,7 @@ from analysis.stats.steps_to_loss import fit_steps, misfit_intervals, steps_to_l
 from trainables.config import TrialConfig
 from trainables.data import Source
 from trainables.records.tables import Record
-from trainables.runtime.errors import UserError
+from trainables.runtime.errors import NotEnoughError, UserError
 from trainables.training import loop
 from trainables.trial import run_trial
 
@@ -298,6 +298,16 @@ def test_a_loss_reached_within_the_first_epochs_is_known_to_some_steps(
         assert found["epoch"] == pytest.approx(found["step"] * 4 / 300)
         assert exact["step"] < 60
         assert coarse[["step", "is_bound"]].tolist() == [75, True]
+
+
+def test_a_loss_that_takes_one_step_everywhere_is_refused(write_sweep: Callable[..., Path]) -> None:
+    """It used to have a critical batch size of 0.000564, whatever the sweep."""
+    records = [dataclasses.replace(one, epochs=[{**one.epochs[0], "step": 1}, *one.epochs[1:]]) for one in law()]
+    sweep = load_sweep(write_sweep(records))
+    with pytest.raises(NotEnoughError, match="that reach a training loss of 5 in more than one step, got none"):
+        critical_batch(sweep, 5.0)
+    with pytest.raises(UserError, match="`target_loss` must be above 0, got -1"):
+        critical_batch(sweep, -1.0)
 
 
 def test_steps_that_are_upper_bounds_are_told(write_sweep: Callable[..., Path]) -> None:

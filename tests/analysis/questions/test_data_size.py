@@ -1,5 +1,6 @@
 """Power laws in the size of the training set: against textbook formulas, with known truth, and through the command."""
 
+import dataclasses
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -177,7 +178,21 @@ def test_what_cannot_be_compared(write_sweep: Write, capsys: pytest.CaptureFixtu
     other = [record(train_size=1024, measure_examples=1024, model="resnet")]
     with pytest.raises(UserError, match="`results` must have one model, got mlp, resnet"):
         data_sizes([one, load_sweep(write_sweep(other, "other"))])
-    with pytest.raises(UserError, match="must hold a training-set size with a critical batch size"):
+    with pytest.raises(UserError, match="must hold completed trials with their epochs, got none"):
         data_sizes([load_sweep(write_sweep([record()], "short"))])
+    with pytest.raises(UserError, match=r"at least 3 batch sizes that reach a training loss of 1e-05 .* got 0 in"):
+        data_sizes([one], 1e-5)
     assert main([str(one.folder), "--to", "0"]) == 2
     assert "`to` must be 1 or more training examples, got 0" in capsys.readouterr().err
+    with pytest.raises(SystemExit):  # its logarithm used to warn
+        main([str(one.folder), "--loss", "0"])
+    assert "--loss: must be a number above 0, got 0" in capsys.readouterr().err
+
+
+def test_what_is_doubtful_at_a_training_set_size_is_told(write_sweep: Write) -> None:
+    """A critical batch outside the batch sizes used to be told without its doubt, and so did upper bounds."""
+    late = [dataclasses.replace(one, epochs=one.epochs[-1:]) for one in study(1024, 60.0)]
+    folders = [write_sweep(records, f"n{place}") for place, records in enumerate((study(512, 2.0), late))]
+    _, small, large, *_ = lines(data_sizes([load_sweep(folder) for folder in folders]))
+    assert small.endswith("; the critical batch size is outside the batch sizes tried: a rough guess")
+    assert large.endswith("; steps are upper bounds")
