@@ -39,8 +39,8 @@ def run_until_decided(options: argparse.Namespace) -> int:
     source = source_of(options, options.dataset)
     grid = grid_of(options, source)
     folder = (options.results / options.name).expanduser().absolute()
-    require_margin(source.task, options.margin)
     design, status = design_of(options, folder), 0
+    require_margin(source.task, design.margin)
     first = trials_until(grid, source, design)
     plain = _plain(first)
     sizes = sorted({config.batch_size for config in first if config.trial_id in plain})

@@ -124,6 +124,26 @@ def test_every_look_tells_the_time_since_the_command_began(tmp_path: Path, monke
     assert len(set(told)) == 1
 
 
+PRICES = "import numpy as np\nx = np.eye(300, 8)\ndef prices(): return x, x[:, 0], None, None, 'regression'\n"
+
+
+def test_a_margin_that_was_fixed_need_not_be_given_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It used to be asked for where the metric has no default."""
+    (tmp_path / "sets_for_looks.py").write_text(PRICES)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr("sweeps.studies.until_decided.run_study", lambda *_, **__: 3)  # it would start trials
+    command = [*TINY, str(tmp_path), "--dataset", "sets_for_looks:prices", "--train-size", "250", "--seeds", "0", "1",
+               "--batch-sizes", "10", "250", "--until-decided"]  # fmt: skip
+    assert main(command) == 2
+    assert "`--margin` must be given, because the metric of the task regression" in capsys.readouterr().err
+    (tmp_path / "tiny").mkdir()
+    fixed = SequentialDesign(0.1, (0, 1, 2, 3), (2, 4), taken=1)
+    (tmp_path / "tiny" / "sequential.json").write_text(fixed.as_json())
+    assert main([*command, "--resume"]) == 3
+
+
 @pytest.mark.slow
 def test_a_sweep_until_it_is_decided(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Six updates of full batches learn little: not free at the first look that can say so."""
