@@ -80,10 +80,8 @@ def read_wandb(
     missing = sorted(names - set(about.index))
     if missing:
         raise UserError(f"`runs` must hold every run of the chart, got none named {missing[0]!r} in {runs.name}")
-    if about.index.duplicated().any():
-        raise UserError(
-            f"`runs` must have names that tell runs apart, got {about.index[about.index.duplicated()][0]!r} twice"
-        )
+    if twice := sorted(names & {*about.index[about.index.duplicated()]}):
+        raise UserError(f"`runs` must have names that tell runs apart, got {twice[0]!r} twice")
     said = [CALLS] if step == "Step" else []
     if absent := len(about) - len(names):
         said.append(f"{absent} of {len(about)} runs of {runs.name} are not in {chart.name}, so they are left out")

@@ -76,8 +76,11 @@ def equal_examples(runs: Runs, margin: float | None) -> EqualExamples:
 
 
 def most_examples(runs: Runs) -> float:
-    """The most examples that some setting of every batch size has seen in all replicates."""
-    longest = runs.curves.groupby("run")["examples"].max()
+    """The most examples that some setting of every batch size has seen in all replicates.
+
+    Batch sizes without a value after step 0, such as those that diverge before, do not count.
+    """
+    longest = runs.curves[runs.curves["step"] > 0].groupby("run")["examples"].max()
     complete = longest.reindex(runs.about.index).groupby([runs.about["batch_size"], runs.about["setting"]]).min()
     return float(complete.groupby("batch_size").max().min())
 

@@ -66,3 +66,14 @@ def test_a_run_of_wandb_without_a_batch_size_is_left_out_and_told(tmp_path: Path
     assert [*found.about.index] == ["a", "c"]
     assert {*found.curves["run"]} == {"a", "c"}
     assert found.notes == ("1 of 3 runs of table.csv have no batch size, so they are left out",)
+
+
+def test_only_runs_of_the_chart_of_wandb_need_names_of_their_own(tmp_path: Path) -> None:
+    """A name twice among runs that are not in the chart used to stop the import."""
+    (tmp_path / "chart.csv").write_text("global_step,a - loss,b - loss\n1,0.9,0.9\n2,0.5,0.4\n")
+    (tmp_path / "table.csv").write_text(TABLE + "c,64,1\n")
+    found = read_wandb(tmp_path / "chart.csv", tmp_path / "table.csv", "loss", None)
+    assert found.notes[:1] == ("2 of 4 runs of table.csv are not in chart.csv, so they are left out",)
+    (tmp_path / "table.csv").write_text(TABLE + "a,64,1\n")
+    with pytest.raises(UserError, match="names that tell runs apart, got 'a' twice"):
+        read_wandb(tmp_path / "chart.csv", tmp_path / "table.csv", "loss", None)

@@ -64,6 +64,15 @@ def test_no_comparison_at_equal_examples_leaves_the_answer(tmp_path: Path, capsy
     assert said[-1].startswith("No comparison at equal examples: `source` must hold evaluations before 8 examples")
 
 
+def test_a_batch_size_that_diverged_after_step_0_is_left_out(tmp_path: Path) -> None:
+    """All batch sizes used to be compared after 0 examples."""
+    rows = [(str(size), size, step, 1.0 - step * size / 1000) for size in (8, 16) for step in (0, 10)]
+    runs = made_of(tmp_path, [*rows, ("lost", 64, 0, 1.0), ("lost", 64, 10, float("inf"))])
+    found = equal_examples(runs, None)
+    assert (found.examples, found.left_out) == (80, (64,))
+    assert [mean.value for _, mean, _ in found.rows] == pytest.approx([0.92, 0.92])
+
+
 @pytest.mark.parametrize("margin", [None, "0.3"])
 def test_the_values_are_shown_with_and_without_a_margin(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], margin: str | None
