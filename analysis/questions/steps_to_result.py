@@ -227,11 +227,13 @@ def why_not_compared(compared: Mapping[int, Mean | None], unit: BatchUnit) -> st
     apart = [unit.batch(size) for size, mean in compared.items() if mean is None]
     if apart:
         return f" (not compared, as they share no seed with the smallest batch: {', '.join(apart)})"
-    lacking = [mean for mean in [*compared.values()][1:] if mean is not None and mean.interval is None]
+    larger = [*compared.items()][1:]
+    lacking = {size: mean.replicates for size, mean in larger if mean is not None and mean.interval is None}
     if not lacking:
         return ""
-    one = all(mean.replicates == 1 for mean in lacking)
-    return f" (no intervals: {'one replicate' if one else 'all replicates agree exactly'})"
+    which = "intervals" if len(lacking) == len(larger) else f"interval at batch {', '.join(map(unit.batch, lacking))}"
+    one = all(replicates == 1 for replicates in lacking.values())
+    return f" (no {which}: {'one replicate' if one else 'all replicates agree exactly'})"
 
 
 def goal_words(runs: Runs, goal: float) -> str:

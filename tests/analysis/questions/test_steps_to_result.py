@@ -295,6 +295,21 @@ def test_why_nothing_is_shown(
     assert line.endswith(examples or "One batch size alone has a value, so none is compared with it.")
 
 
+def test_only_batch_sizes_whose_replicates_agree_are_said_to_have_no_interval(tmp_path: Path) -> None:
+    """Batch 64 has one, and used to be "significantly beyond it (no intervals)"."""
+    ends = {8: (100, 100), 16: (50, 50), 64: (50, 51)}
+    rows = [
+        (f"{size} {seed}", size, step, loss, seed)
+        for size, steps in ends.items()
+        for seed, end in enumerate(steps)
+        for step, loss in ((0, 1.0), (end, 0.0))
+    ]
+    runs = made_of(tmp_path, rows, settings=["seed"])
+    assert lines(runs, steps_to_result(runs, 0.5))[-1].endswith(
+        "significantly beyond it from batch 64 on (no interval at batch 16: all replicates agree exactly)."
+    )
+
+
 def test_the_law_is_of_the_examples_in_a_batch(tmp_path: Path) -> None:
     """200 of the 256 are seen on average, as where the last batch of an epoch is small."""
     mean, b_crit = {16: 16.0, 64: 60.0, 256: 200.0}, 50.0
