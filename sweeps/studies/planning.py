@@ -8,10 +8,9 @@ from collections.abc import Collection
 from analysis.cli.text_table import text_table
 from analysis.data.batch_unit import BatchUnit
 from analysis.data.load import load_sweep
-from analysis.data.metric import Metric
+from analysis.data.metric import DEFAULT_MARGINS, Metric
 from analysis.questions.replicates_needed import FreeUpTo, Needed, Plan, free_up_to, replicates_needed
 from analysis.stats.power import ASSURANCE, MOST_REPLICATES
-from analysis.stats.wording import exact_number
 from sweeps.cli.planning_options import POWER
 from sweeps.monitoring.consoles import consoles
 from sweeps.session.gpu_share import gpu_share
@@ -36,7 +35,7 @@ def run_plan(options: argparse.Namespace) -> int:
         workers_per_trial=options.workers_per_trial,
     )
     _, console = consoles(plain=options.plain, quiet=options.quiet)
-    for line in plan_lines(found, sweep.metric, sweep.batch_unit, str(folder), at_once, options.margin):
+    for line in plan_lines(found, sweep.metric, sweep.batch_unit, str(folder), at_once):
         console.print(line, soft_wrap=True)
     return 0
 
@@ -53,10 +52,8 @@ def trials_at_once(
     return max(1, workers // workers_per_trial)
 
 
-def plan_lines(
-    found: Plan, metric: Metric, unit: BatchUnit, folder: str, at_once: int, margin: float | None = None
-) -> list[str]:
-    """The plan in words and a table; `at_once`: how many trials run side by side; `margin`: as given, not a default."""
+def plan_lines(found: Plan, metric: Metric, unit: BatchUnit, folder: str, at_once: int) -> list[str]:
+    """The plan in words and a table; `at_once`: how many trials run side by side."""
     counts = sorted({row.lost.replicates for row in found.rows})
     counted = f"{counts[0]}" if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
     lines = [
@@ -109,7 +106,8 @@ def plan_lines(
         lines.append(_power_of_all(claim, found.power, unit))
     caps = {row.batch_size: row.if_nothing.safe_cap for row in found.rows if row.if_nothing.safe_cap is not None}
     if caps:
-        same = "" if margin is None else f" --margin {exact_number(margin)}"
+        is_default = found.margin == DEFAULT_MARGINS.get(metric.unit)
+        same = "" if is_default else f" --margin {metric.factor * found.margin:g}"
         lines.append(
             f"Or, for {_which(caps, found, unit)}, let the sweep end as soon as it can: --until-decided "
             f"--max-replicates {max(caps.values())}{same} (docs/planning.md)."

@@ -162,14 +162,16 @@ def test_what_to_run_next_has_the_margin_and_the_batch_sizes_of_the_plan(
     assert (plan.rows[1].if_nothing.safe is None) == (margin == 0.01)
     which = "batch 32" if margin == 0.01 else "all of them"
     cap = max(row.if_nothing.safe_cap or 0 for row in plan.rows)
-    said = plan_lines(plan, sweep.metric, sweep.batch_unit, "pilot", 1, margin)
+    said = plan_lines(plan, sweep.metric, sweep.batch_unit, "pilot", 1)
     assert sum(line.startswith(f"To test {which}: ") for line in said) == 1
     assert said[-1] == (
         f"Or, for {which}, let the sweep end as soon as it can: --until-decided --max-replicates {cap} "
         f"--margin {margin:g} (docs/planning.md)."
     )
-    default = plan_lines(plan, sweep.metric, sweep.batch_unit, "pilot", 1)[-1]
-    assert default.endswith(f"--max-replicates {cap} (docs/planning.md).")
+    usual = load_sweep(sweep.folder)
+    assert (
+        "--margin" not in plan_lines(replicates_needed(usual, 0.8, 4), usual.metric, usual.batch_unit, "pilot", 1)[-1]
+    )
 
 
 def test_free_up_to_ends_before_a_batch_size_that_diverged(write_sweep: Callable[..., Path]) -> None:
