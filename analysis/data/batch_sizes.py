@@ -47,9 +47,7 @@ def of_known_size(about: pd.DataFrame, source: AnyPath) -> tuple[pd.DataFrame, t
         raise UserError(f"`source` must say each run's batch size, got none in {source.name}")
     if known.all():
         return about, ()
-    return about[known], (
-        f"{(~known).sum()} of {len(about)} runs of {source.name} have no batch size, so they are left out",
-    )
+    return about[known], (f"{(~known).sum()} of {len(about)} runs have no batch size, so they are left out",)
 
 
 def _found(about: pd.DataFrame, source: AnyPath) -> tuple[pd.DataFrame, tuple[str, ...]]:

@@ -109,7 +109,7 @@ def critical_batch(sweep: Sweep, target_loss: float | None = None) -> CriticalBa
     step, and for a `target_loss` that is not above 0.
     """
     if target_loss is not None and not target_loss > 0:
-        raise UserError(f"`target_loss` must be above 0, got {target_loss:g}")
+        raise UserError(f"the training loss to reach must be above 0, got {target_loss:g}")
     frame = attempted(sweep)
     frame = frame[frame["is_plain"] & frame["status"].isin(["completed", "diverged"])].copy()
     completed = frame[frame["status"] == "completed"]

@@ -115,7 +115,7 @@ def test_runs_without_a_batch_size_are_left_out_and_told(tmp_path: Path, rows: p
     pd.concat([rows, pd.DataFrame(lost)]).assign(seed=0).to_csv(tmp_path / "runs.csv", index=False)
     found = read_csv(tmp_path / "runs.csv", "val_loss", None, {})
     assert same(found)
-    assert found.notes == ("2 of 6 runs of runs.csv have no batch size, so they are left out",)
+    assert found.notes == ("2 of 6 runs have no batch size, so they are left out",)
 
 
 @pytest.mark.parametrize("value", ["", "inf"])

@@ -164,7 +164,7 @@ def test_runs_without_a_batch_size_are_left_out_and_told(tmp_path: Path) -> None
     write(tmp_path / "no metric", {"lr": 0.1, "seed": 0}, losses=())
     found = read_events(tmp_path, "val/loss", None)
     assert found.about["batch_size"].to_dict() == {"run16": 16, "run64": 64}
-    assert found.notes[1:] == (f"3 of 5 runs of {tmp_path.name} have no batch size, so they are left out",)
+    assert found.notes[1:] == ("3 of 5 runs have no batch size, so they are left out",)
 
 
 def test_a_run_that_was_started_again_counts_once(tmp_path: Path) -> None:

@@ -65,7 +65,7 @@ def test_a_run_of_wandb_without_a_batch_size_is_left_out_and_told(tmp_path: Path
     found = read_wandb(tmp_path / "chart.csv", tmp_path / "table.csv", "loss", None)
     assert [*found.about.index] == ["a", "c"]
     assert {*found.curves["run"]} == {"a", "c"}
-    assert found.notes == ("1 of 3 runs of table.csv have no batch size, so they are left out",)
+    assert found.notes == ("1 of 3 runs have no batch size, so they are left out",)
 
 
 def test_only_runs_of_the_chart_of_wandb_need_names_of_their_own(tmp_path: Path) -> None:

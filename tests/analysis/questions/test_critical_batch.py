@@ -306,7 +306,7 @@ def test_a_loss_that_takes_one_step_everywhere_is_refused(write_sweep: Callable[
     sweep = load_sweep(write_sweep(records))
     with pytest.raises(NotEnoughError, match="that reach a training loss of 5 in more than one step, got none"):
         critical_batch(sweep, 5.0)
-    with pytest.raises(UserError, match="`target_loss` must be above 0, got -1"):
+    with pytest.raises(UserError, match="the training loss to reach must be above 0, got -1"):
         critical_batch(sweep, -1.0)
 
 
