@@ -10,15 +10,17 @@ import builtins
 import hashlib
 import inspect
 import linecache
+import subprocess
 import symtable
 import sys
 import textwrap
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from types import FunctionType, ModuleType
 from typing import Any
 
 from trainables.runtime.errors import UserError
+from trainables.runtime.importing import importing_alike
 from trainables.storage.folders import write_atomically
 
 CONSTANTS = (bool, int, float, complex, str, bytes, type(None))
@@ -30,10 +32,12 @@ def as_module(code: Callable[..., Any], folder: Path) -> str:
     Raises UserError where the source is not known, or refers to something that cannot be written down.
     """
     parts: dict[str, str] = {}
-    _collect(code, parts)
+    submodules: set[str] = set()
+    _collect(code, parts, submodules)
     imports = [text for text in parts.values() if text.startswith(("import ", "from "))]
     rest = [text for text in parts.values() if not text.startswith(("import ", "from "))]
-    text = "\n".join(sorted(imports)) + "\n\n\n" + "\n\n".join(rest) + "\n"
+    more = [f"import {name}" for name in _unloaded(imports, sorted(submodules))]
+    text = "\n".join([*sorted(imports), *more]) + "\n\n\n" + "\n\n".join(rest) + "\n"
     name = f"cell_{hashlib.sha256(text.encode()).hexdigest()[:12]}"
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -43,8 +47,8 @@ def as_module(code: Callable[..., Any], folder: Path) -> str:
     return name
 
 
-def _collect(code: Any, parts: dict[str, str]) -> None:
-    """Add the source of `code` to `parts`, after what it refers to."""
+def _collect(code: Any, parts: dict[str, str], submodules: set[str]) -> None:
+    """Add the source of `code` to `parts`, after what it refers to, and the `submodules` that it uses."""
     try:
         source = textwrap.dedent(_source(code))
     except (OSError, TypeError) as error:
@@ -58,11 +62,13 @@ def _collect(code: Any, parts: dict[str, str]) -> None:
     parts[name] = ""  # seen, so that a circle ends
     own = inspect.unwrap(code)  # what a decorator such as torch.no_grad() returns has the globals of its own module
     space = own.__globals__ if isinstance(own, FunctionType) else vars(sys.modules[code.__module__])
-    for used in _names(source):
+    names = _names(source)
+    submodules |= set(_submodules(source, {used: space[used] for used in names if used in space}))
+    for used in names:
         if used in parts or used == name or (used not in space and hasattr(builtins, used)):
             continue
         if used in space:
-            _add(used, space[used], parts)
+            _add(used, space[used], parts, submodules)
     parts[name] = parts.pop(name) or source.rstrip() + "\n"
 
 
@@ -81,14 +87,14 @@ def _source(code: Any) -> str:
     return "\n".join(text.splitlines()[first - 1 : found[-1].end_lineno])
 
 
-def _add(name: str, value: Any, parts: dict[str, str]) -> None:
+def _add(name: str, value: Any, parts: dict[str, str], submodules: set[str]) -> None:
     """Add to `parts` what gives `name` its `value`."""
     own = getattr(value, "__name__", "")
     module = getattr(value, "__module__", None) or _module_with(own, value)
     if isinstance(value, ModuleType):
         parts[name] = f"import {own}" + (f" as {name}" if name != own else "")
     elif (inspect.isclass(value) or inspect.isroutine(value)) and (module == "__main__" or _is_of_notebook(module)):
-        _collect(value, parts)
+        _collect(value, parts, submodules)
         if name != own:
             parts[name] = f"{name} = {own}\n"
     elif own and getattr(sys.modules.get(module), own, None) is value:
@@ -102,6 +108,49 @@ def _add(name: str, value: Any, parts: dict[str, str]) -> None:
             f"`{name}`, which the code refers to, must be a module, a function, a class or a plain constant, got "
             f"{type(value).__name__}; make it inside the function"
         )
+
+
+def _submodules(source: str, space: Mapping[str, Any]) -> Iterator[str]:
+    """The modules that the source reaches through a package in `space`: `import PIL.Image` binds the name PIL alone."""
+
+    def module_at(node: ast.AST) -> str | None:
+        if isinstance(node, ast.Name):
+            value = space.get(node.id)
+            return value.__name__ if isinstance(value, ModuleType) else None
+        if not isinstance(node, ast.Attribute) or (package := module_at(node.value)) is None:
+            return None
+        name = f"{package}.{node.attr}"
+        return name if name in sys.modules else None
+
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Attribute) and (name := module_at(node)):
+            yield name
+
+
+FIND_UNLOADED = """
+import operator, sys
+for module in sys.argv[1:]:
+    package, _, path = module.partition(".")
+    try:
+        operator.attrgetter(path)(sys.modules[package])
+    except AttributeError:
+        print("unloaded:", module)
+"""
+
+
+def _unloaded(imports: Iterable[str], submodules: list[str]) -> list[str]:
+    """Those of `submodules` that the `imports` do not load in a new process."""
+    if not submodules:
+        return []
+    done = subprocess.run(  # noqa: S603, what the notebook has imported
+        [sys.executable, "-P", "-c", "\n".join([*imports, FIND_UNLOADED]), *submodules],
+        env=importing_alike(),
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+    )
+    told = [line.removeprefix("unloaded: ") for line in done.stdout.splitlines() if line.startswith("unloaded: ")]
+    return submodules if done.returncode else told
 
 
 def _module_with(name: str, value: Any) -> str:

@@ -1,6 +1,7 @@
 """Sweeps from Python: options as the command has them, and code of a notebook's cell as a module."""
 
 import math
+import subprocess
 import sys
 import threading
 import types
@@ -69,6 +70,24 @@ def build(input_shape, num_classes):
 """
 
 
+SUBMODULES = """
+import json
+import os
+import xml
+import xml.dom.minidom
+import xml.sax.saxutils as saxutils
+import email as mail
+import email.mime.text
+
+def quoted(text):
+    return xml.sax.saxutils.escape(text), os.path.join("a", "b"), json.decoder.JSONDecodeError.__name__
+
+def build(text):
+    tag = xml.dom.minidom.parseString(text).firstChild.tagName
+    return tag, *quoted(text), mail.mime.text.MIMEText(text).as_string()
+"""
+
+
 def run_cell(text: str, monkeypatch: pytest.MonkeyPatch) -> types.ModuleType:
     """The names of a notebook in which `text` was run: a module without a file, whose source can be read."""
     import linecache
@@ -122,6 +141,20 @@ def test_code_of_a_cell_may_use_other_names_and_decorators(tmp_path: Path, monke
     assert (infinite, one, limits[0], limits[2]) == (math.inf, 1.0, -math.inf, "inf")
     assert math.isnan(limits[1])
     assert pool is torch.nn.functional.max_pool2d
+
+
+def test_modules_inside_packages_are_imported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`import xml.dom.minidom` gives the name `xml` alone, with which a new process does not load the module."""
+    name = as_module(run_cell(SUBMODULES, monkeypatch).build, tmp_path)
+    written = {line for line in (tmp_path / f"{name}.py").read_text().splitlines() if line.startswith("import ")}
+    assert written == {
+        "import json", "import os", "import xml", "import email as mail",  # which load json.decoder and os.path
+        "import email.mime", "import email.mime.text",
+        "import xml.dom", "import xml.dom.minidom", "import xml.sax", "import xml.sax.saxutils",
+    }  # fmt: skip
+    code = f"import {name}; print({name}.build('<p/>')[:4])"
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True)
+    assert done.stdout == "('p', '&lt;p/&gt;', 'a/b', 'JSONDecodeError')\n", done.stderr
 
 
 def test_a_run_that_only_tells_has_no_results(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
