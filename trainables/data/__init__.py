@@ -30,7 +30,7 @@ from trainables.data.dataset import Dataset
 from trainables.data.image_files import read_image_folder
 from trainables.data.mapped import Origin
 from trainables.data.noisy_quadratic import read_noisy_quadratic
-from trainables.data.own_arrays import as_type, real_numbers
+from trainables.data.own_arrays import as_type, real_numbers, require_variation
 from trainables.data.pairs import read_pairs
 from trainables.data.parquet import read_parquet
 from trainables.data.rows import Scaling, require_exact
@@ -188,6 +188,9 @@ def _from_function(name: str, options: dict[str, Any], task: str | None) -> Sour
     are_mapped = all(
         isinstance(inputs, np.memmap) and inputs.dtype.kind in "uif" and inputs.dtype.isnative for inputs in input_parts
     )
+
+    require_variation(name, "inputs", train_inputs)
+    require_variation(name, "labels", train_labels)
 
     def kept(inputs: NDArray[Any]) -> NDArray[Any]:
         if are_mapped:

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from trainables.data.cache import Entry
 from trainables.data.files import readable
 from trainables.data.images import numbers
-from trainables.data.own_arrays import as_type
+from trainables.data.own_arrays import as_type, require_variation
 from trainables.data.rows import Scaling, chunks
 from trainables.data.source import Source
 from trainables.runtime.errors import UserError, quoted
@@ -54,11 +54,14 @@ def read_arrays(
     is_integer = np.issubdtype(labels.dtype, np.integer)
     is_marked = is_integer and not is_tokens and labels.ndim == 2 and labels.shape[1] > 1
     is_class = is_integer and not is_marked
+    entry = Entry.of("arrays", root, files, {"tokens": is_tokens})
+    facts = entry.facts() or {}
+    if "digests" not in facts:
+        require_variation("arrays", "inputs", inputs)
+        require_variation("arrays", "labels", labels)
     if not is_tokens:
         kind = np.int64 if is_class else np.float32
         labels, test_labels = (None if part is None else as_type(kind, part) for part in (labels, test_labels))
-    entry = Entry.of("arrays", root, files, {"tokens": is_tokens})
-    facts = entry.facts() or {}
     of_classes = [array for array in (labels, test_labels) if array is not None and is_class]
     of_tokens = [array for array in (inputs, test_inputs) if array is not None and is_tokens]
     classes = facts.get("classes") or 1 + max((_largest(array) for array in of_classes + of_tokens), default=0)

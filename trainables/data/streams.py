@@ -31,7 +31,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trainables.data.dataset import Dataset
-from trainables.data.own_arrays import real_numbers
+from trainables.data.own_arrays import real_numbers, require_variation
 from trainables.data.rows import Examples, Rows, held, require_exact, rows_of
 from trainables.data.source import Source
 from trainables.runtime.errors import UserError, one_line
@@ -267,6 +267,8 @@ def stream_source(name: str, stream: Any, task: str | None) -> StreamSource:
             f"`dataset` {name} must give the same examples each time epoch(0) is called, so that trials can be "
             "resumed exactly, got others; seed its generator by the number of the epoch"
         )
+    require_variation(name, "inputs", inputs)
+    require_variation(name, "labels", labels)
     of_classes = np.issubdtype(labels.dtype, np.integer)
     is_tokens = of_classes and labels.ndim > 1 and np.issubdtype(inputs.dtype, np.integer)
     kinds = np.int64 if is_tokens else np.float32, np.int64 if of_classes else np.float32

@@ -36,6 +36,20 @@ class Stream:
 def stream_of_complex(): return Stream(np.ones(2) * 1j)
 def stream_of_ids(): return Stream(np.array([2**25, 1]))
 
+noise = np.random.default_rng(0).normal(size=(20, 2))
+def offset(): return made(1e8 + noise)
+def timestamps(): return made(np.stack([noise[:, 0], 1.7e9 + np.arange(20.0)], 1))
+def times_in_images(): return made(np.stack([noise, 2.46e6 + 0.01 * noise], 2).reshape(20, 2, 1, 2))
+def mapped_offset():
+    found = np.memmap("offset", np.float64, "w+", shape=(20, 2))
+    found[:] = 1e8 + noise
+    return made(found)
+def offset_labels(): return *made(labels=1e8 + noise[:, 0]), "regression"
+class Offset(Stream):
+    def __init__(self, value): super().__init__(value)
+    def epoch(self, number): return ((noise[one] + self.one, one % 2) for one in range(4))
+def stream_of_offset(): return Offset(1e8)
+
 def one_input(): return 3.0, np.arange(20), None, None
 def one_label(): return np.ones((20, 2)), np.int64(1), None, None
 def test_inputs_alone(): return *made()[:2], np.ones((5, 2)), None
@@ -56,6 +70,11 @@ def labels_as_objects(): return made(labels=np.array([0, 1] * 10, dtype=object))
 def backwards(): return made(np.arange(40.0, dtype="f4").reshape(20, 2)[::-1], (np.arange(20) % 2)[::-1])
 def ids(): return made(np.arange(40).reshape(20, 2))
 def booleans(): return made(np.ones((20, 2), bool))
+def rounded(): return made(np.stack([0.1 + noise[:, 0], np.repeat(0.1, 20)], 1))
+def constants(): return made(np.stack([noise[:, 0] + 1e8 - 1e8, np.repeat(0.1, 20) * (1 + 1e-15 * noise[:, 1])], 1))
+def nearly_black(): return made(np.stack([noise[:, 0], 1 + 1e-9 * noise[:, 1]], 1))
+def days(): return made(1.7e9 + 86400 * np.arange(40.0).reshape(20, 2))
+def float32_offset(): return made((1e8 + noise).astype(np.float32).astype(np.float64))
 def halves(): return made(np.ones((20, 2), np.float16))
 """
 
@@ -84,6 +103,16 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         ("mapped_ids", "got 16777216 to 16777255"),
         ("stream_of_complex", ", complex numbers"),
         ("stream_of_ids", "got 1 to 33554432"),
+        (
+            "offset",
+            r"inputs whose variation float32 holds, got 9999999\d\.\d+ to 10000000\d\.\d+ in inputs\[:, 0\], which "
+            r"float32 rounds to steps of 8; subtract a constant from it first$",
+        ),
+        ("timestamps", r"got 1700000000.0 to 1700000019.0 in inputs\[:, 1\], .* steps of 128; subtract a constant"),
+        ("times_in_images", r"in inputs\[:, 0, 0, 1\], which float32 rounds to steps of 0\.25"),
+        ("mapped_offset", r"inputs\[:, 0\], which float32 rounds to steps of 8"),
+        ("offset_labels", "labels whose variation float32 holds, got .* in labels, which float32 rounds to steps of 8"),
+        ("stream_of_offset", r"inputs\[:, 0\], which float32 rounds to steps of 8"),
         ("one_input", "inputs for each example, got the single number 3.0"),
         ("one_label", "labels for each example, got the single number 1"),
         ("test_inputs_alone", "or None for both, got no labels"),
@@ -102,10 +131,13 @@ def test_what_would_be_lost(name: str, told: str) -> None:
         load_source(f"code_of_arrays:{name}")
 
 
-@pytest.mark.parametrize(
-    "name",
-    ["mask_without_effect", "numbers_as_objects", "labels_as_objects", "backwards", "ids", "booleans", "halves"],
-)
+KEPT = (
+    "mask_without_effect", "numbers_as_objects", "labels_as_objects", "backwards", "ids", "booleans", "halves",
+    "rounded", "constants", "nearly_black", "days", "float32_offset",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("name", KEPT)
 def test_what_is_kept(name: str) -> None:
     source = load_source(f"code_of_arrays:{name}")
     assert source.inputs.shape == (20, 2)
@@ -119,4 +151,11 @@ def test_mapped_arrays(tmp_path: Path) -> None:
     np.save(tmp_path / "train_inputs.npy", 2**24 + np.arange(40).reshape(20, 2))
     np.save(tmp_path / "train_labels.npy", np.arange(20) % 2)
     with pytest.raises(UserError, match="`dataset` arrays must have integer inputs"):
+        load_source("arrays", root=tmp_path, cache_dir=tmp_path / "cache")
+    np.save(tmp_path / "train_inputs.npy", 2.0**30 + np.arange(40.0).reshape(20, 2))
+    with pytest.raises(UserError, match=r"`dataset` arrays must have inputs .* 1073741824.0 to 1073741862.0 in inputs"):
+        load_source("arrays", root=tmp_path, cache_dir=tmp_path / "cache")
+    np.save(tmp_path / "train_inputs.npy", np.arange(40.0).reshape(20, 2))
+    np.save(tmp_path / "train_labels.npy", 2.0**30 + np.arange(20.0))
+    with pytest.raises(UserError, match="`dataset` arrays must have labels whose variation float32 holds"):
         load_source("arrays", root=tmp_path, cache_dir=tmp_path / "cache")
