@@ -5,6 +5,7 @@ A sweep runs `main` (sweeps.execution.preflight) in a separate process: a user's
 PyTorch would cost the driver half a GiB.
 """
 
+import contextlib
 import dataclasses
 import itertools
 import json
@@ -42,7 +43,7 @@ from trainables.tasks.names import require_level
 from trainables.training.batches import epoch_batches
 from trainables.training.loop import Training
 from trainables.training.optimizers.by_name import check_optimizer, through_a_file
-from trainables.training.own_step import OwnLoss, build_network, check_whole_batches, training_of
+from trainables.training.own_step import OwnLoss, OwnTraining, build_network, check_whole_batches, training_of
 from trainables.training.parallel import Workers
 from trainables.training.parts import Parts
 from trainables.training.schedule import batch_sizes
@@ -164,6 +165,7 @@ def check_parts(configs: Iterable[TrialConfig], source: Source, micro_batch_size
                 Parts(models[key], Workers(rank, workers), micro_batch_size, config.ghost_batch_size).of(size)
 
 
+IDLE_STEPS = 100  # of a user's own, after which it is odd that no parameter has changed
 FIRST_EVALUATIONS = 12  # of a loss: enough for each kind that a measure asks for
 MEASURES_SECONDS = 30.0  # for all measures of one network
 
@@ -206,6 +208,18 @@ def uncovered_parameters(configs: Sequence[TrialConfig], source: Source) -> Iter
         scale = _BriefTrial(config, source).training.noise_scale
         if scale is not None and (line := scale.uncovered()):
             yield f"on {config.model} {line}"
+
+
+def idle_steps(configs: Sequence[TrialConfig], source: Source) -> Iterator[str]:
+    """For each training step of a user's own that changes no parameter, one line. It may rightly wait, so it is no
+    UserError."""
+    for config in {(c.trial, c.model, c.model_options): c for c in configs if c.trial is not None}.values():
+        is_idle = False
+        with contextlib.suppress(Exception), time_limit(MEASURES_SECONDS, ""):  # the trials say what is wrong
+            training = _BriefTrial(config, source).training
+            is_idle = isinstance(training, OwnTraining) and training.is_idle(IDLE_STEPS)
+        if is_idle:
+            yield f"{config.trial} changed no parameter of its model in {IDLE_STEPS} steps on a few examples"
 
 
 class _EnoughEvaluations(BaseException):  # no Exception, which measures may catch
@@ -379,8 +393,7 @@ def main() -> NoReturn:
         say(str(error))
     else:
         say("")
-        for line in itertools.chain(
-            uncovered_parameters(configs, source), failing_measures(configs, source, timeout, begin)
-        ):
+        lines = idle_steps(configs, source), uncovered_parameters(configs, source)
+        for line in itertools.chain(*lines, failing_measures(configs, source, timeout, begin)):
             say(line)
     end_at_once()

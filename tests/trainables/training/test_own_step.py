@@ -9,7 +9,9 @@ import pytest
 import torch
 from narrow import not_none
 
+from sweeps.execution.preflight import check
 from sweeps.plan.grid import Grid, expand
+from sweeps.session.placement import Placement
 from trainables.check import check_trials
 from trainables.config import TrialConfig
 from trainables.data import Source
@@ -96,6 +98,18 @@ class Upwards(Quadratic):
 class Worded(Quadratic):
     def evaluate(self):
         return super().evaluate() | {"test_loss": "low"}
+
+class Idle(Sgd):  # trains a copy
+    def __init__(self, config, data):
+        super().__init__(config, data)
+        self.model = build(config, data)
+
+class Waits(Sgd):  # for its first 20 steps
+    steps = 0
+    def step(self, inputs, labels, learning_rate):
+        self.steps += 1
+        if self.steps > 20:
+            super().step(inputs, labels, learning_rate)
 
 class Raises(Sgd):
     def step(self, inputs, labels, learning_rate):
@@ -216,6 +230,13 @@ def test_a_class_that_lacks_a_part(digits: Source, trial: str, reason: str) -> N
     configs = trials(digits, f"own_steps_of_test:{trial}")
     with pytest.raises(UserError, match=f"^`(--)?trial` own_steps_of_test:{trial} {reason}"):
         check_trials(configs, digits, None, None, 1)
+
+
+def test_a_step_that_changes_nothing_is_told(digits: Source) -> None:
+    configs = [*trials(digits, "own_steps_of_test:Idle"), *trials(digits, "own_steps_of_test:Waits")]
+    assert check(configs, digits, Placement()) == [
+        "own_steps_of_test:Idle changed no parameter of its model in 100 steps on a few examples"
+    ]
 
 
 def test_whole_batches_alone(digits: Source) -> None:

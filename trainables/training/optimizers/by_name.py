@@ -29,6 +29,7 @@ from trainables.training.optimizers.progressive_lbfgs import ProgressiveLBFGS
 
 PLAIN: dict[str, Any] = {"adam": Adam, "sgd": SGD}
 PLAIN_KEYS = {"params", "weight_decay", LR_RATIO}  # of groups, which these take
+STEPS_TO_CHANGE = 100  # an optimizer may warm up from 0, or sum gradients first, for fewer steps
 OF_THE_DEVICE = ("fused", "capturable")  # options of an optimizer that a saved state must not bring along
 
 
@@ -72,10 +73,11 @@ def load_state(optimizer: Optimizer, state: dict[str, Any]) -> None:
 
 
 def check_optimizer(config: TrialConfig, model: nn.Module) -> None:
-    """Raises UserError where the optimizer of `config` cannot be built, cannot take a step, or does not go on from its
-    saved state to the same weights. `model` is used up.
+    """Raises UserError where the optimizer of `config` cannot be built, cannot take a step, does not go on from its
+    saved state to the same weights, or changes no parameter in STEPS_TO_CHANGE steps. `model` is used up.
     """
     optimizer = build_optimizer(config, model)
+    start = [parameter.detach().clone() for parameter in model.parameters()]
     try:
         _step_on_random_gradients(model, optimizer, 0)
         weights, state = copy.deepcopy(model.state_dict()), through_a_file(optimizer.state_dict())
@@ -93,6 +95,15 @@ def check_optimizer(config: TrialConfig, model: nn.Module) -> None:
             f"`optimizer`: {config.optimizer} continues differently from its saved state, so trials cannot be resumed; "
             "its state_dict must hold all that a step depends on"
         )
+    steps = 2
+    while all(map(torch.equal, start, model.parameters())):
+        if steps == STEPS_TO_CHANGE:
+            raise UserError(
+                f"`optimizer`: {config.optimizer} must change parameters, got none changed after {steps} steps at "
+                f"learning rate {config.learning_rate:g}"
+            )
+        _step_on_random_gradients(model, resumed, steps)
+        steps += 1
 
 
 def _step_on_random_gradients(model: nn.Module, optimizer: Optimizer, seed: int) -> None:

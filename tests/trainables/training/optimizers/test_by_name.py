@@ -1,5 +1,6 @@
 """Optimizers by name: steps by hand formula, PyTorch's own steps, weight decay, groups of parameters, bad options."""
 
+import copy
 import inspect
 import json
 import math
@@ -307,6 +308,34 @@ class Forgetful(torch.optim.SGD):
 class Unsaveable(torch.optim.SGD):
     def state_dict(self) -> dict[str, Any]:
         return {**super().state_dict(), "rule": Forgetful}
+
+
+class Idle(torch.optim.SGD):
+    """Updates copies."""
+
+    def __init__(self, params: Any, lr: float) -> None:
+        super().__init__([{**group, "params": copy.deepcopy(group["params"])} for group in params], lr=lr)
+
+
+class Sums(torch.optim.SGD):
+    """Steps with the sum of 16 gradients, after 15 updates that rightly change nothing."""
+
+    def step(self, closure: Any = None) -> Any:
+        for parameter in (p for group in self.param_groups for p in group["params"]):
+            state = self.state[parameter]
+            state["count"] = state.get("count", 0) + 1
+            state["sum"] = state.get("sum", 0) + parameter.grad
+            if state["count"] % 16 == 0:
+                parameter.data -= self.param_groups[0]["lr"] * state.pop("sum")
+
+
+def test_an_optimizer_that_changes_nothing_is_refused(make_config: Make) -> None:
+    with pytest.raises(UserError, match=r"must change parameters, got none changed after 100 steps at .* rate 0\.01$"):
+        check_optimizer(make_config(optimizer=f"{__name__}:Idle"), network())
+    check_optimizer(make_config(optimizer=f"{__name__}:Sums"), network())
+    frozen = network().requires_grad_(False)
+    frozen.head.weight.requires_grad_(True)
+    check_optimizer(make_config(optimizer="adamw"), frozen)
 
 
 @pytest.mark.parametrize(
