@@ -5,8 +5,11 @@ functions and classes, and constants that can be written down. It is named by a 
 is another module, and so another model.
 """
 
+import __future__
+
 import ast
 import builtins
+import contextlib
 import hashlib
 import inspect
 import linecache
@@ -23,6 +26,7 @@ from trainables.runtime.errors import UserError
 from trainables.runtime.importing import importing_alike
 from trainables.storage.folders import write_atomically
 
+LATE_ANNOTATIONS = "from __future__ import annotations"
 CONSTANTS = (bool, int, float, complex, str, bytes, type(None))
 
 
@@ -37,7 +41,8 @@ def as_module(code: Callable[..., Any], folder: Path) -> str:
     imports = [text for text in parts.values() if text.startswith(("import ", "from "))]
     rest = [text for text in parts.values() if not text.startswith(("import ", "from "))]
     more = [f"import {name}" for name in _unloaded(imports, sorted(submodules))]
-    text = "\n".join([*sorted(imports), *more]) + "\n\n\n" + "\n\n".join(rest) + "\n"
+    imports.sort(key=lambda line: (line != LATE_ANNOTATIONS, line))
+    text = "\n".join([*imports, *more]) + "\n\n\n" + "\n\n".join(rest) + "\n"
     name = f"cell_{hashlib.sha256(text.encode()).hexdigest()[:12]}"
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -70,21 +75,37 @@ def _collect(code: Any, parts: dict[str, str], submodules: set[str]) -> None:
         if used in space:
             _add(used, space[used], parts, submodules)
     parts[name] = parts.pop(name) or source.rstrip() + "\n"
+    if _has_late_annotations(code):
+        parts[LATE_ANNOTATIONS] = LATE_ANNOTATIONS
 
 
 def _source(code: Any) -> str:
-    """As `inspect.getsource`, which does not find the classes of a notebook, whose module is no file."""
-    methods = (
-        [value for value in vars(code).values() if isinstance(value, FunctionType)] if inspect.isclass(code) else []
-    )
-    if not methods:
+    """As `inspect.getsource`, which does not find the classes of a notebook, whose module is no file.
+
+    They are in the cell of one of their methods, or else in the last cell that has run and defines a class so named.
+    """
+    if not inspect.isclass(code):
         return inspect.getsource(code)
-    text = "".join(linecache.getlines(methods[0].__code__.co_filename))
-    found = [node for node in ast.parse(text).body if isinstance(node, ast.ClassDef) and node.name == code.__name__]
-    if not found:
-        raise OSError(f"no class {code.__name__}")
-    first = min([found[-1].lineno, *(decorator.lineno for decorator in found[-1].decorator_list)])
-    return "\n".join(text.splitlines()[first - 1 : found[-1].end_lineno])
+    methods = _methods(code)
+    cells = ["".join(linecache.getlines(methods[0].__code__.co_filename))] if methods else []
+    for text in [*cells, *reversed(vars(sys.modules[code.__module__]).get("In", []))]:
+        with contextlib.suppress(SyntaxError):
+            found = [node for node in ast.parse(text).body if getattr(node, "name", None) == code.__name__]
+            if found and isinstance(found[-1], ast.ClassDef):
+                first = min([found[-1].lineno, *(decorator.lineno for decorator in found[-1].decorator_list)])
+                return "\n".join(text.splitlines()[first - 1 : found[-1].end_lineno])
+    return inspect.getsource(code)
+
+
+def _methods(code: type) -> list[FunctionType]:
+    return [value for value in vars(code).values() if isinstance(value, FunctionType)]
+
+
+def _has_late_annotations(code: Any) -> bool:
+    """Whether the annotations of `code` are never evaluated, so that they may name what is defined later."""
+    functions = _methods(code) if inspect.isclass(code) else [inspect.unwrap(code)]
+    flag = __future__.annotations.compiler_flag
+    return any(function.__code__.co_flags & flag for function in functions if isinstance(function, FunctionType))
 
 
 def _add(name: str, value: Any, parts: dict[str, str], submodules: set[str]) -> None:

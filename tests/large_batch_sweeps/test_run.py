@@ -70,6 +70,42 @@ def build(input_shape, num_classes):
 """
 
 
+WITHOUT_METHODS = """
+from __future__ import annotations
+import enum
+from dataclasses import dataclass
+from typing import NamedTuple
+from PIL import Image
+from torch import nn
+
+class Net(nn.Sequential):
+    pass
+
+@dataclass
+class Options:
+    width: int = 4
+
+class Point(NamedTuple):
+    x: int = 5
+
+class Kind(enum.Enum):
+    PLAIN = 6
+
+class Paths:
+    depth = 1
+    @staticmethod
+    def width():
+        return 7
+
+class Chain:
+    def again(self) -> Chain:
+        return Chain()
+
+def build() -> Undefined:
+    numbers = len(Net()), Options().width, Point().x, Kind.PLAIN.value, Paths.width(), Paths.depth
+    return numbers, Chain().again(), Image
+"""
+
 SUBMODULES = """
 import json
 import os
@@ -95,8 +131,8 @@ def run_cell(text: str, monkeypatch: pytest.MonkeyPatch) -> types.ModuleType:
     module = types.ModuleType("notebook_of_test")
     file = "<ipython-input-1>"
     linecache.cache[file] = (len(text), None, text.splitlines(keepends=True), file)
-    exec(compile(text, file, "exec"), module.__dict__)
     monkeypatch.setitem(sys.modules, module.__name__, module)
+    exec(compile(text, file, "exec"), module.__dict__)
     return module
 
 
@@ -155,6 +191,18 @@ def test_modules_inside_packages_are_imported(tmp_path: Path, monkeypatch: pytes
     code = f"import {name}; print({name}.build('<p/>')[:4])"
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True)
     assert done.stdout == "('p', '&lt;p/&gt;', 'a/b', 'JSONDecodeError')\n", done.stderr
+
+
+def test_classes_without_methods(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Python does not know their cells; the last one counts that has run, and cells may hold magics that fail."""
+    notebook = run_cell(WITHOUT_METHODS, monkeypatch)
+    edited = "class Paths:\n    depth = 2\n    @staticmethod\n    def width():\n        return 7"
+    vars(notebook)["In"] = ["%magic", WITHOUT_METHODS, edited, "print(Paths)"]
+    name = as_module(notebook.build, tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    numbers, chain, _ = __import__(name).build()
+    assert numbers == (0, 4, 5, 6, 7, 2)
+    assert type(chain).__name__ == "Chain"
 
 
 def test_a_run_that_only_tells_has_no_results(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
