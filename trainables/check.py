@@ -1,18 +1,18 @@
-"""Checks before the first trial: whether trials can train, on two examples of zeros, and which measures work, on a few
-examples of the data.
+"""Checks before the first trial: whether trials can train, on two examples of zeros.
+
+What is odd about trials that can is found out on a few examples of the data (trainables.brief_trials).
 
 A sweep runs `main` (sweeps.execution.preflight) in a separate process: a user's model may hang or crash, and importing
 PyTorch would cost the driver half a GiB.
 """
 
-import contextlib
 import dataclasses
 import itertools
 import json
 import math
 import pickle
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NoReturn
 
 import numpy as np
@@ -20,6 +20,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from trainables.brief_trials import doubts, who, with_few_examples
 from trainables.config import TrialConfig
 from trainables.data import Dataset, Source
 from trainables.data.dataset import EXAMPLES
@@ -29,27 +30,23 @@ from trainables.measures.placebo import rescaled_network
 from trainables.models.of_config import build
 from trainables.models.watched import watched
 from trainables.optimizer_settings import OPTIMIZERS
-from trainables.records.tables import Row
 from trainables.runtime.compiled import uncompiled
 from trainables.runtime.errors import UserError, quoted, reason_of, text_of
-from trainables.runtime.importing import is_import_path
 from trainables.runtime.in_place import kept
 from trainables.runtime.own_process import answer_file, end_at_once
 from trainables.runtime.seeds import preserve_rng
 from trainables.runtime.time_limit import time_limit
-from trainables.sharpness import ModelLoss
 from trainables.tasks.by_name import load_task
 from trainables.tasks.names import require_level
 from trainables.training.batches import epoch_batches
 from trainables.training.loop import Training
 from trainables.training.optimizers.by_name import check_optimizer, through_a_file
-from trainables.training.own_step import OwnLoss, OwnTraining, build_network, check_whole_batches, training_of
+from trainables.training.own_step import build_network, check_whole_batches, training_of
 from trainables.training.parallel import Workers
 from trainables.training.parts import Parts
 from trainables.training.schedule import batch_sizes
 from trainables.training.shifts import SEVERITIES, shifted
 from trainables.training.weight_averaging import require_one_average
-from trainables.trial import Trial
 
 
 def check_trials(
@@ -88,23 +85,15 @@ def check_trials(
             with time_limit(timeout, f"took more than the {timeout} s of --trial-timeout"):
                 check_trial(config, source)
         except TimeoutError as error:
-            raise UserError(f"{_who(config, source)} cannot train on two examples: it {error}") from error
+            raise UserError(f"{who(config, source)} cannot train on two examples: it {error}") from error
         except UserError:
             raise
         except Exception as error:
             few = "at batch size 1" if _smallest_batch(config) == 1 else "on two examples"
             reason = f"{type(error).__name__}: {quoted(next(iter(text_of(error).splitlines()), ''))}"
-            raise UserError(f"{_who(config, source)} cannot train {few}: it raises {reason}") from error
+            raise UserError(f"{who(config, source)} cannot train {few}: it raises {reason}") from error
     if micro_batch_size is not None or workers > 1:
         check_parts(configs, source, micro_batch_size, workers)
-
-
-def _who(config: TrialConfig, source: Source) -> str:
-    """What trains: a user's own trial or task is named, since the model need not be at fault."""
-    task = config.task or source.task
-    if config.trial is not None:
-        return f"`--trial` {config.trial}"
-    return f"`--task` {task} with --model {config.model}" if is_import_path(task) else f"`--model` {config.model}"
 
 
 def check_trial(config: TrialConfig, source: Source) -> None:
@@ -163,151 +152,6 @@ def check_parts(configs: Iterable[TrialConfig], source: Source, micro_batch_size
             sizes = {len(batch) for batch in epoch_batches(config.train_size, batch_size, seed=0, epoch=0)}
             for rank, size in itertools.product(range(workers), sizes):
                 Parts(models[key], Workers(rank, workers), micro_batch_size, config.ghost_batch_size).of(size)
-
-
-IDLE_STEPS = 100  # of a user's own, after which it is odd that no parameter has changed
-FIRST_EVALUATIONS = 12  # of a loss: enough for each kind that a measure asks for
-MEASURES_SECONDS = 30.0  # for all measures of one network
-
-
-def failing_measures(
-    configs: Sequence[TrialConfig],
-    source: Source,
-    timeout: float | None,
-    begin: Callable[[TrialConfig], object] = lambda config: None,
-) -> Iterator[str]:
-    """For each reason why measures of `configs` have no value on the few examples of `source`, one line.
-
-    A trial goes on without them, so this is no UserError. Each measure is begun after an update of the weights, and
-    ends at FIRST_EVALUATIONS: what raises does so there. What takes more than MEASURES_SECONDS is not waited for.
-    """
-    seconds = MEASURES_SECONDS if timeout is None else min(timeout, MEASURES_SECONDS)
-    late = f"took more than {seconds:g} s"
-    for config in {_measured(config): config for config in configs if config.measures}.values():
-        begin(config)
-        try:
-            with time_limit(seconds, late):
-                trial = _BriefTrial(config, source)
-                with uncompiled():
-                    trial.train()
-                    trial.measure()
-        except Exception as error:  # of these examples: the training itself has been checked
-            yield f"measures on {config.model} could not be tried: {reason_of(error)}"
-            continue
-        names: dict[str, list[str]] = {}
-        for row in trial.measures:
-            names.setdefault(row["error"], []).append(row["measure"])
-        for reason, failed in names.items():
-            what = "could not be tried" if reason == late else "cannot be measured, the trials go on without"
-            yield f"{', '.join(dict.fromkeys(failed))} on {config.model} {what}: {reason}"
-
-
-def uncovered_parameters(configs: Sequence[TrialConfig], source: Source) -> Iterator[str]:
-    """For each network with parameters that its noise scale does not cover, one line: how many, and which."""
-    for config in {(c.model, c.model_options, c.task, c.noise_scale): c for c in configs if c.noise_scale}.values():
-        scale = _BriefTrial(config, source).training.noise_scale
-        if scale is not None and (line := scale.uncovered()):
-            yield f"on {config.model} {line}"
-
-
-def idle_steps(configs: Sequence[TrialConfig], source: Source) -> Iterator[str]:
-    """For each training step of a user's own that changes no parameter, one line. It may rightly wait, so it is no
-    UserError."""
-    for config in {(c.trial, c.model, c.model_options): c for c in configs if c.trial is not None}.values():
-        is_idle = False
-        with contextlib.suppress(Exception), time_limit(MEASURES_SECONDS, ""):  # the trials say what is wrong
-            training = _BriefTrial(config, source).training
-            is_idle = isinstance(training, OwnTraining) and training.is_idle(IDLE_STEPS)
-        if is_idle:
-            yield f"{config.trial} changed no parameter of its model in {IDLE_STEPS} steps on a few examples"
-
-
-class _EnoughEvaluations(BaseException):  # no Exception, which measures may catch
-    """A measure has gone on without an error for as long as it was to."""
-
-
-class _BriefLoss(ModelLoss):
-    """`loss`, which can be evaluated only a few times."""
-
-    def __init__(self, loss: ModelLoss) -> None:
-        vars(self).update(vars(loss))
-        self._count = 0
-
-    @property
-    def evaluations(self) -> int:
-        return self._count
-
-    @evaluations.setter
-    def evaluations(self, count: int) -> None:
-        if count > FIRST_EVALUATIONS:
-            raise _EnoughEvaluations
-        self._count = count
-
-
-class _BriefTrial(Trial):
-    """A trial of one epoch, whose `measures` are the rows of those that fail."""
-
-    def __init__(self, config: TrialConfig, source: Source) -> None:
-        size = max(1, len(source.inputs) - 2)
-        few = dataclasses.replace(
-            with_few_examples(config, size),
-            test_size=2,  # a batch of 1 is none to batch norm without statistics
-            validation_size=None,
-            measure_every=None,
-            measure_share=None,
-        )
-        super().__init__(few, source)
-
-    def _check_labels(self) -> None:
-        """So few may well be all of one class."""
-
-    def _bound(self) -> ModelLoss | OwnLoss:
-        loss = super()._bound()
-        return _BriefLoss(loss) if isinstance(loss, ModelLoss) else loss
-
-    def _rows(self, name: str, loss: ModelLoss | OwnLoss | str) -> list[Row]:
-        if isinstance(loss, ModelLoss):
-            loss.evaluations = 0
-        if isinstance(loss, OwnLoss):
-            return []  # it cannot be told to end early
-        try:
-            return [row for row in super()._rows(name, loss) if row.get("error") is not None]
-        except _EnoughEvaluations:
-            return []
-
-
-def _measured(config: TrialConfig) -> tuple[object, ...]:
-    """What decides whether measures have a value."""
-    how = config.measure_dtype, config.measure_batch_norm
-    optimizer = config.optimizer, config.optimizer_options, config.parameter_groups
-    return config.trial, config.model, config.model_options, *optimizer, config.measures, *how
-
-
-def with_few_examples(config: TrialConfig, size: int) -> TrialConfig:
-    """`config` for `size` training examples, all in one batch."""
-    return dataclasses.replace(
-        config,
-        train_size=size,
-        batch_size=size,
-        measure_examples=size,
-        epochs=1,
-        budget=None,
-        evaluate_every=None,
-        warmup_epochs=0,
-        warmup_steps=None,
-        switch_epoch=None,
-        switch_batch_size=None,
-        batch_schedule=None,
-        decay=None,
-        decay_epochs=None,
-        decay_factor=None,
-        decay_by=None,
-        decay_share=None,
-        decay_floor=0.0,
-        local_workers=None,
-        local_steps=None,
-        local_from=None,
-    )
 
 
 def _smallest_batch(config: TrialConfig) -> int:
@@ -372,7 +216,7 @@ def _zeros(source: Source) -> Dataset:
 def main() -> NoReturn:
     """Reads the pickled arguments of `check_trials` from standard input and answers, in a process of `own_process`.
 
-    The answer is a line of JSON with the message of the UserError, or "", and then one for each of `failing_measures`.
+    The answer is a line of JSON with the message of the UserError, or "", and then one for each of `doubts`.
     Between them are objects with the `model` that is tried next, for whoever finds that it has ended the process.
     """
     arguments = pickle.load(sys.stdin.buffer)  # noqa: S301, from the sweep that started this process
@@ -393,7 +237,6 @@ def main() -> NoReturn:
         say(str(error))
     else:
         say("")
-        lines = idle_steps(configs, source), uncovered_parameters(configs, source)
-        for line in itertools.chain(*lines, failing_measures(configs, source, timeout, begin)):
+        for line in doubts(configs, source, timeout, begin):
             say(line)
     end_at_once()

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from trainables.check import with_few_examples
+from trainables.brief_trials import with_few_examples
 from trainables.config import LARGE_NETWORK, TrialConfig
 from trainables.data import Source
 from trainables.measures.by_name import loss_of

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import pandas as pd
 import torch
 
-from trainables.check import with_few_examples
+from trainables.brief_trials import with_few_examples
 from trainables.config import TrialConfig
 from trainables.data import Source
 from trainables.training.parallel import Workers

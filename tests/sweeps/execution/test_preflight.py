@@ -13,7 +13,8 @@ import pytest
 
 from sweeps.execution.preflight import check, checking
 from sweeps.session.placement import Placement
-from trainables.check import check_trials, failing_measures
+from trainables.brief_trials import failing_measures
+from trainables.check import check_trials
 from trainables.config import TrialConfig
 from trainables.data import Source
 from trainables.data.dataset import EXAMPLES
@@ -250,7 +251,9 @@ def test_no_measure_fails_on_a_few_examples_alone(make_config: Make, digits: Sou
 
 def test_what_cannot_be_tried_is_told_too(make_config: Make, digits: Source, monkeypatch: pytest.MonkeyPatch) -> None:
     """Such as where the few examples are too few."""
-    monkeypatch.setattr("trainables.check._BriefTrial.train", lambda *_: (_ for _ in ()).throw(ValueError("too\nfew")))
+    monkeypatch.setattr(
+        "trainables.brief_trials.BriefTrial.train", lambda *_: (_ for _ in ()).throw(ValueError("too\nfew"))
+    )
     assert list(failing_measures([make_config()], digits, None)) == [
         "measures on mlp could not be tried: ValueError: too few"
     ]
@@ -259,7 +262,7 @@ def test_what_cannot_be_tried_is_told_too(make_config: Make, digits: Source, mon
 def test_a_measure_that_hangs_is_not_waited_for(
     make_config: Make, digits: Source, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("trainables.check.MEASURES_SECONDS", 1.0)
+    monkeypatch.setattr("trainables.brief_trials.MEASURES_SECONDS", 1.0)
     monkeypatch.setitem(MEASURES, "hessian_trace", lambda *_: time.sleep(60))
     lines = list(failing_measures([make_config(measures="hessian_trace,stability")], digits, None))
     assert lines == ["hessian_trace, stability on mlp could not be tried: took more than 1 s"]

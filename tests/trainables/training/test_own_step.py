@@ -235,7 +235,7 @@ def test_a_class_that_lacks_a_part(digits: Source, trial: str, reason: str) -> N
 def test_a_step_that_changes_nothing_is_told(digits: Source) -> None:
     configs = [*trials(digits, "own_steps_of_test:Idle"), *trials(digits, "own_steps_of_test:Waits")]
     assert check(configs, digits, Placement()) == [
-        "own_steps_of_test:Idle changed no parameter of its model in 100 steps on a few examples"
+        "`--trial` own_steps_of_test:Idle changes no parameter of its model in 100 steps on a few examples"
     ]
 
 
