@@ -23,6 +23,7 @@ from trainables.runtime.errors import reason_of
 from trainables.runtime.importing import is_import_path
 from trainables.runtime.time_limit import time_limit
 from trainables.sharpness import ModelLoss
+from trainables.training.loop import Training
 from trainables.training.own_step import OwnLoss, OwnTraining
 from trainables.trial import Trial
 
@@ -100,14 +101,16 @@ def doubts_about_code(configs: Sequence[TrialConfig], source: Source) -> Iterato
             continue
         found: list[str] = []
         with contextlib.suppress(Exception), time_limit(MEASURES_SECONDS, ""), uncompiled():  # of these few examples
-            if is_idle(config, source):
-                found.append(f"changes no parameter of its model in {IDLE_STEPS} steps on a few examples")
-            if not is_resumed(config, source):
+            one, other = (BriefTrial(config, source, epochs=2) for _ in range(2))
+            if not is_resumed(one, other):
                 found.append(
                     "continues differently after it is saved and loaded, so interrupted trials end with other results; "
                     "its state_dict must hold all that a step depends on"
                 )
-            if depends_on_batch(config, source):
+            if isinstance(one.training, OwnTraining):
+                if one.training.is_idle(IDLE_STEPS):
+                    found.append(f"changes no parameter of its model in {IDLE_STEPS} steps on a few examples")
+            elif depends_on_batch(one.training):
                 found.append(
                     "gives an example another loss with other examples in its batch, also in evaluation mode, so "
                     "results depend on how data are cut into batches; is a batch_first=True missing?"
@@ -115,15 +118,8 @@ def doubts_about_code(configs: Sequence[TrialConfig], source: Source) -> Iterato
         yield from (f"{who(config, source)} {line}" for line in found)
 
 
-def is_idle(config: TrialConfig, source: Source) -> bool:
-    """Whether steps of a user's own change no parameter."""
-    training = BriefTrial(config, source).training
-    return isinstance(training, OwnTraining) and training.is_idle(IDLE_STEPS)
-
-
-def is_resumed(config: TrialConfig, source: Source) -> bool:
-    """Whether a trial that is saved after an epoch and loaded has the same second epoch."""
-    one, other = (BriefTrial(config, source, epochs=2) for _ in range(2))
+def is_resumed(one: Trial, other: Trial) -> bool:
+    """Whether `one`, saved after an epoch and loaded into `other`, has the same second epoch there."""
     one.training.train_epoch()
     with tempfile.TemporaryDirectory() as folder:
         one.save(Path(folder) / "trial.pt")
@@ -134,12 +130,8 @@ def is_resumed(config: TrialConfig, source: Source) -> bool:
     return first == second
 
 
-def depends_on_batch(config: TrialConfig, source: Source) -> bool:
+def depends_on_batch(training: Training) -> bool:
     """Whether the losses of examples in two halves of a batch are other ones than in the whole."""
-    training = BriefTrial(config, source).training
-    if isinstance(training, OwnTraining):
-        return False
-    training.train_epoch()
     task, model = training.task, training.task.evaluation_mode(training.model)
     inputs, labels = (tensor_of(part) for part in (training.data.train_inputs, training.data.train_labels))
     with torch.no_grad():
