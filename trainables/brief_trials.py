@@ -27,7 +27,7 @@ from trainables.training.loop import Training
 from trainables.training.own_step import OwnLoss, OwnTraining
 from trainables.trial import Trial
 
-IDLE_STEPS = 100  # of a user's own, after which it is odd that no parameter has changed
+IDLE_STEPS = 100  # of a user's own code, after which it is odd that no parameter has changed
 SAME_LOSS = 1e-4  # of the largest: losses of an example that differ by less are the same but for rounding
 FIRST_EVALUATIONS = 12  # of a loss: enough for each kind that a measure asks for
 MEASURES_SECONDS = 30.0  # for all measures of one network
@@ -107,10 +107,9 @@ def doubts_about_code(configs: Sequence[TrialConfig], source: Source) -> Iterato
                     "continues differently after it is saved and loaded, so interrupted trials end with other results; "
                     "its state_dict must hold all that a step depends on"
                 )
-            if isinstance(one.training, OwnTraining):
-                if one.training.is_idle(IDLE_STEPS):
-                    found.append(f"changes no parameter of its model in {IDLE_STEPS} steps on a few examples")
-            elif depends_on_batch(one.training):
+            if is_idle(one) and is_idle(BriefTrial(config, source, epochs=IDLE_STEPS)):
+                found.append(f"changes no parameter of its model in {IDLE_STEPS} steps on a few examples")
+            if not isinstance(one.training, OwnTraining) and depends_on_batch(one.training):
                 found.append(
                     "gives an example another loss with other examples in its batch, also in evaluation mode, so "
                     "results depend on how data are cut into batches; is a batch_first=True missing?"
@@ -128,6 +127,15 @@ def is_resumed(one: Trial, other: Trial) -> bool:
         trial.train()
     first, second = (json.dumps(trial.training.epochs[-1] | {"seconds": 0}) for trial in (one, other))
     return first == second
+
+
+def is_idle(trial: Trial) -> bool:
+    """Whether all steps of `trial` change no parameter."""
+    while not trial.training.finished:
+        trial.training.train_epoch()
+        if trial.training.epochs[-1]["distance"]:
+            break
+    return not trial.training.epochs[-1]["distance"]
 
 
 def depends_on_batch(training: Training) -> bool:

@@ -69,6 +69,10 @@ class Contrast:
         alike = outputs @ outputs.T
         return F.cross_entropy(alike, torch.arange(len(labels)), reduction="none")
 
+class Detached:
+    def loss(self, outputs, labels):
+        return F.cross_entropy(outputs.detach(), labels, reduction="none") + 0 * outputs.sum()
+
 class Sgd:
     def __init__(self, config, data):
         self.model = build(config, data)
@@ -92,6 +96,8 @@ class Forgets(Sgd):
 
 RESUMED = "continues differently after it is saved and loaded, so interrupted trials end with other results"
 OF_BATCH = "gives an example another loss with other examples in its batch, also in evaluation mode"
+
+IDLE = "`--task` doubtful_code:Detached with --model mlp changes no parameter of its model in 100 steps"
 
 
 @pytest.fixture(autouse=True)
@@ -138,6 +144,8 @@ def test_networks_without_doubt(digits: Source, name: str, options: dict[str, An
 def test_tasks_and_steps(digits: Source) -> None:
     (line,) = lines(dataclasses.replace(digits, task="doubtful_code:Contrast"))
     assert line.startswith(f"`--task` doubtful_code:Contrast with --model mlp {OF_BATCH}")
+    (line,) = lines(dataclasses.replace(digits, task="doubtful_code:Detached"))
+    assert line == f"{IDLE} on a few examples"
     assert lines(digits, trial="doubtful_code:Sgd") == []
     (line,) = lines(digits, trial="doubtful_code:Forgets")
     assert line.startswith(f"`--trial` doubtful_code:Forgets {RESUMED}")

@@ -157,15 +157,6 @@ class OwnTraining(Training):
         if not self._has_evaluation:
             super()._look(epochs_done, looks)
 
-    def is_idle(self, steps: int) -> bool:
-        """Whether so many steps on the first batch leave all parameters as they are."""
-        batch = torch.arange(self.config.batch_size, device=self.data.train_labels.device)
-        for _ in range(steps):
-            self._update(self.optimizer, batch)
-            if self._distance():
-                return False
-        return True
-
     def state_dict(self) -> dict[str, Any]:
         return {**super().state_dict(), "own": self.own.state_dict()}
 
