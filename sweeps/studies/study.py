@@ -15,7 +15,6 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 from rich.console import Console
 
 from analysis.data.sequential_design import read_design
@@ -26,9 +25,9 @@ from sweeps.plan.axes import axes_line
 from sweeps.plan.grid import Grid, expand
 from sweeps.plan.units import batch_sizes_of, tokens_of_example
 from sweeps.session.placement import Placement
+from sweeps.studies.odd_data import about_data
 from trainables.config import NUMBERS_VERSION, TrialConfig
 from trainables.data import Source, is_drawn_anew, load_source
-from trainables.data.streams import StreamSource
 from trainables.measures.costs import cost_line
 from trainables.runtime.errors import UserError
 from trainables.runtime.text import duration
@@ -49,7 +48,6 @@ class Ending:
     write: Callable[[], object]
 
 
-ONE_SIDED = 0.8  # of all labels: a class that has more of them makes the accuracy a poor judge
 OF_STUDIES = {"target_test_loss", "rescaling"}  # fields of the grid without an option of batch_grid.py
 Finish = Callable[[Path, Console], Ending | None]  # prints the details, and writes where it returns no Ending
 
@@ -81,22 +79,8 @@ def source_of(options: argparse.Namespace, dataset: str, *others: str) -> Source
         source = _named_as_before(source, options.results / options.name)
     if is_drawn_anew(source):
         warn([f"{dataset} returns other data each time it is called, so trials cannot be resumed; seed its generator"])
-    if source.task == "classification" and not source.of_tokens and not isinstance(source, StreamSource):
-        warn(_about_labels(source))
+    warn(about_data(source))
     return source
-
-
-def _about_labels(source: Source) -> Iterable[str]:
-    """What is odd about class numbers: none for the first classes, or nearly all for one."""
-    counts = np.bincount(source.labels)
-    if least := int(np.flatnonzero(counts)[0]):
-        yield f"the labels of {source.name} start at {least}, so the classes below have no examples; subtract {least}"
-    if (share := counts.max() / counts.sum()) >= ONE_SIDED:
-        better = "--task binary judges by AUC" if source.num_classes == 2 else "balanced accuracy is kept in `metrics`"
-        yield (
-            f"{100 * share:.0f} % of the labels of {source.name} are {counts.argmax()}, which is the accuracy of a "
-            f"network that gives this answer alone; {better}"
-        )
 
 
 def resuming(options: argparse.Namespace) -> argparse.Namespace:
