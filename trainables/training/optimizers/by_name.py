@@ -14,6 +14,7 @@ from torch import nn
 from trainables.config import TrialConfig
 from trainables.optimizer_settings import read_options
 from trainables.runtime.errors import UserError, quoted
+from trainables.runtime.importing import is_import_path
 from trainables.runtime.seeds import seeded
 from trainables.training.optimizers.built import as_dicts, built
 from trainables.training.optimizers.combined import CombinedOptimizer
@@ -30,6 +31,7 @@ from trainables.training.optimizers.progressive_lbfgs import ProgressiveLBFGS
 PLAIN: dict[str, Any] = {"adam": Adam, "sgd": SGD}
 PLAIN_KEYS = {"params", "weight_decay", LR_RATIO}  # of groups, which these take
 STEPS_TO_CHANGE = 100  # an optimizer may warm up from 0, or sum gradients first, for fewer steps
+STEPS_AFTER_LOADING = 12  # of the user's own optimizer, which may do something every few steps
 OF_THE_DEVICE = ("fused", "capturable")  # options of an optimizer that a saved state must not bring along
 
 
@@ -77,16 +79,25 @@ def check_optimizer(config: TrialConfig, model: nn.Module) -> None:
     saved state to the same weights, or changes no parameter in STEPS_TO_CHANGE steps. `model` is used up.
     """
     optimizer = build_optimizer(config, model)
+    groups = getattr(optimizer, "param_groups", None)
+    if not isinstance(groups, list) or not all(isinstance(group, dict) and "lr" in group for group in groups):
+        raise UserError(
+            f"`optimizer`: {config.optimizer} must have `param_groups`, a list of dictionaries with their learning "
+            "rate as `lr`, which the schedule sets"
+        )
     start = [parameter.detach().clone() for parameter in model.parameters()]
+    seeds = range(1, STEPS_AFTER_LOADING + 1 if is_import_path(config.optimizer) else 2)
     try:
         _step_on_random_gradients(model, optimizer, 0)
         weights, state = copy.deepcopy(model.state_dict()), through_a_file(optimizer.state_dict())
-        _step_on_random_gradients(model, optimizer, 1)
+        for seed in seeds:
+            _step_on_random_gradients(model, optimizer, seed)
         straight = copy.deepcopy(model.state_dict())
         model.load_state_dict(weights)
         resumed = build_optimizer(config, model)
         load_state(resumed, state)
-        _step_on_random_gradients(model, resumed, 1)
+        for seed in seeds:
+            _step_on_random_gradients(model, resumed, seed)
     except Exception as error:
         kind = type(error).__name__
         raise UserError(f"`optimizer`: {config.optimizer} cannot train: {kind}: {quoted(error)}") from error
@@ -95,7 +106,7 @@ def check_optimizer(config: TrialConfig, model: nn.Module) -> None:
             f"`optimizer`: {config.optimizer} continues differently from its saved state, so trials cannot be resumed; "
             "its state_dict must hold all that a step depends on"
         )
-    steps = 2
+    steps = 1 + len(seeds)
     while all(map(torch.equal, start, model.parameters())):
         if steps == STEPS_TO_CHANGE:
             raise UserError(

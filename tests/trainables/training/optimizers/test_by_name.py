@@ -305,6 +305,39 @@ class Forgetful(torch.optim.SGD):
         return super().step(closure)
 
 
+class LooksAhead(torch.optim.SGD):
+    """Goes back half of the way every five steps, counted outside of its state."""
+
+    steps_done = 0
+
+    def step(self, closure: Any = None) -> Any:
+        parameters = [p for group in self.param_groups for p in group["params"]]
+        if self.steps_done % 5 == 0:
+            self.slow = [parameter.detach().clone() for parameter in parameters]
+        super().step(closure)
+        self.steps_done += 1
+        if self.steps_done % 5 == 0:
+            with torch.no_grad():
+                torch._foreach_lerp_(parameters, self.slow, 0.5)
+
+
+class OtherNames(torch.optim.SGD):
+    def __init__(self, params: Any, lr: float) -> None:
+        super().__init__(params, lr=lr)
+        for group in self.param_groups:
+            group["alpha"] = group.pop("lr")
+
+
+class WithoutGroups:
+    def __init__(self, params: Any, lr: float) -> None: ...
+
+
+@pytest.mark.parametrize("own", ["OtherNames", "WithoutGroups"])
+def test_an_optimizer_without_learning_rates_is_refused(make_config: Make, own: str) -> None:
+    with pytest.raises(UserError, match=f"{own} must have `param_groups`, a list of dictionaries with .* `lr`, which"):
+        check_optimizer(make_config(optimizer=f"{__name__}:{own}"), network())
+
+
 class Unsaveable(torch.optim.SGD):
     def state_dict(self) -> dict[str, Any]:
         return {**super().state_dict(), "rule": Forgetful}
@@ -339,7 +372,12 @@ def test_an_optimizer_that_changes_nothing_is_refused(make_config: Make) -> None
 
 
 @pytest.mark.parametrize(
-    ("own", "message"), [("Forgetful", "continues differently from its saved state"), ("Unsaveable", "cannot train")]
+    ("own", "message"),
+    [
+        ("Forgetful", "continues differently from its saved state"),
+        ("LooksAhead", "continues differently from its saved state"),
+        ("Unsaveable", "cannot train"),
+    ],
 )
 def test_an_optimizer_that_cannot_be_resumed_is_refused(make_config: Make, own: str, message: str) -> None:
     with pytest.raises(UserError, match=message):
