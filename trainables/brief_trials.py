@@ -94,7 +94,8 @@ def uncovered_parameters(configs: Sequence[TrialConfig], source: Source) -> Iter
 
 def doubts_about_code(configs: Sequence[TrialConfig], source: Source) -> Iterator[str]:
     """For each network, task or training step of a user's own whose results depend on what they should not, one line
-    for each way: no parameter changes, a saved trial continues differently, an example's loss depends on its batch."""
+    for each way: no parameter changes, a saved trial continues differently, an example's loss depends on its batch, a
+    token's loss on the tokens after it."""
     kinds = {(c.trial, c.model, c.model_options, c.task or source.task): c for c in configs}
     for (trial, model, _, task), config in kinds.items():
         if trial is None and not is_import_path(task) and (not is_import_path(model) or library_of(model)):
@@ -113,6 +114,10 @@ def doubts_about_code(configs: Sequence[TrialConfig], source: Source) -> Iterato
                 found.append(
                     "gives an example another loss with other examples in its batch, also in evaluation mode, so "
                     "results depend on how data are cut into batches; is a batch_first=True missing?"
+                )
+            if not isinstance(one.training, OwnTraining) and sees_the_answer(one.training):
+                found.append(
+                    "sees the next tokens, which are the labels, so its losses mean nothing; is a causal mask missing?"
                 )
         yield from (f"{who(config, source)} {line}" for line in found)
 
@@ -148,6 +153,19 @@ def depends_on_batch(training: Training) -> bool:
         apart = torch.cat([task.example_losses(model(half), targets) for half, targets in halves])
     is_other = (together - apart).abs().max() > SAME_LOSS * together.abs().max()
     return bool(is_other) and torch.equal(together, again)
+
+
+def sees_the_answer(training: Training) -> bool:
+    """Whether the losses of tokens depend on a later token, where each label is the next token."""
+    inputs, labels = (tensor_of(part) for part in (training.data.train_inputs, training.data.train_labels))
+    if labels.shape != inputs.shape or inputs.is_floating_point() or not torch.equal(inputs[:, 1:], labels[:, :-1]):
+        return False
+    task, model = training.task, training.task.evaluation_mode(training.model)
+    changed = inputs.clone()
+    changed[:, -1] = (inputs[:, -1] + 1) % training.data.num_classes
+    with torch.no_grad():
+        first, again, other = (task.loss(model(tokens), labels)[:, :-1] for tokens in (inputs, inputs, changed))
+    return bool((first - other).abs().max() > SAME_LOSS * first.abs().max()) and torch.equal(first, again)
 
 
 class _EnoughEvaluations(BaseException):  # no Exception, which measures may catch

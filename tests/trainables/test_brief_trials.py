@@ -4,6 +4,7 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from sweeps.plan.grid import Grid, expand
@@ -64,6 +65,15 @@ class Dropped(Base):
     def forward(self, x):
         return F.dropout(super().forward(x), 0.2, self.training)
 
+class Language(nn.Module):
+    def __init__(self, shape, classes, causal=False):
+        super().__init__()
+        self.embedding, self.head, self.causal = nn.Embedding(classes, 8), nn.Linear(8, classes), causal
+        self.block = nn.TransformerEncoderLayer(8, 2, 8, batch_first=True)
+    def forward(self, x):
+        mask = nn.Transformer.generate_square_subsequent_mask(x.shape[1]) if self.causal else None
+        return self.head(self.block(self.embedding(x), mask))
+
 class Contrast:
     def loss(self, outputs, labels):
         alike = outputs @ outputs.T
@@ -106,10 +116,10 @@ def code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(str(tmp_path))
 
 
-def lines(digits: Source, **fields: Any) -> list[str]:
+def lines(source: Source, **fields: Any) -> list[str]:
     about: dict[str, Any] = {"batch_sizes": [30], "learning_rates": [0.05], "train_size": 300, "epochs": 3}
     grid = Grid(**about | {"model_options": {}, "measures": ()} | fields)
-    return list(doubts_about_code(expand(grid, digits), digits))
+    return list(doubts_about_code(expand(grid, source), source))
 
 
 @pytest.mark.parametrize(
@@ -149,3 +159,15 @@ def test_tasks_and_steps(digits: Source) -> None:
     assert lines(digits, trial="doubtful_code:Sgd") == []
     (line,) = lines(digits, trial="doubtful_code:Forgets")
     assert line.startswith(f"`--trial` doubtful_code:Forgets {RESUMED}")
+
+
+def test_language_models() -> None:
+    """Without a causal mask a network sees the next tokens, but where they are not the labels, it may."""
+    tokens = np.random.default_rng(0).integers(0, 7, (60, 6))
+    parts = tokens[:50, :-1], tokens[:50, 1:], tokens[50:, :-1], tokens[50:, 1:]
+    text = Source("mine", *parts, 7, task="language")
+    (line,) = lines(text, model="doubtful_code:Language", train_size=40)
+    assert line.startswith("`--model` doubtful_code:Language sees the next tokens, which are the labels, so its losses")
+    assert lines(text, model="doubtful_code:Language", model_options={"causal": True}, train_size=40) == []
+    tagged = Source("mine", parts[0], parts[0] % 3, parts[2], parts[2] % 3, 7, task="language")
+    assert lines(tagged, model="doubtful_code:Language", train_size=40) == []
