@@ -206,7 +206,7 @@ def lines(
         )
         marks = [
             *(["shown to be slower"] if row.slower else []),
-            *([] if row.on_front else ["not on the Pareto front"]),
+            *([] if row.on_front or row.is_bound else ["not on the Pareto front"]),
             *(["an upper bound: at the goal when first evaluated"] if row.is_bound else []),
         ]
         marked = f" ({', '.join(marks)})" if marks else ""

@@ -140,12 +140,15 @@ def test_the_figure_marks_upper_bounds() -> None:
         assert ("Triangles: upper bounds" in figure.get_supxlabel()) == bool(marked)
 
 
-def test_an_upper_bound_is_not_shown_to_be_slower() -> None:
+def test_an_upper_bound_is_not_shown_to_be_slower_or_off_the_front() -> None:
     throughput = {size: geometric([500.0, 505.0]) for size in (16, 64)}
     found = steps({16: geometric([1000.0, 1010.0]), 64: geometric([9000.0, 9010.0])})
     bounded = dataclasses.replace(found, rows=(found.rows[0], dataclasses.replace(found.rows[1], is_bound=True)))
     assert [row.slower for row in alone(found, throughput).rows] == [None, True]
     assert [row.slower for row in alone(bounded, throughput).rows] == [None, False]
+    assert [
+        lines(alone(one, throughput), "loss", None)[2].count("not on the Pareto front") for one in (found, bounded)
+    ] == [1, 0]
 
 
 def parts_of(sweep: Sweep) -> Sequence[Part]:
