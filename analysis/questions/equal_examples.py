@@ -1,9 +1,9 @@
 """The metric of each batch size after the same number of examples: the third definition of a largest useful batch.
 
 The examples are the most that some setting of every batch size has seen in all replicates, and each batch size is at
-the setting that is best then. A batch size is no worse than the smallest where it loses less than a margin (one-sided,
-2.5 %, in a fixed order: analysis/stats/fixed_order.py). analysis/questions/steps_to_result.py has the other two
-definitions.
+the setting that is best then (analysis/questions/best_setting.py). A batch size is no worse than the smallest where it
+loses less than a margin (one-sided, 2.5 %, in a fixed order: analysis/stats/fixed_order.py).
+analysis/questions/steps_to_result.py has the other two definitions.
 """
 
 from dataclasses import dataclass
@@ -12,7 +12,8 @@ import numpy as np
 import pandas as pd
 
 from analysis.data.runs import Runs
-from analysis.questions.steps_to_result import at_best_setting, mean_words, why_not_compared
+from analysis.questions.best_setting import CHOSEN, at_best_setting
+from analysis.questions.steps_to_result import mean_words, why_not_compared
 from analysis.stats.fixed_order import Boundary, boundary, boundary_words
 from analysis.stats.means import Mean, mean_over_replicates, paired_difference
 from analysis.stats.wording import plain_number
@@ -40,8 +41,8 @@ def at_examples(runs: Runs, examples: float) -> pd.DataFrame:
     """
     values = runs.curves.groupby("run").apply(_value_at, examples, include_groups=False)
     frame = runs.about.assign(value=values, matched_set=0)
-    frame["log_steps"] = (runs.sign * frame["value"]).fillna(np.inf)  # to choose the best by
-    return at_best_setting(frame)
+    frame["to_choose_by"] = (runs.sign * frame["value"]).fillna(np.inf)
+    return at_best_setting(frame, "to_choose_by")
 
 
 def equal_examples(runs: Runs, margin: float | None) -> EqualExamples:
@@ -63,10 +64,12 @@ def equal_examples(runs: Runs, margin: float | None) -> EqualExamples:
     rows: list[tuple[int, Mean, Mean | None]] = []
     worse: list[tuple[int, Mean | None]] = []
     for size, own in chosen.groupby("batch_size"):
-        mean = mean_over_replicates(own, "value")
+        is_chosen = bool(own[CHOSEN].any())
+        mean = mean_over_replicates(own, "value", chosen=is_chosen)
         assert mean is not None
+        is_chosen |= bool(smallest[CHOSEN].any())
         pair = (own, smallest) if runs.sign > 0 else (smallest, own)
-        difference = paired_difference(*pair, "value") if rows else None
+        difference = paired_difference(*pair, "value", chosen=is_chosen) if rows else None
         if rows:
             worse.append((int(size), difference))
         rows.append((int(size), mean, difference))

@@ -152,7 +152,7 @@ def _tuned(
     reference = tuned.loc[tuned["batch_size"] == smallest].set_index("replicate")["score"]
     rows = tuned[tuned["batch_size"] == size]
     losses = rows.assign(lost=rows["replicate"].map(reference) - rows["score"]).dropna(subset="lost")
-    lost = mean_over_replicates(losses, "lost", step=resolution(tried, score), left_out=left_out)
+    lost = mean_over_replicates(losses, "lost", step=resolution(tried, score), chosen=left_out)
     missing = tried["replicate"].isin(reference.index) & ~tried["replicate"].isin(losses["replicate"])
     diverged = tried.loc[missing & tried["status"].eq("diverged"), "replicate"].nunique()
     compared = tried.loc[tried["replicate"].isin(reference.index), "replicate"].nunique()

@@ -8,8 +8,8 @@ batch grows. Of runs from elsewhere they are S B.
 
 The step of a run is where its metric first is at the goal, on a line between the evaluation before and this one; a run
 that is there at its first evaluation gives an upper bound. A setting counts where every replicate reaches the goal, and
-those with the fewest steps (geometric mean) make S(B). Settings with fewer replicates than others of their batch size
-are left out: of many that are tried once the luckiest would win.
+those with the fewest steps (geometric mean) make S(B). Where the same runs chose among several, intervals are wider
+(analysis/questions/best_setting.py).
 
 Papers call three things the largest useful batch:
 
@@ -30,8 +30,8 @@ the smallest batch size up, "beyond" from the largest down. The true boundary of
 the first beyond.
 
 Traps: the goal decides. Under schedules that decay, curves of different batch sizes cross, so look at several goals.
-Settings are chosen by the runs that are judged: with many settings and few replicates S(B) is too small. Without
-replicates there are no intervals, and 2 and 3 say nothing but the best guess.
+Settings are chosen by the runs that are judged: with many settings and few replicates S(B) is a little too small.
+Without replicates there are no intervals, and 2 and 3 say nothing but the best guess.
 """
 
 from collections.abc import Mapping, Sequence
@@ -44,6 +44,7 @@ from analysis.data.batch_unit import BatchUnit
 from analysis.data.load import Sweep
 from analysis.data.replicates import Estimate, cells, over_replicates, weighted_mean
 from analysis.data.runs import Runs
+from analysis.questions.best_setting import CHOSEN, at_best_setting
 from analysis.questions.critical_batch import LEAST_SIZES, estimate_of_log
 from analysis.questions.noise_scales import NoiseScales, noise_scales, noise_words
 from analysis.stats.fixed_order import Boundary, boundary, boundary_words
@@ -86,14 +87,16 @@ class StepsAtBatch:
 @dataclass(frozen=True)
 class StepsToResult:
     """What one `goal` takes. `critical`: B_crit by the law, None where fewer than three batch sizes reach the goal, and
-    where the batch size of a run `changes_size`. `noise`: None where it was not measured. `noise_factor`: B_crit over
-    the geometric mean of the rows' noise scales, None where either is not known."""
+    where the batch size of a run `changes_size`. `is_chosen`: some batch size had several settings to choose from.
+    `noise`: None where it was not measured. `noise_factor`: B_crit over the geometric mean of the rows' noise scales,
+    None where either is not known."""
 
     goal: float
     rows: tuple[StepsAtBatch, ...]
     critical: Estimate | None
     overhead: Boundary
     changes_size: bool = False
+    is_chosen: bool = False
     noise: NoiseScales | None = None
     noise_factor: Estimate | None = None
 
@@ -121,7 +124,7 @@ def steps_to_result(runs: Runs, goal: float) -> StepsToResult:
     noise = None if runs.sweep is None else _noise_until(runs.sweep, reached)
     frame["noise_scale"] = np.nan if noise is None else frame.index.map(noise.scales).astype("float64")
     frame["log_scale"] = np.log(frame["noise_scale"])
-    chosen = at_best_setting(frame)
+    chosen = at_best_setting(frame, "log_steps")
     if chosen.empty:
         near = runs.sign * (runs.sign * runs.curves["value"]).min()
         raise UserError(
@@ -133,14 +136,20 @@ def steps_to_result(runs: Runs, goal: float) -> StepsToResult:
     rows = []
     for size, of_size in frame.groupby("batch_size"):
         own = chosen[chosen["batch_size"] == size]
-        steps, examples = (mean_over_replicates(own, name, scale="log") for name in ("steps", "examples"))
+        is_chosen = bool(own[CHOSEN].any())
+        steps, examples = (
+            mean_over_replicates(own, name, scale="log", chosen=is_chosen) for name in ("steps", "examples")
+        )
+        is_chosen |= bool(smallest[CHOSEN].any())
         rows.append(
             StepsAtBatch(
                 batch_size=int(size),
                 setting=own["text"].iloc[0] if len(own) else "",
                 steps=steps,
                 examples=examples,
-                overhead=paired_difference(own, smallest, "examples", scale="log") if len(own) else None,
+                overhead=paired_difference(own, smallest, "examples", scale="log", chosen=is_chosen)
+                if len(own)
+                else None,
                 reached=int(np.isfinite(of_size["log_steps"]).sum()),
                 tried=len(of_size),
                 is_bound=bool(own["is_bound"].any()),
@@ -152,7 +161,8 @@ def steps_to_result(runs: Runs, goal: float) -> StepsToResult:
     changes_size = bool(frame["changes_size"].any())
     critical, factor = (None, None) if changes_size else _critical(frame)
     found = boundary(overheads, OVERHEAD)
-    return StepsToResult(goal, tuple(rows), critical, found, changes_size, noise, factor)
+    is_chosen = bool(chosen[CHOSEN].any())
+    return StepsToResult(goal, tuple(rows), critical, found, changes_size, is_chosen, noise, factor)
 
 
 def _overhead_known(row: StepsAtBatch, first: StepsAtBatch) -> Mean | None:
@@ -190,7 +200,8 @@ def default_goal(runs: Runs) -> float:
 def lines(runs: Runs, found: StepsToResult) -> list[str]:
     """The answer in words: a line for each batch size, then the three definitions."""
     unit = runs.batch_unit
-    text = [f"Steps to {goal_words(runs, found.goal)}, of {counted(len(runs.about), 'runs')}:"]
+    chosen = ", at the settings that are best in these runs" if found.is_chosen else ""
+    text = [f"Steps to {goal_words(runs, found.goal)}, of {counted(len(runs.about), 'runs')}{chosen}:"]
     replicates = max(row.steps.replicates for row in found.rows if row.steps is not None)
     for row in found.rows:
         share = f"{row.reached} of {row.tried} {row.counted} reach it"
@@ -261,19 +272,6 @@ def _there_at_start(runs: Runs, goal: float) -> int:
     """How many runs are at `goal` at step 0."""
     start = runs.curves[runs.curves["step"] == 0]
     return int((runs.sign * start["value"] <= runs.sign * goal).sum())
-
-
-def at_best_setting(frame: pd.DataFrame) -> pd.DataFrame:
-    """The rows of each batch size at its best setting; none of a batch size that has none."""
-    best = {size: found for size, rows in frame.groupby("batch_size") if (found := _best(rows)) is not None}
-    return frame[[best.get(size) == own for size, own in zip(frame["batch_size"], frame["setting"], strict=True)]]
-
-
-def _best(rows: pd.DataFrame) -> int | None:
-    """The setting of most replicates with the smallest mean of `log_steps`; None where all are infinite."""
-    groups = rows.groupby("setting")["log_steps"]
-    means = groups.mean()[groups.size() == groups.size().max()]
-    return int(means.idxmin()) if np.isfinite(means).any() else None
 
 
 def _critical(frame: pd.DataFrame) -> tuple[Estimate | None, Estimate | None]:

@@ -85,7 +85,7 @@ def mean_over_replicates(
     *,
     scale: Literal["linear", "log"] = "linear",
     step: float = 0.0,
-    left_out: bool = False,
+    chosen: bool = False,
 ) -> Mean | None:
     """The mean of a column with a 95 % t-interval over replicates.
 
@@ -104,17 +104,18 @@ def mean_over_replicates(
             `test_accuracy` and there is a `test_size`). s is taken to be at least step / 2 / (cells of a replicate),
             the largest standard deviation of what takes two neighbouring values, because a handful of replicates may
             agree exactly although others would not.
-        left_out: the value of each replicate was chosen by all the others, so that values are correlated. The variance
+        chosen: by these replicates, among several settings: for each by the others, so that values are correlated, or
+            for all by all, so that the best is partly the luckiest (analysis/questions/best_setting.py). The variance
             is then s^2 (1 / n + 1 / (n - 1)) instead of s^2 / n.
 
     Returns None where no value is known. The interval is None for one replicate, and where all agree exactly and no
-    step is known. Sources: Student 1908; Nadeau and Bengio 2003, Machine Learning 52:239 (`left_out`).
+    step is known. Sources: Student 1908; Nadeau and Bengio 2003, Machine Learning 52:239 (`chosen`).
     """
     by_replicate = _averages(*_known(frame, value, scale))
     sizes = [size for _, size in by_replicate.values()]
     step = (step or resolution(frame, value)) / min(sizes, default=1)
     size = _magnitude(scale, value, frame)
-    return _mean([mean for mean, _ in by_replicate.values()], sum(sizes), scale, step, size, left_out)
+    return _mean([mean for mean, _ in by_replicate.values()], sum(sizes), scale, step, size, chosen)
 
 
 def paired_difference(
@@ -124,6 +125,7 @@ def paired_difference(
     *,
     match: str = "matched_set",
     scale: Literal["linear", "log"] = "linear",
+    chosen: bool = False,
 ) -> Mean | None:
     """The mean of first minus second, paired inside replicates, with a 95 % t-interval.
 
@@ -132,14 +134,16 @@ def paired_difference(
     A matched set (column `match`: `matched_set`, or `remedy_set` to compare remedies) holds the trials that differ in
     what is compared alone: same learning rate, warmup, seed and split. Sets that one side lacks (a trial that
     diverged) are left out on both sides, so a missing trial cannot pose as a difference. Units: those of `value`.
-    With `log` it is the ratio first / second, by geometric means. Returns None where nothing is matched.
+    With `log` it is the ratio first / second, by geometric means. `chosen`: as in mean_over_replicates. Returns None
+    where nothing is matched.
     """
     differences = differences_by_replicate(first, second, value, match=match, scale=scale)
     if differences.empty:
         return None
     sizes = differences["size"]
     step = max(resolution(first, value), resolution(second, value)) / sizes.min()
-    return _mean(differences["mean"].tolist(), int(sizes.sum()), scale, step, _magnitude(scale, value, first, second))
+    size = _magnitude(scale, value, first, second)
+    return _mean(differences["mean"].tolist(), int(sizes.sum()), scale, step, size, chosen)
 
 
 def differences_by_replicate(
@@ -216,7 +220,7 @@ def _magnitude(scale: str, value: str, *frames: pd.DataFrame) -> float:
 
 
 def _mean(
-    by_replicate: Sequence[float], trials: int, scale: str, step: float, magnitude: float, left_out: bool = False
+    by_replicate: Sequence[float], trials: int, scale: str, step: float, magnitude: float, chosen: bool = False
 ) -> Mean | None:
     n = len(by_replicate)
     if n == 0:
@@ -226,7 +230,7 @@ def _mean(
     centre, interval = float(np.mean(values)) * unit, None
     spread = max(float(np.std(values, ddof=1)) * unit, step / 2) if n > 1 else 0.0
     if spread > ROUNDING * max(magnitude, abs(centre)):
-        half = student_t(_level(1), n) * spread * (1 / n + (1 / (n - 1) if left_out else 0)) ** 0.5
+        half = student_t(_level(1), n) * spread * (1 / n + (1 / (n - 1) if chosen else 0)) ** 0.5
         interval = Interval(_back(centre - half, scale), _back(centre + half, scale))
     return Mean(_back(centre, scale), interval, n, trials)
 

@@ -70,7 +70,7 @@ def test_the_exact_steps_of_the_noisy_quadratic(quadratic: Runs) -> None:
 
 def test_the_words_say_what_was_found(quadratic: Runs) -> None:
     text = "\n".join(lines(quadratic, steps_to_result(quadratic, 0.1)))
-    assert "Steps to loss <= 0.1, of 15 runs:" in text
+    assert "Steps to loss <= 0.1, of 15 runs, at the settings that are best in these runs:" in text
     assert "batch 256:" in text
     assert "B_crit is" in text
     assert "fewer than 3 replicates" in text

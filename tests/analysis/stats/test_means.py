@@ -117,7 +117,7 @@ def test_the_floor_covers_what_agreement_of_all_replicates_leaves_possible() -> 
 
 def test_values_chosen_by_the_other_replicates_have_a_wider_interval() -> None:
     frame = replicates(replicate=range(4), value=[0.1, 0.4, 0.2, 0.5])
-    plain, chosen = (mean_over_replicates(frame, "value", left_out=left_out) for left_out in (False, True))
+    plain, chosen = (mean_over_replicates(frame, "value", chosen=left_out) for left_out in (False, True))
     assert not_none(chosen).value == not_none(plain).value
     assert not_none(chosen).standard_error == pytest.approx(np.std(frame["value"], ddof=1) * (1 / 4 + 1 / 3) ** 0.5)
     assert not_none(plain).standard_error == pytest.approx(np.std(frame["value"], ddof=1) / 2)
