@@ -23,12 +23,14 @@ from trainables.runtime.errors import reason_of
 from trainables.runtime.importing import is_import_path
 from trainables.runtime.time_limit import time_limit
 from trainables.sharpness import ModelLoss
+from trainables.tasks.outputs import prediction_of
 from trainables.training.loop import Training
 from trainables.training.own_step import OwnLoss, OwnTraining
 from trainables.trial import Trial
 
 IDLE_STEPS = 100  # of a user's own code, after which it is odd that no parameter has changed
 SAME_LOSS = 1e-4  # of the largest: losses of an example that differ by less are the same but for rounding
+LOGITS = ("classification", "language")  # tasks whose loss is the cross-entropy of a softmax
 FIRST_EVALUATIONS = 12  # of a loss: enough for each kind that a measure asks for
 MEASURES_SECONDS = 30.0  # for all measures of one network
 
@@ -95,7 +97,7 @@ def uncovered_parameters(configs: Sequence[TrialConfig], source: Source) -> Iter
 def doubts_about_code(configs: Sequence[TrialConfig], source: Source) -> Iterator[str]:
     """For each network, task or training step of a user's own whose results depend on what they should not, one line
     for each way: no parameter changes, a saved trial continues differently, an example's loss depends on its batch, a
-    token's loss on the tokens after it."""
+    token's loss on the tokens after it, outputs are probabilities."""
     kinds = {(c.trial, c.model, c.model_options, c.task or source.task): c for c in configs}
     for (trial, model, _, task), config in kinds.items():
         if trial is None and not is_import_path(task) and (not is_import_path(model) or library_of(model)):
@@ -119,6 +121,8 @@ def doubts_about_code(configs: Sequence[TrialConfig], source: Source) -> Iterato
                 found.append(
                     "sees the next tokens, which are the labels, so its losses mean nothing; is a causal mask missing?"
                 )
+            if not isinstance(one.training, OwnTraining) and gives_probabilities(one.training):
+                found.append("gives probabilities, but the cross-entropy takes logits; leave its softmax out")
         yield from (f"{who(config, source)} {line}" for line in found)
 
 
@@ -166,6 +170,17 @@ def sees_the_answer(training: Training) -> bool:
     with torch.no_grad():
         first, again, other = (task.loss(model(tokens), labels)[:, :-1] for tokens in (inputs, inputs, changed))
     return bool((first - other).abs().max() > SAME_LOSS * first.abs().max()) and torch.equal(first, again)
+
+
+def gives_probabilities(training: Training) -> bool:
+    """Whether the outputs of classes are all from 0 to 1 and sum to 1, where the loss takes logits."""
+    task, model = training.task, training.task.evaluation_mode(training.model)
+    if task.name not in LOGITS:
+        return False
+    with torch.no_grad():
+        outputs = prediction_of(model(tensor_of(training.data.train_inputs)))
+    sums = outputs.double().sum(-1)
+    return bool((outputs >= 0).all() and torch.allclose(sums, torch.ones_like(sums), atol=SAME_LOSS))
 
 
 class _EnoughEvaluations(BaseException):  # no Exception, which measures may catch

@@ -61,6 +61,14 @@ class Normalized(Base):
     def forward(self, x):
         return self.norm(super().forward(x))
 
+class Softmax(Base):
+    def forward(self, x):
+        return super().forward(x).softmax(-1)
+
+class LogSoftmax(Base):  # the cross-entropy of these is that of the logits
+    def forward(self, x):
+        return super().forward(x).log_softmax(-1)
+
 class Dropped(Base):
     def forward(self, x):
         return F.dropout(super().forward(x), 0.2, self.training)
@@ -130,6 +138,7 @@ def lines(source: Source, **fields: Any) -> list[str]:
         ("Draws", RESUMED),
         ("Recurrent", OF_BATCH),
         ("Normalized", OF_BATCH),
+        ("Softmax", "gives probabilities, but the cross-entropy takes logits"),
     ],
 )
 def test_networks(digits: Source, name: str, told: str) -> None:
@@ -142,6 +151,7 @@ def test_networks(digits: Source, name: str, told: str) -> None:
     [
         ("Base", {}),
         ("Dropped", {}),
+        ("LogSoftmax", {}),
         ("Centers", {"persistent": True}),
         ("Recurrent", {"batch_first": True}),
         ("Normalized", {"track_running_stats": True}),

@@ -95,7 +95,7 @@ def test_a_margin_without_a_default_is_asked_for_before_the_first_trial(
     tmp_path: Path, parse_options: Any, run_sweep: Any, options: str
 ) -> None:
     asked = parse_options(f"{options} --dataset noisy_quadratic --model noisy_quadratic --results {tmp_path}".split())
-    with pytest.raises(UserError, match="`(--)?margin` must be given"):
+    with pytest.raises(UserError, match=r"`(--)?margin` must be given"):
         run_sweep(asked)
     assert not [*tmp_path.iterdir()]
 
