@@ -23,16 +23,18 @@ def optimizer_ladder_figure(goals: Sequence[LadderAtGoal]) -> Figure:
     """`goals` are those that an optimizer has reached."""
     sizes = sorted({size for one in goals for rung in one.rungs for size in (*rung.settings, *rung.losses)})
     unit = goals[0].rungs[0].tuned.runs.batch_unit
+    reaching = {rung.name for one in goals for rung in one.rungs if rung.tuned.found is not None}
     with new_figure(height=0.7 + 2.3 * len(goals)) as figure:
         for one, panels in zip(goals, figure.subplots(len(goals), 3, squeeze=False), strict=True):
             for rung, colour in zip(one.rungs, LINE_COLOURS * len(one.rungs), strict=False):
                 rows = _rows(rung)
+                name = rung.name if rung.name in reaching else f"{rung.name} (does not reach it)"
                 steps = {row.batch_size: row.steps for row in rows if row.steps is not None}
                 bounds = [row.batch_size for row in rows if row.is_bound]
                 for axes, values, hollow in zip(
                     panels, (steps, rung.losses, rung.seconds), (bounds, (), bounds), strict=True
                 ):
-                    draw_with_bounds(axes, values, hollow, colour, rung.name)
+                    draw_with_bounds(axes, values, hollow, colour, name)
             metric = in_words(one.rungs[0].tuned.runs.metric)
             labels = (
                 f"steps to a {metric} of {exact_number(one.goal)}",

@@ -3,9 +3,12 @@
 import shutil
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
+from narrow import not_none
 
 from analysis.questions.optimizer_ladder import load_ladder
+from analysis.questions.steps_to_result import mean_words
 from analysis.reporting.optimizer_ladder import ladder_lines
 
 DOCS = Path(__file__).parents[3] / "docs"
@@ -30,3 +33,19 @@ def test_a_run_that_reaches_the_goal_at_once_leaves_the_others_their_losses() ->
     losses = {rung.name: sorted(rung.losses) for rung in ladder.rungs}
     assert losses["adamw"] == [8, 16, 32, 64, 128]
     assert losses["muon adjust_lr_fn=match_rms_adamw"] == [16, 32, 64, 128]
+
+
+def test_the_table_of_variance_reduction_and_quasi_newton_steps() -> None:
+    folder = DOCS / "kept" / "optimizer_ladder_gpt_lbfgs"
+    (ladder,) = load_ladder(folder)
+    steps = [{row.batch_size: row.steps for row in not_none(rung.tuned.found).rows} for rung in ladder.rungs[:2]]
+    assert [rung.tuned.found for rung in ladder.rungs[2:]] == [None, None]
+    tuning = pq.read_table(folder / "tuning.parquet").to_pandas()
+    lowest = tuning.loc[tuning.groupby(["optimizer", "batch_size"])["validation_loss"].idxmin()]
+    best = lowest.set_index(["optimizer", "batch_size"])
+    page = (DOCS / "optimizer_ladder.md").read_text()
+    for size in steps[0]:
+        means = (mean_words(mean) if (mean := found[size]) else "not reached" for found in steps)
+        runs = (best.loc[(rung.name, size)] for rung in ladder.rungs[2:])
+        losses = (f"{run['validation_loss']:.2f} in {run['steps']} steps" for run in runs)
+        assert f"| {' | '.join([str(size), *means, *losses])} |\n" in page
