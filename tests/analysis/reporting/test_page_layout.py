@@ -118,9 +118,16 @@ AXE = next(
 
 
 @pytest.mark.skipif(AXE is None, reason="no axe-core in NODE_PATH: `npm install axe-core`, as CONTRIBUTING.md says")
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("width", [1440, 390])
-def test_axe_finds_no_violation(browser: Any, sweep: Path, scheme: str, width: int) -> None:
+@pytest.mark.parametrize(
+    ("width", "scheme"),
+    [
+        (1440, "light"),
+        (390, "dark"),
+        pytest.param(1440, "dark", marks=pytest.mark.slow),
+        pytest.param(390, "light", marks=pytest.mark.slow),
+    ],
+)
+def test_axe_finds_no_violation(browser: Any, sweep: Path, width: int, scheme: str) -> None:
     size = {"width": width, "height": 900}
     page = Watched(browser, viewport=size, color_scheme=scheme, bypass_csp=True).page
     page.goto((sweep / "report.html").as_uri())
