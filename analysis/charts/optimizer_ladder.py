@@ -42,7 +42,7 @@ def optimizer_ladder_figure(goals: Sequence[LadderAtGoal]) -> Figure:
                 f"seconds to a {metric} of {exact_number(one.goal)}",
             )
             for axes, label in zip(panels, labels, strict=True):
-                log_axis(axes, "x", at=sizes if len(sizes) <= 7 else sizes[::2])
+                log_axis(axes, "x", at=sizes)
                 axes.set_ylabel(label)
                 axes.set_xlabel(two_lines(unit.label))
             for axes in (panels[0], panels[2]):

@@ -39,7 +39,7 @@ def steps_to_result_figure(runs: Runs, goals: list[StepsToResult]) -> Figure:
             share.plot([row.batch_size for row in found.rows], reached, color=colour, marker="o", markersize=4)
         overhead.axhline(OVERHEAD, color=GREY, linewidth=0.9, linestyle="--")
         for axes in (steps, overhead, share):
-            log_axis(axes, "x", at=sizes if len(sizes) <= 7 else sizes[::2])
+            log_axis(axes, "x", at=sizes)
             axes.set_xlabel(two_lines(runs.batch_unit.label))
         log_axis(steps, "y")
         log_axis(overhead, "y")

@@ -24,12 +24,12 @@ from matplotlib.backends.backend_pdf import FigureCanvasPdf
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullFormatter, NullLocator
+from matplotlib.ticker import FixedLocator, LogLocator, NullFormatter, NullLocator
 
+from analysis.charts.ticks import PlainLabels
 from analysis.data.load import REPLICATE, SWITCH, Measure
 from analysis.data.load import axes as axes_of
 from analysis.stats.means import Mean
-from analysis.stats.wording import plain_number
 from trainables.runtime.errors import UserError
 from trainables.storage.folders import AnyPath, write_atomically
 
@@ -174,7 +174,7 @@ def set_aside(rank: int, count: int, step: float) -> float:
 
 
 def log_axis(axes: Axes, which: Literal["x", "y"], at: Sequence[float] | None = None) -> None:
-    """Makes an axis logarithmic with plain numbers on it: at the values `at`, or at 1, (2, 5,) 10, ..."""
+    """Makes an axis logarithmic with plain numbers at the values `at`, or at 1, (2, 5,) 10, ..., as far as they fit."""
     axis = axes.xaxis if which == "x" else axes.yaxis
     (axes.set_xscale if which == "x" else axes.set_yscale)("log")
     low, high = axes.get_xlim() if which == "x" else axes.get_ylim()
@@ -182,17 +182,10 @@ def log_axis(axes: Axes, which: Literal["x", "y"], at: Sequence[float] | None = 
         axis.set_major_locator(FixedLocator(list(at)))
     elif high / low < 300:
         axis.set_major_locator(LogLocator(subs=(1, 2, 5) if high / low > 8 else (1, 1.5, 2, 3, 5, 7)))
-    axis.set_major_formatter(FuncFormatter(lambda value, _: _tick(value)))
+    axis.set_major_formatter(PlainLabels(axis))
     axis.set_minor_formatter(NullFormatter())
     if at is not None:
         axis.set_minor_locator(NullLocator())
-
-
-def _tick(value: float) -> str:
-    """A tick of a log axis: whole numbers such as batch sizes in full, others short, also where they are small."""
-    if value >= 1 and value == round(value) and value < 1e6:
-        return f"{value:.0f}"
-    return plain_number(value) if value >= 1e-3 else f"{value:.0e}".replace("e-0", "e-")
 
 
 def draw_means(axes: Axes, x: Sequence[float], means: Sequence[Mean], factor: float = 1.0, **style: Any) -> None:

@@ -34,7 +34,7 @@ def time_to_result_figure(
                 if row.is_bound:
                     time.plot(row.batch_size, row.seconds.value, "v", color=colour, markersize=5)
                 front.annotate(f" {row.batch_size}", place, textcoords="offset points", xytext=(3, 3), fontsize=7)
-        log_axis(time, "x", at=sizes if len(sizes) <= 7 else sizes[::2])
+        log_axis(time, "x", at=sizes)
         log_axis(time, "y")
         log_axis(front, "x")
         log_axis(front, "y")

@@ -1,10 +1,11 @@
 """The figures: what is drawn and said, looked up in the Figure object, and the scripts around them."""
 
 import io
+import itertools
 import subprocess
 import sys
 import xml.etree.ElementTree as ElementTree
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from analysis.charts import style
 from analysis.charts.batch_size_curves import batch_size_curves
 from analysis.charts.gap_vs_sharpness import gap_vs_sharpness
 from analysis.charts.learning_rate_heatmap import learning_rate_heatmap
-from analysis.charts.style import batch_size_colours, draw_means, log_axis, rank_colours, save
+from analysis.charts.style import batch_size_colours, draw_means, log_axis, new_figure, rank_colours, save
 from analysis.charts.switch_point import switch_point
 from analysis.data.load import comparable, load_sweep
 from analysis.learning_rate_heatmap import main as heatmap_main
@@ -324,3 +325,24 @@ def test_batch_sizes_are_written_in_full() -> None:
     axes.plot([1, 1024, 4096], [1, 2, 3])
     log_axis(axes, "x", at=[1, 1024, 4096])
     assert [label.get_text() for label in axes.get_xticklabels()] == ["1", "1024", "4096"]
+
+
+@pytest.mark.parametrize(
+    ("sizes", "shown"),
+    [
+        ((256, 1000, 2500, 6000, 15000, 30000, 60000), ["256", "1000", "", "6000", "", "", "60000"]),
+        ((16, 32, 64, 128, 300), ["16", "32", "64", "128", "300"]),
+        ((8, 9), ["8", "9"]),
+    ],
+)
+def test_labels_of_batch_sizes_do_not_touch(sizes: Sequence[int], shown: Sequence[str]) -> None:
+    """Three panels to a figure, in which 15000, 30000 and 60000 would be one row of digits."""
+    with new_figure(height=2.3) as figure:
+        axes = figure.subplots(1, 3)[0]
+        axes.plot(sizes, sizes)
+        log_axis(axes, "x", at=sizes)
+    figure.draw_without_rendering()
+    labels = [label for label in axes.get_xticklabels() if label.get_text()]
+    boxes = [label.get_window_extent() for label in labels]
+    assert all(left.x1 < right.x0 for left, right in itertools.pairwise(boxes))
+    assert [label.get_text() for label in axes.get_xticklabels()] == list(shown)
