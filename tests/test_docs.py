@@ -1,5 +1,6 @@
 """The manual: links lead somewhere, and every command it names exists with the options it names."""
 
+import csv
 import os
 import re
 import shlex
@@ -9,6 +10,8 @@ from functools import cache
 from pathlib import Path
 
 import pytest
+
+from analysis.stats.wording import plain_number
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
@@ -87,6 +90,15 @@ def test_commands_have_the_options_that_the_manual_names(page: Path) -> None:
             (script, option) for option in options if not re.search(rf"(?<![\w-]){option}(?![\w-])", help_of(script))
         ]
     assert not wrong
+
+
+def test_the_parametric_plot_on_mnist_is_told_as_it_was() -> None:
+    (pair,) = csv.DictReader((ROOT / "docs/paper/data/f1_minima/parametric_plot.csv").read_text().splitlines())
+    small, large = float(pair["rise_sb"]), float(pair["rise_lb"])
+    text = " ".join((ROOT / "docs/paper/3-parametric.md").read_text().split())
+    assert f"rises by {large:.2f} nats around batch 6000 and by {small:.5f} around batch 256" in text
+    assert f"{plain_number(large / small)} times as much. Nearly all of it" in text
+    assert f"{float(pair['loss_lb']):.6f} against {float(pair['loss_sb']):.4f}" in text
 
 
 def test_the_papers_tables_are_those_of_the_kept_results() -> None:
