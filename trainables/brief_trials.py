@@ -112,17 +112,9 @@ def doubts_about_code(configs: Sequence[TrialConfig], source: Source) -> Iterato
                 )
             if is_idle(one) and is_idle(BriefTrial(config, source, epochs=IDLE_STEPS)):
                 found.append(f"changes no parameter of its model in {IDLE_STEPS} steps on a few examples")
-            if not isinstance(one.training, OwnTraining) and depends_on_batch(one.training):
-                found.append(
-                    "gives an example another loss with other examples in its batch, also in evaluation mode, so "
-                    "results depend on how data are cut into batches; is a batch_first=True missing?"
-                )
-            if not isinstance(one.training, OwnTraining) and sees_the_answer(one.training):
-                found.append(
-                    "sees the next tokens, which are the labels, so its losses mean nothing; is a causal mask missing?"
-                )
-            if not isinstance(one.training, OwnTraining) and gives_probabilities(one.training):
-                found.append("gives probabilities, but the cross-entropy takes logits; leave its softmax out")
+            for is_so, line in () if isinstance(one.training, OwnTraining) else DOUBTS_ABOUT_LOSSES:
+                if is_so(one.training):  # one that raises ends the look, and leaves the lines before it
+                    found.append(line)
         yield from (f"{who(config, source)} {line}" for line in found)
 
 
@@ -181,6 +173,20 @@ def gives_probabilities(training: Training) -> bool:
         outputs = prediction_of(model(tensor_of(training.data.train_inputs)))
     sums = outputs.double().sum(-1)
     return bool((outputs >= 0).all() and torch.allclose(sums, torch.ones_like(sums), atol=SAME_LOSS))
+
+
+DOUBTS_ABOUT_LOSSES = (
+    (
+        depends_on_batch,
+        "gives an example another loss with other examples in its batch, also in evaluation mode, so results depend on "
+        "how data are cut into batches; is a batch_first=True missing?",
+    ),
+    (
+        sees_the_answer,
+        "sees the next tokens, which are the labels, so its losses mean nothing; is a causal mask missing?",
+    ),
+    (gives_probabilities, "gives probabilities, but the cross-entropy takes logits; leave its softmax out"),
+)
 
 
 class _EnoughEvaluations(BaseException):  # no Exception, which measures may catch
