@@ -1,12 +1,13 @@
 """Examples per second of the training loop, beside loops that a user would write and beside the arithmetic alone.
 
     python benchmarks/training.py [--networks mlp f1 c1 c2 gpt] [--batch-sizes 16 64 256 1000 5000]
-                                  [--precision bfloat16] [--cuda-graphs] [--compiled] [--json FILE]
+                                  [--precision bfloat16] [--compiled] [--json FILE]
 
 In one process, in turn, on random data of the right shapes, on a GPU where there is one:
 
-    ours        trainables.training.loop, its pass over the data without the evaluation that follows
-    bare        forward, backward and fused update on one batch that lies ready: what the hardware can do
+    ours        trainables.training.loop, its pass over the data without the evaluation that follows; updates of small
+                batches are recorded, as in a sweep
+    bare        forward, backward and fused update on one batch that lies ready: what PyTorch can do from Python
     plain       a loop over in-memory tensors with a permutation and PyTorch's default Adam
     dataloader  TensorDataset and DataLoader in the same process, the fastest setting for data in memory
     compiled    with `--compiled`, in the manner of the fast CIFAR-10 loops: torch.compile, fused Adam, the precision of
@@ -14,8 +15,8 @@ In one process, in turn, on random data of the right shapes, on a GPU where ther
 
 All are in a process set as a trial's is (trainables.runtime.process), and have convolutional networks in channels-last
 layout; ours and bare have the products of trainables.runtime.float32. With `--precision bfloat16` ours and compiled
-train so, the others in float32; with `--cuda-graphs` ours records small batches. A figure is the median over rounds,
-after one to warm up. `of bare` is ours over bare, in float32 at best 1; `against plain` and the like are ours over
+train so, the others in float32. A figure is the median over rounds, after one to warm up. `of bare` is ours over bare,
+in float32 above 1 only where updates are recorded; `against plain` and the like are ours over
 theirs. `of matrix rate` is the floating-point operations of ours, those of its products and convolutions, over those of
 a product of large matrices in that time (on a GPU in TF32 or bfloat16).
 """
@@ -42,7 +43,7 @@ from trainables.models import build_model
 from trainables.runtime.float32 import large_products
 from trainables.runtime.process import prepare_process
 from trainables.training.loop import Training
-from trainables.training.recording import Recorder, cuda_graph
+from trainables.training.recording import Recorder, recorder_for
 
 NETWORKS: dict[str, tuple[str, tuple[int, ...], dict[str, Any]]] = {
     "mlp": ("mlp", (64,), {"widths": [128, 128]}),
@@ -234,16 +235,13 @@ def main() -> None:
     parser.add_argument("--networks", nargs="+", choices=tuple(NETWORKS), default=list(NETWORKS))
     parser.add_argument("--batch-sizes", type=int, nargs="+", default=list(BATCH_SIZES))
     parser.add_argument("--precision", choices=PRECISIONS, default=PRECISIONS[0])
-    parser.add_argument("--cuda-graphs", action="store_true")
     parser.add_argument("--compiled", action="store_true")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--json", type=Path, help="write the figures there too")
     options = parser.parse_args()
     prepare_process(options.threads)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    if options.cuda_graphs and device.type != "cuda":
-        parser.error("argument --cuda-graphs: there is no GPU here")
-    record, backend = cuda_graph if options.cuda_graphs else None, "inductor" if options.compiled else None
+    record, backend = recorder_for(device), "inductor" if options.compiled else None
     rows = []
     most = matrix_rate(device, options.precision)
     print(f"a product of large matrices: {most / 1e9:.0f} GFLOP/s")

@@ -38,7 +38,7 @@ from trainables.training.optimizers.groups import decayed_parameters
 from trainables.training.optimizers.options import weight_decay_form
 from trainables.training.own_step import OwnLoss, OwnTraining, build_network, taking_whole_batches, training_of
 from trainables.training.parallel import Workers
-from trainables.training.recording import Recorder
+from trainables.training.recording import Recorder, recorder_for
 from trainables.training.results import perplexity, task_row
 from trainables.training.schedule import batch_sizes
 from trainables.training.shifts import shifted_metrics, with_metrics
@@ -390,7 +390,8 @@ class Trial:
 
 def run_trial(config: TrialConfig, source: Source, device: torch.device | None = None) -> Record:
     """Trains, measures and reports one trial in this process."""
-    trial = Trial(config, source, device)
+    device = device or torch.device("cpu")
+    trial = Trial(config, source, device, record=recorder_for(device))
     trial.train()
     trial.measure()
     return trial.record()

@@ -34,9 +34,10 @@ from trainables.runtime.errors import one_line
 from trainables.runtime.float32 import exact_products
 from trainables.runtime.seeds import derive_seed
 from trainables.sharpness import ModelLoss
+from trainables.training.cuda_graph import cuda_graph
 from trainables.training.loop import Training
 from trainables.training.own_step import training_of as training_on
-from trainables.training.recording import Recorder, cuda_graph
+from trainables.training.recording import Recorder
 
 TITLE = "Correctness: GPU beside CPU"
 COLUMNS = ("check", "dtype", "error", "allowed", "passed")

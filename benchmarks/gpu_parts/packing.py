@@ -20,7 +20,7 @@ from trainables.config import TrialConfig
 from trainables.data import Source, load_source
 from trainables.runtime.memory import limit_memory
 from trainables.runtime.process import prepare_process
-from trainables.training.recording import cuda_graph
+from trainables.training.cuda_graph import cuda_graph
 from trainables.trial import Trial
 
 TITLE = "Packing: processes on one GPU"

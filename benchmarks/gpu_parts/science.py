@@ -28,7 +28,7 @@ from trainables.records.tables import compact, read_tables, write_record
 from trainables.runtime.errors import UserError, one_line
 from trainables.runtime.memory import limit_memory
 from trainables.runtime.process import prepare_process
-from trainables.training.recording import cuda_graph
+from trainables.training.cuda_graph import cuda_graph
 from trainables.trial import Trial
 
 TITLE = "The paper's studies at its own size"

@@ -15,6 +15,7 @@ from training import NETWORKS, examples_per_second, loops, matrix_rate, operatio
 from gpu_parts import Row, Setting
 from trainables.runtime.memory import free_memory, is_out_of_memory
 from trainables.training import recording
+from trainables.training.cuda_graph import cuda_graph
 
 TITLE = "Training: examples per second"
 LOOPS = ("plain", "ours", "ours, CUDA graphs", "compiled")
@@ -87,7 +88,7 @@ def speeds(
 def speed(network: str, size: int, precision: str, name: str, setting: Setting) -> tuple[float, str]:
     """The median speed, and for recorded updates whether they were."""
     device = setting.device
-    record = recording.cuda_graph if name == "ours, CUDA graphs" and device.type == "cuda" else None
+    record = cuda_graph if name == "ours, CUDA graphs" and device.type == "cuda" else None
     backend = ("eager" if setting.smoke else "inductor") if name == "compiled" else None
     contestants, training = loops(network, size, device, precision, record, backend)
     run_once: Callable[[], int] = contestants[name.split(",")[0]]

@@ -209,11 +209,11 @@ def add_run(parser: Parser, *, name: str) -> None:
         help="process at most N examples of a batch at once, with the same results up to rounding (default: all)",
     )
     run.add_argument(
-        "--no-cuda-graphs",
-        dest="cuda_graphs",
+        "--no-recordings",
+        dest="recordings",
         action="store_false",
-        help="on a GPU, run every update from Python; by default updates of small batches are recorded once and "
-        "replayed, with the same results (docs/gpu.md)",
+        help="run every update from Python; by default updates of small batches are recorded once and replayed, with "
+        "the same results (docs/speed.md)",
     )
     run.add_argument(
         "--memory-per-trial",

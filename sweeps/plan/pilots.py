@@ -27,6 +27,7 @@ from trainables.measures.by_name import loss_of
 from trainables.sharpness import ModelLoss
 from trainables.training.looks import is_test_always_due, times_tested
 from trainables.training.loop import Training
+from trainables.training.operation_list import operation_list
 from trainables.training.schedule import batch_size_at
 from trainables.trial import Trial
 from trainables.units import steps_per_epoch
@@ -73,7 +74,9 @@ class Pilots:
         if epoch > SHORT_EPOCH * evaluations:
             return Pilot(epoch * most, most, is_bound=config.has_target)
         started = time.perf_counter()
-        trial = Trial(dataclasses.replace(config, measure_every=None, measure_share=None), self._source)
+        trial = Trial(
+            dataclasses.replace(config, measure_every=None, measure_share=None), self._source, record=operation_list
+        )
         start = time.perf_counter() - started
         if trial.train(self._seconds):
             return Pilot(trial.training.seconds, trial.training.epochs_done, is_bound=False, start=start)

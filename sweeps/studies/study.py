@@ -270,7 +270,7 @@ def placement_of(options: argparse.Namespace, source: Source) -> Placement:
         workers_per_trial=options.workers_per_trial,
         memory_per_trial=options.memory_per_trial,
         micro_batch_size=options.micro_batch_size,
-        cuda_graphs=options.cuda_graphs,
+        recordings=options.recordings,
         checkpoint_seconds=options.checkpoint_seconds,
         checkpoint_every=every,
         trial_timeout=options.trial_timeout,

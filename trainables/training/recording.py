@@ -1,22 +1,19 @@
-"""An update recorded once and replayed as one launch: for GPUs, whose kernels of a small batch are faster than Python.
+"""An update recorded once and repeated: where the operations of a small batch are faster than Python is between them.
 
-A recording (a CUDA graph) repeats the kernels of an update at the addresses that they had, without Python. So what
-differs from one update to the next must lie at a fixed place: the indices of the batch and the learning rate are copied
-there first; weights, moments and statistics are changed in place anyway.
+A recording repeats the operations of an update at the addresses that they had: by one launch on a GPU
+(trainables.training.cuda_graph), as a list on a processor (trainables.training.operation_list). So what differs from
+one update to the next must lie at a fixed place: the indices of the batch and the learning rate are copied there
+first; weights, moments and statistics are changed in place anyway.
 
 Nothing is taken on trust. Before a recording is used it and the update do the same batch from the same state with the
 same random numbers; unless both leave the same bits in every weight, buffer and moment, the recording is dropped. Where
 an update could not be recorded it is done as ever.
 
 Only updates of one gradient and one step are recorded, of networks whose recordings were seen on a GPU (docs/gpu.md),
-and none that draws numbers on the CPU. A recording keeps the memory of its activations to itself, until the training
-ends, hence the limit on its batch.
-
-Trap: a recording that fails while it is made may leave PyTorch's random numbers on the GPU unusable (2.11), which fails
-the trial; so what is not known to be recordable is not tried.
+and none that draws numbers by a generator of its own. A recording keeps the memory of its activations to itself, until
+the training ends, hence the limit on its batch.
 """
 
-import functools
 from collections.abc import Callable
 
 import torch
@@ -24,6 +21,8 @@ from torch import Tensor, nn
 
 from trainables.config import TrialConfig
 from trainables.runtime.seeds import preserve_rng
+from trainables.training.cuda_graph import cuda_graph
+from trainables.training.operation_list import operation_list
 from trainables.training.optimizers.optimizer import Optimizer
 from trainables.training.update import Update
 
@@ -36,37 +35,9 @@ LARGEST_BATCH = 512
 UPDATES_BEFORE = 20  # with a batch of that size: they make what is made once, and show that it comes often
 
 
-def cuda_graph(work: Work) -> Work:
-    """Records `work` on the current GPU, after doing it three times, as PyTorch asks for.
-
-    Raises RuntimeError, before it records, where the memory might not suffice: what `work` takes, once more.
-    """
-    device = torch.cuda.current_device()
-    most = torch.cuda.get_device_properties(device).total_memory * torch.cuda.get_per_process_memory_fraction(device)
-    before = torch.cuda.memory_allocated(device)
-    torch.cuda.reset_peak_memory_stats(device)
-    current, aside = torch.cuda.current_stream(), _stream_aside(device)
-    graph = torch.cuda.CUDAGraph()
-    aside.wait_stream(current)
-    try:
-        with torch.cuda.stream(aside):
-            for _ in range(3):
-                work()
-        peak = torch.cuda.max_memory_allocated(device)
-        if 2 * peak - before > most:
-            raise RuntimeError("too little memory for a recording")
-        with torch.cuda.graph(graph, stream=aside):
-            work()
-    finally:
-        torch.cuda.set_stream(current)  # where a recording fails PyTorch leaves the other one
-        current.wait_stream(aside)
-    return graph.replay
-
-
-@functools.cache
-def _stream_aside(device: int) -> torch.cuda.Stream:
-    """One for all recordings: PyTorch keeps memory for products by stream."""
-    return torch.cuda.Stream(device)
+def recorder_for(device: torch.device) -> Recorder:
+    """What records updates on `device`."""
+    return operation_list if device.type == "cpu" else cuda_graph
 
 
 def is_recordable(config: TrialConfig) -> bool:
@@ -94,7 +65,7 @@ def is_recordable(config: TrialConfig) -> bool:
 class RecordedUpdate:
     """An Update of the weights of `model`, to the same bits, by recordings that `record` makes.
 
-    The learning rate must be a number of float32: a GPU's kernels read no other from memory.
+    On a GPU the learning rate must be a number of float32: its kernels read no other from memory.
     """
 
     def __init__(self, update: Update, model: nn.Module, record: Recorder) -> None:
@@ -129,7 +100,8 @@ class RecordedUpdate:
     def __call__(self, optimizer: Optimizer, batch: Tensor) -> None:
         if optimizer is not self._optimizer:  # its moments lie elsewhere
             self._optimizer, self._updates, self._recordings = optimizer, {}, {}
-            self._rates = [torch.zeros((), device=self._device) for _ in optimizer.param_groups]
+            kind = torch.float64 if self._device.type == "cpu" else torch.float32
+            self._rates = [torch.zeros((), dtype=kind, device=self._device) for _ in optimizer.param_groups]
         size = len(batch)
         self._updates[size] = self._updates.get(size, 0) + 1
         if size in self._recordings:
@@ -165,7 +137,7 @@ class RecordedUpdate:
             with preserve_rng(self._device):
                 replay()
             replayed = [tensor.clone() for tensor in state]
-        except RuntimeError:  # of what cannot be recorded
+        except (RuntimeError, TypeError):  # of what cannot be recorded
             replayed = []
         _restore(state, before)
         self._update(optimizer, batch)

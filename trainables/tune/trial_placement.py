@@ -11,7 +11,7 @@ class TrialPlacement:
 
     CPUs, GPUs and `memory_per_trial` (GiB) are those of each of `workers_per_trial` workers. `gpus_per_trial` None is
     one GPU where there is one, else none: it is a number once Ray has started. `micro_batch_size` is the most examples
-    that a worker takes at once. With `cuda_graphs` a GPU replays updates of small whole batches. A trial that takes
+    that a worker takes at once. With `recordings` updates of small whole batches are replayed. A trial that takes
     longer than `trial_timeout` seconds fails. With `reuse_actors` its process takes the next trial.
     """
 
@@ -20,7 +20,7 @@ class TrialPlacement:
     workers_per_trial: int = 1
     memory_per_trial: float | None = None
     micro_batch_size: int | None = None
-    cuda_graphs: bool = True
+    recordings: bool = True
     checkpoint_seconds: float = 10.0
     checkpoint_every: str | None = None  # an amount of trainables.units, without tokens
     trial_timeout: float | None = None

@@ -77,13 +77,13 @@ class TuneTrial(tune.Trainable):  # type: ignore[misc]
 
         import trainables.trial  # noqa: F401
         from trainables.runtime.process import prepare_process
-        from trainables.training.recording import cuda_graph
+        from trainables.training.recording import recorder_for
 
         self._placement: TrialPlacement = config["placement"]
         prepare_process(self._placement.cpus_per_trial)
         # On a node whose GPU PyTorch cannot see the CPU does the work; the row's `device` says so.
         self._device = torch.device("cuda" if self._placement.gpus and torch.cuda.is_available() else "cpu")
-        self._recorder = cuda_graph if self._placement.cuda_graphs and self._device.type == "cuda" else None
+        self._recorder = recorder_for(self._device) if self._placement.recordings else None
         self._folder = place(config["folder"], has_answered=True)  # to the driver
         every = self._placement.checkpoint_every
         self._checkpoint_every = None if every is None else read_amount("checkpoint_every", every)

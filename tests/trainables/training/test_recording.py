@@ -1,4 +1,4 @@
-"""Recorded updates: the same bits as without, by a tape that repeats operations as a CUDA graph repeats kernels."""
+"""Recorded updates: the same bits as without, here by lists of operations."""
 
 import gc
 import weakref
@@ -7,46 +7,36 @@ from typing import Any
 
 import pytest
 import torch
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 
 from trainables.config import TrialConfig
 from trainables.data import Source
 from trainables.runtime.process import prepare_process
 from trainables.training import recording
+from trainables.training.cuda_graph import cuda_graph
+from trainables.training.operation_list import operation_list
 from trainables.training.optimizers import built
-from trainables.training.recording import Recorder, Work, cuda_graph, is_recordable
+from trainables.training.recording import Recorder, Work, is_recordable
 from trainables.trial import Trial
 
 Make = Callable[..., TrialConfig]
 RATE = 2**-7  # a number of float32
 
 
-class Tape(TorchDispatchMode):
-    """Notes operations, with the tensors and numbers that they had; `replay` does them again, to the same places."""
+class Recordings:
+    """Makes lists of operations, and counts how often each is replayed."""
 
     def __init__(self) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
-        self._operations: list[tuple[Any, Any, Any, Any]] = []
-        self.replays = 0
+        self.replays: list[int] = []
 
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        results = func(*args, **(kwargs or {}))
-        self._operations.append((func, args, kwargs or {}, results))
-        return results
+    def __call__(self, work: Work) -> Work:
+        repeat, number = operation_list(work), len(self.replays)
+        self.replays.append(0)
 
-    @torch.no_grad()
-    def replay(self) -> None:
-        self.replays += 1
-        for func, args, kwargs, results in self._operations:
-            given = {tensor.untyped_storage().data_ptr() for tensor in tensors_of((args, kwargs))}
-            for old, new in zip(tensors_of(results), tensors_of(func(*args, **kwargs)), strict=True):
-                if old.untyped_storage().data_ptr() not in given:  # else the same memory: a view, or in place
-                    old.copy_(new.reshape(old.shape))  # which may have been squeezed in place since
+        def replay() -> None:
+            self.replays[number] += 1
+            repeat()
 
-
-def tensors_of(tree: Any) -> list[torch.Tensor]:
-    return [leaf for leaf in tree_leaves(tree) if isinstance(leaf, torch.Tensor)]
+        return replay
 
 
 @pytest.fixture
@@ -55,20 +45,8 @@ def make(make_config: Make) -> Make:
 
 
 @pytest.fixture
-def tapes() -> list[Tape]:
-    return []
-
-
-@pytest.fixture
-def on_tape(tapes: list[Tape]) -> Recorder:
-    def record(work: Work) -> Work:
-        work()  # as a CUDA graph is warmed up
-        tapes.append(tape := Tape())
-        with tape:
-            work()
-        return tape.replay
-
-    return record
+def recordings() -> Recordings:
+    return Recordings()
 
 
 def epochs(
@@ -93,14 +71,11 @@ UPDATES: list[dict[str, Any]] = [
 
 
 @pytest.mark.parametrize("changes", UPDATES)
-def test_the_same_numbers(
-    make: Make, digits: Source, on_tape: Recorder, tapes: list[Tape], changes: dict[str, Any]
-) -> None:
+def test_the_same_numbers(make: Make, digits: Source, recordings: Recordings, changes: dict[str, Any]) -> None:
     """Over epochs of 16 batches of 16 and a last one of 12."""
     config = make(train_size=268, epochs=2, **changes)
-    assert epochs(config, digits, on_tape) == epochs(config, digits, None)
-    (tape,) = tapes
-    assert tape.replays == 1 + 2 * 16 - recording.UPDATES_BEFORE  # one to see whether it is right
+    assert epochs(config, digits, recordings) == epochs(config, digits, None)
+    assert recordings.replays == [1 + 2 * 16 - recording.UPDATES_BEFORE]  # one to see whether it is right
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here")
@@ -116,7 +91,7 @@ def test_the_same_numbers_by_a_cuda_graph(make: Make, digits: Source, changes: d
 
 @pytest.mark.parametrize("state", ["keep", "reset"])
 def test_recorded_anew_for_another_batch_size_and_optimizer(
-    make: Make, digits: Source, on_tape: Recorder, tapes: list[Tape], state: str
+    make: Make, digits: Source, recordings: Recordings, state: str
 ) -> None:
     config = make(
         train_size=256,
@@ -127,23 +102,23 @@ def test_recorded_anew_for_another_batch_size_and_optimizer(
         switch_optimizer_state=state,
         epochs=4,
     )
-    assert epochs(config, digits, on_tape) == epochs(config, digits, None)
-    assert [tape.replays for tape in tapes] == [1 + 32 - 20, 1 + 48 - 20]
+    assert epochs(config, digits, recordings) == epochs(config, digits, None)
+    assert recordings.replays == [1 + 32 - 20, 1 + 48 - 20]
 
 
 def test_not_recorded_without_a_fused_kernel(
-    make: Make, digits: Source, on_tape: Recorder, tapes: list[Tape], monkeypatch: pytest.MonkeyPatch
+    make: Make, digits: Source, recordings: Recordings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As Adagrad's on a GPU in PyTorch 2.11: its step would read the rate in Python."""
     monkeypatch.setattr(built, "_has_fused_kernel", lambda own, device: False)
     config = make(train_size=256, epochs=3, optimizer="adagrad")
-    assert epochs(config, digits, on_tape) == epochs(config, digits, None)
-    assert tapes == []
+    assert epochs(config, digits, recordings) == epochs(config, digits, None)
+    assert recordings.replays == []
 
 
-def test_a_trial_is_resumed(make: Make, digits: Source, on_tape: Recorder, tmp_path: Any) -> None:
+def test_a_trial_is_resumed(make: Make, digits: Source, recordings: Recordings, tmp_path: Any) -> None:
     config = make(train_size=256, epochs=5)
-    first, second = (Trial(config, digits, record=on_tape) for _ in range(2))
+    first, second = (Trial(config, digits, record=recordings) for _ in range(2))
     for trial, count in ((first, 2), (second, 3)):
         for _ in range(count):
             trial.training.train_epoch()
@@ -181,11 +156,11 @@ def test_a_recording_that_is_none_is_not_used(make: Make, digits: Source, record
 
 
 def test_large_batches_are_not_recorded(
-    make: Make, digits: Source, on_tape: Recorder, tapes: list[Tape], monkeypatch: pytest.MonkeyPatch
+    make: Make, digits: Source, recordings: Recordings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(recording, "LARGEST_BATCH", 15)
-    epochs(make(train_size=256), digits, on_tape)
-    assert tapes == []
+    epochs(make(train_size=256), digits, recordings)
+    assert recordings.replays == []
 
 
 @pytest.mark.parametrize(
@@ -213,18 +188,34 @@ def test_what_is_recordable(make: Make, changes: dict[str, Any], expected: bool)
     assert is_recordable(make(**changes)) == expected
 
 
-def test_a_training_that_is_over_holds_no_recording(
-    make: Make, digits: Source, on_tape: Recorder, tapes: list[Tape]
-) -> None:
+def test_a_training_that_is_over_holds_no_recording(make: Make, digits: Source) -> None:
     """It is freed without a collection of cycles, since a recording's memory is no one else's."""
-    trial = Trial(make(train_size=256, epochs=3), digits, record=on_tape)
+    recordings = []
+
+    def record(work: Work) -> Work:
+        replay = operation_list(work)
+        recordings.append(weakref.ref(replay))
+        return replay
+
+    trial = Trial(make(train_size=256, epochs=3), digits, record=record)
     trial.train()
     assert trial.training.recorded == [16]
-    recording, training = weakref.ref(tapes.pop()), weakref.ref(trial.training)
+    training = weakref.ref(trial.training)
     gc.disable()
     try:
-        assert recording() is None
+        assert [recording() for recording in recordings] == [None]
         del trial
         assert training() is None
     finally:
         gc.enable()
+
+
+@pytest.mark.parametrize("rate", [0.1, 1e-3, 0.003])
+@pytest.mark.parametrize("optimizer", ["adam", "adamw", "sgd", "adagrad"])
+def test_any_rate_on_a_processor(
+    make: Make, digits: Source, recordings: Recordings, optimizer: str, rate: float
+) -> None:
+    """Its kernels read numbers of float64 from memory."""
+    config = make(train_size=256, epochs=3, optimizer=optimizer, learning_rate=rate, warmup_epochs=2)
+    assert epochs(config, digits, recordings) == epochs(config, digits, None)
+    assert recordings.replays == [1 + 48 - recording.UPDATES_BEFORE]
