@@ -44,7 +44,8 @@ from trainables.tasks.task import Task
 BatchNorm = Literal["running", "batch", "recalibrated"]
 Product = Callable[[Tensor], Tensor]
 
-MEMORY = 2**30  # bytes that a chunk's graph may take on a CPU: fixed, so that a value never depends on what is free
+MEMORY = 2**28  # bytes that a chunk's graph may take on a CPU: fixed, so that a value never depends on what is free
+MEMORY_RECALIBRATED = 2**30  # the same for `recalibrated`, where chunks cost time
 SHARE_OF_DEVICE = 16  # of an accelerator's whole memory, one part
 LARGE = 2e6  # examples times parameters: less is as fast in float64
 CERTIFIED_EXAMPLES = 8
@@ -221,7 +222,7 @@ class ModelLoss(Objective):
             torch.autograd.graph.saved_tensors_hooks(note, lambda nothing: nothing),
         ):
             self._forward(self._pieces(leaf), [], self._inputs[:2])
-        memory = MEMORY
+        memory = MEMORY_RECALIBRATED if self.batch_norm == "recalibrated" else MEMORY
         if leaf.is_cuda:
             memory = torch.cuda.get_device_properties(leaf.device).total_memory // SHARE_OF_DEVICE
         return max(1, 2 * memory // (GRAPH * max(1, sum(sizes.values()))))
