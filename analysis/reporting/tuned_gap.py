@@ -11,7 +11,8 @@ of the scores of analysis.data.metric, with 95 % t-intervals over the replicates
 training examples. They hold for the values that were chosen and for this test set: another search could choose others.
 Validation results are of the tuning trials, one seed, the best of many, so too good; test results are of fresh ones. If
 a chosen learning rate is at an end of its range, a better one may lie beyond, and the comparison is not fair to that
-batch size; the answer says so. It also says in how many replicates a batch size completed, and that one that diverged
+batch size; the answer says so. Nor is it where a search chose a setting that does significantly worse on the test set than
+that of the smallest batch. It also says in how many replicates a batch size completed, and that one that diverged
 where the smallest did not is not free.
 """
 
@@ -49,6 +50,12 @@ def answer(found: TunedGap) -> list[str]:
         sentences.append(
             f"Not settled: the learning rate chosen for {', '.join(unfair)} lies at an end of the range searched, and "
             "a better one may lie beyond; widen the range for all."
+        )
+    worse = [cell.name for cell in found.cells if cell.gained is not None and _sign(cell.gained) < 0]
+    if worse:
+        sentences.append(
+            f"Not settled: for {', '.join(worse)} the search chose a setting that is significantly worse than that of "
+            f"{reference.name}; give it more --trials, or a later --grace-epochs."
         )
     others = [f"{name} of {cell.name}" for cell in found.cells for name in cell.edges if name != RATE]
     if others:
