@@ -3,7 +3,7 @@
     python benchmarks/overview.py [--part gpt memory ...] [--json FOLDER] [--note TEXT]
 
 Runs the parts that are not done yet, one after another, each by a benchmark of its own with all that it prints; all of
-them take about half an hour on two cores. After every part FOLDER/overview.json has its figures, with the processor,
+them take about 40 minutes on two cores. After every part FOLDER/overview.json has its figures, with the processor,
 the versions and the date of each. A part that is named runs again. Ends with a line for each part that is done.
 """
 
@@ -31,6 +31,7 @@ PARTS = {
     "gpt": ["gpt.py"],
     "memory": ["memory.py"],
     "sweep": ["sweep.py"],
+    "sweep_to_loss": ["sweep.py", "--target-loss", "0.001"],
     "scale": ["scale.py", "--trials", "100", "1000"],
 }
 
@@ -118,7 +119,7 @@ def summary(name: str, part: dict[str, Any]) -> str:
     if name == "memory":
         of_plain = [row["of_plain"] for row in rows if row["side"] != "plain"]
         return f"{spread(of_plain)} times a plain loop's peak memory (below 1 is better)"
-    if name == "sweep":
+    if name in ("sweep", "sweep_to_loss"):
         return f"{figures['ratio']:.1f} times the trials a minute of plain Ray Tune"
     per_trial = [f"{row['driver_cpu_milliseconds_per_trial']:.0f} ms at {row['trials']} trials" for row in rows]
     return f"CPU time of the driver a trial: {', '.join(per_trial)}"

@@ -47,6 +47,7 @@ SKIPPED = (
     (r".*--download", "fetches data"),
     (r"python sweeps/keskar_tables\.py .*--networks c1", "needs CIFAR-10 itself, whose checksums torchvision knows"),
     (r"python sweeps/batch_grid\.py .*--dataset mnist .*--train-size 60000", "needs all of MNIST"),
+    (r"python sweeps/warm_start\.py .*--scale paper --dataset mnist", "needs all of MNIST"),
 )
 KEPT = {
     **dict.fromkeys(("A", "pilot", "decided"), "remedies_digits"),
@@ -54,6 +55,7 @@ KEPT = {
     "B": "warmup_digits",
     "data_size": "data_size_digits",
     "f1_threshold": "../paper/data/f1_threshold",
+    "f1_warm_start": "../paper/data/f1_warm_start",
     "warmup": "warmup_digits",
     "branched_batch": "branched_batch_digits",
     "optimizer_ladder": "optimizer_ladder_digits",

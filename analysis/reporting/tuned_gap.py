@@ -11,8 +11,8 @@ of the scores of analysis.data.metric, with 95 % t-intervals over the replicates
 training examples. They hold for the values that were chosen and for this test set: another search could choose others.
 Validation results are of the tuning trials, one seed, the best of many, so too good; test results are of fresh ones. If
 a chosen learning rate is at an end of its range, a better one may lie beyond, and the comparison is not fair to that
-batch size; the answer says so. Nor is it where a search chose a setting that does significantly worse on the test set than
-that of the smallest batch. It also says in how many replicates a batch size completed, and that one that diverged
+batch size; the answer says so. Nor is it where a search chose a setting that does significantly worse on the test set
+than that of the smallest batch. It also says in how many replicates a batch size completed, and that one that diverged
 where the smallest did not is not free.
 """
 

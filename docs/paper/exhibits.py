@@ -1,9 +1,10 @@
-"""The tables of pages 4 to 8, from the results kept in docs/paper/data: sweeps of 300 images of digits.
+"""The tables of pages 4 to 8, from the results kept in docs/paper/data: 300 images of digits, and F1 on all of MNIST.
 
 Every function yields the lines of one Markdown table. Intervals are 95 % t-intervals over replicates.
 """
 
 from collections.abc import Callable, Iterator
+from functools import partial
 
 from kept import head, kept_sweep, line
 from matplotlib.figure import Figure
@@ -37,12 +38,13 @@ VARIANTS = {
 }
 
 
-def warm_start_table() -> Iterator[str]:
-    found = warm_starts(kept_sweep("digits_warm_start"))
-    columns = "gain over batch 300 [points] | box sharpness [%] | ratio to batch 16"
-    yield from head(f"switch epoch | test accuracy [%] | gap to batch 16 [points] | {columns}")
+def warm_start_table(folder: str, small: int, large: int) -> Iterator[str]:
+    found = warm_starts(kept_sweep(folder))
+    columns = f"gain over batch {large} [points] | box sharpness [%] | ratio to batch {small}"
+    yield from head(f"switch epoch | test accuracy [%] | gap to batch {small} [points] | {columns}")
     for row, gain in found:
-        name = row.name.replace("(large batch)", "(batch 300 alone)").replace("(small batch)", "(batch 16 alone)")
+        name = row.name.replace("(large batch)", f"(batch {large} alone)")
+        name = name.replace("(small batch)", f"(batch {small} alone)")
         gained = "" if gain is None else points(row.metric, gain)
         ratio = "1" if row.is_reference else with_interval(row.ratio)
         yield line(_starred(name, row), *_accuracy(row), gained, with_interval(row.box_sharpness), ratio)
@@ -91,7 +93,10 @@ def resilience_table() -> Iterator[str]:
 
 
 PARTS: dict[str, dict[str, Callable[[], Iterator[str]]]] = {
-    "4-warm-start.md": {"warm start": warm_start_table},
+    "4-warm-start.md": {
+        "warm start": partial(warm_start_table, "digits_warm_start", 16, 300),
+        "f1": partial(warm_start_table, "f1_warm_start", 256, 6000),
+    },
     "5-evolution.md": {"evolution": evolution_table},
     "6-remedies.md": {"remedies": remedies_table},
     "7-optimization.md": {"optimizers": optimizers_table},
@@ -102,6 +107,7 @@ PARTS: dict[str, dict[str, Callable[[], Iterator[str]]]] = {
 def figures() -> Iterator[tuple[str, Figure]]:
     """The figures of these pages, by their names in docs/figures."""
     yield "warm_start", switch_point(kept_sweep("digits_warm_start"))
+    yield "warm_start_f1", switch_point(kept_sweep("f1_warm_start"))
     yield "evolution", evolution(kept_sweep("digits_evolution"))
     yield "paper_remedies", remedies_figure([row for row, _ in against_small(kept_sweep("digits_remedies"))])
     yield "optimization_issue", optimizers_figure(by_optimizer(kept_sweep("digits_optimizers")))

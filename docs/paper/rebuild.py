@@ -14,13 +14,13 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 
-import exhibits_on_digits
+import exhibits
 import tables_of_networks
 import threshold
 from kept import HERE
 
 FIGURES = HERE.parent / "figures"
-MODULES = tables_of_networks, threshold, exhibits_on_digits
+MODULES = tables_of_networks, threshold, exhibits
 
 
 def _with_body(body: str, marked: re.Match[str]) -> str:
