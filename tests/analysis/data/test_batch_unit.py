@@ -103,42 +103,70 @@ def times(sweep: Sweep) -> list[str]:
 
 
 @pytest.mark.parametrize(
-    ("told", "in_examples", "in_tokens"),
+    ("told", "wordings"),
     [
-        # 50 steps at least and a critical batch of 100, so 5000 examples at least. Of batches of 8 the law needs 675
-        # steps and 5400 examples, to which lines between evaluations of a loss that falls exponentially add 0.8 %.
-        (critical, "critical batch size is 100 [", "critical batch size is 100 ["),
-        (critical, "doubles the examples", "] sequences, in tokens 3200 ["),
-        (critical, "and 5000 [", "and 160000 ["),
-        (critical_figure, "Dashed: critical batch size 100 [", "] sequences, in tokens 3200 ["),
-        (critical_figure, "batch size [examples]", "batch size [sequences of 32 tokens]"),
-        (sizes, " training examples: critical batch size 100 [", " training sequences of 32 tokens: critical batch"),
-        (sizes, "least number of examples 5000 [", "least number of tokens 160000 ["),
-        (sizes, "critical batch size 100 [", "] sequences, in tokens 3200 ["),
-        (sizes, "training examples", "training sequences of 32 tokens"),
-        (sizes, "least number of examples", "least number of sequences of 32 tokens"),
-        (sizes, "critical batch size", "critical batch size\n[sequences of 32 tokens]"),
-        (steps, "  batch 8: 680 (", "  batch 8 (256 tokens): 680 ("),
-        (steps, " steps, 5440 (", " steps, 174000 ("),
-        (steps, "B_crit is 101 (95 %: 99.8 to", "B_crit is 101 sequences (3230 tokens; 95 %: 3190 to"),
-        (steps, "Within 20 % more examples than", "Within 20 % more tokens than"),
-        (times, "Examples per second, measured here:", "Tokens per second, measured here:"),
-        (times, "  batch 8: ", "  batch 8 (256 tokens): "),
-        (times, " s, 5440 (", " s, 174000 ("),
-        (times, " examples/s", " tokens/s"),
-        (times, "Pareto front of time and examples", "Pareto front of time and tokens"),
-        (times, "batch size [examples]", "batch size [sequences of 32 tokens]"),
-        (times, "examples to the goal", "tokens to the goal"),
+        (
+            critical,
+            [
+                # 50 steps at least and a critical batch of 100, so 5000 examples at least. Of batches of 8 the law
+                # needs 675 steps and 5400 examples, to which lines between evaluations of a loss that falls
+                # exponentially add 0.8 %.
+                ("critical batch size is 100 [", "critical batch size is 100 ["),
+                ("doubles the examples", "] sequences, in tokens 3200 ["),
+                ("and 5000 [", "and 160000 ["),
+            ],
+        ),
+        (
+            critical_figure,
+            [
+                ("Dashed: critical batch size 100 [", "] sequences, in tokens 3200 ["),
+                ("batch size [examples]", "batch size [sequences of 32 tokens]"),
+            ],
+        ),
+        (
+            sizes,
+            [
+                (" training examples: critical batch size 100 [", " training sequences of 32 tokens: critical batch"),
+                ("least number of examples 5000 [", "least number of tokens 160000 ["),
+                ("critical batch size 100 [", "] sequences, in tokens 3200 ["),
+                ("training examples", "training sequences of 32 tokens"),
+                ("least number of examples", "least number of sequences of 32 tokens"),
+                ("critical batch size", "critical batch size\n[sequences of 32 tokens]"),
+            ],
+        ),
+        (
+            steps,
+            [
+                ("  batch 8: 680 (", "  batch 8 (256 tokens): 680 ("),
+                (" steps, 5440 (", " steps, 174000 ("),
+                ("B_crit is 101 (95 %: 99.8 to", "B_crit is 101 sequences (3230 tokens; 95 %: 3190 to"),
+                ("Within 20 % more examples than", "Within 20 % more tokens than"),
+            ],
+        ),
+        (
+            times,
+            [
+                ("Examples per second, measured here:", "Tokens per second, measured here:"),
+                ("  batch 8: ", "  batch 8 (256 tokens): "),
+                (" s, 5440 (", " s, 174000 ("),
+                (" examples/s", " tokens/s"),
+                ("Pareto front of time and examples", "Pareto front of time and tokens"),
+                ("batch size [examples]", "batch size [sequences of 32 tokens]"),
+                ("examples to the goal", "tokens to the goal"),
+            ],
+        ),
     ],
 )
 def test_a_law_in_tokens(
-    write_sweep: SWEEP, told: Callable[[Sweep], list[str]], in_examples: str, in_tokens: str
+    write_sweep: SWEEP, told: Callable[[Sweep], list[str]], wordings: list[tuple[str, str]]
 ) -> None:
+    """`wordings`, each as it is in examples and in tokens."""
     factors = (0.98, 1.0, 1 / 0.98)
     plain = "\n".join(told(load_sweep(write_sweep(law(factors=factors), "plain"))))
-    assert in_examples in plain
+    of_sequences = "\n".join(told(load_sweep(write_sweep(of_tokens(law(factors=factors)), "tokens"))))
     assert " tokens" not in plain
-    assert in_tokens in "\n".join(told(load_sweep(write_sweep(of_tokens(law(factors=factors)), "tokens"))))
+    assert [words for words, _ in wordings if words not in plain] == []
+    assert [words for _, words in wordings if words not in of_sequences] == []
 
 
 def cells(sweep: Sweep) -> list[str]:

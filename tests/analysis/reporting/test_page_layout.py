@@ -118,15 +118,9 @@ AXE = next(
 
 
 @pytest.mark.skipif(AXE is None, reason="no axe-core in NODE_PATH: `npm install axe-core`, as CONTRIBUTING.md says")
-@pytest.mark.parametrize(
-    ("width", "scheme"),
-    [
-        (1440, "light"),
-        pytest.param(390, "dark", marks=pytest.mark.slow),
-        pytest.param(1440, "dark", marks=pytest.mark.slow),
-        pytest.param(390, "light", marks=pytest.mark.slow),
-    ],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("width", [1440, 390])
+@pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_axe_finds_no_violation(browser: Any, sweep: Path, width: int, scheme: str) -> None:
     size = {"width": width, "height": 900}
     page = Watched(browser, viewport=size, color_scheme=scheme, bypass_csp=True).page
