@@ -36,6 +36,7 @@ from trainables.runtime.options import KeyValues
 from trainables.runtime.parser import Parser
 
 EPOCHS_CAP = 400
+WARMUPS = [0.0, 5.0]  # by default those that --epochs allows
 OF_EVERY_TRIAL = f"of every trial, or at most this many when a target is given (default: at most {EPOCHS_CAP})"
 TARGET_LOSS = 1e-3
 
@@ -58,7 +59,10 @@ examples:
 
 def parse(arguments: Sequence[str]) -> argparse.Namespace:
     """The options of `batch_grid.py`; exits with status 2 and one line where they are wrong."""
-    return with_stopping(_parser().parse_args(arguments))
+    options = with_stopping(_parser().parse_args(arguments))
+    if options.warmup_epochs is WARMUPS and options.epochs is not None:  # not given
+        options.warmup_epochs = [warmup for warmup in WARMUPS if warmup <= options.epochs]
+    return options
 
 
 def with_stopping(options: argparse.Namespace) -> argparse.Namespace:
@@ -87,7 +91,7 @@ def _parser() -> Parser:
     add_batch_sizes(grid, [16, 32, 64, 128, 300])
     add_axis(grid, "--learning-rates", number(above=0), [0.003, 0.01], "peak learning rates")
     warmup = grid.add_mutually_exclusive_group()
-    add_axis(warmup, "--warmup-epochs", number(least=0), [0.0, 5.0], "epochs of linear warmup from 0")
+    add_axis(warmup, "--warmup-epochs", number(least=0), WARMUPS, "epochs of linear warmup from 0")
     warmup.add_argument(
         "--warmup",
         dest="warmup_epochs",

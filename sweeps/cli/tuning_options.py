@@ -37,6 +37,7 @@ examples:
       the studies in a browser, even while they run (pip install optuna-dashboard)
 """
 
+WARMUP_RANGE = [0.0, 10.0]  # by default as far as --epochs allows
 NOT_AXES = NOT_ASKED | {  # axes of batch_grid.py that a search sets itself, or that have no meaning there
     "held_out": None,
     "learning_rates": [1.0],
@@ -72,7 +73,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     search = add_search(
         parser,
         "the search, the same for every batch size and remedy (LOW = HIGH fixes a value)",
-        warmup_epochs=[0.0, 10.0],
+        warmup_epochs=WARMUP_RANGE,
         weight_decay=[1e-7, 1e-4],
     )
     search.add_argument(
@@ -95,7 +96,10 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     add_sharpness(parser)
     add_run(parser, name="tuned_gap")
     parser.set_defaults(**NOT_AXES)
-    return with_stopping(parser.parse_args(arguments))
+    options = with_stopping(parser.parse_args(arguments))
+    if options.warmup_epochs_range is WARMUP_RANGE and options.epochs is not None:  # not given
+        options.warmup_epochs_range = [min(warmup, options.epochs) for warmup in WARMUP_RANGE]
+    return options
 
 
 def add_search(parser: Parser, title: str, *, warmup_epochs: list[float], weight_decay: list[float]) -> Any:

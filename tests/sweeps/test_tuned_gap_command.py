@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from sweeps.cli.options import parse as parse_grid
+from sweeps.cli.tuning_options import parse
 from sweeps.tuned_gap import main
 from sweeps.tuning.optuna_study import hidden, open_storage
 from trainables.runtime.errors import UserError
@@ -38,7 +40,7 @@ def test_no_password_is_shown() -> None:
         (["--train-size", "800"], "`train_size` must be between 1 and 399 beside 500 for validation, got 800"),
         (["--batch-sizes", "16"], "there is nothing to compare: give two or more --batch-sizes"),
         (["--batch-sizes", "301"], "`--batch-sizes`: 301 is larger than the training set"),
-        (["--epochs", "5"], "`warmup_epochs` must be between 0 and `epochs` (5)"),
+        (["--epochs", "5", "--warmup-epochs-range", "0", "10"], "`warmup_epochs` must be between 0 and `epochs` (5)"),
         (["--storage", "nonsense"], "`--storage`: nonsense cannot be opened as an Optuna storage"),
         (["--batch-size", "16"], "unknown option --batch-size; did you mean --batch-sizes?"),
     ],
@@ -46,6 +48,13 @@ def test_no_password_is_shown() -> None:
 def test_mistakes_get_one_line(tmp_path: Path, refusal: Callable[..., str], options: list[str], message: str) -> None:
     assert message in refusal(main, ["--results", str(tmp_path), "--no-dashboard", *options])
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_default_warmup_fits_the_trial() -> None:
+    assert parse(["--epochs", "5"]).warmup_epochs_range == [0.0, 5]
+    assert parse([]).warmup_epochs_range == [0.0, 10.0]
+    assert parse_grid(["--epochs", "3"]).warmup_epochs == [0.0]
+    assert parse_grid([]).warmup_epochs == parse_grid(["--epochs", "5"]).warmup_epochs == [0.0, 5.0]
 
 
 def test_help_imports_nothing_heavy() -> None:
