@@ -51,12 +51,13 @@ class _Noted(TorchDispatchMode):
             return results
         name = operation.overloadpacket.__name__
         given, found = _detached((args, kwargs or {})), _detached(results)
+        is_new = not _memory_of(found) <= _memory_of(given)
+        self._bytes += sum(tensor.nbytes for tensor in _tensors(found)) if is_new else 0
         if name.endswith("_"):
             function = getattr(torch, name, None) or getattr(Tensor, name, operation)
             self.calls.append(partial(function, *given[0], **given[1]))
-        elif name not in UNFILLED and not _memory_of(found) <= _memory_of(given):
+        elif is_new and name not in UNFILLED:
             self.calls.append(_repeated(operation, name, given[0], given[1], found))
-            self._bytes += sum(tensor.nbytes for tensor in _tensors(found))
         if self._bytes > MEMORY or isinstance(results, bool | int | float):
             raise RuntimeError(f"{name} is not for a list of operations")
         return results

@@ -11,7 +11,7 @@ an update could not be recorded it is done as ever.
 
 Only updates of one gradient and one step are recorded, of networks whose recordings were seen on a GPU (docs/gpu.md),
 and none that draws numbers by a generator of its own. A recording keeps the memory of its activations to itself, until
-the training ends, hence the limit on its batch.
+the training ends, hence the limits on its batch and on their number. On a processor large networks are not tried.
 """
 
 from collections.abc import Callable
@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from trainables.config import TrialConfig
 from trainables.runtime.seeds import preserve_rng
 from trainables.training.cuda_graph import cuda_graph
-from trainables.training.operation_list import operation_list
+from trainables.training.operation_list import MEMORY, operation_list
 from trainables.training.optimizers.optimizer import Optimizer
 from trainables.training.update import Update
 
@@ -32,6 +32,7 @@ Recorder = Callable[[Work], Work]  # what it returns repeats the work; it may do
 RECORDABLE_NETWORKS = ("mlp", "f1", "f2", "c1", "c2", "c3", "c4", "gpt")
 RECORDABLE_OPTIMIZERS = ("adam", "adamw", "sgd", "adagrad")  # fused kernels that read their rate from memory
 LARGEST_BATCH = 512
+MOST_RECORDINGS = 4  # at a time, of as many batch sizes: each keeps memory
 UPDATES_BEFORE = 20  # with a batch of that size: they make what is made once, and show that it comes often
 
 
@@ -78,6 +79,7 @@ class RecordedUpdate:
         self._updates: dict[int, int] = {}  # by the size of the batch
         self._recordings: dict[int, tuple[Tensor, Work]] = {}  # the place of the batch, and its update
         self._recorded: dict[int, None] = {}
+        self._gradient = sum(parameter.nbytes for parameter in model.parameters() if parameter.requires_grad)
 
     @property
     def recorded(self) -> list[int]:
@@ -109,10 +111,13 @@ class RecordedUpdate:
             place.copy_(batch)
             self._note_rates(optimizer)
             replay()
-        elif self._updates[size] == UPDATES_BEFORE and size <= LARGEST_BATCH and _is_fused(optimizer):
+        elif self._updates[size] == UPDATES_BEFORE and self._is_small_enough(size) and _is_fused(optimizer):
             self._do_and_record(optimizer, batch)
         else:
             self._update(optimizer, batch)
+
+    def _is_small_enough(self, size: int) -> bool:
+        return size <= LARGEST_BATCH and (self._device.type != "cpu" or self._gradient <= MEMORY)
 
     def _do_and_record(self, optimizer: Optimizer, batch: Tensor) -> None:
         place, groups = batch.clone(), optimizer.param_groups
@@ -137,13 +142,17 @@ class RecordedUpdate:
             with preserve_rng(self._device):
                 replay()
             replayed = [tensor.clone() for tensor in state]
-        except (RuntimeError, TypeError):  # of what cannot be recorded
+        except (RuntimeError, TypeError, ValueError, AttributeError, IndexError):  # of what cannot be recorded
             replayed = []
         _restore(state, before)
+        del before
         self._update(optimizer, batch)
         if replayed and all(torch.equal(one, other) for one, other in zip(replayed, state, strict=True)):
             self._recordings[len(batch)] = place, replay
             self._recorded[len(batch)] = None
+            if len(self._recordings) > MOST_RECORDINGS:
+                oldest = next(iter(self._recordings))
+                del self._recordings[oldest], self._updates[oldest]
 
     def _note_rates(self, optimizer: Optimizer) -> None:
         for rate, group in zip(self._rates, optimizer.param_groups, strict=True):

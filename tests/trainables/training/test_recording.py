@@ -188,6 +188,29 @@ def test_what_is_recordable(make: Make, changes: dict[str, Any], expected: bool)
     assert is_recordable(make(**changes)) == expected
 
 
+def test_large_networks_are_not_tried_on_a_processor(
+    make: Make, digits: Source, recordings: Recordings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a recording is compared with would take memory, for nothing."""
+    config = make(train_size=256, epochs=3)
+    weights = sum(parameter.nbytes for parameter in Trial(config, digits).training.model.parameters())
+    for memory, expected in ((weights - 1, 0), (weights, 1)):
+        monkeypatch.setattr(recording, "MEMORY", memory)
+        epochs(config, digits, recordings)
+        assert len(recordings.replays) == expected
+
+
+def test_few_recordings_are_kept(
+    make: Make, digits: Source, recordings: Recordings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The oldest is dropped, and made anew where its batch size comes back."""
+    monkeypatch.setattr(recording, "MOST_RECORDINGS", 1)
+    monkeypatch.setattr(recording, "UPDATES_BEFORE", 2)
+    config = make(train_size=268, epochs=3)  # 16 batches of 16 and one of 12
+    assert epochs(config, digits, recordings) == epochs(config, digits, None)
+    assert recordings.replays == [1 + 14 + 16, 1, 1 + 14]
+
+
 def test_a_training_that_is_over_holds_no_recording(make: Make, digits: Source) -> None:
     """It is freed without a collection of cycles, since a recording's memory is no one else's."""
     recordings = []
