@@ -3,9 +3,9 @@
     python docs/paper/rebuild.py            # writes them
     python docs/paper/rebuild.py --check    # writes nothing; exit status 1 if a page differs from its data
 
-Each folder of docs/paper/data holds the tables of one sweep: trials, measures, and one row per epoch (of pages 6 and 8
-for the last epoch of each trial alone). The parts of a page between `<!-- generated: NAME -->` and `<!-- end of NAME
--->` are written by this script only.
+Each folder of docs/paper/data holds the tables of one sweep: trials, measures, and one row per epoch (of F1's batch
+sizes and of pages 6 and 8 for the last epoch of each trial alone). The parts of a page between `<!-- generated: NAME
+-->` and `<!-- end of NAME -->` are written by this script only.
 """
 
 import argparse
