@@ -119,7 +119,7 @@ def summary(name: str, part: dict[str, Any]) -> str:
     if name == "memory":
         of_plain = [row["of_plain"] for row in rows if row["side"] != "plain"]
         return f"{spread(of_plain)} times a plain loop's peak memory (below 1 is better)"
-    if name in ("sweep", "sweep_to_loss"):
+    if name.startswith("sweep"):
         return f"{figures['ratio']:.1f} times the trials a minute of plain Ray Tune"
     per_trial = [f"{row['driver_cpu_milliseconds_per_trial']:.0f} ms at {row['trials']} trials" for row in rows]
     return f"CPU time of the driver a trial: {', '.join(per_trial)}"

@@ -38,8 +38,9 @@ VARIANTS = {
 }
 
 
-def warm_start_table(folder: str, small: int, large: int) -> Iterator[str]:
-    found = warm_starts(kept_sweep(folder))
+def warm_start_table(folder: str) -> Iterator[str]:
+    sweep = kept_sweep(folder)
+    found, (small, large) = warm_starts(sweep), sorted(sweep.trials["batch_size"].unique())
     columns = f"gain over batch {large} [points] | box sharpness [%] | ratio to batch {small}"
     yield from head(f"switch epoch | test accuracy [%] | gap to batch {small} [points] | {columns}")
     for row, gain in found:
@@ -94,8 +95,8 @@ def resilience_table() -> Iterator[str]:
 
 PARTS: dict[str, dict[str, Callable[[], Iterator[str]]]] = {
     "4-warm-start.md": {
-        "warm start": partial(warm_start_table, "digits_warm_start", 16, 300),
-        "f1": partial(warm_start_table, "f1_warm_start", 256, 6000),
+        "warm start": partial(warm_start_table, "digits_warm_start"),
+        "f1": partial(warm_start_table, "f1_warm_start"),
     },
     "5-evolution.md": {"evolution": evolution_table},
     "6-remedies.md": {"remedies": remedies_table},

@@ -127,7 +127,7 @@ class CampaignSearch(Searcher):  # type: ignore[misc]
     """Tune's search algorithm: hands on what the campaign wants to run, and what came of it."""
 
     def __init__(self, campaign: Campaign) -> None:
-        # Tune wants a metric that all results have, also between tests; the campaign has its own objective.
+        # Tune requires a metric that every result contains; the campaign uses its own objective.
         super().__init__(metric="training_iteration", mode="max")
         self._campaign = campaign
         self._keys: dict[str, str] = {}  # our key of Tune's trials

@@ -45,7 +45,7 @@ BatchNorm = Literal["running", "batch", "recalibrated"]
 Product = Callable[[Tensor], Tensor]
 
 MEMORY = 2**28  # bytes that a chunk's graph may take on a CPU: fixed, so that a value never depends on what is free
-MEMORY_RECALIBRATED = 2**30  # the same for `recalibrated`, where chunks cost time
+MEMORY_RECALIBRATED = 2**30  # the same for `recalibrated`, which is slower in chunks
 SHARE_OF_DEVICE = 16  # of an accelerator's whole memory, one part
 LARGE = 2e6  # examples times parameters: less is as fast in float64
 CERTIFIED_EXAMPLES = 8

@@ -1,7 +1,7 @@
-"""An update recorded as a CUDA graph: one launch for all its kernels, at the addresses that they had, without Python.
+"""Record an update as a CUDA graph: one launch repeats all its kernels at the same addresses, without Python.
 
-Trap: a recording that fails while it is made may leave PyTorch's random numbers on the GPU unusable (2.11), which fails
-the trial; so what is not known to be recordable is not tried (trainables.training.recording).
+Trap: if a recording fails while it is made, PyTorch's random number generator on the GPU may become unusable (2.11),
+and the trial fails. So only networks that are known to be recordable are tried (trainables.training.recording).
 """
 
 import functools

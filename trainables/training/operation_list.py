@@ -1,11 +1,11 @@
-"""An update recorded as a list of operations: for processors, where a small batch costs PyTorch more than its numbers.
+"""Record an update as a list of tensor operations, and repeat it on a CPU without autograd.
 
-Between the operations of an update PyTorch runs modules, makes the graph of the gradient and walks it. The list does
-the same operations in the same order, each with its result at the place where it was: the same bits, without what lies
-between (docs/speed.md says what that gains). A view is of the same memory as before, so it is not made again.
+For a small network, PyTorch spends more time in modules and in the autograd graph than in tensor operations. The list
+repeats the operations in their order and writes each result to the memory of the recorded one, so the bits are the same
+(speed: docs/speed.md). Views are not repeated, because they share the memory of their base.
 
-Trap: operations are called by PyTorch's functions for Python, at a third of the cost of the operations themselves.
-One that takes its arguments in another order leaves other bits, which the check of every recording finds.
+Trap: the list calls an operation by its function in `torch`, which is faster than the operator object. If such a
+function took its arguments in another order, the result would differ; every recording is checked before it is used.
 """
 
 from collections.abc import Callable
@@ -14,16 +14,16 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode  # so named in PyTorch's manual
+from torch.utils._python_dispatch import TorchDispatchMode  # PyTorch documents this name
 
-MEMORY = 2**22  # bytes of results that a list may keep: above it, operations take longer than what lies between them
+MEMORY = 2**22  # bytes of results that a list may keep: for larger ones the overhead hardly matters
 UNFILLED = ("empty", "empty_like", "empty_strided", "new_empty", "new_empty_strided")
 
 
 def operation_list(work: Callable[[], None]) -> Callable[[], None]:
-    """Records `work`, which is done once.
+    """Run `work` once and return a function that repeats its operations.
 
-    Raises RuntimeError where the results take more than MEMORY, or where Python looks at one of them.
+    Raises RuntimeError if the results take more than MEMORY bytes, or if `work` reads a tensor's value in Python.
     """
     with _Noted() as noted:
         work()
@@ -38,7 +38,7 @@ def operation_list(work: Callable[[], None]) -> Callable[[], None]:
 
 
 class _Noted(TorchDispatchMode):
-    """Notes every operation as a call that repeats it."""
+    """Collects a call for every operation that runs while the mode is active."""
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
@@ -47,7 +47,7 @@ class _Noted(TorchDispatchMode):
 
     def note(self, operation: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         results = operation(*args, **(kwargs or {}))
-        if operation.namespace == "profiler":  # it notes times
+        if operation.namespace == "profiler":  # it computes nothing
             return results
         name = operation.overloadpacket.__name__
         given, found = _detached((args, kwargs or {})), _detached(results)
@@ -59,15 +59,15 @@ class _Noted(TorchDispatchMode):
         elif is_new and name not in UNFILLED:
             self.calls.append(_repeated(operation, name, given[0], given[1], found))
         if self._bytes > MEMORY or isinstance(results, bool | int | float):
-            raise RuntimeError(f"{name} is not for a list of operations")
+            raise RuntimeError(f"{name} cannot be part of a list of operations")
         return results
 
 
-_Noted.__torch_dispatch__ = _Noted.note  # type: ignore  # in the class PyTorch imports its compiler for it
+_Noted.__torch_dispatch__ = _Noted.note  # type: ignore  # defined in the class, it would import torch._dynamo
 
 
 def _repeated(operation: Any, name: str, args: Any, kwargs: Any, found: Any) -> Callable[[], Any]:
-    """A call of the operation that leaves its results at the places of `found`."""
+    """Return a call of the operation that writes its results to the tensors of `found`."""
     if not isinstance(found, Tensor):
 
         def several() -> None:
@@ -86,7 +86,7 @@ def _repeated(operation: Any, name: str, args: Any, kwargs: Any, found: Any) -> 
 
 
 def _detached(tree: Any) -> Any:
-    """The same tensors, apart from the graph of a gradient, in the same lists, tuples and dicts."""
+    """Return the tree with every tensor detached from the autograd graph."""
     if isinstance(tree, Tensor):
         return tree.detach()
     if isinstance(tree, list | tuple):

@@ -1,17 +1,17 @@
-"""An update recorded once and repeated: where the operations of a small batch are faster than Python is between them.
+"""Record an update once and repeat it, which is faster where a small batch spends most of its time in Python.
 
-A recording repeats the operations of an update at the addresses that they had: by one launch on a GPU
-(trainables.training.cuda_graph), as a list on a processor (trainables.training.operation_list). So what differs from
-one update to the next must lie at a fixed place: the indices of the batch and the learning rate are copied there
-first; weights, moments and statistics are changed in place anyway.
+A recording repeats the operations of an update at the same addresses: by one launch on a GPU
+(trainables.training.cuda_graph), as a list on a CPU (trainables.training.operation_list). Everything that changes from
+one update to the next must therefore have a fixed address: the indices of the batch and the learning rate are copied
+there first; weights, moments and statistics are changed in place anyway.
 
 Nothing is taken on trust. Before a recording is used it and the update do the same batch from the same state with the
 same random numbers; unless both leave the same bits in every weight, buffer and moment, the recording is dropped. Where
 an update could not be recorded it is done as ever.
 
 Only updates of one gradient and one step are recorded, of networks whose recordings were seen on a GPU (docs/gpu.md),
-and none that draws numbers by a generator of its own. A recording keeps the memory of its activations to itself, until
-the training ends, hence the limits on its batch and on their number. On a processor large networks are not tried.
+and none that uses its own random generator. A recording keeps the memory of its activations until the training ends, so
+the batch size and the number of recordings are limited. On a CPU large networks are not recorded.
 """
 
 from collections.abc import Callable
@@ -37,7 +37,7 @@ UPDATES_BEFORE = 20  # with a batch of that size: they make what is made once, a
 
 
 def recorder_for(device: torch.device) -> Recorder:
-    """What records updates on `device`."""
+    """Return the function that records updates on `device`."""
     return operation_list if device.type == "cpu" else cuda_graph
 
 
